@@ -1,0 +1,33 @@
+"""haloformer: what dark matter is made of, read from pictures of strong gravitational lenses.
+
+The six names a notebook needs are here; each is imported on first use, so that ``import haloformer`` is instant.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from haloformer._version import __version__
+
+if TYPE_CHECKING:
+    from haloformer.deploy.predictor import load, predict
+    from haloformer.evaluation import evaluate
+    from haloformer.models import create_model
+    from haloformer.simulation import simulate
+    from haloformer.training import train
+
+_HOMES = {
+    "simulate": "haloformer.simulation",
+    "create_model": "haloformer.models",
+    "train": "haloformer.training",
+    "evaluate": "haloformer.evaluation",
+    "predict": "haloformer.deploy.predictor",
+    "load": "haloformer.deploy.predictor",
+}
+
+__all__ = ["__version__", "create_model", "evaluate", "load", "predict", "simulate", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'haloformer' has no attribute '{name}'")

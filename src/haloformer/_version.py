@@ -1,0 +1,30 @@
+"""Which code made this: the package's version and, in a source checkout, its git commit."""
+
+import functools
+import subprocess
+from importlib import metadata
+from pathlib import Path
+
+try:
+    __version__ = metadata.version("haloformer")
+except metadata.PackageNotFoundError:  # a bare checkout on PYTHONPATH
+    __version__ = "0+unknown"
+
+
+@functools.cache
+def code_version() -> str:
+    """Returns the version written into every file: ``0.1.0``, or ``0.1.0+g1a2b3c4`` (``.dirty``) in a git checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return __version__
+    try:
+        described = subprocess.run(
+            ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=7", "--exclude=*"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return __version__
+    return f"{__version__}+g{described}" if described else __version__

@@ -1,0 +1,25 @@
+"""From physical parameters to images of strong lenses; knows nothing of learning."""
+
+from haloformer.simulation.noise import NOISE_MODES
+from haloformer.simulation.renderer import render
+from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
+from haloformer.simulation.simulator import BACKENDS, LensBatch, Simulator, iterate, simulate
+from haloformer.simulation.surveys import Survey, describe_survey, get_part, get_survey, list_surveys
+
+__all__ = [
+    "BACKENDS",
+    "NOISE_MODES",
+    "UNITS",
+    "LensBatch",
+    "Scenes",
+    "Simulator",
+    "Survey",
+    "describe_survey",
+    "draw_scenes",
+    "get_part",
+    "get_survey",
+    "iterate",
+    "list_surveys",
+    "render",
+    "simulate",
+]

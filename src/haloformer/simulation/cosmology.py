@@ -1,0 +1,79 @@
+"""Distances and Einstein radii in a flat ΛCDM cosmology without radiation.
+
+Written with scipy, as the core runs where astropy is not installed; the tests compare it with astropy.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import constants, integrate
+
+from haloformer.errors import InputError
+
+ARCSEC_PER_RADIAN = 206265.0
+"""As the original code rounds it (exact: 206264.806…)."""
+
+_MPC = 1e6 * constants.parsec  # m
+_GM_SUN = 1.3271244e20  # m³ s⁻², nominal solar mass parameter, IAU 2015 Resolution B3
+
+
+@dataclass(frozen=True)
+class Cosmology:
+    """Flat ΛCDM: Hubble constant ``H0`` in km/s/Mpc and matter density ``Om0``."""
+
+    H0: float = 70.0
+    Om0: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not (self.H0 > 0 and 0 < self.Om0 <= 1):
+            raise InputError(f"cosmology: H0 must be positive and 0 < Om0 ≤ 1, not H0={self.H0}, Om0={self.Om0}")
+
+    @functools.lru_cache(maxsize=64)  # noqa: B019 - frozen and tiny
+    def comoving_distance(self, z: float) -> float:
+        """Comoving distance to redshift ``z`` in Mpc."""
+        integral, _ = integrate.quad(
+            lambda x: 1.0 / math.sqrt(self.Om0 * (1 + x) ** 3 + 1 - self.Om0), 0.0, z, epsabs=0, epsrel=1e-13
+        )
+        return constants.c / 1e3 / self.H0 * integral
+
+    def angular_diameter_distance(self, z1: float, z2: float) -> float:
+        """Angular-diameter distance from ``z1`` to ``z2`` in Mpc (from here if ``z1`` is 0)."""
+        return (self.comoving_distance(z2) - self.comoving_distance(z1)) / (1 + z2)
+
+    def luminosity_distance(self, z: float) -> float:
+        """Luminosity distance to ``z`` in Mpc."""
+        return self.comoving_distance(z) * (1 + z)
+
+    def lensing_efficiency(self, z_lens: float, z_source: float) -> float:
+        """D_ls / D_s of angular-diameter distances: what turns a deflection into a reduced one."""
+        return self.angular_diameter_distance(z_lens, z_source) / self.angular_diameter_distance(0.0, z_source)
+
+
+def einstein_radius(
+    mass: np.ndarray | float, cosmology: Cosmology, z_lens: float, z_source: float, distances: str = "angular_diameter"
+) -> np.ndarray:
+    """Einstein radius of a point mass: θ_E = √(4GM/c² · D_ls / (D_l D_s)) (Schneider, Ehlers & Falco 1992, eq. 2.6a).
+
+    Args:
+        mass: Mass in M_sun, any shape.
+        cosmology: Gives the distances.
+        z_lens: Redshift of the lens.
+        z_source: Redshift of the source.
+        distances: ``"angular_diameter"``, the correct ones, or ``"luminosity"``: the original DeepLense data put luminosity
+            distances into the formula, with D_ls their difference, which makes θ_E of 10¹² M_sun 1.28″ instead of 1.66″.
+
+    Returns:
+        Arcsec, same shape as ``mass``.
+    """
+    if distances == "luminosity":
+        d_l, d_s = cosmology.luminosity_distance(z_lens), cosmology.luminosity_distance(z_source)
+        d_ls = d_s - d_l
+    elif distances == "angular_diameter":
+        d_l, d_s = cosmology.angular_diameter_distance(0.0, z_lens), cosmology.angular_diameter_distance(0.0, z_source)
+        d_ls = cosmology.angular_diameter_distance(z_lens, z_source)
+    else:
+        raise InputError(f"cosmology: distances must be 'angular_diameter' or 'luminosity', not '{distances}'")
+    per_solar_mass = 4 * _GM_SUN / constants.c**2 * d_ls / (d_l * d_s * _MPC)
+    return ARCSEC_PER_RADIAN * np.sqrt(per_solar_mass * np.asarray(mass, dtype=np.float64))

@@ -1,0 +1,106 @@
+"""Cameras: pixel grid, point-spread function and noise level, as the named, recombinable parts of a survey."""
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch.nn.functional as F
+from torch import Tensor
+
+from haloformer.errors import InputError
+from haloformer.simulation.distributions import Quantity
+
+FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
+
+
+@dataclass(frozen=True)
+class Instrument:
+    """A camera with square pixels and a Gaussian point-spread function.
+
+    Attributes:
+        num_pix: Pixels per side.
+        pixel_scale: Arcsec per pixel.
+        psf_fwhm: Full width at half maximum of the point-spread function in arcsec; 0 for none.
+        psf_truncation: Radius at which it is cut, in σ.
+        exposure_time: Seconds per exposure; may be a distribution.
+        num_exposures: Number of exposures that are added.
+        magnitude_zero_point: Magnitude of 1 count/s.
+        sky_brightness: Sky in mag/arcsec²; None if ``background_rms`` is given.
+        read_noise: e⁻ per pixel and exposure.
+        background_rms: Noise of the background in counts/s per pixel; computed from sky and read noise if None.
+    """
+
+    num_pix: int
+    pixel_scale: float
+    psf_fwhm: float = 0.0
+    psf_truncation: float = 4.0
+    exposure_time: Quantity = 1.0
+    num_exposures: int = 1
+    magnitude_zero_point: float | None = None
+    sky_brightness: float | None = None
+    read_noise: float = 0.0
+    background_rms: float | None = None
+
+    def __post_init__(self) -> None:
+        if not (8 <= self.num_pix <= 4096):
+            raise InputError(f"instrument.num_pix must lie between 8 and 4096, not {self.num_pix}")
+        if not self.pixel_scale > 0:
+            raise InputError(f"instrument.pixel_scale must be positive (arcsec), not {self.pixel_scale}")
+        if not (self.psf_fwhm >= 0 and self.psf_truncation > 0):
+            raise InputError("instrument.psf_fwhm must not be negative and instrument.psf_truncation must be positive")
+        if len(psf_weights(self)) > self.num_pix:
+            raise InputError(f"instrument.psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
+
+
+def pixel_axis(instrument: Instrument) -> np.ndarray:
+    """Positions of the pixel centres along either axis, (num_pix,) in arcsec, symmetric about 0."""
+    return (np.arange(instrument.num_pix) - (instrument.num_pix - 1) / 2) * instrument.pixel_scale
+
+
+def psf_weights(instrument: Instrument) -> np.ndarray:
+    """The Gaussian point-spread function along one axis, (2r+1,) summing to 1, r = ⌊truncation·σ + ½⌋ pixels."""
+    sigma = instrument.psf_fwhm / FWHM_PER_SIGMA / instrument.pixel_scale
+    radius = int(instrument.psf_truncation * sigma + 0.5)
+    if radius == 0:
+        return np.ones(1)
+    weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
+    return weights / weights.sum()
+
+
+def convolve_psf(images: Tensor, weights: Tensor) -> Tensor:
+    """Convolves images with a separable point-spread function; edges repeat the outermost pixel.
+
+    Args:
+        images: (B, H, W).
+        weights: (2r+1,), the kernel along one axis.
+
+    Returns:
+        (B, H, W).
+    """
+    radius = len(weights) // 2
+    if radius == 0:
+        return images
+    padded = F.pad(images[:, None], (radius, radius, radius, radius), mode="replicate")
+    return F.conv2d(F.conv2d(padded, weights[None, None, None, :]), weights[None, None, :, None])[:, 0]
+
+
+def background_rms(instrument: Instrument) -> float:
+    """Noise of the background in counts/s per pixel: sky and read noise added in quadrature, as in lenstronomy's ``bkg_noise``."""
+    if instrument.background_rms is not None:
+        return instrument.background_rms
+    if instrument.sky_brightness is None:
+        return 0.0
+    if instrument.magnitude_zero_point is None:
+        raise InputError("instrument.sky_brightness needs instrument.magnitude_zero_point")
+    if not isinstance(instrument.exposure_time, float | int):
+        raise InputError(
+            "instrument.sky_brightness needs a fixed instrument.exposure_time; give background_rms instead"
+        )
+    total_time = instrument.exposure_time * instrument.num_exposures
+    sky = magnitude_to_counts(instrument.sky_brightness, instrument.magnitude_zero_point) * instrument.pixel_scale**2
+    return math.sqrt(instrument.num_exposures * instrument.read_noise**2 + sky * total_time) / total_time
+
+
+def magnitude_to_counts(magnitude: np.ndarray | float, zero_point: float) -> np.ndarray | float:
+    """Counts/s of a magnitude, 10^(−0.4 (magnitude − zero_point))."""
+    return 10 ** (-0.4 * (magnitude - zero_point))

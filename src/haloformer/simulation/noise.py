@@ -1,0 +1,111 @@
+"""Noise: what the detector does to a noise-free image, in PyTorch on any device.
+
+Each pixel's draws are a pure function of its image's noise word (see :func:`haloformer.simulation.rng.noise_words`) and its
+position, so that an image is the same in every batch. The CPU kernel (:func:`haloformer.simulation.kernels.add_noise`) draws from the
+same distributions with another generator.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+NOISE_MODES = ("original", "instrument", "none")
+"""``original``: as the survey was released; ``instrument``: the camera's own noise in counts/s; ``none``: the noise-free image."""
+
+_MASK = 0xFFFFFFFF
+
+
+def add_noise(images: Tensor, words: np.ndarray, exposure_time: Tensor, background_rms: float, twice: bool) -> Tensor:
+    """Noisy images.
+
+    Args:
+        images: (B, H, W) noise-free, in counts/s per pixel.
+        words: (B,) uint64, each image's own noise word.
+        exposure_time: (B,) total exposure in seconds.
+        background_rms: Standard deviation of the background in counts/s per pixel.
+        twice: As Model I was released: S = Poisson(I T) + T n_B, then Poisson(max(S, 0)), in counts. Otherwise Poisson(I T)/T + n_B, in counts/s.
+
+    Returns:
+        (B, H, W), same type as ``images``.
+    """
+    shape, device = images.shape, images.device
+    low = torch.as_tensor((words & np.uint64(_MASK)).astype(np.int64), device=device)[:, None]
+    high = torch.as_tensor((words >> np.uint64(32)).astype(np.int64), device=device)[:, None]
+    pixel = torch.arange(shape[1] * shape[2], device=device)[None, :]
+    draws = _Draws(pixel, low, high)
+    flat = images.detach().reshape(shape[0], -1).double()
+    seconds = exposure_time.to(device=device, dtype=torch.float64)[:, None]
+    u1, u2 = draws.uniforms(0)
+    normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
+    counts = _poisson(flat * seconds, draws, first=1)
+    if twice:
+        noisy = _poisson(counts + seconds * background_rms * normal, draws, first=1001)
+    else:
+        noisy = counts / seconds + background_rms * normal
+    return noisy.reshape(shape).to(images.dtype)
+
+
+class _Draws:
+    """Uniform draws numbered 0, 1, 2, … for every pixel of every image: Philox4x32-10 in int64 tensors."""
+
+    def __init__(self, pixel: Tensor, low: Tensor, high: Tensor) -> None:
+        self.shape = torch.broadcast_shapes(pixel.shape, low.shape)
+        self.pixel, self.low, self.high = (t.expand(self.shape).reshape(-1) for t in (pixel, low, high))
+
+    def uniforms(self, number: int, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Two uniforms in (0, 1) for every pixel, (B, P) float64; or for the flat positions ``where`` only."""
+        pixel, low, high = (t if where is None else t[where] for t in (self.pixel, self.low, self.high))
+        c0, c1, c2, c3 = pixel, torch.full_like(pixel, number), torch.zeros_like(pixel), torch.zeros_like(pixel)
+        k0, k1 = low, high
+        for _ in range(10):
+            # int64 products wrap around; their bits are those of the unsigned product
+            p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+            c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+            k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+        first = ((c0 << 20) | (c1 >> 12)).double().add_(0.5).mul_(2.0**-52)
+        second = ((c2 << 20) | (c3 >> 12)).double().add_(0.5).mul_(2.0**-52)
+        if where is None:
+            return first.reshape(self.shape), second.reshape(self.shape)
+        return first, second
+
+
+def _poisson(mean: Tensor, draws: _Draws, first: int) -> Tensor:
+    """Poisson draws: inversion below 10, transformed rejection (PTRS, Hörmann 1993) above; 0 where the mean is not positive."""
+    flat = mean.reshape(-1)
+    result = torch.zeros_like(flat)
+    small = torch.nonzero((flat > 0) & (flat < 10)).flatten()
+    if len(small):
+        m, (u, _) = flat[small], draws.uniforms(first, small)
+        total = p = torch.exp(-m)
+        number = 0
+        while len(small):  # over the counts up to the largest drawn, on the pixels that are not there yet
+            beyond = u > total
+            result[small[~beyond]] = number
+            small, m, u, p, total = small[beyond], m[beyond], u[beyond], p[beyond], total[beyond]
+            number += 1
+            p = p * m / number
+            total = total + p if number < 200 else torch.ones_like(total)  # rounding may keep the sum below u for ever
+    todo = torch.nonzero(flat >= 10).flatten()
+    attempt = first
+    while len(todo):  # about 1.1 attempts a pixel; the loop runs over attempts, not over pixels
+        m = flat[todo]
+        u, v = draws.uniforms(attempt, todo)
+        u = u - 0.5
+        b = 0.931 + 2.53 * torch.sqrt(m)
+        a = -0.059 + 0.02483 * b
+        us = 0.5 - u.abs()
+        k = torch.floor((2 * a / us + b) * u + m + 0.43)
+        quick = (us >= 0.07) & (v <= 0.9277 - 3.6224 / (b - 2))
+        log_ratio = torch.log(v * (1.1239 + 1.1328 / (b - 3.4)) / (a / us**2 + b))
+        slow = (
+            (k >= 0)
+            & ~((us < 0.013) & (v > us))
+            & (log_ratio <= k * torch.log(m) - m - torch.lgamma(k.clamp(min=0) + 1))
+        )
+        accepted = quick | slow
+        result[todo[accepted]] = k[accepted]
+        todo = todo[~accepted]
+        attempt += 1
+    return result.reshape(mean.shape)

@@ -1,0 +1,365 @@
+"""Scenes in, batches of images out: the one place where survey, renderer, noise and random numbers meet."""
+
+import json
+import os
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haloformer._version import code_version
+from haloformer.errors import InputError
+from haloformer.simulation import noise as torch_noise
+from haloformer.simulation.instruments import background_rms, pixel_axis, psf_weights
+from haloformer.simulation.renderer import (
+    LENS_PARAMETERS,
+    SOURCE_PARAMETERS,
+    render,
+    smooth_source_positions,
+    vortex_masses,
+)
+from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
+from haloformer.simulation.sources import SERSIC_R_MIN
+from haloformer.simulation.surveys import Survey, describe_survey, get_survey
+from haloformer.vocabulary import CLASS_ALIASES, unknown_name
+
+BACKENDS = ("auto", "numba", "torch", "lenstronomy")
+
+
+@dataclass
+class LensBatch:
+    """A batch of simulated lenses with everything that is known of them.
+
+    Attributes:
+        images: (B, 1, H, W).
+        labels: (B,) int64, indices into ``class_names``.
+        parameters: Arrays (B,) or (B, n_max) by name; float64 with NaN where a parameter does not apply; ``seed`` and ``index`` int64.
+        class_names: The classes in canonical order.
+        attributes: Survey, noise mode, units, seed, code version and so on; JSON-able.
+    """
+
+    images: Tensor
+    labels: Tensor
+    parameters: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+class Simulator:
+    """Simulates the images of a survey by their number.
+
+    Image number g belongs to class g mod n_classes and is image g div n_classes of that class, so that any run of numbers is balanced.
+    Image i of (survey, class, seed) has the same parameters whatever the batch, worker, shard or device, and the same pixels on the same
+    kind of device and backend.
+    """
+
+    def __init__(
+        self,
+        survey: str | Path | Survey,
+        *,
+        classes: Sequence[str] | None = None,
+        seed: int = 0,
+        noise: str = "original",
+        dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
+        backend: str = "auto",
+        threads: int | None = None,
+    ) -> None:
+        """Prepares a simulator.
+
+        Args:
+            survey: A shipped survey's name, a YAML file or a :class:`Survey`.
+            classes: Which of its classes; all if None. They keep canonical order.
+            seed: Of all random draws, 0 ≤ seed < 2⁶³.
+            noise: ``"original"``: as the survey was released; ``"instrument"``: the camera's own, in counts/s; ``"none"``.
+            dtype: ``torch.float32`` or ``torch.float64``.
+            device: Where to render.
+            backend: ``"numba"``: the compiled CPU kernel; ``"torch"``: any device; ``"lenstronomy"``: that package, slowly, to check us;
+                ``"auto"``: numba on a CPU where it is installed, torch otherwise.
+            threads: Threads of the CPU kernel; as many as torch uses if None.
+
+        Raises:
+            InputError: An unknown survey, class, noise mode, backend or device, or a seed out of range.
+        """
+        self.survey = get_survey(survey)
+        self.class_names = _choose_classes(self.survey, classes)
+        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+            raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, not {seed!r}")
+        self.seed = int(seed)
+        if noise not in torch_noise.NOISE_MODES:
+            raise unknown_name("noise mode", noise, torch_noise.NOISE_MODES)
+        self.noise = noise
+        if dtype not in (torch.float32, torch.float64):
+            raise InputError(f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}")
+        self.dtype = dtype
+        self.device = _check_device(device)
+        self.backend = _choose_backend(backend, self.device)
+        self.threads = threads or torch.get_num_threads()
+        self.image_shape = (1, self.survey.instrument.num_pix, self.survey.instrument.num_pix)
+        self._pool: ThreadPoolExecutor | None = None
+        self._pool_process = -1
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Provenance that travels with the images, JSON-able."""
+        return {
+            "survey": self.survey.name,
+            "survey_definition": json.dumps(describe_survey(self.survey)),
+            "noise": self.noise,
+            "seed": self.seed,
+            "units": dict(UNITS),
+            "image_unit": self._image_unit(),
+            "pixel_scale": self.survey.instrument.pixel_scale,
+            "backend": self.backend,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "code_version": code_version(),
+        }
+
+    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
+        """Simulates the images of these numbers, in this order.
+
+        Args:
+            numbers: (B,) image numbers, from 0.
+
+        Returns:
+            The batch; its images are (B, 1, H, W) on the simulator's device.
+        """
+        numbers = np.asarray(numbers, dtype=np.int64)
+        if numbers.ndim != 1 or (
+            len(numbers) and (numbers.min() < 0 or numbers.max() // len(self.class_names) >= 2**32)
+        ):
+            raise InputError("image numbers must be a list of whole numbers from 0 to 2^32 per class")
+        labels, index = numbers % len(self.class_names), numbers // len(self.class_names)
+        scenes = draw_scenes(self.survey, labels, index, self.seed, self.class_names)
+        return LensBatch(
+            images=self.images(scenes)[:, None],
+            labels=torch.from_numpy(labels),
+            parameters=scenes.parameters(self.seed),
+            class_names=self.class_names,
+            attributes=self.attributes,
+        )
+
+    def images(self, scenes: Scenes) -> Tensor:
+        """Renders scenes with the simulator's noise, as (B, H, W)."""
+        if self.backend == "numba":
+            return self._numba_images(scenes)
+        if self.backend == "lenstronomy":
+            from haloformer.simulation.lenstronomy_backend import render_with_lenstronomy
+
+            images = torch.as_tensor(render_with_lenstronomy(self.survey, scenes.parameters(self.seed)))
+            images = images.to(self.device, self.dtype)
+        else:
+            with torch.no_grad():
+                images = render(self.survey, scenes.parameters(self.seed), dtype=self.dtype, device=self.device)
+        kind = self._noise_kind()
+        if kind in ("double_poisson", "instrument"):
+            seconds = torch.as_tensor(scenes.exposure_time * self.survey.instrument.num_exposures)
+            rms = background_rms(self.survey.instrument)
+            return torch_noise.add_noise(images, scenes.noise_word, seconds, rms, twice=kind == "double_poisson")
+        return images * 2 if kind == "doubled" else images
+
+    def _noise_kind(self) -> str:
+        return self.survey.original_noise if self.noise == "original" else self.noise
+
+    def _image_unit(self) -> str:
+        return {"double_poisson": "counts", "doubled": "2 counts/s"}.get(self._noise_kind(), "counts/s")
+
+    def _numba_images(self, scenes: Scenes) -> Tensor:
+        from haloformer.simulation import kernels
+
+        T = np.float32 if self.dtype == torch.float32 else np.float64
+        inputs = _KernelInputs(self.survey, scenes, T)
+        size = self.survey.instrument.num_pix
+        out = np.empty((len(scenes), size, size), dtype=T)
+        kind = self._noise_kind()
+        seconds = scenes.exposure_time * self.survey.instrument.num_exposures
+        rms = background_rms(self.survey.instrument)
+
+        def work(part: slice) -> None:
+            kernels.render_images(out[part], *inputs.arguments(part))
+            if kind in ("double_poisson", "instrument"):
+                kernels.add_noise(out[part], scenes.noise_word[part], seconds[part], rms, kind == "double_poisson")
+            elif kind == "doubled":
+                out[part] *= 2
+
+        # Several parts per thread, as classes differ in cost; small enough to stay in a core's cache.
+        step = max(1, min(-(-len(scenes) // (4 * self.threads)), 64))
+        parts = [slice(i, min(i + step, len(scenes))) for i in range(0, len(scenes), step)]
+        if self.threads == 1 or len(parts) == 1:
+            for part in parts:
+                work(part)
+        else:
+            list(self._threads().map(work, parts))
+        return torch.from_numpy(out)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pool_process != os.getpid():  # threads do not survive a fork
+            self._pool, self._pool_process = (
+                ThreadPoolExecutor(self.threads, thread_name_prefix="haloformer"),
+                os.getpid(),
+            )
+        return self._pool
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
+
+
+def simulate(
+    survey: str | Path | Survey,
+    n: int,
+    *,
+    classes: Sequence[str] | None = None,
+    seed: int = 0,
+    start: int = 0,
+    noise: str = "original",
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+    batch_size: int = 256,
+    backend: str = "auto",
+) -> LensBatch:
+    """Simulates ``n`` lenses of a survey, balanced over its classes.
+
+    Args:
+        survey: A shipped survey's name (``"model_i"``, ``"model_ii"``, ``"model_iii"``), a YAML file or a :class:`Survey`.
+        n: Number of images in all.
+        classes: Which of the survey's classes; all if None.
+        seed: Of all random draws.
+        start: Number of the first image; image ``start + k`` is the same in every call that contains it.
+        noise: ``"original"``: as the survey was released; ``"instrument"``: the camera's own; ``"none"``.
+        dtype: ``torch.float32`` or ``torch.float64``.
+        device: Where to render, such as ``"cpu"`` or ``"cuda"``.
+        batch_size: Images rendered at once; bounds the memory, changes nothing else.
+        backend: ``"auto"``, ``"numba"``, ``"torch"`` or ``"lenstronomy"``.
+
+    Returns:
+        One batch of all of them.
+
+    Example:
+        >>> from haloformer.simulation import simulate
+        >>> lenses = simulate("model_ii", 6, seed=1)
+        >>> lenses.images.shape
+        torch.Size([6, 1, 64, 64])
+    """
+    simulator = Simulator(survey, classes=classes, seed=seed, noise=noise, dtype=dtype, device=device, backend=backend)
+    batches = list(iterate(simulator, n, start=start, batch_size=batch_size))
+    names = batches[0].parameters
+    return LensBatch(
+        images=torch.cat([b.images for b in batches]),
+        labels=torch.cat([b.labels for b in batches]),
+        parameters={name: np.concatenate([b.parameters[name] for b in batches]) for name in names},
+        class_names=simulator.class_names,
+        attributes=simulator.attributes,
+    )
+
+
+def iterate(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 256) -> Iterator[LensBatch]:
+    """Simulates images ``start`` … ``start + n − 1`` in batches.
+
+    Raises:
+        InputError: ``n`` or ``batch_size`` is not positive, or ``start`` is negative.
+    """
+    for name, value, least in (("n", n, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
+        if value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
+    for first in range(start, start + n, batch_size):
+        yield simulator.batch(range(first, min(first + batch_size, start + n)))
+
+
+def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str, ...]:
+    if classes is None:
+        return survey.class_names
+    names = [classes] if isinstance(classes, str) else list(classes)
+    chosen = set()
+    for name in names:
+        canonical = name if name in survey.class_names else CLASS_ALIASES.get(name, name)
+        if canonical not in survey.class_names:
+            raise unknown_name(f"class of survey {survey.name}", name, survey.class_names)
+        chosen.add(canonical)
+    if not chosen:
+        raise InputError(f"classes is empty; survey {survey.name} has {', '.join(survey.class_names)}")
+    return tuple(name for name in survey.class_names if name in chosen)
+
+
+def _check_device(device: torch.device | str) -> torch.device:
+    try:
+        checked = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"unknown device '{device}': use 'cpu', 'cuda' or 'cuda:1'") from error
+    if checked.type == "cuda" and not torch.cuda.is_available():
+        raise InputError(f"device '{device}' was asked for, but PyTorch sees no CUDA GPU here; use 'cpu'")
+    return checked
+
+
+def _choose_backend(backend: str, device: torch.device) -> str:
+    if backend not in BACKENDS:
+        raise unknown_name("backend", backend, BACKENDS)
+    if backend == "auto":
+        if device.type != "cpu":
+            return "torch"
+        try:
+            import numba  # noqa: F401
+        except ImportError:
+            return "torch"
+        return "numba"
+    if backend == "numba" and device.type != "cpu":
+        raise InputError(f"backend 'numba' renders on the CPU only; use backend 'torch' on device '{device}'")
+    return backend
+
+
+class _KernelInputs:
+    """A batch's scenes laid out for :func:`haloformer.simulation.kernels.render_images`."""
+
+    def __init__(self, survey: Survey, scenes: Scenes, T: Any) -> None:
+        instrument = survey.instrument
+        axis = torch.from_numpy(pixel_axis(instrument))
+        with torch.no_grad():
+            lens = [torch.from_numpy(getattr(scenes, name)) for name in LENS_PARAMETERS]
+            beta = smooth_source_positions(survey, lens, axis)
+        self.beta_x, self.beta_y = (b.numpy().astype(T) for b in beta)
+        self.axis = axis.numpy().astype(T)
+        self.source = np.stack([getattr(scenes, name) for name in SOURCE_PARAMETERS], axis=1).astype(T)
+        self.constants = T(survey.scale()), T(SERSIC_R_MIN), T(instrument.pixel_scale**2)
+        self.psf = psf_weights(instrument).astype(T)
+        n_max = scenes.subhalo_theta_E.shape[1]
+        even = n_max + n_max % 2
+        self.points = [np.zeros((len(scenes), even), dtype=T) for _ in range(3)]
+        for target, values in zip(self.points, (scenes.subhalo_theta_E**2, scenes.subhalo_x, scenes.subhalo_y)):
+            target[:, :n_max] = np.nan_to_num(values)
+        self.point_count = np.where((scenes.subhalo_theta_E > 0).any(axis=1), even, 0)
+        vortex = (
+            scenes.vortex_theta_E**2,
+            scenes.vortex_x,
+            scenes.vortex_y,
+            scenes.vortex_angle,
+            scenes.vortex_half_length,
+        )
+        self.vortex = np.nan_to_num(np.stack(vortex, axis=1)).astype(T)
+        self.vortex_n = scenes.vortex_n_masses
+        self.series = _vortex_series(vortex_masses(survey), T)
+
+    def arguments(self, part: slice) -> tuple[Any, ...]:
+        """The kernel's arguments after ``out`` for some of the images."""
+        scale, r_min, area = self.constants
+        lens = part if len(self.beta_x) > 1 else slice(None)
+        return (
+            self.axis, self.beta_x[lens], self.beta_y[lens], scale, self.source[part], r_min, area, self.psf,
+            self.point_count[part], *(p[part] for p in self.points), self.vortex_n[part], self.vortex[part], *self.series,
+        )  # fmt: skip
+
+
+def _vortex_series(n_masses: int, T: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Squared distances of a vortex's mass pairs (in λ²), even moments of its masses, and the series' tolerance."""
+    positions = np.linspace(-1.0, 1.0, max(n_masses, 2))
+    pairs = positions[positions > 1e-12] ** 2
+    if len(pairs) % 2:
+        pairs = np.append(pairs, 1e6)  # a pair so far away that it deflects nothing
+    moments = np.array([np.mean(positions ** (2 * j)) for j in range(96)])
+    return pairs.astype(T), moments.astype(T), T(1e-7 if T is np.float32 else 1e-13)

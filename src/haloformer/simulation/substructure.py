@@ -1,0 +1,51 @@
+"""Dark matter inside the lens: the named, recombinable parts that make the classes differ. Each number may be a distribution."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform
+
+
+def vortex_half_length(log10_m_axion: np.ndarray) -> np.ndarray:
+    """Half-length of the vortex line in arcsec: λ = 0.06/(2 m) · 10⁻²², m in eV, as in the original simulator."""
+    return 0.03 * 10.0 ** (-22.0 - log10_m_axion)
+
+
+@dataclass(frozen=True)
+class PointSubhalos:
+    """Cold dark matter subhalos as point masses around the lens centre.
+
+    Attributes:
+        number: How many; the same in every image.
+        mass: Mass of each in M_sun. The original's slope is −0.9, not the −1.9 of its description.
+        radius: Distance of each from the lens centre in arcsec; the angle is uniform.
+    """
+
+    number: int = 25
+    mass: Quantity = PowerLaw(1e6, 1e10, -0.9)
+    radius: Quantity = Uniform(0.25, 2.0)
+
+
+@dataclass(frozen=True)
+class Vortex:
+    """A vortex line of an ultralight-axion condensate: equal point masses on a line.
+
+    Attributes:
+        mass: Total mass in M_sun.
+        n_masses: Number of point masses that stand for the line.
+        log10_m_axion: log10 of the axion mass in eV; sets the length, see :func:`vortex_half_length`.
+        angle: Angle of the line to the x axis in radian.
+        x: Centre of the line in arcsec, relative to the lens.
+        y: Centre of the line in arcsec, relative to the lens.
+    """
+
+    mass: Quantity = 3e10
+    n_masses: int = 100
+    log10_m_axion: Quantity = Uniform(-24.0, -22.0)
+    angle: Quantity = Uniform(0.0, 2 * np.pi)
+    x: Quantity = 0.0
+    y: Quantity = 0.0
+
+
+Substructure = PointSubhalos | Vortex
