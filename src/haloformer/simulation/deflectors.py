@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 _SIE_CORE = 1e-10  # arcsec; lenstronomy's core of the singular isothermal ellipsoid
+_ASIDE = 1e-12  # arcsec; a pixel exactly on top of a point mass is seen from this far: deflected far away, not by 0/0
 _AXIS_RATIO_MAX = (
     1 - 1e-6
 )  # the closed form is 0/0 for a circle; the error made here is ~1e-6 of the ellipticity's effect
@@ -59,7 +60,8 @@ def point_mass_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x0: Tensor, y0:
     Args:
         x: Pixel positions, (W,) along the columns.
         y: Pixel positions, (H,) along the rows.
-        theta_E: Einstein radii, (B, n); zero for a mass that is not there.
+        theta_E: Einstein radii, (B, n); zero for a mass that is not there. Its type is the result's: beside a mass float32 is accurate
+            if the positions come in float64, since only their differences are rounded.
         x0: Positions of the masses, (B, n).
         y0: See ``x0``.
 
@@ -67,11 +69,9 @@ def point_mass_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x0: Tensor, y0:
         (α_x, α_y), each (B, H, W).
     """
     # The grid is a product of two axes, so differences are taken on the axes: two of the seven operations per mass and pixel.
-    dx = (x[None, :] - x0[..., None])[:, :, None, :]  # (B, n, 1, W)
-    dy = (y[None, :] - y0[..., None])[:, :, :, None]  # (B, n, H, 1)
-    weight = (theta_E**2)[..., None, None] / (dx**2 + dy**2).clamp(
-        min=1e-14
-    )  # a pixel on top of a mass is deflected by 0
+    dx = (x[None, :] - x0[..., None] + _ASIDE).to(theta_E.dtype)[:, :, None, :]  # (B, n, 1, W)
+    dy = (y[None, :] - y0[..., None]).to(theta_E.dtype)[:, :, :, None]  # (B, n, H, 1)
+    weight = (theta_E**2)[..., None, None] / (dx**2 + dy**2)
     return (weight * dx).sum(1), (weight * dy).sum(1)
 
 
@@ -87,7 +87,7 @@ def vortex_deflection(
     Args:
         x: Image-plane positions, as ``y``.
         y: See ``x``.
-        theta_E: Einstein radius of *each* mass.
+        theta_E: Einstein radius of *each* mass. Its type is the result's; positions in float64 keep float32 accurate beside a mass.
         x0: Centre of the line.
         y0: See ``x0``.
         angle: Angle of the line to the x axis, in radian.
@@ -101,24 +101,29 @@ def vortex_deflection(
     cos, sin = torch.cos(angle), torch.sin(angle)
     dx, dy = x - x0, y - y0
     along, across = (cos * dx + sin * dy) / spacing, (cos * dy - sin * dx) / spacing
+    along = along + _ASIDE
+    dtype = theta_E.dtype
     if n_masses < 2 * _SHIFT:  # too short for the series below, and quick to sum
         steps = torch.arange(n_masses, dtype=along.dtype, device=along.device) - 0.5 * (n_masses - 1)
-        ta, tb = along[..., None] - steps, across[..., None]
-        norm = (ta**2 + tb**2).clamp(min=1e-14)
+        ta, tb = (along[..., None] - steps).to(dtype), across[..., None].to(dtype)
+        norm = ta**2 + tb**2
         real, imag = (ta / norm).sum(-1), -(tb / norm).sum(-1)
     else:
         # The sum is odd and Hermitian in z, so one quadrant serves.
         sign_a, sign_b = torch.where(along < 0, -1.0, 1.0), torch.where(across < 0, -1.0, 1.0)
         a, b = along * sign_a - 0.5 * (n_masses - 1), across * sign_b
-        real, imag = _digamma_difference(a, b, n_masses)
+        real, imag = _digamma_difference(a, b, n_masses, dtype)
         real, imag = sign_a * real, sign_b * imag
     # conj(α) = θ_E² e^{-i angle} F / spacing
-    scale = theta_E**2 / spacing
+    scale, cos, sin = theta_E**2 / spacing.to(dtype), cos.to(dtype), sin.to(dtype)
     return scale * (cos * real + sin * imag), scale * (sin * real - cos * imag)
 
 
-def _digamma_difference(a: Tensor, b: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """ψ(u + n) − ψ(u) for u = a + ib with a ≥ −(n−1)/2 and b ≥ 0, as (real, imaginary) parts."""
+def _digamma_difference(a: Tensor, b: Tensor, n: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """ψ(u + n) − ψ(u) for u = a + ib with a ≥ −(n−1)/2 and b ≥ 0, as (real, imaginary) parts of type ``dtype``."""
+    # Only the distance to the nearest mass needs the full precision of the positions.
+    to_nearest = (a - torch.round(a.detach())).to(dtype)
+    a, b = a.to(dtype), b.to(dtype)
     # Left of 1/2 the poles lie: there use the reflection ψ(u) = ψ(1 − u) − π cot(πu).
     left = a < 0.5
     va, vb = torch.where(left, 1 - a, a), torch.where(left, -b, b)
@@ -129,7 +134,7 @@ def _digamma_difference(a: Tensor, b: Tensor, n: int) -> tuple[Tensor, Tensor]:
     norm = ta**2 + tb**2
     real = far[0] - near[0] + (ta / norm).sum(-1)
     imag = far[1] - near[1] - (tb / norm).sum(-1)
-    cot = _pi_cot_pi(a, b)
+    cot = _pi_cot_pi(to_nearest, b)
     return real + torch.where(left, cot[0], 0.0), imag + torch.where(left, cot[1], 0.0)
 
 
@@ -148,9 +153,9 @@ def _digamma_asymptotic(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pi_cot_pi(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
-    """π cot(π(a + ib)) for b ≥ 0, in the form that loses nothing near the poles (a integer, b = 0)."""
+    """π cot(π(a + ib)) for |a| ≤ ½ and b ≥ 0, in the form that loses nothing near the pole."""
     limit = 3.0 if a.dtype == torch.float32 else 6.0  # beyond, it equals −iπ to rounding, and sinh² would overflow
-    a, b = math.pi * (a - torch.round(a.detach())), math.pi * b.clamp(max=limit)
+    a, b = math.pi * a, math.pi * b.clamp(max=limit)
     sin, sinh = torch.sin(a), torch.sinh(b)
-    weight = math.pi / (sin**2 + sinh**2).clamp(min=1e-20)
+    weight = math.pi / (sin**2 + sinh**2)
     return weight * sin * torch.cos(a), -weight * sinh * torch.cosh(b)

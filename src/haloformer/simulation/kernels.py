@@ -11,12 +11,16 @@ The functions are compiled for float32 and float64 and release the GIL; threads 
 pools do not survive a fork, which data loaders do).
 """
 
+import functools
 import math
 
 import numpy as np
 from numba import njit
+from scipy import stats
 
 _FLAGS = {"contract", "reassoc", "arcp", "nsz", "afn"}
+_BESIDE = 0.01  # arcsec; closer than this to a point mass, single precision (and the pairing of masses) is not enough
+_ASIDE = 1e-12  # arcsec; a pixel exactly on top of a point mass is seen from this far, as in deflectors.py
 
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
@@ -44,7 +48,7 @@ def _exp_row(values, bits, bits_as_float):
 def _add_point_masses(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
     """Adds Σ w Δ/|Δ|² over n point masses (n even) to one row of pixels at height y."""
     T = axis.dtype.type
-    soft = T(1e-14)  # arcsec²: a pixel on top of a mass is deflected by 0, not by infinity
+    soft = T(1e-14)  # arcsec²: keeps the product below from underflowing; such pixels are done again in float64
     for k in range(0, n, 2):
         xa, xb, wa, wb = x0[k], x0[k + 1], weight[k], weight[k + 1]
         ya, yb = y - y0[k], y - y0[k + 1]
@@ -73,11 +77,11 @@ def _add_vortex(alpha_x, alpha_y, axis, y, weight, x0, y0, cos, sin, half_length
     if reach2 > T(0.0):
         reach = math.sqrt(reach2)
         step = axis[1] - axis[0]
-        first = min(max(int(math.ceil((x0 - reach - axis[0]) / step)), 0), N)
-        last = min(max(int(math.floor((x0 + reach - axis[0]) / step)) + 1, first), N)
+        first = min(max(math.ceil((x0 - reach - axis[0]) / step), 0), N)
+        last = min(max(math.floor((x0 + reach - axis[0]) / step) + 1, first), N)
     closest2 = max(dy * dy, T(1.96) * half_length * half_length)
     q_max = half_length * half_length / closest2
-    terms = min(moments.size, int(math.ceil(math.log(tolerance) / math.log(q_max))) + 1)
+    terms = min(moments.size, math.ceil(math.log(tolerance) / math.log(q_max)) + 1)
     l2 = half_length * half_length
     p_real, p_imag, q_real, q_imag = scratch[0], scratch[1], scratch[2], scratch[3]
     # Laurent series: Σ 1/(z − z_k) = (n/z) Σ_j M_2j q^j with q = (λ/z)² in the line's frame.
@@ -131,18 +135,71 @@ def _add_vortex(alpha_x, alpha_y, axis, y, weight, x0, y0, cos, sin, half_length
             f_real, f_imag = T(2.0) * (a * s_real - b * s_imag), T(-2.0) * (a * s_imag + b * s_real)
             alpha_x[j] += weight * (cos * f_real - sin * f_imag)
             alpha_y[j] += weight * (sin * f_real + cos * f_imag)
+            if n % 2:  # the mass in the middle has no partner
+                inverse = weight / (dx * dx + dy * dy + soft)
+                alpha_x[j] += dx * inverse
+                alpha_y[j] += dy * inverse
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _redo_beside_points(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
+    """Sums the point masses again, in float64, for the pixels of a row that lie within 0.01″ of one."""
+    first, step = axis[0], axis[1] - axis[0]
+    for k in range(n):
+        if weight[k] > 0.0 and abs(y - y0[k]) < _BESIDE:
+            j = np.int64(round((x0[k] - first) / step))
+            if 0 <= j < axis.size and abs(axis[j] - x0[k]) < _BESIDE:
+                sum_x, sum_y = 0.0, 0.0
+                for i in range(n):
+                    dx, dy = axis[j] - x0[i] + _ASIDE, y - y0[i]
+                    f = weight[i] / (dx * dx + dy * dy)
+                    sum_x += f * dx
+                    sum_y += f * dy
+                alpha_x[j] = sum_x
+                alpha_y[j] = sum_y
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _redo_beside_vortex(alpha_x, alpha_y, saved_x, saved_y, axis, y, weight, x0, y0, cos, sin, half_length, n):
+    """Sums a vortex's masses again, in float64, for the pixels of a row that lie within 0.01″ of its line.
+
+    saved_x and saved_y are the row's deflections without the vortex.
+    """
+    dy = y - y0
+    reach = half_length + _BESIDE
+    left, right = x0 - reach, x0 + reach
+    if abs(sin) > 1e-9:  # where |cos dy − sin dx| < 0.01″
+        a, b = (cos * dy - _BESIDE) / sin, (cos * dy + _BESIDE) / sin
+        left, right = max(left, x0 + min(a, b)), min(right, x0 + max(a, b))
+    elif abs(dy) >= _BESIDE:
+        return
+    first, step = axis[0], axis[1] - axis[0]
+    for j in range(max(math.ceil((left - first) / step), 0), min(math.floor((right - first) / step) + 1, axis.size)):
+        dx = axis[j] - x0
+        along, across = cos * dx + sin * dy + _ASIDE, cos * dy - sin * dx
+        if abs(along) > reach:
+            continue
+        real, imag = 0.0, 0.0
+        for k in range(n):
+            t = along - half_length * (2.0 * k / (n - 1) - 1.0)
+            f = 1.0 / (t * t + across * across)
+            real += f * t
+            imag += f * across
+        alpha_x[j] = saved_x[j] + weight * (cos * real - sin * imag)
+        alpha_y[j] = saved_y[j] + weight * (sin * real + cos * imag)
 
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
 def render_images(
-    out, axis, beta_x, beta_y, scale, source, r_min, pixel_area, psf,
+    out, axis, axis64, beta_x, beta_y, scale, source, r_min, pixel_area, psf,
     point_count, point_weight, point_x, point_y, vortex_n, vortex, pair_fractions, moments, tolerance,
 ):  # fmt: skip
     """Renders noise-free images.
 
     Args:
         out: (B, N, N) receives counts/s per pixel.
-        axis: (N,) pixel positions.
+        axis: (N,) pixel positions, in the type of ``out``.
+        axis64: The same in float64.
         beta_x: (1 or B, N, N) source-plane positions behind the smooth lens; as ``beta_y``.
         beta_y: See ``beta_x``.
         scale: Factor of the substructure's deflections.
@@ -151,11 +208,11 @@ def render_images(
         pixel_area: arcsec² per pixel.
         psf: (2r+1,) point-spread function along one axis.
         point_count: (B,) number of point masses of each image, rounded up to even.
-        point_weight: (B, n) θ_E², zero beyond the image's own; as ``point_x``, ``point_y``.
+        point_weight: (B, n) float64 θ_E², zero beyond the image's own; as ``point_x``, ``point_y``.
         point_x: See ``point_weight``.
         point_y: See ``point_weight``.
-        vortex_n: (B,) number of masses of the vortex, 0 for none; even.
-        vortex: (B, 5) θ_E² of each mass, x, y, angle, half-length.
+        vortex_n: (B,) number of masses of the vortex, 0 for none.
+        vortex: (B, 5) float64 θ_E² of each mass, x, y, angle, half-length.
         pair_fractions: (n/2,) squared distances of the pairs from the centre in units of λ², padded to even length by a huge number.
         moments: Mean of (c/λ)^2j over the masses, j = 0, 1, ….
         tolerance: Relative error of the Laurent series.
@@ -165,6 +222,13 @@ def render_images(
     radius = psf.size // 2
     brightness = np.empty((N, N), dtype=axis.dtype)
     alpha_x, alpha_y = np.empty(N, dtype=axis.dtype), np.empty(N, dtype=axis.dtype)
+    saved_x, saved_y = np.empty(N, dtype=axis.dtype), np.empty(N, dtype=axis.dtype)
+    n_max = point_x.shape[1]
+    weights, xs, ys = (
+        np.empty(n_max, dtype=axis.dtype),
+        np.empty(n_max, dtype=axis.dtype),
+        np.empty(n_max, dtype=axis.dtype),
+    )
     padded = np.empty(N + 2 * radius, dtype=axis.dtype)
     scratch = np.empty((4, N), dtype=axis.dtype)
     c2 = np.empty(pair_fractions.size, dtype=axis.dtype)
@@ -178,21 +242,34 @@ def render_images(
         b = T(1.9992) * n_sersic - T(0.3271)
         lens = i if beta_x.shape[0] > 1 else 0
         has_vortex = vortex_n[i] > 0
+        points = point_count[i]
+        for k in range(points):
+            weights[k], xs[k], ys[k] = T(point_weight[i, k]), T(point_x[i, k]), T(point_y[i, k])
+        weight, vx, vy, angle, half_length = vortex[i, 0], vortex[i, 1], vortex[i, 2], vortex[i, 3], vortex[i, 4]
+        cos, sin = math.cos(angle), math.sin(angle)
         if has_vortex:
-            weight, vx, vy, angle, half_length = vortex[i, 0], vortex[i, 1], vortex[i, 2], vortex[i, 3], vortex[i, 4]
-            cos, sin = T(math.cos(angle)), T(math.sin(angle))
             for k in range(c2.size):
-                c2[k] = pair_fractions[k] * half_length * half_length
+                c2[k] = T(pair_fractions[k] * half_length * half_length)
         for row in range(N):
             y = axis[row]
             for j in range(N):
                 alpha_x[j] = T(0.0)
                 alpha_y[j] = T(0.0)
-            if point_count[i] > 0:
-                _add_point_masses(alpha_x, alpha_y, axis, y, point_weight[i], point_x[i], point_y[i], point_count[i])
+            if points > 0:
+                _add_point_masses(alpha_x, alpha_y, axis, y, weights, xs, ys, points)
+                _redo_beside_points(
+                    alpha_x, alpha_y, axis64, axis64[row], point_weight[i], point_x[i], point_y[i], points
+                )
             if has_vortex:
+                for j in range(N):
+                    saved_x[j] = alpha_x[j]
+                    saved_y[j] = alpha_y[j]
                 _add_vortex(
-                    alpha_x, alpha_y, axis, y, weight, vx, vy, cos, sin, half_length, vortex_n[i], c2, moments, tolerance, scratch
+                    alpha_x, alpha_y, axis, y, T(weight), T(vx), T(vy), T(cos), T(sin), T(half_length), vortex_n[i], c2,
+                    moments, tolerance, scratch,
+                )  # fmt: skip
+                _redo_beside_vortex(
+                    alpha_x, alpha_y, saved_x, saved_y, axis64, axis64[row], weight, vx, vy, cos, sin, half_length, vortex_n[i]
                 )  # fmt: skip
             light = brightness[row]
             for j in range(N):
@@ -237,43 +314,106 @@ def render_images(
                     line[j] += tap * (above[j] + below[j])
 
 
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
 @njit(nogil=True, cache=True)
-def _next(state):
-    """SplitMix64 (Steele, Lea & Flood 2014): the next 64 random bits; ``state`` is (1,) uint64 and moves on."""
-    state[0] += np.uint64(0x9E3779B97F4A7C15)
-    z = state[0]
+def _mix(z):
+    """Output function of SplitMix64 (Steele, Lea & Flood 2014), whose state moves on by ``_GOLDEN`` at each step."""
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return z ^ (z >> np.uint64(31))
 
 
 @njit(nogil=True, cache=True)
-def _uniform(state):
-    """Uniform in (0, 1), 52 bits."""
-    return (np.float64(_next(state) >> np.uint64(12)) + 0.5) * 2.0**-52
+def _unit(word):
+    """64 random bits to a number in (0, 1), of which 52 bits are used."""
+    return (np.float64(np.int64(word >> np.uint64(12))) + 0.5) * 2.0**-52
 
 
-@njit(nogil=True, cache=True)
-def _poisson(state, mean):
-    """A Poisson draw: inversion below 10, transformed rejection (PTRS, Hörmann 1993) above."""
-    if mean <= 0.0:
-        return 0.0
-    if mean < 10.0:
-        u, k = _uniform(state), 0.0
-        p = math.exp(-mean)
-        total = p
-        while u > total and k < 200.0:
-            k += 1.0
-            p *= mean / k
-            total += p
-        return k
+@njit(nogil=True, cache=True, error_model="numpy")
+def _normal_row(state, out, zig_x, zig_ratio):
+    """Fills ``out`` with standard normal draws by the ziggurat of 128 layers (Marsaglia & Tsang 2000, in Doornik's form of 2005)."""
+    s = state[0]
+    for j in range(out.size):
+        while True:
+            s += _GOLDEN
+            word = _mix(s)
+            layer = np.uint64(word & np.uint64(127))
+            u = 2.0 * _unit(word) - 1.0
+            if abs(u) < zig_ratio[layer]:
+                out[j] = u * zig_x[layer]
+                break
+            if layer == np.uint64(0):  # the tail beyond the last edge
+                while True:
+                    s += _GOLDEN
+                    x = -math.log(_unit(_mix(s))) / zig_x[1]
+                    s += _GOLDEN
+                    if -2.0 * math.log(_unit(_mix(s))) > x * x:
+                        break
+                out[j] = math.copysign(zig_x[1] + x, u)
+                break
+            x = u * zig_x[layer]
+            above = zig_x[layer + np.uint64(1)]
+            f0 = math.exp(-0.5 * (zig_x[layer] * zig_x[layer] - x * x))
+            f1 = math.exp(-0.5 * (above * above - x * x))
+            s += _GOLDEN
+            if f1 + _unit(_mix(s)) * (f0 - f1) < 1.0:
+                out[j] = x
+                break
+    state[0] = s
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _poisson_row(state, values, offsets, cdf, guide):
+    """Replaces means by Poisson draws: Poisson(⌊mean⌋) from a table, plus Poisson(mean − ⌊mean⌋); PTRS beyond the table."""
+    s = state[0]
+    cells = np.float64(guide.shape[1])
+    for i in range(values.size):
+        mean = values[i]
+        k = 0.0
+        if mean > 0.0:
+            whole = np.int64(mean)
+            if whole + 1 >= offsets.size:
+                state[0] = s
+                k = _poisson_large(state, mean)
+                s = state[0]
+            else:
+                if whole > 0:
+                    s += _GOLDEN
+                    u = _unit(_mix(s))
+                    j = guide[np.uint64(whole), np.uint64(u * cells)]
+                    base = offsets[np.uint64(whole)]
+                    while u > cdf[np.uint64(base + j)]:
+                        j += 1
+                    k = np.float64(j)
+                rest = mean - np.float64(whole)
+                s += _GOLDEN
+                u = _unit(_mix(s))
+                if u > 1.0 - rest:  # else certainly 0, as e^-x ≥ 1 − x
+                    p = math.exp(-rest)
+                    total, m = p, 0.0
+                    while u > total and m < 100.0:
+                        m += 1.0
+                        p *= rest / m
+                        total += p
+                    k += m
+        values[i] = k
+    state[0] = s
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _poisson_large(state, mean):
+    """A Poisson draw by transformed rejection (PTRS, Hörmann 1993), for a mean of at least 10."""
     root = math.sqrt(mean)
     b = 0.931 + 2.53 * root
     a = -0.059 + 0.02483 * b
     inverse_alpha = 1.1239 + 1.1328 / (b - 3.4)
     v_r = 0.9277 - 3.6224 / (b - 2.0)
     while True:
-        u, v = _uniform(state) - 0.5, _uniform(state)
+        u = _unit(_mix(state[0] + _GOLDEN)) - 0.5
+        state[0] += _GOLDEN + _GOLDEN
+        v = _unit(_mix(state[0]))
         us = 0.5 - abs(u)
         k = math.floor((2.0 * a / us + b) * u + mean + 0.43)
         if us >= 0.07 and v <= v_r:
@@ -284,32 +424,60 @@ def _poisson(state, mean):
             return k
 
 
-@njit(nogil=True, cache=True)
-def add_noise(images, words, exposure_time, background_rms, twice):
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_noise(images, words, exposure_time, background_rms, twice, zig_x, zig_ratio, offsets, cdf, guide):
     """Replaces noise-free images (B, N, N) in counts/s by noisy ones, each from its own word.
 
     With ``twice``, as Model I was released: S = Poisson(I T) + T n_B, then Poisson(max(S, 0)), in counts. Without: the instrument's
-    own noise, Poisson(I T)/T + n_B, in counts/s. n_B is Gaussian of standard deviation ``background_rms``.
+    own noise, Poisson(I T)/T + n_B, in counts/s. n_B is Gaussian of standard deviation ``background_rms``. The last five arguments
+    are those of :func:`noise_tables`.
     """
     state = np.empty(1, dtype=np.uint64)
+    N = images.shape[2]
+    normals, counts = np.empty(N), np.empty(N)
     for i in range(images.shape[0]):
         state[0] = words[i]
         T = exposure_time[i]
-        flat = images[i].reshape(-1)
-        spare, has_spare = 0.0, False
-        for j in range(flat.size):
-            if has_spare:
-                normal, has_spare = spare, False
-            else:  # polar method (Marsaglia & Bray 1964)
-                while True:
-                    a, b = 2.0 * _uniform(state) - 1.0, 2.0 * _uniform(state) - 1.0
-                    s = a * a + b * b
-                    if s < 1.0:
-                        break
-                factor = math.sqrt(-2.0 * math.log(s) / s)
-                normal, spare, has_spare = a * factor, b * factor, True
-            counts = _poisson(state, flat[j] * T)
+        background = T * background_rms
+        for row in range(images.shape[1]):
+            pixels = images[i, row]
+            _normal_row(state, normals, zig_x, zig_ratio)
+            for j in range(N):
+                counts[j] = pixels[j] * T
+            _poisson_row(state, counts, offsets, cdf, guide)
+            for j in range(N):
+                counts[j] += background * normals[j]
             if twice:
-                flat[j] = _poisson(state, counts + T * background_rms * normal)
+                _poisson_row(state, counts, offsets, cdf, guide)
+                for j in range(N):
+                    pixels[j] = counts[j]
             else:
-                flat[j] = counts / T + background_rms * normal
+                for j in range(N):
+                    pixels[j] = counts[j] / T
+
+
+@functools.cache
+def noise_tables():
+    """Tables for :func:`add_noise`: the ziggurat's layers, and the Poisson distributions of whole means below 256.
+
+    Returns:
+        zig_x (129,) and zig_ratio (128,): edges of the layers and their ratios; offsets (256,), cdf (flat) and guide (256, 64): of the
+        distribution of mean m, cumulative probabilities from ``cdf[offsets[m]]`` on, and where to start the search for each 64th of u.
+    """
+    area, edge = 9.91256303526217e-3, 3.442619855899
+    zig_x = np.zeros(129)
+    f = math.exp(-0.5 * edge**2)
+    zig_x[0], zig_x[1] = area / f, edge
+    for i in range(2, 128):
+        zig_x[i] = math.sqrt(-2 * math.log(area / zig_x[i - 1] + f))
+        f = math.exp(-0.5 * zig_x[i] ** 2)
+    offsets, pieces = np.zeros(256, dtype=np.int64), []
+    guide = np.zeros((256, 64), dtype=np.int64)
+    for mean in range(256):
+        # up to a tail of 1e-17, where float64 cumulative probabilities end; the last entry exceeds every u
+        cumulative = stats.poisson.cdf(np.arange(int(mean + 10 * math.sqrt(mean) + 20)), mean)
+        cumulative[-1] = 2.0
+        guide[mean] = np.searchsorted(cumulative, np.arange(64) / 64)
+        offsets[mean] = sum(len(piece) for piece in pieces)
+        pieces.append(cumulative)
+    return zig_x, zig_x[1:] / zig_x[:-1], offsets, np.concatenate(pieces), guide

@@ -50,12 +50,13 @@ def render(
     if missing:
         raise InputError(f"render: the parameters lack {', '.join(missing)}")
 
-    def get(name: str) -> Tensor:
+    def get(name: str, dtype: torch.dtype = dtype) -> Tensor:
         return torch.as_tensor(parameters[name]).to(device=device, dtype=dtype)
 
     instrument = survey.instrument
-    axis = torch.as_tensor(pixel_axis(instrument), dtype=dtype, device=device)
-    beta_x, beta_y = smooth_source_positions(survey, [get(name) for name in LENS_PARAMETERS], axis)
+    # Positions stay in float64 until their differences are taken: beside a point mass, float32 would be off by percents.
+    axis = torch.as_tensor(pixel_axis(instrument), device=device)
+    beta_x, beta_y = smooth_source_positions(survey, [get(name) for name in LENS_PARAMETERS], axis.to(dtype))
     count = len(parameters["source_x"])
     if len(beta_x) < count:
         beta_x, beta_y = beta_x.expand(count, -1, -1), beta_y.expand(count, -1, -1)
@@ -118,7 +119,8 @@ def _subhalo_deflection(
     if where is None:
         return None
     rows = torch.as_tensor(where, device=axis.device)
-    mass, x0, y0 = (get(name)[rows] for name in ("subhalo_mass", "subhalo_x", "subhalo_y"))
+    mass = get("subhalo_mass")[rows]
+    x0, y0 = (get(name, torch.float64)[rows] for name in ("subhalo_x", "subhalo_y"))
     there = torch.isfinite(mass)
     # sqrt has no slope at 0: an absent subhalo gets θ_E = 0 without passing through it
     theta_E = torch.where(there, float(survey.theta_E(1.0)) * torch.sqrt(torch.where(there, mass, 1.0)), 0.0)
@@ -136,9 +138,10 @@ def _vortex_deflection(
     if n_masses < 2:
         raise InputError(f"survey {survey.name} has no vortex (or one of fewer than 2 masses), but the parameters do")
     rows = torch.as_tensor(where, device=axis.device)
-    mass, angle, half_length, x0, y0 = (
-        get(name)[rows][:, None, None]
-        for name in ("vortex_mass", "vortex_angle", "vortex_half_length", "vortex_x", "vortex_y")
+    mass = get("vortex_mass")[rows][:, None, None]
+    angle, half_length, x0, y0 = (
+        get(name, torch.float64)[rows][:, None, None]
+        for name in ("vortex_angle", "vortex_half_length", "vortex_x", "vortex_y")
     )
     theta_E = float(survey.theta_E(1.0)) * torch.sqrt(mass / n_masses)
     x, y = axis[None, None, :], axis[None, :, None]

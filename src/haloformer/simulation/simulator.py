@@ -186,7 +186,14 @@ class Simulator:
         def work(part: slice) -> None:
             kernels.render_images(out[part], *inputs.arguments(part))
             if kind in ("double_poisson", "instrument"):
-                kernels.add_noise(out[part], scenes.noise_word[part], seconds[part], rms, kind == "double_poisson")
+                kernels.add_noise(
+                    out[part],
+                    scenes.noise_word[part],
+                    seconds[part],
+                    rms,
+                    kind == "double_poisson",
+                    *kernels.noise_tables(),
+                )
             elif kind == "doubled":
                 out[part] *= 2
 
@@ -324,13 +331,13 @@ class _KernelInputs:
             lens = [torch.from_numpy(getattr(scenes, name)) for name in LENS_PARAMETERS]
             beta = smooth_source_positions(survey, lens, axis)
         self.beta_x, self.beta_y = (b.numpy().astype(T) for b in beta)
-        self.axis = axis.numpy().astype(T)
+        self.axis, self.axis64 = axis.numpy().astype(T), axis.numpy()
         self.source = np.stack([getattr(scenes, name) for name in SOURCE_PARAMETERS], axis=1).astype(T)
         self.constants = T(survey.scale()), T(SERSIC_R_MIN), T(instrument.pixel_scale**2)
         self.psf = psf_weights(instrument).astype(T)
         n_max = scenes.subhalo_theta_E.shape[1]
         even = n_max + n_max % 2
-        self.points = [np.zeros((len(scenes), even), dtype=T) for _ in range(3)]
+        self.points = [np.zeros((len(scenes), even)) for _ in range(3)]
         for target, values in zip(self.points, (scenes.subhalo_theta_E**2, scenes.subhalo_x, scenes.subhalo_y)):
             target[:, :n_max] = np.nan_to_num(values)
         self.point_count = np.where((scenes.subhalo_theta_E > 0).any(axis=1), even, 0)
@@ -341,7 +348,7 @@ class _KernelInputs:
             scenes.vortex_angle,
             scenes.vortex_half_length,
         )
-        self.vortex = np.nan_to_num(np.stack(vortex, axis=1)).astype(T)
+        self.vortex = np.nan_to_num(np.stack(vortex, axis=1))
         self.vortex_n = scenes.vortex_n_masses
         self.series = _vortex_series(vortex_masses(survey), T)
 
@@ -350,7 +357,7 @@ class _KernelInputs:
         scale, r_min, area = self.constants
         lens = part if len(self.beta_x) > 1 else slice(None)
         return (
-            self.axis, self.beta_x[lens], self.beta_y[lens], scale, self.source[part], r_min, area, self.psf,
+            self.axis, self.axis64, self.beta_x[lens], self.beta_y[lens], scale, self.source[part], r_min, area, self.psf,
             self.point_count[part], *(p[part] for p in self.points), self.vortex_n[part], self.vortex[part], *self.series,
         )  # fmt: skip
 
@@ -362,4 +369,4 @@ def _vortex_series(n_masses: int, T: Any) -> tuple[np.ndarray, np.ndarray, Any]:
     if len(pairs) % 2:
         pairs = np.append(pairs, 1e6)  # a pair so far away that it deflects nothing
     moments = np.array([np.mean(positions ** (2 * j)) for j in range(96)])
-    return pairs.astype(T), moments.astype(T), T(1e-7 if T is np.float32 else 1e-13)
+    return pairs, moments.astype(T), T(1e-7 if T is np.float32 else 1e-13)

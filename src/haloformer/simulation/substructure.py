@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from haloformer.errors import InputError
 from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform
 
 
@@ -46,6 +47,10 @@ class Vortex:
     angle: Quantity = Uniform(0.0, 2 * np.pi)
     x: Quantity = 0.0
     y: Quantity = 0.0
+
+    def __post_init__(self) -> None:
+        if self.n_masses < 2:
+            raise InputError(f"vortex: n_masses must be at least 2, not {self.n_masses}")
 
 
 Substructure = PointSubhalos | Vortex

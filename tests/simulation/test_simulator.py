@@ -1,0 +1,153 @@
+"""Reproducibility, provenance and errors of the simulator; surveys in YAML."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from haloformer.errors import InputError
+from haloformer.simulation import Simulator, describe_survey, get_part, get_survey, list_surveys, simulate
+
+
+@pytest.mark.parametrize("survey", ["model_i", "model_ii"])
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_an_image_is_the_same_in_every_batch_shard_and_number_of_threads(survey, backend):
+    whole = Simulator(survey, seed=5, backend=backend, threads=2).batch(range(9))
+    apart = Simulator(survey, seed=5, backend=backend, threads=1)
+    for number in (0, 4, 8):
+        alone = apart.batch([number])
+        for name, values in whole.parameters.items():
+            assert np.array_equal(alone.parameters[name][0], values[number], equal_nan=True), name
+        if backend == "numba":
+            assert torch.equal(alone.images[0], whole.images[number])
+        else:  # a different batch may be vectorised differently; noise is drawn from means equal to rounding
+            assert torch.isclose(alone.images[0], whole.images[number], rtol=1e-3, atol=1e-4).float().mean() > 0.999
+    shards = torch.cat([apart.batch(range(s, 9, 3)).labels for s in range(3)])
+    assert sorted(shards.tolist()) == sorted(whole.labels.tolist())
+
+
+def test_leaving_out_a_class_or_changing_the_noise_does_not_change_the_parameters():
+    all_classes = Simulator("model_ii", seed=5).batch(range(12))
+    cdm = Simulator("model_ii", seed=5, classes=["sphere"], noise="instrument").batch(range(4))
+    rows = (all_classes.labels == 1).numpy()
+    assert np.array_equal(all_classes.parameters["subhalo_mass"][rows], cdm.parameters["subhalo_mass"])
+
+
+def test_seeds_classes_and_surveys_draw_differently():
+    x = [
+        simulate(survey, 3, seed=seed).parameters["source_x"]
+        for survey, seed in (("model_ii", 1), ("model_ii", 2), ("model_iii", 1), ("model_ii", 2**40 + 1))
+    ]
+    assert len(np.unique(np.concatenate(x))) == 12
+
+
+def test_every_image_carries_class_parameters_and_provenance():
+    batch = simulate("model_i", 7, seed=3, start=2)
+    assert batch.labels.tolist() == [2, 0, 1, 2, 0, 1, 2]
+    assert batch.parameters["index"].tolist() == [0, 1, 1, 1, 2, 2, 2]
+    assert (batch.parameters["seed"] == 3).all()
+    json.dumps(batch.attributes)
+    assert batch.attributes["survey"] == "model_i"
+    assert set(batch.attributes["units"]) == set(batch.parameters)
+    assert get_survey(json.loads(batch.attributes["survey_definition"])) == get_survey("model_i")
+    assert batch.images.shape == (7, 1, 150, 150)
+    assert batch.images.dtype == torch.float32
+
+
+def test_the_simulator_travels_to_worker_processes():
+    simulator = Simulator("model_ii", seed=5, threads=2)
+    images = simulator.batch(range(40)).images
+    assert torch.equal(pickle.loads(pickle.dumps(simulator)).batch(range(40)).images, images)
+
+
+def test_without_substructure_the_parts_recombine_into_another_survey(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "base: model_ii\n"
+        "instrument: {base: hst_wfc3_f160w, num_pix: 40}\n"
+        "source: {base: disc_mag20, magnitude: {uniform: [19, 21]}, R_sersic: 2e-1}\n"
+        "substructure: {cdm: [{base: point_subhalos, number: 3}], no_sub: []}\n"
+    )
+    survey = get_survey(path)
+    assert survey.name == "mine"
+    assert survey.class_names == ("cdm", "no_sub")
+    batch = simulate(survey, 10, noise="instrument")
+    assert batch.images.shape == (10, 1, 40, 40)
+    assert batch.parameters["subhalo_mass"].shape == (10, 3)
+    assert get_survey(describe_survey(survey)) == survey
+    assert get_part("instruments", "hst_wfc3_f160w").pixel_scale == 0.08
+
+
+def test_shipped_surveys_are_listed_with_a_description():
+    surveys = list_surveys()
+    assert {"model_i", "model_ii", "model_iii"} <= set(surveys)
+    assert all(surveys.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"instrument": "euclid_viss"}, "euclid_vis"),
+        ({"instrument": {"num_pix": 64}}, "pixel_scale"),
+        ({"instrument": {"base": "euclid_vis", "num_pix": 1e9}}, "4096"),
+        ({"source": {"base": "disc_mag20", "amp": 3}}, "either amp or magnitude"),
+        ({"source": {"base": "disc_mag20", "x": {"unifrom": [0, 1]}}}, "uniform"),
+        ({"source": {"base": "disc_mag20", "x": {"uniform": [1, 0]}}}, "lies above"),
+        ({"source": {"base": "disc_mag20", "x": "left"}}, "source.x"),
+        ({"source": {"base": "disc_mag20", "radius": 3}}, "radius"),
+        ({"substructure": {"cdm": ["strings"]}}, "strings"),
+        ({"substructure": {"cdm": ["vortex", "vortex"]}}, "two parts"),
+        ({"z_lens": 2}, "z_lens"),
+        ({"distances": "comoving"}, "angular_diameter"),
+        ({"cosmology": {"H0": -1}}, "H0"),
+        ({"colour": "red"}, "colour"),
+    ],
+)
+def test_a_wrong_field_in_a_survey_is_named(change, message):
+    with pytest.raises(InputError, match=message):
+        get_survey({"base": "model_ii", **change})
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- 1\n", "a: [\n", "\x00\x01", "base: model_x\n", "!!python/object/apply:os.system ['true']\n"]
+)
+def test_a_file_that_is_no_survey_is_refused(tmp_path, text):
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(InputError):
+        get_survey(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"survey": "model_2"}, "did you mean 'model_i"),
+        ({"survey": "missing.yaml"}, "does not exist"),
+        ({"classes": ["wimp"]}, "wimp"),
+        ({"classes": []}, "empty"),
+        ({"noise": "loud"}, "noise mode"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 1.5}, "seed"),
+        ({"backend": "jax"}, "backend"),
+        ({"device": "gpu"}, "device"),
+        ({"dtype": torch.float16}, "dtype"),
+    ],
+)
+def test_a_wrong_argument_is_named(arguments, message):
+    with pytest.raises(InputError, match=message):
+        Simulator(**{"survey": "model_ii", **arguments})
+
+
+def test_no_images_is_an_error():
+    with pytest.raises(InputError, match="n must be"):
+        simulate("model_ii", 0)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+def test_gpu_images_equal_cpu_images():
+    cpu = Simulator("model_ii", seed=5, noise="none", backend="torch", dtype=torch.float64).batch(range(9))
+    gpu = Simulator("model_ii", seed=5, noise="none", device="cuda", dtype=torch.float64).batch(range(9))
+    assert torch.allclose(cpu.images, gpu.images.cpu(), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(cpu.parameters["source_x"], gpu.parameters["source_x"])
