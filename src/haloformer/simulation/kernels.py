@@ -471,7 +471,8 @@ def noise_tables():
     for i in range(2, 128):
         zig_x[i] = math.sqrt(-2 * math.log(area / zig_x[i - 1] + f))
         f = math.exp(-0.5 * zig_x[i] ** 2)
-    offsets, pieces = np.zeros(256, dtype=np.int64), []
+    offsets = np.zeros(256, dtype=np.int64)
+    pieces: list[np.ndarray] = []
     guide = np.zeros((256, 64), dtype=np.int64)
     for mean in range(256):
         # up to a tail of 1e-17, where float64 cumulative probabilities end; the last entry exceeds every u

@@ -6,7 +6,7 @@ would apply it to every reduced deflection.
 """
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,19 @@ def render_with_lenstronomy(survey: Survey, parameters: Mapping[str, Any]) -> np
     Raises:
         InputError: lenstronomy is not installed.
     """
+    return np.stack([model.image(lenses, sources) for model, lenses, sources in lenstronomy_scenes(survey, parameters)])
+
+
+def lenstronomy_scenes(survey: Survey, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, list[dict], list[dict]]]:
+    """The scenes in lenstronomy's own terms, one by one.
+
+    Args:
+        survey: As for :func:`render_with_lenstronomy`.
+        parameters: As for :func:`render_with_lenstronomy`.
+
+    Yields:
+        A lenstronomy ``ImageModel``, the parameters of its lenses and those of its source; ``model.image(lenses, sources)`` renders.
+    """
     try:
         from lenstronomy.Data.pixel_grid import PixelGrid
         from lenstronomy.Data.psf import PSF
@@ -44,7 +57,7 @@ def render_with_lenstronomy(survey: Survey, parameters: Mapping[str, Any]) -> np
     corner = -(n - 1) / 2 * instrument.pixel_scale
     grid = PixelGrid(
         nx=n, ny=n, ra_at_xy_0=corner, dec_at_xy_0=corner, transform_pix2angle=np.eye(2) * instrument.pixel_scale
-    )  # fmt: skip
+    )
     if instrument.psf_fwhm > 0:
         psf = PSF(
             "GAUSSIAN",
@@ -57,8 +70,7 @@ def render_with_lenstronomy(survey: Survey, parameters: Mapping[str, Any]) -> np
     light = LightModel(["SERSIC_ELLIPSE"])
     _set_smoothing(light)
     values = {name: np.asarray(array) for name, array in parameters.items()}
-    images = np.empty((len(values["source_x"]), n, n))
-    for i in range(len(images)):
+    for i in range(len(values["source_x"])):
         names, lenses = _lens_model(survey, values, i)
         source = {
             "amp": values["source_amp"][i],
@@ -69,9 +81,7 @@ def render_with_lenstronomy(survey: Survey, parameters: Mapping[str, Any]) -> np
             "center_x": values["source_x"][i],
             "center_y": values["source_y"][i],
         }
-        model = ImageModel(grid, psf, LensModel(names), source_model_class=light)
-        images[i] = model.image(lenses, [source])
-    return images
+        yield ImageModel(grid, psf, LensModel(names), source_model_class=light), lenses, [source]
 
 
 def _lens_model(survey: Survey, values: Mapping[str, np.ndarray], i: int) -> tuple[list[str], list[dict[str, float]]]:

@@ -1,0 +1,63 @@
+# Two commands do everything:  make demo  (the main job)   make test  (the tests)
+# Each sets up a virtual environment in .venv first, once. Needs Python 3.11 or later and nothing else.
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints.txt
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO ?= demo
+
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint benchmark clean
+
+help:
+	@echo "make demo       simulate lenses, train a small transformer, test it, classify a few images (under 10 minutes on 2 cores)"
+	@echo "make test       the tests"
+	@echo "make lint       ruff and mypy"
+	@echo "make benchmark  the simulator's speed against lenstronomy's"
+	@echo "make setup      only the virtual environment ($(VENV)); PYTHON=python3.12 chooses the interpreter"
+	@echo "make clean      removes what make demo wrote; the virtual environment stays"
+
+setup: $(READY)
+
+$(READY): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "haloformer needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
+	@echo "[1/3] making a virtual environment in $(VENV)"
+	@$(PYTHON) -m venv $(VENV) || { echo "could not make it: on Debian and Ubuntu the package python3-venv is needed" >&2; exit 1; }
+	@echo "[2/3] installing PyTorch (on Linux up to 3 GB to download, as its usual build carries CUDA; once)"
+	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) torch torchvision
+	@echo "[3/3] installing haloformer and what its tests need"
+	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
+	@touch $@
+	@echo "ready: $(BIN)/haloformer"
+
+# Test images have another seed than training; nothing is chosen by them.
+demo: $(READY)
+	@mkdir -p $(DEMO)
+	@echo; echo "1. 1,500 test lenses that the network will never have seen, and nine to look at"
+	$(BIN)/haloformer simulate model_ii --n 1500 --seed 1000 --out $(DEMO)/test.h5 --overwrite
+	$(BIN)/haloformer inspect $(DEMO)/test.h5 --figure $(DEMO)/samples.png --overwrite > $(DEMO)/samples.txt
+	$(BIN)/haloformer simulate model_ii --n 9 --seed 2000 --format deeplense --out $(DEMO)/images --overwrite
+	@echo; echo "2. training a small transformer on lenses simulated as it goes (Ctrl-C and make demo again resumes)"
+	$(BIN)/haloformer train --config examples/quickstart.yaml --out $(DEMO)/run
+	@echo; echo "3. testing it"
+	$(BIN)/haloformer evaluate $(DEMO)/run --data $(DEMO)/test.h5 --overwrite
+	@echo; echo "4. classifying the nine images (folders: their true classes)"
+	$(BIN)/haloformer predict $(DEMO)/run $(DEMO)/images --out $(DEMO)/predictions.csv --overwrite
+	@echo; echo "look at $(DEMO)/samples.png and open $(DEMO)/run/evaluation/test/report.html"
+
+test: $(READY)
+	$(BIN)/python -m pytest -n auto
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+benchmark: $(READY)
+	$(BIN)/python benchmarks/simulation.py
+
+clean:
+	rm -rf $(DEMO)

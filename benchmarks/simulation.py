@@ -1,0 +1,254 @@
+"""How fast are the images simulated? Images/s per survey and class, and the ratio to lenstronomy in the same run.
+
+    python benchmarks/simulation.py              # the whole table, some minutes
+    python benchmarks/simulation.py --quick      # a shorter measurement, for a look
+    python benchmarks/simulation.py --out docs/benchmarks/simulation.md
+
+Peers: `lenstronomy` is that package's image call alone, with everything it needs prepared beforehand. `original` is the original
+simulator's way of working with it: one image at a time, cosmology, Einstein radii and models built anew for each, with noise. It leaves
+out the pyHalo realisation that the original also makes for each image and does not use, which takes most of its time; so the
+ratios to it are lower bounds. Every figure is the best of several repeats, so that another load on the machine counts least.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from importlib import metadata
+from multiprocessing import get_context
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from haloformer._version import code_version
+from haloformer.simulation import Simulator, get_survey
+from haloformer.simulation.lenstronomy_backend import lenstronomy_scenes
+
+SURVEYS = ("model_i", "model_ii", "model_iii")
+CLASSES = ("no_sub", "cdm", "axion")
+
+
+def best_rate(work: Callable[[], int], seconds: float, repeats: int = 5) -> float:
+    """Images/s of the fastest of several repeats, each at least a share of the given time."""
+    work()
+    rates = []
+    for _ in range(repeats):
+        done, began = 0, time.perf_counter()
+        while time.perf_counter() - began < seconds / repeats:
+            done += work()
+        rates.append(done / (time.perf_counter() - began))
+    return max(rates)
+
+
+def ours(survey: str, name: str, seconds: float, *, batch: int, threads: int, **options) -> float:
+    torch.set_num_threads(threads)
+    simulator = Simulator(survey, classes=[name], seed=1, threads=threads, **options)
+
+    def work() -> int:
+        simulator.batch(range(batch))
+        if simulator.device.type == "cuda":
+            torch.cuda.synchronize()
+        return batch
+
+    return best_rate(work, seconds)
+
+
+def lenstronomy_rate(arguments: tuple[str, str, float]) -> float:
+    survey, name, seconds = arguments
+    parameters = Simulator(survey, classes=[name], seed=1, noise="none").batch(range(4)).parameters
+    scenes = list(lenstronomy_scenes(get_survey(survey), parameters))
+
+    def work() -> int:
+        for model, lenses, sources in scenes:
+            model.image(lenses, sources)
+        return len(scenes)
+
+    return best_rate(work, seconds, repeats=3)
+
+
+def original_rate(arguments: tuple[str, str, float]) -> float:
+    """One image at a time: cosmology, an Einstein radius per mass, the models, the image and its noise."""
+    from astropy import constants, units
+    from astropy.cosmology import FlatLambdaCDM
+    from lenstronomy.Util import image_util
+
+    survey_name, name, seconds = arguments
+    survey = get_survey(survey_name)
+    simulator = Simulator(survey, classes=[name], seed=1, noise="none")
+    index = iter(range(10**9))
+
+    def work() -> int:
+        cosmology = FlatLambdaCDM(H0=70, Om0=0.3, Ob0=0.05)
+        parameters = simulator.batch([next(index)]).parameters
+        vortex_masses = 100 * int(np.isfinite(parameters["vortex_mass"]).sum())
+        for _ in range(1 + vortex_masses + int(np.isfinite(parameters["subhalo_mass"]).sum())):
+            d_l, d_s = cosmology.luminosity_distance(survey.z_lens), cosmology.luminosity_distance(survey.z_source)
+            np.sqrt((4 * constants.G * 3e8 * units.M_sun / constants.c**2 * (d_s - d_l) / (d_l * d_s)).decompose())
+        for model, lenses, sources in lenstronomy_scenes(survey, parameters):
+            image = model.image(lenses, sources)
+            seconds_exposed = float(parameters["exposure_time"][0])
+            image_util.add_poisson(image, exp_time=seconds_exposed)
+            image_util.add_background(image, sigma_bkd=0.01)
+        return 1
+
+    return best_rate(work, seconds, repeats=2)
+
+
+def on_all_cores(function: Callable, arguments: tuple, cores: int) -> float:
+    """The summed rate of as many processes as there are cores, all at work at once."""
+    if cores == 1:
+        return function(arguments)
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        return sum(pool.map(function, [arguments] * cores))
+
+
+def table(rows: list[list[str]]) -> str:
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "| "
+        + " | ".join(cell.rjust(w) if i > 1 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        + " |"
+        for row in rows
+    ]
+    lines.insert(1, "|" + "|".join("-" * (w + 2) for w in widths) + "|")
+    return "\n".join(lines)
+
+
+def hardware() -> str:
+    name = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        name = next(
+            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")),
+            name,
+        )
+    gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
+    return f"{os.cpu_count()} cores of {name}{gpu}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a tenth of the measuring time")
+    parser.add_argument("--out", help="also write the tables to this Markdown file")
+    options = parser.parse_args()
+    warnings.simplefilter("ignore")
+    seconds, cores = (
+        (0.3 if options.quick else 3.0),
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+    )
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
+    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("torch", "numba", "lenstronomy", "numpy"))
+    report = [
+        "# Simulation speed\n",
+        f"{datetime.date.today()}, {hardware()}, load average before {load:.1f}; haloformer {code_version()}, Python {platform.python_version()}, {versions}.",
+        f"Command: `python benchmarks/simulation.py{' --quick' if options.quick else ''}`. Images/s, float32, seed 1, best of 5 repeats of {seconds / 5:g} s.\n",
+    ]
+
+    def say(*lines: str) -> None:
+        report.extend(lines)
+        print(*lines, sep="\n", flush=True)
+
+    print(*report, sep="\n", flush=True)
+    say(f"## Noise-free images, one core and {cores} cores, against lenstronomy on as many\n")
+    rows = [
+        [
+            "survey",
+            "class",
+            "1 core",
+            "lenstronomy",
+            "ratio",
+            f"{cores} cores",
+            "lenstronomy",
+            "ratio",
+            "original",
+            "ratio",
+        ]
+    ]
+    for survey in SURVEYS:
+        batch = 256 if survey == "model_i" else 1024
+        for name in CLASSES:
+            one = ours(survey, name, seconds, batch=batch, threads=1, noise="none")
+            peer = lenstronomy_rate((survey, name, seconds))
+            many = ours(survey, name, seconds, batch=batch, threads=cores, noise="none")
+            peers = on_all_cores(lenstronomy_rate, (survey, name, seconds), cores)
+            original = original_rate((survey, name, seconds))
+            rows.append(
+                [survey, name, f"{one:.0f}", f"{peer:.0f}", f"{one / peer:.0f}×", f"{many:.0f}", f"{peers:.0f}", f"{many / peers:.0f}×",
+                 f"{original:.1f}", f"{many / original:.0f}×"]
+            )  # fmt: skip
+            print("  " + "  ".join(rows[-1]), file=sys.stderr, flush=True)
+    say(table(rows), "\nThe original's way of working runs in one process; its ratio is to ours on all cores.\n")
+
+    say(f"## With noise, {cores} cores\n")
+    rows = [["survey", "class", "original noise", "instrument noise"]]
+    for survey in SURVEYS:
+        for name in CLASSES:
+            batch = 256 if survey == "model_i" else 1024
+            rates = [
+                ours(survey, name, seconds, batch=batch, threads=cores, noise=noise)
+                for noise in ("original", "instrument")
+            ]
+            rows.append([survey, name, *(f"{rate:.0f}" for rate in rates)])
+    say(table(rows), "")
+
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    say(f"## The torch backend, noise-free, on {' and '.join(devices)}\n")
+    rows = [
+        [
+            "survey",
+            "class",
+            *(f"{d} float32" for d in devices),
+            *(f"{d} float32 with noise" for d in devices if d == "cuda"),
+        ]
+    ]
+    for survey in SURVEYS:
+        for name in CLASSES:
+            rates = []
+            for device in devices:
+                batch = (64 if survey == "model_i" else 256) * (1 if device == "cpu" else 8)
+                rates.append(
+                    ours(
+                        survey,
+                        name,
+                        seconds,
+                        batch=batch // 4,
+                        threads=cores,
+                        noise="none",
+                        backend="torch",
+                        device=device,
+                    )
+                )
+            if "cuda" in devices:
+                batch = 128 if survey == "model_i" else 1024
+                rates.append(
+                    ours(
+                        survey,
+                        name,
+                        seconds,
+                        batch=batch,
+                        threads=cores,
+                        noise="original",
+                        backend="torch",
+                        device="cuda",
+                    )
+                )
+            rows.append([survey, name, *(f"{rate:.0f}" for rate in rates)])
+    say(table(rows), "")
+
+    if options.out:
+        target = Path(options.out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        part.write_text("\n".join(report) + "\n", encoding="utf-8")
+        os.replace(part, target)
+        print(f"wrote {target}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""``python -m haloformer``."""
+
+import sys
+
+from haloformer.cli import main
+
+sys.exit(main())

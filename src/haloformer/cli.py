@@ -1,0 +1,192 @@
+"""The command ``haloformer``: typed functions turned into commands by jsonargparse, and errors into one line and an exit code.
+
+Only the command that is asked for is imported, so that ``haloformer --help`` is instant.
+"""
+
+import difflib
+import errno
+import importlib
+import inspect
+import os
+import sys
+from typing import Any, NoReturn
+
+from haloformer._version import __version__
+from haloformer.errors import InputError
+
+# Command: home of its function, its positional arguments, and one line for people.
+COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
+    "simulate": ("haloformer.commands", ("survey",), "simulate lenses of a survey into a dataset file"),
+    "convert": (
+        "haloformer.commands",
+        ("src",),
+        "make a dataset file of DeepLense folders, archives or labelled images",
+    ),
+    "inspect": ("haloformer.commands", ("data",), "show what a dataset file holds, as tables and as a figure"),
+    "train": ("haloformer.training", (), "train a network on a dataset file or on freshly simulated images"),
+    "evaluate": ("haloformer.commands", ("run",), "test a trained network: AUCs, figures, HTML report"),
+    "predict": ("haloformer.commands", ("run", "images"), "classify image files with a trained network"),
+    "models": ("haloformer.commands", ("name",), "list the networks"),
+    "surveys": ("haloformer.commands", ("name",), "list the surveys, or print one as YAML"),
+}
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: What follows ``haloformer``; the process's own if None.
+
+    Returns:
+        0 if all went well, 1 if some images failed and were reported, 2 for a user's mistake, 130 after Ctrl-C.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(_overview())
+        return 0 if arguments else EXIT_USER_ERROR
+    if arguments[0] in ("-V", "--version"):
+        print(f"haloformer {__version__}")
+        return 0
+    command = arguments[0]
+    if command not in COMMANDS:
+        nearest = difflib.get_close_matches(command, COMMANDS, n=1)
+        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}"
+        return _fail(f"haloformer: unknown command '{command}': {hint}")
+    try:
+        result = _run(command, arguments[1:])
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except InputError as error:
+        return _fail(f"haloformer {command}: {_one_line(error)}")
+    except KeyboardInterrupt:
+        print(f"haloformer {command}: interrupted", file=sys.stderr)
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(
+                f"haloformer {command}: the disk is full ({error.filename or 'while writing'}); nothing was left half-written"
+            )
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+            return _fail(f"haloformer {command}: {error.filename or ''}: {error.strerror}")
+        raise
+    except MemoryError:
+        return _fail(f"haloformer {command}: out of memory; a smaller --batch_size needs less")
+
+
+def _run(command: str, arguments: list[str]) -> Any:
+    from jsonargparse import ArgumentParser
+
+    class Parser(ArgumentParser):
+        """Says what is wrong in one line."""
+
+        def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+            raise InputError(f"{_clean(message, self)} (see haloformer {command} --help)")
+
+    home, positional, _ = COMMANDS[command]
+    function = getattr(importlib.import_module(home), command)
+    summary, details, help_texts = _parse_docstring(function)
+    parser = Parser(prog=f"haloformer {command}", description=summary + details, formatter_class=_formatter())
+    signature = inspect.signature(function)
+    for name in positional:
+        parameter = signature.parameters[name]
+        many = "list" in str(parameter.annotation)
+        optional = parameter.default is not inspect.Parameter.empty
+        nargs = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
+        parser.add_argument(name, type=str, help=help_texts[name], **nargs)
+    parser.add_argument(
+        "--config", action="config", help="YAML file with any of the options below; --print_config writes one."
+    )
+    parser.add_function_arguments(function, skip=set(positional), as_group=False)
+    flags = [name for name, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
+    for action in parser._actions:
+        if action.dest in flags:
+            action.metavar = "[true|false]"
+    options = parser.parse_args(_usual_spelling(arguments, flags))
+    values = parser.instantiate_classes(options).as_dict()
+    values.pop("config", None)
+    return function(**values)
+
+
+def _usual_spelling(arguments: list[str], flags: list[str]) -> list[str]:
+    """Takes ``--batch-size`` for ``--batch_size`` and ``--overwrite`` for ``--overwrite true``; values stay as they are."""
+    translated: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return translated + arguments[i:]
+        if argument.startswith("--"):
+            option, equals, value = argument.partition("=")
+            argument = "--" + option[2:].replace("-", "_") + equals + value
+            alone = not equals and arguments[i + 1 : i + 2] not in (["true"], ["false"])
+            if alone and argument[2:] in flags:
+                argument += "=true"
+        translated.append(argument)
+    return translated
+
+
+def _clean(message: str, parser: Any) -> str:
+    text = _one_line(message).removeprefix("Validation failed: ").removeprefix("error: ")
+    marker = "unrecognized arguments: "
+    if marker.lower() in text.lower():
+        unknown = text[text.lower().index(marker) + len(marker) :].split()[0].partition("=")[0]
+        known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+        nearest = difflib.get_close_matches(unknown, known, n=1)
+        return f"unknown option '{unknown}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+    return text
+
+
+def _parse_docstring(function: Any) -> tuple[str, str, dict[str, str]]:
+    """The summary, the rest of the description with its examples, and the help of each argument."""
+    from docstring_parser import parse
+
+    documented = inspect.getdoc(function) or ""
+    head = documented.split("\nArgs:")[0].strip()
+    summary, _, rest = head.partition("\n")
+    texts = {p.arg_name: " ".join((p.description or "").split()) for p in parse(documented).params}
+    return summary, f"\n{rest}" if rest.strip() else "", texts
+
+
+def _formatter() -> Any:
+    from jsonargparse import DefaultHelpFormatter
+
+    class Formatter(DefaultHelpFormatter):
+        """Keeps the lines of descriptions as they are written."""
+
+        def _fill_text(self, text: str, width: int, indent: str) -> str:
+            return "".join(indent + line for line in text.splitlines(keepends=True))
+
+    return Formatter
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in COMMANDS.items())
+    return f"""haloformer {__version__}: what dark matter is made of, read from pictures of strong gravitational lenses
+
+usage: haloformer COMMAND [options]     haloformer COMMAND --help tells all about one
+
+{listed}
+
+start here:
+  haloformer simulate model_ii --n 6000 --seed 1 --out train.h5
+  haloformer train --data train.h5 --out runs/first
+  haloformer evaluate runs/first --data model_ii
+Every option can also stand in a YAML file: --print_config writes one, --config reads it."""
+
+
+def _one_line(message: object) -> str:
+    return " ".join(str(message).split())
+
+
+def _fail(message: str) -> int:
+    print(message, file=sys.stderr)
+    return EXIT_USER_ERROR
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,415 @@
+"""What the command line's commands do beyond calling the library: tables, progress bars, summaries for people.
+
+Each function is a command of ``haloformer``; its signature is its options and its docstring is its ``--help``. Heavy modules are
+imported inside, so that asking for help is quick.
+"""
+
+import csv
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from haloformer.errors import InputError
+
+_FEW = 20  # rows of predictions that are shown, not only written
+Noise = Literal["original", "instrument", "none"]
+
+
+def simulate(
+    survey: str,
+    out: str,
+    *,
+    n: int = 3000,
+    seed: int = 0,
+    start: int = 0,
+    classes: list[str] | str | None = None,
+    noise: Noise = "original",
+    format: Literal["hdf5", "deeplense"] = "hdf5",
+    dtype: Literal["float32", "float64"] = "float32",
+    device: str = "cpu",
+    backend: Literal["auto", "numba", "torch", "lenstronomy"] = "auto",
+    batch_size: int = 256,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Simulates lenses and writes them, with their class and all physical parameters, to one file.
+
+    Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start.
+
+    Examples:
+        haloformer simulate model_ii --n 3000 --seed 1 --out train.h5
+        haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5
+        haloformer simulate model_iii --n 900 --format deeplense --out Model_III
+
+    Args:
+        survey: model_i, model_ii, model_iii, or a YAML file that puts together a survey of your own.
+        out: File to write (folder, for the format deeplense). It must not exist.
+        n: Number of images in all, balanced over the classes.
+        seed: Of all random draws: another seed gives other, independent images.
+        start: Number of the first image.
+        classes: Classes to simulate, such as cdm,no_sub; all of the survey's by default.
+        noise: original: as the survey was released; instrument: the camera's own, in counts/s; none.
+        format: hdf5: one self-describing file; deeplense: the original folders of .npy files.
+        dtype: Precision of the computation; files hold float32.
+        device: Where to render: cpu, cuda, cuda:1.
+        backend: numba: compiled CPU kernel; torch: any device; lenstronomy: that package, slowly, to check ours.
+        batch_size: Images rendered at once; changes memory and speed only.
+        overwrite: Replace an existing file.
+        quiet: Say nothing.
+    """
+    import torch
+
+    from haloformer.data.deeplense import write_deeplense_folder
+    from haloformer.data.store import DatasetWriter
+    from haloformer.simulation import Simulator, iterate
+
+    names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
+    simulator = Simulator(
+        survey, classes=names, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
+    )
+    batches = iterate(simulator, n, start=start, batch_size=batch_size)
+    began = time.perf_counter()
+    with _progress(f"simulate {simulator.survey.name}", n, quiet) as advance:
+        counted = _counted(batches, advance)
+        if format == "deeplense":
+            write_deeplense_folder(counted, out, class_names=simulator.class_names, n=n, overwrite=overwrite)
+        else:
+            writer = DatasetWriter(
+                out,
+                n=n,
+                image_shape=simulator.image_shape,
+                class_names=simulator.class_names,
+                attributes=simulator.attributes,
+                overwrite=overwrite,
+            )
+            with writer:
+                for batch in counted:
+                    writer.write(batch)
+    seconds = time.perf_counter() - began
+    if not quiet:
+        print(
+            f"wrote {n} images of {simulator.survey.name} ({', '.join(simulator.class_names)}) to {out}: {n / seconds:.0f} images/s"
+        )
+
+
+def convert(
+    src: str,
+    out: str,
+    *,
+    channels: int | None = None,
+    hdu: int | str | None = None,
+    class_map: dict[str, str] | None = None,
+    subset: str | None = None,
+    nan: Literal["error", "zero"] = "error",
+    compression: Literal["gzip", "lzf"] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Makes one dataset file of labelled images that you have.
+
+    Reads DeepLense folders and .tgz archives (axion|vort, cdm|sphere, no_sub|no; plain and pickled .npy, the latter without ever
+    running what a pickle asks for), folders of class folders with FITS, PNG or JPEG images, and other HDF5 files.
+
+    Examples:
+        haloformer convert Model_I.tgz --out model_i.h5
+        haloformer convert dataset --subset val --out val.h5
+        haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5
+
+    Args:
+        src: Folder, archive (.tgz, .tar.gz, .tar) or HDF5 file.
+        out: Dataset file to write. It must not exist.
+        channels: How many channels each image must have; by default whatever is there.
+        hdu: Number or name of the FITS extension to read.
+        class_map: Class of each folder that has a name of its own.
+        subset: Which part to take where a source holds several, such as train and val: they are never mixed.
+        nan: error: refuse images with NaN or infinite pixels; zero: put 0 there.
+        compression: gzip or lzf make smaller files that are slower to read.
+        overwrite: Replace an existing file.
+        quiet: Say nothing.
+    """
+    from haloformer.data.convert import convert as convert_images
+
+    with _progress("convert", None, quiet) as advance:
+        summary = convert_images(
+            src,
+            out,
+            channels=channels,
+            progress=advance,
+            overwrite=overwrite,
+            hdu=hdu,
+            class_map=class_map,
+            subset=subset,
+            nan=nan,
+            compression=compression,
+        )
+    if not quiet:
+        counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
+        shape = "×".join(str(size) for size in summary["image_shape"])
+        print(f"wrote {summary['n']} images of {shape} ({counts}) to {out}")
+
+
+def inspect(
+    data: str,
+    *,
+    figure: str | None = None,
+    per_class: int = 6,
+    seed: int = 0,
+    json: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Shows what a dataset file holds: classes, pixel statistics, parameters, provenance.
+
+    Examples:
+        haloformer inspect train.h5
+        haloformer inspect train.h5 --figure samples.png
+
+    Args:
+        data: Dataset file (.h5).
+        figure: Also draw a panel of sample images per class to this file (.png, .svg, .pdf).
+        per_class: Images per class in the figure.
+        seed: Of the choice of images for the figure.
+        json: Print JSON instead of tables.
+        overwrite: Replace an existing figure.
+    """
+    from haloformer.data import inspect as inspection
+
+    if figure is not None and Path(figure).exists() and not overwrite:
+        raise InputError(f"{figure} exists: choose another name, or give --overwrite")
+    summary = inspection.summarise(data)
+    if figure is not None:
+        inspection.figure(data, figure, per_class=per_class, seed=seed)
+    if json:
+        _print_json(summary)
+        return
+    attributes = summary["attributes"]
+    shape = "×".join(str(size) for size in summary["image_shape"])
+    print(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {summary['bytes'] / 1e6:.1f} MB")
+    known = {
+        k: v for k, v in attributes.items() if v is not None and len(str(v)) < 80 and k not in ("class_names", "units")
+    }
+    _print_table("provenance", ["field", "value"], [[k, str(v)] for k, v in known.items()])
+    _print_table(
+        "pixels",
+        ["class", "images", "mean", "std", "min", "max", "zeros", "not finite"],
+        [
+            [name, *(_short(row[k]) for k in ("count", "mean", "std", "min", "max", "zero_fraction", "not_finite"))]
+            for name, row in summary["classes"].items()
+        ],
+    )
+    _print_table(
+        "parameters",
+        ["name", "unit", "per image", "min", "median", "max", "applies to"],
+        [
+            [
+                row["name"], row["unit"], "×".join(map(str, row["shape"])) or "1", _short(row["min"]), _short(row["median"]),
+                _short(row["max"]), f"{100 * row['applicable']:.0f} %",
+            ]
+            for row in summary["parameters"]
+        ],
+    )  # fmt: skip
+    if figure is not None:
+        print(f"drew {figure}")
+
+
+def models(name: str | None = None, *, json: bool = False) -> None:
+    """Lists the networks that can be trained, or shows one in detail.
+
+    Examples:
+        haloformer models
+        haloformer models resnet18
+
+    Args:
+        name: A model to show in detail; any timm name works, too.
+        json: Print JSON instead of a table.
+    """
+    from haloformer.models import create_model, find_model, list_models
+
+    rows = []
+    for info in [find_model(name)] if name else list_models():
+        parameters = sum(p.numel() for p in create_model(info.name, img_size=64).parameters())
+        row = {"name": info.name, "family": info.family, "parameters": parameters, "pretrained": info.pretrained}
+        rows.append({**row, "source": info.source, "paper": info.paper, "notes": info.notes})
+    if json:
+        _print_json(rows[0] if name else rows)
+    elif name:
+        _print_table(name, ["field", "value"], [[key, str(value)] for key, value in rows[0].items()])
+    else:
+        table = [
+            [r["name"], r["family"], f"{r['parameters'] / 1e6:.2f} M", "yes" if r["pretrained"] else "no", r["notes"]]
+            for r in rows
+        ]
+        _print_table(
+            "models (parameters for 64×64 images)", ["name", "family", "parameters", "ImageNet", "notes"], table
+        )
+
+
+def evaluate(
+    run: str,
+    data: str,
+    *,
+    out: str | None = None,
+    n: int | None = None,
+    seed: int | None = None,
+    noise: Noise | None = None,
+    batch_size: int = 256,
+    device: str = "auto",
+    overwrite: bool = False,
+) -> None:
+    """Tests a trained network on unseen images: AUCs with confidence intervals, figures and an HTML report.
+
+    Examples:
+        haloformer evaluate runs/x --data test.h5
+        haloformer evaluate runs/x --data model_ii --n 15000
+
+    Args:
+        run: Run folder.
+        data: Dataset file (.h5), or the name of a survey, of which fresh test images are then simulated.
+        out: Folder to write; RUN/evaluation/NAME by default.
+        n: Number of images to simulate, 3000 by default; for a survey only.
+        seed: Of the images to simulate; by default the first after the seeds of the training; for a survey only.
+        noise: Of the images to simulate; by default that of the training; for a survey only.
+        batch_size: Images per batch; does not change the result.
+        device: auto takes a GPU if there is one.
+        overwrite: Replace an earlier evaluation.
+    """
+    from haloformer.evaluation import evaluate as evaluate_run
+
+    result = evaluate_run(
+        run, data, out=out, n=n, seed=seed, noise=noise, batch_size=batch_size, device=device, overwrite=overwrite
+    )
+    print_metrics(result)
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"report: {result['report']}")
+
+
+def print_metrics(result: dict[str, Any]) -> None:
+    """Prints the table of per-class AUCs of an evaluation."""
+    rows = [
+        [name, str(row["n"]), f"{row['auc']:.4f}", f"{row['auc_low']:.4f} – {row['auc_high']:.4f}"]
+        for name, row in result["classes"].items()
+    ]
+    macro = result["macro_auc"]
+    rows.append(["macro", str(result["n"]), f"{macro['value']:.4f}", f"{macro['low']:.4f} – {macro['high']:.4f}"])
+    _print_table(f"one-vs-rest AUC on {result['n']} images", ["class", "images", "AUC", "95 % interval"], rows)
+    accuracy = result["accuracy"]
+    print(f"accuracy {100 * accuracy['value']:.2f} % ({100 * accuracy['low']:.2f} – {100 * accuracy['high']:.2f} %)")
+
+
+def predict(
+    run: str,
+    images: list[str],
+    *,
+    out: str,
+    batch_size: int = 256,
+    device: str = "auto",
+    hdu: int | str | None = None,
+    nan: Literal["error", "zero"] = "error",
+    on_error: Literal["stop", "row"] = "stop",
+    overwrite: bool = False,
+) -> int:
+    """Classifies images: one row per image with its class and the probability of each.
+
+    Examples:
+        haloformer predict runs/x cutouts/ --out predictions.csv
+        haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet
+
+    Args:
+        run: Run folder.
+        images: Image files (.fits, .npy, .png, .jpg), folders of them, glob patterns, or datasets (.h5).
+        out: Table to write, .csv or .parquet. It must not exist.
+        batch_size: Images per batch; does not change the answers.
+        device: auto takes a GPU if there is one.
+        hdu: Number or name of the FITS extension to read.
+        nan: error: refuse images with NaN or infinite pixels; zero: put 0 there.
+        on_error: stop: one unreadable image ends the run and nothing is written; row: it gets a row that says why, and the exit code is 1.
+        overwrite: Replace an existing table.
+    """
+    from haloformer.deploy import predict as predict_images
+
+    summary = predict_images(
+        run, images, out, batch_size=batch_size, device=device, hdu=hdu, overwrite=overwrite, on_error=on_error, nan=nan
+    )
+    if summary.n_rows <= _FEW and Path(out).suffix == ".csv":
+        with open(out, encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file)
+        _print_table(str(out), header, rows)
+    counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
+    print(
+        f"wrote {summary.n_rows} rows to {summary.out}: {counts}"
+        + (f", {summary.n_errors} errors" if summary.n_errors else "")
+    )
+    return 1 if summary.n_errors else 0
+
+
+def surveys(name: str | None = None) -> None:
+    """Lists the shipped surveys, or shows one as YAML: where to start for a survey of your own.
+
+    Examples:
+        haloformer surveys
+        haloformer surveys model_ii > mine.yaml
+
+    Args:
+        name: A survey to show.
+    """
+    import yaml
+
+    from haloformer.simulation import describe_survey, get_survey, list_surveys
+
+    if name:
+        print(yaml.safe_dump(describe_survey(get_survey(name)), sort_keys=False, allow_unicode=True), end="")
+    else:
+        _print_table("surveys", ["name", "description"], [[key, text] for key, text in list_surveys().items()])
+
+
+@contextmanager
+def _progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """A progress bar on a terminal; yields a function of (done, total)."""
+    if quiet or not sys.stderr.isatty():
+        yield lambda done, total=None: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=total)
+        yield lambda done, total=None: progress.update(
+            task, completed=done, **({} if total is None else {"total": total})
+        )
+
+
+def _counted(batches: Any, advance: Callable[[int, int | None], None]) -> Iterator[Any]:
+    done = 0
+    for batch in batches:
+        yield batch
+        done += len(batch.labels)
+        advance(done, None)
+
+
+def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for i, column in enumerate(columns):
+        table.add_column(column, overflow="fold", no_wrap=i == 0)
+    for row in rows:
+        table.add_row(*row)
+    # Into a pipe or file nothing is cut to 80 columns.
+    console = Console() if sys.stdout.isatty() else Console(width=160)
+    console.print(table)
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _short(value: Any) -> str:
+    if value is None:
+        return "–"
+    return str(value) if isinstance(value, int | str) else f"{value:.4g}"
