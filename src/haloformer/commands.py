@@ -289,15 +289,15 @@ def evaluate(
 
 def print_metrics(result: dict[str, Any]) -> None:
     """Prints the table of per-class AUCs of an evaluation."""
-    rows = [
-        [name, str(row["n"]), f"{row['auc']:.4f}", f"{row['auc_low']:.4f} – {row['auc_high']:.4f}"]
-        for name, row in result["classes"].items()
-    ]
-    macro = result["macro_auc"]
-    rows.append(["macro", str(result["n"]), f"{macro['value']:.4f}", f"{macro['low']:.4f} – {macro['high']:.4f}"])
-    _print_table(f"one-vs-rest AUC on {result['n']} images", ["class", "images", "AUC", "95 % interval"], rows)
-    accuracy = result["accuracy"]
-    print(f"accuracy {100 * accuracy['value']:.2f} % ({100 * accuracy['low']:.2f} – {100 * accuracy['high']:.2f} %)")
+    rows = [[name, str(row["n"]), *_with_interval(row["auc"])] for name, row in result["per_class"].items()]
+    rows.append(["macro", str(result["n_images"]), *_with_interval(result["macro_auc"])])
+    _print_table(f"one-vs-rest AUC on {result['n_images']} images", ["class", "images", "AUC", "95 % interval"], rows)
+    value, interval = _with_interval(result["accuracy"])
+    print(f"accuracy {value} ({interval})")
+
+
+def _with_interval(estimate: dict[str, float]) -> list[str]:
+    return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]
 
 
 def predict(

@@ -170,7 +170,7 @@ class Simulator:
         return self.survey.original_noise if self.noise == "original" else self.noise
 
     def _image_unit(self) -> str:
-        return {"double_poisson": "counts", "doubled": "2 counts/s"}.get(self._noise_kind(), "counts/s")
+        return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(self._noise_kind(), "counts/s")
 
     def _numba_images(self, scenes: Scenes) -> Tensor:
         from haloformer.simulation import kernels

@@ -1,0 +1,295 @@
+"""From what users have (class folders, archives, other HDF5 files) to a dataset file."""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from haloformer._version import code_version
+from haloformer.data.deeplense import ARCHIVE_SUFFIXES, LabelledImage, LabelledSource, class_order, is_archive
+from haloformer.data.images import channels_first
+from haloformer.data.store import (
+    DatasetWriter,
+    LensDataset,
+    damage_named,
+    first_not_finite,
+    open_hdf5,
+    plain_dataset,
+    read_attributes,
+    read_class_names,
+    survives_hdf5,
+)
+from haloformer.errors import InputError
+from haloformer.vocabulary import CLASS_ALIASES, unknown_name
+
+_CHUNK_BYTES = 2**24  # images in memory at a time
+
+Progress = Callable[[int, int | None], None]
+"""Called as progress(done, total) after every chunk; total is None while it is unknown."""
+
+
+def convert(
+    src: str | Path,
+    out: str | Path,
+    *,
+    channels: int | None = None,
+    progress: Progress | None = None,
+    overwrite: bool = False,
+    hdu: int | str | None = None,
+    class_map: Mapping[str, str] | None = None,
+    subset: str | None = None,
+    nan: str = "error",
+    compression: str | None = None,
+) -> dict[str, Any]:
+    """Makes a dataset file of labelled images.
+
+    Args:
+        src: A folder or archive with class folders (DeepLense ``.npy``, FITS, PNG, JPEG), or an HDF5 file with
+            ``/images`` and ``/labels``.
+        out: The file to make.
+        channels: How many each image must have; None takes what is there.
+        progress: Called with (images done, total or None).
+        overwrite: Replace an existing file.
+        hdu: FITS extension.
+        class_map: Names of the source (folders, or label numbers of an HDF5 file) → class names.
+        subset: Which part to take where a source holds several, such as ``train`` and ``val``: they are never mixed.
+        nan: ``"error"`` or ``"zero"``: what to do with NaN and infinite pixels.
+        compression: None, ``"gzip"`` or ``"lzf"``.
+
+    Returns:
+        ``{"path", "n", "image_shape", "classes": {name: count}, "parameters": [names]}``.
+
+    Raises:
+        InputError: Anything about the source or the output that cannot be used; nothing is left of the output then.
+    """
+    src, out = Path(src), Path(out)
+    if out.exists() and src.exists() and out.resolve() == src.resolve():
+        raise InputError(f"{out} is the source itself; choose another name for the output")
+    options: dict[str, Any] = {"out": out, "progress": progress, "overwrite": overwrite, "compression": compression}
+    if not src.exists():
+        raise InputError(f"{src} does not exist")
+    if src.is_dir() or is_archive(src):
+        source = LabelledSource(src, class_map=class_map, subset=subset, channels=channels, hdu=hdu, nan=nan)
+        return _convert_source(source, **options)
+    if h5py.is_hdf5(src) or src.suffix.lower() in (".h5", ".hdf5", ".hdf"):
+        survives_hdf5(src, lambda: _try_hdf5(src, class_map))
+        with open_hdf5(src) as file:
+            return _convert_hdf5(src, file, channels=channels, class_map=class_map, nan=nan, **options)
+    raise InputError(f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 file")
+
+
+@dataclass
+class _Batch:
+    images: np.ndarray
+    labels: np.ndarray
+    parameters: dict[str, np.ndarray]
+    files: list[str] | None = None
+
+
+def _convert_source(
+    source: LabelledSource, out: Path, progress: Progress | None, overwrite: bool, compression: str | None
+) -> dict[str, Any]:
+    items = iter(source)
+    first = next(items)  # raises where there is nothing
+    attributes = {
+        "survey": "",
+        "noise": "",
+        "source": source.src.name,
+        "code_version": code_version(),
+        "units": {"log10_m_axion": "log10(eV)"},
+    }
+    size = max(1, _CHUNK_BYTES // first.image.nbytes)
+    with DatasetWriter(
+        out,
+        n=source.n,
+        image_shape=first.image.shape,
+        class_names=source.class_names,
+        attributes=attributes,
+        compression=compression,
+        overwrite=overwrite,
+    ) as writer:
+        for batch in _batches(itertools.chain([first], items), size, source.class_names):
+            writer.write(batch, files=batch.files)
+            if progress is not None:
+                progress(writer.written, source.n)
+        writer.drop_absent_classes()
+    return _summary(out)
+
+
+def _batches(items: Iterable[LabelledImage], size: int, class_names: tuple[str, ...]) -> Iterator[_Batch]:
+    number = {name: label for label, name in enumerate(class_names)}
+    counts: Counter[str] = Counter()
+    items = iter(items)
+    while chunk := list(itertools.islice(items, size)):
+        index = []
+        for item in chunk:
+            index.append(counts[item.class_name])
+            counts[item.class_name] += 1
+        yield _Batch(
+            images=np.stack([item.image for item in chunk]),
+            labels=np.array([number[item.class_name] for item in chunk], dtype=np.int64),
+            parameters={
+                "log10_m_axion": np.array([item.log10_m_axion for item in chunk]),
+                "index": np.array(index, dtype=np.int64),
+            },
+            files=[item.file for item in chunk],
+        )
+
+
+def _convert_hdf5(
+    src: Path,
+    file: h5py.File,
+    *,
+    channels: int | None,
+    class_map: Mapping[str, str] | None,
+    nan: str,
+    out: Path,
+    progress: Progress | None,
+    overwrite: bool,
+    compression: str | None,
+) -> dict[str, Any]:
+    images = plain_dataset(src, file, "images")
+    if images.ndim not in (3, 4) or images.dtype.kind not in "biuf" or min(images.shape) < 1:
+        raise InputError(
+            f"{src}: /images is {images.dtype} {images.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) needed"
+        )
+    n = images.shape[0]
+    with damage_named(src):
+        labels, class_names = _labels(src, file, n, class_map)
+        parameters = _parameters(src, file, n)
+        files = _files(src, file, n)
+        units = {name: str(dataset.attrs.get("units", "")) for name, dataset in parameters.items()}
+        attributes = read_attributes(file) | {"source": src.name, "converted_by": code_version(), "units": units}
+    for own in ("format", "format_version", "class_names"):
+        attributes.pop(own, None)
+
+    def read(start: int, stop: int) -> np.ndarray:
+        try:
+            block = images[start:stop]
+        except (OSError, RuntimeError, MemoryError) as error:
+            raise InputError(f"{src}: /images cannot be read from image {start} on: {str(error)[:120]}") from error
+        # One rule says where the channels are, for files and for HDF5 alike.
+        block = np.stack([channels_first(image, channels, f"{src}: /images") for image in block])
+        if nan == "zero":
+            return np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
+        bad = first_not_finite(block)
+        if bad is not None:
+            raise InputError(
+                f"{src}: image {start + bad} holds NaN or infinite values; nan='zero' puts 0 in their place"
+            )
+        return block
+
+    shape = read(0, 1).shape[1:]
+    size = max(1, _CHUNK_BYTES // (4 * int(np.prod(shape))))
+    with DatasetWriter(
+        out,
+        n=n,
+        image_shape=shape,
+        class_names=class_names,
+        attributes=attributes,
+        compression=compression,
+        overwrite=overwrite,
+    ) as writer:
+        for start in range(0, n, size):
+            stop = min(start + size, n)
+            with damage_named(src):
+                columns = {name: dataset[start:stop] for name, dataset in parameters.items()}
+            writer.write(_Batch(read(start, stop), labels[start:stop], columns), files and files[start:stop])
+            if progress is not None:
+                progress(stop, n)
+    return _summary(out)
+
+
+def _try_hdf5(src: Path, class_map: Mapping[str, str] | None) -> None:
+    """Touches whatever converting will: for the process in which HDF5 may crash."""
+    with open_hdf5(src) as file:
+        read_attributes(file)
+        images = plain_dataset(src, file, "images")
+        n = images.shape[0]
+        _labels(src, file, n, class_map)
+        for dataset in _parameters(src, file, n).values():
+            dataset.attrs.get("units", "")
+        _files(src, file, n)
+        images[n - 1]
+
+
+def _labels(
+    src: Path, file: h5py.File, n: int, class_map: Mapping[str, str] | None
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns labels in this package's class order, whatever the file's own order and spelling."""
+    stored = plain_dataset(src, file, "labels")
+    if stored.shape != (n,):
+        raise InputError(f"{src}: /labels has shape {stored.shape}, and there are {n} images")
+    if h5py.check_string_dtype(stored.dtype) is not None or stored.dtype.kind == "S":
+        names = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in stored[...]]
+        found, labels = np.unique(names, return_inverse=True)
+        own_names = tuple(str(name) for name in found)
+    elif stored.dtype.kind in "iu":
+        labels = stored[...].astype(np.int64)
+        declared = read_class_names(src, file)
+        if declared is None and class_map is None:
+            raise InputError(
+                f"{src}: the attribute class_names is missing; class_map says what each label number means"
+            )
+        own_names = declared or tuple(str(number) for number in range(int(labels.max()) + 1))
+        if labels.min() < 0 or labels.max() >= len(own_names):
+            raise InputError(
+                f"{src}: /labels runs from {labels.min()} to {labels.max()}, with {len(own_names)} classes"
+            )
+    else:
+        raise InputError(f"{src}: /labels is {stored.dtype}; integers or names are needed")
+
+    known = {key.lower(): value for key, value in (class_map or {}).items()}
+    own = read_attributes(file).get("format") is not None  # our own files may have classes of any name
+    renamed = []
+    for name in own_names:
+        canonical = known.get(name.lower(), CLASS_ALIASES.get(name.lower(), name if own else None))
+        if canonical is None:
+            raise InputError(
+                f"{src}: {unknown_name('class', name, CLASS_ALIASES)}; class_map says what other names mean"
+            )
+        renamed.append(canonical)
+    class_names = class_order(renamed)
+    return np.array([class_names.index(name) for name in renamed])[labels], class_names
+
+
+def _parameters(src: Path, file: h5py.File, n: int) -> dict[str, Any]:
+    if not isinstance(file.get("parameters", getlink=True), h5py.HardLink):
+        return {}
+    group = file["parameters"]
+    parameters = {}
+    for name in group if isinstance(group, h5py.Group) else ():
+        dataset = plain_dataset(src, file, f"parameters/{name}")
+        if dataset.ndim not in (1, 2) or dataset.shape[0] != n or dataset.dtype.kind not in "biuf":
+            raise InputError(
+                f"{src}: /parameters/{name} is {dataset.dtype} {dataset.shape}, which is not one row per image"
+            )
+        parameters[name] = dataset
+    return parameters
+
+
+def _files(src: Path, file: h5py.File, n: int) -> list[str] | None:
+    """Where the images of one of our own converted files came from."""
+    if "files" not in file or "format" not in file.attrs:
+        return None
+    stored = plain_dataset(src, file, "files")
+    if stored.shape != (n,) or h5py.check_string_dtype(stored.dtype) is None:
+        raise InputError(f"{src}: /files is {stored.dtype} {stored.shape}; one text per image is needed")
+    return [item.decode("utf-8", "replace") for item in stored[...]]
+
+
+def _summary(out: Path) -> dict[str, Any]:
+    with LensDataset(out) as dataset:
+        counts = np.bincount(dataset.labels, minlength=len(dataset.class_names)).tolist()
+        return {
+            "path": str(out),
+            "n": len(dataset),
+            "image_shape": dataset.image_shape,
+            "classes": dict(zip(dataset.class_names, counts, strict=True)),
+            "parameters": list(dataset.parameter_names),
+        }

@@ -1,0 +1,419 @@
+"""Labelled images in class folders or archives, as DeepLense and others publish them; and writing that layout.
+
+A source is a folder or a (compressed) tar archive whose files lie in folders named after their class,
+``.../axion/*.npy``; the names that are seen in the wild (``vort``, ``sphere``, ``no`` …) are known. A folder of
+archives named after their class (``axion.tgz`` …) is read too. Archives are streamed: nothing is ever unpacked to disk.
+"""
+
+import bz2
+import csv
+import gzip
+import lzma
+import math
+import os
+import shutil
+import tarfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from haloformer.data.images import decode_image, is_image_name, walk_files
+from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
+from haloformer.data.store import Batch, check_free_space
+from haloformer.errors import InputError
+from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
+
+ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar", ".tar.bz2", ".tar.xz")
+
+_MAX_TAR_HEADER = 2**20  # a file name of a mebibyte is an attack
+
+
+@dataclass
+class LabelledImage:
+    """One image of a class folder."""
+
+    image: np.ndarray
+    """(C, H, W) float32."""
+    class_name: str
+    file: str
+    """Where it lies, relative to the source."""
+    log10_m_axion: float
+    """log10 of the axion mass in eV, NaN where the file has none."""
+
+
+@dataclass(frozen=True)
+class _Place:
+    """What the path of a file says about it."""
+
+    class_name: str
+    subset: str
+    """The path above the class folder, such as ``train`` or ``Model_I_test``."""
+
+
+def is_archive(path: str | Path) -> bool:
+    """Tells from its name whether a file is an archive that can be read."""
+    return str(path).lower().endswith(ARCHIVE_SUFFIXES)
+
+
+class LabelledSource:
+    """A folder or archive of labelled images, read one image at a time in a fixed order."""
+
+    def __init__(
+        self,
+        src: str | Path,
+        *,
+        class_map: Mapping[str, str] | None = None,
+        subset: str | None = None,
+        channels: int | None = None,
+        hdu: int | str | None = None,
+        nan: str = "error",
+        max_bytes: int = MAX_FILE_BYTES,
+    ):
+        """Looks through a folder (not yet through archives) and refuses what cannot be read as labelled images.
+
+        Args:
+            src: The folder or archive.
+            class_map: Folder name → class name, for folders whose names are not known.
+            subset: Which part to read where the source holds several, such as ``train`` and ``val``.
+            channels: As in `haloformer.data.read_image`, and so are the others.
+            hdu: FITS extension.
+            nan: What to do with NaN and infinite values.
+            max_bytes: Limit for one image file.
+        """
+        self.src = Path(src)
+        self._classes = {**CLASS_ALIASES, **{key.lower(): value for key, value in (class_map or {}).items()}}
+        self._subset = subset
+        self._options: dict[str, Any] = {"channels": channels, "hdu": hdu, "nan": nan, "max_bytes": max_bytes}
+        self._max_bytes = max_bytes
+        self._subsets_seen: set[str] = set()
+        self._files: list[tuple[Path, _Place]] = []
+        self._archives: list[Path] = []
+        if not self.src.exists():
+            raise InputError(f"{self.src} does not exist")
+        if self.src.is_dir():
+            self._scan()
+        elif is_archive(self.src):
+            self._archives = [self.src]
+        else:
+            raise InputError(f"{self.src} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+
+    @property
+    def n(self) -> int | None:
+        """How many images there are; None for archives, which say so only at their end."""
+        return None if self._archives else len(self._files)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes that can occur (archives) or do occur (folders): the package's own first, in their order."""
+        if self._archives:
+            return class_order(self._classes.values())
+        return class_order(place.class_name for _, place in self._files)
+
+    def __iter__(self) -> Iterator[LabelledImage]:
+        shape: tuple[int, ...] | None = None
+        for item in self._items():
+            if shape is None:
+                shape = item.image.shape
+            if item.image.shape != shape:
+                raise InputError(
+                    f"{self.src}: {item.file} has the shape {item.image.shape}, and those before it have {shape}"
+                )
+            yield item
+        if shape is None:
+            raise InputError(self._nothing_found())
+
+    def _items(self) -> Iterator[LabelledImage]:
+        for path, place in self._files:
+            data = read_bytes(path, max_bytes=self._max_bytes)
+            yield self._decode(data, str(path), path.relative_to(self.src).as_posix(), place)
+        for archive in self._archives:
+            for member, data in read_archive(archive, accept=self._accept(archive), max_bytes=self._max_bytes):
+                inside = self._place(PurePosixPath(member), archive)
+                assert inside is not None
+                yield self._decode(data, f"{archive}: {member}", member, inside)
+
+    def _decode(self, data: bytes, where: str, file: str, place: _Place) -> LabelledImage:
+        image, mass = decode_image(data, where, **self._options)
+        if not math.isnan(mass) and not 0 < mass < math.inf:
+            raise InputError(f"{where}: the axion mass {mass} eV is not a positive number")
+        return LabelledImage(image, place.class_name, file, math.nan if math.isnan(mass) else math.log10(mass))
+
+    def _accept(self, archive: Path) -> Any:
+        return lambda member: self._place(PurePosixPath(member), archive) is not None
+
+    def _scan(self) -> None:
+        paths = walk_files(self.src)
+        self._archives = [path for path in paths if is_archive(path) and not path.name.startswith(".")]
+        for path in (path for path in paths if is_image_name(path.name)):
+            place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)
+            if place is not None:
+                self._files.append((path, place))
+        if self._archives and self._files:
+            raise InputError(f"{self.src} holds archives beside images; convert the one or the other by its own path")
+        if not self._files and not self._archives:
+            raise InputError(self._nothing_found())
+
+    def _place(self, file: PurePosixPath, container: Path) -> _Place | None:
+        """Reads class and subset off a path; None for what is passed over."""
+        folders = [part for part in file.parts[:-1] if part not in (".", "/")]
+        if not is_image_name(file.name) or any(part == ".." or part == "__MACOSX" for part in folders):
+            return None
+        for depth in range(len(folders) - 1, -1, -1):
+            if folders[depth].lower() in self._classes:
+                class_name, subset = self._classes[folders[depth].lower()], "/".join(folders[:depth])
+                break
+        else:
+            # The folder that was given, or the archive's own name, may itself be that of one class.
+            own = container.name.split(".")[0].lower()
+            if own not in self._classes:
+                raise self._no_class(folders)
+            class_name, subset = self._classes[own], "/".join(folders)
+        if self._subset is not None and self._subset.strip("/") not in (subset, subset.rpartition("/")[2]):
+            self._subsets_seen.add(subset)
+            return None
+        self._subsets_seen.add(subset)
+        if self._subset is None and len(self._subsets_seen) > 1:
+            first, second = sorted(self._subsets_seen)[:2]
+            raise InputError(
+                f"{self.src} holds several sets ('{first}' and '{second}'), which must not be mixed: "
+                "choose one with subset"
+            )
+        return _Place(class_name, subset)
+
+    def _no_class(self, folders: list[str]) -> InputError:
+        if not folders:
+            return InputError(
+                f"{self.src} holds images that are not in class folders ({', '.join(CLASS_NAMES)}); without labels "
+                "they can only be predicted: `haloformer predict`"
+            )
+        error = unknown_name("class folder", folders[-1], self._classes)
+        return InputError(f"{self.src}: {error}; class_map says what other names mean")
+
+    def _nothing_found(self) -> str:
+        if self._subset is not None and self._subsets_seen:
+            return f"{self.src} has no set '{self._subset}'; there are {', '.join(sorted(self._subsets_seen))}"
+        return f"{self.src} holds no image in a class folder ({', '.join(CLASS_NAMES)})"
+
+
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Returns each name once: the package's own classes in canonical order, then the others as they come."""
+    unique = list(dict.fromkeys(names))
+    return (*(name for name in CLASS_NAMES if name in unique), *(name for name in unique if name not in CLASS_NAMES))
+
+
+def read_archive(
+    path: str | Path, *, accept: Any = lambda name: True, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[tuple[str, bytes]]:
+    """Streams the regular files of a tar archive, plain or compressed, in their order; nothing is written to disk.
+
+    Links, devices, and names that lead out of the archive are passed over.
+
+    Args:
+        path: The archive.
+        accept: Called with each file's name; what it refuses is not read.
+        max_bytes: Limit for one file.
+
+    Yields:
+        (name, contents).
+    """
+    path = Path(path)
+    try:
+        with path.open("rb") as raw, _decompressed(raw) as plain:
+            stream = _ForwardReader(plain, _MAX_TAR_HEADER)
+            archive = tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]
+            while (member := archive.next()) is not None:
+                # tarfile remembers every member, which adds up over a hundred thousand.
+                archive.members = []  # type: ignore[attr-defined]
+                parts = PurePosixPath(member.name).parts
+                if not member.isreg() or ".." in parts or member.name.startswith("/") or not accept(member.name):
+                    continue
+                if member.issparse() or member.size > max_bytes:
+                    raise InputError(f"{path}: {member.name} is larger than the {max_bytes / 2**20:.0f} MiB allowed")
+                file = archive.extractfile(member)
+                assert file is not None
+                stream.limit = max_bytes
+                data = file.read()
+                stream.limit = _MAX_TAR_HEADER
+                if len(data) != member.size:
+                    raise InputError(f"{path} is truncated within {member.name}")
+                yield member.name, data
+            if not stream.ended_in_zeros():
+                raise InputError(f"{path} is truncated or corrupt: the end of the archive is missing")
+            stream.drain()
+    except InputError:
+        raise
+    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
+        raise InputError(f"{path} is not a whole tar archive: {str(error) or type(error).__name__}") from error
+
+
+def _decompressed(raw: BinaryIO) -> Any:
+    start = raw.read(6)
+    raw.seek(0)
+    if start.startswith(b"\x1f\x8b"):
+        return gzip.GzipFile(fileobj=raw)
+    if start.startswith(b"BZh"):
+        return bz2.BZ2File(raw)
+    if start.startswith(b"\xfd7zXZ\x00"):
+        return lzma.LZMAFile(raw)
+    return raw
+
+
+class _ForwardReader:
+    """A file that goes forward only, for tarfile: never more than ``limit`` bytes at once, and short steps back.
+
+    tarfile asks for whatever length a header claims, and steps back by a byte before every header, for which gzip
+    would begin again at the start.
+    """
+
+    def __init__(self, file: Any, limit: int):
+        self.limit = limit
+        self._file = file
+        self._position = 0  # as tarfile sees it
+        self._tail = b""  # the last bytes that were read
+        self._end = 0  # where the tail ends
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, position: int, whence: int = 0) -> int:
+        if whence != 0 or position < self._end - len(self._tail):
+            raise tarfile.ReadError("the archive cannot be read from front to back")
+        while position > self._end:
+            if not self._fetch(min(position - self._end, 2**18)):
+                break
+        self._position = min(position, self._end)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        if size < 0 or size > self.limit:
+            raise tarfile.ReadError(f"a header claims {size} bytes, more than the {self.limit} allowed")
+        back = self._end - self._position
+        data = self._tail[len(self._tail) - back :][:size] if back else b""
+        if len(data) < size:
+            data += self._fetch(size - len(data))
+        self._position += len(data)
+        return data
+
+    def ended_in_zeros(self) -> bool:
+        """Tells whether the last block that was read is one of zeros, with which an archive ends."""
+        return len(self._tail) >= 512 and not any(self._tail[-512:])
+
+    def drain(self) -> None:
+        """Reads the padding after the end, so that a compressed file's checksum is compared."""
+        for _ in range(64):
+            if not self._fetch(2**16):
+                break
+
+    def _fetch(self, size: int) -> bytes:
+        data = self._file.read(size)
+        self._tail = (self._tail + data)[-1024:] if len(data) < 1024 else data[-1024:]
+        self._end += len(data)
+        return data
+
+
+def write_deeplense_folder(
+    batches: Iterable[Batch],
+    out: str | Path,
+    *,
+    class_names: Iterable[str] | None = None,
+    n: int | None = None,
+    overwrite: bool = False,
+) -> int:
+    """Writes the original layout: ``OUT/{axion,cdm,no_sub}/*.npy`` and, beside them, ``parameters.csv``.
+
+    ``cdm`` and ``no_sub`` files are plain (H, W) arrays ((H, W, C) with several bands); an ``axion`` file is the
+    original's pickled object array ``[image, mass_eV]``. The table has a row per image with every parameter; lists are
+    joined by ``;``. The folder appears under its name when it is whole.
+
+    Args:
+        batches: `LensBatch` objects; only one is in memory at a time.
+        out: The folder to make.
+        class_names: What the labels index; by default each batch's own ``class_names``.
+        n: How many images will come, if known: whether they fit on the disk is then checked before the second batch.
+        overwrite: Replace a folder that this function wrote earlier; any other folder is left alone.
+
+    Returns:
+        How many images were written.
+    """
+    out = Path(out)
+    _refuse_existing_folder(out, overwrite)
+    part = out.with_name(out.name + ".part")
+    try:
+        if part.exists():
+            shutil.rmtree(part)
+        part.mkdir(parents=True)
+        count = _write_files(batches, part, tuple(class_names) if class_names is not None else None, n)
+        _refuse_existing_folder(out, overwrite)
+        if out.exists():
+            old = out.with_name(out.name + ".old")
+            os.replace(out, old)
+            os.replace(part, out)
+            shutil.rmtree(old)
+        else:
+            os.replace(part, out)
+    except OSError as error:
+        shutil.rmtree(part, ignore_errors=True)
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    except BaseException:
+        shutil.rmtree(part, ignore_errors=True)
+        raise
+    return count
+
+
+def _write_files(batches: Iterable[Batch], folder: Path, class_names: tuple[str, ...] | None, n: int | None) -> int:
+    count = 0
+    made: set[str] = set()
+    with open(folder / "parameters.csv", "w", newline="", encoding="utf-8") as table:
+        writer = csv.writer(table)
+        for batch in batches:
+            names = class_names if class_names is not None else tuple(batch.class_names)  # type: ignore[attr-defined]
+            images = np.asarray(batch.images, dtype=np.float32)
+            parameters = {key: np.asarray(value) for key, value in batch.parameters.items()}
+            if count == 0:
+                if n is not None:
+                    check_free_space(folder, n * images[:1].nbytes)
+                writer.writerow(["file", "class", *parameters])
+            for row, (image, label) in enumerate(zip(images, np.asarray(batch.labels).tolist(), strict=True)):
+                name = names[label]
+                file = f"{name}/{name}_{count:07d}.npy"
+                if name not in made:
+                    (folder / name).mkdir()
+                    made.add(name)
+                _save(folder / file, image, name, parameters, row)
+                writer.writerow([file, name, *(_cell(values[row]) for values in parameters.values())])
+                count += 1
+    if count == 0:
+        raise InputError("there are no images to write")
+    return count
+
+
+def _save(path: Path, image: np.ndarray, name: str, parameters: dict[str, np.ndarray], row: int) -> None:
+    pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
+    if name == "axion" and "log10_m_axion" in parameters:
+        pair = np.empty(2, dtype=object)  # numpy no longer makes this of [image, mass] by itself
+        pair[0], pair[1] = pixels, float(10.0 ** parameters["log10_m_axion"][row])
+        np.save(path, pair, allow_pickle=True)
+    else:
+        np.save(path, np.ascontiguousarray(pixels))
+
+
+def _cell(value: Any) -> str:
+    if np.ndim(value):
+        return ";".join(_cell(item) for item in value if not np.isnan(item))
+    return str(int(value)) if isinstance(value, np.integer) else ("" if np.isnan(value) else repr(float(value)))
+
+
+def _refuse_existing_folder(out: Path, overwrite: bool) -> None:
+    if not out.exists():
+        return
+    if not overwrite:
+        raise InputError(f"{out} exists already; choose another name or ask for it to be overwritten")
+    entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
+    if entries and ("parameters.csv" not in entries or not entries <= {"parameters.csv", *CLASS_NAMES}):
+        raise InputError(f"{out} is not a folder in DeepLense layout written by haloformer, so it is not overwritten")
+    if not out.is_dir():
+        raise InputError(f"{out} is a file, which a folder does not replace")

@@ -1,0 +1,181 @@
+"""Looking into a dataset file: what is in it, as a table's worth of numbers and as a panel of sample images."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haloformer.data.store import LensDataset
+from haloformer.errors import InputError
+
+_SHOWN_ATTRIBUTES = ("survey", "noise", "seed", "code_version", "pixel_scale", "image_unit", "source", "created")
+
+
+def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
+    """Reads the whole file once, ``batch_size`` images at a time, and describes it.
+
+    Args:
+        path: A dataset file.
+        batch_size: Images in memory at a time.
+
+    Returns:
+        ``path``, ``bytes``, ``n``, ``image_shape``, ``dtype``, ``attributes`` (survey, noise, seed, code version … as
+        far as present), ``classes`` (name → count; mean, std, min, max and share of zero pixels; the number of images
+        with NaN or infinite values, which those figures leave out) and ``parameters`` (one row each: name, unit, shape,
+        min, median, max, share of the images to which it applies). JSON-able; what is undefined is None.
+    """
+    with LensDataset(path) as dataset:
+        pixels = [_PixelStatistics() for _ in dataset.class_names]
+        for images, labels in dataset.batches(batch_size):
+            values, numbers = images.numpy(), labels.numpy()
+            for label in np.unique(numbers):
+                pixels[label].add(values[numbers == label])
+        return {
+            "path": str(dataset.path),
+            "bytes": dataset.path.stat().st_size,
+            "n": len(dataset),
+            "image_shape": list(dataset.image_shape),
+            "dtype": "float32",
+            "attributes": {key: dataset.attributes[key] for key in _SHOWN_ATTRIBUTES if key in dataset.attributes},
+            "classes": {name: stats.result() for name, stats in zip(dataset.class_names, pixels, strict=True)},
+            "parameters": [_parameter_row(dataset, name) for name in dataset.parameter_names],
+        }
+
+
+class _PixelStatistics:
+    """Mean, std and so on of one class, gathered batch by batch (in float64, merged as Chan et al. 1979 do)."""
+
+    def __init__(self) -> None:
+        self.images = self.not_finite = self.count = self.zeros = 0
+        self.mean = self.squares = 0.0
+        self.low, self.high = np.inf, -np.inf
+
+    def add(self, images: np.ndarray) -> None:
+        finite = np.isfinite(images).reshape(len(images), -1).all(1)
+        self.images += len(images)
+        self.not_finite += int((~finite).sum())
+        values = images[finite].astype(np.float64)
+        if not values.size:
+            return
+        mean, total = values.mean(), self.count + values.size
+        shift = mean - self.mean
+        self.squares += np.square(values - mean).sum() + shift**2 * self.count * values.size / total
+        self.mean += shift * values.size / total
+        self.count = total
+        self.zeros += int((values == 0).sum())
+        self.low, self.high = min(self.low, values.min()), max(self.high, values.max())
+
+    def result(self) -> dict[str, Any]:
+        some = self.count > 0
+        return {
+            "count": self.images,
+            "mean": float(self.mean) if some else None,
+            "std": float(np.sqrt(self.squares / self.count)) if some else None,
+            "min": float(self.low) if some else None,
+            "max": float(self.high) if some else None,
+            "zero_fraction": self.zeros / self.count if some else None,
+            "not_finite": self.not_finite,
+        }
+
+
+def _parameter_row(dataset: LensDataset, name: str) -> dict[str, Any]:
+    values = dataset.parameters(name)
+    applies = np.isfinite(values)
+    known = values[applies]
+    return {
+        "name": name,
+        "unit": dataset.units[name],
+        "shape": list(values.shape[1:]),
+        "min": known.min().item() if known.size else None,
+        "median": float(np.median(known)) if known.size else None,
+        "max": known.max().item() if known.size else None,
+        "applicable": float(applies.reshape(len(values), -1).any(1).mean()) if values.size else 0.0,
+    }
+
+
+def _positive(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and np.isfinite(value) and value > 0 else None
+
+
+def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0) -> Path:
+    """Draws a panel of sample images, one row per class.
+
+    Args:
+        path: A dataset file.
+        out: The picture to write; its ending chooses the format (``.png``, ``.pdf``, ``.svg``).
+        per_class: How many images of each class.
+        seed: Chooses which images.
+
+    Returns:
+        ``out``.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    out = Path(out)
+    if per_class < 1:
+        raise InputError(f"a figure needs at least one image per class, not {per_class}")
+    kind = out.suffix.lower().lstrip(".")
+    if kind not in ("png", "pdf", "svg"):
+        raise InputError(f"{out}: a figure is written as .png, .pdf or .svg")
+    with LensDataset(path) as dataset:
+        rng = np.random.default_rng(seed)
+        rows = []
+        for label, name in enumerate(dataset.class_names):
+            members = np.flatnonzero(dataset.labels == label)
+            if len(members):
+                chosen = np.sort(rng.choice(members, min(per_class, len(members)), replace=False))
+                rows.append((name, len(members), chosen, dataset.images_at(chosen).numpy()))
+        # Colour images are shown as the mean over their channels: bands are not red, green and blue.
+        panels = [images.mean(axis=1) for *_, images in rows]
+        scale = _positive(dataset.attributes.get("pixel_scale"))
+        survey = str(dataset.attributes.get("survey") or dataset.path.name)
+        noise = dataset.attributes.get("noise")
+        unit = str(dataset.attributes.get("image_unit") or "pixel value")
+
+    finite = np.concatenate([panel[np.isfinite(panel)] for panel in panels])
+    low, high = (float(finite.min()), float(np.quantile(finite, 0.999))) if finite.size else (0.0, 1.0)
+    if high <= low:
+        high = float(finite.max()) if finite.size and finite.max() > low else low + 1
+    height, width = panels[0].shape[1:]
+    size = scale or 1.0
+    extent = (-width * size / 2, width * size / 2, -height * size / 2, height * size / 2)
+
+    columns = max(len(panel) for panel in panels)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    drawing = Figure(figsize=(1.6 * columns + 1.5, 1.6 * len(rows) + 0.9), layout=layout)
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
+    for row, (name, count, chosen, _) in enumerate(rows):
+        for column in range(columns):
+            ax = axes[row, column]
+            if column >= len(chosen):
+                ax.set_axis_off()
+                continue
+            shown = ax.imshow(
+                panels[row][column], origin="lower", extent=extent, cmap="viridis", vmin=low, vmax=high,
+                interpolation="nearest",
+            )  # fmt: skip
+            ax.tick_params(labelsize=7, length=2)
+            ax.text(
+                0.04, 0.95, f"#{chosen[column]}", transform=ax.transAxes, ha="left", va="top", color="white", fontsize=7
+            )  # fmt: skip
+        axes[row, 0].set_ylabel(f"{name}\n({count:,} images)", fontsize=9)
+    drawing.suptitle(survey + (f", noise: {noise}" if noise else ""), fontsize=10)
+    drawing.supxlabel("arcsec" if scale else "pixels from the centre", fontsize=8)
+    bar = drawing.colorbar(
+        shown, ax=axes, shrink=0.8, pad=0.01, extend="max" if high < finite.max(initial=low) else "neither"
+    )
+    bar.set_label(unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+
+    part = out.with_name(out.name + ".part")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        drawing.savefig(part, format=kind, dpi=150)
+        part.replace(out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
+    return out

@@ -1,0 +1,56 @@
+"""Seeded, stratified splits: the same labels, fractions and seed give the same split everywhere."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+
+from haloformer.errors import InputError
+
+
+def stratified_split(labels: np.ndarray, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+    """Splits images into named parts with the same share of every class.
+
+    Args:
+        labels: (N,) integers.
+        fractions: Part → share of the images, adding up to 1, such as ``{"train": 0.9, "val": 0.1}``.
+        seed: Chooses the split.
+
+    Returns:
+        Part → sorted indices; the parts are disjoint and together hold every image once.
+
+    Raises:
+        InputError: Shares that do not add up to 1, or a class with too few images to be in every part.
+    """
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or not len(labels):
+        raise InputError(f"a split needs one label per image, not labels of shape {labels.shape}")
+    if not fractions or any(not 0 < share <= 1 for share in fractions.values()):
+        raise InputError(f"every part of a split needs a share above 0 and up to 1, not {dict(fractions)}")
+    if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
+        raise InputError(f"the shares of a split add up to {sum(fractions.values()):g}, not 1: {dict(fractions)}")
+
+    parts: dict[str, list[np.ndarray]] = {name: [] for name in fractions}
+    for label in np.unique(labels):
+        members = np.flatnonzero(labels == label)
+        counts = _counts(len(members), np.array(list(fractions.values())))
+        if counts.min() < 1:
+            raise InputError(
+                f"class {label} has {len(members)} images, too few for a split into {dict(fractions)}: "
+                "every part needs one"
+            )
+        # One generator per class: the split of a class does not depend on which others are there. Its raw output is what
+        # numpy promises never to change, so a split stays what it is across versions.
+        order = members[np.argsort(np.random.PCG64([seed, int(label)]).random_raw(len(members)), kind="stable")]
+        for name, chosen in zip(parts, np.split(order, np.cumsum(counts)[:-1]), strict=True):
+            parts[name].append(chosen)
+    return {name: np.sort(np.concatenate(chosen)) for name, chosen in parts.items()}
+
+
+def _counts(n: int, shares: np.ndarray) -> np.ndarray:
+    """Rounds n · shares to integers that add up to n, giving the largest remainders one more."""
+    exact = n * shares / shares.sum()
+    counts = np.floor(exact + 1e-9).astype(int)
+    missing = n - counts.sum()
+    counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
+    return counts

@@ -1,0 +1,161 @@
+"""Reads the artefact that training leaves behind: ``artefact.json`` and ``weights.safetensors``.
+
+An artefact may come from anybody. Neither file can hold code, and every field is checked here before it is used.
+"""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from haloformer.errors import InputError
+
+ARTEFACT_FORMAT = 1
+
+# These keep a malformed artefact from asking for absurd memory, and from making the model factory download or open
+# other files.
+_MAX_JSON_BYTES = 1 << 20
+_MAX_SIZE, _MAX_CHANNELS, _MAX_CLASSES = 4096, 64, 1000
+_MAX_NUMBER = 10_000  # no width, depth or patch of an image model is near it
+_FORBIDDEN_KWARGS = {
+    "name",
+    "img_size",
+    "in_chans",
+    "num_classes",
+    "pretrained",
+    "pretrained_cfg",
+    "pretrained_cfg_overlay",
+    "checkpoint_path",
+    "cache_dir",
+}
+
+
+def artefact_folder(path: Path) -> Path:
+    """Returns the folder of ``artefact.json``, given it or the run folder around it."""
+    if not path.exists():
+        raise InputError(f"{path}: no such run folder")
+    for folder in (path / "artefact", path):
+        if (folder / "artefact.json").is_file():
+            return folder
+    raise InputError(f"{path}: holds no trained model (artefact/artefact.json); has its training finished?")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Returns the object that a JSON file of reasonable size holds."""
+    try:
+        if path.stat().st_size > _MAX_JSON_BYTES:
+            raise InputError(f"{path}: too large for the description of a model")
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: is not valid JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a JSON object")
+    return content
+
+
+@dataclass(frozen=True)
+class ModelFields:
+    """What builds the model, and what goes in and comes out of it."""
+
+    name: str
+    img_size: tuple[int, int]
+    in_chans: int
+    num_classes: int
+    kwargs: dict[str, Any]
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+
+
+def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
+    """Returns the fields that build the model, each checked for type, range and agreement with the others."""
+
+    def fail(key: str, wanted: str) -> InputError:
+        return InputError(f"{where}: {key} must be {wanted}")
+
+    def whole(value: Any, most: int) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
+
+    if artefact.get("format") != ARTEFACT_FORMAT:
+        raise InputError(
+            f"{where}: format is {artefact.get('format')!r}, this version of haloformer reads {ARTEFACT_FORMAT}"
+        )
+    model = artefact.get("model")
+    if not isinstance(model, dict):
+        raise fail("model", "an object")
+    name, size = model.get("name"), model.get("img_size")
+    if not isinstance(name, str):
+        raise fail("model.name", "a text")
+    sides = [size, size] if whole(size, _MAX_SIZE) else size
+    if not isinstance(sides, list) or len(sides) != 2 or not all(whole(side, _MAX_SIZE) for side in sides):
+        raise fail("model.img_size", f"a number of pixels or two, at most {_MAX_SIZE}")
+    if not whole(model.get("in_chans"), _MAX_CHANNELS):
+        raise fail("model.in_chans", f"a whole number between 1 and {_MAX_CHANNELS}")
+    if not whole(model.get("num_classes"), _MAX_CLASSES):
+        raise fail("model.num_classes", f"a whole number between 1 and {_MAX_CLASSES}")
+    kwargs = model.get("kwargs", {})
+    if not isinstance(kwargs, dict) or not all(_plain(value) for value in kwargs.values()):
+        raise fail("model.kwargs", f"an object of numbers up to {_MAX_NUMBER:,}, texts, and lists of them")
+    if refused := sorted(_FORBIDDEN_KWARGS & kwargs.keys()):
+        raise InputError(f"{where}: model.kwargs must not hold '{refused[0]}', which the artefact itself decides")
+    names = artefact.get("class_names")
+    if not isinstance(names, list) or not all(isinstance(item, str) and item for item in names):
+        raise fail("class_names", "a list of names")
+    if len(set(names)) != len(names) or len(names) != model["num_classes"]:
+        raise fail("class_names", f"{model['num_classes']} different names, as model.num_classes says")
+    shape = artefact.get("image_shape")
+    if shape != [model["in_chans"], *sides]:
+        raise fail("image_shape", f"{[model['in_chans'], *sides]}, as model.in_chans and model.img_size say")
+    if not isinstance(artefact.get("normalization"), dict):
+        raise fail("normalization", "an object")
+    return ModelFields(
+        name=name,
+        img_size=(sides[0], sides[1]),
+        in_chans=model["in_chans"],
+        num_classes=model["num_classes"],
+        kwargs=kwargs,
+        class_names=tuple(names),
+        image_shape=(shape[0], shape[1], shape[2]),
+    )
+
+
+def _plain(value: Any, depth: int = 0) -> bool:
+    if isinstance(value, list):
+        return depth < 3 and all(_plain(item, depth + 1) for item in value)
+    if isinstance(value, int | float):  # NaN fails the comparison
+        return isinstance(value, bool) or abs(value) <= _MAX_NUMBER
+    return value is None or isinstance(value, str)
+
+
+def load_weights(model: nn.Module, path: Path) -> None:
+    """Fills the model from a safetensors file that must fit it exactly."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the artefact lacks its weights")
+    try:
+        weights = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors: {_first_line(error)}") from error
+    for name, tensor in weights.items():
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise InputError(f"{path}: '{name}' holds NaN or infinite values")
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise InputError(
+            f"{path}: does not fit the model that artefact.json describes: {_first_line(error)}"
+        ) from error
+
+
+def _first_line(error: Exception) -> str:
+    """Returns what matters of a many-line message; of PyTorch's mismatch lists, the first mismatch."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    return (lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0])[:300]

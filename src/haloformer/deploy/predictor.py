@@ -1,0 +1,356 @@
+"""A trained model that is ready to answer: weights, preprocessing, class names and provenance in one object.
+
+`load` reads the *artefact* that training leaves in a run folder, ``weights.safetensors`` and ``artefact.json``. Neither
+can hold code, and every field is checked before it is used. `predict` sends files through it, batch by batch, into a
+CSV or Parquet table.
+"""
+
+import glob
+import itertools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from haloformer.data.images import NAN_CHOICES, find_images, is_image_name, read_image
+from haloformer.data.normalization import Normalization
+from haloformer.data.store import LensDataset
+from haloformer.deploy.artefact import artefact_folder, checked_fields, load_weights, read_json
+from haloformer.deploy.tables import checked_table_path, progress_bar, table
+from haloformer.errors import InputError
+from haloformer.models import create_model
+
+DATASET_SUFFIXES = (".h5", ".hdf5")
+
+
+@dataclass
+class Predictor:
+    """A model with its preprocessing.
+
+    Attributes:
+        model: Normalised images (B, C, H, W) in, logits (B, K) out; in evaluation mode on ``device``.
+        normalization: Raw images in, what the model was trained on out.
+        class_names: The K classes in the order of the logits.
+        image_shape: (C, H, W) of the images that the model takes.
+        artefact: All of ``artefact.json``.
+        device: Where the model is.
+    """
+
+    model: nn.Module
+    normalization: Normalization
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    artefact: dict[str, Any]
+    device: torch.device
+
+    @classmethod
+    def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
+        """Reads a run folder or its artefact folder; the same as `load`."""
+        folder = artefact_folder(Path(path))
+        where = folder / "artefact.json"
+        artefact = read_json(where)
+        fields = checked_fields(artefact, where)
+        target = resolve_device(device)
+        model = create_model(
+            fields.name,
+            img_size=fields.img_size,
+            in_chans=fields.in_chans,
+            num_classes=fields.num_classes,
+            **fields.kwargs,
+        )
+        load_weights(model, folder / "weights.safetensors")
+        normalization = _normalization(artefact["normalization"], fields.in_chans, where)
+        return cls(
+            model=model.eval().to(target),
+            normalization=normalization,
+            class_names=fields.class_names,
+            image_shape=fields.image_shape,
+            artefact=artefact,
+            device=target,
+        )
+
+    @torch.inference_mode()
+    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns float32 logits (B, K) on the CPU for raw images (B, C, H, W), normalised here."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
+            raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
+        batch = self.normalization(images.to(self.device, torch.float32))
+        logits = self.model(batch).float().cpu()
+        if not torch.isfinite(logits).all():
+            bad = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0])
+            raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")
+        return logits
+
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns float64 class probabilities (B, K) on the CPU for raw images (B, C, H, W)."""
+        return self.predict_logits(images).double().softmax(dim=1)
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
+    """Returns the trained model of a run folder, or of an artefact folder that was copied out of one.
+
+    Args:
+        path: ``runs/x`` or ``runs/x/artefact``.
+        device: ``"auto"`` takes a GPU if there is one; else ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+    """
+    return Predictor.from_run(path, device)
+
+
+def _normalization(description: dict[str, Any], channels: int, where: Path) -> Normalization:
+    try:
+        normalization = Normalization.from_dict(description)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from error
+    if not normalization.is_fitted:
+        raise InputError(f"{where}: normalization '{normalization.kind}' lacks its statistics")
+    for name, numbers in normalization.statistics.items():
+        if len(numbers) != channels:
+            raise InputError(f"{where}: normalization.statistics.{name} must hold {channels} numbers, one per channel")
+    return normalization
+
+
+def resolve_device(name: str) -> torch.device:
+    """Returns the device of that name, checking that it is there; ``"auto"`` is a GPU if there is one."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise InputError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps") from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(f"device '{name}' is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices")
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device '{name}' is not there")
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device '{name}' is not supported: known are auto, cpu, cuda, cuda:N, mps")
+    return device
+
+
+@dataclass
+class PredictionSummary:
+    """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class."""
+
+    out: Path
+    n_rows: int = 0
+    n_errors: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)
+
+
+def predict(
+    run: str,
+    images: list[str],
+    out: str,
+    *,
+    batch_size: int = 256,
+    device: str = "auto",
+    hdu: int | str | None = None,
+    overwrite: bool = False,
+    on_error: str = "stop",
+    nan: str = "error",
+    progress: bool | None = None,
+) -> PredictionSummary:
+    """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
+
+    Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class. Memory stays bounded: only
+    one batch of images is held.
+
+    Args:
+        run: Run folder or artefact folder of a trained model.
+        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5).
+        out: Table to write, .csv or .parquet.
+        batch_size: Images per batch; does not change the answers.
+        device: See `load`.
+        hdu: Number or name of the FITS extension to read; by default the first that holds an image.
+        overwrite: Replace ``out`` if it exists.
+        on_error: What an unreadable image does: ``"stop"`` ends the run and writes nothing, ``"row"`` gives it a row
+            whose column ``error`` says why.
+        nan: What NaN and infinite pixels of an image file do: ``"error"`` refuses the image, ``"zero"`` puts 0 there.
+        progress: Show a progress bar; by default when standard error is a terminal.
+    """
+    if on_error not in ("stop", "row"):
+        raise InputError(f"on_error is '{on_error}': known are stop, row")
+    if nan not in NAN_CHOICES:
+        raise InputError(f"nan is '{nan}': known are {', '.join(NAN_CHOICES)}")
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
+    target = checked_table_path(Path(out), overwrite)
+    predictor = load(run, device)
+    sources = _sources(images, keep_errors=on_error == "row")
+    columns = ["file", "class", *(f"p_{name}" for name in predictor.class_names), "confidence", "entropy"]
+    if any(source.labels is not None for source in sources):
+        columns += ["index", "label"]
+    if on_error == "row":
+        columns.append("error")
+
+    summary = PredictionSummary(target, class_counts=dict.fromkeys(predictor.class_names, 0))
+    total = sum(source.n for source in sources)
+    with table(target, columns, overwrite) as write, progress_bar("predict", total, progress) as advance:
+        for items in _batches(sources, batch_size, predictor.image_shape, {"hdu": hdu, "nan": nan}):
+            rows = [_row(item) for item in items]
+            good = [i for i, item in enumerate(items) if item.error is None]
+            for i, error in _answer(predictor, items, rows, good).items():
+                items[i].error = error
+            for item, row in zip(items, rows):
+                if item.error is None:
+                    summary.class_counts[row["class"]] += 1
+                    continue
+                if on_error == "stop":
+                    raise InputError(item.error)
+                row["error"] = _printable(item.error)
+                summary.n_errors += 1
+            write(rows)
+            summary.n_rows += len(rows)
+            advance(len(rows))
+    return summary
+
+
+# --- the images -------------------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Source:
+    """One image file, or one dataset of ``n`` images, or what was named but cannot be opened."""
+
+    path: Path
+    n: int = 1
+    labels: list[str] | None = None
+    error: str | None = None
+
+
+@dataclass
+class _Item:
+    """One image to classify, or the reason why it cannot be."""
+
+    file: str
+    image: np.ndarray | None = None
+    error: str | None = None
+    index: int | None = None
+    label: str | None = None
+
+
+def _sources(arguments: Sequence[str], keep_errors: bool) -> list[_Source]:
+    """Finds all inputs before the first is read, so that a misspelt name ends the run at once."""
+    if not arguments:
+        raise InputError("no images given: name files, folders, glob patterns or .h5 datasets")
+    sources: dict[Path, _Source] = {}
+    for path in _expanded(arguments):
+        try:
+            if path.suffix.lower() in DATASET_SUFFIXES:
+                with LensDataset(path) as dataset:
+                    labels = [dataset.class_names[label] for label in dataset.labels]
+                sources[path] = _Source(path, len(labels), labels)
+            else:
+                sources.update((found, _Source(found)) for found in find_images(path))
+        except InputError as error:
+            if not keep_errors or path.is_dir():
+                raise
+            sources[path] = _Source(path, error=str(error))
+    return list(sources.values())
+
+
+def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
+    """Expands the glob patterns that a shell has left, and passes on the rest."""
+    for argument in arguments:
+        if Path(argument).exists() or not glob.has_magic(argument):
+            yield Path(argument)
+            continue
+        matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+        matches = [path for path in matches if is_image_name(path.name) or path.suffix.lower() in DATASET_SUFFIXES]
+        if not matches:
+            raise InputError(f"no image matches the pattern '{argument}'")
+        yield from matches
+
+
+def _batches(
+    sources: list[_Source], batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
+) -> Iterator[list[_Item]]:
+    """Yields the images of all sources, ``batch_size`` at a time; batches run across files."""
+    items = (item for source in sources for item in _items(source, batch_size, image_shape, reading))
+    while batch := list(itertools.islice(items, batch_size)):
+        yield batch
+
+
+def _items(
+    source: _Source, batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
+) -> Iterator[_Item]:
+    name = _printable(source.path)
+    if source.error is not None:
+        yield _Item(name, error=source.error)
+    elif source.labels is not None:
+        yield from _dataset_items(source, name, batch_size, image_shape)
+    else:
+        try:
+            image = read_image(source.path, channels=image_shape[0], **reading)
+            wrong = _wrong_shape(name, image.shape, image_shape)
+            yield _Item(name, None if wrong else image, wrong)
+        except InputError as error:
+            yield _Item(name, error=str(error))
+
+
+def _dataset_items(source: _Source, name: str, batch_size: int, image_shape: tuple[int, int, int]) -> Iterator[_Item]:
+    assert source.labels is not None
+    with LensDataset(source.path) as dataset:
+        if wrong := _wrong_shape(name, dataset.image_shape, image_shape):
+            yield _Item(name, error=wrong)
+            return
+        for start in range(0, source.n, batch_size):
+            numbers = range(start, min(start + batch_size, source.n))
+            try:
+                block = dataset.images_at(numbers).numpy()
+            except InputError as error:
+                yield from (_Item(name, None, str(error), i, source.labels[i]) for i in numbers)
+                continue
+            for i, image in zip(numbers, block):
+                bad = None if np.isfinite(image).all() else f"{name}: image {i} holds NaN or infinite values"
+                yield _Item(name, image, bad, i, source.labels[i])
+
+
+def _wrong_shape(name: str, found: Sequence[int], wanted: Sequence[int]) -> str | None:
+    if tuple(found) == tuple(wanted):
+        return None
+
+    def text(shape: Sequence[int]) -> str:
+        return " × ".join(map(str, shape))
+
+    return f"{name}: image is {text(found)} (channels, height, width), but the model takes {text(wanted)}"
+
+
+def _answer(predictor: Predictor, items: list[_Item], rows: list[dict[str, Any]], good: list[int]) -> dict[int, str]:
+    """Fills the rows of the good images in place; returns the errors of those that the model cannot answer."""
+    if not good:
+        return {}
+    arrays = [image for i in good if (image := items[i].image) is not None]
+    images = torch.from_numpy(np.stack(arrays))
+    try:
+        answers = predictor.probabilities(images).numpy()
+    except InputError:
+        if len(good) == 1:
+            return {
+                good[0]: f"{items[good[0]].file}: the model gives no number for this image: are its values extreme?"
+            }
+        # One image spoils its batch: find it by asking for each alone.
+        errors: dict[int, str] = {}
+        for i in good:
+            errors |= _answer(predictor, items, rows, [i])
+        return errors
+    for i, p in zip(good, answers):
+        rows[i]["class"] = predictor.class_names[int(p.argmax())]
+        rows[i] |= {f"p_{name}": float(value) for name, value in zip(predictor.class_names, p)}
+        rows[i] |= {"confidence": float(p.max()), "entropy": float(-(p * np.log(np.maximum(p, 1e-300))).sum())}
+    return {}
+
+
+def _row(item: _Item) -> dict[str, Any]:
+    return {"file": item.file, "index": item.index, "label": item.label}
+
+
+def _printable(text: str | Path) -> str:
+    """Returns text that any table can hold: file names may be bytes that are not UTF-8."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")

@@ -1,0 +1,103 @@
+"""Tables of predictions, written row by row: CSV and Parquet."""
+
+import contextlib
+import csv
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from haloformer.errors import InputError
+
+TABLE_SUFFIXES = (".csv", ".parquet")
+
+Rows = list[dict[str, Any]]
+
+
+def checked_table_path(path: Path, overwrite: bool) -> Path:
+    """Returns the path if a table may be written there."""
+    if path.suffix.lower() not in TABLE_SUFFIXES:
+        raise InputError(f"{path}: predictions are written as .csv or .parquet, not '{path.suffix}'")
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already; choose another name or overwrite it")
+    return path
+
+
+@contextlib.contextmanager
+def table(path: Path, columns: list[str], overwrite: bool) -> Iterator[Callable[[Rows], None]]:
+    """Yields a function that appends rows; the table appears under its name only when all were written."""
+    part = path.with_name(path.name + ".part")
+    callers: BaseException | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.unlink(missing_ok=True)  # left by a run that was killed; if it is a link, what it points to stays
+        with (write_parquet if path.suffix.lower() == ".parquet" else write_csv)(part, columns) as write:
+
+            def append(rows: Rows) -> None:
+                try:
+                    write(rows)
+                except OSError as error:
+                    raise _write_error(path, error) from error
+
+            try:
+                yield append
+            except BaseException as error:
+                callers = error
+                raise
+        checked_table_path(path, overwrite)  # another process may have written it meanwhile
+        os.replace(part, path)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error is not callers:
+            raise _write_error(path, error) from error
+        raise
+
+
+def _write_error(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+@contextlib.contextmanager
+def write_csv(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None]]:
+    """Yields a function that appends rows to a CSV file; keys that are no column are left out."""
+    with part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
+        writer.writeheader()
+        yield writer.writerows
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+@contextlib.contextmanager
+def write_parquet(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None]]:
+    """Yields a function that appends rows to a Parquet file."""
+    import pyarrow
+    import pyarrow.parquet
+
+    texts, whole = {"file", "class", "label", "error"}, {"index"}
+    types = {
+        name: pyarrow.string() if name in texts else pyarrow.int64() if name in whole else pyarrow.float64()
+        for name in columns
+    }
+    schema = pyarrow.schema(list(types.items()))
+    with pyarrow.parquet.ParquetWriter(part, schema) as writer:
+        yield lambda rows: writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))
+
+
+@contextlib.contextmanager
+def progress_bar(label: str, total: int, show: bool | None = None) -> Iterator[Callable[[int], None]]:
+    """Yields ``advance(n)``, which moves a bar on standard error; by default only if that is a terminal."""
+    if not (sys.stderr.isatty() if show is None else show):
+        yield lambda n: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(label, total=total)
+        yield lambda n: bar.advance(task, n)

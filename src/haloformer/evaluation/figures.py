@@ -1,0 +1,319 @@
+"""The figures of an evaluation, each a function of arrays that returns a matplotlib ``Figure``.
+
+Colours are Okabe & Ito's, which colour-blind readers can tell apart, and every line also has its own dash pattern. The
+object API is used throughout: no pyplot, no global state, no display.
+"""
+
+import functools
+import io
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec
+
+import numpy as np
+
+from haloformer.evaluation.metrics import Interval, roc_curve
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+INK, PAPER, FAINT = "#1b1f24", "#ffffff", "#8a9099"
+OKABE_ITO = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
+DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+
+_STYLE: Any = {
+    "font.size": 11,
+    "axes.titlesize": 11.5,
+    "axes.titleweight": "bold",
+    "axes.titlelocation": "left",
+    "axes.labelsize": 11,
+    "legend.fontsize": 10,
+    "xtick.labelsize": 10,
+    "ytick.labelsize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.8,
+    "lines.linewidth": 1.8,
+    "legend.frameon": False,
+    "svg.hashsalt": "haloformer",  # the same figure gives the same bytes
+    "svg.fonttype": "path",  # a viewer without our font shows the same picture
+    **{key: INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")},
+}
+
+_P = ParamSpec("_P")
+
+
+def _styled(draw: Callable[_P, "Figure"]) -> Callable[_P, "Figure"]:
+    """Draws with our style and leaves the caller's matplotlib settings alone."""
+
+    @functools.wraps(draw)
+    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> "Figure":
+        import matplotlib
+
+        with matplotlib.rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return wrapper
+
+
+def colour(k: int) -> str:
+    """Returns the colour of class number ``k``."""
+    return OKABE_ITO[k % len(OKABE_ITO)]
+
+
+def format_value(value: float, digits: int = 4) -> str:
+    """Returns the value rounded, but never up to a perfect 1: 0.99996 stays 0.99996."""
+    if not np.isfinite(value):
+        return "–"
+    while value < 1 and float(f"{value:.{digits}f}") == 1 and digits < 12:
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
+def format_interval(interval: Interval, digits: int = 4) -> str:
+    """Returns ``0.9912 (0.9880–0.9935)``."""
+    if not np.isfinite(interval.value):
+        return "–"
+    bounds = f"{format_value(interval.low, digits)}–{format_value(interval.high, digits)}"
+    return f"{format_value(interval.value, digits)} ({bounds})"
+
+
+@_styled
+def roc(labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str], aucs: Sequence[Interval]) -> "Figure":
+    """Draws the one-vs-rest ROC curves, with an inset on a logarithmic axis for the few false positives.
+
+    Args:
+        labels: (N,) indices into ``class_names``.
+        scores: (N, K) any increasing function of the class probabilities.
+        class_names: The K names.
+        aucs: The K areas with their intervals, for the legend.
+    """
+    curves = {}
+    for k in range(len(class_names)):
+        positive = labels == k
+        if positive.any() and not positive.all():
+            curves[k] = roc_curve(scores[:, k], positive)
+    # The inset covers the lower right corner; where a weak model's curve runs there, it becomes a panel of its own.
+    has_room = all(np.interp(0.36, *curve) > 0.72 for curve in curves.values())
+    if has_room:
+        figure = _figure(6.4, 6.4)
+        axes = figure.add_subplot()
+        low = axes.inset_axes((0.42, 0.13, 0.55, 0.5))
+    else:
+        figure = _figure(6.4, 9.6)
+        axes, low = figure.subplots(2, 1, height_ratios=(5, 3))
+    for k, (false_rate, true_rate) in curves.items():
+        style = {"color": colour(k), "linestyle": DASHES[k % len(DASHES)]}
+        axes.plot(false_rate, true_rate, label=f"{_plain(class_names[k])}: AUC {format_interval(aucs[k])}", **style)
+        low.step(false_rate, true_rate, where="post", **style)
+    for ends in ([0, 0.34], [0.7, 1]) if has_room else ([0, 1],):  # the line of chance, not across the inset
+        axes.plot(ends, ends, color=FAINT, linewidth=0.9, linestyle=":", zorder=0)
+    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="False positive rate", ylabel="True positive rate")
+    axes.set_aspect("equal")
+    axes.set_title("ROC, each class against the rest")
+    negatives = [int((labels != k).sum()) for k in curves]
+    low.set(xscale="log", xlim=(10 ** np.floor(np.log10(1 / max(*negatives, 10))), 1), ylim=(-0.02, 1.02))
+    low.set_facecolor(PAPER)
+    low.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+    if has_room:
+        low.set_title("few false positives", fontsize=9.5, fontweight="normal", loc="center", pad=4)
+        low.tick_params(labelsize=9)
+        low.spines[["top", "right"]].set_visible(True)
+    else:
+        low.set(title="Few false positives", xlabel="False positive rate", ylabel="True positive rate")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+    return figure
+
+
+@_styled
+def confusion(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
+    """Draws the confusion matrix (K, K), true class by row: counts, and per cent of the row."""
+    figure = _figure(5.6, 5.0)
+    axes = figure.add_subplot()
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    # Blue by opacity, so that an empty cell has the page's colour, light or dark.
+    cells = np.empty((*counts.shape, 4))
+    cells[..., :3], cells[..., 3] = (0.0, 0.31, 0.62), 0.06 + 0.94 * shares
+    axes.imshow(cells, aspect="equal")
+    for row, column in np.ndindex(*counts.shape):
+        share = shares[row, column]
+        text = f"{counts[row, column]:,}\n{share:.1%}".replace("%", " %")
+        axes.text(column, row, text, ha="center", va="center", color="#fefefe" if share > 0.5 else INK)
+    ticks = range(len(class_names))
+    axes.set_xticks(ticks, [_plain(name) for name in class_names])
+    axes.set_yticks(ticks, [_plain(name) for name in class_names], rotation=90, va="center")
+    axes.set(xlabel="Predicted class", ylabel="True class", title="Confusion: images, and share of the true class")
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    return figure
+
+
+@_styled
+def scores(labels: np.ndarray, log_odds: np.ndarray, class_names: Sequence[str]) -> "Figure":
+    """Draws, per class, how its probability is distributed over the images of each true class.
+
+    Args:
+        labels: (N,) indices into ``class_names``.
+        log_odds: (N, K) log(p / (1 − p)): the axis is linear in it and labelled in p.
+        class_names: The K names.
+    """
+    figure = _figure(6.4, 1.2 + 1.75 * len(class_names))
+    rows = figure.subplots(len(class_names), 1, sharex=True, squeeze=False)[:, 0]
+    edge = np.log(1e4)
+    bins = np.linspace(-edge, edge, 49)
+    for k, axes in enumerate(rows):
+        for true, name in enumerate(class_names):
+            chosen = np.clip(log_odds[labels == true, k], -edge, edge)
+            if not len(chosen):
+                continue
+            axes.hist(chosen, bins, histtype="stepfilled", color=colour(true), alpha=0.22)
+            label = f"true {_plain(name)}" if k == 0 else None
+            line = {"color": colour(true), "linestyle": DASHES[true % len(DASHES)], "linewidth": 1.5}
+            axes.hist(chosen, bins, histtype="step", label=label, **line)
+        axes.set_title(f"p({_plain(class_names[k])})", loc="left")
+        axes.set_ylabel("Images")
+        axes.set_yscale("symlog", linthresh=1)
+        axes.set_ylim(bottom=0)
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ticks = np.array([1e-3, 1e-2, 0.1, 0.5, 0.9, 0.99, 0.999])
+    rows[-1].set_xticks(np.log(ticks / (1 - ticks)), [f"{tick:g}" for tick in ticks])
+    rows[-1].set_xlim(-edge, edge)
+    rows[-1].set_xlabel("Predicted probability (log-odds axis; the ends hold all beyond)")
+    figure.legend(loc="outside upper center", ncols=len(class_names))
+    return figure
+
+
+@_styled
+def learning_curves(log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: float | None = None) -> "Figure":
+    """Draws loss and quality against the epoch.
+
+    Args:
+        log: For each logged quantity its epochs and values; names that end in ``loss`` go to the left panel, those
+            with ``auc`` or ``acc`` to the right one.
+        best_epoch: Marked with a line: the epoch whose weights were kept.
+    """
+    figure = _figure(6.4, 6.0)
+    panels = figure.subplots(2, 1)
+    chosen = {
+        0: {name: points for name, points in log.items() if name.endswith("loss")},
+        1: {name: points for name, points in log.items() if re.search(r"auc|auroc|acc", name)},
+    }
+    for panel, series in chosen.items():
+        axes = panels[panel]
+        for i, (name, (epochs, values)) in enumerate(sorted(series.items())):
+            marker = "o" if len(epochs) < 25 else None
+            style = {"color": colour(i), "linestyle": DASHES[i % len(DASHES)], "marker": marker, "markersize": 3.5}
+            axes.plot(epochs, values, label=_plain(name.replace("_", " ").replace("/", " ")), **style)
+        if best_epoch is not None:
+            axes.axvline(best_epoch, color=FAINT, linewidth=0.9, linestyle=":", zorder=0)
+            axes.annotate(
+                "kept",
+                (best_epoch, 1),
+                xycoords=("data", "axes fraction"),
+                ha="center",
+                va="bottom",
+                fontsize=9,
+                color=FAINT,
+                annotation_clip=False,
+            )
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.set_xlabel("Epoch")
+        if series:
+            axes.legend()
+    panels[0].set_title("Loss", pad=14)
+    panels[1].set_title("Validation quality", pad=14)
+    return figure
+
+
+@_styled
+def wrong_images(images: np.ndarray, captions: Sequence[str], pixel_scale: float | None = None) -> "Figure":
+    """Draws the images that the model got wrong with the most confidence.
+
+    Args:
+        images: (M, C, H, W); several channels are averaged. Each image has its own brightness scale.
+        captions: M texts, one above each image.
+        pixel_scale: arcsec per pixel, for the axes; pixels if not known.
+    """
+    columns = min(3, len(images))
+    lines = -(-len(images) // columns)
+    # Taller than needed and "compressed": constrained layout alone cuts the titles off square axes.
+    figure = _figure(2.0 * columns + 0.4, 2.35 * lines + 0.6)
+    figure.set_layout_engine("compressed")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    height, width = images.shape[-2:]
+    scale = pixel_scale or 1.0
+    # Pixel centres as in the simulator: x = (column − (W − 1)/2) · scale, y upwards with the row.
+    extent = (-width / 2 * scale, width / 2 * scale, -height / 2 * scale, height / 2 * scale)
+    if pixel_scale is None:
+        extent = (-0.5, width - 0.5, -0.5, height - 0.5)
+    unit = "arcsec" if pixel_scale else "pixels"
+    for place, axes in enumerate(grid.flat):
+        if place >= len(images):
+            axes.set_visible(False)
+            continue
+        image = images[place].mean(axis=0)
+        low, high = np.percentile(image, [1, 99.8])
+        axes.imshow(image, origin="lower", extent=extent, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12))
+        axes.set_title(_plain(captions[place]), fontsize=9.5, fontweight="normal", loc="center", pad=4)
+        axes.tick_params(labelsize=8.5)
+        axes.spines[:].set_visible(False)
+        axes.locator_params(nbins=5)
+        lowest, leftmost = place + columns >= len(images), place % columns == 0
+        axes.tick_params(labelbottom=lowest, labelleft=leftmost)
+        if lowest:
+            axes.set_xlabel(f"x [{unit}]", fontsize=9.5)
+        if leftmost:
+            axes.set_ylabel(f"y [{unit}]", fontsize=9.5)
+    return figure
+
+
+def save(figure: "Figure", stem: Path) -> list[Path]:
+    """Writes ``stem.png`` (200 dpi) and ``stem.svg``; returns both paths."""
+    import matplotlib
+
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(paths[0], dpi=200)
+        figure.savefig(paths[1], metadata={"Date": None})
+    return paths
+
+
+def inline_svg(figure: "Figure", name: str) -> str:
+    """Returns an ``<svg>`` element for a page: transparent, ink and colours from the page.
+
+    The page defines ``--paper`` and ``--series-0`` … ``--series-6``, and may define them anew for dark mode.
+
+    Args:
+        figure: One of the figures above.
+        name: Prefix of the element ids, so that several figures fit on a page.
+    """
+    import matplotlib
+
+    stream = io.StringIO()
+    with matplotlib.rc_context(_STYLE):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
+    svg = stream.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
+    svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
+    for k, hue in enumerate(OKABE_ITO):
+        svg = svg.replace(hue, f"var(--series-{k})")
+    # The width of the page decides, not matplotlib's points; viewBox keeps the shape.
+    return re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", svg))
+
+
+def _plain(text: str) -> str:
+    """Keeps matplotlib from reading dollar signs in a name as mathematics."""
+    return text.replace("$", r"\$")
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
+    FigureCanvasAgg(figure)
+    return figure

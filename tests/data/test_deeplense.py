@@ -1,0 +1,298 @@
+import csv
+import gzip
+import io
+import os
+import pickle
+import shutil
+import tarfile
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haloformer.data import LabelledSource, write_deeplense_folder
+from haloformer.data.deeplense import read_archive
+from haloformer.errors import InputError
+
+RNG = np.random.default_rng(5)
+IMAGES = {name: RNG.poisson(3.0, (3, 6, 5)) for name in ("axion", "cdm", "no_sub")}
+SPELLINGS = [("axion", "cdm", "no_sub"), ("vort", "sphere", "no"), ("Axion", "CDM", "No_Sub")]
+
+
+def content(image, mass=None):
+    if mass is not None:
+        pair = np.empty(2, dtype=object)
+        pair[0], pair[1] = image, mass
+        image = pair
+    file = io.BytesIO()
+    np.save(file, image, allow_pickle=True)
+    return file.getvalue()
+
+
+def files(prefix="", names=SPELLINGS[0]):
+    """DeepLense's layout as {path: bytes}."""
+    made = {}
+    for folder, (name, images) in zip(names, IMAGES.items(), strict=True):
+        for i, image in enumerate(images):
+            made[f"{prefix}{folder}/{i}.npy"] = content(image, 10.0 ** -(22 + i) if name == "axion" else None)
+    return made
+
+
+def folder(path, entries):
+    for name, data in entries.items():
+        (path / name).parent.mkdir(parents=True, exist_ok=True)
+        (path / name).write_bytes(data)
+    return path
+
+
+def archive(path, entries, mode="w:gz"):
+    with tarfile.open(path, mode) as tar:
+        for name, data in entries.items():
+            member = name if isinstance(name, tarfile.TarInfo) else tarfile.TarInfo(name)
+            member.size = len(data) if member.isreg() else 0
+            tar.addfile(member, io.BytesIO(data))
+    return path
+
+
+def check(source):
+    seen = {name: [] for name in IMAGES}
+    for item in source:
+        seen[item.class_name].append(item)
+    for name, items in seen.items():
+        assert np.array_equal([item.image[0] for item in items], IMAGES[name])
+        masses = [item.log10_m_axion for item in items]
+        assert np.allclose(masses, [-22, -23, -24]) if name == "axion" else np.isnan(masses).all()
+
+
+@pytest.mark.parametrize("names", SPELLINGS)
+@pytest.mark.parametrize("prefix", ["", "Model_I/", "dataset/train/"])
+def test_folders_are_read_whatever_their_classes_are_called(tmp_path, names, prefix):
+    source = LabelledSource(folder(tmp_path, files(prefix, names)))
+    assert source.n == 9
+    assert source.class_names == ("axion", "cdm", "no_sub")
+    check(source)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "mode"), [(".tgz", "w:gz"), (".tar", "w"), (".tar.xz", "w:xz"), (".tar.bz2", "w:bz2")]
+)
+@pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_archives_are_read_without_unpacking(tmp_path, suffix, mode, format):
+    path = tmp_path / f"Model_I{suffix}"
+    with tarfile.open(path, mode, format=format) as tar:
+        for name, data in files("Model_I/" + "long" * 40 + "/").items():  # longer than a tar header's field
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            tar.addfile(member, io.BytesIO(data))
+    check(LabelledSource(path))
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_a_folder_of_one_archive_per_class_is_read(tmp_path):
+    for name in IMAGES:
+        archive(tmp_path / f"{name}.tgz", {k: v for k, v in files("x/").items() if k.startswith(f"x/{name}/")})
+    check(LabelledSource(tmp_path))
+    for name in IMAGES:
+        flat = {k.split("/")[-1]: v for k, v in files().items() if k.startswith(f"{name}/")}
+        archive(tmp_path / f"{name}.tgz", flat)
+    check(LabelledSource(tmp_path))
+
+
+def test_what_leads_out_of_an_archive_is_passed_over(tmp_path):
+    def special(name, kind, target=""):
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        return member
+
+    hostile = {
+        "/cdm/absolute.npy": b"x",
+        "../cdm/up.npy": b"x",
+        "a/../cdm/up.npy": b"x",
+        special("cdm/link.npy", tarfile.SYMTYPE, "/etc/passwd"): b"",
+        special("cdm/hard.npy", tarfile.LNKTYPE, "../../x"): b"",
+        special("cdm/device.npy", tarfile.CHRTYPE): b"",
+        special("cdm/pipe.npy", tarfile.FIFOTYPE): b"",
+        "cdm/._0.npy": b"x",
+        "__MACOSX/cdm/0.npy": b"x",
+        "readme.txt": b"x",
+    }
+    check(LabelledSource(archive(tmp_path / "x.tgz", {**hostile, **files()})))
+    assert os.listdir(tmp_path) == ["x.tgz"]
+
+
+def test_an_archive_member_that_is_too_large_is_refused_unread(tmp_path):
+    path = archive(tmp_path / "x.tgz", {"cdm/0.npy": bytes(10**7)})
+    with pytest.raises(InputError, match=r"cdm/0\.npy is larger"):
+        list(read_archive(path, max_bytes=10**6))
+
+
+@pytest.mark.parametrize("kind", [b"x", b"L", b"K", b"g"])
+def test_a_header_of_gigabytes_is_refused_unread(tmp_path, kind):
+    # An extended header is read whole by tarfile; its length is whatever the archive claims, and zeros compress well.
+    header = tarfile.TarInfo("name")
+    header.type, header.size = kind, 2**33
+    with gzip.open(tmp_path / "x.tgz", "wb") as file:
+        file.write(header.tobuf(tarfile.GNU_FORMAT) + bytes(10**6))
+    with pytest.raises(InputError, match="bytes, more than"):
+        list(read_archive(tmp_path / "x.tgz"))
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz", "w:xz", "w:bz2"])
+def test_a_truncated_archive_is_an_error_wherever_it_ends(tmp_path, mode):
+    whole = archive(tmp_path / "x.tgz", files(), mode).read_bytes()
+    end = len(whole) if mode != "w" else whole.rstrip(b"\0").__len__() // 512 * 512 + 512
+    for cut in [*range(0, end - 1, 331), end - 1, end // 512 * 512 - 512]:
+        (tmp_path / "x.tgz").write_bytes(whole[:cut])
+        with pytest.raises(InputError, match=r"x\.tgz"):
+            list(read_archive(tmp_path / "x.tgz"))
+
+
+@given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5))
+@settings(max_examples=100, deadline=None)
+def test_damaged_archives_are_read_or_refused(tmp_path_factory, changes):
+    folder = tmp_path_factory.getbasetemp()
+    good = folder / "good.tar"
+    if not good.exists():
+        archive(good, files(), "w")
+    damaged = bytearray(good.read_bytes())
+    for position, value in changes:
+        damaged[position % len(damaged)] = value
+    (folder / "bad.tar").write_bytes(damaged)
+    message = "bad.tar"
+    try:
+        list(LabelledSource(folder / "bad.tar"))
+    except InputError as error:
+        message = str(error)
+    assert "bad.tar" in message
+
+
+def test_a_compressed_archive_is_never_rewound(tmp_path, monkeypatch):
+    # tarfile steps back one byte before every header, for which a gzip stream would start again: quadratic in its length.
+    path = archive(tmp_path / "x.tgz", {f"cdm/{i}.npy": os.urandom(512) for i in range(200)})
+    monkeypatch.delattr(gzip.GzipFile, "seek")
+    monkeypatch.delattr(gzip.GzipFile, "rewind")
+    assert len(list(read_archive(path))) == 200
+
+
+def test_sets_are_never_mixed_and_one_can_be_chosen(tmp_path):
+    entries = {**files("d/train/"), **files("d/val/")}
+    for source in (folder(tmp_path / "f", entries), archive(tmp_path / "x.tgz", entries)):
+        with pytest.raises(InputError, match=r"several sets .*d/train.*d/val.* must not be mixed"):
+            list(LabelledSource(source))
+        check(LabelledSource(source, subset="val"))
+        check(LabelledSource(source, subset="d/train"))
+        with pytest.raises(InputError, match="no set 'test'; there are d/train, d/val"):
+            list(LabelledSource(source, subset="test"))
+
+
+def test_other_class_names_need_a_map(tmp_path):
+    source = folder(tmp_path, {"vortices/0.npy": content(IMAGES["axion"][0])})
+    with pytest.raises(InputError, match=r"unknown class folder 'vortices'.*class_map"):
+        LabelledSource(source)
+    (item,) = LabelledSource(source, class_map={"Vortices": "axion"})
+    assert item.class_name == "axion"
+    (item,) = LabelledSource(source, class_map={"vortices": "wdm"})
+    assert item.class_name == "wdm"
+
+
+def test_unlabelled_missing_and_empty_sources_say_what_to_do(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        LabelledSource(tmp_path / "x")
+    with pytest.raises(InputError, match="holds no image in a class folder"):
+        LabelledSource(tmp_path)
+    (tmp_path / "0.npy").write_bytes(content(IMAGES["cdm"][0]))
+    with pytest.raises(InputError, match="haloformer predict"):
+        LabelledSource(tmp_path)
+    with pytest.raises(InputError, match="holds no image"):
+        list(LabelledSource(archive(tmp_path / "x.tgz", {})))
+
+
+def test_the_file_that_differs_is_named(tmp_path):
+    entries = files()
+    entries["cdm/1.npy"] = content(np.zeros((7, 7)))
+    with pytest.raises(InputError, match=r"cdm/1\.npy has the shape \(1, 7, 7\)"):
+        list(LabelledSource(folder(tmp_path, entries)))
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (b"", "is empty"),
+        (content(IMAGES["cdm"][0])[:-9], "truncated"),
+        (content(np.full((6, 5), np.nan)), "NaN"),
+        (content(IMAGES["cdm"][0], -1.0), "axion mass -1.0 eV"),
+        (pickle.dumps(os.getcwd), "refused: its pickle asks for posix.getcwd|nt.getcwd"),
+    ],
+)
+def test_a_bad_file_is_named_in_folders_and_archives(tmp_path, data, message):
+    entries = {**files(), "no_sub/2.npy": data}
+    for source in (folder(tmp_path / "f", entries), archive(tmp_path / "x.tgz", entries)):
+        with pytest.raises(InputError, match=message) as caught:
+            list(LabelledSource(source))
+        assert "no_sub/2.npy" in str(caught.value)
+
+
+def batches(lenses):
+    for start in (0, 5, 10):
+        rows = slice(start, start + 5)
+        yield SimpleNamespace(
+            images=lenses["images"][rows],
+            labels=lenses["labels"][rows],
+            parameters={name: values[rows] for name, values in lenses["parameters"].items()},
+            class_names=lenses["class_names"],
+        )
+
+
+def test_the_written_folder_is_the_originals_and_reads_back(tmp_path, lenses):
+    out = tmp_path / "made"
+    assert write_deeplense_folder(batches(lenses), out) == 12
+    assert sorted(os.listdir(out)) == ["axion", "cdm", "no_sub", "parameters.csv"]
+    axion = sorted((out / "axion").iterdir())[0]
+    image, mass = np.load(axion, allow_pickle=True)
+    assert np.array_equal(image, lenses["images"][0, 0])
+    assert np.isclose(np.log10(mass), lenses["parameters"]["log10_m_axion"][0])
+    assert np.load(sorted((out / "cdm").iterdir())[0]).shape == (8, 8)
+    read = list(LabelledSource(out))
+    order = np.argsort(lenses["labels"], kind="stable")
+    assert np.array_equal([item.image for item in read], lenses["images"][order])
+    assert np.allclose(
+        [item.log10_m_axion for item in read], lenses["parameters"]["log10_m_axion"][order], equal_nan=True
+    )
+    with open(out / "parameters.csv", newline="") as table:
+        rows = list(csv.DictReader(table))
+    assert [float(row["source_x"]) for row in rows] == lenses["parameters"]["source_x"].tolist()
+    assert [float(m) for m in rows[1]["subhalo_mass"].split(";")] == lenses["parameters"]["subhalo_mass"][1].tolist()
+    assert rows[0]["subhalo_mass"] == rows[1]["log10_m_axion"] == ""
+
+
+def test_only_a_folder_of_that_layout_is_overwritten(tmp_path, lenses):
+    out = tmp_path / "made"
+    write_deeplense_folder(batches(lenses), out)
+    with pytest.raises(InputError, match="exists already"):
+        write_deeplense_folder(batches(lenses), out)
+    lenses["images"] += 1
+    write_deeplense_folder(batches(lenses), out, overwrite=True)
+    assert np.array_equal(next(iter(LabelledSource(out))).image, lenses["images"][0])
+    (out / "thesis.tex").touch()
+    with pytest.raises(InputError, match="not overwritten"):
+        write_deeplense_folder(batches(lenses), out, overwrite=True)
+    assert (out / "thesis.tex").exists()
+
+
+def test_an_interrupted_folder_leaves_nothing(tmp_path, lenses):
+    def interrupted():
+        yield next(batches(lenses))
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_deeplense_folder(interrupted(), tmp_path / "made")
+    assert not os.listdir(tmp_path)
+
+
+def test_a_folder_that_does_not_fit_is_not_begun(tmp_path, lenses, monkeypatch):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(InputError, match="not enough disk space"):
+        write_deeplense_folder(batches(lenses), tmp_path / "made", n=12)
+    assert not os.listdir(tmp_path)

@@ -1,0 +1,208 @@
+import gzip
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from haloformer.data import find_images, read_image
+from haloformer.data.images import decode_image
+from haloformer.errors import InputError
+
+fits = pytest.importorskip("astropy.io.fits")
+Image = pytest.importorskip("PIL.Image")
+
+PIXELS = np.arange(30, dtype=np.float64).reshape(5, 6)
+
+
+def saved(path, image):
+    np.save(path, image)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("stored", "channels", "shape"),
+    [
+        (PIXELS, None, (1, 5, 6)),
+        (PIXELS.astype(np.int64)[None], 1, (1, 5, 6)),
+        (PIXELS[..., None], 1, (1, 5, 6)),
+        (np.stack([PIXELS] * 3), 3, (3, 5, 6)),
+        (np.stack([PIXELS] * 3, -1), 3, (3, 5, 6)),
+        (np.stack([PIXELS] * 3, -1), None, (3, 5, 6)),
+        (np.zeros((3, 64, 3)), 3, (3, 64, 3)),
+        (np.zeros((64, 64, 40)), 40, (40, 64, 64)),
+    ],
+)
+def test_every_axis_order_becomes_channels_first(tmp_path, stored, channels, shape):
+    image = read_image(saved(tmp_path / "x.npy", stored), channels=channels)
+    assert image.shape == shape
+    assert image.dtype == np.float32
+    if shape == (1, 5, 6):
+        assert np.array_equal(image[0], PIXELS)
+
+
+@pytest.mark.parametrize(
+    ("stored", "channels", "message"),
+    [
+        (np.stack([PIXELS] * 3), 1, "has 3 channels, and 1 are needed"),
+        (PIXELS, 3, "has 1 channels, and 3 are needed"),
+        (np.zeros((2, 2, 5, 6)), None, "has the shape"),
+        (np.zeros(7), None, "has the shape"),
+        (np.zeros((0, 5)), None, "has the shape"),
+        (np.zeros((1, 1, 9)), None, "not an image"),
+        (np.zeros((64, 64, 40)), None, "has the shape"),
+        (np.full((5, 6), np.nan), None, "30 of 30 pixels are NaN or infinite"),
+        (np.full((5, 6), 1e300), None, "30 of 30 pixels are NaN or infinite"),
+    ],
+)
+def test_a_wrong_shape_or_value_is_refused_by_name(tmp_path, stored, channels, message):
+    with pytest.raises(InputError, match=message) as caught:
+        read_image(saved(tmp_path / "x.npy", stored), channels=channels)
+    assert "x.npy" in str(caught.value)
+
+
+def test_the_mass_beside_an_axion_image_is_left_out(tmp_path):
+    pair = np.empty(2, dtype=object)
+    pair[0], pair[1] = PIXELS, 1e-23
+    np.save(tmp_path / "x.npy", pair, allow_pickle=True)
+    assert np.array_equal(read_image(tmp_path / "x.npy")[0], PIXELS)
+
+
+def test_the_first_fits_image_is_read_in_native_byte_order(tmp_path):
+    table = fits.BinTableHDU.from_columns([fits.Column("a", "D", array=np.zeros(3))])
+    extension = fits.ImageHDU(PIXELS.astype(">f4"), name="VIS_FLUX")
+    other = fits.ImageHDU(-PIXELS, name="RMS")
+    fits.HDUList([fits.PrimaryHDU(), table, extension, other]).writeto(tmp_path / "x.fits")
+    image = read_image(tmp_path / "x.fits")
+    assert image.dtype == np.dtype("=f4")
+    assert np.array_equal(image[0], PIXELS)
+    assert np.array_equal(read_image(tmp_path / "x.fits", hdu="RMS")[0], -PIXELS)
+    assert np.array_equal(read_image(tmp_path / "x.fits", hdu=3)[0], -PIXELS)
+    with pytest.raises(InputError, match=r"has no extension 'NIR'; there are .*2 VIS_FLUX"):
+        read_image(tmp_path / "x.fits", hdu="NIR")
+    with pytest.raises(InputError, match="holds no 2-D image"):
+        read_image(tmp_path / "x.fits", hdu=1)
+
+
+def test_compressed_and_scaled_fits_are_read(tmp_path):
+    fits.CompImageHDU(PIXELS.astype("f4"), compression_type="GZIP_1", quantize_level=0).writeto(tmp_path / "a.fits")
+    assert np.array_equal(read_image(tmp_path / "a.fits")[0], PIXELS)
+    fits.PrimaryHDU(PIXELS.astype("u2")).writeto(tmp_path / "b.fits.gz")  # stored with BZERO
+    assert np.array_equal(read_image(tmp_path / "b.fits.gz")[0], PIXELS)
+
+
+def test_masked_fits_says_how_to_read_it_and_then_is_read(tmp_path):
+    pixels = PIXELS.copy()
+    pixels[0] = np.nan
+    fits.PrimaryHDU(pixels).writeto(tmp_path / "x.fits")
+    with pytest.raises(InputError, match=r"6 of 30 pixels are NaN or infinite.*nan='zero'"):
+        read_image(tmp_path / "x.fits")
+    image = read_image(tmp_path / "x.fits", nan="zero")
+    assert np.array_equal(image[0, 0], np.zeros(6))
+    assert np.array_equal(image[0, 1:], PIXELS[1:])
+
+
+def test_a_fits_header_that_claims_terabytes_is_refused(tmp_path):
+    header = "".join(
+        card.ljust(80)
+        for card in (
+            "SIMPLE  =  T",
+            "BITPIX  =  -64",
+            "NAXIS   =  2",
+            "NAXIS1  =  1000000",
+            "NAXIS2  =  1000000",
+            "END",
+        )
+    )
+    (tmp_path / "x.fits").write_bytes(header.ljust(2880).encode())
+    with pytest.raises(InputError, match=r"x\.fits"):
+        read_image(tmp_path / "x.fits")
+
+
+def test_a_gzip_bomb_is_refused(tmp_path):
+    (tmp_path / "x.fits.gz").write_bytes(gzip.compress(bytes(10**7)))
+    with pytest.raises(InputError, match="unpacks to more than"):
+        read_image(tmp_path / "x.fits.gz", max_bytes=10**6)
+
+
+def test_pictures_keep_their_values(tmp_path):
+    Image.fromarray(PIXELS.astype("u1")).save(tmp_path / "grey.png")
+    assert np.array_equal(read_image(tmp_path / "grey.png")[0], PIXELS)
+    Image.fromarray((PIXELS * 1000).astype("u2")).save(tmp_path / "deep.png")
+    assert np.array_equal(read_image(tmp_path / "deep.png")[0], PIXELS * 1000)
+    Image.fromarray(np.full((5, 6, 3), (10, 20, 30), "u1")).save(tmp_path / "colour.JPG", quality=100)
+    assert read_image(tmp_path / "colour.JPG").shape == (1, 5, 6)
+    colour = read_image(tmp_path / "colour.JPG", channels=3)
+    assert np.abs(colour.mean(axis=(1, 2)) - (10, 20, 30)).max() < 3
+    with pytest.raises(InputError, match="1 or 3 channels"):
+        read_image(tmp_path / "colour.JPG", channels=2)
+
+
+def test_a_decompression_bomb_is_refused(tmp_path):
+    def chunk(kind, data):
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
+    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6))))
+    with pytest.raises(InputError, match=r"x\.png"):
+        read_image(tmp_path / "x.png")
+
+
+def contents():
+    file = io.BytesIO()
+    fits.PrimaryHDU(PIXELS).writeto(file)
+    yield "x.fits", file.getvalue()
+    for kind in ("PNG", "JPEG"):
+        file = io.BytesIO()
+        Image.fromarray(PIXELS.astype("u1")).save(file, format=kind)
+        yield f"x.{kind.lower()}", file.getvalue()
+
+
+@pytest.mark.parametrize(("name", "content"), contents())
+def test_truncated_and_empty_files_are_refused_by_name(name, content):
+    for cut in (0, 1, 8, len(content) // 2):
+        with pytest.raises(InputError, match=name):
+            decode_image(content[:cut], name)
+    with pytest.raises(InputError, match=name):
+        decode_image(b"\0" * 5000, name)
+
+
+@pytest.mark.parametrize(("name", "content"), contents())
+@given(changes=st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 255)), min_size=1, max_size=4))
+@settings(max_examples=60, deadline=None)
+def test_damaged_files_are_read_or_refused(name, content, changes):
+    damaged = bytearray(content)
+    for position, value in changes:
+        damaged[position % min(len(content), 700)] = value
+    image, message = np.zeros(1), name
+    try:
+        image, _ = decode_image(bytes(damaged), name)
+    except InputError as error:
+        message = str(error)
+    assert np.isfinite(image).all()
+    assert name in message
+    assert "\n" not in message
+
+
+def test_folders_are_searched_in_sorted_order_and_hidden_files_passed_over(tmp_path):
+    for name in ("b/2.npy", "b/1.fits", "a.PNG", "b/._1.fits", "notes.txt", "c.fits.gz"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
+    assert found == ["a.PNG", "b/1.fits", "b/2.npy", "c.fits.gz"]
+    assert find_images([tmp_path / "b/2.npy", tmp_path / "b"]) == [tmp_path / "b/2.npy", tmp_path / "b/1.fits"]
+
+
+def test_missing_empty_and_unknown_paths_are_refused(tmp_path):
+    for path, message in ((tmp_path / "x", "does not exist"), (tmp_path, "holds no image")):
+        with pytest.raises(InputError, match=message):
+            find_images(path)
+    (tmp_path / "x.txt").touch()
+    with pytest.raises(InputError, match="is not an image file"):
+        find_images(tmp_path / "x.txt")
+    (tmp_path / "x.txt").write_text("a")
+    with pytest.raises(InputError, match="is not an image file"):
+        read_image(tmp_path / "x.txt")

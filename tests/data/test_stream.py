@@ -1,0 +1,91 @@
+"""The endless stream of simulated training images."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from haloformer.data.stream import BLOCK_IMAGES, EpochStream, simulate_set, validation_seed
+from haloformer.simulation import Simulator, simulate
+
+
+def _collect(stream):
+    batches = list(stream)
+    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+
+
+def test_epochs_are_consecutive_parts_of_one_reproducible_dataset():
+    simulator = Simulator("model_ii", seed=5)
+    epochs = [_collect(EpochStream(simulator, epoch, 48, 12)) for epoch in range(3)]
+    whole = simulate("model_ii", 144, seed=5)
+    assert torch.equal(torch.cat([images for images, _ in epochs]), whole.images)
+    assert torch.equal(torch.cat([labels for _, labels in epochs]), whole.labels)
+
+
+def test_an_epoch_can_be_repeated_exactly_and_abandoned_midway():
+    stream = EpochStream(Simulator("model_ii", seed=5), 2, 48, 12)
+    first, labels = next(iter(stream))
+    again, same_labels = _collect(stream)
+    assert torch.equal(first, again[:12])
+    assert torch.equal(labels, same_labels[:12])
+
+
+def test_images_do_not_depend_on_batch_or_block_size(monkeypatch):
+    simulator = Simulator("model_ii", seed=1)
+    expected, _ = _collect(EpochStream(simulator, 1, 60, 20))
+    monkeypatch.setattr("haloformer.data.stream.BLOCK_IMAGES", 7)
+    small, _ = _collect(EpochStream(simulator, 1, 60, 5))
+    assert torch.equal(expected, small)
+
+
+def test_length_counts_whole_batches_and_every_class_is_balanced():
+    stream = EpochStream(Simulator("model_ii", seed=0), 0, 70, 12)
+    _, labels = _collect(stream)
+    assert len(stream) == 5
+    assert len(labels) == 60
+    assert np.bincount(labels).tolist() == [20, 20, 20]
+
+
+def test_next_block_is_simulated_while_the_first_is_used(monkeypatch):
+    monkeypatch.setattr("haloformer.data.stream.BLOCK_IMAGES", 8)
+    asked = []
+
+    class Watched(Simulator):
+        def batch(self, numbers):
+            asked.append(int(numbers[0]))
+            return super().batch(numbers)
+
+    batches = iter(EpochStream(Watched("model_ii", seed=0), 0, 32, 8))
+    next(batches)
+    deadline = time.monotonic() + 20
+    while len(asked) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert asked == [0, 8]
+    batches.close()
+
+
+def test_an_error_in_the_background_reaches_the_training_loop():
+    class Broken(Simulator):
+        def batch(self, numbers):
+            raise MemoryError("no room")
+
+    with pytest.raises(MemoryError, match="no room"):
+        next(iter(EpochStream(Broken("model_ii"), 0, 8, 4)))
+
+
+def test_validation_images_come_from_a_seed_that_nobody_types():
+    assert all(validation_seed(seed) >= 2**32 for seed in (0, 1, 2**32 - 1))
+    train, val = simulate("model_ii", 30, seed=0), simulate("model_ii", 30, seed=validation_seed(0))
+    assert not torch.isclose(train.images, val.images).flatten(1).all(1).any()
+
+
+def test_simulated_set_is_the_same_in_one_block_or_several(monkeypatch):
+    simulator = Simulator("model_ii", seed=4)
+    images, labels = simulate_set(simulator, 20)
+    monkeypatch.setattr("haloformer.data.stream.BLOCK_IMAGES", 6)
+    again, again_labels = simulate_set(simulator, 20)
+    assert torch.equal(images, again)
+    assert torch.equal(labels, again_labels)
+    assert BLOCK_IMAGES > 20

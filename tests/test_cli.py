@@ -1,0 +1,263 @@
+"""The command line as a user meets it: what it does, what it says, and its exit codes."""
+
+import csv
+import json
+import os
+import pickle
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from haloformer.cli import COMMANDS, main
+
+
+def run(*arguments: object) -> int:
+    return main([str(a) for a in arguments])
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cli") / "train.h5"
+    assert run("simulate", "model_ii", "--n", 90, "--seed", 1, "--out", path, "--quiet") == 0
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory, dataset):
+    out = tmp_path_factory.mktemp("cli") / "run"
+    small = ["--model", "vit_nano", "--model_args", "{depth: 1, embed_dim: 32, num_heads: 2}"]
+    assert run("train", "--data", dataset, "--out", out, "--epochs", 1, *small, "--progress=false") == 0
+    return out
+
+
+def one_line_error(capsys) -> str:
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert len(lines) == 1, captured.err
+    assert "Traceback" not in captured.err
+    return lines[0]
+
+
+def test_help_answers_in_half_a_second_without_importing_torch():
+    began = time.perf_counter()
+    code = "import sys; from haloformer.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0
+    assert all(command in result.stdout for command in COMMANDS)
+    assert time.perf_counter() - began < 5  # generous: the machine may be busy; the import is what matters
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_teaches_its_options(command, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run(command, "--help")
+    assert exit_.value.code == 0
+    text = capsys.readouterr().out
+    assert f"haloformer {command}" in text
+    assert "--config" in text
+
+
+def test_simulate_writes_a_file_that_h5py_alone_can_read(dataset):
+    with h5py.File(dataset) as file:
+        assert file["images"].shape == (90, 1, 64, 64)
+        assert file["images"].dtype == np.float32
+        assert np.bincount(file["labels"][:]).tolist() == [30, 30, 30]
+        assert file["parameters/subhalo_mass"].shape == (90, 25)
+        assert np.isfinite(file["parameters/log10_m_axion"][:]).sum() == 30
+        assert file["parameters/subhalo_mass"].attrs["units"] == "M_sun"
+        assert file.attrs["survey"] == "model_ii"
+
+
+def test_the_images_of_a_file_do_not_depend_on_the_batch_size(dataset, tmp_path):
+    assert run("simulate", "model_ii", "--n", 90, "--seed", 1, "--batch-size", 7, "--out", tmp_path / "b.h5", "--quiet") == 0
+    with h5py.File(dataset) as a, h5py.File(tmp_path / "b.h5") as b:
+        assert np.array_equal(a["images"][:], b["images"][:])
+        assert np.array_equal(a["parameters/source_x"][:], b["parameters/source_x"][:])
+
+
+def test_simulate_takes_classes_noise_and_dtype(tmp_path):
+    arguments = ["--n", 4, "--classes", "no,axion", "--noise", "instrument", "--dtype", "float64", "--quiet"]
+    assert run("simulate", "model_iii", *arguments, "--out", tmp_path / "x.h5") == 0
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert list(file.attrs["class_names"]) == ["axion", "no_sub"]
+        assert (file["images"][:] < 0).any()
+
+
+def test_the_original_folder_layout_converts_back_to_the_same_images(tmp_path, capsys):
+    folder, data = tmp_path / "Model_II", tmp_path / "back.h5"
+    assert run("simulate", "model_ii", "--n", 9, "--seed", 1, "--format", "deeplense", "--out", folder, "--quiet") == 0
+    assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["axion", "cdm", "no_sub"]
+    assert run("convert", folder, "--out", data) == 0
+    assert "9 images" in capsys.readouterr().out
+    direct = tmp_path / "direct.h5"
+    assert run("simulate", "model_ii", "--n", 9, "--seed", 1, "--out", direct, "--quiet") == 0
+    with h5py.File(data) as a, h5py.File(direct) as b:
+        for label in range(3):
+            ours, theirs = (f["images"][:][f["labels"][:] == label].sum(axis=(1, 2, 3)) for f in (a, b))
+            assert np.allclose(np.sort(ours), np.sort(theirs), rtol=1e-6)
+        masses = [f["parameters/log10_m_axion"][:] for f in (a, b)]
+        assert np.allclose(np.sort(masses[0][np.isfinite(masses[0])]), np.sort(masses[1][np.isfinite(masses[1])]), atol=1e-9)
+
+
+def test_inspect_prints_tables_json_and_a_figure(dataset, tmp_path, capsys):
+    assert run("inspect", dataset, "--figure", tmp_path / "samples.png") == 0
+    text = capsys.readouterr().out
+    assert "source_x" in text
+    assert "arcsec" in text
+    assert (tmp_path / "samples.png").stat().st_size > 10_000
+    assert run("inspect", dataset, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["n"] == 90
+
+
+def test_print_config_and_config_round_trip(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        run("simulate", "model_ii", "--n", 3, "--out", tmp_path / "a.h5", "--print_config")
+    config = tmp_path / "c.yaml"
+    text = capsys.readouterr().out
+    config.write_text(text.replace("survey: model_ii\n", ""))
+    assert run("simulate", "model_ii", "--config", config, "--quiet") == 0
+    with h5py.File(tmp_path / "a.h5") as file:
+        assert len(file["images"]) == 3
+
+
+def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, capsys):
+    assert run("evaluate", trained, "--data", "model_ii", "--n", 60, "--out", tmp_path / "e") == 0
+    text = capsys.readouterr().out
+    assert "macro" in text
+    assert (tmp_path / "e" / "report.html").exists()
+    assert run("simulate", "model_ii", "--n", 6, "--format", "deeplense", "--out", tmp_path / "images", "--quiet") == 0
+    assert run("predict", trained, tmp_path / "images", "--out", tmp_path / "p.csv") == 0
+    with open(tmp_path / "p.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 6
+    assert list(rows[0])[:5] == ["file", "class", "p_axion", "p_cdm", "p_no_sub"]
+    assert all(sum(float(row[f"p_{c}"]) for c in ("axion", "cdm", "no_sub")) == pytest.approx(1, abs=1e-4) for row in rows)
+
+
+def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path, capsys):
+    assert run("evaluate", trained, "--data", dataset, "--out", tmp_path / "e") == 0
+    assert "warning" in capsys.readouterr().err
+
+
+def test_models_lists_and_shows(capsys):
+    assert run("models", "--json") == 0
+    listed = json.loads(capsys.readouterr().out)
+    assert {"hybrid_nano", "resnet18"} <= {row["name"] for row in listed}
+    assert all(row["parameters"] > 0 and row["family"] for row in listed)
+    assert run("models", "resnet18", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["name"] == "resnet18"
+
+
+def test_surveys_prints_what_simulate_reads(tmp_path, capsys):
+    assert run("surveys", "model_iii") == 0
+    (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
+    assert run("simulate", tmp_path / "mine.yaml", "--n", 3, "--out", tmp_path / "m.h5", "--quiet") == 0
+
+
+MISTAKES = {
+    "unknown command": (["simulat"], "did you mean 'simulate'"),
+    "unknown survey": (["simulate", "model_iv", "--out", "{tmp}/x.h5"], "model_i"),
+    "unknown option": (["simulate", "model_ii", "--sed", "3", "--out", "{tmp}/x.h5"], "--seed"),
+    "not a number": (["simulate", "model_ii", "--n", "many", "--out", "{tmp}/x.h5"], "many"),
+    "no images": (["simulate", "model_ii", "--n", "0", "--out", "{tmp}/x.h5"], "at least one image"),
+    "unknown class": (["simulate", "model_ii", "--classes", "wimp", "--out", "{tmp}/x.h5"], "wimp"),
+    "no gpu": (["simulate", "model_ii", "--device", "cuda:99", "--out", "{tmp}/x.h5"], "cuda"),
+    "output exists": (["simulate", "model_ii", "--out", "{tmp}/exists.h5"], "exists"),
+    "output in a file": (["simulate", "model_ii", "--out", "{tmp}/exists.h5/x.h5"], "exists.h5"),
+    "no output": (["simulate", "model_ii"], "out"),
+    "missing folder": (["convert", "{tmp}/nothing", "--out", "{tmp}/x.h5"], "does not exist"),
+    "empty folder": (["convert", "{tmp}/empty", "--out", "{tmp}/x.h5"], "empty"),
+    "missing data": (["inspect", "{tmp}/nothing.h5"], "nothing.h5"),
+    "corrupt data": (["inspect", "{tmp}/exists.h5"], "exists.h5"),
+    "corrupt training data": (["train", "--data", "{tmp}/exists.h5", "--out", "{tmp}/r"], "exists.h5"),
+    "unknown model": (["train", "--data", "model_ii", "--model", "resnet81", "--out", "{tmp}/r"], "resnet"),
+    "unknown normalisation": (["train", "--data", "model_ii", "--normalization", "std", "--out", "{tmp}/r"], "std"),
+    "missing run": (["evaluate", "{tmp}/nothing", "--data", "model_ii"], "nothing"),
+    "hostile archive": (["convert", "{tmp}/hostile", "--out", "{tmp}/x.h5"], "evil.npy"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_ends_in_one_line_and_exit_code_2_and_destroys_nothing(mistake, tmp_path, capsys):
+    arguments, message = MISTAKES[mistake]
+    (tmp_path / "exists.h5").write_bytes(b"precious")
+    (tmp_path / "empty").mkdir()
+    evil = tmp_path / "hostile" / "axion"
+    evil.mkdir(parents=True)
+    (evil / "evil.npy").write_bytes(_npy_pickle(_Evil(str(tmp_path / "owned"))))
+    before = sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*"))
+    assert run(*(a.replace("{tmp}", str(tmp_path)) for a in arguments)) == 2
+    assert message in one_line_error(capsys)
+    assert sorted(p.relative_to(tmp_path) for p in tmp_path.rglob("*")) == before
+    assert (tmp_path / "exists.h5").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.full((64, 64), np.nan), "NaN"),
+        (np.zeros((32, 32)), "32"),
+        (np.zeros((64, 64, 3)), "channel"),
+        (np.zeros((0,)), "0"),
+    ],
+)
+def test_an_image_that_cannot_be_classified_is_named(trained, tmp_path, capsys, array, message):
+    np.save(tmp_path / "bad.npy", array)
+    assert run("predict", trained, tmp_path / "bad.npy", "--out", tmp_path / "p.csv") == 2
+    error = one_line_error(capsys)
+    assert "bad.npy" in error
+    assert message.lower() in error.lower()
+    assert not (tmp_path / "p.csv").exists()
+
+
+def test_a_dataset_that_cannot_fit_on_the_disk_is_refused_before_the_work_begins(tmp_path, capsys):
+    assert run("simulate", "model_i", "--n", 10**9, "--out", tmp_path / "huge.h5", "--quiet") == 2  # 90 TB
+    assert "GB" in one_line_error(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["hdf5", "deeplense"])
+def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(tmp_path, form):
+    resource = pytest.importorskip("resource")  # a limit on file size stands in for the full disk
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000 if form == "deeplense" else 300_000,) * 2)
+
+    command = [sys.executable, "-m", "haloformer", "simulate", "model_ii", "--n", "60", "--format", form]
+    result = subprocess.run([*command, "--out", str(tmp_path / "x")], preexec_fn=limit, capture_output=True, text=True)
+    assert result.returncode == 2, result.stderr
+    assert len(result.stderr.strip().splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_while_simulating_leaves_nothing_half_written(tmp_path):
+    command = [sys.executable, "-m", "haloformer", "simulate", "model_ii", "--n", "200000", "--out", str(tmp_path / "x.h5")]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    deadline = time.time() + 60
+    while not (tmp_path / "x.h5.part").exists() and time.time() < deadline:
+        time.sleep(0.05)
+    assert process.poll() is None
+    process.send_signal(2)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+class _Evil:
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def _npy_pickle(thing: object) -> bytes:
+    header = b"{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"
+    header += b" " * (117 - len(header)) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + pickle.dumps(thing)
