@@ -7,7 +7,6 @@ import pickle
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -74,7 +73,10 @@ def test_simulate_writes_a_file_that_h5py_alone_can_read(dataset):
 
 
 def test_the_images_of_a_file_do_not_depend_on_the_batch_size(dataset, tmp_path):
-    assert run("simulate", "model_ii", "--n", 90, "--seed", 1, "--batch-size", 7, "--out", tmp_path / "b.h5", "--quiet") == 0
+    assert (
+        run("simulate", "model_ii", "--n", 90, "--seed", 1, "--batch-size", 7, "--out", tmp_path / "b.h5", "--quiet")
+        == 0
+    )
     with h5py.File(dataset) as a, h5py.File(tmp_path / "b.h5") as b:
         assert np.array_equal(a["images"][:], b["images"][:])
         assert np.array_equal(a["parameters/source_x"][:], b["parameters/source_x"][:])
@@ -101,7 +103,9 @@ def test_the_original_folder_layout_converts_back_to_the_same_images(tmp_path, c
             ours, theirs = (f["images"][:][f["labels"][:] == label].sum(axis=(1, 2, 3)) for f in (a, b))
             assert np.allclose(np.sort(ours), np.sort(theirs), rtol=1e-6)
         masses = [f["parameters/log10_m_axion"][:] for f in (a, b)]
-        assert np.allclose(np.sort(masses[0][np.isfinite(masses[0])]), np.sort(masses[1][np.isfinite(masses[1])]), atol=1e-9)
+        assert np.allclose(
+            np.sort(masses[0][np.isfinite(masses[0])]), np.sort(masses[1][np.isfinite(masses[1])]), atol=1e-9
+        )
 
 
 def test_inspect_prints_tables_json_and_a_figure(dataset, tmp_path, capsys):
@@ -136,7 +140,9 @@ def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, caps
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert list(rows[0])[:5] == ["file", "class", "p_axion", "p_cdm", "p_no_sub"]
-    assert all(sum(float(row[f"p_{c}"]) for c in ("axion", "cdm", "no_sub")) == pytest.approx(1, abs=1e-4) for row in rows)
+    assert all(
+        sum(float(row[f"p_{c}"]) for c in ("axion", "cdm", "no_sub")) == pytest.approx(1, abs=1e-4) for row in rows
+    )
 
 
 def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path, capsys):
@@ -236,7 +242,17 @@ def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(tmp_path, form):
 
 
 def test_ctrl_c_while_simulating_leaves_nothing_half_written(tmp_path):
-    command = [sys.executable, "-m", "haloformer", "simulate", "model_ii", "--n", "200000", "--out", str(tmp_path / "x.h5")]
+    command = [
+        sys.executable,
+        "-m",
+        "haloformer",
+        "simulate",
+        "model_ii",
+        "--n",
+        "200000",
+        "--out",
+        str(tmp_path / "x.h5"),
+    ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 60
     while not (tmp_path / "x.h5.part").exists() and time.time() < deadline:

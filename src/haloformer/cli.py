@@ -97,7 +97,7 @@ def _run(command: str, arguments: list[str]) -> Any:
         parameter = signature.parameters[name]
         many = "list" in str(parameter.annotation)
         optional = parameter.default is not inspect.Parameter.empty
-        nargs = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
+        nargs: dict[str, Any] = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
         parser.add_argument(name, type=str, help=help_texts[name], **nargs)
     parser.add_argument(
         "--config", action="config", help="YAML file with any of the options below; --print_config writes one."

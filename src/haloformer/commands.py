@@ -228,7 +228,7 @@ def models(name: str | None = None, *, json: bool = False) -> None:
     """
     from haloformer.models import create_model, find_model, list_models
 
-    rows = []
+    rows: list[dict[str, Any]] = []
     for info in [find_model(name)] if name else list_models():
         parameters = sum(p.numel() for p in create_model(info.name, img_size=64).parameters())
         row = {"name": info.name, "family": info.family, "parameters": parameters, "pretrained": info.pretrained}
@@ -370,7 +370,7 @@ def surveys(name: str | None = None) -> None:
 def _progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on a terminal; yields a function of (done, total)."""
     if quiet or not sys.stderr.isatty():
-        yield lambda done, total=None: None
+        yield _say_nothing
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -378,9 +378,15 @@ def _progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[i
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
-        yield lambda done, total=None: progress.update(
-            task, completed=done, **({} if total is None else {"total": total})
-        )
+
+        def advance(done: int, total: int | None = None) -> None:
+            progress.update(task, completed=done, total=total)  # None leaves the total as it is
+
+        yield advance
+
+
+def _say_nothing(done: int, total: int | None = None) -> None:
+    """The progress of quiet work."""
 
 
 def _counted(batches: Any, advance: Callable[[int, int | None], None]) -> Iterator[Any]:

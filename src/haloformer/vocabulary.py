@@ -22,6 +22,10 @@ CLASS_ALIASES: dict[str, str] = {
 """Folder and class names seen in DeepLense data, in lower case, with their canonical class."""
 
 
+ARTEFACT_FORMAT = 1
+"""Version of the artefact's ``artefact.json``: what training writes and prediction reads."""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> InputError:
     """Returns the error for an unknown name: it suggests the nearest known one and lists them all.
 

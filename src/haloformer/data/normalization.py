@@ -22,11 +22,22 @@ NORMALIZATIONS: dict[str, str] = {
     "image_max": "x / max |x| of each image",
     "image_minmax": "each image brought to 0 … 1",
     "asinh": "arcsinh(x / σ), σ the training images' std, per channel; then as 'standard'",
+    "asinh_faint": "arcsinh(400 x / σ): faint light beside bright, for images with little noise; then as 'standard'",
     "sqrt": "sign(x) √|x|, then as 'standard'",
 }
 """The kinds, each with what it does."""
 
-_STATISTICS = {"standard": ("mean", "std"), "sqrt": ("mean", "std"), "asinh": ("scale", "mean", "std")}
+_STATISTICS = {
+    "standard": ("mean", "std"),
+    "sqrt": ("mean", "std"),
+    "asinh": ("scale", "mean", "std"),
+    "asinh_faint": ("scale", "mean", "std"),
+}
+
+_SOFTENING = {
+    "asinh": 1.0,
+    "asinh_faint": 400.0,
+}  # the images' std over the flux where arcsinh turns from linear to log
 
 _FIT_IMAGES = 4096
 _FIT_VALUES = 2**24  # 64 MiB of float32: what fitting may hold in memory
@@ -62,8 +73,8 @@ class Normalization:
         if not torch.isfinite(sample).all():
             raise InputError(f"normalization '{self.kind}' cannot be fitted: the images hold NaN or infinite values")
         statistics = {}
-        if self.kind == "asinh":
-            statistics["scale"] = _mean_and_std(sample)[1]
+        if self.kind in _SOFTENING:
+            statistics["scale"] = tuple(std / _SOFTENING[self.kind] for std in _mean_and_std(sample)[1])
         mean, std = _mean_and_std(_stretch(self.kind, sample, statistics))
         return Normalization(self.kind, {**statistics, "mean": mean, "std": std})
 
@@ -120,7 +131,7 @@ class Normalization:
 
 def _stretch(kind: str, x: Tensor, statistics: Mapping[str, tuple[float, ...]]) -> Tensor:
     """The pointwise part, before mean and standard deviation of the training set are applied."""
-    if kind == "asinh":
+    if kind in _SOFTENING:
         return torch.asinh(x / _per_channel(statistics["scale"], x))
     if kind == "sqrt":
         # The clamp changes no value; it keeps the gradient of the many pixels that are exactly 0 finite.

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from haloformer.errors import InputError
-
-ARTEFACT_FORMAT = 1
+from haloformer.vocabulary import ARTEFACT_FORMAT
 
 # These keep a malformed artefact from asking for absurd memory, and from making the model factory download or open
 # other files.

@@ -22,6 +22,7 @@ from haloformer.data.normalization import Normalization
 from haloformer.data.store import LensDataset
 from haloformer.deploy.artefact import artefact_folder, checked_fields, load_weights, read_json
 from haloformer.deploy.tables import checked_table_path, progress_bar, table
+from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.models import create_model
 
@@ -112,25 +113,6 @@ def _normalization(description: dict[str, Any], channels: int, where: Path) -> N
         if len(numbers) != channels:
             raise InputError(f"{where}: normalization.statistics.{name} must hold {channels} numbers, one per channel")
     return normalization
-
-
-def resolve_device(name: str) -> torch.device:
-    """Returns the device of that name, checking that it is there; ``"auto"`` is a GPU if there is one."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise InputError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device '{name}' is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise InputError(f"device '{name}' is not there")
-    if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device '{name}' is not supported: known are auto, cpu, cuda, cuda:N, mps")
-    return device
 
 
 @dataclass

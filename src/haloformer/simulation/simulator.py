@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from haloformer._version import code_version
+from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.simulation import noise as torch_noise
 from haloformer.simulation.instruments import background_rms, pixel_axis, psf_weights
@@ -100,7 +101,7 @@ class Simulator:
         if dtype not in (torch.float32, torch.float64):
             raise InputError(f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}")
         self.dtype = dtype
-        self.device = _check_device(device)
+        self.device = resolve_device(device)
         self.backend = _choose_backend(backend, self.device)
         self.threads = threads or torch.get_num_threads()
         self.image_shape = (1, self.survey.instrument.num_pix, self.survey.instrument.num_pix)
@@ -293,16 +294,6 @@ def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str,
     if not chosen:
         raise InputError(f"classes is empty; survey {survey.name} has {', '.join(survey.class_names)}")
     return tuple(name for name in survey.class_names if name in chosen)
-
-
-def _check_device(device: torch.device | str) -> torch.device:
-    try:
-        checked = torch.device(device)
-    except (RuntimeError, TypeError) as error:
-        raise InputError(f"unknown device '{device}': use 'cpu', 'cuda' or 'cuda:1'") from error
-    if checked.type == "cuda" and not torch.cuda.is_available():
-        raise InputError(f"device '{device}' was asked for, but PyTorch sees no CUDA GPU here; use 'cpu'")
-    return checked
 
 
 def _choose_backend(backend: str, device: torch.device) -> str:

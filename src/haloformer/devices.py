@@ -1,0 +1,33 @@
+"""Which device to compute on: one reading of its name for simulation, training and prediction."""
+
+import torch
+
+from haloformer.errors import InputError
+
+
+def resolve_device(name: "str | torch.device") -> torch.device:
+    """Returns the device of that name, checking that it is there.
+
+    Args:
+        name: ``"auto"`` (a GPU if there is one), ``"cpu"``, ``"cuda"``, ``"cuda:1"`` or ``"mps"``.
+
+    Raises:
+        InputError: There is no such device here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError) as error:
+        raise InputError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps") from error
+    if device.type not in ("cpu", "cuda", "mps"):
+        raise InputError(f"device '{name}' is not supported: known are auto, cpu, cuda, cuda:N, mps")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise InputError(
+            f"device '{name}' is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use 'cpu'"
+        )
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise InputError(f"device '{name}' is not there; use 'cpu'")
+    return device

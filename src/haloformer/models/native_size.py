@@ -1,0 +1,198 @@
+"""Runs timm's models at the image's own size: no enlargement, and no pixel dropped.
+
+Models that cut an image into patches, or that halve it by 2×2 convolutions, silently ignore the last pixels of a side
+that does not divide. Here such an image is padded with zeros, equally on all sides, up to the next size that fits: 150
+pixels become 152 for 8-pixel patches. Everything else runs at the size as it is.
+"""
+
+import math
+from typing import Any
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from haloformer.errors import InputError
+
+
+class PaddedInput(nn.Module):
+    """A model that sees its images padded with zeros to the size it was built for.
+
+    It answers to timm's protocol; what it does not define itself is the inner model's. Feature maps (and those of
+    ``forward_intermediates``) are of the padded image.
+
+    Attributes:
+        model: The model inside.
+        padding: Pixels added on the left, right, top and bottom.
+    """
+
+    def __init__(self, model: nn.Module, img_size: tuple[int, int], padded_size: tuple[int, int]) -> None:
+        super().__init__()
+        self.model = model
+        extra_h, extra_w = padded_size[0] - img_size[0], padded_size[1] - img_size[1]
+        self.padding = (extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2)
+
+    def pad(self, images: Tensor) -> Tensor:
+        """Pads (B, C, H, W) to the inner model's size."""
+        return F.pad(images, self.padding)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the logits (B, num_classes) of images (B, C, H, W)."""
+        return self.model(self.pad(images))
+
+    def forward_features(self, images: Tensor, **kwargs: Any) -> Tensor:
+        """Returns the features before pooling."""
+        return self.model.forward_features(self.pad(images), **kwargs)  # type: ignore[operator]
+
+    def forward_intermediates(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """Returns intermediate features, as timm defines them."""
+        return self.model.forward_intermediates(self.pad(images), *args, **kwargs)  # type: ignore[operator]
+
+    def no_weight_decay(self) -> set[str]:
+        """Returns the inner model's exceptions, under the names that they have here."""
+        inner = getattr(self.model, "no_weight_decay", set)
+        return {f"model.{name}" for name in inner()}
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            # `model` itself is missing only before __init__ (unpickling, copying): do not recurse then.
+            if name == "model":
+                raise
+            return getattr(super().__getattr__("model"), name)
+
+
+def build_at_native_size(
+    timm_name: str, img_size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any
+) -> nn.Module:
+    """Builds a timm model that takes images of exactly ``img_size``, padding them only where its patches demand it.
+
+    Args:
+        timm_name: The entry of timm's registry.
+        img_size: Height and width in pixels.
+        in_chans: Channels of the images.
+        num_classes: Length of the output.
+        **kwargs: What else the entry is given.
+
+    Raises:
+        InputError: The model cannot run at this size.
+    """
+    reasons: list[str] = []
+    for size in _sizes_to_try(img_size):
+        try:
+            model = _build(timm_name, size, in_chans, num_classes, **kwargs)
+        except InputError:
+            raise
+        except _SIZE_ERRORS as error:
+            reasons.append(_one_line(error))
+            continue
+        multiple = patch_size(model)
+        if size[0] % multiple[0] or size[1] % multiple[1]:
+            reasons.append(f"its {multiple[0]}-pixel patches do not divide {size[0]}×{size[1]}")
+            rounded = (_round_up(size[0], multiple[0]), _round_up(size[1], multiple[1]))
+            model = _build(timm_name, rounded, in_chans, num_classes, **kwargs)
+            size = rounded
+        failure = _dry_run(model, in_chans, size)
+        if failure is None:
+            return model if size == img_size else PaddedInput(model, img_size, size)
+        reasons.append(failure)
+    raise InputError(f"model '{timm_name}' cannot be built for {img_size[0]}×{img_size[1]} images: {reasons[0]}")
+
+
+# What timm and torch raise when a size does not fit an architecture.
+_SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)
+
+
+def _sizes_to_try(img_size: tuple[int, int]) -> list[tuple[int, int]]:
+    """The size itself, then those that pyramids with a total stride of 16, 32 or 64 take."""
+    rounded = [(_round_up(img_size[0], multiple), _round_up(img_size[1], multiple)) for multiple in (1, 16, 32, 64)]
+    return list(dict.fromkeys(rounded))
+
+
+def _round_up(size: int, multiple: int) -> int:
+    return math.ceil(size / multiple) * multiple
+
+
+def patch_size(model: nn.Module) -> tuple[int, int]:
+    """Returns the (height, width) in pixels of the patches that a model cuts images into; (1, 1) if it cuts none."""
+    embed = getattr(model, "patch_embed", None)
+    if embed is None or not hasattr(embed, "patch_size"):
+        return (1, 1)
+    patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else embed.patch_size
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    return int(height), int(width)
+
+
+def _build(timm_name: str, size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any) -> nn.Module:
+    """Builds with ``img_size`` where the model takes it; convolutional models run at any size and do not."""
+    options = {"in_chans": in_chans, "num_classes": num_classes, **kwargs}
+    square = size[0] if size[0] == size[1] else size  # some models take only one number
+    try:
+        return timm.create_model(timm_name, img_size=square, **options)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise _keyword_error(timm_name, error) from error
+    try:
+        return timm.create_model(timm_name, **options)
+    except TypeError as error:
+        raise _keyword_error(timm_name, error) from error
+
+
+def _keyword_error(timm_name: str, error: TypeError) -> InputError:
+    return InputError(f"model '{timm_name}' cannot be built with these keywords: {_one_line(error)}")
+
+
+def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | None:
+    """Returns why the model does not suit the size, or None.
+
+    It sees a blank image in evaluation mode: no random numbers are drawn and no batch statistics change.
+    """
+    dropping: list[str] = []
+
+    def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if _drops_pixels(layer, inputs[0]):
+            height, width = inputs[0].shape[-2:]
+            dropping.append(f"a layer of stride {layer.stride} drops pixels of a {height}×{width} map")
+
+    hooks = [layer.register_forward_pre_hook(watch) for layer in model.modules() if isinstance(layer, _STRIDED)]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            model(torch.zeros(1, in_chans, *size))
+    except _SIZE_ERRORS as error:
+        return _one_line(error)
+    finally:
+        model.train(was_training)
+        for hook in hooks:
+            hook.remove()
+    return dropping[0] if dropping else None
+
+
+_STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+
+
+def _drops_pixels(layer: Any, maps: Tensor) -> bool:
+    """Whether a strided layer ends before the last row or column of its input."""
+    # timm's "Same" layers pad as they go, whatever their attribute says; ceil_mode lets windows hang over the edge.
+    if "Same" in type(layer).__name__ or isinstance(layer.padding, str) or getattr(layer, "ceil_mode", False):
+        return False
+    for side, kernel, stride, padding, dilation in zip(
+        maps.shape[-2:], *(_pair(getattr(layer, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation"))
+    ):
+        # A kernel narrower than its stride (a ResNet's shortcut) samples on purpose.
+        left_over = (side + 2 * padding - dilation * (kernel - 1) - 1) % stride
+        if kernel >= stride and left_over > padding:
+            return True
+    return False
+
+
+def _pair(value: int | tuple[int, int]) -> tuple[int, int]:
+    return (value, value) if isinstance(value, int) else value
+
+
+def _one_line(error: BaseException) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else text[:199] + "…"

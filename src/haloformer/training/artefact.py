@@ -1,0 +1,35 @@
+"""Writes what ships: the best weights with all that is needed to use them, as two files that cannot hold code."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from haloformer.vocabulary import ARTEFACT_FORMAT
+
+
+def write_artefact(folder: Path, model: nn.Module, description: dict[str, Any]) -> None:
+    """Writes ``weights.safetensors`` and ``artefact.json``, each beside its place and then renamed.
+
+    Args:
+        folder: Created if missing.
+        model: Its state dict is saved, on the CPU.
+        description: The JSON-able rest: model, classes, normalisation, provenance.
+    """
+    from safetensors.torch import save
+
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    part = folder / "weights.safetensors.part"
+    part.write_bytes(save(weights))
+    os.replace(part, folder / "weights.safetensors")
+    write_text(folder / "artefact.json", json.dumps({"format": ARTEFACT_FORMAT, **description}, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a text file beside its place and renames it, so that it is never seen half-written."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)

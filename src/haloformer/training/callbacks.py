@@ -1,0 +1,193 @@
+"""What happens around the training steps: the history file, checkpoints, the artefact, progress."""
+
+import csv
+import io
+import math
+import os
+import pickle
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins import TorchCheckpointIO
+
+from haloformer.errors import InputError
+from haloformer.training.artefact import write_text
+
+
+class SafeCheckpointIO(TorchCheckpointIO):
+    """Checkpoints that are never half-written, and are read without executing what is in them."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        """Writes beside the file and renames."""
+        path = Path(path)
+        part = path.with_name(path.name + ".part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.save(checkpoint, part)
+            os.replace(part, path)
+        except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a full disk
+            part.unlink(missing_ok=True)
+            raise InputError(f"{path}: cannot be written (is the disk full?): {_first_line(error)}") from error
+
+    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+        """Reads tensors and plain values, nothing else."""
+        try:
+            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            raise InputError(
+                f"{path}: cannot be read as a checkpoint ({_first_line(error)}); without this file the run starts anew"
+            ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
+
+
+class Checkpoints(pl.callbacks.Checkpoint):
+    """After every epoch: ``best.ckpt`` and the artefact if validation improved, then ``last.ckpt``.
+
+    Lightning's own callback ties its memory to an absolute path, so a moved run folder would forget its best score.
+    """
+
+    def __init__(self, folder: Path, export: Callable[[pl.Trainer, int, dict[str, float]], None]) -> None:
+        """Prepares the callback.
+
+        Args:
+            folder: Where the checkpoints go.
+            export: Writes the artefact; called with the trainer, the epoch (from 1) and that epoch's metrics.
+        """
+        self.folder, self.export = folder, export
+        self.best_epoch = 0
+        self.best: dict[str, float] = {}
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lightning calls checkpoint callbacks last, so all other state is up to date."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if math.isnan(metrics["val_macro_auc"]):
+            raise InputError(
+                f"training stopped: the validation AUC of epoch {trainer.current_epoch + 1} is not a number; a smaller lr or "
+                "another normalization should help"
+            )
+        if metrics["val_macro_auc"] > self.best.get("val_macro_auc", -1.0):
+            self.best_epoch, self.best = trainer.current_epoch + 1, metrics
+            self.export(trainer, self.best_epoch, metrics)
+            trainer.save_checkpoint(self.folder / "best.ckpt")
+        trainer.save_checkpoint(self.folder / "last.ckpt")
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns what resuming needs."""
+        return {"best_epoch": self.best_epoch, "best": self.best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Takes it back."""
+        self.best_epoch, self.best = state_dict["best_epoch"], state_dict["best"]
+
+
+class History(pl.Callback):
+    """One row per epoch in ``metrics.csv``, which keeps its rows when a run is resumed."""
+
+    def __init__(self, path: Path, images_per_epoch: int) -> None:
+        self.path, self.images_per_epoch = path, images_per_epoch
+        self.rows: list[dict[str, Any]] = []
+        self._started = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes over the rows of the epochs that are not going to be repeated."""
+        if self.path.exists():
+            with self.path.open(encoding="utf-8", newline="") as file:
+                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self._started = time.monotonic()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stops the clock: the speed is that of training alone."""
+        self._train_seconds = time.monotonic() - self._started
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Writes the file anew with this epoch's row."""
+        row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
+        row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
+        row |= {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
+        row["images_per_second"] = f"{self.images_per_epoch / max(1e-9, self._train_seconds):.1f}"
+        row["seconds"] = f"{time.monotonic() - self._started:.2f}"
+        self.rows.append(row)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, fieldnames=list(row), extrasaction="ignore", restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows)
+        write_text(self.path, text.getvalue())
+
+
+class Progress(pl.Callback):
+    """A bar over the steps of the whole training, and a line per epoch that stays."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._task: Any = None
+        self._loss = float("nan")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Opens the bar where the run stands."""
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        text = "{task.description}"
+        status = TextColumn("{task.fields[status]}")
+        self._bar = Progress(TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status)
+        total = (trainer.max_epochs or 1) * trainer.num_training_batches
+        self._task = self._bar.add_task("training", total=total, completed=trainer.global_step, status="")
+        self._seen, self._clock = 0, time.monotonic()
+        self._bar.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Moves the bar; the loss shown is a running mean, read every few steps as it makes a GPU wait."""
+        self._seen += len(batch[1])
+        if batch_idx % 10 == 0:
+            loss = float(outputs["loss"])
+            self._loss = loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * loss
+            now = time.monotonic()
+            status = f"loss {self._loss:.3f}  {self._seen / max(1e-9, now - self._clock):.0f} images/s"
+            self._bar.update(self._task, status=status)
+            self._bar.update(self._task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+        self._bar.update(self._task, completed=trainer.global_step)
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Takes the speed before validation."""
+        self._speed = self._seen / max(1e-9, time.monotonic() - self._clock)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Prints the epoch's line."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        classes = ", ".join(
+            f"{name.removeprefix('val_auc_')} {value:.4f}"
+            for name, value in metrics.items()
+            if name.startswith("val_auc_")
+        )
+        self._bar.console.print(
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train_loss']:.3f}  "
+            f"val AUC {metrics['val_macro_auc']:.4f} ({classes})  acc {metrics['val_accuracy']:.3f}  "
+            f"{self._speed:.0f} images/s",
+            highlight=False,
+            soft_wrap=True,  # one line, whatever the terminal's width
+        )
+        self._seen, self._clock = 0, time.monotonic()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Closes the bar."""
+        self._close()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Closes the bar."""
+        self._close()
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None

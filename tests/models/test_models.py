@@ -1,0 +1,156 @@
+"""The model factory: native sizes, names, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+
+from haloformer.errors import InputError
+from haloformer.models import create_model, list_models
+from haloformer.models.native_size import PaddedInput
+
+NAMES = [info.name for info in list_models()]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [64, 150, (45, 51)], ids=str)
+def test_every_model_runs_at_the_native_size_of_the_image(name, size):
+    model = create_model(name, size, in_chans=2, num_classes=5).eval()
+    height, width = (size, size) if isinstance(size, int) else size
+    with torch.no_grad():
+        assert model(torch.randn(2, 2, height, width)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_model_keeps_timms_protocol(name):
+    model = create_model(name, 150).eval()
+    images = torch.randn(2, 1, 150, 150)
+    with torch.no_grad():
+        features = model.forward_features(images)
+        assert torch.allclose(model.forward_head(features), model(images), atol=1e-5)
+        maps = model.forward_intermediates(images, indices=1, intermediates_only=True)
+    assert maps[0].shape[0] == 2
+    assert maps[0].ndim == 4
+    assert isinstance(model.get_classifier(), torch.nn.Linear)
+    model.reset_classifier(7)
+    assert model(images).shape == (2, 7)
+    model.set_grad_checkpointing(True)
+
+
+@pytest.mark.parametrize("name", ["vit_nano", "hybrid_nano", "edgenext_xx_small"])
+@pytest.mark.parametrize("size", [64, 67, 150])
+def test_no_pixel_is_dropped(name, size):
+    """Without padding, a 150-pixel image loses its last 6 columns in 8-pixel patches and its last 6 in an EdgeNeXt."""
+    torch.manual_seed(0)
+    model = create_model(name, size).eval().double()
+    images = torch.randn(1, 1, size, size, dtype=torch.float64, requires_grad=True)
+    model.forward_features(images).square().sum().backward()
+    gradient = images.grad[0, 0]
+    assert all((edge != 0).all() for edge in (gradient[0], gradient[-1], gradient[:, 0], gradient[:, -1]))
+
+
+def test_resnet_needs_no_padding_at_any_size():
+    """Its strided 3x3 convolutions reach the last pixel; its 1x1 shortcuts skip pixels by design."""
+    assert not any(isinstance(create_model("resnet18", size), PaddedInput) for size in (64, 67, 150))
+
+
+def test_padding_is_centred_and_as_small_as_the_patches_allow():
+    model = create_model("vit_nano", 150)
+    assert isinstance(model, PaddedInput)
+    assert model.padding == (1, 1, 1, 1)
+    image = torch.arange(150.0 * 150).reshape(1, 1, 150, 150)
+    padded = model.pad(image)
+    assert padded.shape == (1, 1, 152, 152)
+    assert torch.equal(padded[..., 1:-1, 1:-1], image)
+    assert padded.sum() == image.sum()
+    assert not isinstance(create_model("vit_nano", 64), PaddedInput)
+    assert not isinstance(create_model("resnet18", 150), PaddedInput)
+
+
+def test_a_padded_model_can_be_copied_and_its_exceptions_from_weight_decay_exist():
+    model = create_model("vit_nano", 30)
+    names = {name for name, _ in model.named_parameters()}
+    assert "model.pos_embed" in model.no_weight_decay()
+    assert "model.pos_embed" in names
+    copied = copy.deepcopy(model)
+    images = torch.randn(1, 1, 30, 30)
+    assert torch.equal(copied.eval()(images), model.eval()(images))
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        _ = model.no_such_thing
+
+
+def test_64_pixels_are_not_enlarged():
+    """8-pixel patches leave 8 x 8 tokens (and a class token), not (224 / 8) squared."""
+    tokens = {name: create_model(name, 64).pos_embed.shape[1] for name in ("hybrid_nano", "hybrid_nano_s8", "vit_nano")}
+    assert tokens == {"hybrid_nano": 16, "hybrid_nano_s8": 64, "vit_nano": 65}
+
+
+def test_same_seed_gives_the_same_weights():
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        states.append(create_model("hybrid_nano", 62).state_dict())
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_any_model_of_timm_is_accepted_with_or_without_prefix():
+    counts = [sum(p.numel() for p in create_model(name, 64).parameters()) for name in ("timm:levit_128s", "levit_128s")]
+    assert counts[0] == counts[1]
+    # A pyramid that cannot run at 150 pixels is padded to the next size that it takes.
+    assert create_model("levit_128s", 150).eval()(torch.zeros(1, 1, 150, 150)).shape == (1, 3)
+
+
+def test_keywords_reach_the_model_and_win_over_the_registry():
+    assert len(create_model("vit_nano", 64, depth=2).blocks) == 2
+    assert create_model("hybrid_nano", 64, stem_channels=[8, 8], stem_strides=[2, 2]).pos_embed.shape[1] == 256
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        (("resnet19", 64), {}, "unknown model 'resnet19': did you mean 'resnet18'"),
+        (("hybrid_nan", 64), {}, "did you mean 'hybrid_nano'"),
+        (("timm:resnet19", 64), {}, "the nearest are resnet18"),
+        (("hf-hub:someone/something", 64), {}, "unknown model"),
+        (("timm:hf-hub:someone/something", 64), {}, "unknown timm model"),
+        (("resnet18", 64), {"foo": 1}, "resnet18.*foo"),
+        (("vit_nano", 64), {"foo": 1}, "foo"),
+        (("hybrid_nano", 64), {"num_heads": 5}, "num_heads=5 does not divide"),
+        (("hybrid_nano", 64), {"pretrained": True}, "no pretrained weights"),
+        (("resnet18", 2), {}, "img_size must be"),
+        (("resnet18", (64, 64, 64)), {}, "img_size must be"),
+        (("resnet18", 64, 0), {}, "in_chans must be"),
+        (("resnet18", 64, 1, 0), {}, "num_classes must be"),
+        (("crossvit_tiny_240", 64), {}, "cannot be built for 64×64"),
+    ],
+)
+def test_what_cannot_be_built_is_refused_in_one_line(arguments, options, message):
+    with pytest.raises(InputError, match=message) as caught:
+        create_model(*arguments, **options)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 400
+
+
+def test_weights_that_cannot_be_downloaded_are_said_so_quickly(monkeypatch, tmp_path):
+    import socket
+
+    from huggingface_hub import constants
+
+    def no_network(*_args, **_kwargs):
+        raise OSError("no address")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_network)
+    monkeypatch.setattr("urllib.request.getproxies", dict)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="cannot get the pretrained weights of model 'resnet18'") as caught:
+        create_model("resnet18", 64, pretrained=True)
+    assert "\n" not in str(caught.value)
+    assert constants.HF_HUB_OFFLINE is False
+
+
+def test_registry_entries_say_what_a_reader_needs():
+    assert len(set(NAMES)) == len(NAMES)
+    for info in list_models():
+        assert "arXiv:" in info.paper
+        assert info.notes
+        assert info.source in ("timm", "haloformer")

@@ -1,0 +1,271 @@
+"""Training as a user sees it: run folders, resuming, and what stops a run."""
+
+import csv
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+from haloformer.data.normalization import Normalization
+from haloformer.data.store import write_dataset
+from haloformer.errors import InputError
+from haloformer.models import create_model
+from haloformer.simulation import simulate
+from haloformer.training import train
+
+SMALL = {
+    "epochs": 3,
+    "epoch_size": 192,
+    "batch_size": 32,
+    "val_size": 60,
+    "lr": 3e-3,
+    "device": "cpu",
+    "progress": False,
+    # Dropout and stochastic depth draw random numbers: resuming must repeat them, too.
+    "model_args": {
+        "stem_channels": [8, 8, 8, 8],
+        "embed_dim": 32,
+        "depth": 2,
+        "drop_path_rate": 0.2,
+        "proj_drop_rate": 0.1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on simulated images."""
+    out = tmp_path_factory.mktemp("runs") / "x"
+    return out, train("model_ii", out=str(out), **SMALL)
+
+
+def test_run_folder_holds_configuration_metrics_checkpoints_logs_and_artefact(run):
+    out, result = run
+    assert yaml.safe_load((out / "config.yaml").read_text())["lr"] == 3e-3
+    rows = list(csv.DictReader((out / "metrics.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2", "3"]
+    for name in (
+        "train_loss",
+        "val_loss",
+        "val_accuracy",
+        "val_macro_auc",
+        "val_auc_axion",
+        "val_auc_cdm",
+        "val_auc_no_sub",
+    ):
+        assert math.isfinite(float(rows[-1][name]))
+    assert {p.name for p in (out / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    assert list((out / "tensorboard").glob("events.*"))
+    assert not list(out.rglob("*.part"))
+    assert result.metrics["val_macro_auc"] == pytest.approx(max(float(row["val_macro_auc"]) for row in rows), abs=1e-5)
+
+
+def test_artefact_alone_reproduces_the_best_validation_auc(run):
+    from torchmetrics.functional.classification import multiclass_auroc
+
+    from haloformer.data.stream import validation_seed
+
+    out, result = run
+    artefact = json.loads((out / "artefact" / "artefact.json").read_text())
+    fields = artefact["model"]
+    model = create_model(
+        fields["name"], fields["img_size"], fields["in_chans"], fields["num_classes"], **fields["kwargs"]
+    )
+    model.load_state_dict(load_file(out / "artefact" / "weights.safetensors"))
+    assert artefact["training"]["val_seed"] == validation_seed(0)
+    unseen = simulate(
+        artefact["survey"], SMALL["val_size"], seed=artefact["training"]["val_seed"], noise=artefact["noise"]
+    )
+    with torch.no_grad():
+        logits = model.eval()(Normalization.from_dict(artefact["normalization"])(unseen.images))
+    auc = multiclass_auroc(logits.softmax(1), unseen.labels, 3).item()
+    assert auc == pytest.approx(result.metrics["val_macro_auc"], abs=1e-5)
+    assert artefact["training"]["best_epoch"] == result.best_epoch
+
+
+def test_checkpoints_load_without_executing_anything(run):
+    out, _ = run
+    for name in ("best.ckpt", "last.ckpt"):
+        checkpoint = torch.load(out / "checkpoints" / name, weights_only=True)
+        assert checkpoint["optimizer_states"]
+
+
+def test_same_arguments_again_say_that_the_run_is_finished(run, capsys):
+    out, result = run
+    before = (out / "checkpoints" / "last.ckpt").stat().st_mtime_ns
+    assert train("model_ii", out=str(out), **{**SMALL, "progress": True}) == result
+    assert "finished" in capsys.readouterr().out
+    assert (out / "checkpoints" / "last.ckpt").stat().st_mtime_ns == before
+
+
+def test_other_arguments_on_the_same_folder_are_refused_with_the_difference(run):
+    out, _ = run
+    with pytest.raises(InputError, match=r"lr: 0\.003 there, 0\.001 here"):
+        train("model_ii", out=str(out), **{**SMALL, "lr": 1e-3})
+    with pytest.raises(InputError, match="resume is false"):
+        train("model_ii", out=str(out), resume=False, **SMALL)
+
+
+def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not a run folder"):
+        train("model_ii", out=str(tmp_path), **SMALL)
+    assert [p.name for p in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+_CHILD = """
+import json, sys
+from haloformer.training import train
+train("model_ii", out=sys.argv[1], **json.loads(sys.argv[2]))
+"""
+
+
+def _start(out):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(out), json.dumps(SMALL)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _wait_for_an_epoch(out, child):
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoints" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.002)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill", "ctrl_c"])
+def test_interrupted_and_resumed_run_has_the_same_weights_bit_for_bit(run, tmp_path, sign):
+    whole, _ = run
+    out = tmp_path / "interrupted"
+    child = _start(out)
+    _wait_for_an_epoch(out, child)
+    child.send_signal(sign)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert not (out / "finished.json").exists()
+    if sign == signal.SIGINT:
+        assert "KeyboardInterrupt" in errors
+    assert (out / "artefact" / "artefact.json").exists()  # what was best so far is usable
+
+    train("model_ii", out=str(out), **SMALL)
+    for part in ("last", "best"):
+        a = torch.load(whole / "checkpoints" / f"{part}.ckpt", weights_only=True)
+        b = torch.load(out / "checkpoints" / f"{part}.ckpt", weights_only=True)
+        assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+        assert a["global_step"] == b["global_step"]
+    mine, theirs = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (whole, out))
+    for row in (*mine, *theirs):
+        row.pop("seconds"), row.pop("images_per_second")
+    assert mine == theirs
+
+
+def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path):
+    out = tmp_path / "x"
+    train("model_ii", out=str(out), **{**SMALL, "epochs": 1})
+    (out / "finished.json").unlink()
+    last = out / "checkpoints" / "last.ckpt"
+    last.write_bytes(last.read_bytes()[:5000])
+    with pytest.raises(InputError, match=r"last\.ckpt: cannot be read"):
+        train("model_ii", out=str(out), **{**SMALL, "epochs": 1})
+    assert last.stat().st_size == 5000
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "train.h5"
+    batch = simulate("model_ii", 240, seed=3)
+    write_dataset(path, batch.images, batch.labels, batch.parameters, batch.class_names, batch.attributes)
+    return path
+
+
+def test_training_from_a_file_gives_the_same_weights_in_memory_and_from_disk(dataset, tmp_path, monkeypatch):
+    options = {**SMALL, "epochs": 1, "num_workers": 0}
+    train(str(dataset), out=str(tmp_path / "memory"), **options)
+    monkeypatch.setattr("haloformer.training.sources.MEMORY_BUDGET", 0)
+    train(str(dataset), out=str(tmp_path / "disk"), **{**options, "num_workers": 1})
+    a, b = (load_file(tmp_path / name / "artefact" / "weights.safetensors") for name in ("memory", "disk"))
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    artefact = json.loads((tmp_path / "disk" / "artefact" / "artefact.json").read_text())
+    assert (artefact["survey"], artefact["training"]["train_seed"]) == ("model_ii", 3)
+    assert (artefact["training"]["n_train"], artefact["training"]["n_val"]) == (216, 24)
+
+
+def test_validation_images_are_never_trained_on(dataset, tmp_path, monkeypatch):
+    from haloformer.training import sources
+    from haloformer.training.config import TrainConfig
+
+    config = TrainConfig(**yaml.safe_load(_saved_config(dataset, tmp_path)))
+    source = sources.open_source(config)
+    seen = {image.numpy().tobytes() for epoch in (0, 1) for images, _ in source.epoch(epoch) for image in images}
+    held_out = {image.numpy().tobytes() for images, _ in source.validation for image in images}
+    assert len(held_out) == 24
+    assert not seen & held_out
+
+
+def _saved_config(dataset, tmp_path):
+    out = tmp_path / "saved"
+    train(str(dataset), out=str(out), **{**SMALL, "epochs": 1})
+    return (out / "config.yaml").read_text()
+
+
+def test_a_separate_validation_file_must_fit_and_must_not_be_the_training_file(dataset, tmp_path):
+    with pytest.raises(InputError, match="training file itself"):
+        train(str(dataset), out=str(tmp_path / "a"), val_data=str(dataset), **SMALL)
+    other = tmp_path / "small.h5"
+    write_dataset(other, np.zeros((6, 1, 32, 32), np.float32), np.arange(6) % 3, {}, ("axion", "cdm", "no_sub"), {})
+    with pytest.raises(InputError, match=r"small\.h5.*\(1, 32, 32\)"):
+        train(str(dataset), out=str(tmp_path / "b"), val_data=str(other), **SMALL)
+    assert not (tmp_path / "a").exists()
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_loss_that_becomes_nan_stops_with_advice(dataset, tmp_path):
+    options = {**SMALL, "lr": 99.0, "clip": 0.0, "warmup": 0.0, "epochs": 20}
+    with pytest.raises(InputError, match=r"the loss became (nan|inf).*smaller lr"):
+        train(str(dataset), "vit_nano", str(tmp_path / "x"), **{**options, "model_args": {}, "normalization": "none"})
+
+
+def test_early_stopping_ends_a_run_that_no_longer_improves(dataset, tmp_path):
+    result = train(str(dataset), out=str(tmp_path / "x"), **{**SMALL, "lr": 1e-9, "epochs": 30, "patience": 2})
+    assert result.epochs < 30
+    assert (tmp_path / "x" / "finished.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"data": "model_ix"}, "unknown survey 'model_ix'"),
+        ({"data": "missing.h5"}, "missing.h5"),
+        ({"data": "."}, "neither a dataset file"),
+        ({"model": "hybrid_nan"}, "did you mean 'hybrid_nano'"),
+        ({"normalization": "asin"}, "did you mean 'asinh'"),
+        ({"augment": "d8"}, "unknown augmentation 'd8'"),
+        ({"lr": 0.0}, "lr must be above 0"),
+        ({"epochs": 0}, "epochs must be at least 1"),
+        ({"warmup": 5.0}, "warmup must be a share"),
+        ({"seed": -1}, "seed must be"),
+        ({"epoch_size": 16}, "batch_size 32 is more than"),
+        ({"val_size": 2}, "val_size 2 leaves a class without"),
+        ({"device": "tpu"}, "unknown device 'tpu'"),
+        ({"precision": "16"}, "needs a CUDA GPU"),
+        ({"model_args": {"dept": 3}}, "dept"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, options, message):
+    out = tmp_path / "x"
+    with pytest.raises(InputError, match=message):
+        train(**{"data": "model_ii", **SMALL, **options, "out": str(out)})
+    assert not out.exists()
