@@ -337,7 +337,7 @@ def predict(
     if summary.n_rows <= _FEW and Path(out).suffix == ".csv":
         with open(out, encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        _print_table(str(out), header, rows)
+        _print_table(str(out), header, [[_shorter(cell) for cell in row] for row in rows])
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     print(
         f"wrote {summary.n_rows} rows to {summary.out}: {counts}"
@@ -413,6 +413,14 @@ def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, allow_nan=False))
+
+
+def _shorter(cell: str) -> str:
+    """A table's cell with numbers of many digits cut to four decimals."""
+    try:
+        return f"{float(cell):.4f}" if "." in cell or "e" in cell else cell
+    except ValueError:
+        return cell
 
 
 def _short(value: Any) -> str:
