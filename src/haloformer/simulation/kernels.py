@@ -38,7 +38,7 @@ def _exp_row(values, bits, bits_as_float):
         p = p * r + f(2.4022651e-1)
         p = p * r + f(6.9314718e-1)
         p = p * r + f(1.0)
-        bits[j] = (np.int32(k) + np.int32(127)) << np.int32(23)
+        bits[j] = np.int32((k + f(127.0)) * f(8388608.0))  # the exponent field, exact in float32
         values[j] = p
     for j in range(values.size):
         values[j] *= bits_as_float[j]
@@ -84,61 +84,71 @@ def _add_vortex(alpha_x, alpha_y, axis, y, weight, x0, y0, cos, sin, half_length
     terms = min(moments.size, math.ceil(math.log(tolerance) / math.log(q_max)) + 1)
     l2 = half_length * half_length
     p_real, p_imag, q_real, q_imag = scratch[0], scratch[1], scratch[2], scratch[3]
-    # Laurent series: Σ 1/(z − z_k) = (n/z) Σ_j M_2j q^j with q = (λ/z)² in the line's frame.
-    for j in range(N):
-        dx = axis[j] - x0
-        a, b = cos * dx + sin * dy, cos * dy - sin * dx
-        r2 = a * a + b * b
-        inverse = l2 / max(r2 * r2, T(1e-30))
-        q_real[j] = (a * a - b * b) * inverse
-        q_imag[j] = T(-2.0) * a * b * inverse
-        p_real[j] = moments[terms - 1]
-        p_imag[j] = T(0.0)
-    for m in range(terms - 2, -1, -1):
-        moment = moments[m]
-        for j in range(N):
-            real = p_real[j] * q_real[j] - p_imag[j] * q_imag[j] + moment
-            p_imag[j] = p_real[j] * q_imag[j] + p_imag[j] * q_real[j]
-            p_real[j] = real
     total = weight * T(n)
-    for j in range(N):
-        if j < first or j >= last:
-            dx = axis[j] - x0
-            inverse = total / (dx * dx + dy * dy)
-            # conj of (p_real + i p_imag) / z in the lens's frame: the line's frame rotates z and q alike, 1/z needs no rotation of p
-            alpha_x[j] += (p_real[j] * dx + p_imag[j] * dy) * inverse
-            alpha_y[j] += (p_real[j] * dy - p_imag[j] * dx) * inverse
-    if first < last:
-        for j in range(first, last):
-            p_real[j] = T(0.0)
-            p_imag[j] = T(0.0)
-            dx = axis[j] - x0
+    # Views that start at 0: an index that might be negative would keep the loops from being vectorised.
+    for part in range(2):
+        start, stop = (0, first) if part == 0 else (last, N)
+        far, out_x, out_y = axis[start:stop], alpha_x[start:stop], alpha_y[start:stop]
+        a_real, a_imag, b_real, b_imag = p_real[start:stop], p_imag[start:stop], q_real[start:stop], q_imag[start:stop]
+        # Laurent series: Σ 1/(z − z_k) = (n/z) Σ_j M_2j q^j with q = (λ/z)² in the line's frame.
+        for j in range(far.size):
+            dx = far[j] - x0
             a, b = cos * dx + sin * dy, cos * dy - sin * dx
-            q_real[j] = a * a - b * b
-            q_imag[j] = T(2.0) * a * b
+            r2 = a * a + b * b
+            inverse = l2 / (r2 * r2)
+            b_real[j] = (a * a - b * b) * inverse
+            b_imag[j] = T(-2.0) * a * b * inverse
+            a_real[j] = moments[terms - 1]
+            a_imag[j] = T(0.0)
+        for m in range(terms - 2, -1, -1):
+            moment = moments[m]
+            for j in range(far.size):
+                real = a_real[j] * b_real[j] - a_imag[j] * b_imag[j] + moment
+                a_imag[j] = a_real[j] * b_imag[j] + a_imag[j] * b_real[j]
+                a_real[j] = real
+        for j in range(far.size):
+            dx = far[j] - x0
+            inverse = total / (dx * dx + dy * dy)
+            # the conjugate of a/z; q, and so a, do not depend on the frame
+            out_x[j] += (a_real[j] * dx + a_imag[j] * dy) * inverse
+            out_y[j] += (a_real[j] * dy - a_imag[j] * dx) * inverse
+    if first < last:
+        near, out_x, out_y = axis[first:last], alpha_x[first:last], alpha_y[first:last]
+        s_real, s_imag, z_real, z_imag = (
+            p_real[: near.size],
+            p_imag[: near.size],
+            q_real[: near.size],
+            q_imag[: near.size],
+        )
         soft = T(1e-18)
+        for j in range(near.size):
+            s_real[j] = T(0.0)
+            s_imag[j] = T(0.0)
+            dx = near[j] - x0
+            a, b = cos * dx + sin * dy, cos * dy - sin * dx
+            z_real[j] = a * a - b * b
+            z_imag[j] = T(2.0) * a * b
         for k in range(0, c2.size, 2):
             ca, cb = c2[k], c2[k + 1]
-            for j in range(first, last):
-                i2 = q_imag[j] * q_imag[j] + soft
-                wa, wb = q_real[j] - ca, q_real[j] - cb
+            for j in range(near.size):
+                i2 = z_imag[j] * z_imag[j] + soft
+                wa, wb = z_real[j] - ca, z_real[j] - cb
                 ra, rb = wa * wa + i2, wb * wb + i2
                 inverse = T(1.0) / (ra * rb)
-                fa, fb = rb * inverse, ra * inverse
-                p_real[j] += fa * wa + fb * wb
-                p_imag[j] += fa + fb
-        for j in range(first, last):
-            dx = axis[j] - x0
+                s_real[j] += (rb * wa + ra * wb) * inverse
+                s_imag[j] += (rb + ra) * inverse
+        for j in range(near.size):
+            dx = near[j] - x0
             a, b = cos * dx + sin * dy, cos * dy - sin * dx
-            s_real, s_imag = p_real[j], -q_imag[j] * p_imag[j]
+            imag = -z_imag[j] * s_imag[j]
             # Σ 1/(z − z_k) = 2z Σ_pairs 1/(z² − c²); the deflection is its conjugate, turned back into the lens's frame
-            f_real, f_imag = T(2.0) * (a * s_real - b * s_imag), T(-2.0) * (a * s_imag + b * s_real)
-            alpha_x[j] += weight * (cos * f_real - sin * f_imag)
-            alpha_y[j] += weight * (sin * f_real + cos * f_imag)
+            f_real, f_imag = T(2.0) * (a * s_real[j] - b * imag), T(-2.0) * (a * imag + b * s_real[j])
+            out_x[j] += weight * (cos * f_real - sin * f_imag)
+            out_y[j] += weight * (sin * f_real + cos * f_imag)
             if n % 2:  # the mass in the middle has no partner
                 inverse = weight / (dx * dx + dy * dy + soft)
-                alpha_x[j] += dx * inverse
-                alpha_y[j] += dy * inverse
+                out_x[j] += dx * inverse
+                out_y[j] += dy * inverse
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -240,6 +250,7 @@ def render_images(
         norm = T(1.0) / math.sqrt(T(1.0) - e1 * e1 - e2 * e2)
         uu, uv, vv = (T(1.0) - e1) * norm, -e2 * norm, (T(1.0) + e1) * norm
         b = T(1.9992) * n_sersic - T(0.3271)
+        r_min2 = r_min * r_min
         lens = i if beta_x.shape[0] > 1 else 0
         has_vortex = vortex_n[i] > 0
         points = point_count[i]
@@ -271,12 +282,12 @@ def render_images(
                 _redo_beside_vortex(
                     alpha_x, alpha_y, saved_x, saved_y, axis64, axis64[row], weight, vx, vy, cos, sin, half_length, vortex_n[i]
                 )  # fmt: skip
-            light = brightness[row]
+            light, smooth_x, smooth_y = brightness[row], beta_x[lens, row], beta_y[lens, row]
             for j in range(N):
-                dx = beta_x[lens, row, j] - scale * alpha_x[j] - sx
-                dy = beta_y[lens, row, j] - scale * alpha_y[j] - sy
+                dx = smooth_x[j] - scale * alpha_x[j] - sx
+                dy = smooth_y[j] - scale * alpha_y[j] - sy
                 u, v = uu * dx + uv * dy, uv * dx + vv * dy
-                light[j] = max(math.sqrt(u * u + v * v), r_min)
+                light[j] = math.sqrt(max(u * u + v * v, r_min2))
             if n_sersic == T(1.0):
                 for j in range(N):
                     light[j] = b - b / R_sersic * light[j]
@@ -297,11 +308,12 @@ def render_images(
                 padded[radius + N + j] = light[N - 1]
             centre = psf[radius] * amp * pixel_area
             for j in range(N):
-                light[j] = centre * padded[radius + j]
+                light[j] *= centre
             for m in range(radius):
                 tap = psf[m] * amp * pixel_area
+                left, right = padded[m : m + N], padded[2 * radius - m : 2 * radius - m + N]
                 for j in range(N):
-                    light[j] += tap * (padded[m + j] + padded[2 * radius - m + j])
+                    light[j] += tap * (left[j] + right[j])
         # across the rows
         for row in range(N):
             line = out[i, row]

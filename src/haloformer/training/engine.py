@@ -171,7 +171,7 @@ def train(
             max_epochs=config.epochs,
             precision=numbers,  # type: ignore[arg-type]
             gradient_clip_val=config.clip or None,
-            logger=TensorBoardLogger(str(folder), name="tensorboard", version=""),
+            logger=_logger(folder),
             callbacks=callbacks,
             plugins=[SafeCheckpointIO()],
             default_root_dir=str(folder),
@@ -205,6 +205,15 @@ class _Epochs(pl.LightningDataModule):
 
     def val_dataloader(self) -> Any:
         return self.source.validation
+
+
+def _logger(folder: Path) -> TensorBoardLogger | bool:
+    """TensorBoard's log where TensorBoard is installed; ``metrics.csv`` is written anyway."""
+    try:
+        import tensorboard  # noqa: F401
+    except ImportError:
+        return False
+    return TensorBoardLogger(str(folder), name="tensorboard", version="")
 
 
 def _network(config: TrainConfig, source: Source, pretrained: bool) -> nn.Module:
