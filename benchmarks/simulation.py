@@ -4,10 +4,7 @@
     python benchmarks/simulation.py --quick      # a shorter measurement, for a look
     python benchmarks/simulation.py --out docs/benchmarks/simulation.md
 
-Peers: `lenstronomy` is that package's image call alone, with everything it needs prepared beforehand. `original` is the original
-simulator's way of working with it: one image at a time, cosmology, Einstein radii and models built anew for each, with noise. It leaves
-out the pyHalo realisation that the original also makes for each image and does not use, which takes most of its time; so the
-ratios to it are lower bounds. Every figure is the best of several repeats, so that another load on the machine counts least.
+Every figure is the best of several repeats, so that another load on the machine counts least.
 """
 
 import argparse
@@ -29,6 +26,8 @@ import torch
 from haloformer._version import code_version
 from haloformer.simulation import Simulator, get_survey
 from haloformer.simulation.lenstronomy_backend import lenstronomy_scenes
+
+PEERS = """`lenstronomy` is that package's image call alone, everything prepared beforehand. `original` is the original simulator's way of working with it, in one process: one image at a time; cosmology, an Einstein radius per mass and the models built anew for each; noise added. It leaves out the unused pyHalo realisation per image, which took most of the original's time, so its ratios (to ours on all cores) are lower bounds."""
 
 SURVEYS = ("model_i", "model_ii", "model_iii")
 CLASSES = ("no_sub", "cdm", "axion")
@@ -183,7 +182,7 @@ def main() -> None:
                  f"{original:.1f}", f"{many / original:.0f}×"]
             )  # fmt: skip
             print("  " + "  ".join(rows[-1]), file=sys.stderr, flush=True)
-    say(table(rows), "\nThe original's way of working runs in one process; its ratio is to ours on all cores.\n")
+    say(table(rows), f"\n{PEERS}\n")
 
     say(f"## With noise, {cores} cores\n")
     rows = [["survey", "class", "original noise", "instrument noise"]]

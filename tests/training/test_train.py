@@ -123,8 +123,14 @@ def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):
 
 
 _CHILD = """
-import json, sys
+import json, sys, time
 from haloformer.training import train
+from haloformer.training.callbacks import History
+start = History.on_train_epoch_start
+def unhurried(self, trainer, module):  # or the run might end before the signal arrives
+    time.sleep(0.5)
+    start(self, trainer, module)
+History.on_train_epoch_start = unhurried
 train("model_ii", out=sys.argv[1], **json.loads(sys.argv[2]))
 """
 

@@ -5,14 +5,12 @@ seen twice, an epoch can be repeated exactly (which makes training resumable), a
 """
 
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset
 
-from haloformer.simulation import Simulator
+from haloformer.simulation import Simulator, batches_ahead, iterate
 
 VALIDATION_SEED_OFFSET = 2**40
 """Added to a training seed to get its validation seed; seeds that users type are below 2³², so none can collide."""
@@ -53,14 +51,9 @@ class EpochStream(IterableDataset):
         first = self.epoch * self.epoch_size
         stop = first + len(self) * self.batch_size
         block = max(1, BLOCK_IMAGES // self.batch_size) * self.batch_size
-        ranges = [np.arange(start, min(start + block, stop)) for start in range(first, stop, block)]
-        with ThreadPoolExecutor(1, thread_name_prefix="haloformer-stream") as background:
-            ahead = background.submit(self.simulator.batch, ranges[0])
-            for following in [*ranges[1:], None]:
-                batch = ahead.result()
-                if following is not None:
-                    ahead = background.submit(self.simulator.batch, following)
-                yield from zip(batch.images.split(self.batch_size), batch.labels.split(self.batch_size))
+        ranges = [range(start, min(start + block, stop)) for start in range(first, stop, block)]
+        for batch in batches_ahead(self.simulator, ranges):
+            yield from zip(batch.images.split(self.batch_size), batch.labels.split(self.batch_size))
 
 
 def simulate_set(simulator: Simulator, n: int) -> tuple[Tensor, Tensor]:
@@ -69,5 +62,5 @@ def simulate_set(simulator: Simulator, n: int) -> tuple[Tensor, Tensor]:
     Returns:
         Images (n, C, H, W) and labels (n,).
     """
-    batches = [simulator.batch(np.arange(start, min(start + BLOCK_IMAGES, n))) for start in range(0, n, BLOCK_IMAGES)]
+    batches = list(iterate(simulator, n, batch_size=BLOCK_IMAGES))
     return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])

@@ -277,8 +277,26 @@ def iterate(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 2
     for name, value, least in (("n", n, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
         if value < least:
             raise InputError(f"{name} must be at least {least}, not {value}")
-    for first in range(start, start + n, batch_size):
-        yield simulator.batch(range(first, min(first + batch_size, start + n)))
+    stop = start + n
+    yield from batches_ahead(
+        simulator, [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)]
+    )
+
+
+def batches_ahead(simulator: Simulator, numbers: Sequence[range]) -> Iterator[LensBatch]:
+    """Simulates batch after batch; while one is being used, the next is simulated in a background thread.
+
+    Args:
+        simulator: Its kernels release Python's lock, so that no worker processes are needed.
+        numbers: The image numbers of each batch.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="haloformer-ahead") as background:
+        ahead = background.submit(simulator.batch, numbers[0])
+        for following in (*numbers[1:], None):
+            batch = ahead.result()
+            if following is not None:
+                ahead = background.submit(simulator.batch, following)
+            yield batch
 
 
 def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str, ...]:
