@@ -9,25 +9,63 @@ import importlib
 import inspect
 import os
 import sys
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from haloformer._version import __version__
 from haloformer.errors import InputError
 
-# Command: home of its function, its positional arguments, and one line for people.
-COMMANDS: dict[str, tuple[str, tuple[str, ...], str]] = {
-    "simulate": ("haloformer.commands", ("survey",), "simulate lenses of a survey into a dataset file"),
-    "convert": (
-        "haloformer.commands",
-        ("src",),
-        "make a dataset file of DeepLense folders, archives or labelled images",
+
+@dataclass(frozen=True)
+class Command:
+    """A function that is a command: its signature becomes the options, its docstring their help.
+
+    Attributes:
+        summary: One line for the overview.
+        home: Module of the function, which has the command's name.
+        positional: Arguments that are given without a name.
+        present: Function of ``haloformer.commands`` that shows the result to people and may return the exit code.
+        examples: Lines for ``--help``, where the docstring is the library's and has none for the command line.
+    """
+
+    summary: str
+    home: str = "haloformer.commands"
+    positional: tuple[str, ...] = ()
+    present: str | None = None
+    examples: tuple[str, ...] = ()
+
+
+COMMANDS: dict[str, Command] = {
+    "simulate": Command("simulate lenses of a survey into a dataset file", positional=("survey",)),
+    "convert": Command("make a dataset file of DeepLense folders, archives or labelled images", positional=("src",)),
+    "inspect": Command("show what a dataset file holds, as tables and as a figure", positional=("data",)),
+    "train": Command(
+        "train a network on a dataset file or on freshly simulated images",
+        "haloformer.training",
+        examples=(
+            "haloformer train --data train.h5 --model hybrid_nano --out runs/x",
+            "haloformer train --data model_ii --epochs 12 --normalization asinh_faint --out runs/y",
+        ),
     ),
-    "inspect": ("haloformer.commands", ("data",), "show what a dataset file holds, as tables and as a figure"),
-    "train": ("haloformer.training", (), "train a network on a dataset file or on freshly simulated images"),
-    "evaluate": ("haloformer.commands", ("run",), "test a trained network: AUCs, figures, HTML report"),
-    "predict": ("haloformer.commands", ("run", "images"), "classify image files with a trained network"),
-    "models": ("haloformer.commands", ("name",), "list the networks"),
-    "surveys": ("haloformer.commands", ("name",), "list the surveys, or print one as YAML"),
+    "evaluate": Command(
+        "test a trained network: AUCs, figures, HTML report",
+        "haloformer.evaluation",
+        positional=("run",),
+        present="print_metrics",
+        examples=("haloformer evaluate runs/x --data test.h5", "haloformer evaluate runs/x --data model_ii --n 15000"),
+    ),
+    "predict": Command(
+        "classify image files with a trained network",
+        "haloformer.deploy",
+        positional=("run", "images"),
+        present="print_predictions",
+        examples=(
+            "haloformer predict runs/x cutouts/ --out predictions.csv",
+            "haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet",
+        ),
+    ),
+    "models": Command("list the networks", positional=("name",)),
+    "surveys": Command("list the surveys, or print one as YAML", positional=("name",)),
 }
 
 EXIT_USER_ERROR = 2
@@ -88,12 +126,14 @@ def _run(command: str, arguments: list[str]) -> Any:
         def error(self, message: str, ex: Exception | None = None) -> NoReturn:
             raise InputError(f"{_clean(message, self)} (see haloformer {command} --help)")
 
-    home, positional, _ = COMMANDS[command]
-    function = getattr(importlib.import_module(home), command)
+    settings = COMMANDS[command]
+    function = getattr(importlib.import_module(settings.home), command)
     summary, details, help_texts = _parse_docstring(function)
+    if settings.examples:
+        details += "\n\nExamples:\n" + "\n".join(f"    {line}" for line in settings.examples)
     parser = Parser(prog=f"haloformer {command}", description=summary + details, formatter_class=_formatter())
     signature = inspect.signature(function)
-    for name in positional:
+    for name in settings.positional:
         parameter = signature.parameters[name]
         many = "list" in str(parameter.annotation)
         optional = parameter.default is not inspect.Parameter.empty
@@ -102,7 +142,7 @@ def _run(command: str, arguments: list[str]) -> Any:
     parser.add_argument(
         "--config", action="config", help="YAML file with any of the options below; --print_config writes one."
     )
-    parser.add_function_arguments(function, skip=set(positional), as_group=False)
+    parser.add_function_arguments(function, skip=set(settings.positional), as_group=False)
     flags = [name for name, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
     for action in parser._actions:
         if action.dest in flags:
@@ -110,7 +150,10 @@ def _run(command: str, arguments: list[str]) -> Any:
     options = parser.parse_args(_usual_spelling(arguments, flags))
     values = parser.instantiate_classes(options).as_dict()
     values.pop("config", None)
-    return function(**values)
+    result = function(**values)
+    if settings.present:
+        return getattr(importlib.import_module("haloformer.commands"), settings.present)(result)
+    return result
 
 
 def _usual_spelling(arguments: list[str], flags: list[str]) -> list[str]:
@@ -165,7 +208,7 @@ def _formatter() -> Any:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    listed = "\n".join(f"  {name:<{width}}  {text}" for name, (_, _, text) in COMMANDS.items())
+    listed = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
     return f"""haloformer {__version__}: what dark matter is made of, read from pictures of strong gravitational lenses
 
 usage: haloformer COMMAND [options]     haloformer COMMAND --help tells all about one

@@ -247,102 +247,31 @@ def models(name: str | None = None, *, json: bool = False) -> None:
         )
 
 
-def evaluate(
-    run: str,
-    data: str,
-    *,
-    out: str | None = None,
-    n: int | None = None,
-    seed: int | None = None,
-    noise: Noise | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    overwrite: bool = False,
-) -> None:
-    """Tests a trained network on unseen images: AUCs with confidence intervals, figures and an HTML report.
-
-    Examples:
-        haloformer evaluate runs/x --data test.h5
-        haloformer evaluate runs/x --data model_ii --n 15000
-
-    Args:
-        run: Run folder.
-        data: Dataset file (.h5), or the name of a survey, of which fresh test images are then simulated.
-        out: Folder to write; RUN/evaluation/NAME by default.
-        n: Number of images to simulate, 3000 by default; for a survey only.
-        seed: Of the images to simulate; by default the first after the seeds of the training; for a survey only.
-        noise: Of the images to simulate; by default that of the training; for a survey only.
-        batch_size: Images per batch; does not change the result.
-        device: auto takes a GPU if there is one.
-        overwrite: Replace an earlier evaluation.
-    """
-    from haloformer.evaluation import evaluate as evaluate_run
-
-    result = evaluate_run(
-        run, data, out=out, n=n, seed=seed, noise=noise, batch_size=batch_size, device=device, overwrite=overwrite
-    )
-    print_metrics(result)
-    for warning in result["warnings"]:
-        print(f"warning: {warning}", file=sys.stderr)
-    print(f"report: {result['report']}")
-
-
 def print_metrics(result: dict[str, Any]) -> None:
-    """Prints the table of per-class AUCs of an evaluation."""
+    """Prints the table of per-class AUCs of an evaluation, its warnings, and where the report is."""
     rows = [[name, str(row["n"]), *_with_interval(row["auc"])] for name, row in result["per_class"].items()]
     rows.append(["macro", str(result["n_images"]), *_with_interval(result["macro_auc"])])
     _print_table(f"one-vs-rest AUC on {result['n_images']} images", ["class", "images", "AUC", "95 % interval"], rows)
     value, interval = _with_interval(result["accuracy"])
     print(f"accuracy {value} ({interval})")
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"report: {result['report']}")
 
 
 def _with_interval(estimate: dict[str, float]) -> list[str]:
     return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]
 
 
-def predict(
-    run: str,
-    images: list[str],
-    *,
-    out: str,
-    batch_size: int = 256,
-    device: str = "auto",
-    hdu: int | str | None = None,
-    nan: Literal["error", "zero"] = "error",
-    on_error: Literal["stop", "row"] = "stop",
-    overwrite: bool = False,
-) -> int:
-    """Classifies images: one row per image with its class and the probability of each.
-
-    Examples:
-        haloformer predict runs/x cutouts/ --out predictions.csv
-        haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet
-
-    Args:
-        run: Run folder.
-        images: Image files (.fits, .npy, .png, .jpg), folders of them, glob patterns, or datasets (.h5).
-        out: Table to write, .csv or .parquet. It must not exist.
-        batch_size: Images per batch; does not change the answers.
-        device: auto takes a GPU if there is one.
-        hdu: Number or name of the FITS extension to read.
-        nan: error: refuse images with NaN or infinite pixels; zero: put 0 there.
-        on_error: stop: one unreadable image ends the run and nothing is written; row: it gets a row that says why, and the exit code is 1.
-        overwrite: Replace an existing table.
-    """
-    from haloformer.deploy import predict as predict_images
-
-    summary = predict_images(
-        run, images, out, batch_size=batch_size, device=device, hdu=hdu, overwrite=overwrite, on_error=on_error, nan=nan
-    )
-    if summary.n_rows <= _FEW and Path(out).suffix == ".csv":
-        with open(out, encoding="utf-8", newline="") as file:
+def print_predictions(summary: Any) -> int:
+    """Prints what a prediction did, and its rows if they are few; returns 1 if some images were errors."""
+    if summary.n_rows <= _FEW and summary.out.suffix == ".csv":
+        with summary.out.open(encoding="utf-8", newline="") as file:
             header, *rows = csv.reader(file)
-        _print_table(str(out), header, [[_shorter(cell) for cell in row] for row in rows])
+        _print_table(str(summary.out), header, [[_shorter(cell) for cell in row] for row in rows])
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
-    print(
-        f"wrote {summary.n_rows} rows to {summary.out}: {counts}"
-        + (f", {summary.n_errors} errors" if summary.n_errors else "")
-    )
+    errors = f", {summary.n_errors} errors" if summary.n_errors else ""
+    print(f"wrote {summary.n_rows} rows to {summary.out}: {counts}{errors}")
     return 1 if summary.n_errors else 0
 
 

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -134,8 +134,8 @@ def predict(
     device: str = "auto",
     hdu: int | str | None = None,
     overwrite: bool = False,
-    on_error: str = "stop",
-    nan: str = "error",
+    on_error: Literal["stop", "row"] = "stop",
+    nan: Literal["error", "zero"] = "error",
     progress: bool | None = None,
 ) -> PredictionSummary:
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.

@@ -7,7 +7,7 @@ import platform
 import shutil
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ def evaluate(
     out: str | None = None,
     n: int | None = None,
     seed: int | None = None,
-    noise: str | None = None,
+    noise: Literal["original", "instrument", "none"] | None = None,
     batch_size: int = 256,
     device: str = "auto",
     overwrite: bool = False,
