@@ -80,8 +80,14 @@ def convolve_psf(images: Tensor, weights: Tensor) -> Tensor:
     radius = len(weights) // 2
     if radius == 0:
         return images
-    padded = F.pad(images[:, None], (radius, radius, radius, radius), mode="replicate")
-    return F.conv2d(F.conv2d(padded, weights[None, None, None, :]), weights[None, None, :, None])[:, 0]
+    size = images.shape[-1]
+    padded = F.pad(images[:, None], (radius, radius, radius, radius), mode="replicate")[:, 0]
+    # Sums of shifted images rather than conv2d, whose algorithm, and so its rounding, depends on the batch size.
+    rows = sum(weights[k] * padded[:, :, k : k + size] for k in range(len(weights)))
+    assert isinstance(rows, Tensor)
+    blurred = sum(weights[k] * rows[:, k : k + images.shape[-2]] for k in range(len(weights)))
+    assert isinstance(blurred, Tensor)
+    return blurred
 
 
 def background_rms(instrument: Instrument) -> float:
