@@ -5,8 +5,9 @@ import time
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
-from haloformer.data.stream import BLOCK_IMAGES, EpochStream, simulate_set, validation_seed
+from haloformer.data.stream import BLOCK_IMAGES, EndlessStream, EpochStream, simulate_set, validation_seed
 from haloformer.simulation import Simulator, simulate
 
 
@@ -89,3 +90,20 @@ def test_simulated_set_is_the_same_in_one_block_or_several(monkeypatch):
     assert torch.equal(images, again)
     assert torch.equal(labels, again_labels)
     assert BLOCK_IMAGES > 20
+
+
+def test_the_endless_stream_goes_on_and_can_be_taken_up_anywhere():
+    simulator = Simulator("model_ii", seed=3)
+    expected = simulator.batch(range(40)).images
+    batches = iter(EndlessStream(simulator, 8))
+    assert torch.equal(torch.cat([next(batches)[0] for _ in range(5)]), expected)
+    later = iter(EndlessStream(simulator, 8, start=3))
+    assert torch.equal(next(later)[0], expected[24:32])
+
+
+def test_workers_share_the_endless_stream_without_an_image_twice():
+    simulator = Simulator("model_ii", seed=3, threads=1)
+    expected = simulator.batch(range(48)).images
+    loader = iter(DataLoader(EndlessStream(simulator, 8), batch_size=None, num_workers=2))
+    images = torch.cat([next(loader)[0] for _ in range(6)])
+    assert torch.equal(images, expected)

@@ -7,10 +7,13 @@ from haloformer.data.inspect import figure, summarise
 from haloformer.data.normalization import NORMALIZATIONS, Normalization
 from haloformer.data.splits import stratified_split
 from haloformer.data.store import DatasetWriter, LensDataset, check_finite, write_dataset
+from haloformer.data.stream import EndlessStream, EpochStream
 
 __all__ = [
     "NORMALIZATIONS",
     "DatasetWriter",
+    "EndlessStream",
+    "EpochStream",
     "LabelledImage",
     "LabelledSource",
     "LensDataset",

@@ -4,11 +4,12 @@ Epoch e consists of the image numbers e·n … (e+1)·n − 1 of one simulator s
 seen twice, an epoch can be repeated exactly (which makes training resumable), and images can be traced by their number.
 """
 
+import itertools
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
-from torch.utils.data import IterableDataset
+from torch.utils.data import IterableDataset, get_worker_info
 
 from haloformer.simulation import Simulator, batches_ahead, iterate
 
@@ -54,6 +55,35 @@ class EpochStream(IterableDataset):
         ranges = [range(start, min(start + block, stop)) for start in range(first, stop, block)]
         for batch in batches_ahead(self.simulator, ranges):
             yield from zip(batch.images.split(self.batch_size), batch.labels.split(self.batch_size))
+
+
+class EndlessStream(IterableDataset):
+    """Batches of fresh images for ever, for training loops of one's own: ``DataLoader(stream, batch_size=None, num_workers=…)``.
+
+    Batch b consists of the image numbers b·batch_size … (b+1)·batch_size − 1. Several workers share the batches among them, so that
+    no image comes twice.
+    """
+
+    def __init__(self, simulator: Simulator, batch_size: int, start: int = 0) -> None:
+        """Prepares the stream.
+
+        Args:
+            simulator: Gives the images by number.
+            batch_size: Images per batch.
+            start: Number of the first batch, to go on where an earlier stream ended.
+        """
+        super().__init__()
+        self.simulator, self.batch_size, self.start = simulator, batch_size, start
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yields (images (B, C, H, W), labels (B,)) and never ends."""
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        batches = itertools.count(self.start + first, step)
+        for batch in batches_ahead(
+            self.simulator, (range(b * self.batch_size, (b + 1) * self.batch_size) for b in batches)
+        ):
+            yield batch.images, batch.labels
 
 
 def simulate_set(simulator: Simulator, n: int) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -283,20 +283,21 @@ def iterate(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 2
     )
 
 
-def batches_ahead(simulator: Simulator, numbers: Sequence[range]) -> Iterator[LensBatch]:
+def batches_ahead(simulator: Simulator, numbers: Iterable[range]) -> Iterator[LensBatch]:
     """Simulates batch after batch; while one is being used, the next is simulated in a background thread.
 
     Args:
         simulator: Its kernels release Python's lock, so that no worker processes are needed.
-        numbers: The image numbers of each batch.
+        numbers: The image numbers of each batch; may be endless.
     """
+    ranges = iter(numbers)
     with ThreadPoolExecutor(1, thread_name_prefix="haloformer-ahead") as background:
-        ahead = background.submit(simulator.batch, numbers[0])
-        for following in (*numbers[1:], None):
+        ahead = background.submit(simulator.batch, next(ranges))
+        for following in ranges:
             batch = ahead.result()
-            if following is not None:
-                ahead = background.submit(simulator.batch, following)
+            ahead = background.submit(simulator.batch, following)
             yield batch
+        yield ahead.result()
 
 
 def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str, ...]:
