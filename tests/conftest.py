@@ -1,6 +1,39 @@
 """Fixtures that several folders share."""
 
+import json
+from pathlib import Path
+
 import pytest
+
+
+@pytest.fixture(scope="session")
+def write_untrained_run():
+    """A function that writes a run folder with the artefact of a small untrained transformer."""
+    import torch
+    from safetensors.torch import save_file
+
+    from haloformer.models import create_model
+
+    def write(run: Path, depth: int, normalization: dict, noise: str) -> Path:
+        (run / "artefact").mkdir(parents=True)
+        torch.manual_seed(0)
+        model = create_model("vit_nano", img_size=64, depth=depth)
+        save_file(model.state_dict(), run / "artefact" / "weights.safetensors")
+        artefact = {
+            "format": 1,
+            "model": {"name": "vit_nano", "img_size": 64, "in_chans": 1, "num_classes": 3, "kwargs": {"depth": depth}},
+            "class_names": ["axion", "cdm", "no_sub"],
+            "normalization": normalization,
+            "image_shape": [1, 64, 64],
+            "survey": "model_ii",
+            "noise": noise,
+            "pixel_scale": 0.101,
+            "training": {"data": "model_ii", "seed": 0, "train_seed": 10, "val_seed": 11, "epochs": 2, "best_epoch": 1},
+        }
+        (run / "artefact" / "artefact.json").write_text(json.dumps(artefact))
+        return run
+
+    return write
 
 
 @pytest.fixture(scope="session")

@@ -42,13 +42,11 @@ def one_line_error(capsys) -> str:
     return lines[0]
 
 
-def test_help_answers_in_half_a_second_without_importing_torch():
-    began = time.perf_counter()
+def test_help_lists_the_commands_without_importing_torch():
     code = "import sys; from haloformer.cli import main; main(['--help']); sys.exit('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0
     assert all(command in result.stdout for command in COMMANDS)
-    assert time.perf_counter() - began < 5  # generous: the machine may be busy; the import is what matters
 
 
 @pytest.mark.parametrize("command", COMMANDS)

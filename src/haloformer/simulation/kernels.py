@@ -25,7 +25,7 @@ _ASIDE = 1e-12  # arcsec; a pixel exactly on top of a point mass is seen from th
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
 def _exp_row(values, bits, bits_as_float):
-    """Exp of float32 values ≤ 80 in place: 2^k · 2^f with a polynomial for 2^f on [−½, ½], relative error 2e-7."""
+    """Exp of float32 values ≤ 80 in place: 2^k · 2^f with a polynomial for 2^f on [−½, ½]; relative error 3e-7, and 4e-6 at −80."""
     f = np.float32
     for j in range(values.size):
         t = max(values[j], f(-86.0)) * f(1.4426950408889634)
