@@ -148,15 +148,6 @@ def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path,
     assert "warning" in capsys.readouterr().err
 
 
-def test_models_lists_and_shows(capsys):
-    assert run("models", "--json") == 0
-    listed = json.loads(capsys.readouterr().out)
-    assert {"hybrid_nano", "resnet18"} <= {row["name"] for row in listed}
-    assert all(row["parameters"] > 0 and row["family"] for row in listed)
-    assert run("models", "resnet18", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["name"] == "resnet18"
-
-
 def test_surveys_prints_what_simulate_reads(tmp_path, capsys):
     assert run("surveys", "model_iii") == 0
     (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)

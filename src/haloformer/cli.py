@@ -144,10 +144,11 @@ def _run(command: str, arguments: list[str]) -> Any:
     )
     parser.add_function_arguments(function, skip=set(settings.positional), as_group=False)
     flags = [name for name, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
+    with_value = [name for name in flags if signature.parameters[name].annotation is not bool]
     for action in parser._actions:
         if action.dest in flags:
-            action.metavar = "[true|false]"
-    options = parser.parse_args(_usual_spelling(arguments, flags))
+            action.metavar = "[true|false|FILE]" if action.dest in with_value else "[true|false]"
+    options = parser.parse_args(_usual_spelling(arguments, flags, with_value))
     values = parser.instantiate_classes(options).as_dict()
     values.pop("config", None)
     result = function(**values)
@@ -156,8 +157,11 @@ def _run(command: str, arguments: list[str]) -> Any:
     return result
 
 
-def _usual_spelling(arguments: list[str], flags: list[str]) -> list[str]:
-    """Takes ``--batch-size`` for ``--batch_size`` and ``--overwrite`` for ``--overwrite true``; values stay as they are."""
+def _usual_spelling(arguments: list[str], flags: list[str], with_value: list[str]) -> list[str]:
+    """Takes ``--batch-size`` for ``--batch_size`` and ``--overwrite`` for ``--overwrite true``; values stay as they are.
+
+    Flags in ``with_value`` may also be followed by a text.
+    """
     translated: list[str] = []
     for i, argument in enumerate(arguments):
         if argument == "--":
@@ -165,8 +169,11 @@ def _usual_spelling(arguments: list[str], flags: list[str]) -> list[str]:
         if argument.startswith("--"):
             option, equals, value = argument.partition("=")
             argument = "--" + option[2:].replace("-", "_") + equals + value
-            alone = not equals and arguments[i + 1 : i + 2] not in (["true"], ["false"])
-            if alone and argument[2:] in flags:
+            following = arguments[i + 1 : i + 2]
+            valued = following in (["true"], ["false"])
+            if argument[2:] in with_value:
+                valued = bool(following) and not following[0].startswith("--")
+            if argument[2:] in flags and not equals and not valued:
                 argument += "=true"
         translated.append(argument)
     return translated

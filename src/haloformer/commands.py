@@ -8,12 +8,15 @@ import csv
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from importlib import resources
+from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
 
 from haloformer.errors import InputError
+from haloformer.vocabulary import unknown_name
 
 _FEW = 20  # rows of predictions that are shown, not only written
 Noise = Literal["original", "instrument", "none"]
@@ -215,36 +218,147 @@ def inspect(
         print(f"drew {figure}")
 
 
-def models(name: str | None = None, *, json: bool = False) -> None:
-    """Lists the networks that can be trained, or shows one in detail.
+def models(
+    name: str | None = None,
+    *,
+    family: str | None = None,
+    size: Literal["nano", "tiny", "paper", "other"] | None = None,
+    max_parameters: str | None = None,
+    pretrained: bool = False,
+    attention: bool = False,
+    img_size: int | None = None,
+    json: bool = False,
+) -> None:
+    """Lists the networks that can be trained, or builds one and shows it in detail.
+
+    MACs are the multiply-accumulate operations of one image of one channel, of 64×64 and 150×150 pixels.
 
     Examples:
         haloformer models
-        haloformer models resnet18
+        haloformer models --size nano --max-parameters 1M --attention
+        haloformer models --family Swin --json
+        haloformer models resnet18 --img-size 96
 
     Args:
         name: A model to show in detail; any timm name works, too.
+        family: Only models of this family, such as ViT or Swin; upper and lower case are the same.
+        size: nano (at most 1.5 M parameters) and tiny (4 to 7 M) are made for lens cutouts; paper: as papers name them.
+        max_parameters: Only models of at most so many, such as 5M or 5e6.
+        pretrained: Only models with ImageNet weights that can be downloaded.
+        attention: Only models whose attention can be shown on the image.
+        img_size: For one model: the side of the images in pixels, beside 64 and 150.
         json: Print JSON instead of a table.
     """
-    from haloformer.models import create_model, find_model, list_models
-
-    rows: list[dict[str, Any]] = []
-    for info in [find_model(name)] if name else list_models():
-        parameters = sum(p.numel() for p in create_model(info.name, img_size=64).parameters())
-        row = {"name": info.name, "family": info.family, "parameters": parameters, "pretrained": info.pretrained}
-        rows.append({**row, "source": info.source, "paper": info.paper, "notes": info.notes})
+    filters = {"family": family, "size": size, "max_parameters": max_parameters, "pretrained": pretrained, "attention": attention}  # fmt: skip
+    if name is not None:
+        if given := [key for key, value in filters.items() if value]:
+            raise InputError(f"--{given[0]} chooses from the list: leave it out, or the name '{name}'")
+        _show_model(name, img_size, json)
+        return
+    if img_size is not None:
+        raise InputError("--img_size is for one model: give its name, too")
+    rows = _model_table()
+    if family is not None:
+        families = sorted({row["family"] for row in rows}, key=str.lower)
+        chosen = next((known for known in families if known.lower() == family.lower()), None)
+        if chosen is None:
+            raise unknown_name("family", family, families)
+        rows = [row for row in rows if row["family"] == chosen]
+    most = None if max_parameters is None else _number(max_parameters)
+    rows = [
+        row
+        for row in rows
+        if (size is None or row["size"] == size)
+        and (most is None or row["parameters"] <= most)
+        and (row["pretrained"] or not pretrained)
+        and (row["attention"] or not attention)
+    ]
     if json:
-        _print_json(rows[0] if name else rows)
-    elif name:
-        _print_table(name, ["field", "value"], [[key, str(value)] for key, value in rows[0].items()])
+        _print_json(rows)
+    elif not rows:
+        print("no model has all these properties")
     else:
-        table = [
-            [r["name"], r["family"], f"{r['parameters'] / 1e6:.2f} M", "yes" if r["pretrained"] else "no", r["notes"]]
-            for r in rows
+        _print_models(rows)
+
+
+def _model_table() -> list[dict[str, Any]]:
+    """The rows of the packaged table: what would take minutes to build and seconds to import."""
+    return json.loads(resources.files("haloformer").joinpath("models/table.json").read_text(encoding="utf-8"))
+
+
+def _print_models(rows: list[dict[str, Any]]) -> None:
+    from rich.box import SIMPLE_HEAD
+
+    columns = ["name", "family", "size", "para-\nmeters", "MACs\nat 64", "MACs\nat 150", "Image-\nNet", "atten-\ntion", "arXiv"]  # fmt: skip
+    shown = [
+        [
+            row["name"], row["family"], row["size"], _si(row["parameters"]), _si(row["macs_64"]),
+            _si(row["macs_150"]), *("yes" if row[key] else "no" for key in ("pretrained", "attention")),
+            _arxiv(row["paper"]),
         ]
-        _print_table(
-            "models (parameters for 64×64 images)", ["name", "family", "parameters", "ImageNet", "notes"], table
-        )
+        for row in rows
+    ]  # fmt: skip
+    numbers = {"para-\nmeters", "MACs\nat 64", "MACs\nat 150"}
+    _print_table(f"{len(rows)} models", columns, shown, box=SIMPLE_HEAD, right=numbers)
+
+
+def _show_model(name: str, img_size: int | None, as_json: bool) -> None:
+    from haloformer.models import find_model
+    from haloformer.models.details import describe_model
+
+    row = describe_model(find_model(name), img_size)
+    row["exceptions"] = next((known["exceptions"] for known in _model_table() if known["name"] == name), None)
+    if as_json:
+        _print_json(row)
+        return
+    shown = {
+        **row,
+        "parameters": f"{row['parameters']:,}",
+        **{key: _si(value) for key, value in row.items() if key.startswith("macs")},
+        "pretrained": row["weights_url"] or "no ImageNet weights to download; a file can be given",
+        "attention": "; ".join(_runs(row["attention_layers"])) or row["no_attention"],
+        "keywords": ", ".join(f"{key}: {value}" for key, value in row["keywords"].items()) or "none",
+        "exceptions": "not tried" if row["exceptions"] is None else "; ".join(row["exceptions"]) or "none",
+    }
+    hidden = {"name", "weights_url", "attention_layers", "no_attention"}
+    rows = [[key.replace("_", " "), str(value)] for key, value in shown.items() if key not in hidden]
+    _print_table(name, ["field", "value"], rows)
+
+
+def _runs(layers: list[str]) -> list[str]:
+    """Layers with kind and shape, ``name: kind``, those of the same kind together: ``6 layers name … name: kind``."""
+    grouped = [
+        (kind, [name for name, _ in run]) for kind, run in groupby((x.split(": ", 1) for x in layers), lambda x: x[1])
+    ]
+    return [
+        names[0] + (f" … {names[-1]} ({len(names)} layers)" if len(names) > 1 else "") + f": {kind}"
+        for kind, names in grouped
+    ]
+
+
+def _number(text: str) -> float:
+    """A number of parameters as people write it: 5e6, 5M, 900k."""
+    factor = {"k": 1e3, "m": 1e6, "g": 1e9}.get(text.strip()[-1:].lower(), 1.0)
+    try:
+        number = float(text.strip().rstrip("kKmMgG")) * factor
+    except ValueError:
+        number = float("nan")
+    if not number > 0:
+        raise InputError(f"max_parameters must be a number such as 5M or 5e6, not '{text}'")
+    return number
+
+
+def _si(number: int | None) -> str:
+    """A large number with three digits and its unit: 5.72 M, 411 M, 1.25 G."""
+    if number is None:
+        return "–"
+    value, unit = (number / 1e9, "G") if number >= 999.5e6 else (number / 1e6, "M")
+    return f"{value:.{2 if value < 9.995 else 1 if value < 99.95 else 0}f} {unit}"
+
+
+def _arxiv(paper: str) -> str:
+    """The arXiv number in ``Title (arXiv:1234.56789)``."""
+    return paper.rpartition("arXiv:")[2].rstrip(")")
 
 
 def print_metrics(result: dict[str, Any]) -> None:
@@ -326,13 +440,22 @@ def _counted(batches: Any, advance: Callable[[int, int | None], None]) -> Iterat
         advance(done, None)
 
 
-def _print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+def _print_table(
+    title: str,
+    columns: list[str],
+    rows: list[list[str]],
+    *,
+    box: Any = None,
+    right: Collection[str] = (),
+) -> None:
+    """Prints a table; with a ``box`` that has no sides, tightly, with the columns ``right`` aligned there."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    tight = {} if box is None else {"box": box, "padding": (0, 0), "pad_edge": False, "show_edge": False}
+    table = Table(title=title, title_justify="left", title_style="bold", **tight)
     for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=i == 0)
+        table.add_column(column, overflow="fold", no_wrap=i == 0, justify="right" if column in right else "left")
     for row in rows:
         table.add_row(*row)
     # Into a pipe or file nothing is cut to 80 columns.

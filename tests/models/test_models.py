@@ -9,12 +9,25 @@ from haloformer.errors import InputError
 from haloformer.models import create_model, list_models
 from haloformer.models.native_size import PaddedInput
 
-NAMES = [info.name for info in list_models()]
+# All architectures at their small size; the papers' variants, up to hundreds of megabytes, are built for the table of
+# `haloformer models` (benchmarks/model_table.py), at 64 and 150 pixels.
+NAMES = [info.name for info in list_models() if info.size == "nano"] + ["efficientnet_b0"]
+
+# timm has no gradient checkpointing for these, and says so.
+WITHOUT_CHECKPOINTING = {
+    "pit_nano",
+    "crossvit_nano",
+    "twins_svt_nano",
+    "twins_pcpvt_nano",
+    "convit_lens_nano",
+    "coat_lite_nano",
+    "coat_nano",
+}
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [64, 150, (45, 51)], ids=str)
-def test_every_model_runs_at_the_native_size_of_the_image(name, size):
+@pytest.mark.parametrize("size", [(45, 51), 150], ids=str)
+def test_every_architecture_runs_at_the_native_size_of_the_image(name, size):
     model = create_model(name, size, in_chans=2, num_classes=5).eval()
     height, width = (size, size) if isinstance(size, int) else size
     with torch.no_grad():
@@ -22,19 +35,23 @@ def test_every_model_runs_at_the_native_size_of_the_image(name, size):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_model_keeps_timms_protocol(name):
-    model = create_model(name, 150).eval()
-    images = torch.randn(2, 1, 150, 150)
+def test_every_architecture_keeps_timms_protocol(name):
+    model = create_model(name, 67).eval()
+    images = torch.randn(2, 1, 67, 67)
     with torch.no_grad():
         features = model.forward_features(images)
         assert torch.allclose(model.forward_head(features), model(images), atol=1e-5)
         maps = model.forward_intermediates(images, indices=1, intermediates_only=True)
-    assert maps[0].shape[0] == 2
-    assert maps[0].ndim == 4
-    assert isinstance(model.get_classifier(), torch.nn.Linear)
+        assert maps[0].shape[0] == 2
+        assert maps[0].ndim == 4
+    assert model.get_classifier() is not None
     model.reset_classifier(7)
     assert model(images).shape == (2, 7)
-    model.set_grad_checkpointing(True)
+    if name in WITHOUT_CHECKPOINTING:
+        with pytest.raises(AssertionError, match="not supported"):
+            model.set_grad_checkpointing(True)
+    else:
+        model.set_grad_checkpointing(True)
 
 
 @pytest.mark.parametrize("name", ["vit_nano", "hybrid_nano", "edgenext_xx_small"])
@@ -121,7 +138,7 @@ def test_keywords_reach_the_model_and_win_over_the_registry():
         (("resnet18", (64, 64, 64)), {}, "img_size must be"),
         (("resnet18", 64, 0), {}, "in_chans must be"),
         (("resnet18", 64, 1, 0), {}, "num_classes must be"),
-        (("crossvit_tiny_240", 64), {}, "cannot be built for 64×64"),
+        (("crossvit_18_240", 64), {}, "cannot be built for 64×64"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(arguments, options, message):
@@ -129,23 +146,6 @@ def test_what_cannot_be_built_is_refused_in_one_line(arguments, options, message
         create_model(*arguments, **options)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
-
-
-def test_weights_that_cannot_be_downloaded_are_said_so_quickly(monkeypatch, tmp_path):
-    import socket
-
-    from huggingface_hub import constants
-
-    def no_network(*_args, **_kwargs):
-        raise OSError("no address")
-
-    monkeypatch.setattr(socket, "getaddrinfo", no_network)
-    monkeypatch.setattr("urllib.request.getproxies", dict)
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="cannot get the pretrained weights of model 'resnet18'") as caught:
-        create_model("resnet18", 64, pretrained=True)
-    assert "\n" not in str(caught.value)
-    assert constants.HF_HUB_OFFLINE is False
 
 
 def test_registry_entries_say_what_a_reader_needs():

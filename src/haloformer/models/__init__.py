@@ -1,7 +1,8 @@
 """Architectures: one factory over timm's models and our own, at the image's native size."""
 
-from haloformer.models import hybrid_vit as _hybrid_vit  # noqa: F401  registers its models with timm
+from haloformer.models.attention_maps import AttentionMap, attention, has_attention
 from haloformer.models.factory import create_model
-from haloformer.models.registry import ModelInfo, find_model, list_models
+from haloformer.models.info import ModelInfo
+from haloformer.models.registry import find_model, list_models
 
-__all__ = ["ModelInfo", "create_model", "find_model", "list_models"]
+__all__ = ["AttentionMap", "ModelInfo", "attention", "create_model", "find_model", "has_attention", "list_models"]

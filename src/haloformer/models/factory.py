@@ -1,17 +1,16 @@
 """Builds a model by name, for images of any size."""
 
-import contextlib
-import socket
-import urllib.parse
-import urllib.request
-from collections.abc import Iterator
+import os
 from typing import Any
 
 from torch import nn
 
 from haloformer.errors import InputError
-from haloformer.models.native_size import build_at_native_size
-from haloformer.models.registry import ModelInfo, find_model
+from haloformer.models.convert import StateDict
+from haloformer.models.head import normalize_head
+from haloformer.models.native_size import PaddedInput, build_at_native_size
+from haloformer.models.registry import find_model
+from haloformer.models.weights import download_weights, load_into, read_weights
 
 
 def create_model(
@@ -19,7 +18,7 @@ def create_model(
     img_size: int | tuple[int, int],
     in_chans: int = 1,
     num_classes: int = 3,
-    pretrained: bool = False,
+    pretrained: bool | str | os.PathLike[str] = False,
     **kw: Any,
 ) -> nn.Module:
     """Builds a model that takes images (B, in_chans, H, W) of exactly this size and returns logits (B, num_classes).
@@ -32,8 +31,11 @@ def create_model(
         img_size: Height and width in pixels, or one number for both.
         in_chans: Channels of the images; pretrained filters are summed over RGB for one channel.
         num_classes: Length of the output.
-        pretrained: Start from ImageNet weights, which timm downloads.
-        **kw: Goes to the model, such as ``depth=6`` or ``drop_path_rate=0.1``.
+        pretrained: Start from weights that are there already: true for ImageNet's, which timm downloads, or a file
+            (.safetensors, .pth, .pt, .bin, .tar) of the official code, of timm, or of a run's artefact. Positions are
+            resized to the image; a classifier of other classes starts anew.
+        **kw: Goes to the model, such as ``depth=6`` or ``drop_path_rate=0.1``; but ``head_norm="batch"`` puts a batch
+            norm before the classifier, as our small transformers have it (see :mod:`haloformer.models.head`).
 
     Raises:
         InputError: Unknown name or keyword, a size that cannot be, or weights that cannot be had.
@@ -43,46 +45,30 @@ def create_model(
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{what} must be a whole number of at least 1, not {value!r}")
     info = find_model(name)
-    options = {**info.kwargs, **kw}
-    if not pretrained:
-        return build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
-    if not info.pretrained:
-        raise InputError(f"there are no pretrained weights of model '{name}': pretrained must be false")
-    return _build_pretrained(info, size, in_chans, num_classes, options)
-
-
-def _build_pretrained(
-    info: ModelInfo, size: tuple[int, int], in_chans: int, num_classes: int, options: dict[str, Any]
-) -> nn.Module:
-    # The bare model first: an impossible size or keyword is told apart from a missing download.
-    build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
-    try:
-        with _no_waiting_for_a_missing_network():
-            return build_at_native_size(info.timm_name, size, in_chans, num_classes, pretrained=True, **options)
-    except Exception as error:  # the hub's client raises many kinds: no network, no cache, a proxy's refusal
-        reason = " ".join(str(error).split()) or type(error).__name__
+    weights = _file_weights(pretrained)
+    if pretrained is True and not info.pretrained:
         raise InputError(
-            f"cannot get the pretrained weights of model '{info.name}' (no network, and not in the cache?); "
-            f"pretrained=False starts from scratch. The hub's client says: {reason[:160]}"
-        ) from error
+            f"there are no pretrained weights of model '{name}' to download: give a file, "
+            "pretrained: path/to/file.safetensors, or false"
+        )
+    options = {**info.kwargs, **kw}
+    head_norm = options.pop("head_norm", "none")
+    model = build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
+    normalize_head(model.model if isinstance(model, PaddedInput) else model, head_norm)
+    source = str(pretrained)
+    if pretrained is True:  # only now: an impossible size or keyword needs no download
+        weights, source = download_weights(info), f"the ImageNet weights of '{info.timm_name}'"
+    if weights is not None:
+        load_into(model, weights, source, size, in_chans, num_classes)
+    return model
 
 
-@contextlib.contextmanager
-def _no_waiting_for_a_missing_network() -> Iterator[None]:
-    """Lets the hub's client look only into its cache when its host has no address: it would retry for a minute."""
-    from huggingface_hub import constants
-
-    before = constants.HF_HUB_OFFLINE
-    host = urllib.parse.urlparse(constants.ENDPOINT).hostname or "huggingface.co"
-    if not urllib.request.getproxies():
-        try:
-            socket.getaddrinfo(host, 443)
-        except OSError:
-            constants.HF_HUB_OFFLINE = True
-    try:
-        yield
-    finally:
-        constants.HF_HUB_OFFLINE = before
+def _file_weights(pretrained: bool | str | os.PathLike[str]) -> StateDict | None:
+    if isinstance(pretrained, bool):
+        return None
+    if not isinstance(pretrained, str | os.PathLike) or not str(pretrained):
+        raise InputError(f"pretrained must be true, false or the path of a weights file, not {pretrained!r}")
+    return read_weights(pretrained)
 
 
 def _checked_size(img_size: int | tuple[int, int]) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import nn
 
 from haloformer.errors import InputError
+from haloformer.models.info import ModelInfo
 
 
 def hybrid_vit(
@@ -94,3 +95,28 @@ def hybrid_nano(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # timm hands these to every entry
         kwargs.pop(key, None)
     return hybrid_vit(**kwargs)
+
+
+_PAPER = "Early Convolutions Help Transformers See Better (arXiv:2106.14881)"
+
+MODELS: tuple[ModelInfo, ...] = (
+    ModelInfo(
+        "hybrid_nano",
+        "Hybrid ViT",
+        _PAPER,
+        "hybrid_nano",
+        "convolutional stem of stride 16, four transformer blocks; the default: learns fastest on two CPU cores",
+        source="haloformer",
+        size="nano",
+    ),
+    ModelInfo(
+        "hybrid_nano_s8",
+        "Hybrid ViT",
+        _PAPER,
+        "hybrid_nano",
+        "the same with a stem of stride 8: finer attention maps at twice the cost",
+        {"stem_channels": (32, 64, 128), "stem_strides": (2, 2, 2)},
+        source="haloformer",
+        size="nano",
+    ),
+)

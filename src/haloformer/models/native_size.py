@@ -61,7 +61,10 @@ class PaddedInput(nn.Module):
             # `model` itself is missing only before __init__ (unpickling, copying): do not recurse then.
             if name == "model":
                 raise
-            return getattr(super().__getattr__("model"), name)
+            inner = getattr(super().__getattr__("model"), name)
+            if name.startswith("forward_with_"):  # an architecture's own ways from images to more than logits
+                return lambda images, *args, **kwargs: inner(self.pad(images), *args, **kwargs)
+            return inner
 
 
 def build_at_native_size(
@@ -106,8 +109,8 @@ _SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisi
 
 
 def _sizes_to_try(img_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The size itself, then those that pyramids with a total stride of 16, 32 or 64 take."""
-    rounded = [(_round_up(img_size[0], multiple), _round_up(img_size[1], multiple)) for multiple in (1, 16, 32, 64)]
+    """The size itself, then those that pyramids with a total stride of 16, 32 or 64 take, then those that suit patches of 12 and 16."""
+    rounded = [(_round_up(img_size[0], multiple), _round_up(img_size[1], multiple)) for multiple in (1, 16, 32, 64, 48)]
     return list(dict.fromkeys(rounded))
 
 
@@ -120,6 +123,9 @@ def patch_size(model: nn.Module) -> tuple[int, int]:
     embed = getattr(model, "patch_embed", None)
     if embed is None or not hasattr(embed, "patch_size"):
         return (1, 1)
+    projection = getattr(embed, "proj", None)
+    if isinstance(projection, nn.Conv2d) and projection.kernel_size != projection.stride:
+        return (1, 1)  # overlapping patches: a strided convolution like any other
     patch = embed.feat_ratio(as_scalar=False) if hasattr(embed, "feat_ratio") else embed.patch_size
     height, width = (patch, patch) if isinstance(patch, int) else patch
     return int(height), int(width)
@@ -171,7 +177,7 @@ def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | No
     return dropping[0] if dropping else None
 
 
-_STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d)
+_STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
 
 
 def _drops_pixels(layer: Any, maps: Tensor) -> bool:

@@ -1,98 +1,52 @@
 """The models that haloformer knows by name, as data.
 
 A model is a timm model (our own architectures register themselves with timm, too) and the keywords that fit it to small
-single-channel images. To add one, add an entry here; an architecture that timm lacks gets a file of its own beside this
-one, which opens with its paper and ends with functions under ``@register_model``, and is imported in ``__init__.py``.
+single-channel images. To add one that timm has, add an entry to ``timm_models.py``; an architecture that it lacks gets a file
+of its own, which opens with its paper, registers its variants with timm and ends with their entries, and is listed here.
 """
 
 import difflib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from types import MappingProxyType
-from typing import Any
 
 from haloformer.errors import InputError
+from haloformer.models import (
+    a_vit,
+    cct,
+    cpvt,
+    crossformer,
+    cswin,
+    cvt,
+    efficientformer,
+    equivariant,
+    hybrid_vit,
+    mobile_former,
+    pvt,
+    regionvit,
+    rvt,
+    t2t_vit,
+    timm_models,
+)
+from haloformer.models.info import ModelInfo
 from haloformer.vocabulary import unknown_name
 
-
-@dataclass(frozen=True)
-class ModelInfo:
-    """What is known of a model before it is built.
-
-    Attributes:
-        name: The name that ``create_model`` takes.
-        family: The architecture it is a variant of.
-        paper: Title and arXiv number of its paper.
-        timm_name: The entry of timm's registry that builds it.
-        kwargs: What that entry is given; the caller's keywords come after and win.
-        notes: One line for whoever must choose.
-        pretrained: Whether ImageNet weights exist for exactly this variant.
-        source: ``timm``, or ``haloformer`` where the architecture is put together here.
-    """
-
-    name: str
-    family: str
-    paper: str
-    timm_name: str
-    notes: str
-    kwargs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
-    pretrained: bool = False
-    source: str = "timm"
-
-
-_VIT = "An Image is Worth 16x16 Words (arXiv:2010.11929)"
-_EARLY_CONV = "Early Convolutions Help Transformers See Better (arXiv:2106.14881)"
-_EDGENEXT = "EdgeNeXt: Efficiently Amalgamated CNN-Transformer Architecture (arXiv:2206.10589)"
-_RESNET = "Deep Residual Learning for Image Recognition (arXiv:1512.03385)"
-
-MODELS: tuple[ModelInfo, ...] = (
-    # Plain transformers.
-    ModelInfo(
-        "vit_nano",
-        "ViT",
-        _VIT,
-        "vit_tiny_patch16_224",
-        "plain ViT of 0.7 M parameters for tests and comparisons; slow to learn from scratch",
-        {"patch_size": 8, "embed_dim": 96, "depth": 6, "num_heads": 3},
-    ),
-    ModelInfo(
-        "vit_tiny",
-        "ViT",
-        _VIT,
-        "vit_tiny_patch16_224",
-        "ViT-Ti with 8-pixel patches, as 16 leave 4×4 tokens of a 64-pixel image",
-        {"patch_size": 8},
-        pretrained=True,  # timm resamples the 16-pixel patch embedding and the position embedding
-    ),
-    # Hybrids: convolutions first, then attention.
-    ModelInfo(
-        "hybrid_nano",
-        "Hybrid ViT",
-        _EARLY_CONV,
-        "hybrid_nano",
-        "convolutional stem of stride 16, four transformer blocks; the default: learns fastest on two CPU cores",
-        source="haloformer",
-    ),
-    ModelInfo(
-        "hybrid_nano_s8",
-        "Hybrid ViT",
-        _EARLY_CONV,
-        "hybrid_nano",
-        "the same with a stem of stride 8: finer attention maps at twice the cost",
-        {"stem_channels": (32, 64, 128), "stem_strides": (2, 2, 2)},
-        source="haloformer",
-    ),
-    ModelInfo(
-        "edgenext_xx_small",
-        "EdgeNeXt",
-        _EDGENEXT,
-        "edgenext_xx_small",
-        "mobile hybrid with attention over channels",
-        pretrained=True,
-    ),
-    # Convolutional baselines.
-    ModelInfo("resnet18", "ResNet", _RESNET, "resnet18", "the usual convolutional baseline", pretrained=True),
+# The files of the architectures that are written here; each ends with its own ``MODELS``.
+_ARCHITECTURES = (
+    hybrid_vit,
+    regionvit,
+    t2t_vit,
+    pvt,
+    cpvt,
+    cvt,
+    crossformer,
+    cct,
+    a_vit,
+    rvt,
+    cswin,
+    mobile_former,
+    efficientformer,
+    equivariant,
 )
+
+MODELS: tuple[ModelInfo, ...] = (*timm_models.MODELS, *(info for file in _ARCHITECTURES for info in file.MODELS))
 
 _BY_NAME = {info.name: info for info in MODELS}
 

@@ -1,5 +1,6 @@
 """Writes what ships: the best weights with all that is needed to use them, as two files that cannot hold code."""
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -33,3 +34,9 @@ def write_text(path: Path, text: str) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8")
     os.replace(part, path)
+
+
+def file_sha256(path: Path) -> str:
+    """Returns the SHA-256 of a file, by which the very same weights are found again."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -36,7 +36,7 @@ class TrainConfig:
     label_smoothing: float
     patience: int
     model_args: dict[str, Any]
-    pretrained: bool
+    pretrained: bool | str
     seed: int
     precision: str
     device: str

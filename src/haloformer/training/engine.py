@@ -23,7 +23,8 @@ from haloformer.data.normalization import Normalization
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.models import create_model, find_model
-from haloformer.training.artefact import write_artefact, write_text
+from haloformer.models.weights import weights_url
+from haloformer.training.artefact import file_sha256, write_artefact, write_text
 from haloformer.training.callbacks import Checkpoints, History, Progress, SafeCheckpointIO
 from haloformer.training.config import RUN_ONLY, TrainConfig, read_config
 from haloformer.training.sources import Source, open_source
@@ -68,7 +69,7 @@ def train(
     label_smoothing: float = 0.0,
     patience: int = 20,
     model_args: dict[str, Any] | None = None,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     seed: int = 0,
     precision: Literal["auto", "32", "bf16", "16"] = "auto",
     device: str = "auto",
@@ -106,7 +107,9 @@ def train(
         label_smoothing: Share of each label spread over all classes.
         patience: Stop after so many epochs without a better validation macro AUC; 0 never stops early.
         model_args: More keywords for the network, such as {depth: 6, drop_path_rate: 0.1}.
-        pretrained: Start from ImageNet weights, which timm downloads.
+        pretrained: Start from weights that are there already: true for ImageNet's, which timm downloads, or a file
+            (.safetensors, .pth, .pt, .bin, .tar) of the official code, of timm, or of another run's artefact. It is
+            read when the run begins, not when it goes on.
         seed: Of initial weights, image order, transforms, and simulated images.
         precision: auto takes bf16 mixed precision on GPUs that have it, otherwise 32 bits.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
@@ -123,7 +126,10 @@ def train(
         KeyboardInterrupt: Ctrl-C; everything up to the last finished epoch is kept.
     """
     arguments = dict(locals())
-    config = TrainConfig(**{**arguments, "data": str(data), "out": str(out), "model_args": dict(model_args or {})})
+    given = {"data": str(data), "out": str(out), "model_args": dict(model_args or {})}
+    if not isinstance(pretrained, bool):
+        given["pretrained"] = str(pretrained)
+    config = TrainConfig(**{**arguments, **given})
     folder = Path(out)
     if (result := _finished_result(folder, config)) is not None:
         _say(
@@ -137,7 +143,7 @@ def train(
     check_augmentation(config.augment, source.image_shape)
     normalize = Normalization(config.normalization).fit(source.fit_images)
     last = folder / "checkpoints" / "last.ckpt"
-    network = _network(config, source, pretrained=config.pretrained and not last.exists())
+    network = _network(config, source, resuming=last.exists())
     task = ClassificationTask(
         network,
         normalize,
@@ -151,9 +157,10 @@ def train(
         seed=config.seed,
     )
     _prepare_folder(folder, config)
+    start = _pretrained_record(folder, config, last.exists())
 
     def export(trainer: pl.Trainer, epoch: int, metrics: dict[str, float]) -> None:
-        write_artefact(folder / "artefact", network, _description(config, source, normalize, epoch, metrics))
+        write_artefact(folder / "artefact", network, _description(config, source, normalize, start, epoch, metrics))
 
     checkpoints = Checkpoints(folder / "checkpoints", export)
     callbacks: list[pl.Callback] = [History(folder / "metrics.csv", source.steps * config.batch_size), checkpoints]
@@ -216,7 +223,7 @@ def _logger(folder: Path) -> TensorBoardLogger | bool:
     return TensorBoardLogger(str(folder), name="tensorboard", version="")
 
 
-def _network(config: TrainConfig, source: Source, pretrained: bool) -> nn.Module:
+def _network(config: TrainConfig, source: Source, resuming: bool) -> nn.Module:
     channels, height, width = source.image_shape
     torch.manual_seed(config.seed)
     return create_model(
@@ -224,7 +231,7 @@ def _network(config: TrainConfig, source: Source, pretrained: bool) -> nn.Module
         img_size=height if height == width else (height, width),
         in_chans=channels,
         num_classes=len(source.class_names),
-        pretrained=pretrained,  # a run that goes on has its weights already
+        pretrained=False if resuming else config.pretrained,  # a run that goes on has its weights already
         **config.model_args,
     )
 
@@ -261,8 +268,28 @@ def _finished_result(folder: Path, config: TrainConfig) -> RunResult | None:
     return RunResult(folder, summary["best_epoch"], summary["epochs"], summary["metrics"])
 
 
+def _pretrained_record(folder: Path, config: TrainConfig, resuming: bool) -> dict[str, Any]:
+    """Returns what weights the run started from, as ``pretrained.json`` of the run folder keeps it; empty for none."""
+    path = folder / "pretrained.json"
+    if not config.pretrained:
+        return {}
+    if resuming:  # the file itself is needed no more
+        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if isinstance(config.pretrained, str):
+        record: dict[str, Any] = {"file": config.pretrained, "sha256": file_sha256(Path(config.pretrained))}
+    else:
+        record = {"url": weights_url(find_model(config.model))}
+    write_text(path, json.dumps(record, indent=2) + "\n")
+    return record
+
+
 def _description(
-    config: TrainConfig, source: Source, normalize: Normalization, epoch: int, metrics: dict[str, float]
+    config: TrainConfig,
+    source: Source,
+    normalize: Normalization,
+    start: dict[str, Any],
+    epoch: int,
+    metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Returns what ``artefact.json`` says beside its format."""
     channels, height, width = source.image_shape
@@ -286,6 +313,7 @@ def _description(
         "pixel_scale": source.facts["pixel_scale"],
         "training": {
             **{key: value for key, value in dataclasses.asdict(config).items() if key not in RUN_ONLY},
+            "pretrained_weights": start or None,
             **seeds,
             "n_train": source.n_train,
             "n_val": source.n_val,

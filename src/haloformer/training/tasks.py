@@ -55,11 +55,15 @@ class ClassificationTask(pl.LightningModule):
         torch.manual_seed(int(self._rng("model", batch_idx).integers(2**63)))
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
-        """Returns the mean cross-entropy of a batch."""
+        """Returns the mean cross-entropy of a batch, and what the architecture's paper adds to it."""
         images, labels = batch
         codes = draw_transforms(self.augment, len(images), self._rng("augment", batch_idx))
-        logits = self(transform(images, codes))
-        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)
+        images = transform(images, codes)
+        if hasattr(self.model, "forward_with_auxiliary_loss"):
+            logits, auxiliary_loss = self.model.forward_with_auxiliary_loss(self.normalization(images))  # type: ignore[operator]
+        else:
+            logits, auxiliary_loss = self(images), 0.0
+        loss = F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing) + auxiliary_loss
         if not torch.isfinite(loss):
             raise InputError(
                 f"training stopped: the loss became {loss.item()} in epoch {self.current_epoch + 1}, step {batch_idx + 1}; "

@@ -1,0 +1,75 @@
+"""The classifier's last layers, and a batch norm before it for networks that otherwise do not start to learn.
+
+Images of one survey are nearly the same: a ring, and a trace on it. What a fresh network makes of them, pooled over the
+image, is therefore nearly the same vector for all: a large part that they share, and small differences that matter. A
+layer norm keeps the shared part, and gradients are spent on it; a batch norm takes it away. Plain transformers then learn
+in a few thousand images what else takes them ten times as many, if they leave chance at all (docs/models/learning.md).
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from haloformer.errors import InputError
+from haloformer.vocabulary import unknown_name
+
+HEAD_NORMS = {"batch": "batch norm before the classifier", "none": "the classifier as the architecture has it"}
+
+
+class HeadNorm(nn.BatchNorm1d):
+    """Batch norm that falls back on its running statistics in training on a single image, which has no variance."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (B, D) to (B, D)."""
+        if self.training and input.shape[0] == 1:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+class NormalizedClassifier(nn.Linear):
+    """A linear classifier of features that are standardised over the batch (in evaluation: over the training images)."""
+
+    def __init__(self, classifier: nn.Linear) -> None:
+        """Takes over the size and first weights of a classifier."""
+        super().__init__(classifier.in_features, classifier.out_features, bias=classifier.bias is not None)
+        self.norm = HeadNorm(classifier.in_features)
+        with torch.no_grad():
+            self.weight.copy_(classifier.weight)
+            if classifier.bias is not None:
+                self.bias.copy_(classifier.bias)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns the logits (B, K) of features (B, D)."""
+        return super().forward(self.norm(input))
+
+
+def classifier_names(model: nn.Module) -> tuple[str, ...]:
+    """Returns the names of the layers that make logits: more than one in distilled and multi-branch models."""
+    get: Any = getattr(model, "get_classifier", tuple)
+    layers = get()
+    layers = list(layers) if isinstance(layers, tuple | list | nn.ModuleList) else [layers]
+    return tuple(name for name, module in model.named_modules() if any(module is layer for layer in layers))
+
+
+def normalize_head(model: nn.Module, kind: str) -> None:
+    """Puts the norm ``kind`` of :data:`HEAD_NORMS` before a model's classifier (before each, where there are several).
+
+    ``reset_classifier`` makes a plain classifier again.
+
+    Raises:
+        InputError: No such kind, or the model's classifier is not a linear layer.
+    """
+    if kind not in HEAD_NORMS:
+        raise unknown_name("head_norm", str(kind), HEAD_NORMS)
+    if kind == "none":
+        return
+    names = classifier_names(model)
+    if not names or any(not isinstance(model.get_submodule(name), nn.Linear) for name in names):
+        raise InputError(f"head_norm: batch needs a linear classifier, which {type(model).__name__} has not")
+    for name in names:
+        parent, _, last = name.rpartition(".")
+        classifier = model.get_submodule(name)
+        assert isinstance(classifier, nn.Linear)
+        setattr(model.get_submodule(parent), last, NormalizedClassifier(classifier))

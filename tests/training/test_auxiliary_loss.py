@@ -1,0 +1,41 @@
+"""What an architecture adds to the loss is trained on."""
+
+import csv
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from haloformer.data.normalization import Normalization
+from haloformer.models import create_model
+from haloformer.training import train
+from haloformer.training.tasks import ClassificationTask
+
+SMALL = {"stem_channels": [4, 8, 8, 8], "embed_dim": 16, "depth": 3, "num_heads": 2}
+
+
+def test_a_vit_trains_with_its_ponder_loss(tmp_path):
+    out = tmp_path / "run"
+    ponder = {**SMALL, "ponder_loss_scale": 100.0, "distribution_loss_scale": 0.0}
+    small = {"epochs": 1, "epoch_size": 32, "batch_size": 16, "val_size": 30, "progress": False}
+    train("model_ii", "a_vit_nano", str(out), model_args=ponder, **small)
+    (row,) = csv.DictReader((out / "metrics.csv").open())
+    # Every token ponders for at least one block and at most three, plus a remainder of at most one.
+    assert 100 < float(row["train_loss"]) < 100 * 4 + 3
+    assert float(row["val_loss"]) < 3, "validation is the cross-entropy alone, comparable between architectures"
+
+
+@pytest.mark.parametrize("size", [64, 62], ids=["native", "padded"])
+def test_the_training_loss_is_cross_entropy_plus_what_the_model_adds(size, monkeypatch):
+    torch.manual_seed(0)
+    model = create_model("a_vit_nano", size, ponder_loss_scale=1.0, **SMALL)
+    task = ClassificationTask(
+        model, Normalization("none"), ("a", "b", "c"), augment="none", lr=1e-3, weight_decay=0.0, warmup=0.0,
+        label_smoothing=0.0, total_steps=1, seed=0,
+    )  # fmt: skip
+    monkeypatch.setattr(task, "log", lambda *args, **kwargs: None)
+    images, labels = torch.randn(4, 1, size, size), torch.tensor([0, 1, 2, 0])
+    logits, auxiliary_loss = model.forward_with_auxiliary_loss(images)
+    assert auxiliary_loss > 1
+    loss = task.training_step((images, labels), 0)
+    torch.testing.assert_close(loss, F.cross_entropy(logits, labels) + auxiliary_loss)
