@@ -121,9 +121,11 @@ def learn(name: str, options: argparse.Namespace, normalize: Normalization, sets
 
 
 def table(results: list[dict]) -> str:
+    varied = [key for key in results[0]["setting"] if len({json.dumps(r["setting"][key]) for r in results}) > 1]
     lines = [
-        "| model | family | parameters | fresh images | validation macro AUC | test macro AUC (95 %) | steps to know 64 images |",
-        "|---|---|---|---|---|---|---|",
+        "| model | family | parameters | fresh images | validation macro AUC | test macro AUC (95 %) | steps to know 64 images |"
+        + "".join(f" {key} |" for key in varied),
+        "|---" * (7 + len(varied)) + "|",
     ]
     steps = {row["name"]: row["steps"] or "never" for row in results if row["kind"] == "overfit"}
     learned = [row for row in results if row["kind"] == "learn"]
@@ -131,7 +133,7 @@ def table(results: list[dict]) -> str:
         lines.append(
             f"| `{row['name']}` | {row['family']} | {row['parameters'] / 1e6:.2f} M | {row['images']:,} "
             f"| {row['validation_auc']:.3f} | {row['test_auc']:.3f} ({row['test_low']:.3f}–{row['test_high']:.3f}) "
-            f"| {steps.get(row['name'], 'not tried')} |"
+            f"| {steps.get(row['name'], 'not tried')} |" + "".join(f" {row['setting'][key]} |" for key in varied)
         )
     return "\n".join(lines)
 
