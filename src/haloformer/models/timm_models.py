@@ -6,7 +6,7 @@ timm has them.
 
 from typing import Any
 
-from haloformer.models.info import ModelInfo
+from haloformer.models.info import SMALL_HEAD, ModelInfo
 
 
 def _paper_variants(family: str, paper: str, names: str, notes: str = "as in the paper") -> tuple[ModelInfo, ...]:
@@ -541,6 +541,7 @@ MODELS: tuple[ModelInfo, ...] = (
         _MOBILEVIT2,
         "mobilevitv2_050",
         "MobileViTv2 at half width",
+        SMALL_HEAD,
         pretrained=True,
         size="nano",
     ),
@@ -550,6 +551,7 @@ MODELS: tuple[ModelInfo, ...] = (
         _MOBILEVIT2,
         "mobilevitv2_100",
         "MobileViTv2-1.0",
+        SMALL_HEAD,
         pretrained=True,
         size="tiny",
     ),
