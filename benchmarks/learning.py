@@ -34,7 +34,7 @@ from haloformer.data.stream import EpochStream, simulate_set, validation_seed
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.models import create_model, find_model, list_models
 from haloformer.simulation import Simulator
-from haloformer.training.optim import adamw, warmup_cosine
+from haloformer.training.optim import build_optimizer, build_schedule
 from haloformer.vocabulary import CLASS_NAMES
 
 BATCH = 32
@@ -81,8 +81,8 @@ def overfit_within(
     """The same, within so many steps."""
     torch.manual_seed(options.seed)
     model = create_model(name, images.shape[-1], **options.model_args).train()
-    optimizer = adamw(model, options.lr, 0.0)
-    schedule = warmup_cosine(optimizer, steps, steps // 10)
+    optimizer = build_optimizer(model, lr=options.lr, weight_decay=0.0)
+    schedule = build_schedule(optimizer, name="cosine", total_steps=steps, steps_per_epoch=steps)
     for step in range(steps):
         if step % 2 == 0:
             halves = torch.randperm(len(images)).split(len(images) // 2)
@@ -99,9 +99,12 @@ def learn(name: str, options: argparse.Namespace, normalize: Normalization, sets
     torch.manual_seed(options.seed)
     simulator = Simulator(options.survey, seed=options.seed)
     model = create_model(name, simulator.image_shape[-1], **options.model_args).train()
-    optimizer = adamw(model, options.lr, 0.05)
+    optimizer = build_optimizer(model, lr=options.lr, weight_decay=0.05)
     stream = EpochStream(simulator, 0, n_images, BATCH)
-    schedule = warmup_cosine(optimizer, len(stream), round(options.warm_up * len(stream)))
+    steps = len(stream)
+    schedule = build_schedule(
+        optimizer, name="cosine", total_steps=steps, steps_per_epoch=steps, warmup=options.warm_up
+    )
     rng = np.random.default_rng(options.seed)
     begin = time.perf_counter()
     for images, labels in stream:
@@ -180,8 +183,8 @@ def main() -> None:
         if not any(r["name"] == name and r["kind"] == kind and r["setting"] == setting for r in done)
     ]
     raw = {key: simulate_set(Simulator(options.survey, seed=seed), n) for key, (seed, n) in SETS.items()}
-    normalize = Normalization(options.normalization).fit(simulate_set(Simulator(options.survey, seed=0), 2048)[0])
-    sets = {key: (normalize(images), labels) for key, (images, labels) in raw.items()}
+    normalize = Normalization(options.normalization).fit(simulate_set(Simulator(options.survey, seed=0), 2048).images)
+    sets = {key: (normalize(made.images), made.labels) for key, made in raw.items()}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for kind, name in tasks:
         info = find_model(name)

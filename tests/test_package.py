@@ -75,8 +75,9 @@ LAYERS = {
     "models": ("simulation",),
     "data": ("simulation",),
     "training": ("simulation", "data", "models"),
-    "deploy": ("simulation", "data", "models"),
+    "deploy": ("simulation", "data", "models", "training"),
     "evaluation": ("simulation", "data", "models", "training", "deploy"),
+    "studies": ("simulation", "data", "models", "training", "deploy", "evaluation"),
 }
 
 

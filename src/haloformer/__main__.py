@@ -1,7 +1,8 @@
-"""``python -m haloformer``."""
+"""``python -m haloformer``, which torchrun can start."""
 
 import sys
 
 from haloformer.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":
+    sys.exit(main())

@@ -26,6 +26,7 @@ class Command:
         positional: Arguments that are given without a name.
         present: Function of ``haloformer.commands`` that shows the result to people and may return the exit code.
         examples: Lines for ``--help``, where the docstring is the library's and has none for the command line.
+        experiment: It takes the fields of an experiment as options, too.
     """
 
     summary: str
@@ -33,6 +34,7 @@ class Command:
     positional: tuple[str, ...] = ()
     present: str | None = None
     examples: tuple[str, ...] = ()
+    experiment: bool = False
 
 
 COMMANDS: dict[str, Command] = {
@@ -41,12 +43,30 @@ COMMANDS: dict[str, Command] = {
     "inspect": Command("show what a dataset file holds, as tables and as a figure", positional=("data",)),
     "train": Command(
         "train a network on a dataset file or on freshly simulated images",
-        "haloformer.training",
+        experiment=True,
+    ),
+    "study": Command(
+        "run a study: what augmentation, regularisation, transfer, data size … are worth",
+        "haloformer.studies",
+        positional=("name",),
+        present="print_study",
+        experiment=True,
         examples=(
-            "haloformer train --data train.h5 --model hybrid_nano --out runs/x",
-            "haloformer train --data model_ii --epochs 12 --normalization asinh_faint --out runs/y",
+            "haloformer study augmentation",
+            "haloformer study augmentation --seeds 5 --epochs 12 --out studies/longer",
+            "haloformer study transfer --only 'scratch-*,full-*' --seeds 1",
+            "haloformer study augmentation --report_only",
         ),
     ),
+    "tune": Command(
+        "search for good hyper-parameters",
+        "haloformer.studies",
+        positional=("name",),
+        present="print_search",
+        experiment=True,
+        examples=("haloformer tune quick", "haloformer tune mine.yaml --trials 100 --workers 2"),
+    ),
+    "presets": Command("list the shipped recipes, or print one", positional=("name",)),
     "evaluate": Command(
         "test a trained network: AUCs, figures, HTML report",
         "haloformer.evaluation",
@@ -62,6 +82,7 @@ COMMANDS: dict[str, Command] = {
         examples=(
             "haloformer predict runs/x cutouts/ --out predictions.csv",
             "haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet",
+            "haloformer predict runs/x survey/ --workers 8 --out predictions.parquet",
         ),
     ),
     "models": Command("list the networks", positional=("name",)),
@@ -139,22 +160,66 @@ def _run(command: str, arguments: list[str]) -> Any:
         optional = parameter.default is not inspect.Parameter.empty
         nargs: dict[str, Any] = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
         parser.add_argument(name, type=str, help=help_texts[name], **nargs)
-    parser.add_argument(
-        "--config", action="config", help="YAML file with any of the options below; --print_config writes one."
-    )
-    parser.add_function_arguments(function, skip=set(settings.positional), as_group=False)
     flags = [name for name, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
     with_value = [name for name in flags if signature.parameters[name].annotation is not bool]
+    skip: set[str | int] = {*settings.positional}
+    if settings.experiment:
+        skip.add("options")
+    else:
+        parser.add_argument(
+            "--config", action="config", help="YAML file with any of the options below; --print_config writes one."
+        )
+    parser.add_function_arguments(function, skip=skip, as_group=False)
+    if settings.experiment:
+        flags += _add_experiment(parser, signature)
+        places = " ".join(name.upper() for name in settings.positional)
+        parser.usage = " ".join(f"haloformer {command} {places} [--preset NAME] [--FIELD VALUE ...]".split())
+        with_value.append("pretrained")
     for action in parser._actions:
         if action.dest in flags:
             action.metavar = "[true|false|FILE]" if action.dest in with_value else "[true|false]"
     options = parser.parse_args(_usual_spelling(arguments, flags, with_value))
     values = parser.instantiate_classes(options).as_dict()
-    values.pop("config", None)
+    values.pop("config" if not settings.experiment else "", None)
+    if settings.experiment:
+        from haloformer.training.config import SHORT_NAMES
+
+        fields = [name for name in values if name in SHORT_NAMES and name not in signature.parameters]
+        values["options"] = {name: values.pop(name) for name in fields}
     result = function(**values)
     if settings.present:
         return getattr(importlib.import_module("haloformer.commands"), settings.present)(result)
     return result
+
+
+def _add_experiment(parser: Any, signature: inspect.Signature) -> list[str]:
+    """Adds an option for every field of an experiment, by its short name; returns those that are flags."""
+    import argparse
+    import typing
+
+    from docstring_parser import parse
+
+    from haloformer.training.config import GROUPS, SHORT_NAMES
+
+    flags = []
+    for group, kind in GROUPS.items():
+        documented = inspect.getdoc(kind) or ""
+        texts = {p.arg_name: " ".join((p.description or "").split()) for p in parse(documented).params}
+        section = parser.add_argument_group(f"{group}: {documented.splitlines()[0].rstrip('.')}")
+        hints, defaults = typing.get_type_hints(kind), kind()
+        for short, (_, name) in ((s, place) for s, place in SHORT_NAMES.items() if place[0] == group):
+            if short in signature.parameters:
+                continue
+            default = getattr(defaults, name)
+            shown = list(default) if isinstance(default, tuple) else "null" if default is None else default
+            help_text = texts[name].partition(" Short name:")[0]
+            text = f"{help_text} (default: {shown})" if shown not in ("", {}) else help_text
+            section.add_argument(
+                f"--{short}", type=hints[name], default=argparse.SUPPRESS, help=text.replace("%", "%%")
+            )
+            if isinstance(default, bool):
+                flags.append(short)
+    return flags
 
 
 def _usual_spelling(arguments: list[str], flags: list[str], with_value: list[str]) -> list[str]:
@@ -168,7 +233,7 @@ def _usual_spelling(arguments: list[str], flags: list[str], with_value: list[str
             return translated + arguments[i:]
         if argument.startswith("--"):
             option, equals, value = argument.partition("=")
-            argument = "--" + option[2:].replace("-", "_") + equals + value
+            argument = "--" + _short(option[2:].replace("-", "_")) + equals + value
             following = arguments[i + 1 : i + 2]
             valued = following in (["true"], ["false"])
             if argument[2:] in with_value:
@@ -177,6 +242,16 @@ def _usual_spelling(arguments: list[str], flags: list[str], with_value: list[str
                 argument += "=true"
         translated.append(argument)
     return translated
+
+
+def _short(option: str) -> str:
+    """Takes ``optimizer.lr`` for ``lr``; other dotted options stay."""
+    group = option.partition(".")[0]
+    if "." not in option or not option:
+        return option
+    from haloformer.training.config import GROUPS, short_name
+
+    return short_name(option) if group in GROUPS else option
 
 
 def _clean(message: str, parser: Any) -> str:

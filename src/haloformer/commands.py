@@ -6,6 +6,7 @@ imported inside, so that asking for help is quick.
 
 import csv
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator
@@ -36,21 +37,27 @@ def simulate(
     device: str = "cpu",
     backend: Literal["auto", "numba", "torch", "lenstronomy"] = "auto",
     batch_size: int = 256,
+    workers: int = 0,
+    shard_size: int = 8192,
+    ray_address: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
     """Simulates lenses and writes them, with their class and all physical parameters, to one file.
 
-    Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start.
+    Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start. With --workers many processes make
+    the same images as one would, shard by shard; the same command again makes only the shards that are missing.
 
     Examples:
         haloformer simulate model_ii --n 3000 --seed 1 --out train.h5
         haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5
         haloformer simulate model_iii --n 900 --format deeplense --out Model_III
+        haloformer simulate model_ii --n 1000000 --workers 8 --out million.h5
 
     Args:
         survey: model_i, model_ii, model_iii, or a YAML file that puts together a survey of your own.
-        out: File to write (folder, for the format deeplense). It must not exist.
+        out: File to write (folder, for the format deeplense). It must not exist. With workers: a name that ends in .h5 is one
+            file in the end, any other a folder of shards, each a dataset file.
         n: Number of images in all, balanced over the classes.
         seed: Of all random draws: another seed gives other, independent images.
         start: Number of the first image.
@@ -61,21 +68,47 @@ def simulate(
         device: Where to render: cpu, cuda, cuda:1.
         backend: numba: compiled CPU kernel; torch: any device; lenstronomy: that package, slowly, to check ours.
         batch_size: Images rendered at once; changes memory and speed only.
+        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process does it alone.
+        shard_size: With workers: images per shard.
+        ray_address: Of a running Ray cluster, or auto; by default Ray is started on this machine.
         overwrite: Replace an existing file.
         quiet: Say nothing.
     """
     import torch
 
-    from haloformer.data.deeplense import write_deeplense_folder
-    from haloformer.data.store import DatasetWriter
-    from haloformer.simulation import Simulator, iterate
+    from haloformer.simulation import Simulator
 
     names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
     simulator = Simulator(
         survey, classes=names, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
     )
-    batches = iterate(simulator, n, start=start, batch_size=batch_size)
     began = time.perf_counter()
+    if workers or ray_address is not None:
+        if format == "deeplense":
+            raise InputError("--workers writes the format hdf5, not deeplense")
+        from haloformer.deploy.scale import simulate_shards
+
+        simulate_shards(
+            simulator, out, n=n, start=start, batch_size=batch_size, workers=workers, shard_size=shard_size,
+            ray_address=ray_address, overwrite=overwrite, progress=False if quiet else None,
+        )  # fmt: skip
+    else:
+        _simulate_alone(simulator, out, n, start, format, batch_size, overwrite, quiet)
+    seconds = time.perf_counter() - began
+    if not quiet:
+        print(
+            f"wrote {n} images of {simulator.survey.name} ({', '.join(simulator.class_names)}) to {out}: {n / seconds:.0f} images/s"
+        )
+
+
+def _simulate_alone(
+    simulator: Any, out: str, n: int, start: int, format: str, batch_size: int, overwrite: bool, quiet: bool
+) -> None:
+    from haloformer.data.deeplense import write_deeplense_folder
+    from haloformer.data.store import DatasetWriter
+    from haloformer.simulation import iterate
+
+    batches = iterate(simulator, n, start=start, batch_size=batch_size)
     with _progress(f"simulate {simulator.survey.name}", n, quiet) as advance:
         counted = _counted(batches, advance)
         if format == "deeplense":
@@ -92,11 +125,6 @@ def simulate(
             with writer:
                 for batch in counted:
                     writer.write(batch)
-    seconds = time.perf_counter() - began
-    if not quiet:
-        print(
-            f"wrote {n} images of {simulator.survey.name} ({', '.join(simulator.class_names)}) to {out}: {n / seconds:.0f} images/s"
-        )
 
 
 def convert(
@@ -216,6 +244,62 @@ def inspect(
     )  # fmt: skip
     if figure is not None:
         print(f"drew {figure}")
+
+
+def train(
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    print_config: bool = False,
+    options: dict[str, Any] | None = None,
+) -> None:
+    """Trains a network and leaves a run folder: configuration, metrics, checkpoints and the artefact for prediction.
+
+    The same command again continues an interrupted run, and gives the same weights as if it had never been interrupted
+    (on a CPU, bit for bit). A test set is never touched.
+
+    Every option can stand in a YAML file, by its short name (lr: 1e-3) or by its group (optimizer: {lr: 1e-3}).
+    What comes later wins: defaults, presets, --config files, options.
+
+    Examples:
+        haloformer train --data train.h5 --model hybrid_nano --out runs/x
+        haloformer train --preset quick --data model_ii --out runs/y
+        haloformer train --preset standard,swin --data model_ii --epochs 20 --lr 5e-4 --print_config
+        haloformer train --config runs/y/config.yaml --out runs/again
+        torchrun --nproc_per_node 4 -m haloformer train --config mine.yaml --devices 4
+
+    Args:
+        preset: Recipes and models to start from, such as standard,swin; `haloformer presets` lists them. Or YAML files.
+        config: YAML file with options, such as the config.yaml of another run.
+        print_config: Print the whole experiment as YAML, as it would be carried out, and do nothing else.
+        options: Fields of the experiment, by short name.
+    """
+    from haloformer.training import compose, run
+    from haloformer.training.config import read_options
+
+    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    if print_config:
+        print(experiment.to_yaml(), end="")
+    else:
+        run(experiment)
+
+
+def presets(name: str | None = None) -> None:
+    """Lists the shipped presets, or shows one as YAML: where to start for a recipe of your own.
+
+    Examples:
+        haloformer presets
+        haloformer presets standard > mine.yaml
+
+    Args:
+        name: A preset to show.
+    """
+    from haloformer.training.config import list_presets, preset_text
+
+    if name:
+        print(preset_text(name), end="")
+    else:
+        _print_table("presets", ["name", "what it is"], [[key, text] for key, text in list_presets().items()])
 
 
 def models(
@@ -362,12 +446,25 @@ def _arxiv(paper: str) -> str:
 
 
 def print_metrics(result: dict[str, Any]) -> None:
-    """Prints the table of per-class AUCs of an evaluation, its warnings, and where the report is."""
-    rows = [[name, str(row["n"]), *_with_interval(row["auc"])] for name, row in result["per_class"].items()]
-    rows.append(["macro", str(result["n_images"]), *_with_interval(result["macro_auc"])])
-    _print_table(f"one-vs-rest AUC on {result['n_images']} images", ["class", "images", "AUC", "95 % interval"], rows)
-    value, interval = _with_interval(result["accuracy"])
-    print(f"accuracy {value} ({interval})")
+    """Prints the tables of per-class AUCs and of regression errors, warnings, and where the report is."""
+    n = result["n_images"]
+    if result["class_names"]:
+        rows = [[name, str(row["n"]), *_with_interval(row["auc"])] for name, row in result["per_class"].items()]
+        rows.append(["macro", str(n), *_with_interval(result["macro_auc"])])
+        _print_table(f"one-vs-rest AUC on {n} images", ["class", "images", "AUC", "95 % interval"], rows)
+        value, interval = _with_interval(result["accuracy"])
+        print(f"accuracy {value} ({interval})")
+    if result["regression"]:
+        rows = [[name, str(row["n"]), *_with_interval(row["mae"])] for name, row in result["regression"].items()]
+        _print_table("mean absolute error in dex", ["target", "images", "MAE", "95 % interval"], rows)
+        for name, row in result["regression"].items():
+            if math.isfinite(row["coverage"]["value"]):
+                value, interval = _with_interval(row["coverage"])
+                wanted = f"nominal {row['nominal_coverage']:g}"
+                print(f"intervals of {name} hold {value} ({interval}) of the true values, {wanted}")
+    if result["left_out"]:
+        counts = ", ".join(f"{count} of class {name}" for name, count in result["left_out"].items())
+        print(f"left out, as the model has no answer for them: {counts}")
     for warning in result["warnings"]:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"report: {result['report']}")
@@ -375,6 +472,36 @@ def print_metrics(result: dict[str, Any]) -> None:
 
 def _with_interval(estimate: dict[str, float]) -> list[str]:
     return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]
+
+
+def print_study(result: Any) -> int:
+    """Prints a study's table, and where table and figure are; returns 1 if some of its runs failed."""
+    rows = []
+    for row in result.rows:
+        estimate = {key: row.get(f"macro_auc{end}", math.nan) for key, end in _ENDS}
+        difference = f"{row['difference']:+.4f}" if "difference" in row else "–"
+        rows.append([row["variant"], str(row["n_seeds"]), *_with_interval(estimate), difference])
+    _print_table("test macro AUC", ["variant", "seeds", "macro AUC", "95 % interval", "difference"], rows)
+    for count, what in ((result.n_failed, "failed"), (result.n_missing, "are not there yet")):
+        if count:
+            print(f"{count} runs {what}")
+    print(f"table and figure: {result.out / 'table.md'}, {result.out / 'figure.png'}")
+    return 1 if result.n_failed else 0
+
+
+_ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
+
+
+def print_search(result: Any) -> None:
+    """Prints the best trial of a search."""
+    _print_table(
+        f"best trial: number {result.best_trial}, value {result.value:.4f}",
+        ["field", "value"],
+        [[key, f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in result.params.items()],
+    )
+    missing = f", {result.n_missing} missing" if result.n_missing else ""
+    print(f"{result.n_complete} trials complete, {result.n_pruned} pruned, {result.n_failed} failed{missing}")
+    print(f"best experiment: {result.out / 'best.yaml'}")
 
 
 def print_predictions(summary: Any) -> int:

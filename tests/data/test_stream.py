@@ -84,11 +84,11 @@ def test_validation_images_come_from_a_seed_that_nobody_types():
 
 def test_simulated_set_is_the_same_in_one_block_or_several(monkeypatch):
     simulator = Simulator("model_ii", seed=4)
-    images, labels = simulate_set(simulator, 20)
+    once = simulate_set(simulator, 20)
     monkeypatch.setattr("haloformer.data.stream.BLOCK_IMAGES", 6)
-    again, again_labels = simulate_set(simulator, 20)
-    assert torch.equal(images, again)
-    assert torch.equal(labels, again_labels)
+    again = simulate_set(simulator, 20)
+    assert torch.equal(once.images, again.images)
+    assert torch.equal(once.labels, again.labels)
     assert BLOCK_IMAGES > 20
 
 

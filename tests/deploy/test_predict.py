@@ -81,11 +81,9 @@ def test_files_patterns_and_datasets_mix(original_run, folder, dataset, out):
 
 def test_only_one_batch_of_images_is_read_ahead(original_run, folder, out, monkeypatch):
     reads, seen = [], []
-    read_image, answer = predictor.read_image, predictor.Predictor.probabilities
+    read_image, answer = predictor.read_image, predictor.Predictor.numbers
     monkeypatch.setattr(predictor, "read_image", lambda *a, **k: (reads.append(1), read_image(*a, **k))[1])
-    monkeypatch.setattr(
-        predictor.Predictor, "probabilities", lambda self, x: (seen.append(len(reads)), answer(self, x))[1]
-    )
+    monkeypatch.setattr(predictor.Predictor, "numbers", lambda self, x: (seen.append(len(reads)), answer(self, x))[1])
     predict(str(original_run), [str(folder)], str(out), batch_size=4, device="cpu")
     assert seen == [4, 8, 12]
 

@@ -25,3 +25,28 @@ def dataset(lenses, tmp_path) -> Path:
     path = tmp_path / "test.h5"
     write_dataset(path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes)
     return path
+
+
+@pytest.fixture
+def undrawn(monkeypatch):
+    """Leaves out the drawing, the slow part, where a test is not about it."""
+    monkeypatch.setattr("haloformer.evaluation._draw", lambda *args: {})
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory):
+    """A function of a task's options that gives the run folder of a tiny network after one short epoch."""
+    from haloformer.training import train
+
+    runs: dict[str, Path] = {}
+
+    def run(**options) -> Path:
+        key = repr(sorted(options.items()))
+        if key not in runs:
+            runs[key] = tmp_path_factory.mktemp("trained") / "run"
+            small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+            train("model_ii", "vit_nano", str(runs[key]), epochs=1, epoch_size=128, val_size=60,
+                  model_args=small, normalization="asinh_faint", progress=False, **options)  # fmt: skip
+        return runs[key]
+
+    return run

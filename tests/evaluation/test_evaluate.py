@@ -17,12 +17,6 @@ from haloformer.evaluation import _learning_log, evaluate, figures, report
 from haloformer.simulation import simulate
 
 
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Leaves out the drawing, the slow part, where a test is not about it."""
-    monkeypatch.setattr("haloformer.evaluation._draw", lambda *args: {})
-
-
 def contents(folder) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -110,7 +104,7 @@ def test_other_noise_than_in_training_is_pointed_out(run, undrawn):
 
 def test_perfect_model_gets_an_interval_and_no_panel_of_errors(run, dataset, lenses, monkeypatch):
     truth = iter((10.0 * torch.eye(3)[lenses.labels]).split(256))
-    monkeypatch.setattr(Predictor, "predict_logits", lambda self, images: next(truth))
+    monkeypatch.setattr(Predictor, "numbers", lambda self, images: next(truth))
     result = evaluate(str(run), str(dataset), device="cpu")
     assert result["macro_auc"]["value"] == 1
     assert result["macro_auc"]["low"] == pytest.approx(0.025 ** (1 / 20))

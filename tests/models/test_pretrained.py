@@ -443,12 +443,12 @@ RUN = {"epochs": 2, "epoch_size": 64, "batch_size": 32, "val_size": 30, "device"
 def test_a_run_goes_on_after_the_file_has_vanished(tmp_path, weights, monkeypatch):
     from haloformer.deploy import load
     from haloformer.training import train
-    from haloformer.training.tasks import ClassificationTask
+    from haloformer.training.tasks import LensTask
 
     file, out = tmp_path / "start.safetensors", tmp_path / "run"
     save_file(weights, file)
     options = {**RUN, "model_args": SMALL, "pretrained": str(file)}
-    step = ClassificationTask.training_step
+    step = LensTask.training_step
 
     def interrupted(self, batch, batch_idx):
         if self.current_epoch == 1:
@@ -456,7 +456,7 @@ def test_a_run_goes_on_after_the_file_has_vanished(tmp_path, weights, monkeypatc
         return step(self, batch, batch_idx)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ClassificationTask, "training_step", interrupted)
+        patch.setattr(LensTask, "training_step", interrupted)
         with pytest.raises(KeyboardInterrupt):
             train("model_ii", "vit_nano", str(out), **options)
     file.unlink()

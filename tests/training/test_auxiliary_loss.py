@@ -6,10 +6,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.models import create_model
-from haloformer.training import train
-from haloformer.training.tasks import ClassificationTask
+from haloformer.training import compose, train
+from haloformer.training.outputs import Outputs
+from haloformer.training.sources import Examples
+from haloformer.training.tasks import LensTask
 
 SMALL = {"stem_channels": [4, 8, 8, 8], "embed_dim": 16, "depth": 3, "num_heads": 2}
 
@@ -26,16 +29,13 @@ def test_a_vit_trains_with_its_ponder_loss(tmp_path):
 
 
 @pytest.mark.parametrize("size", [64, 62], ids=["native", "padded"])
-def test_the_training_loss_is_cross_entropy_plus_what_the_model_adds(size, monkeypatch):
+def test_the_training_loss_is_cross_entropy_plus_what_the_model_adds(size):
     torch.manual_seed(0)
     model = create_model("a_vit_nano", size, ponder_loss_scale=1.0, **SMALL)
-    task = ClassificationTask(
-        model, Normalization("none"), ("a", "b", "c"), augment="none", lr=1e-3, weight_decay=0.0, warmup=0.0,
-        label_smoothing=0.0, total_steps=1, seed=0,
-    )  # fmt: skip
-    monkeypatch.setattr(task, "log", lambda *args, **kwargs: None)
+    experiment = compose(None, {"data": "model_ii", "augment": "none"})
+    task = LensTask(model, Framing(), Normalization("none"), Outputs(("a", "b", "c")), experiment, steps_per_epoch=1)
     images, labels = torch.randn(4, 1, size, size), torch.tensor([0, 1, 2, 0])
     logits, auxiliary_loss = model.forward_with_auxiliary_loss(images)
     assert auxiliary_loss > 1
-    loss = task.training_step((images, labels), 0)
+    loss = task.training_step(Examples(images, labels, torch.zeros(4, 0), torch.zeros(4)), 0)
     torch.testing.assert_close(loss, F.cross_entropy(logits, labels) + auxiliary_loss)

@@ -4,14 +4,15 @@ Epoch e consists of the image numbers e·n … (e+1)·n − 1 of one simulator s
 seen twice, an epoch can be repeated exactly (which makes training resumable), and images can be traced by their number.
 """
 
+import dataclasses
 import itertools
 from collections.abc import Iterator
 
-import torch
+import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from haloformer.simulation import Simulator, batches_ahead, iterate
+from haloformer.simulation import LensBatch, Simulator, batches_ahead, collect
 
 VALIDATION_SEED_OFFSET = 2**40
 """Added to a training seed to get its validation seed; seeds that users type are below 2³², so none can collide."""
@@ -25,12 +26,44 @@ def validation_seed(seed: int) -> int:
     return seed + VALIDATION_SEED_OFFSET
 
 
-class EpochStream(IterableDataset):
-    """One epoch of the stream as ready-made batches; hand it to ``DataLoader(stream, batch_size=None)``.
+def stream_batches(
+    simulator: Simulator, numbers: np.ndarray, batch_size: int, *, share: tuple[int, int] = (0, 1)
+) -> Iterator[LensBatch]:
+    """Simulates images of given numbers, batch by batch; while a block of them is being used the next one is made.
 
-    While a block of images is being used the next one is simulated in a background thread (the simulator's kernels
-    release Python's lock), so no worker processes are needed.
+    Args:
+        simulator: Gives the images by number; its kernels release Python's lock, so no worker processes are needed.
+        numbers: (n,) image numbers, in the order in which they are wanted.
+        batch_size: Images per batch; a last batch that would be incomplete is left out.
+        share: (k, of): yield only the k-th of so many equal parts of every batch, for processes that work together.
+
+    Yields:
+        Batches with parameters.
     """
+    part, parts = share
+    rows = batch_size // parts
+    complete = np.asarray(numbers)[: len(numbers) // batch_size * batch_size]
+    mine = complete.reshape(-1, batch_size)[:, part * rows : (part + 1) * rows].reshape(-1)
+    for made in batches_ahead(simulator, _blocks(mine, rows)):
+        for first in range(0, len(made), rows):
+            yield _rows(made, slice(first, first + rows))
+
+
+def _blocks(numbers: np.ndarray, rows: int) -> Iterator[np.ndarray]:
+    """Splits image numbers into blocks of whole batches: the first is one batch, so that training begins at once; each next one is twice as large."""
+    first, size, largest = 0, rows, max(1, BLOCK_IMAGES // rows) * rows
+    while first < len(numbers):
+        yield numbers[first : first + size]
+        first, size = first + size, min(2 * size, largest)
+
+
+def _rows(batch: LensBatch, rows: slice) -> LensBatch:
+    parameters = {name: values[rows] for name, values in batch.parameters.items()}
+    return dataclasses.replace(batch, images=batch.images[rows], labels=batch.labels[rows], parameters=parameters)
+
+
+class EpochStream(IterableDataset):
+    """One epoch of the stream as ready-made batches; hand it to ``DataLoader(stream, batch_size=None)``."""
 
     def __init__(self, simulator: Simulator, epoch: int, epoch_size: int, batch_size: int) -> None:
         """Prepares an epoch.
@@ -49,12 +82,9 @@ class EpochStream(IterableDataset):
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (images (B, C, H, W), labels (B,))."""
-        first = self.epoch * self.epoch_size
-        stop = first + len(self) * self.batch_size
-        block = max(1, BLOCK_IMAGES // self.batch_size) * self.batch_size
-        ranges = [range(start, min(start + block, stop)) for start in range(first, stop, block)]
-        for batch in batches_ahead(self.simulator, ranges):
-            yield from zip(batch.images.split(self.batch_size), batch.labels.split(self.batch_size))
+        numbers = np.arange(self.epoch * self.epoch_size, (self.epoch + 1) * self.epoch_size)
+        for batch in stream_batches(self.simulator, numbers, self.batch_size):
+            yield batch.images, batch.labels
 
 
 class EndlessStream(IterableDataset):
@@ -86,11 +116,6 @@ class EndlessStream(IterableDataset):
             yield batch.images, batch.labels
 
 
-def simulate_set(simulator: Simulator, n: int) -> tuple[Tensor, Tensor]:
-    """Simulates the first ``n`` images into memory.
-
-    Returns:
-        Images (n, C, H, W) and labels (n,).
-    """
-    batches = list(iterate(simulator, n, batch_size=BLOCK_IMAGES))
-    return torch.cat([batch.images for batch in batches]), torch.cat([batch.labels for batch in batches])
+def simulate_set(simulator: Simulator, n: int) -> LensBatch:
+    """Simulates the first ``n`` images into memory."""
+    return collect(simulator, n, batch_size=BLOCK_IMAGES)

@@ -11,7 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from haloformer.data.framing import Framing
 from haloformer.errors import InputError
+from haloformer.training.outputs import Outputs
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
 # These keep a malformed artefact from asking for absurd memory, and from making the model factory download or open
@@ -68,7 +70,8 @@ class ModelFields:
     in_chans: int
     num_classes: int
     kwargs: dict[str, Any]
-    class_names: tuple[str, ...]
+    outputs: Outputs
+    framing: Framing
     image_shape: tuple[int, int, int]
 
 
@@ -106,10 +109,26 @@ def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
     names = artefact.get("class_names")
     if not isinstance(names, list) or not all(isinstance(item, str) and item for item in names):
         raise fail("class_names", "a list of names")
-    if len(set(names)) != len(names) or len(names) != model["num_classes"]:
+    if len(set(names)) != len(names):
+        raise fail("class_names", "different names")
+    outputs = Outputs(tuple(names))
+    if "outputs" in artefact:  # artefacts of classifiers were written without, once
+        if not isinstance(artefact["outputs"], dict):
+            raise fail("outputs", "an object")
+        outputs = Outputs.from_dict(artefact["outputs"], f"{where}: outputs")
+        if list(outputs.class_names) != names:
+            raise fail("outputs.class_names", "class_names")
+    if outputs.n != model["num_classes"]:
         raise fail("class_names", f"{model['num_classes']} different names, as model.num_classes says")
+    framing = _framing(artefact.get("framing", {}), where)
     shape = artefact.get("image_shape")
-    if shape != [model["in_chans"], *sides]:
+    if not isinstance(shape, list) or len(shape) != 3 or not all(whole(side, _MAX_SIZE) for side in shape):
+        raise fail("image_shape", "three whole numbers: channels, height, width")
+    try:
+        fits = framing.output_shape(tuple(shape)) == (model["in_chans"], *sides)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if not fits:
         raise fail("image_shape", f"{[model['in_chans'], *sides]}, as model.in_chans and model.img_size say")
     if not isinstance(artefact.get("normalization"), dict):
         raise fail("normalization", "an object")
@@ -119,9 +138,19 @@ def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
         in_chans=model["in_chans"],
         num_classes=model["num_classes"],
         kwargs=kwargs,
-        class_names=tuple(names),
+        outputs=outputs,
+        framing=framing,
         image_shape=(shape[0], shape[1], shape[2]),
     )
+
+
+def _framing(values: Any, where: Path) -> Framing:
+    if not isinstance(values, dict):
+        raise InputError(f"{where}: framing must be an object")
+    try:
+        return Framing.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
 
 
 def _plain(value: Any, depth: int = 0) -> bool:

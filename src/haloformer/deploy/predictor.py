@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from haloformer.data.framing import Framing
 from haloformer.data.images import NAN_CHOICES, find_images, is_image_name, read_image
 from haloformer.data.normalization import Normalization
 from haloformer.data.store import LensDataset
@@ -25,6 +26,8 @@ from haloformer.deploy.tables import checked_table_path, progress_bar, table
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.models import create_model
+from haloformer.training.outputs import Outputs
+from haloformer.training.regression import Conformal, predictions
 
 DATASET_SUFFIXES = (".h5", ".hdf5")
 
@@ -34,20 +37,29 @@ class Predictor:
     """A model with its preprocessing.
 
     Attributes:
-        model: Normalised images (B, C, H, W) in, logits (B, K) out; in evaluation mode on ``device``.
-        normalization: Raw images in, what the model was trained on out.
-        class_names: The K classes in the order of the logits.
-        image_shape: (C, H, W) of the images that the model takes.
+        model: Framed and normalised images in, numbers (B, outputs.n) out; in evaluation mode on ``device``.
+        framing: To the size and channels of the model.
+        normalization: Framed images in, what the model was trained on out.
+        outputs: What the model's numbers mean.
+        conformal: Makes predicted intervals hold the wished share of true values; None without a regression.
+        image_shape: (C, H, W) of the images that go in.
         artefact: All of ``artefact.json``.
         device: Where the model is.
     """
 
     model: nn.Module
+    framing: Framing
     normalization: Normalization
-    class_names: tuple[str, ...]
+    outputs: Outputs
+    conformal: Conformal | None
     image_shape: tuple[int, int, int]
     artefact: dict[str, Any]
     device: torch.device
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K classes in the order of the logits; none for a regression alone."""
+        return self.outputs.class_names
 
     @classmethod
     def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
@@ -68,28 +80,57 @@ class Predictor:
         normalization = _normalization(artefact["normalization"], fields.in_chans, where)
         return cls(
             model=model.eval().to(target),
+            framing=fields.framing,
             normalization=normalization,
-            class_names=fields.class_names,
+            outputs=fields.outputs,
+            conformal=_conformal(artefact, fields.outputs, where),
             image_shape=fields.image_shape,
             artefact=artefact,
             device=target,
         )
 
     @torch.inference_mode()
-    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns float32 logits (B, K) on the CPU for raw images (B, C, H, W), normalised here."""
+    def numbers(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W)."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
-        batch = self.normalization(images.to(self.device, torch.float32))
-        logits = self.model(batch).float().cpu()
-        if not torch.isfinite(logits).all():
-            bad = int((~torch.isfinite(logits)).any(dim=1).nonzero()[0])
+        batch = self.normalization(self.framing(images.to(self.device, torch.float32)))
+        numbers = self.model(batch).float().cpu()
+        if not torch.isfinite(numbers).all():
+            bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
             raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")
+        return numbers
+
+    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
+        logits = self.outputs.split(self.numbers(images))[0]
+        if logits is None:
+            raise InputError(f"this model estimates {', '.join(self.outputs.targets)}; it knows no classes")
         return logits
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Returns float64 class probabilities (B, K) on the CPU for raw images (B, C, H, W)."""
         return self.predict_logits(images).double().softmax(dim=1)
+
+    def estimates(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns ``mean``, ``sigma``, ``low`` and ``high`` (B, T) of the targets for raw images (B, C, H, W).
+
+        ``low`` and ``high`` bound the calibrated interval; ``sigma`` is NaN where the loss gives none.
+        """
+        return self.estimates_of(self.numbers(images))
+
+    def estimates_of(self, numbers: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns the same of what `numbers` gave."""
+        values = self.outputs.split(numbers)[1]
+        if values is None:
+            raise InputError("this model tells classes apart; it estimates nothing")
+        assert self.outputs.scaling is not None
+        answer = predictions(
+            values, loss=self.outputs.loss, scaling=self.outputs.scaling, coverage=self.outputs.coverage
+        )
+        if self.conformal is not None:
+            answer["low"], answer["high"] = self.conformal.apply(**answer)
+        return answer
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
@@ -115,6 +156,18 @@ def _normalization(description: dict[str, Any], channels: int, where: Path) -> N
     return normalization
 
 
+def _conformal(artefact: dict[str, Any], outputs: Outputs, where: Path) -> Conformal | None:
+    if not outputs.targets or artefact.get("conformal") is None:
+        return None
+    try:
+        conformal = Conformal.from_dict(artefact["conformal"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if len(conformal.factors) != len(outputs.targets) or conformal.loss != outputs.loss:
+        raise InputError(f"{where}: conformal does not belong to these outputs")
+    return conformal
+
+
 @dataclass
 class PredictionSummary:
     """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class."""
@@ -123,6 +176,15 @@ class PredictionSummary:
     n_rows: int = 0
     n_errors: int = 0
     class_counts: dict[str, int] = field(default_factory=dict)
+
+    def count(self, rows: list[dict[str, Any]]) -> None:
+        """Takes rows of the table into account."""
+        self.n_rows += len(rows)
+        for row in rows:
+            if row.get("error"):
+                self.n_errors += 1
+            elif row.get("class"):
+                self.class_counts[row["class"]] += 1
 
 
 def predict(
@@ -137,9 +199,13 @@ def predict(
     on_error: Literal["stop", "row"] = "stop",
     nan: Literal["error", "zero"] = "error",
     progress: bool | None = None,
+    workers: int = 0,
+    shard_size: int = 8192,
+    ray_address: str | None = None,
 ) -> PredictionSummary:
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
 
+    A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval.
     Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class. Memory stays bounded: only
     one batch of images is held.
 
@@ -155,54 +221,91 @@ def predict(
             whose column ``error`` says why.
         nan: What NaN and infinite pixels of an image file do: ``"error"`` refuses the image, ``"zero"`` puts 0 there.
         progress: Show a progress bar; by default when standard error is a terminal.
+        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process does it alone. With workers,
+            ``out`` may also be a folder, which then holds the shards; the same call goes on where one was interrupted.
+        shard_size: With workers: images per shard; rounded up to whole batches.
+        ray_address: Of a running Ray cluster, or ``"auto"``; by default Ray is started on this machine.
     """
+    if workers or ray_address is not None:
+        from haloformer.deploy.scale import predict_shards
+
+        return predict_shards(
+            run, images, out, workers=workers, shard_size=shard_size, ray_address=ray_address, batch_size=batch_size,
+            device=device, hdu=hdu, overwrite=overwrite, on_error=on_error, nan=nan, progress=progress,
+        )  # fmt: skip
+    check_choices(on_error, nan, batch_size)
+    target = checked_table_path(Path(out), overwrite)
+    predictor = load(run, device)
+    sources = find_sources(images, keep_errors=on_error == "row")
+    columns = table_columns(predictor, sources, on_error)
+    summary = PredictionSummary(target, class_counts=dict.fromkeys(predictor.class_names, 0))
+    total = sum(source.n for source in sources)
+    with table(target, columns, overwrite) as write, progress_bar("predict", total, progress) as advance:
+        for rows in predicted_rows(predictor, sources, batch_size, hdu=hdu, on_error=on_error, nan=nan):
+            write(rows)
+            summary.count(rows)
+            advance(len(rows))
+    return summary
+
+
+def check_choices(on_error: str, nan: str, batch_size: int) -> None:
+    """Refuses what `predict` does not know."""
     if on_error not in ("stop", "row"):
         raise InputError(f"on_error is '{on_error}': known are stop, row")
     if nan not in NAN_CHOICES:
         raise InputError(f"nan is '{nan}': known are {', '.join(NAN_CHOICES)}")
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
-    target = checked_table_path(Path(out), overwrite)
-    predictor = load(run, device)
-    sources = _sources(images, keep_errors=on_error == "row")
-    columns = ["file", "class", *(f"p_{name}" for name in predictor.class_names), "confidence", "entropy"]
-    if any(source.labels is not None for source in sources):
+
+
+def table_columns(predictor: Predictor, sources: Sequence["Source"], on_error: str) -> list[str]:
+    """Returns the columns of a table of predictions."""
+    columns = ["file"]
+    if predictor.class_names:
+        columns += ["class", *(f"p_{name}" for name in predictor.class_names), "confidence", "entropy"]
+    columns += [name + what for name in predictor.outputs.targets for what in ("", "_sigma", "_low", "_high")]
+    if any(source.is_dataset for source in sources):
         columns += ["index", "label"]
     if on_error == "row":
         columns.append("error")
+    return columns
 
-    summary = PredictionSummary(target, class_counts=dict.fromkeys(predictor.class_names, 0))
-    total = sum(source.n for source in sources)
-    with table(target, columns, overwrite) as write, progress_bar("predict", total, progress) as advance:
-        for items in _batches(sources, batch_size, predictor.image_shape, {"hdu": hdu, "nan": nan}):
-            rows = [_row(item) for item in items]
-            good = [i for i, item in enumerate(items) if item.error is None]
-            for i, error in _answer(predictor, items, rows, good).items():
-                items[i].error = error
-            for item, row in zip(items, rows):
-                if item.error is None:
-                    summary.class_counts[row["class"]] += 1
-                    continue
-                if on_error == "stop":
-                    raise InputError(item.error)
-                row["error"] = _printable(item.error)
-                summary.n_errors += 1
-            write(rows)
-            summary.n_rows += len(rows)
-            advance(len(rows))
-    return summary
+
+def predicted_rows(
+    predictor: Predictor,
+    sources: Sequence["Source"],
+    batch_size: int,
+    *,
+    hdu: int | str | None,
+    on_error: str,
+    nan: str,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the table's rows, batch by batch; the options are those of `predict`."""
+    for items in _batches(sources, batch_size, predictor.image_shape, {"hdu": hdu, "nan": nan}):
+        rows = [_row(item) for item in items]
+        good = [i for i, item in enumerate(items) if item.error is None]
+        for i, error in _answer(predictor, items, rows, good).items():
+            items[i].error = error
+        for item, row in zip(items, rows):
+            if item.error is None:
+                continue
+            if on_error == "stop":
+                raise InputError(item.error)
+            row["error"] = _printable(item.error)
+        yield rows
 
 
 # --- the images -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
-class _Source:
-    """One image file, or one dataset of ``n`` images, or what was named but cannot be opened."""
+@dataclass(frozen=True)
+class Source:
+    """One image file, or images ``start`` … ``start + n − 1`` of a dataset, or what was named but cannot be opened."""
 
     path: Path
     n: int = 1
-    labels: list[str] | None = None
+    start: int = 0
+    is_dataset: bool = False
     error: str | None = None
 
 
@@ -217,23 +320,22 @@ class _Item:
     label: str | None = None
 
 
-def _sources(arguments: Sequence[str], keep_errors: bool) -> list[_Source]:
+def find_sources(arguments: Sequence[str], keep_errors: bool) -> list[Source]:
     """Finds all inputs before the first is read, so that a misspelt name ends the run at once."""
     if not arguments:
         raise InputError("no images given: name files, folders, glob patterns or .h5 datasets")
-    sources: dict[Path, _Source] = {}
+    sources: dict[Path, Source] = {}
     for path in _expanded(arguments):
         try:
             if path.suffix.lower() in DATASET_SUFFIXES:
                 with LensDataset(path) as dataset:
-                    labels = [dataset.class_names[label] for label in dataset.labels]
-                sources[path] = _Source(path, len(labels), labels)
+                    sources[path] = Source(path, len(dataset), is_dataset=True)
             else:
-                sources.update((found, _Source(found)) for found in find_images(path))
+                sources.update((found, Source(found)) for found in find_images(path))
         except InputError as error:
             if not keep_errors or path.is_dir():
                 raise
-            sources[path] = _Source(path, error=str(error))
+            sources[path] = Source(path, error=str(error))
     return list(sources.values())
 
 
@@ -251,7 +353,7 @@ def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
 
 
 def _batches(
-    sources: list[_Source], batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
+    sources: Sequence[Source], batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
 ) -> Iterator[list[_Item]]:
     """Yields the images of all sources, ``batch_size`` at a time; batches run across files."""
     items = (item for source in sources for item in _items(source, batch_size, image_shape, reading))
@@ -260,12 +362,12 @@ def _batches(
 
 
 def _items(
-    source: _Source, batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
+    source: Source, batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
 ) -> Iterator[_Item]:
     name = _printable(source.path)
     if source.error is not None:
         yield _Item(name, error=source.error)
-    elif source.labels is not None:
+    elif source.is_dataset:
         yield from _dataset_items(source, name, batch_size, image_shape)
     else:
         try:
@@ -276,22 +378,23 @@ def _items(
             yield _Item(name, error=str(error))
 
 
-def _dataset_items(source: _Source, name: str, batch_size: int, image_shape: tuple[int, int, int]) -> Iterator[_Item]:
-    assert source.labels is not None
+def _dataset_items(source: Source, name: str, batch_size: int, image_shape: tuple[int, int, int]) -> Iterator[_Item]:
     with LensDataset(source.path) as dataset:
         if wrong := _wrong_shape(name, dataset.image_shape, image_shape):
-            yield _Item(name, error=wrong)
+            if source.start == 0:  # one row for all of it, however it is cut
+                yield _Item(name, error=wrong)
             return
-        for start in range(0, source.n, batch_size):
-            numbers = range(start, min(start + batch_size, source.n))
+        labels, stop = dataset.labels, source.start + source.n
+        for start in range(source.start, stop, batch_size):
+            numbers = range(start, min(start + batch_size, stop))
             try:
                 block = dataset.images_at(numbers).numpy()
             except InputError as error:
-                yield from (_Item(name, None, str(error), i, source.labels[i]) for i in numbers)
+                yield from (_Item(name, None, str(error), i, dataset.class_names[labels[i]]) for i in numbers)
                 continue
             for i, image in zip(numbers, block):
                 bad = None if np.isfinite(image).all() else f"{name}: image {i} holds NaN or infinite values"
-                yield _Item(name, image, bad, i, source.labels[i])
+                yield _Item(name, image, bad, i, dataset.class_names[labels[i]])
 
 
 def _wrong_shape(name: str, found: Sequence[int], wanted: Sequence[int]) -> str | None:
@@ -311,7 +414,7 @@ def _answer(predictor: Predictor, items: list[_Item], rows: list[dict[str, Any]]
     arrays = [image for i in good if (image := items[i].image) is not None]
     images = torch.from_numpy(np.stack(arrays))
     try:
-        answers = predictor.probabilities(images).numpy()
+        numbers = predictor.numbers(images)
     except InputError:
         if len(good) == 1:
             return {
@@ -322,11 +425,28 @@ def _answer(predictor: Predictor, items: list[_Item], rows: list[dict[str, Any]]
         for i in good:
             errors |= _answer(predictor, items, rows, [i])
         return errors
-    for i, p in zip(good, answers):
+    if predictor.class_names:
+        _put_classes(predictor, numbers, rows, good)
+    if predictor.outputs.targets:
+        _put_estimates(predictor, numbers, rows, good)
+    return {}
+
+
+def _put_classes(predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]) -> None:
+    logits = predictor.outputs.split(numbers)[0]
+    assert logits is not None
+    for i, p in zip(good, logits.double().softmax(dim=1).numpy()):
         rows[i]["class"] = predictor.class_names[int(p.argmax())]
         rows[i] |= {f"p_{name}": float(value) for name, value in zip(predictor.class_names, p)}
         rows[i] |= {"confidence": float(p.max()), "entropy": float(-(p * np.log(np.maximum(p, 1e-300))).sum())}
-    return {}
+
+
+def _put_estimates(predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]) -> None:
+    answer = predictor.estimates_of(numbers)
+    for t, name in enumerate(predictor.outputs.targets):
+        for key, what in (("mean", ""), ("sigma", "_sigma"), ("low", "_low"), ("high", "_high")):
+            for i, value in zip(good, answer[key][:, t].tolist()):
+                rows[i][name + what] = value if np.isfinite(value) else None
 
 
 def _row(item: _Item) -> dict[str, Any]:

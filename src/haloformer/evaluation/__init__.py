@@ -2,24 +2,30 @@
 
 import csv
 import datetime
+import json
 import os
 import platform
 import shutil
-from dataclasses import asdict, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
 from scipy.special import softmax
+from scipy.stats import beta
 
 from haloformer._version import code_version
+from haloformer.data.grouping import LEFT_OUT
 from haloformer.deploy.predictor import Predictor, load
 from haloformer.deploy.tables import progress_bar, write_csv
 from haloformer.errors import InputError
-from haloformer.evaluation import figures, report
-from haloformer.evaluation.metrics import classification_metrics, log_odds
+from haloformer.evaluation import figures, regression, report
+from haloformer.evaluation.metrics import Interval, classification_metrics, log_odds
 from haloformer.evaluation.testset import ImageSource, class_order, contamination, open_test_images, training_of
+from haloformer.simulation.noise import NOISE_MODES
+from haloformer.simulation.surveys import get_survey
+from haloformer.training.regression import TARGETS
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,9 +35,10 @@ __all__ = ["evaluate"]
 RESULT_FORMAT = 1
 N_WRONG_SHOWN = 9
 
+_SIGMA_LEVELS = (0.5, 0.68, 0.9, 0.95)
 # What the report repeats of the artefact's account of its training.
 _TRAINING_FACTS = (
-    *("train_seed", "val_seed", "n_train", "n_val", "epochs", "best_epoch", "val_macro_auc"),
+    *("train_seed", "val_seed", "n_train", "n_val", "epochs", "best_epoch", "val_macro_auc", "val_mae"),
     *("batch_size", "lr", "weight_decay", "augment", "pretrained"),
 )
 
@@ -82,68 +89,198 @@ def evaluate(
     _refuse_existing(target, overwrite)
 
     order = class_order(images, predictor)
-    labels, logits = _answers(predictor, images, batch_size, progress)
-    labels = order[labels]
-    if len(np.unique(labels)) < 2:
-        raise InputError(
-            f"{images.name}: all images are of class '{predictor.class_names[labels[0]]}'; an AUC needs two"
-        )
+    answers = _answers(predictor, images, order, batch_size, progress)
+    _check_that_something_can_be_measured(predictor, images, answers)
 
-    result = _result(predictor, Path(run), images, labels, logits)
-    drawn = _draw(result, predictor, Path(run), images, labels, logits)
-    _write_folder(target, overwrite, result, drawn, _rows(predictor.class_names, labels, logits))
+    result = _result(predictor, Path(run), images, answers)
+    drawn = _draw(result, predictor, Path(run), images, answers)
+    _write_folder(target, overwrite, result, drawn, _rows(predictor, images, answers))
     return {**result, "out": str(target), "report": str(target / "report.html")}
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What is true of the N images that were tested, and what the model says of them.
+
+    Attributes:
+        index: (N,) number of each image in the data.
+        data_labels: (N,) index into the data's classes.
+        labels: (N,) index into the model's classes; of no meaning for a regression alone.
+        logits: (N, K) float64; K = 0 for a regression alone.
+        truth: (N, T) true values of the targets, NaN where an image has none; T = 0 for a classification alone.
+        estimates: ``mean``, ``sigma``, ``low`` and ``high``, (N, T) each.
+        left_out: Class of the data → number of its images that were not tested.
+    """
+
+    index: np.ndarray
+    data_labels: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    truth: np.ndarray
+    estimates: dict[str, np.ndarray]
+    left_out: dict[str, int]
+
+
 def _answers(
-    predictor: Predictor, images: ImageSource, batch_size: int, progress: bool | None
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns labels (N,) as the data has them, and logits (N, K); holds one batch of images at a time."""
-    labels, logits = [], []
+    predictor: Predictor, images: ImageSource, order: np.ndarray, batch_size: int, progress: bool | None
+) -> Answers:
+    """Asks the model about every image that has something to be tested; holds one batch of images at a time."""
+    index, all_labels, truth, numbers = [], [], [], []
     done = 0
     with progress_bar("evaluate", images.n, progress) as advance:
-        for batch, numbers in images.batches(batch_size):
+        for batch, labels, values in images.batches(batch_size):
+            used = torch.from_numpy(order)[labels] != LEFT_OUT
+            if not predictor.class_names:
+                used &= ~torch.isnan(values).all(dim=1)
+            places = used.nonzero()[:, 0]
+            batch = batch[places]
             bad = ~torch.isfinite(batch).flatten(1).all(dim=1)
             if bad.any():
-                raise InputError(f"{images.name}: image {done + int(bad.nonzero()[0])} holds NaN or infinite values")
-            try:
-                logits.append(predictor.predict_logits(batch).numpy())
-            except InputError as error:
-                raise InputError(f"{images.name}: images from {done} on: {error}") from error
-            labels.append(numbers.numpy())
-            done += len(batch)
-            advance(len(batch))
-    return np.concatenate(labels), np.concatenate(logits).astype(np.float64)
+                first = done + int(places[bad][0])
+                raise InputError(f"{images.name}: image {first} holds NaN or infinite values")
+            if len(batch):
+                try:
+                    numbers.append(predictor.numbers(batch))
+                except InputError as error:
+                    raise InputError(f"{images.name}: images from {done} on: {error}") from error
+            index.append(done + places)
+            truth.append(values[places])
+            all_labels.append(labels)
+            done += len(labels)
+            advance(len(labels))
+    tested, data_labels = torch.cat(index).numpy(), torch.cat(all_labels).numpy()
+    logits, estimates = _meaning(predictor, numbers)
+    n_classes = len(images.class_names)
+    rest = np.bincount(np.delete(data_labels, tested), minlength=n_classes)
+    return Answers(
+        index=tested,
+        data_labels=data_labels[tested],
+        labels=order[data_labels[tested]],
+        logits=logits,
+        truth=torch.cat(truth).double().numpy(),
+        estimates=estimates,
+        left_out={name: n for name, n in zip(images.class_names, rest.tolist()) if n},
+    )
+
+
+def _meaning(predictor: Predictor, numbers: list[torch.Tensor]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns logits (N, K) and the estimates (N, T) in what the model put out."""
+    if not numbers:
+        return np.zeros((0, len(predictor.class_names))), {}
+    everything = torch.cat(numbers)
+    logits = predictor.outputs.split(everything)[0]
+    estimates = predictor.estimates_of(everything) if predictor.outputs.targets else {}
+    return (
+        logits.double().numpy() if logits is not None else np.zeros((len(everything), 0)),
+        {name: values.double().numpy() for name, values in estimates.items()},
+    )
+
+
+def _check_that_something_can_be_measured(predictor: Predictor, images: ImageSource, answers: Answers) -> None:
+    names = predictor.class_names
+    if names:
+        present = np.unique(answers.labels)
+        if len(present) < 2:
+            what = f"all images are of class '{names[present[0]]}'" if len(present) else "no image has a known class"
+            raise InputError(f"{images.name}: {what}; an AUC needs two")
+    elif not len(answers.index):
+        wanted = ", ".join(f"{name} (of class {TARGETS[name].class_name})" for name in predictor.outputs.targets)
+        raise InputError(f"{images.name}: no image has a true value of {wanted}")
 
 
 # --- the result -------------------------------------------------------------------------------------------------------
 
 
-def _result(
-    predictor: Predictor, run: Path, images: ImageSource, labels: np.ndarray, logits: np.ndarray
-) -> dict[str, Any]:
-    metrics = _plain(classification_metrics(labels, logits, predictor.class_names))
+def _result(predictor: Predictor, run: Path, images: ImageSource, answers: Answers) -> dict[str, Any]:
+    labels, logits = answers.labels, answers.logits
+    classes: dict[str, Any] = {}
+    if predictor.class_names:
+        classes = _plain(classification_metrics(labels, logits, predictor.class_names))
+        classes["n_wrong"] = int((logits.argmax(axis=1) != labels).sum())
+    estimated = {
+        name: _target_result(predictor, images, answers, t)
+        for t, name in enumerate(predictor.outputs.targets)
+        if (~np.isnan(answers.truth[:, t])).any()
+    }
     seen = contamination(predictor, images)
     return {
         "format": RESULT_FORMAT,
         "class_names": list(predictor.class_names),
-        **metrics,
-        "n_wrong": int((logits.argmax(axis=1) != labels).sum()),
+        "n_images": len(answers.index),
+        "left_out": answers.left_out,
+        **classes,
+        "regression": estimated,
         "contaminated": bool(seen),
-        "warnings": seen + _other_warnings(predictor, images, metrics),
-        "protocol": _protocol(predictor, run, images),
+        "warnings": seen + _other_warnings(predictor, images, classes, estimated),
+        "protocol": {**_protocol(predictor, run, images), "n_images": len(answers.index)},
     }
 
 
-def _other_warnings(predictor: Predictor, images: ImageSource, metrics: dict[str, Any]) -> list[str]:
+def _target_result(predictor: Predictor, images: ImageSource, answers: Answers, t: int) -> dict[str, Any]:
+    """Returns what was measured of target number ``t``, ready for JSON but for NaN."""
+    name = predictor.outputs.targets[t]
+    target, conformal = TARGETS[name], predictor.conformal
+    values = [answers.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")]
+    truth, mean, sigma = answers.truth[:, t], values[0], values[1]
+    calibration = None
+    if conformal is not None:
+        # Which images calibrated it is chance, too: over them the coverage of new images is Beta-distributed (Vovk 2012).
+        k = np.ceil((conformal.n + 1) * conformal.coverage)
+        expected = beta.ppf([0.025, 0.975], k, conformal.n + 1 - k).tolist()
+        calibration = {"factor": conformal.factors[t], "n": conformal.n, "expected": expected}
+    by_sigma = []
+    if not np.isnan(sigma).any():
+        measured = regression.sigma_coverage(truth, mean, sigma, np.array(_SIGMA_LEVELS))
+        by_sigma = [{"nominal": nominal, **asdict(share)} for nominal, share in zip(_SIGMA_LEVELS, measured)]
+    survey, noise = images.attributes.get("survey"), images.attributes.get("noise")
+    is_axion_mass = name == "log10_m_axion"
+    # What others reached on the released images says nothing about images with other noise.
+    as_released = is_axion_mass and noise == "original" and isinstance(survey, str)
+    return {
+        "unit": target.unit,
+        "label": target.label,
+        "description": target.description,
+        "class_name": target.class_name,
+        **regression.regression_metrics(truth, *values),
+        "nominal_coverage": conformal.coverage if conformal else predictor.outputs.coverage,
+        "calibration": calibration,
+        "coverage_by_sigma": by_sigma,
+        "floor": _floor(images) if is_axion_mass else None,
+        "published_mae": regression.published_mae(survey) if as_released else None,
+    }
+
+
+def _floor(images: ImageSource) -> dict[str, Any] | None:
+    """Returns where the images stop to show the vortex's length; None if it is not known what took them."""
+    definition, noise = images.attributes.get("survey_definition"), images.attributes.get("noise")
+    try:
+        described = json.loads(definition or "null")
+        survey = get_survey(described) if isinstance(described, dict) else None
+    except (TypeError, ValueError, RecursionError, InputError):
+        return None
+    # A file may say anything of itself; what contradicts its images is not simulated.
+    if survey is None or survey.instrument.num_pix != images.image_shape[-1]:
+        return None
+    return regression.resolution_floor(survey, noise if noise in NOISE_MODES else None)
+
+
+def _other_warnings(
+    predictor: Predictor, images: ImageSource, classes: dict[str, Any], estimated: dict[str, Any]
+) -> list[str]:
     warnings = []
-    for name, row in metrics["per_class"].items():
+    for name, row in classes.get("per_class", {}).items():
         if row["n"] == 0:
             warnings.append(f"There are no images of class {name}: it has no AUC and is left out of the macro AUC.")
+    for name in predictor.outputs.targets:
+        if name not in estimated:
+            warnings.append(f"No image has a true value of {name}: how well it is estimated was not measured.")
+        elif predictor.conformal is None:
+            warnings.append(f"The model's intervals of {name} are not calibrated.")
+    promise = " Calibrated intervals promise nothing for such images." if estimated and predictor.conformal else ""
     for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
         trained, tested = predictor.artefact.get(key), images.attributes.get(key)
         if trained is not None and tested is not None and trained != tested:
-            warnings.append(f"The model was trained with {what} {trained}, these images have {tested}.")
+            warnings.append(f"The model was trained with {what} {trained}, these images have {tested}.{promise}")
     return warnings
 
 
@@ -157,10 +294,15 @@ def _protocol(predictor: Predictor, run: Path, images: ImageSource) -> dict[str,
         "noise": images.attributes.get("noise"),
         "seed": images.attributes.get("seed"),
         "n_images": images.n,
+        "class_of": predictor.artefact.get("classes"),
+        "targets": list(predictor.outputs.targets) or None,
+        "loss": predictor.outputs.loss if predictor.outputs.targets else None,
         "data_code_version": images.attributes.get("code_version"),
         "model": artefact["model"]["name"],
         "parameters": sum(parameter.numel() for parameter in predictor.model.parameters()),
         "image_shape": list(predictor.image_shape),
+        "network_shape": list(predictor.framing.output_shape(predictor.image_shape)),
+        "fit": predictor.framing.fit,
         "normalization": artefact["normalization"].get("kind"),
         "run": run.resolve().name,
         "training_data": Path(source).name if isinstance(source, str) else None,
@@ -198,15 +340,24 @@ def _plain(value: Any) -> Any:
 
 
 def _draw(
-    result: dict[str, Any],
-    predictor: Predictor,
-    run: Path,
-    images: ImageSource,
-    labels: np.ndarray,
-    logits: np.ndarray,
+    result: dict[str, Any], predictor: Predictor, run: Path, images: ImageSource, answers: Answers
 ) -> dict[str, "Figure"]:
+    drawn = _draw_classes(result, predictor, images, answers) if predictor.class_names else {}
+    for t, name in enumerate(predictor.outputs.targets):
+        if name in result["regression"]:
+            drawn |= _draw_target(result["regression"][name], name, answers, t)
+    log = _learning_log(_run_folder(run) / "metrics.csv")
+    if log:
+        drawn["learning"] = figures.learning_curves(log, training_of(predictor).get("best_epoch"))
+    return drawn
+
+
+def _draw_classes(
+    result: dict[str, Any], predictor: Predictor, images: ImageSource, answers: Answers
+) -> dict[str, "Figure"]:
+    labels, logits = answers.labels, answers.logits
     names, odds = predictor.class_names, log_odds(logits)
-    aucs = [figures.Interval(**result["per_class"][name]["auc"]) for name in names]
+    aucs = [Interval(**result["per_class"][name]["auc"]) for name in names]
     drawn = {
         "roc": figures.roc(labels, odds, names, aucs),
         "confusion": figures.confusion(np.array(result["confusion"]), names),
@@ -217,17 +368,31 @@ def _draw(
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:N_WRONG_SHOWN]
     if len(worst):
         captions = [
-            f"#{i}: {names[labels[i]]},\nread as {names[predicted[i]]}, {figures.format_value(confidence[i], 2)}"
+            f"#{answers.index[i]}: {names[labels[i]]},\nread as {names[predicted[i]]}, "
+            f"{figures.format_value(confidence[i], 2)}"
             for i in worst
         ]
         scale = images.attributes.get("pixel_scale") or predictor.artefact.get("pixel_scale")
-        shown = images.images_at(worst).numpy()
+        shown = images.images_at(answers.index[worst]).numpy()
         drawn["wrong"] = figures.wrong_images(
             shown, captions, float(scale) if isinstance(scale, int | float) and 0 < scale < np.inf else None
         )
-    log = _learning_log(_run_folder(run) / "metrics.csv")
-    if log:
-        drawn["learning"] = figures.learning_curves(log, training_of(predictor).get("best_epoch"))
+    return drawn
+
+
+def _draw_target(measured: dict[str, Any], name: str, answers: Answers, t: int) -> dict[str, "Figure"]:
+    truth = answers.truth[:, t]
+    mean, sigma, low, high = (answers.estimates[key][:, t] for key in ("mean", "sigma", "low", "high"))
+    label, floor = measured["label"], measured["floor"]
+    drawn = {
+        f"predicted_{name}": regression.predicted_against_true(truth, mean, low, high, label=label, floor=floor),
+        f"error_{name}": regression.error_by_bin(
+            measured, label=label, floor=floor, published=measured["published_mae"]
+        ),
+    }
+    calibrated = {measured["nominal_coverage"]: Interval(**measured["coverage"])} if measured["calibration"] else None
+    if calibrated or measured["coverage_by_sigma"]:
+        drawn[f"coverage_{name}"] = regression.coverage_curve(truth, mean, sigma, calibrated)
     return drawn
 
 
@@ -247,20 +412,29 @@ def _learning_log(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
                 if np.isfinite(epoch) and np.isfinite(value):
                     points.setdefault(name, {})[epoch] = value
     wanted = {
-        name: values for name, values in points.items() if name.endswith(("loss", "auc", "auroc", "acc", "accuracy"))
+        name: values
+        for name, values in points.items()
+        if name.endswith(("loss", "auc", "auroc", "acc", "accuracy")) or name.startswith("val_mae_")
     }
     return {name: (np.array(list(values)), np.array(list(values.values()))) for name, values in wanted.items()}
 
 
-def _rows(class_names: tuple[str, ...], labels: np.ndarray, logits: np.ndarray) -> list[dict[str, Any]]:
-    probabilities = softmax(logits, axis=1)
-    predicted = logits.argmax(axis=1)
-    return [
-        {"index": i, "label": class_names[labels[i]], "class": class_names[predicted[i]]}
-        | {f"p_{name}": p for name, p in zip(class_names, probabilities[i].tolist())}
-        | {f"logit_{name}": z for name, z in zip(class_names, logits[i].tolist())}
-        for i in range(len(labels))
-    ]
+def _rows(predictor: Predictor, images: ImageSource, answers: Answers) -> list[dict[str, Any]]:
+    columns: dict[str, list[Any]] = {"index": answers.index.tolist()}
+    names, logits = predictor.class_names, answers.logits
+    if names:
+        columns["label"] = [names[label] for label in answers.labels]
+        columns["class"] = [names[k] for k in logits.argmax(axis=1)]
+        columns |= {f"p_{name}": p.tolist() for name, p in zip(names, softmax(logits, axis=1).T)}
+        columns |= {f"logit_{name}": z.tolist() for name, z in zip(names, logits.T)}
+    else:
+        columns["label"] = [images.class_names[label] for label in answers.data_labels]
+    for t, name in enumerate(predictor.outputs.targets):
+        values = {"_true": answers.truth, "": answers.estimates["mean"]}
+        values |= {f"_{key}": answers.estimates[key] for key in ("sigma", "low", "high")}
+        for what, array in values.items():
+            columns[name + what] = [value if np.isfinite(value) else None for value in array[:, t].tolist()]
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]
 
 
 def _run_folder(path: Path) -> Path:
@@ -292,7 +466,7 @@ def _write_folder(
         part.mkdir()
         made = True
         (part / "figures").mkdir()
-        in_order = {name: drawn[name] for name in report.CAPTIONS if name in drawn}
+        in_order = {name: drawn[name] for name in report.captions(result) if name in drawn}
         for name, figure in in_order.items():
             figures.save(figure, part / "figures" / name)
         svgs = {name: figures.inline_svg(figure, name) for name, figure in in_order.items()}

@@ -189,22 +189,24 @@ def learning_curves(log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: f
     """Draws loss and quality against the epoch.
 
     Args:
-        log: For each logged quantity its epochs and values; names that end in ``loss`` go to the left panel, those
-            with ``auc`` or ``acc`` to the right one.
+        log: For each logged quantity its epochs and values; names that end in ``loss`` go to the first panel, those
+            with ``auc`` or ``acc`` to one of the classification's quality, those with ``mae`` to one of the
+            regression's.
         best_epoch: Marked with a line: the epoch whose weights were kept.
     """
-    figure = _figure(6.4, 6.0)
-    panels = figure.subplots(2, 1)
+    kinds = {"Loss": r"loss$", "Validation quality": r"auc|acc", "Validation error": r"mae"}
     chosen = {
-        0: {name: points for name, points in log.items() if name.endswith("loss")},
-        1: {name: points for name, points in log.items() if re.search(r"auc|auroc|acc", name)},
+        title: {name: points for name, points in log.items() if re.search(pattern, name)}
+        for title, pattern in kinds.items()
     }
-    for panel, series in chosen.items():
-        axes = panels[panel]
+    shown = {title: series for title, series in chosen.items() if series} or {"Loss": {}}
+    figure = _figure(6.4, 3.0 * len(shown))
+    panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
+    for axes, (title, series) in zip(panels, shown.items()):
         for i, (name, (epochs, values)) in enumerate(sorted(series.items())):
             marker = "o" if len(epochs) < 25 else None
             style = {"color": colour(i), "linestyle": DASHES[i % len(DASHES)], "marker": marker, "markersize": 3.5}
-            axes.plot(epochs, values, label=_plain(name.replace("_", " ").replace("/", " ")), **style)
+            axes.plot(epochs, values, label=_plain(_in_words(name)), **style)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=FAINT, linewidth=0.9, linestyle=":", zorder=0)
             axes.annotate(
@@ -221,9 +223,16 @@ def learning_curves(log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: f
         axes.set_xlabel("Epoch")
         if series:
             axes.legend()
-    panels[0].set_title("Loss", pad=14)
-    panels[1].set_title("Validation quality", pad=14)
+        if title == "Validation error":
+            axes.set_ylabel("Mean absolute error [dex]")
+        axes.set_title(title, pad=14)
     return figure
+
+
+def _in_words(name: str) -> str:
+    """Returns ``val mae log10_m_axion`` for ``val_mae_log10_m_axion``: a target keeps its name."""
+    kind, of, target = name.partition("_mae_")
+    return f"{kind} MAE of {target}" if of else name.replace("_", " ").replace("/", " ")
 
 
 @_styled

@@ -12,21 +12,92 @@ from typing import Any
 from haloformer.evaluation.figures import OKABE_ITO, format_interval, format_value
 from haloformer.evaluation.metrics import Interval
 
-CAPTIONS = {
-    "roc": "ROC curve of each class against the other two together, with the area and its 95 % interval.",
+_CLASS_CAPTIONS = {
+    "roc": "ROC curve of each class against the others together, with the area and its 95 % interval.",
     "confusion": "Which class the model named (columns) for images of each true class (rows).",
     "scores": "How sure the model is: its probability for each class, by the true class of the image.",
     "wrong": "The images that the model got wrong with the most confidence.",
-    "learning": "How training went; the dotted line marks the epoch whose weights were kept.",
 }
-"""Figures in the order of the report, with their captions."""
+_LEARNING_CAPTION = "How training went; the dotted line marks the epoch whose weights were kept."
 
-METHODS = (
+_CLASS_METHODS = (
     "AUC intervals are DeLong's, logit-transformed; that of the macro AUC uses the same structural components of all "
     "classes, so it knows that they share images. Where an AUC is exactly 1 the lower bound is the exact binomial one, "
     "(α/2)^(1/n) with n the smallest class. Recall and accuracy have Wilson's intervals. The calibration error has 15 "
     "equal bins of the highest probability."
 )
+_REGRESSION_METHODS = (
+    "Each parameter is measured on the images that have it. Errors are predicted − true, in dex (factors of ten). "
+    "Intervals of MAE, RMSE, bias, R² and pulls are percentiles of a bootstrap over images, that of the coverage is "
+    "Wilson's. A pull is an error divided by the model's own σ; pulls of an honest σ have mean 0 and spread 1."
+)
+
+
+def captions(result: dict[str, Any]) -> dict[str, str]:
+    """Returns the figures that a report may have, in its order, with their captions."""
+    found = dict(_CLASS_CAPTIONS) if result["class_names"] else {}
+    for name, measured in result["regression"].items():
+        found[f"predicted_{name}"] = " ".join(
+            [
+                f"Predicted against true {name}, for the {measured['n']:,} images of class {measured['class_name']} "
+                "that have it. A model that sees nothing predicts the middle for all.",
+                *_floor_in_words(measured["floor"]),
+            ]
+        )
+        found[f"error_{name}"] = " ".join(
+            [
+                f"Error of {name} in bins of the true value, with 95 % intervals; dashed grey: always predicting the mean.",
+                *_published_in_words(measured),
+                *(["Shaded as in the figure before."] if measured["floor"] else []),
+            ]
+        )
+        found[f"coverage_{name}"] = _coverage_in_words(name, measured)
+    return {**found, "learning": _LEARNING_CAPTION}
+
+
+def _expected_in_words(calibration: dict[str, Any]) -> str:
+    low, high = (f"{100 * end:.1f}" for end in calibration["expected"])
+    return f"with {calibration['n']:,} calibration images, chance alone moves it between {low} and {high} %"
+
+
+def _floor_in_words(floor: dict[str, Any] | None) -> list[str]:
+    if not floor:
+        return []
+    limits = [f"the pixel above {_mass(floor['pixel'])}"]
+    if floor["psf"] is not None:
+        limits.insert(0, f"the PSF above {_mass(floor['psf'])}")
+    text = f"Shaded: the vortex's half-length λ is shorter than the camera resolves ({', '.join(limits)})"
+    if floor["noise"] is None:
+        return [
+            text + "; its length then shows as a small change of brightness only, which these images may still reveal."
+        ]
+    return [
+        text + f", or hidden by noise (above {_mass(floor['noise'])}): with all else known, an image then differs from "
+        "one with a point of the same mass by less than 2 standard deviations, and no method can measure the length."
+    ]
+
+
+def _published_in_words(measured: dict[str, Any]) -> list[str]:
+    if measured["published_mae"] is None:
+        return []
+    return [
+        f"Dotted green: the best published error, {measured['published_mae']:g} dex, on this survey's released images."
+    ]
+
+
+def _coverage_in_words(name: str, measured: dict[str, Any]) -> str:
+    text = f"How often intervals of {name} hold the true value, against how often they should."
+    if measured["coverage_by_sigma"]:
+        text += " The line: the model's own σ; on the diagonal it would be honest."
+    if measured["calibration"]:
+        coverage = Interval(**measured["coverage"])
+        text += (
+            f" The diamond: the calibrated intervals, which shall hold {_percent(measured['nominal_coverage'])} and hold "
+            f"{_percent_interval(coverage)}; {_expected_in_words(measured['calibration'])}. This is promised on average over images of class "
+            f"{measured['class_name']} that are like those of the calibration, from the same survey with the same noise: "
+            "where an image does not reveal the value, fewer intervals may hold it, and elsewhere more."
+        )
+    return text
 
 
 def to_json(result: dict[str, Any]) -> str:
@@ -42,15 +113,23 @@ def to_markdown(result: dict[str, Any], figures: dict[str, str] | None = None) -
         figures: Name of each figure and its path relative to the report.
     """
     lines = ["# Evaluation of " + _cell(result["protocol"]["model"]), ""]
-    lines += [f"**{_headline(result)}**", "", _cell(_subject(result)), ""]
+    lines += [
+        line
+        for what, value, unit, interval in _headlines(result)
+        for line in (f"**{what} {value}{unit}** ({interval})", "")
+    ]
+    lines += [_cell(_subject(result)), ""]
     lines += [line for warning in result["warnings"] for line in (f"> **Warning:** {_cell(warning)}", "")]
-    header, rows = _class_table(result)
-    lines += _markdown_table(header, rows)
-    lines += ["", *_markdown_table(["Over all classes", "", "95 % interval"], _overall(result)), ""]
+    if result["class_names"]:
+        lines += [*_markdown_table(*_class_table(result)), ""]
+        lines += [*_markdown_table(["Over all classes", "", "95 % interval"], _overall(result)), ""]
+    if result["regression"]:
+        lines += [*_markdown_table(*_target_table(result)), ""]
+    texts = captions(result)
     for name, path in (figures or {}).items():
-        lines += [f"![{CAPTIONS[name]}]({path})", "", f"*{CAPTIONS[name]}*", ""]
-    lines += ["## Protocol", "", *_markdown_table(["", ""], list(_protocol(result))), "", METHODS, ""]
-    return "\n".join(lines)
+        lines += [f"![{_cell(texts[name].partition('. ')[0])}]({path})", "", f"*{_cell(texts[name])}*", ""]
+    lines += ["## Protocol", "", *_markdown_table(["", ""], list(_protocol(result))), ""]
+    return "\n".join([*lines, *(line for text in _methods(result) for line in (text, ""))])
 
 
 def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> str:
@@ -61,29 +140,24 @@ def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> st
         figures: Name of each figure and its ``<svg>`` element (`figures.inline_svg`), which is trusted.
     """
     figures = figures or {}
-    header, rows = _class_table(result)
     warnings = "".join(f'<p class="warning"><strong>Warning.</strong> {_e(text)}</p>' for text in result["warnings"])
-    tiles = "".join(
-        f"<div><dt>{_e(name)}</dt><dd>{_e(value)}<small>{_e(interval)}</small></dd></div>"
-        for name, value, interval in _overall(result)
+    headlines = "".join(
+        f'<p class="headline"><span class="value">{_e(value)}<small>{_e(unit)}</small></span>\n'
+        f'<span class="what">{_e(what)}<br><small>{_e(interval)}</small></span></p>'
+        for what, value, unit, interval in _headlines(result)
     )
     pictures = "".join(
         f'<figure id="figure-{name}"><div role="img" aria-label="{_e(caption)}">{figures[name]}</div>'
         f"<figcaption>{_e(caption)}</figcaption></figure>"
-        for name, caption in CAPTIONS.items()
+        for name, caption in captions(result).items()
         if name in figures
     )
-    if result["n_wrong"] == 0:
+    if result.get("n_wrong") == 0:
         pictures += "<p>No image was classified wrongly, so there is no panel of wrong ones.</p>"
     protocol = "".join(
         f'<tr><th scope="row">{_e(name)}</th><td>{_e(value)}</td></tr>' for name, value in _protocol(result)
     )
-    body_rows = "".join(
-        f'<tr><th scope="row">{_e(first)}</th>' + "".join(f"<td>{_e(value)}</td>" for value in rest) + "</tr>"
-        for first, *rest in rows
-    )
-    head = "".join(f'<th scope="col">{_e(name)}</th>' for name in header)
-    macro = Interval(**result["macro_auc"])
+    notes = "".join(f'<p class="note">{_e(text)}</p>' for text in _methods(result))
     return f"""<!doctype html>
 <html lang="en">
 <head>
@@ -99,29 +173,59 @@ def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> st
 <header>
 <p class="kicker">haloformer evaluation</p>
 <h1>{_e(_title(result))}</h1>
-<p class="headline"><span class="value">{_e(format_value(macro.value))}</span>
-<span class="what">macro AUC<br><small>{_e(_interval_text(macro, result["confidence"]))}</small></span></p>
+<div class="headlines">{headlines}</div>
 <p>{_e(_subject(result))}</p>
 {warnings}
 </header>
-<section>
-<h2>Each class against the rest</h2>
-<div class="scroll"><table class="numbers"><thead><tr>{head}</tr></thead><tbody>{body_rows}</tbody></table></div>
-<dl class="tiles">{tiles}</dl>
-</section>
-<section class="figures">
+{_class_section(result)}{_target_section(result)}<section class="figures">
 <h2>Figures</h2>
 {pictures}
 </section>
 <section>
 <h2>Protocol</h2>
 <table class="protocol"><tbody>{protocol}</tbody></table>
-<p class="note">{_e(METHODS)}</p>
+{notes}
 </section>
 </main>
 </body>
 </html>
 """
+
+
+def _class_section(result: dict[str, Any]) -> str:
+    if not result["class_names"]:
+        return ""
+    tiles = "".join(
+        f"<div><dt>{_e(name)}</dt><dd>{_e(value)}<small>{_e(interval)}</small></dd></div>"
+        for name, value, interval in _overall(result)
+    )
+    return f"""<section>
+<h2>Each class against the rest</h2>
+{_html_table("numbers", *_class_table(result))}
+<dl class="tiles">{tiles}</dl>
+</section>
+"""
+
+
+def _target_section(result: dict[str, Any]) -> str:
+    if not result["regression"]:
+        return ""
+    return f"""<section>
+<h2>Estimated parameters</h2>
+{_html_table("numbers measures", *_target_table(result))}
+</section>
+"""
+
+
+def _html_table(kind: str, header: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f'<th scope="col">{_e(name)}</th>' for name in header)
+    body = "".join(
+        f'<tr><th scope="row">{_e(first)}</th>' + "".join(f"<td>{_e(value)}</td>" for value in rest) + "</tr>"
+        for first, *rest in rows
+    )
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 # --- what both texts say ----------------------------------------------------------------------------------------------
@@ -131,15 +235,24 @@ def _title(result: dict[str, Any]) -> str:
     return f"{result['protocol']['model']} on {result['protocol']['data']}"
 
 
-def _interval_text(interval: Interval, confidence: float) -> str:
+def _interval_text(interval: Interval, confidence: float, digits: int = 4) -> str:
     if not math.isfinite(interval.low):
         return "no interval: too few images"
-    return f"{confidence:.0%} interval {format_value(interval.low)}–{format_value(interval.high)}".replace("%", " %")
+    bounds = f"{format_value(interval.low, digits)}–{format_value(interval.high, digits)}"
+    return f"{_percent(confidence)} interval {bounds}"
 
 
-def _headline(result: dict[str, Any]) -> str:
-    macro = Interval(**result["macro_auc"])
-    return f"Macro AUC {format_value(macro.value)} ({_interval_text(macro, result['confidence'])})"
+def _headlines(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Returns what the whole comes down to: a name, a value, its unit, and its interval."""
+    found = []
+    if result["class_names"]:
+        macro = Interval(**result["macro_auc"])
+        found.append(("Macro AUC", format_value(macro.value), "", _interval_text(macro, result["confidence"])))
+    for name, measured in result["regression"].items():
+        mae = Interval(**measured["mae"])
+        interval = _interval_text(mae, measured["confidence"], 3)
+        found.append((f"Mean absolute error of {name}", format_value(mae.value, 3), " dex", interval))
+    return found
 
 
 def _subject(result: dict[str, Any]) -> str:
@@ -149,7 +262,78 @@ def _subject(result: dict[str, Any]) -> str:
         text += f" of survey {protocol['survey']}"
     if protocol.get("seed") is not None:
         text += f", seed {protocol['seed']}"
-    return text + (", which the model has seen in training." if result["contaminated"] else ".")
+    text += ", which the model has seen in training." if result["contaminated"] else "."
+    if result["left_out"]:
+        counts = ", ".join(f"{n:,} images of class {name}" for name, n in result["left_out"].items())
+        why = "the model was trained without them" if result["class_names"] else "there is nothing to estimate in them"
+        text += f" Left out: {counts}; {why}."
+    return text
+
+
+def _methods(result: dict[str, Any]) -> list[str]:
+    chosen = [(_CLASS_METHODS, result["class_names"]), (_REGRESSION_METHODS, result["regression"])]
+    return [text for text, is_there in chosen if is_there]
+
+
+def _target_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns one column per estimated parameter, and one row per measure; rows that no parameter has are left out."""
+    columns = [_target_column(measured) for measured in result["regression"].values()]
+    names = list(dict.fromkeys(name for column in columns for name in column))
+    return ["Errors in dex", *result["regression"]], [
+        [name, *(column.get(name, "") for column in columns)] for name in names
+    ]
+
+
+def _target_column(measured: dict[str, Any]) -> dict[str, str]:
+    intervals = {
+        key: Interval(**measured[key])
+        for key in ("mae", "rmse", "bias", "r2", "pull_mean", "pull_std", "coverage")
+        if measured[key]["value"] is not None and math.isfinite(measured[key]["value"])
+    }
+    names = {
+        "rmse": "Root mean square error",
+        "bias": "Bias (predicted − true)",
+        "r2": "R²",
+        "pull_mean": "Mean of the pulls",
+        "pull_std": "Spread of the pulls",
+    }
+    column = {"Images with a true value": f"{measured['n']:,}"}
+    column["Mean absolute error (MAE)"] = _signed_interval(intervals["mae"])
+    column["MAE of always predicting the mean"] = format_value(measured["mae_of_mean"], 3)
+    if measured["published_mae"] is not None:
+        column["Best published MAE, on released images"] = f"{measured['published_mae']:g}"
+    column |= {name: _signed_interval(intervals[key]) for key, name in names.items() if key in intervals}
+    if "coverage" in intervals:
+        kind = "calibrated" if measured["calibration"] else "predicted"
+        of = f"{kind} {_percent(measured['nominal_coverage'])} intervals"
+        column[f"Coverage of the {of}"] = _percent_interval(intervals["coverage"])
+        column["Mean width of these intervals"] = format_value(measured["width"], 3)
+    limits = {
+        "psf": "Vortex shorter than the PSF above",
+        "pixel": "Vortex shorter than a pixel above",
+        "noise": "Vortex's length lost in noise above",
+    }
+    for key, name in limits.items():
+        if measured["floor"] and measured["floor"][key] is not None:
+            column[name] = _mass(measured["floor"][key])
+    return column
+
+
+def _signed_interval(interval: Interval) -> str:
+    value, low, high = (format_value(x, 3).replace("-", "−") for x in (interval.value, interval.low, interval.high))
+    return f"{value} ({low} to {high})" if interval.low < 0 else f"{value} ({low}–{high})"
+
+
+def _percent_interval(interval: Interval) -> str:
+    return f"{100 * interval.value:.1f} % ({100 * interval.low:.1f}–{100 * interval.high:.1f} %)"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:g} %"
+
+
+def _mass(log10_m: float) -> str:
+    return f"log₁₀ m = {log10_m:.2f}".replace("-", "−")
 
 
 def _class_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
@@ -184,7 +368,11 @@ _PROTOCOL_NAMES = {
     "data_code_version": "Images made by haloformer",
     "model": "Model",
     "parameters": "Parameters",
+    "targets": "Estimated parameters",
+    "loss": "Loss of the estimates",
+    "class_of": "Classes told apart",
     "image_shape": "Image (channels, height, width)",
+    "network_shape": "Image as the model sees it",
     "normalization": "Normalisation",
     "run": "Run",
     "training_data": "Training data",
@@ -198,6 +386,7 @@ _PROTOCOL_NAMES = {
     "epochs": "Epochs, at most",
     "best_epoch": "Epoch kept (by validation macro AUC)",
     "val_macro_auc": "Validation macro AUC",
+    "val_mae": "Validation MAE",
     "batch_size": "Batch size",
     "lr": "Learning rate",
     "weight_decay": "Weight decay",
@@ -218,14 +407,19 @@ def _protocol(result: dict[str, Any]) -> list[tuple[str, str]]:
     shown = []
     for key, name in _PROTOCOL_NAMES.items():
         value = result["protocol"].get(key)
-        if value is None:
+        if value is None or (key == "network_shape" and value == result["protocol"]["image_shape"]):
             continue
+        if key == "best_epoch" and not result["class_names"]:
+            name = "Epoch kept (by validation MAE)"
         if isinstance(value, list):
-            text = " × ".join(map(str, value))
+            text = (", " if key == "targets" else " × ").join(map(str, value))
+            text += f" ({result['protocol']['fit']})" if key == "network_shape" else ""
+        elif isinstance(value, dict):
+            text = ", ".join(f"{name} → {group}" if name != group else name for name, group in value.items())
         elif isinstance(value, bool):
             text = "yes" if value else "no"
         elif isinstance(value, float):
-            text = format_value(value) if key == "val_macro_auc" else f"{value:g}"
+            text = format_value(value) if key in ("val_macro_auc", "val_mae") else f"{value:g}"
         elif isinstance(value, int) and key in ("parameters", "n_images", "n_train", "n_val"):
             text = f"{value:,}"
         else:
@@ -285,9 +479,12 @@ header, section { background: var(--paper); border: 1px solid var(--line); borde
 .kicker { margin: 0; color: var(--quiet); font-size: .85rem; letter-spacing: .06em; text-transform: uppercase; }
 h1 { margin: .1rem 0 .8rem; font-size: clamp(1.25rem, 4.5vw, 1.8rem); line-height: 1.25; overflow-wrap: anywhere; }
 h2 { margin: 0 0 .8rem; font-size: 1.15rem; }
-.headline { display: flex; align-items: center; gap: .9rem; flex-wrap: wrap; margin: 0 0 .6rem; }
+.headlines { display: flex; flex-wrap: wrap; gap: .4rem 2.5rem; margin: 0 0 .6rem; }
+.headline { display: flex; align-items: center; gap: .4rem .9rem; flex-wrap: wrap; margin: 0; }
 .headline .value { font-size: clamp(2.4rem, 11vw, 3.6rem); font-weight: 700; line-height: 1; color: var(--accent);
   font-variant-numeric: tabular-nums; }
+.headline .value small { color: inherit; font-size: .5em; font-weight: 600; }
+.headline + .headline .value { font-size: clamp(1.6rem, 7vw, 2.2rem); }
 .headline .what { font-weight: 600; line-height: 1.35; }
 .headline small { font-weight: 400; color: var(--quiet); font-size: .95rem; }
 header p:last-child { margin-bottom: 0; }
@@ -302,6 +499,8 @@ th, td { padding: .45rem .6rem; text-align: left; border-bottom: 1px solid var(-
 .numbers th, .numbers td { white-space: nowrap; }
 .numbers th:not(:first-child), .numbers td { text-align: right; }
 .numbers tbody tr:last-child > * { font-weight: 700; border-bottom: 0; }
+.measures tbody th { font-weight: 400; color: var(--quiet); white-space: normal; min-width: 9rem; }
+.measures tbody tr:last-child > * { font-weight: 400; }
 thead th { color: var(--quiet); font-weight: 600; font-size: .9rem; }
 .protocol { font-size: .95rem; }
 .protocol th { font-weight: 400; color: var(--quiet); width: 40%; }

@@ -1,7 +1,7 @@
 """Where test images come from, whether they fit the model, and whether it has seen them in training."""
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
+from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.store import LensDataset
 from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor
 from haloformer.errors import InputError
 from haloformer.simulation import Simulator
+from haloformer.training.regression import TARGETS, target_values
 from haloformer.vocabulary import CLASS_ALIASES
 
 N_SIMULATED = 3000
@@ -20,7 +22,20 @@ N_SIMULATED = 3000
 
 @dataclass
 class ImageSource:
-    """Images to test on, from a file or from the simulator."""
+    """Images to test on, from a file or from the simulator.
+
+    Attributes:
+        name: For messages and the report.
+        stem: For the folder of the evaluation.
+        n: Number of images.
+        class_names: What the labels index.
+        image_shape: (C, H, W).
+        attributes: Provenance: survey, noise, seed …
+        batches: From a batch size to batches of images (B, C, H, W), labels (B,), and true values (B, T) of what the
+            model estimates, NaN where an image has none.
+        images_at: From numbers (M,) of images to the images.
+        path: The file, if it is one.
+    """
 
     name: str
     stem: str
@@ -28,7 +43,7 @@ class ImageSource:
     class_names: tuple[str, ...]
     image_shape: tuple[int, ...]
     attributes: dict[str, Any]
-    batches: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor]]]
+    batches: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]
     images_at: Callable[[np.ndarray], torch.Tensor]
     path: Path | None = None
 
@@ -43,30 +58,59 @@ def open_test_images(
         for option, value in (("n", n), ("seed", seed), ("noise", noise)):
             if value is not None:
                 raise InputError(f"'{option}' is for images simulated from a survey; '{data}' is a file")
-        dataset = LensDataset(path)
-        return ImageSource(
-            name=path.name,
-            stem=path.stem,
-            n=len(dataset),
-            class_names=dataset.class_names,
-            image_shape=dataset.image_shape,
-            attributes=dataset.attributes,
-            batches=dataset.batches,
-            images_at=dataset.images_at,
-            path=path,
-        )
+        return _from_file(path, predictor.outputs.targets)
     seed = _unused_seed(training_of(predictor)) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:
         raise InputError(f"n is {n}: at least one image is needed")
     trained_with = predictor.artefact.get("noise")
     noise = noise or (trained_with if isinstance(trained_with, str) else "original")
-    simulator = Simulator(data, seed=seed, noise=noise)
+    return _from_survey(data, predictor, n, seed, noise)
 
-    def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+
+def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
+    dataset = LensDataset(path)
+    truth = torch.zeros(len(dataset), 0)
+    if targets:
+        truth = target_values(targets, _Parameters(dataset), path.name)
+        truth = _of_their_class(truth, targets, dataset.class_names, torch.from_numpy(dataset.labels))
+
+    def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
+        for (images, labels), values in zip(dataset.batches(size), truth.split(size), strict=True):
+            yield images, labels, values
+
+    return ImageSource(
+        name=path.name,
+        stem=path.stem,
+        n=len(dataset),
+        class_names=dataset.class_names,
+        image_shape=dataset.image_shape,
+        attributes=dataset.attributes,
+        batches=batches,
+        images_at=dataset.images_at,
+        path=path,
+    )
+
+
+def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str) -> ImageSource:
+    simulator = Simulator(data, seed=seed, noise=noise)
+    of_use = _classes_of_use(simulator.class_names, predictor)
+    if len(of_use) < len(simulator.class_names):
+        if not of_use:
+            raise InputError(
+                f"survey {simulator.survey.name} has classes {', '.join(simulator.class_names)}, {_wanted_in_words(predictor)}"
+            )
+        simulator = Simulator(data, classes=of_use, seed=seed, noise=noise)
+    targets = predictor.outputs.targets
+
+    def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for start in range(0, n, size):
             batch = simulator.batch(range(start, min(start + size, n)))
-            yield batch.images, batch.labels
+            truth = torch.zeros(len(batch), 0)
+            if targets:
+                truth = target_values(targets, batch.parameters, simulator.survey.name)
+                truth = _of_their_class(truth, targets, batch.class_names, batch.labels)
+            yield batch.images, batch.labels, truth
 
     survey = simulator.survey.name
     return ImageSource(
@@ -81,19 +125,88 @@ def open_test_images(
     )
 
 
+class _Parameters(dict[str, np.ndarray]):
+    """The parameters of a file, each read when it is asked for."""
+
+    def __init__(self, dataset: LensDataset) -> None:
+        super().__init__()
+        self.dataset = dataset
+
+    def __missing__(self, name: str) -> np.ndarray:
+        if name not in self.dataset.parameter_names:
+            raise KeyError(name)
+        return self.dataset.parameters(name)
+
+
+def _of_their_class(
+    truth: torch.Tensor, targets: tuple[str, ...], class_names: tuple[str, ...], labels: torch.Tensor
+) -> torch.Tensor:
+    """Keeps true values (B, T) of images of the target's class only, where the data know that class."""
+    names = [_canonical(name) for name in class_names]
+    for t, target in enumerate(targets):
+        if TARGETS[target].class_name in names:
+            other = labels != names.index(TARGETS[target].class_name)
+            truth[:, t] = truth[:, t].masked_fill(other, torch.nan)
+    return truth
+
+
 def class_order(images: ImageSource, predictor: Predictor) -> np.ndarray:
-    """Returns for each class of the data its number in the model; also checks that the images fit the model."""
+    """Returns for each class of the data its number in the model; also checks that the images fit the model.
+
+    :data:`~haloformer.data.grouping.LEFT_OUT` stands for classes that a grouping leaves out.
+    """
     if tuple(images.image_shape) != predictor.image_shape:
         found, wanted = (" × ".join(map(str, shape)) for shape in (images.image_shape, predictor.image_shape))
         raise InputError(f"{images.name}: images are {found} (channels, height, width), but the model takes {wanted}")
-    canonical = [
-        [CLASS_ALIASES.get(name.lower(), name) for name in names]
-        for names in (images.class_names, predictor.class_names)
-    ]
-    if sorted(canonical[0]) != sorted(canonical[1]):
-        found, wanted = (", ".join(names) for names in (images.class_names, predictor.class_names))
-        raise InputError(f"{images.name}: classes are {found}, but the model knows {wanted}")
-    return np.array([canonical[1].index(name) for name in canonical[0]])
+    order = _order(images.class_names, predictor)
+    known = {number for number in order if number != LEFT_OUT}
+    if not known or (predictor.class_names and len(known) < len(predictor.class_names)):
+        raise InputError(f"{images.name}: classes are {', '.join(images.class_names)}, {_wanted_in_words(predictor)}")
+    return np.array(order)
+
+
+def _order(class_names: tuple[str, ...], predictor: Predictor) -> list[int]:
+    names = [_canonical(name) for name in class_names]
+    if not predictor.class_names:
+        return [0] * len(names)  # the true values say which images have what is estimated
+    learned = [_canonical(name) for name in predictor.class_names]
+    groups = {_canonical(name): _canonical(group) for name, group in _groups(predictor).items()}
+    # Without a grouping, and where the data are already grouped, the classes must be those of the model.
+    if not groups or sorted(names) == sorted(learned):
+        return [learned.index(name) for name in names] if sorted(names) == sorted(learned) else [LEFT_OUT] * len(names)
+    return [learned.index(groups[name]) if name in groups else LEFT_OUT for name in names]
+
+
+def _groups(predictor: Predictor) -> dict[str, str]:
+    """Returns which class of the data each learned class stands for; empty if each is itself."""
+    groups = predictor.artefact.get("classes")
+    if groups is None or not predictor.class_names:
+        return {}
+    texts = isinstance(groups, Mapping) and all(isinstance(name, str) for name in groups.values())
+    if not texts or set(groups.values()) != set(predictor.class_names):
+        raise InputError("artefact.json: classes must be null, or say for classes of the data which class is learned")
+    return dict(groups)
+
+
+def _classes_of_use(class_names: tuple[str, ...], predictor: Predictor) -> list[str]:
+    """Returns the classes worth simulating; all where none is left out by a grouping or a regression alone."""
+    if predictor.class_names and not _groups(predictor):
+        return list(class_names)
+    if not predictor.class_names:
+        wanted = {TARGETS[target].class_name for target in predictor.outputs.targets}
+        return [name for name in class_names if _canonical(name) in wanted]
+    return [name for name, number in zip(class_names, _order(class_names, predictor)) if number != LEFT_OUT]
+
+
+def _wanted_in_words(predictor: Predictor) -> str:
+    if not predictor.class_names:
+        wanted = [f"{target} (of {TARGETS[target].class_name})" for target in predictor.outputs.targets]
+        return f"but the model estimates {', '.join(wanted)}"
+    return f"but the model knows {', '.join(_groups(predictor) or predictor.class_names)}"
+
+
+def _canonical(class_name: str) -> str:
+    return CLASS_ALIASES.get(class_name.lower(), class_name)
 
 
 def contamination(predictor: Predictor, images: ImageSource) -> list[str]:

@@ -35,16 +35,27 @@ _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_stat
 _RECOMPUTED = ("relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask")
 
 
+def weights_file(path: str | os.PathLike[str]) -> Path:
+    """Returns the weights file that a path names: itself, or that of the run or artefact folder that it is."""
+    path = Path(path)
+    candidates = (path / "artefact" / "weights.safetensors", path / "weights.safetensors")
+    if path.is_dir() and not any(file.is_file() for file in candidates):
+        raise InputError(
+            f"{path}: holds no weights (artefact/weights.safetensors); has its training finished an epoch?"
+        )
+    return next((file for file in candidates if file.is_file()), path)
+
+
 def read_weights(path: str | os.PathLike[str]) -> StateDict:
     """Returns the tensors of a weights file by name, out of the usual containers and without wrappers' prefixes.
 
     Args:
-        path: A file that ends with .safetensors, or with .pth, .pt, .bin, .tar for PyTorch's format.
+        path: A file that ends with .safetensors, or with .pth, .pt, .bin, .tar for PyTorch's format; or the folder of a run.
 
     Raises:
         InputError: No such file, not of these formats, damaged, without weights, or one that asks for more than that.
     """
-    file = Path(path)
+    file = weights_file(path)
     _check_file(file)
     try:
         with warnings.catch_warnings():  # of what is odd in the file: it is checked below

@@ -3,7 +3,7 @@
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.renderer import render
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
-from haloformer.simulation.simulator import BACKENDS, LensBatch, Simulator, batches_ahead, iterate, simulate
+from haloformer.simulation.simulator import BACKENDS, LensBatch, Simulator, batches_ahead, collect, iterate, simulate
 from haloformer.simulation.surveys import Survey, describe_survey, get_part, get_survey, list_surveys
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "Simulator",
     "Survey",
     "batches_ahead",
+    "collect",
     "describe_survey",
     "draw_scenes",
     "get_part",

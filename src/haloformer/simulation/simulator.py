@@ -257,6 +257,11 @@ def simulate(
         torch.Size([6, 1, 64, 64])
     """
     simulator = Simulator(survey, classes=classes, seed=seed, noise=noise, dtype=dtype, device=device, backend=backend)
+    return collect(simulator, n, start=start, batch_size=batch_size)
+
+
+def collect(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 256) -> LensBatch:
+    """Simulates images ``start`` … ``start + n − 1`` into memory, as one batch."""
     batches = list(iterate(simulator, n, start=start, batch_size=batch_size))
     names = batches[0].parameters
     return LensBatch(
@@ -283,7 +288,7 @@ def iterate(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 2
     )
 
 
-def batches_ahead(simulator: Simulator, numbers: Iterable[range]) -> Iterator[LensBatch]:
+def batches_ahead(simulator: Simulator, numbers: Iterable[range | np.ndarray]) -> Iterator[LensBatch]:
     """Simulates batch after batch; while one is being used, the next is simulated in a background thread.
 
     Args:

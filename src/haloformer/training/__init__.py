@@ -1,5 +1,6 @@
-"""Training: one function from data to a run folder."""
+"""Training: from an experiment to a run folder."""
 
-from haloformer.training.engine import RunResult, train
+from haloformer.training.config import Experiment, compose, list_presets
+from haloformer.training.engine import RunResult, run, train
 
-__all__ = ["RunResult", "train"]
+__all__ = ["Experiment", "RunResult", "compose", "list_presets", "run", "train"]

@@ -3,26 +3,28 @@
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor
 
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
 
-def write_artefact(folder: Path, model: nn.Module, description: dict[str, Any]) -> None:
+def write_artefact(folder: Path, state_dict: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Writes ``weights.safetensors`` and ``artefact.json``, each beside its place and then renamed.
 
     Args:
         folder: Created if missing.
-        model: Its state dict is saved, on the CPU.
+        state_dict: The weights by name.
         description: The JSON-able rest: model, classes, normalisation, provenance.
     """
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # Copies: some networks (CoaT) use a layer in two places, and the format refuses tensors that share memory.
+    weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
     part = folder / "weights.safetensors.part"
     part.write_bytes(save(weights))
     os.replace(part, folder / "weights.safetensors")

@@ -1,12 +1,15 @@
 """What happens around the training steps: the history file, checkpoints, the artefact, progress."""
 
+import contextlib
 import csv
 import io
 import math
 import os
 import pickle
+import signal
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,36 +50,111 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
+class Interruption:
+    """Remembers that the process was asked to stop, so that it stops where its state can be saved."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    @contextlib.contextmanager
+    def handled(self) -> Iterator[None]:
+        """Listens for SIGINT and SIGTERM; a second SIGINT ends the process at once, as without us."""
+        if threading.current_thread() is not threading.main_thread():
+            yield  # only the main thread may listen
+            return
+        before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+        def remember(number: int, frame: Any) -> None:
+            if self.signal is not None and number == signal.SIGINT:
+                raise KeyboardInterrupt
+            self.signal = number
+
+        for number in before:
+            signal.signal(number, remember)
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def stop(self) -> None:
+        """Ends the training if that was asked for."""
+        if self.signal is not None:
+            raise KeyboardInterrupt(self.signal)
+
+
 class Checkpoints(pl.callbacks.Checkpoint):
-    """After every epoch: ``best.ckpt`` and the artefact if validation improved, then ``last.ckpt``.
+    """After every epoch: ``best.ckpt`` and the artefact if validation improved, then ``last.ckpt``; in between, ``last.ckpt`` alone.
 
     Lightning's own callback ties its memory to an absolute path, so a moved run folder would forget its best score.
     """
 
-    def __init__(self, folder: Path, export: Callable[[pl.Trainer, int, dict[str, float]], None]) -> None:
+    _ASK_EVERY = 20  # steps; several processes must agree on saving, which costs a message
+
+    def __init__(
+        self,
+        folder: Path,
+        export: Callable[[pl.Trainer, int, dict[str, float]], None],
+        monitor: tuple[str, str],
+        minutes: float,
+        interruption: Interruption,
+    ) -> None:
         """Prepares the callback.
 
         Args:
             folder: Where the checkpoints go.
             export: Writes the artefact; called with the trainer, the epoch (from 1) and that epoch's metrics.
+            monitor: The metric that says what is best, and ``max`` or ``min``.
+            minutes: Time between two saves within an epoch.
+            interruption: Says that the process was asked to stop.
         """
-        self.folder, self.export = folder, export
+        self.folder, self.export, self.interruption = folder, export, interruption
+        self.metric, self.sign = monitor[0], 1.0 if monitor[1] == "max" else -1.0
+        self.seconds = 60 * minutes
         self.best_epoch = 0
         self.best: dict[str, float] = {}
+        self._saved_at = time.monotonic()
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Starts the clock."""
+        self._saved_at = time.monotonic()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Saves within an epoch, but for its last step: what comes then (validation, the choice of the best) saves by itself."""
+        if batch_idx + 1 == trainer.num_training_batches:
+            return
+        stop, due = self.interruption.signal is not None, time.monotonic() - self._saved_at >= self.seconds
+        if trainer.world_size > 1:
+            if (batch_idx + 1) % self._ASK_EVERY:
+                return
+            stop, due = (trainer.strategy.reduce_boolean_decision(wish, all=False) for wish in (stop, due))
+        if stop or due:
+            self._save_last(trainer, pl_module)
+        if stop:
+            raise KeyboardInterrupt(self.interruption.signal or signal.SIGTERM)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Lightning calls checkpoint callbacks last, so all other state is up to date."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        if math.isnan(metrics["val_macro_auc"]):
+        if math.isnan(metrics[self.metric]):
             raise InputError(
-                f"training stopped: the validation AUC of epoch {trainer.current_epoch + 1} is not a number; a smaller lr or "
+                f"training stopped: {self.metric} of epoch {trainer.current_epoch + 1} is not a number; a smaller lr or "
                 "another normalization should help"
             )
-        if metrics["val_macro_auc"] > self.best.get("val_macro_auc", -1.0):
+        if not self.best or self.sign * metrics[self.metric] > self.sign * self.best[self.metric]:
             self.best_epoch, self.best = trainer.current_epoch + 1, metrics
             self.export(trainer, self.best_epoch, metrics)
             trainer.save_checkpoint(self.folder / "best.ckpt")
-        trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._save_last(trainer, pl_module)
+        self.interruption.stop()
+
+    def _save_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        # A step may have spoilt the weights without the loss having shown it yet: the last good state must outlive that.
+        if all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
+            trainer.save_checkpoint(self.folder / "last.ckpt")
+        self._saved_at = time.monotonic()
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what resuming needs."""
@@ -87,23 +165,36 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.best_epoch, self.best = state_dict["best_epoch"], state_dict["best"]
 
 
+class EpochHook(pl.Callback):
+    """Tells somebody every epoch's metrics, who may end the run."""
+
+    def __init__(self, on_epoch: Callable[[int, dict[str, float]], bool]) -> None:
+        self.on_epoch = on_epoch
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Asks."""
+        metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        if self.on_epoch(trainer.current_epoch + 1, metrics):
+            trainer.should_stop = True
+
+
 class History(pl.Callback):
     """One row per epoch in ``metrics.csv``, which keeps its rows when a run is resumed."""
 
     def __init__(self, path: Path, images_per_epoch: int) -> None:
         self.path, self.images_per_epoch = path, images_per_epoch
         self.rows: list[dict[str, Any]] = []
-        self._started = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes over the rows of the epochs that are not going to be repeated."""
         if self.path.exists():
             with self.path.open(encoding="utf-8", newline="") as file:
                 self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
+        self.on_train_epoch_start(trainer, pl_module)  # which an interrupted epoch that goes on does not call
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock."""
-        self._started = time.monotonic()
+        self._started, self._first_step = time.monotonic(), trainer.global_step
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stops the clock: the speed is that of training alone."""
@@ -114,9 +205,12 @@ class History(pl.Callback):
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
         row |= {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
-        row["images_per_second"] = f"{self.images_per_epoch / max(1e-9, self._train_seconds):.1f}"
+        images = self.images_per_epoch * (trainer.global_step - self._first_step) / trainer.num_training_batches
+        row["images_per_second"] = f"{images / max(1e-9, self._train_seconds):.1f}"
         row["seconds"] = f"{time.monotonic() - self._started:.2f}"
         self.rows.append(row)
+        if not trainer.is_global_zero:
+            return
         text = io.StringIO(newline="")
         writer = csv.DictWriter(text, fieldnames=list(row), extrasaction="ignore", restval="", lineterminator="\n")
         writer.writeheader()
@@ -165,14 +259,8 @@ class Progress(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the epoch's line."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
-        classes = ", ".join(
-            f"{name.removeprefix('val_auc_')} {value:.4f}"
-            for name, value in metrics.items()
-            if name.startswith("val_auc_")
-        )
         self._bar.console.print(
-            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train_loss']:.3f}  "
-            f"val AUC {metrics['val_macro_auc']:.4f} ({classes})  acc {metrics['val_accuracy']:.3f}  "
+            f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train_loss']:.3f}  {_quality(metrics)}  "
             f"{self._speed:.0f} images/s",
             highlight=False,
             soft_wrap=True,  # one line, whatever the terminal's width
@@ -191,3 +279,15 @@ class Progress(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _quality(metrics: dict[str, float]) -> str:
+    """The validation metrics of an epoch, in one line."""
+    parts = []
+    if "val_macro_auc" in metrics:
+        aucs = {k.removeprefix("val_auc_"): v for k, v in metrics.items() if k.startswith("val_auc_")}
+        classes = ", ".join(f"{name} {value:.4f}" for name, value in aucs.items())
+        parts += [f"val AUC {metrics['val_macro_auc']:.4f} ({classes})", f"acc {metrics['val_accuracy']:.3f}"]
+    maes = {k.removeprefix("val_mae_"): v for k, v in metrics.items() if k.startswith("val_mae_")}
+    parts += [f"val MAE {name} {value:.4f}" for name, value in maes.items()]
+    return "  ".join(parts)

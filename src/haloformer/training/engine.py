@@ -1,34 +1,45 @@
-"""`train`: from data and a few numbers to a run folder with everything that one training leaves behind."""
+"""`train`: from an experiment to a run folder with everything that one training leaves behind."""
 
 import contextlib
-import dataclasses
+import datetime
+import errno
 import json
 import logging
+import os
+import platform
 import signal
+import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.callbacks import EarlyStopping
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from haloformer._version import code_version
 from haloformer.data.augment import check_augmentation
+from haloformer.data.framing import Framing
+from haloformer.data.grouping import GROUPINGS
 from haloformer.data.normalization import Normalization
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.models import create_model, find_model
-from haloformer.models.weights import weights_url
+from haloformer.models.weights import weights_file, weights_url
 from haloformer.training.artefact import file_sha256, write_artefact, write_text
-from haloformer.training.callbacks import Checkpoints, History, Progress, SafeCheckpointIO
-from haloformer.training.config import RUN_ONLY, TrainConfig, read_config
+from haloformer.training.callbacks import Checkpoints, EpochHook, History, Interruption, Progress, SafeCheckpointIO
+from haloformer.training.config import RUN_ONLY, Experiment, compose, read_config
+from haloformer.training.loggers import make_loggers
+from haloformer.training.outputs import Outputs
+from haloformer.training.regression import Conformal, Scaling, predictions
 from haloformer.training.sources import Source, open_source
-from haloformer.training.tasks import ClassificationTask
+from haloformer.training.tasks import LensTask
+from haloformer.training.transfer import merged_weights, prepare_for_tuning, trainable_parameters
 
 
 @dataclass(frozen=True)
@@ -39,7 +50,8 @@ class RunResult:
         out: The run folder.
         best_epoch: The epoch (from 1) whose weights are in the artefact.
         epochs: Epochs done; fewer than asked for after early stopping.
-        metrics: The best epoch's ``val_macro_auc``, ``val_auc_CLASS``, ``val_accuracy``, ``val_loss``, ``train_loss``.
+        metrics: The best epoch's ``val_macro_auc``, ``val_auc_CLASS``, ``val_accuracy``, ``val_loss``, ``train_loss``; of a
+            regression ``val_mae``, ``val_mae_TARGET``, ``val_rmse_TARGET``.
     """
 
     out: Path
@@ -49,158 +61,172 @@ class RunResult:
 
 
 def train(
-    data: str,
-    model: str = "hybrid_nano",
-    out: str = "runs/latest",
+    data: str | None = None,
+    model: str | None = None,
+    out: str | None = None,
     *,
-    val_data: str | None = None,
-    val_size: int = 1500,
-    val_fraction: float = 0.1,
-    noise: Literal["original", "instrument", "none"] = "original",
-    epochs: int = 10,
-    epoch_size: int = 6000,
-    batch_size: int = 64,
-    normalization: str = "sqrt",
-    augment: Literal["d4", "flips", "none"] = "d4",
-    lr: float = 1e-3,
-    weight_decay: float = 0.05,
-    warmup: float = 0.1,
-    clip: float = 1.0,
-    label_smoothing: float = 0.0,
-    patience: int = 20,
-    model_args: dict[str, Any] | None = None,
-    pretrained: bool | str = False,
-    seed: int = 0,
-    precision: Literal["auto", "32", "bf16", "16"] = "auto",
-    device: str = "auto",
-    num_workers: int = 2,
-    resume: bool = True,
-    progress: bool = True,
+    preset: str | list[str] | None = None,
+    on_epoch: Callable[[int, dict[str, float]], bool] | None = None,
+    **options: Any,
 ) -> RunResult:
-    """Trains a classifier and leaves a run folder: configuration, metrics, checkpoints and the artefact for prediction.
+    """Trains a network and leaves a run folder: configuration, metrics, checkpoints and the artefact for prediction.
 
-    Calling it again with the same arguments continues an interrupted run from its last finished epoch and gives the same
-    weights as if it had never been interrupted (on a CPU, bit for bit). A test set is never touched.
+    Calling it again with the same arguments continues an interrupted run and gives the same weights as if it had never
+    been interrupted (on a CPU, bit for bit). A test set is never touched.
 
     Args:
-        data: What to train on: a dataset file (train.h5), or a survey (model_ii, or a YAML file of your own) whose
-            images are simulated as they are needed, each seen once.
-        model: Name of the network; `haloformer models` lists them, and any timm name works.
+        data: A dataset file (train.h5), or a survey (model_ii) whose images are simulated as they are needed.
+        model: Name of the network.
         out: The run folder to write, or to continue.
-        val_data: A dataset file to validate on, with the classes and shape of the training images. Without it, a share
-            of the data file or freshly simulated images serve.
-        val_size: Validation images to simulate, for a survey.
-        val_fraction: Share of a dataset file's images kept for validation, the same share of every class.
-        noise: Noise of simulated images: as the survey was released, the instrument's own, or none.
-        epochs: Passes over a dataset file, or blocks of epoch_size simulated images. Each ends with a validation.
-        epoch_size: Simulated images per epoch. Of no effect for a dataset file, all of which is used.
-        batch_size: Images per optimiser step.
-        normalization: How pixel values become network input; fitted on training images and stored with the model.
-            Kinds: standard, sqrt, asinh, asinh_faint (for images
-            with little noise), image_standard, image_max, image_minmax, none.
-        augment: Random transforms of training images: d4 (the eight quarter turns and mirrors of a square), flips
-            (those that keep a rectangle's shape), or none.
-        lr: Peak learning rate of AdamW. If the loss stays near ln(classes) or becomes NaN, try a third of it.
-        weight_decay: Pull of the weights towards zero; not applied to norms, biases and position embeddings.
-        warmup: Share of all steps over which the learning rate rises; then it falls along a cosine.
-        clip: Largest norm of a step's gradient; 0 turns clipping off.
-        label_smoothing: Share of each label spread over all classes.
-        patience: Stop after so many epochs without a better validation macro AUC; 0 never stops early.
-        model_args: More keywords for the network, such as {depth: 6, drop_path_rate: 0.1}.
-        pretrained: Start from weights that are there already: true for ImageNet's, which timm downloads, or a file
-            (.safetensors, .pth, .pt, .bin, .tar) of the official code, of timm, or of another run's artefact. It is
-            read when the run begins, not when it goes on.
-        seed: Of initial weights, image order, transforms, and simulated images.
-        precision: auto takes bf16 mixed precision on GPUs that have it, otherwise 32 bits.
-        device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
-        num_workers: Processes that read a dataset file too large for memory.
-        resume: Continue a run found in out; if false, such a folder is an error.
-        progress: Show a progress bar and a line per epoch.
+        preset: Shipped recipes and models to start from, such as ``"quick"`` or ``["standard", "swin"]``, or YAML files.
+        on_epoch: Called after every epoch with its number (from 1) and its metrics; if it returns True the run ends there.
+        **options: Any field of :class:`~haloformer.training.config.Experiment` by its short name, such as ``epochs=20,
+            lr=3e-4``.
 
     Returns:
         The best epoch and its validation metrics.
 
     Raises:
-        InputError: Unusable data, an unknown name, a value out of range, a run folder of another configuration, or a
-            loss that became NaN.
-        KeyboardInterrupt: Ctrl-C; everything up to the last finished epoch is kept.
+        InputError: Unusable data, an unknown name, a value out of range, a run folder of another configuration, a
+            loss that became NaN, or too little memory.
+        KeyboardInterrupt: Ctrl-C; the run is saved where it stands.
+        SystemExit: SIGTERM, likewise.
+
+    Example:
+        >>> from haloformer.training import train
+        >>> result = train("model_ii", "hybrid_nano", "runs/x", epochs=12, lr=1e-3)  # doctest: +SKIP
     """
-    arguments = dict(locals())
-    given = {"data": str(data), "out": str(out), "model_args": dict(model_args or {})}
-    if not isinstance(pretrained, bool):
-        given["pretrained"] = str(pretrained)
-    config = TrainConfig(**{**arguments, **given})
-    folder = Path(out)
-    if (result := _finished_result(folder, config)) is not None:
+    given = {"data": data, "model": model, "out": out}
+    experiment = compose(preset, {**{key: str(value) for key, value in given.items() if value is not None}, **options})
+    return run(experiment, on_epoch=on_epoch)
+
+
+def run(experiment: Experiment, *, on_epoch: Callable[[int, dict[str, float]], bool] | None = None) -> RunResult:
+    """Carries out an experiment; see :func:`train`."""
+    settings = experiment.trainer
+    folder = Path(settings.out)
+    if (result := _finished_result(folder, experiment)) is not None:
         _say(
-            config, f"{folder}: this run is finished (best epoch {result.best_epoch}); choose another out to train anew"
+            experiment,
+            f"{folder}: this run is finished (best epoch {result.best_epoch}); choose another out to train anew",
         )
         return result
-    accelerator, devices = _accelerator(config.device)
-    numbers = _precision(config.precision, accelerator)
+    accelerator, devices = _accelerator(experiment)
+    numbers = _precision(settings.precision, accelerator)
+    with _explained_memory(experiment):
+        return _run(experiment, folder, accelerator, devices, numbers, on_epoch)
 
-    source = open_source(config)
-    check_augmentation(config.augment, source.image_shape)
-    normalize = Normalization(config.normalization).fit(source.fit_images)
+
+def _run(
+    experiment: Experiment,
+    folder: Path,
+    accelerator: str,
+    devices: Any,
+    numbers: str,
+    on_epoch: Callable[[int, dict[str, float]], bool] | None,
+) -> RunResult:
+    settings = experiment.trainer
+    source = open_source(experiment)
+    processes = settings.devices * settings.nodes
+    if source.n_val < processes:
+        raise InputError(f"{source.n_val} validation images for {processes} processes: each needs at least one")
+    check_augmentation(experiment.augmentation.augment, source.image_shape)
+    framing = _framing(experiment)
+    input_shape = framing.output_shape(source.image_shape)
+    normalize = Normalization(experiment.data.normalization).fit(framing(source.fit.images))
+    outputs = _outputs(experiment, source)
     last = folder / "checkpoints" / "last.ckpt"
-    network = _network(config, source, resuming=last.exists())
-    task = ClassificationTask(
+    # Deterministic from here on: dropout and the like are seeded anew at every step, but initial weights here.
+    network = _network(experiment, input_shape, outputs.n, resuming=last.exists())
+    tuned = prepare_for_tuning(
         network,
-        normalize,
-        source.class_names,
-        augment=config.augment,
-        lr=config.lr,
-        weight_decay=config.weight_decay,
-        warmup=config.warmup,
-        label_smoothing=config.label_smoothing,
-        total_steps=config.epochs * source.steps,
-        seed=config.seed,
+        experiment.transfer.tune,
+        last_blocks=experiment.transfer.last_blocks,
+        lora_rank=experiment.transfer.lora_rank,
+        lora_alpha=experiment.transfer.lora_alpha,
     )
-    _prepare_folder(folder, config)
-    start = _pretrained_record(folder, config, last.exists())
+    if processes > 1 and accelerator == "cuda":
+        tuned = convert_sync_batchnorm(tuned)  # timm's, as torch's would lose the activations of timm's norms
+    if settings.channels_last:
+        tuned = tuned.to(memory_format=torch.channels_last)
+    task = LensTask(
+        tuned,
+        framing,
+        normalize,
+        outputs,
+        experiment,
+        steps_per_epoch=source.steps,
+        noise_model=source.noise_model,
+    )
+    loggers = make_loggers(settings.loggers, folder, experiment)
+    start: dict[str, Any] = {}
+    if is_first_process():
+        _prepare_folder(folder, experiment)
+        start = _pretrained_record(folder, experiment, last.exists())
+    if settings.compile:
+        tuned.compile()
 
     def export(trainer: pl.Trainer, epoch: int, metrics: dict[str, float]) -> None:
-        write_artefact(folder / "artefact", network, _description(config, source, normalize, start, epoch, metrics))
+        if trainer.is_global_zero:
+            description = _description(experiment, source, framing, normalize, outputs, start, epoch, metrics)
+            if outputs.targets:
+                description["conformal"] = _calibrated(task, source, outputs)
+            write_artefact(folder / "artefact", merged_weights(task.best_model), description)
 
-    checkpoints = Checkpoints(folder / "checkpoints", export)
-    callbacks: list[pl.Callback] = [History(folder / "metrics.csv", source.steps * config.batch_size), checkpoints]
-    if config.patience:
-        callbacks.append(EarlyStopping("val_macro_auc", mode="max", patience=config.patience, min_delta=0.0))
-    if config.progress:
-        callbacks.append(Progress())
-    if config.progress:
-        _announce(config, source, network, last.exists())
+    interruption = Interruption()
+    checkpoints = Checkpoints(
+        folder / "checkpoints", export, (task.monitor, task.monitor_mode), settings.checkpoint_minutes, interruption
+    )
+    callbacks: list[pl.Callback] = [
+        History(folder / "metrics.csv", source.steps * experiment.data.batch_size),
+        checkpoints,
+    ]
+    if on_epoch is not None:
+        callbacks.append(EpochHook(on_epoch))
+    if settings.patience:
+        callbacks.append(EarlyStopping(task.monitor, mode=task.monitor_mode, patience=settings.patience, min_delta=0.0))
+    if settings.progress:
+        if is_first_process():
+            callbacks.append(Progress())
+        _announce(experiment, source, tuned, last.exists())
 
-    with _quiet_lightning(), _keyboard_interrupt(folder, config):
+    with (
+        _quiet_lightning(),
+        _determinism(settings.deterministic),
+        interruption.handled(),
+        _interrupts(folder, experiment),
+    ):
         trainer = pl.Trainer(
             accelerator=accelerator,
             devices=devices,
-            max_epochs=config.epochs,
+            num_nodes=settings.nodes,
+            strategy=_strategy(experiment),
+            max_epochs=experiment.schedule.epochs,
             precision=numbers,  # type: ignore[arg-type]
-            gradient_clip_val=config.clip or None,
-            logger=_logger(folder),
+            gradient_clip_val=experiment.optimizer.clip or None,
+            logger=loggers,
             callbacks=callbacks,
             plugins=[SafeCheckpointIO()],
             default_root_dir=str(folder),
             enable_progress_bar=False,
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            use_distributed_sampler=False,  # every process takes its share of each batch itself
             reload_dataloaders_every_n_epochs=1,  # every epoch has batches of its own
             log_every_n_steps=50,
         )
         trainer.fit(task, datamodule=_Epochs(source), ckpt_path=str(last) if last.exists() else None)
     epochs_done = trainer.current_epoch
     summary = {"best_epoch": checkpoints.best_epoch, "epochs": epochs_done, "metrics": checkpoints.best}
-    write_text(folder / "finished.json", json.dumps(summary, indent=2) + "\n")
-    _say(
-        config,
-        f"best epoch {checkpoints.best_epoch}: validation macro AUC {checkpoints.best['val_macro_auc']:.4f}; {folder}",
-    )
+    if trainer.is_global_zero:
+        write_text(folder / "finished.json", json.dumps(summary, indent=2) + "\n")
+    name, value = task.monitor, checkpoints.best[task.monitor]
+    _say(experiment, f"best epoch {checkpoints.best_epoch}: {_in_words(name)} {value:.4f}; {folder}")
     return RunResult(folder, checkpoints.best_epoch, epochs_done, checkpoints.best)
 
 
 class _Epochs(pl.LightningDataModule):
-    """Hands Lightning the batches of the epoch that it is about to run."""
+    """Hands Lightning the batches of the epoch that it is about to run, from where the run stands."""
 
     def __init__(self, source: Source) -> None:
         super().__init__()
@@ -208,57 +234,136 @@ class _Epochs(pl.LightningDataModule):
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
-        return self.source.epoch(self.trainer.current_epoch)
+        epoch, steps = self.trainer.current_epoch, self.source.steps
+        done = self.trainer.global_step - epoch * steps  # more than 0 when an interrupted epoch goes on
+        return _RestOfEpoch(self.source, epoch, max(0, done), self._share())
 
     def val_dataloader(self) -> Any:
-        return self.source.validation
+        return self.source.validation(self._share())
+
+    def _share(self) -> tuple[int, int]:
+        assert self.trainer is not None
+        return self.trainer.global_rank, self.trainer.world_size
 
 
-def _logger(folder: Path) -> TensorBoardLogger | bool:
-    """TensorBoard's log where TensorBoard is installed; ``metrics.csv`` is written anyway."""
-    try:
-        import tensorboard  # noqa: F401
-    except ImportError:
-        return False
-    return TensorBoardLogger(str(folder), name="tensorboard", version="")
+class _RestOfEpoch:
+    """An epoch's batches from some batch on; its length is the whole epoch's, as Lightning counts on."""
+
+    def __init__(self, source: Source, epoch: int, done: int, share: tuple[int, int]) -> None:
+        self.source, self.arguments = source, (epoch, done, share)
+
+    def __len__(self) -> int:
+        return self.source.steps
+
+    def __iter__(self) -> Iterator[Any]:
+        # Before Lightning has counted the finished epoch it asks once for what comes after its end: nothing.
+        if self.arguments[1] < self.source.steps:
+            yield from self.source.epoch(*self.arguments)
 
 
-def _network(config: TrainConfig, source: Source, resuming: bool) -> nn.Module:
-    channels, height, width = source.image_shape
-    torch.manual_seed(config.seed)
+def _framing(experiment: Experiment) -> Framing:
+    data = experiment.data
+    return Framing(data.img_size, data.fit, data.channels, data.crop)
+
+
+def _outputs(experiment: Experiment, source: Source) -> Outputs:
+    task = experiment.task
+    classes = () if task.name == "regression" else source.class_names
+    if task.name == "classification":
+        return Outputs(classes)
+    return Outputs(classes, task.targets, task.loss, task.coverage, Scaling.fit(source.fit.targets))
+
+
+def _calibrated(task: LensTask, source: Source, outputs: Outputs) -> dict[str, Any]:
+    """Returns what makes the predicted intervals hold the wished share of true values, found on images of its own."""
+    device = task.device
+    was_training = task.best_model.training
+    task.best_model.eval()
+    answers, truths = [], []
+    with torch.no_grad():
+        for batch in source.calibration:
+            values = outputs.split(task(batch.images.to(device)).float())[1]
+            assert values is not None
+            assert outputs.scaling is not None
+            answer = predictions(values, loss=outputs.loss, scaling=outputs.scaling, coverage=outputs.coverage)
+            answers.append({name: tensor.cpu() for name, tensor in answer.items()})
+            truths.append(batch.targets)
+    task.best_model.train(was_training)
+    together = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
+    return Conformal.fit(**together, truth=torch.cat(truths), coverage=outputs.coverage, loss=outputs.loss).to_dict()
+
+
+def _network(experiment: Experiment, input_shape: tuple[int, int, int], n_outputs: int, resuming: bool) -> nn.Module:
+    channels, height, width = input_shape
+    torch.manual_seed(experiment.trainer.seed)
     return create_model(
-        config.model,
+        experiment.model.name,
         img_size=height if height == width else (height, width),
         in_chans=channels,
-        num_classes=len(source.class_names),
-        pretrained=False if resuming else config.pretrained,  # a run that goes on has its weights already
-        **config.model_args,
+        num_classes=n_outputs,
+        pretrained=False if resuming else experiment.transfer.pretrained,  # a run that goes on has its weights already
+        **_model_args(experiment),
     )
 
 
-def _prepare_folder(folder: Path, config: TrainConfig) -> None:
+def _model_args(experiment: Experiment) -> dict[str, Any]:
+    """Returns the network's keywords, with the regularisation's in timm's words."""
+    given = experiment.regularization
+    words = {
+        "drop_rate": given.dropout,
+        "attn_drop_rate": given.attention_dropout,
+        "drop_path_rate": given.stochastic_depth,
+    }
+    return {**{name: value for name, value in words.items() if value is not None}, **experiment.model.model_args}
+
+
+def _prepare_folder(folder: Path, experiment: Experiment) -> None:
     """Makes the run folder, or checks that the one that is there is the beginning of this run."""
     saved = folder / "config.yaml"
-    if saved.exists():
-        if not config.resume:
-            raise InputError(f"{folder}: there is a run already, and resume is false: choose another out")
-        return
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists and is not a run folder: choose another out")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(saved, config.to_yaml())
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+    if not saved.exists():
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise InputError(f"{folder}: exists and is not a run folder: choose another out")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_text(saved, experiment.to_yaml())
+        except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
+            raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+    # One entry per start: a run may go on elsewhere.
+    starts = folder / "environment.json"
+    before = json.loads(starts.read_text(encoding="utf-8")) if starts.exists() else []
+    write_text(starts, json.dumps([*before, _environment()], indent=2) + "\n")
 
 
-def _finished_result(folder: Path, config: TrainConfig) -> RunResult | None:
+def _environment() -> dict[str, Any]:
+    """Returns what a result may depend on besides its configuration."""
+    import numpy
+    import timm
+    import torchvision
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "packages": {module.__name__: module.__version__ for module in (torch, torchvision, timm, pl, numpy)},
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if gpus else None,
+        "gpus": gpus,
+        "command": sys.argv[1:] if Path(sys.argv[0]).stem in ("haloformer", "__main__") else None,
+    }
+
+
+def _finished_result(folder: Path, experiment: Experiment) -> RunResult | None:
     """Returns the result of a finished run; refuses a folder whose run was configured differently."""
     if not (folder / "config.yaml").exists():
         return None
-    if not config.resume:
+    if not experiment.trainer.resume and is_first_process():  # which may have made it, for the others, a moment ago
         raise InputError(f"{folder}: there is a run already, and resume is false: choose another out")
-    if differences := config.differences(read_config(folder / "config.yaml")):
+    if differences := experiment.differences(read_config(folder / "config.yaml")):
         raise InputError(
             f"{folder}: holds a run of another configuration ({'; '.join(differences[:4])}): choose another out, or the same values"
         )
@@ -268,51 +373,58 @@ def _finished_result(folder: Path, config: TrainConfig) -> RunResult | None:
     return RunResult(folder, summary["best_epoch"], summary["epochs"], summary["metrics"])
 
 
-def _pretrained_record(folder: Path, config: TrainConfig, resuming: bool) -> dict[str, Any]:
+def _pretrained_record(folder: Path, experiment: Experiment, resuming: bool) -> dict[str, Any]:
     """Returns what weights the run started from, as ``pretrained.json`` of the run folder keeps it; empty for none."""
     path = folder / "pretrained.json"
-    if not config.pretrained:
+    pretrained = experiment.transfer.pretrained
+    if not pretrained:
         return {}
     if resuming:  # the file itself is needed no more
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    if isinstance(config.pretrained, str):
-        record: dict[str, Any] = {"file": config.pretrained, "sha256": file_sha256(Path(config.pretrained))}
+    if isinstance(pretrained, str):
+        record: dict[str, Any] = {"file": pretrained, "sha256": file_sha256(weights_file(pretrained))}
     else:
-        record = {"url": weights_url(find_model(config.model))}
+        record = {"url": weights_url(find_model(experiment.model.name))}
     write_text(path, json.dumps(record, indent=2) + "\n")
     return record
 
 
 def _description(
-    config: TrainConfig,
+    experiment: Experiment,
     source: Source,
+    framing: Framing,
     normalize: Normalization,
+    outputs: Outputs,
     start: dict[str, Any],
     epoch: int,
     metrics: dict[str, float],
 ) -> dict[str, Any]:
     """Returns what ``artefact.json`` says beside its format."""
-    channels, height, width = source.image_shape
+    channels, height, width = framing.output_shape(source.image_shape)
     seeds = {key: source.facts[key] for key in ("train_seed", "val_seed")}
+    name = experiment.model.name
     return {
         "model": {
-            "name": config.model,
+            "name": name,
             "img_size": height if height == width else [height, width],
             "in_chans": channels,
-            "num_classes": len(source.class_names),
+            "num_classes": outputs.n,
             "kwargs": {
-                **find_model(config.model).kwargs,
-                **config.model_args,
+                **find_model(name).kwargs,
+                **_model_args(experiment),
             },  # as built, whatever the registry says later
         },
-        "class_names": list(source.class_names),
+        "class_names": list(outputs.class_names),
+        "outputs": outputs.to_dict(),
+        "classes": GROUPINGS[experiment.data.classes],
+        "framing": framing.to_dict(),
         "normalization": normalize.to_dict(),
         "image_shape": list(source.image_shape),
         "survey": source.facts["survey"],
         "noise": source.facts["noise"],
         "pixel_scale": source.facts["pixel_scale"],
         "training": {
-            **{key: value for key, value in dataclasses.asdict(config).items() if key not in RUN_ONLY},
+            **{key: value for key, value in experiment.flat().items() if key not in RUN_ONLY},
             "pretrained_weights": start or None,
             **seeds,
             "n_train": source.n_train,
@@ -324,10 +436,35 @@ def _description(
     }
 
 
-def _accelerator(device: str) -> tuple[str, Any]:
+def _accelerator(experiment: Experiment) -> tuple[str, Any]:
     """Translates ``cuda:1`` and the like into Lightning's words."""
-    resolved = resolve_device(device)
-    return resolved.type, 1 if resolved.index is None else [resolved.index]
+    resolved, wanted = resolve_device(experiment.trainer.device), experiment.trainer.devices
+    if wanted > 1 and experiment.data.batch_size % (wanted * experiment.trainer.nodes):
+        raise InputError(
+            f"batch_size {experiment.data.batch_size} cannot be divided among {wanted} devices × {experiment.trainer.nodes} nodes"
+        )
+    if resolved.index is not None and wanted > 1:
+        raise InputError(f"device {experiment.trainer.device} names one device, devices says {wanted}: device: cuda")
+    if resolved.type == "cuda" and wanted > torch.cuda.device_count():
+        raise InputError(f"devices {wanted}: this machine has {torch.cuda.device_count()} GPUs")
+    if experiment.trainer.strategy == "fsdp":
+        _check_fsdp(experiment, resolved.type)
+    return resolved.type, wanted if resolved.index is None else [resolved.index]
+
+
+def _check_fsdp(experiment: Experiment, accelerator: str) -> None:
+    if accelerator != "cuda":
+        raise InputError(f"strategy fsdp needs CUDA GPUs, and the device is {accelerator}: take ddp")
+    if experiment.optimizer.clip:
+        raise InputError("strategy fsdp cannot clip gradients by their norm: set clip to 0, or take ddp")
+
+
+def _strategy(experiment: Experiment) -> str:
+    several = experiment.trainer.devices * experiment.trainer.nodes > 1
+    if experiment.trainer.strategy != "auto" or not several:
+        return experiment.trainer.strategy
+    # Some networks have parts that a batch may not use (frozen weights, early exits): these must not be waited for.
+    return "ddp_find_unused_parameters_true"
 
 
 def _precision(precision: str, accelerator: str) -> str:
@@ -341,37 +478,87 @@ def _precision(precision: str, accelerator: str) -> str:
     return names[precision]
 
 
-def _announce(config: TrainConfig, source: Source, network: nn.Module, resuming: bool) -> None:
-    million = sum(p.numel() for p in network.parameters()) / 1e6
-    _say(config, config.to_yaml().rstrip())
+def _announce(experiment: Experiment, source: Source, network: nn.Module, resuming: bool) -> None:
+    trainable, everything = (count / 1e6 for count in trainable_parameters(network))
+    some = "" if trainable == everything else f", {trainable:.3f} M of them learn"
+    _say(experiment, experiment.to_yaml().rstrip())
     _say(
-        config,
-        f"{config.model} ({million:.2f} M parameters) on {source.n_train} images"
-        f"{' per epoch' if source.facts['val_seed'] is not None else ''} of {source.image_shape}, validated on {source.n_val}",
+        experiment,
+        f"{experiment.model.name} ({everything:.2f} M parameters{some}) on {source.n_train} images"
+        f"{' per epoch' if source.n_train == source.steps * experiment.data.batch_size else ''} of {source.image_shape}, "
+        f"validated on {source.n_val}",
     )
+    if experiment.trainer.devices * experiment.trainer.nodes > 1 and any(
+        isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        for module in network.modules()
+    ):
+        _say(experiment, "batch norm here sees one process's share of each batch: across processes it needs GPUs")
     if resuming:
-        _say(config, f"resuming the run in {config.out}")
+        _say(experiment, f"resuming the run in {experiment.trainer.out}")
 
 
-def _say(config: TrainConfig, text: str) -> None:
-    if config.progress:
+def _in_words(metric: str) -> str:
+    return {"val_macro_auc": "validation macro AUC", "val_mae": "validation MAE"}[metric]
+
+
+def is_first_process() -> bool:
+    """Returns whether this process writes and speaks: the only one, or the first of several."""
+    return getattr(rank_zero_only, "rank", 0) in (0, None)
+
+
+def _say(experiment: Experiment, text: str) -> None:
+    if experiment.trainer.progress and is_first_process():
         print(text, flush=True)
 
 
 @contextlib.contextmanager
-def _keyboard_interrupt(folder: Path, config: TrainConfig) -> Iterator[None]:
-    """Turns Lightning's ``sys.exit(1)`` after Ctrl-C back into the interrupt, and SIGINT's handler into what it was."""
+def _determinism(wanted: bool) -> Iterator[None]:
+    """Turns deterministic algorithms on for a while; Lightning alone would leave them on."""
+    if not wanted:
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # what cuBLAS asks for
+    torch.use_deterministic_algorithms(True, warn_only=False)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0])
+        torch.backends.cudnn.benchmark = before[1]
+
+
+@contextlib.contextmanager
+def _explained_memory(experiment: Experiment) -> Iterator[None]:
+    """Turns the many ways of saying that memory is short into one that says what helps."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error).lower()
+        short = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
+            words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+        )
+        if not short:
+            raise
+        raise InputError(
+            f"out of memory with batch_size {experiment.data.batch_size}: a smaller one, a smaller model, or precision: bf16 needs "
+            "less; what was saved is kept"
+        ) from error
+
+
+@contextlib.contextmanager
+def _interrupts(folder: Path, experiment: Experiment) -> Iterator[None]:
+    """Turns Lightning's ``sys.exit(1)`` after an interruption back into what the process was sent."""
     before = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as error:
         if isinstance(error.__context__, KeyboardInterrupt):
-            kept = (
-                "the last finished epoch is kept"
-                if (folder / "checkpoints" / "last.ckpt").exists()
-                else "no epoch was finished"
-            )
-            _say(config, f"interrupted; {kept}. The same command resumes the run in {folder}")
+            saved = (folder / "checkpoints" / "last.ckpt").exists()
+            kept = "the run is saved where it stood" if saved else "nothing was saved yet"
+            _say(experiment, f"interrupted; {kept}. The same command resumes the run in {folder}")
+            if error.__context__.args == (signal.SIGTERM,):
+                raise SystemExit(128 + signal.SIGTERM) from None
             raise KeyboardInterrupt from None
         raise
     finally:
@@ -385,6 +572,11 @@ _NOT_OUR_WARNINGS = (
     ".*Checkpoint directory .* exists and is not empty.*",
     ".*GPU available but not used.*",
     ".*treespec.*",  # Lightning's use of a deprecated part of torch
+    ".*your dataloader is not resumable.*",  # it is: it begins where the run stands
+    ".*module\\(s\\) in eval mode.*",  # frozen parts
+    ".*find_unused_parameters.*",
+    ".*recommended to use .*sync_dist=True.*",  # what is logged without is the same in every process
+    ".*lr_scheduler.step.*before.*optimizer.step.*",
 )
 
 

@@ -1,30 +1,57 @@
 """Where the images of a training come from: a dataset file, or a survey that is simulated as it goes."""
 
+import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
+from haloformer.data.grouping import LEFT_OUT, group_classes
 from haloformer.data.splits import stratified_split
 from haloformer.data.store import LensDataset, check_finite
-from haloformer.data.stream import EpochStream, simulate_set, validation_seed
+from haloformer.data.stream import BLOCK_IMAGES, simulate_set, stream_batches, validation_seed
+from haloformer.data.transforms import NoiseModel, draw_noise, noise_model
 from haloformer.errors import InputError
-from haloformer.simulation import Simulator, list_surveys
-from haloformer.training.config import TrainConfig
+from haloformer.simulation import LensBatch, Simulator, batches_ahead, list_surveys
+from haloformer.training.config import Experiment
+from haloformer.training.regression import TARGETS, target_values
 
 MEMORY_BUDGET = 2**30
-"""Bytes of images that are kept in memory; a larger dataset file is read batch by batch by worker processes."""
+"""Bytes of images that are kept in memory; more are read, or simulated again, batch by batch."""
+
+STREAM_EPOCH = 6000
+"""Images per epoch of an endless stream, unless epoch_size says otherwise."""
 
 _DATASETS = (".h5", ".hdf5")
 _FIT_IMAGES = 3072
 _VAL_BATCH = 256
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Share = tuple[int, int]
+"""(k, of): the k-th of so many processes that divide every batch among them."""
+
+
+class Examples(NamedTuple):
+    """A batch of training examples.
+
+    Attributes:
+        images: (B, C, H, W), raw.
+        labels: (B,) int64.
+        targets: (B, T) float32 of the regression, NaN where there is none; T may be 0.
+        exposure_time: (B,) seconds; NaN where unknown.
+    """
+
+    images: Tensor
+    labels: Tensor
+    targets: Tensor
+    exposure_time: Tensor
+
+
+Batches = Iterable[Examples]
 
 
 @dataclass(frozen=True)
@@ -34,116 +61,259 @@ class Source:
     Attributes:
         class_names: In the order of the labels.
         image_shape: (C, H, W).
-        epoch: Epoch number → that epoch's batches of (images (B, C, H, W), labels (B,)); the same ones every time.
+        epoch: (epoch, first batch, share) → that epoch's batches from there on; the same ones every time.
         steps: Batches per epoch.
-        validation: Batches of the validation images.
-        n_train: Training images: in the file, or per epoch.
+        validation: share → batches of the validation images, as many for every process.
+        calibration: Batches of images that neither train nor choose weights, for the regression's intervals.
+        n_train: Different training images; per epoch, of an endless stream.
         n_val: Validation images.
-        fit_images: (n, C, H, W) training images on which the normalisation is fitted.
+        fit: Training examples on which normalisation and the targets' scaling are fitted.
+        noise_model: What draws fresh noise, where that is wanted.
         facts: Survey, noise, pixel scale and seeds, for the artefact.
     """
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
-    epoch: Callable[[int], Batches]
+    epoch: Callable[[int, int, Share], Batches]
     steps: int
-    validation: Batches
+    validation: Callable[[Share], Batches]
+    calibration: Batches
     n_train: int
     n_val: int
-    fit_images: Tensor
+    fit: Examples
+    noise_model: NoiseModel | None
     facts: dict[str, Any]
 
 
-def open_source(config: TrainConfig) -> Source:
-    """Opens what ``config.data`` names: a dataset file (``.h5``, ``.hdf5``), or else a survey."""
-    path = Path(config.data)
-    if path.exists() and path.suffix.lower() not in (*_DATASETS, ".yaml", ".yml") and config.data not in list_surveys():
+def open_source(experiment: Experiment) -> Source:
+    """Opens what ``data.source`` names: a dataset file (``.h5``, ``.hdf5``), or else a survey."""
+    data = experiment.data
+    if not data.source:
+        raise InputError("data is missing: name a survey (data: model_ii) or a dataset file (data: train.h5)")
+    path = Path(data.source)
+    if path.exists() and path.suffix.lower() not in (*_DATASETS, ".yaml", ".yml") and data.source not in list_surveys():
         raise InputError(
             f"{path}: is neither a dataset file (.h5) nor a survey (.yaml); `haloformer convert` makes a dataset of images"
         )
-    source = _from_file(config) if path.suffix.lower() in _DATASETS else _from_survey(config)
+    source = _from_file(experiment) if path.suffix.lower() in _DATASETS else _from_survey(experiment)
     if source.steps < 1:
-        raise InputError(f"batch_size {config.batch_size} is more than the {source.n_train} training images")
+        raise InputError(
+            f"batch_size {data.batch_size} is more than the {source.n_train} training images: a smaller one, or epoch_size: "
+            f"{10 * data.batch_size}, which uses each several times an epoch"
+        )
     return source
 
 
-def _from_survey(config: TrainConfig) -> Source:
-    train = Simulator(config.data, seed=config.seed, noise=config.noise)
-    stream = EpochStream(train, 0, config.epoch_size, config.batch_size)
-    facts = {
-        "survey": train.survey.name,
-        "noise": config.noise,
-        "pixel_scale": train.attributes.get("pixel_scale"),
-        "train_seed": config.seed,
-        "val_seed": None,
-    }
-    if config.val_data is None:
-        if config.val_size < len(train.class_names):
+@dataclass(frozen=True)
+class _Labelling:
+    """How the classes of the data become labels and targets of the task."""
+
+    class_names: tuple[str, ...]
+    labels: np.ndarray  # label of the data → label of the task
+    targets: tuple[str, ...]
+
+    def examples(self, batch: LensBatch) -> Examples:
+        n = len(batch.labels)
+        targets = target_values(self.targets, batch.parameters) if self.targets else torch.zeros(n, 0)
+        seconds = torch.from_numpy(batch.parameters["exposure_time"].astype(np.float32))
+        return Examples(batch.images.float(), torch.from_numpy(self.labels[batch.labels.numpy()]), targets, seconds)
+
+
+def _labelling(experiment: Experiment, class_names: tuple[str, ...]) -> _Labelling:
+    task = experiment.task
+    targets = () if task.name == "classification" else task.targets
+    names, labels = group_classes(class_names, experiment.data.classes)
+    wanted = [TARGETS[name].class_name for name in targets if name in TARGETS]
+    if task.name == "regression":  # the images of other classes would teach nothing
+        if missing := [name for name in wanted if name not in class_names]:
+            raise InputError(f"task regression of {list(targets)} needs images of '{missing[0]}': {list(class_names)}")
+        names = tuple(name for name in class_names if name in wanted)
+        labels = np.array([names.index(name) if name in names else LEFT_OUT for name in class_names])
+    return _Labelling(names, labels, targets)
+
+
+# --- a survey ---------------------------------------------------------------------------------------------------------
+
+
+def _from_survey(experiment: Experiment) -> Source:
+    data, seed = experiment.data, experiment.trainer.seed
+    fresh = experiment.augmentation.fresh_noise
+    everything = Simulator(data.source, seed=seed, noise=data.noise)  # names the classes
+    labelling = _labelling(experiment, everything.class_names)
+    used = [name for name, label in zip(everything.class_names, labelling.labels) if label != LEFT_OUT]
+    labelling = _labelling(experiment, tuple(used))
+    model = None if fresh == "none" else noise_model(everything.survey, fresh)
+    train = Simulator(data.source, classes=used, seed=seed, noise="none" if model else data.noise)
+
+    if data.n_images is None:
+        if data.labels_per_class is not None:
             raise InputError(
-                f"val_size {config.val_size} leaves a class without an image: at least {len(train.class_names)}"
+                "labels_per_class: an endless stream has as many as it likes: give n_images, too, or a file"
             )
-        facts["val_seed"] = validation_seed(config.seed)
-        val = Simulator(config.data, seed=validation_seed(config.seed), noise=config.noise)
-        images, labels = simulate_set(val, config.val_size)
-        validation: Batches = MemoryBatches(images, labels, np.arange(config.val_size), _VAL_BATCH)
-        n_val = config.val_size
+        size = data.epoch_size or STREAM_EPOCH
+        n_train = size
+
+        def numbers(epoch: int) -> np.ndarray:
+            return np.arange(epoch * size, (epoch + 1) * size)
     else:
-        validation, n_val = _validation_file(config, train.class_names, train.image_shape)
+        chosen = _few(np.arange(data.n_images) % len(used), data.labels_per_class, seed, used, data.source)
+        size = data.epoch_size or len(chosen)
+        n_train = len(chosen)
+        numbers = functools.partial(_epoch_order, chosen, size=size, seed=seed)
+
+    batches: Callable[[np.ndarray, Share], Batches]
+    if data.n_images is not None and _bytes(n_train, train.image_shape) <= MEMORY_BUDGET:
+        stored = _simulated(train, labelling, chosen)
+        places = np.zeros(data.n_images, dtype=np.int64)
+        places[chosen] = np.arange(len(chosen))
+
+        def batches(order: np.ndarray, share: Share) -> Batches:
+            return MemoryBatches(stored, places[order], data.batch_size, share)
+    else:
+
+        def batches(order: np.ndarray, share: Share) -> Batches:
+            return _StreamBatches(train, labelling, order, data.batch_size, share)
+
+    if data.val_size < len(used):
+        raise InputError(f"val_size {data.val_size} leaves a class without an image: at least {len(used)}")
+    held_out_noise = fresh if model else data.noise
+    held_out = Simulator(data.source, classes=used, seed=validation_seed(seed), noise=held_out_noise)
+    if data.val_data is None:
+        images = labelling.examples(simulate_set(held_out, data.val_size))
+        validation: Callable[[Share], Batches] = functools.partial(
+            MemoryBatches, images, np.arange(data.val_size), _VAL_BATCH, uneven=True
+        )
+        n_val = data.val_size
+    else:
+        dataset = _validation_file(data, everything.class_names, train.image_shape)
+        keep = np.flatnonzero(labelling_of(experiment, dataset).labels[dataset.labels] != LEFT_OUT)
+        validation, n_val = _file_validation(experiment, dataset, keep, None)
+    # Images after those of the validation: seen neither in training nor in the choice of the best epoch.
+    spare = np.arange(data.val_size, 2 * data.val_size)
+    steps = size // data.batch_size
     return Source(
-        class_names=train.class_names,
+        class_names=labelling.class_names,
         image_shape=train.image_shape,
-        epoch=lambda epoch: EpochStream(train, epoch, config.epoch_size, config.batch_size),
-        steps=len(stream),
+        epoch=lambda epoch, first, share: batches(
+            numbers(epoch)[first * data.batch_size : steps * data.batch_size], share
+        ),
+        steps=steps,
         validation=validation,
-        n_train=config.epoch_size,
+        calibration=_StreamBatches(held_out, labelling, spare, min(_VAL_BATCH, len(spare)), (0, 1)),
+        n_train=n_train,
         n_val=n_val,
-        fit_images=train.batch(np.arange(min(_FIT_IMAGES, config.epoch_size))).images,
-        facts=facts,
+        fit=_noisy(labelling.examples(train.batch(np.unique(numbers(0))[:_FIT_IMAGES])), model, seed),
+        noise_model=model,
+        facts={
+            "survey": train.survey.name,
+            "noise": held_out_noise,
+            "pixel_scale": train.attributes.get("pixel_scale"),
+            "train_seed": seed,
+            "val_seed": validation_seed(seed) if data.val_data is None else None,
+        },
     )
 
 
-def _from_file(config: TrainConfig) -> Source:
-    dataset = LensDataset(config.data)
+def _simulated(simulator: Simulator, labelling: _Labelling, numbers: np.ndarray) -> Examples:
+    """Simulates images into memory, a block at a time."""
+    blocks = [numbers[i : i + BLOCK_IMAGES] for i in range(0, len(numbers), BLOCK_IMAGES)]
+    made = [labelling.examples(batch) for batch in batches_ahead(simulator, blocks)]
+    return Examples(*(torch.cat(parts) for parts in zip(*made)))
+
+
+class _StreamBatches:
+    """Batches of images that are simulated as they are needed."""
+
+    def __init__(
+        self, simulator: Simulator, labelling: _Labelling, numbers: np.ndarray, batch_size: int, share: Share
+    ) -> None:
+        self.arguments = simulator, numbers, batch_size
+        self.labelling, self.share = labelling, share
+
+    def __len__(self) -> int:
+        _, numbers, batch_size = self.arguments
+        return len(numbers) // batch_size
+
+    def __iter__(self) -> Iterator[Examples]:
+        return map(self.labelling.examples, stream_batches(*self.arguments, share=self.share))
+
+
+# --- a file -----------------------------------------------------------------------------------------------------------
+
+
+def labelling_of(experiment: Experiment, dataset: LensDataset) -> _Labelling:
+    """Returns how the classes of a file become labels."""
+    return _labelling(experiment, dataset.class_names)
+
+
+def _from_file(experiment: Experiment) -> Source:
+    data, seed = experiment.data, experiment.trainer.seed
+    dataset = LensDataset(data.source)
     check_finite(dataset)
-    _require_all_classes(dataset.labels, dataset.class_names, config.data)
-    if config.val_data is None:
-        shares = {"train": 1 - config.val_fraction, "val": config.val_fraction}
-        parts = stratified_split(dataset.labels, shares, config.seed)
-        train, val = parts["train"], parts["val"]
+    if data.n_images is not None:
+        raise InputError(f"n_images is for images simulated from a survey; '{data.source}' is a file: labels_per_class")
+    labelling = labelling_of(experiment, dataset)
+    labels = labelling.labels[dataset.labels]
+    _require_all_classes(labels, labelling.class_names, data.source)
+    usable = np.flatnonzero(labels != LEFT_OUT)
+    if data.val_data is None:
+        shares = {"train": 1 - data.val_fraction, "val": data.val_fraction}
+        parts = stratified_split(labels[usable], shares, seed)
+        train, val = usable[parts["train"]], usable[parts["val"]]
     else:
-        train, val = np.arange(len(dataset)), np.arange(0)
-    if dataset.labels.size * 4 * np.prod(dataset.image_shape) <= MEMORY_BUDGET:
-        everything = dataset.images_at(np.arange(len(dataset)))
-        labels = torch.from_numpy(dataset.labels)
+        train, val = usable, usable[:0]
+    train = train[_few(labels[train], data.labels_per_class, seed, labelling.class_names, data.source)]
+    model = _file_noise_model(experiment, dataset)
+    reader = _FileExamples(dataset, labelling)
+    if _bytes(len(dataset), dataset.image_shape) <= MEMORY_BUDGET:
+        everything = reader.examples_at(np.arange(len(dataset)))
 
-        def batches(order: np.ndarray, size: int) -> Batches:
-            return MemoryBatches(everything, labels, order, size)
+        def batches(order: np.ndarray, size: int, share: Share, uneven: bool = False) -> Batches:
+            return MemoryBatches(everything, order, size, share, uneven=uneven)
     else:
 
-        def batches(order: np.ndarray, size: int) -> Batches:
-            return file_batches(dataset, order, size, config.num_workers)
+        def batches(order: np.ndarray, size: int, share: Share, uneven: bool = False) -> Batches:
+            return file_batches(reader, order, size, data.num_workers, share, uneven)
 
-    def epoch(number: int) -> Batches:
-        order = np.random.default_rng([config.seed, number]).permutation(train)
-        return batches(order[: len(order) // config.batch_size * config.batch_size], config.batch_size)
+    size = data.epoch_size or len(train)
+    steps = size // data.batch_size
 
-    if config.val_data is None:
-        validation, n_val = batches(val, _VAL_BATCH), len(val)
+    def epoch(number: int, first: int, share: Share) -> Batches:
+        order = _epoch_order(train, number, size, seed)[first * data.batch_size : steps * data.batch_size]
+        return batches(order, data.batch_size, share)
+
+    calibration: Batches
+    if data.val_data is None:
+        # Of the held-out part, a half that chooses no weights is kept for calibration where the task needs one.
+        spare = val[1::2] if labelling.targets else val[:0]
+        val = val[::2] if labelling.targets else val
+        n_val = len(val)
+
+        def validation(share: Share) -> Batches:
+            return _NoisyBatches(batches(val, _VAL_BATCH, share, True), model, seed, share[0])
+
+        calibration = _NoisyBatches(batches(spare, _VAL_BATCH, (0, 1)), model, seed + 1)
     else:
-        validation, n_val = _validation_file(config, dataset.class_names, dataset.image_shape)
-    spread = np.linspace(0, len(train) - 1, min(_FIT_IMAGES, len(train))).round().astype(int)
+        other = _validation_file(data, dataset.class_names, dataset.image_shape)
+        keep = np.flatnonzero(labelling_of(experiment, other).labels[other.labels] != LEFT_OUT)
+        half = keep[::2] if labelling.targets else keep
+        validation, n_val = _file_validation(experiment, other, half, model)  # type: ignore[assignment]
+        calibration = _file_validation(experiment, other, keep[1::2], model)[0]((0, 1))
+    spread = train[np.linspace(0, len(train) - 1, min(_FIT_IMAGES, len(train))).round().astype(int)]
     return Source(
-        class_names=dataset.class_names,
+        class_names=labelling.class_names,
         image_shape=dataset.image_shape,
         epoch=epoch,
-        steps=len(train) // config.batch_size,
+        steps=steps,
         validation=validation,
+        calibration=calibration,
         n_train=len(train),
         n_val=n_val,
-        fit_images=dataset.images_at(train[spread]),
+        fit=_noisy(reader.examples_at(spread), model, seed),
+        noise_model=model,
         facts={
             "survey": dataset.attributes.get("survey"),
-            "noise": dataset.attributes.get("noise"),
+            "noise": experiment.augmentation.fresh_noise if model else dataset.attributes.get("noise"),
             "pixel_scale": dataset.attributes.get("pixel_scale"),
             "train_seed": dataset.attributes.get("seed"),
             "val_seed": None,
@@ -151,21 +321,43 @@ def _from_file(config: TrainConfig) -> Source:
     )
 
 
-def _validation_file(
-    config: TrainConfig, class_names: tuple[str, ...], image_shape: tuple[int, ...]
-) -> tuple[Batches, int]:
-    assert config.val_data is not None
-    dataset = LensDataset(config.val_data)
+def _file_noise_model(experiment: Experiment, dataset: LensDataset) -> NoiseModel | None:
+    fresh = experiment.augmentation.fresh_noise
+    if fresh == "none":
+        return None
+    if dataset.attributes.get("noise") != "none" or "survey_definition" not in dataset.attributes:
+        raise InputError(
+            f"{dataset.path}: fresh_noise needs noise-free images: `haloformer simulate SURVEY --noise none` makes such a file"
+        )
+    import json
+
+    return noise_model(json.loads(dataset.attributes["survey_definition"]), fresh)
+
+
+def _validation_file(data: Any, class_names: tuple[str, ...], image_shape: tuple[int, ...]) -> LensDataset:
+    dataset = LensDataset(data.val_data)
     if dataset.class_names != class_names or tuple(dataset.image_shape) != tuple(image_shape):
         raise InputError(
-            f"{config.val_data}: holds images {tuple(dataset.image_shape)} of {list(dataset.class_names)}, but the training "
+            f"{data.val_data}: holds images {tuple(dataset.image_shape)} of {list(dataset.class_names)}, but the training "
             f"images are {tuple(image_shape)} of {list(class_names)}"
         )
-    if Path(config.data).exists() and Path(config.val_data).samefile(config.data):
-        raise InputError(f"{config.val_data}: val_data is the training file itself; leave it out to split that file")
+    if Path(data.source).exists() and Path(data.val_data).samefile(data.source):
+        raise InputError(f"{data.val_data}: val_data is the training file itself; leave it out to split that file")
     check_finite(dataset)
-    _require_all_classes(dataset.labels, dataset.class_names, config.val_data)
-    return file_batches(dataset, np.arange(len(dataset)), _VAL_BATCH, 0), len(dataset)
+    return dataset
+
+
+def _file_validation(
+    experiment: Experiment, dataset: LensDataset, indices: np.ndarray, model: NoiseModel | None
+) -> tuple[Callable[[Share], Batches], int]:
+    labelling = labelling_of(experiment, dataset)
+    _require_all_classes(labelling.labels[dataset.labels[indices]], labelling.class_names, str(dataset.path))
+    reader = _FileExamples(dataset, labelling)
+
+    def batches(share: Share) -> Batches:
+        return _NoisyBatches(file_batches(reader, indices, _VAL_BATCH, 0, share, True), model, 0, share[0])
+
+    return batches, len(indices)
 
 
 def _require_all_classes(labels: np.ndarray, class_names: tuple[str, ...], where: str) -> None:
@@ -174,25 +366,138 @@ def _require_all_classes(labels: np.ndarray, class_names: tuple[str, ...], where
         raise InputError(f"{where}: holds no image of class '{missing[0]}'")
 
 
-class MemoryBatches:
-    """Slices of tensors in a given order."""
+# --- batches ----------------------------------------------------------------------------------------------------------
 
-    def __init__(self, images: Tensor, labels: Tensor, order: np.ndarray, batch_size: int) -> None:
-        self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.order = torch.from_numpy(order)
+
+def _epoch_order(images: np.ndarray, epoch: int, size: int, seed: int) -> np.ndarray:
+    """Returns which images an epoch uses: a window of one shuffled pass over all of them after the other."""
+    first, last = epoch * size // len(images), ((epoch + 1) * size - 1) // len(images)
+    passes = [np.random.default_rng([seed, number]).permutation(images) for number in range(first, last + 1)]
+    start = epoch * size - first * len(images)
+    return np.concatenate(passes)[start : start + size]
+
+
+def _few(labels: np.ndarray, per_class: int | None, seed: int, names: Any, where: str) -> np.ndarray:
+    """Returns which of the images are used where only so many of each class may be."""
+    if per_class is None:
+        return np.arange(len(labels))
+    chosen = []
+    for label, name in enumerate(names):
+        members = np.flatnonzero(labels == label)
+        if len(members) < per_class:
+            raise InputError(
+                f"{where}: has {len(members)} training images of '{name}', not {per_class} labels_per_class"
+            )
+        chosen.append(np.random.default_rng([seed, label]).permutation(members)[:per_class])
+    return np.sort(np.concatenate(chosen))
+
+
+def _bytes(n: int, image_shape: tuple[int, ...]) -> int:
+    return n * 4 * int(np.prod(image_shape))
+
+
+class MemoryBatches:
+    """Rows of tensors in a given order."""
+
+    def __init__(
+        self, examples: Examples, order: np.ndarray, batch_size: int, share: Share = (0, 1), *, uneven: bool = False
+    ) -> None:
+        """Prepares batches.
+
+        Args:
+            examples: All there are.
+            order: Which of them, in which order.
+            batch_size: Images per batch; the last batch may be smaller.
+            share: Which part of each batch is wanted.
+            uneven: Leave no image out, though the parts then differ by one image.
+        """
+        self.examples, self.chunks = examples, _chunks(order, batch_size, share, uneven)
 
     def __len__(self) -> int:
-        return -(-len(self.order) // self.batch_size)
+        return len(self.chunks)
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for indices in self.order.split(self.batch_size):
-            yield self.images[indices], self.labels[indices]
+    def __iter__(self) -> Iterator[Examples]:
+        for chunk in self.chunks:
+            rows = torch.from_numpy(chunk)
+            yield Examples(*(column[rows] for column in self.examples))
 
 
-def file_batches(dataset: LensDataset, order: np.ndarray, batch_size: int, num_workers: int) -> DataLoader:
+def _chunks(order: np.ndarray, batch_size: int, share: Share, uneven: bool) -> list[np.ndarray]:
+    part, parts = share
+    chunks = [order[i : i + batch_size] for i in range(0, len(order), batch_size)]
+    if parts == 1:
+        return chunks
+    if uneven:
+        # As many batches for every process, none of them empty: the processes wait for each other at every batch.
+        return [chunk[part::parts] for chunk in np.array_split(order, len(chunks))]
+    rows = batch_size // parts
+    return [chunk[part * rows : (part + 1) * rows] for chunk in chunks]
+
+
+class _FileExamples(Dataset):
+    """A dataset file as a PyTorch dataset whose items are ready-made batches."""
+
+    def __init__(self, dataset: LensDataset, labelling: _Labelling) -> None:
+        self.dataset = dataset
+        n = len(dataset)
+        self.labels = torch.from_numpy(labelling.labels[dataset.labels])
+        self.targets, self.exposure_time = torch.zeros(n, 0), torch.full((n,), torch.nan)
+        if labelling.targets:
+            names = [name for name in ("log10_m_axion", "subhalo_mass") if name in dataset.parameter_names]
+            parameters: dict[str, np.ndarray] = {name: dataset.parameters(name) for name in names}
+            self.targets = target_values(labelling.targets, parameters, str(dataset.path))
+        if "exposure_time" in dataset.parameter_names:
+            self.exposure_time = torch.from_numpy(dataset.parameters("exposure_time").astype(np.float32))
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def examples_at(self, indices: Any) -> Examples:
+        """Reads a batch by one sorted read."""
+        rows = torch.as_tensor(indices)
+        images = self.dataset.images_at(indices)
+        return Examples(images, self.labels[rows], self.targets[rows], self.exposure_time[rows])
+
+    def __getitems__(self, indices: list[int]) -> Examples:
+        """What PyTorch's DataLoader calls for a batch."""
+        return self.examples_at(indices)
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch
+
+
+def file_batches(
+    reader: _FileExamples,
+    order: np.ndarray,
+    batch_size: int,
+    num_workers: int,
+    share: Share = (0, 1),
+    uneven: bool = False,
+) -> DataLoader:
     """Returns a loader of images in a given order; every batch is one sorted read by one worker."""
-    batches = [chunk.tolist() for chunk in np.split(order, np.arange(batch_size, len(order), batch_size))]
+    batches = [chunk.tolist() for chunk in _chunks(order, batch_size, share, uneven)]
     # A generator of its own: the loader's draw of a base seed must not shift the model's random numbers.
-    return DataLoader(
-        dataset, batch_sampler=batches, num_workers=num_workers, generator=torch.Generator().manual_seed(0)
-    )
+    generator = torch.Generator().manual_seed(0)
+    return DataLoader(reader, batch_sampler=batches, num_workers=num_workers, generator=generator, collate_fn=_as_it_is)
+
+
+class _NoisyBatches:
+    """Batches of noise-free images with noise that is the same every time, and each process's own."""
+
+    def __init__(self, batches: Any, model: NoiseModel | None, seed: int, process: int = 0) -> None:
+        self.batches, self.model, self.seed = batches, model, seed + 2**40 * process
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+    def __iter__(self) -> Iterator[Examples]:
+        for i, batch in enumerate(self.batches):
+            yield _noisy(batch, self.model, self.seed + 7919 * i)
+
+
+def _noisy(batch: Examples, model: NoiseModel | None, seed: int) -> Examples:
+    if model is None:
+        return batch
+    generator = torch.Generator().manual_seed(seed)
+    return batch._replace(images=draw_noise(batch.images, batch.exposure_time, model, generator))

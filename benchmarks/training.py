@@ -1,0 +1,376 @@
+"""How fast is training, does it wait for its data, and what makes it faster? Against the field's usual loop in the same run.
+
+    python benchmarks/training.py                                   # model_ii, three small networks
+    python benchmarks/training.py --surveys model_ii model_i --table docs/benchmarks/training.md
+    python benchmarks/training.py --device cuda                     # the same tables on a GPU
+    python benchmarks/training.py --quick                           # does it work?
+
+What is measured is `haloformer train` itself: its data, its steps, its own images/s, of whole epochs after a first one that is not counted.
+Only the iterator over its batches is watched, for the time that the loop stands still until the next batch is there. All rows of a
+table are measured in turn, several times over, in one process per network; the best counts, so that another load on the machine counts least.
+"""
+
+import argparse
+import csv
+import dataclasses
+import itertools
+import json
+import os
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+from isolated import CHILD, one_line, run_isolated, versions
+
+MODELS = ("hybrid_nano", "resnet_nano", "vit_nano")
+VARIANTS: dict[str, dict[str, Any]] = {
+    "32 bits, fused AdamW": {},
+    "AdamW not fused": {"fused": False},
+    "`channels_last`": {"channels_last": True},
+    "`precision: bf16`": {"precision": "bf16"},
+    "`compile`": {"compile": True},
+    "`channels_last`, bf16, `compile`": {"channels_last": True, "precision": "bf16", "compile": True},
+}
+"""The first is what the others are compared with; fused AdamW is in all but the second."""
+FIELD_SIZE = 224
+WARMUP_STEPS = 1
+N_VAL = 96
+
+PEERS = f"""The usual loop is ours to write, from what such scripts do: one `.npy` file per image, read by a `Dataset`, scaled to 0…1 by its least and largest
+value, enlarged by torchvision's `Resize({FIELD_SIZE})`, batched by PyTorch's `DataLoader` with two workers; 32-bit floats, AdamW as PyTorch
+has it, no augmentation. The network is the same in all rows, but for the size of its images. The start of the workers is not counted."""
+
+
+# --- in the child: `haloformer train` ---------------------------------------------------------------------------------
+
+
+def own_loop(out: Path, *, in_memory: bool = True, fused: bool = True, **options: Any) -> dict[str, float]:
+    """The speed of the best epoch of a training but the first, and how long it waited for its batches."""
+    import torch
+
+    from haloformer.training import engine, sources, tasks, train
+
+    torch._dynamo.reset()  # what another row compiled counts against a limit
+    waits: dict[int, list[float]] = defaultdict(list)
+    open_source, build_optimizer = engine.open_source, tasks.build_optimizer
+
+    def open_watched(experiment: Any) -> Any:
+        source = open_source(experiment)
+        return dataclasses.replace(
+            source, epoch=lambda number, *rest: watched(lambda: source.epoch(number, *rest), waits[number])
+        )
+
+    with (
+        mock.patch.object(engine, "open_source", open_watched),
+        mock.patch.object(sources, "MEMORY_BUDGET", 2**40 if in_memory else 0),
+        mock.patch.object(tasks, "build_optimizer", lambda *given, **named: build_optimizer(*given, **{**named, "fused": fused})),
+    ):  # fmt: skip
+        train(out=str(out), progress=False, **options)
+    with (out / "metrics.csv").open(encoding="utf-8", newline="") as file:
+        speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    best = max(range(1, len(speeds)), key=lambda epoch: speeds[epoch])
+    images = len(waits[best]) * options["batch_size"]
+    first, *others = waits[best]
+    return {
+        "speed": speeds[best],
+        "waiting": sum(others) / (images / speeds[best] - first),
+        "first_wait": first,
+        "start": images / speeds[0] - images / speeds[best],  # what the first epoch took longer
+    }
+
+
+def watched(make: Callable[[], Iterable[Any]], waits: list[float]) -> Iterator[Any]:
+    """Batches, and for each the seconds until it was there."""
+    began = time.perf_counter()
+    for batch in make():
+        waits.append(time.perf_counter() - began)
+        yield batch
+        began = time.perf_counter()
+
+
+# --- in the child: the usual loop -------------------------------------------------------------------------------------
+
+
+def usual_loop(folder: str, model: str, img_size: int | None, task: dict[str, Any]) -> dict[str, float]:
+    """The speed of a loop over one .npy file per image, and how long it waited for its batches."""
+    import torch
+    import torch.nn.functional as F
+    from torch.utils.data import DataLoader
+
+    from haloformer.models import create_model
+
+    torch.manual_seed(0)
+    device = torch.device(task["device"])
+    dataset = npy_dataset(Path(folder), img_size)
+    loader = DataLoader(dataset, task["batch_size"], shuffle=True, num_workers=2, drop_last=True)
+    network = create_model(model, img_size=dataset[0][0].shape[-1]).to(device)
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
+    waits: list[float] = []
+    began = time.perf_counter()
+    for images, labels in watched(lambda: itertools.chain.from_iterable(itertools.repeat(loader)), waits):
+        loss = F.cross_entropy(network(images.to(device)), labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        loss.item()  # its running mean is shown; on a GPU this also ends the step
+        if len(waits) == WARMUP_STEPS:
+            began = time.perf_counter()
+        steps, seconds = len(waits) - WARMUP_STEPS, time.perf_counter() - began
+        if steps >= 2 and seconds >= task["seconds"]:
+            break
+    return {"speed": steps * task["batch_size"] / seconds, "waiting": sum(waits[WARMUP_STEPS:]) / seconds}
+
+
+def npy_dataset(folder: Path, img_size: int | None) -> Any:
+    """The dataset of such scripts: a folder per class, a file per image."""
+    import numpy as np
+    import torch
+    from torch.utils.data import Dataset
+    from torchvision.transforms import Resize
+
+    files = sorted(folder.glob("*/*.npy"))
+    classes = sorted({file.parent.name for file in files})
+    resize = Resize(img_size) if img_size else None
+
+    class NpyFiles(Dataset):
+        def __len__(self) -> int:
+            return len(files)
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+            image = np.load(files[index])
+            image = torch.from_numpy((image - image.min()) / (image.max() - image.min()))
+            return image if resize is None else resize(image), classes.index(files[index].parent.name)
+
+    return NpyFiles()
+
+
+# --- in the child: the tables -----------------------------------------------------------------------------------------
+
+
+def measure(task: dict[str, Any]) -> dict[str, Any]:
+    """Measures the rows of one table for one network: row → figures, or the reason why there are none."""
+    import torch
+
+    torch.set_num_threads(task["threads"])
+    with tempfile.TemporaryDirectory() as scratch:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = f"{scratch}/inductor"
+        names = (str(Path(scratch) / str(number)) for number in itertools.count())
+        common = {key: task[key] for key in ("model", "device", "batch_size", "val_data")}
+        common |= {"precision": "32", "epochs": 1 + task["epochs"], "epoch_size": task["images"]}
+
+        def own(**options: Any) -> Callable[[], dict[str, float]]:
+            return lambda: own_loop(Path(next(names)), **{**common, **options})
+
+        def usual(img_size: int | None) -> Callable[[], dict[str, float]]:
+            return lambda: usual_loop(task["folder"], task["model"], img_size, task)
+
+        rows: dict[str, Callable[[], dict[str, float]]] = {
+            "sources": lambda: {
+                "memory": own(data=task["file"]),
+                "stream": own(data=task["survey"]),
+                "disk": own(data=task["file"], in_memory=False),
+            },
+            "variants": lambda: {name: own(data=task["file"], **changes) for name, changes in VARIANTS.items()},
+            "peers": lambda: {
+                "field": usual(FIELD_SIZE),
+                "native": usual(None),
+                "memory": own(data=task["file"]),
+                "stream": own(data=task["survey"]),
+                **({"bf16": own(data=task["file"], precision="bf16")} if task["device"] != "cpu" else {}),
+            },
+        }[task["table"]]()
+        return in_turn(rows, task["repeats"])
+
+
+def in_turn(rows: dict[str, Callable[[], dict[str, float]]], repeats: int) -> dict[str, Any]:
+    """Each row's fastest of several rounds; what cannot run here, or takes twice as long as the first row, is not tried again."""
+    best: dict[str, Any] = {}
+    first = next(iter(rows))
+    for _ in range(repeats):
+        for name, work in rows.items():
+            if name in best and ("error" in best[name] or 2 * best[name]["speed"] < best[first].get("speed", 0)):
+                continue
+            try:
+                figures = work()
+            except Exception as error:  # whatever a compiler or a device has to say
+                best[name] = {"error": one_line(f"{type(error).__name__}: {error}")}
+                continue
+            before = best.get(name, figures)
+            best[name] = max(before, figures, key=lambda x: x["speed"])
+            if "start" in figures:  # the first time: later ones find compiled code
+                best[name]["start"] = before["start"]
+    return best
+
+
+# --- in the parent ----------------------------------------------------------------------------------------------------
+
+
+def prepare(survey: str, images: int, scratch: Path, seed: int) -> dict[str, Any]:
+    """Simulates the images that all loops read: a dataset file, one to validate on, and a file per image."""
+    import numpy as np
+
+    from haloformer.commands import simulate
+    from haloformer.data.store import LensDataset
+
+    file, val, folder = (scratch / f"{survey}{end}" for end in (".h5", "_val.h5", ""))
+    simulate(survey, n=images, seed=seed, out=str(file), quiet=True)
+    simulate(survey, n=N_VAL, seed=seed + 1, out=str(val), quiet=True)
+    with LensDataset(file) as dataset:
+        for name in dataset.class_names:
+            (folder / name).mkdir(parents=True)
+        for i, label in enumerate(dataset.labels):
+            np.save(folder / dataset.class_names[label] / f"{i}.npy", dataset[i][0].numpy())
+        shape = dataset.image_shape
+    return {"survey": survey, "file": str(file), "val_data": str(val), "folder": str(folder), "shape": shape}
+
+
+def main(options: argparse.Namespace) -> None:
+    import torch
+
+    from haloformer.devices import resolve_device
+    from haloformer.simulation import Simulator
+    from simulation import hardware, table
+
+    device = str(resolve_device(options.device))
+    quick = options.quick
+    models = options.models or (MODELS[:1] if quick else MODELS)
+    images = options.images or (512 if quick else 1024 if device == "cpu" else 32768)
+    common = {
+        "device": device, "threads": options.threads, "batch_size": options.batch_size, "seconds": 1 if quick else options.seconds,
+        "epochs": 1 if quick else 2, "repeats": 1 if quick else options.repeats,
+    }  # fmt: skip
+    load = f", load average before {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    gpu = "" if torch.cuda.is_available() else " No GPU was there; `--device cuda` makes these tables for one."
+    report = [
+        "# Training speed\n",
+        f"{versions()}; {hardware()}; device {device}, {options.threads} thread{'s' * (options.threads > 1)}{load}.",
+        f"Command: `{' '.join(['python benchmarks/training.py', *sys.argv[1:]])}`. Images/s of training, batches of {options.batch_size}, seed 0, "
+        f"best of {common['repeats']} × {common['epochs']} epochs.{gpu}\n",
+    ]
+
+    def say(*lines: str) -> None:
+        report.extend(lines)
+        print(*lines, sep="\n", flush=True)
+
+    def measured(kind: str, model: str, data: dict[str, Any], n: int) -> dict[str, Any]:
+        result = run_isolated(__file__, {**common, **data, "table": kind, "model": model, "images": n}, options.timeout)
+        print(f"  {kind} {model}: {json.dumps(result)}", file=sys.stderr, flush=True)
+        return result
+
+    print(*report, sep="\n", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        # About as many pixels per epoch of every survey; whole batches.
+        sides = {survey: Simulator(survey).image_shape[-1] for survey in options.surveys}
+        counts = {s: max(4, round(images * (64 / side) ** 2 / options.batch_size)) * options.batch_size for s, side in sides.items()}  # fmt: skip
+        sets = {survey: prepare(survey, counts[survey], Path(scratch), seed=2) for survey in options.surveys}
+
+        say("## Does training wait for its data?\n")
+        rows = [["survey", "network", "in memory", "waits", "simulated", "waits", "first batch", "ratio", "read from disk", "waits", "first batch", "ratio"]]  # fmt: skip
+        pairs = [(options.surveys[0], model) for model in models] + [
+            (survey, models[0]) for survey in options.surveys[1:]
+        ]
+        for survey, model in pairs:
+            result = measured("sources", model, sets[survey], counts[survey])
+            memory, stream, disk = (result.get(key, result) for key in ("memory", "stream", "disk"))
+            rows.append(
+                [survey, f"`{model}`", speed(memory), share(memory), speed(stream), share(stream), milliseconds(stream), ratio(stream, memory),
+                 speed(disk), share(disk), milliseconds(disk), ratio(disk, memory)]
+            )  # fmt: skip
+        counted = ", ".join(f"{n} images of {survey}" for survey, n in counts.items())
+        say(
+            table(rows),
+            f"\nEpochs of {counted}. In memory: a dataset file of up to 1 GiB of images. Simulated: an endless stream, made while the network trains, on the same cores. "
+            "Read from disk: the same file, read by two workers as files of more than 1 GiB are (here from the system's cache). First batch: the wait "
+            "for it, once per epoch; waits: share of the rest of the epoch in which the loop stood still for a batch. Ratios are to images in memory.\n",
+        )
+
+        first = options.surveys[0]
+        say(f"## What pays? {first}, images in memory\n")
+        rows = [["network", "", "images/s", "ratio", "longer first epoch"]]
+        fewer = max(4, counts[first] // 4 // options.batch_size) * options.batch_size
+        for model in models:
+            result = measured("variants", model, sets[first], fewer)
+            for name in VARIANTS:
+                row, base = result.get(name, result), result.get(next(iter(VARIANTS)), result)
+                start = f"{max(0.0, row['start']):.1f} s" if "start" in row else "–"
+                rows.append([f"`{model}`", name, speed(row), ratio(row, base), start])
+        say(table(rows), "")
+
+        say(f"## Against the field's usual loop, {first}\n")
+        rows = [["network", "loop", "images", "images/s", "waits", "ratio"]]
+        side = sides[first]
+        labels = {
+            "field": ("usual, 32 bits", f"{side}, enlarged to {FIELD_SIZE}"), "native": ("usual, 32 bits", str(side)),
+            "memory": ("ours, 32 bits, in memory", str(side)), "stream": ("ours, 32 bits, simulated", str(side)),
+            "bf16": ("ours, bf16, in memory", str(side)),
+        }  # fmt: skip
+        for model in options.peers:
+            result = measured("peers", model, sets[first], fewer)
+            for key, (loop, size) in labels.items():
+                if key in result or "error" in result:
+                    row = result.get(key, result)
+                    rows.append(
+                        [f"`{model}`", loop, size, speed(row), share(row), ratio(row, result.get("field", result))]
+                    )
+        say(table(rows), f"\n{PEERS}")
+
+    if options.table:
+        write(options.table, "\n".join(report) + "\n")
+        print(f"wrote {options.table}")
+
+
+def speed(row: dict[str, Any]) -> str:
+    return row["error"] if "error" in row else f"{row['speed']:.0f}"
+
+
+def share(row: dict[str, Any]) -> str:
+    return f"{row['waiting']:.1%}" if "waiting" in row else "–"
+
+
+def milliseconds(row: dict[str, Any]) -> str:
+    return f"{1000 * row['first_wait']:.0f} ms" if "first_wait" in row else "–"
+
+
+def ratio(row: dict[str, Any], reference: dict[str, Any]) -> str:
+    return f"{row['speed'] / reference['speed']:.2f}×" if "speed" in row and "speed" in reference else "–"
+
+
+def write(path: Path, tables: str) -> None:
+    """Writes the tables; what stands under the last heading of a document that is there, on what they mean, is kept."""
+    heading = "## What it means"
+    kept = path.read_text(encoding="utf-8").partition(heading)[2] if path.exists() else ""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(tables + (f"\n{heading}{kept}" if kept else ""), encoding="utf-8")
+    os.replace(part, path)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == [CHILD]:
+        print(json.dumps(measure(json.loads(sys.argv[2]))))
+        sys.exit()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "--surveys", nargs="+", default=["model_ii"], metavar="SURVEY", help="the first is in all tables"
+    )
+    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"by default {', '.join(MODELS)}")
+    parser.add_argument(
+        "--peers", nargs="+", default=["resnet18"], metavar="NAME", help="networks of the comparison (resnet18)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
+    parser.add_argument(
+        "--threads", type=int, default=os.cpu_count(), help="of training, and of the simulation beside it"
+    )
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--images", type=int, help="of 64×64 pixels per epoch (1024; on GPUs 32768)")
+    parser.add_argument("--seconds", type=float, default=6, help="time for each measurement of the usual loop (6)")
+    parser.add_argument("--repeats", type=int, default=2, help="rounds over the rows of a table (2)")
+    parser.add_argument("--timeout", type=float, default=3000, help="seconds for one network in one table")
+    parser.add_argument("--quick", action="store_true", help="a smoke test of one network: no figures to quote")
+    parser.add_argument("--table", type=Path, help="write this Markdown file")
+    main(parser.parse_args())

@@ -1,0 +1,100 @@
+"""How images come to the size and the channels that a network takes: the same step in training and in prediction."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from haloformer.errors import InputError
+from haloformer.vocabulary import unknown_name
+
+FITS = {
+    "resize": "interpolated to the size (bilinear, antialiased): no light is lost, but pixels are mixed",
+    "crop": "the central part: pixels stay what they are, the margin is lost",
+    "pad": "a frame of zeros around it: nothing is lost or mixed",
+}
+"""How an image comes to another size, each with what it does."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """Size and channels of the network's input; the default changes nothing.
+
+    Attributes:
+        img_size: Side of the square that the network gets, in pixels; None: the image's own height and width.
+        fit: One of :data:`FITS`.
+        channels: A one-channel image is repeated to so many; None: the image's own.
+        crop: Side of the central part that is cut out first; None: all of the image.
+    """
+
+    img_size: int | None = None
+    fit: str = "resize"
+    channels: int | None = None
+    crop: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.fit not in FITS:
+            raise unknown_name("fit", self.fit, FITS)
+
+    def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Returns (C, H, W) of the network's input for images of this shape, or says why that cannot be."""
+        channels, height, width = image_shape
+        if self.channels is not None and channels not in (1, self.channels):
+            raise InputError(f"channels {self.channels}: the images have {channels}; only one channel can be repeated")
+        if self.crop is not None:
+            if self.crop > min(height, width):
+                raise InputError(f"crop {self.crop}: more than there is of {height}×{width} images")
+            height = width = self.crop
+        if self.img_size is not None:
+            if self.fit == "crop" and self.img_size > min(height, width):
+                raise InputError(
+                    f"img_size {self.img_size}: cannot be cropped out of {height}×{width} images: fit: pad"
+                )
+            if self.fit == "pad" and self.img_size < max(height, width):
+                raise InputError(f"img_size {self.img_size}: {height}×{width} images cannot be padded to it: fit: crop")
+            height = width = self.img_size
+        return self.channels or channels, height, width
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Frames a batch.
+
+        Args:
+            images: (B, C, H, W).
+
+        Returns:
+            (B, C', H', W'), the tensor itself where nothing changes.
+        """
+        channels, height, width = self.output_shape(tuple(images.shape[1:]))
+        if self.crop is not None:
+            images = _centred(images, self.crop, self.crop)
+        if (height, width) != images.shape[-2:]:
+            if self.fit == "resize":
+                images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
+            else:
+                images = _centred(images, height, width)
+        return images if channels == images.shape[1] else images.expand(-1, channels, -1, -1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `from_dict` takes, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Framing":
+        """Makes a framing of what `to_dict` wrote, refusing what cannot be one."""
+        if unknown := sorted(set(values) - {"img_size", "fit", "channels", "crop"}):
+            raise InputError(f"framing has no '{unknown[0]}'")
+        for name, most in (("img_size", 4096), ("channels", 64), ("crop", 4096)):
+            value = values.get(name)
+            whole = isinstance(value, int) and not isinstance(value, bool)
+            if value is not None and not (whole and 1 <= value <= most):
+                raise InputError(f"framing: {name} must be a whole number from 1 to {most}, not {value!r}")
+        return cls(values.get("img_size"), str(values.get("fit", "resize")), values.get("channels"), values.get("crop"))
+
+
+def _centred(images: Tensor, height: int, width: int) -> Tensor:
+    """Cuts out the centre, or puts a frame of zeros around; an odd pixel is cut from, or put to, the far side."""
+    top, left = (height - images.shape[-2]) // 2, (width - images.shape[-1]) // 2
+    bottom, right = height - images.shape[-2] - top, width - images.shape[-1] - left
+    return F.pad(images, (left, right, top, bottom))  # negative padding crops

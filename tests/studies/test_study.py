@@ -1,0 +1,233 @@
+"""Studies: what a run folder of runs promises, and that the table says what the runs came to."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import yaml
+from scipy.stats import ttest_rel
+
+import haloformer.training
+from haloformer.errors import InputError
+from haloformer.evaluation.metrics import log_odds, macro_auc
+from haloformer.studies import runner as module
+from haloformer.studies.runner import list_studies, over_seeds, paired_difference, read_study, study
+from haloformer.training.config import compose
+
+BASE = {
+    "data": "model_ii",
+    "epochs": 1,
+    "epoch_size": 96,
+    "batch_size": 32,
+    "val_size": 60,
+    "lr": 3e-3,
+    "device": "cpu",
+    "model_args": {"stem_channels": [8, 8, 8, 8], "embed_dim": 32, "depth": 1},
+}
+
+
+def write(path, **content):
+    path.write_text(
+        yaml.safe_dump({"title": "T", "base": BASE, "test": {"n": 90}, "seeds": 2, **content}, sort_keys=False)
+    )
+    return str(path)
+
+
+def results(out):
+    return [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A study that was interrupted in its third run and then went on; with the names of the runs in the order trained."""
+    folder = tmp_path_factory.mktemp("study")
+    name = write(
+        folder / "two.yaml",
+        variants={"plain": {"augment": "none"}, "turned": {"augment": "d4"}, "broken": {"normalization": "stanadrd"}},
+    )
+    trained, real = [], haloformer.training.train
+
+    def train(**options):
+        if len(trained) == 3:
+            trained.append("Ctrl-C")
+            raise KeyboardInterrupt
+        trained.append(options["out"].rpartition("/")[2])
+        return real(**options)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(haloformer.training, "train", train)
+        with pytest.raises(KeyboardInterrupt):
+            study(name, out=str(folder / "out"), progress=False)
+        before = results(folder / "out")
+        result = study(name, out=str(folder / "out"), progress=False)
+    return result, before, trained, name
+
+
+def test_an_interrupted_study_goes_on_without_repeating_a_run(finished):
+    result, before, trained, _ = finished
+    assert [(r["variant"], r["seed"]) for r in before] == [("plain", 0), ("turned", 0), ("broken", 0)]
+    done = [name for name in trained if name not in ("Ctrl-C", "broken-seed0", "broken-seed1")]
+    assert sorted(done) == ["plain-seed0", "plain-seed1", "turned-seed0", "turned-seed1"]  # each once
+    assert (result.n_runs, result.n_failed, result.n_missing) == (4, 2, 0)
+    after = {(r["variant"], r["seed"]): r for r in results(result.out)}
+    assert all(after[r["variant"], r["seed"]] == r for r in before if r["status"] == "ok")
+
+
+def test_a_failed_run_is_in_the_table_with_its_message_and_the_others_are_done(finished):
+    result, *_ = finished
+    failed = [r for r in results(result.out) if r["status"] == "failed"]
+    assert [r["variant"] for r in failed] == ["broken", "broken"]
+    page = (result.out / "table.md").read_text()
+    assert "**broken**, seed 0: unknown normalization 'stanadrd': did you mean 'standard'?" in page
+
+
+def test_mean_difference_and_interval_are_those_of_the_runs(finished):
+    result, *_ = finished
+    auc = {(r["variant"], r["seed"]): r["test"]["macro_auc"]["value"] for r in results(result.out) if "test" in r}
+    plain, turned = ([auc[name, seed] for seed in (0, 1)] for name in ("plain", "turned"))
+    row = next(row for row in csv.DictReader((result.out / "table.csv").open()) if row["variant"] == "turned")
+    assert float(row["macro_auc"]) == pytest.approx((turned[0] + turned[1]) / 2)
+    assert float(row["difference"]) == pytest.approx((turned[0] - plain[0] + turned[1] - plain[1]) / 2)
+    low, high = ttest_rel(turned, plain).confidence_interval(0.95)
+    assert (float(row["difference_low"]), float(row["difference_high"])) == pytest.approx((low, high))
+
+
+def test_all_runs_of_a_seed_see_the_same_test_images_and_no_training_seed(finished):
+    result, *_ = finished
+    files = [np.load(result.out / "logits" / f"{name}-seed{k}.npz") for name in ("plain", "turned") for k in (0, 1)]
+    assert len({str(file["test_images"]) for file in files}) == 1
+    record = results(result.out)[0]
+    assert record["test_images"]["seed"] not in (0, 1)
+    with np.load(result.out / "logits" / "plain-seed0.npz") as kept:
+        again = macro_auc(kept["labels"], log_odds(kept["logits"])).value
+    assert again == pytest.approx(record["test"]["macro_auc"]["value"])
+
+
+def test_table_says_how_it_was_made(finished):
+    result, _, _, name = finished
+    page = (result.out / "table.md").read_text()
+    for text in (
+        f"haloformer study {name}",
+        "nothing was selected on these images",
+        "90 of model_ii",
+        "0, 1: each draws",
+    ):
+        assert text in page
+    assert {"figure.png", "figure.svg", "table.csv", "study.yaml", "runs", "logits"} <= {
+        p.name for p in result.out.iterdir()
+    }
+    assert not list(result.out.rglob("*.part"))
+
+
+def test_the_table_can_be_written_anew_without_training(finished, monkeypatch):
+    result, *_ = finished
+    page = (result.out / "table.md").read_bytes()
+    (result.out / "table.md").unlink()
+    monkeypatch.setattr(haloformer.training, "train", None)
+    study("two", out=str(result.out), report_only=True, progress=False)
+    assert (result.out / "table.md").read_bytes() == page
+
+
+def test_other_settings_in_the_same_folder_are_refused_with_the_difference(finished):
+    result, _, _, name = finished
+    with pytest.raises(InputError, match=r"lr: 0\.003 there, 0\.01 here"):
+        study(name, out=str(result.out), options={"lr": 0.01}, progress=False)
+
+
+def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(tmp_path):
+    method = {"scratch": {"pretrained": False}, "tuned": {"pretrained": "{pretrained}/artefact/weights.safetensors"}}
+    name = write(
+        tmp_path / "t.yaml",
+        pretrain={"noise": "instrument"},
+        grid={"method": method, "epoch_size": [64, 128]},
+        reference={"method": "scratch"},
+        seeds=1,
+    )
+    result = study(name, out=str(tmp_path / "out"), workers=2, progress=False)
+    assert result.n_failed == 0, results(result.out)
+    start = yaml.safe_load((tmp_path / "out/runs/tuned-64-seed0/config.yaml").read_text())
+    assert "out/runs/pretrained-seed0/" in json.dumps(start)
+    row = next(row for row in result.rows if row["variant"] == "tuned-64")
+    assert row["reference"] == "scratch-64"
+    assert row["interval"] == "over test images"
+    assert row["difference_low"] < row["difference"] < row["difference_high"]
+    assert "| tuned |" in (tmp_path / "out/table.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"variant": {}}, "unknown key in .*'variant': did you mean 'variants'"),
+        (
+            {"variants": {"a": {}, "b": {"weigth_decay": 1}}},
+            "variant 'b': unknown field .*'weigth_decay': did you mean 'weight_decay'",
+        ),
+        ({"variants": {"a": {}}, "test": {"sead": 3}}, "unknown key in .*test 'sead': did you mean 'seed'"),
+        ({"variants": {"a": {}}, "test": {"seed": 1}}, "seed 1 is the seed of the training images"),
+        ({"variants": {"a": {}}, "test": {"seed": 2**40}}, "is the seed of the validation images"),
+        ({"variants": {"a": {"seed": 3}}}, "seed is for the study to choose"),
+        ({"variants": {"a": {"pretrained": "{pretrained}"}}}, "pretrain is missing"),
+        ({"variants": {"../a": {}}}, "cannot name a variant"),
+        ({"grid": {"epochs": [1]}, "figure": {"kind": "curve", "x": "epoch"}}, "'epoch': did you mean 'epochs'"),
+        ({}, "needs either variants .* or grid"),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_trained(tmp_path, change, message):
+    with pytest.raises(InputError, match=message):
+        study(write(tmp_path / "s.yaml", **change), out=str(tmp_path / "out"), progress=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_that_is_no_study_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").write_text("years of work")
+    with pytest.raises(InputError, match="not the folder of a study"):
+        study("augmentation", out=str(tmp_path), progress=False)
+    with pytest.raises(InputError, match="did you mean 'augmentation'"):
+        study("augmentatoin", progress=False)
+
+
+def test_interval_over_one_pair_of_models_matches_the_bootstrap_over_images():
+    rng = np.random.default_rng(0)
+    labels = np.arange(300) % 3
+    shared = np.eye(3)[labels] + rng.normal(size=(300, 3))
+    one, other = (shared + 0.5 * rng.normal(size=(300, 3)) for _ in range(2))
+    interval = paired_difference(labels, one, other)
+    draws = []
+    for _ in range(300):
+        chosen = np.concatenate([rng.choice(np.flatnonzero(labels == k), 100) for k in range(3)])
+        both = [macro_auc(labels[chosen], log_odds(logits[chosen])).value for logits in (one, other)]
+        draws.append(both[0] - both[1])
+    assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(np.std(draws), rel=0.15)
+    assert paired_difference(labels, one, one).value == 0
+
+
+def test_interval_over_seeds_is_students_and_ends_where_an_auc_does():
+    interval = over_seeds([0.97, 0.98, 0.99])
+    assert interval.value == pytest.approx(0.98)
+    assert interval.high == pytest.approx(0.98 + 4.302653 * 0.01 / np.sqrt(3), abs=1e-6)
+    assert over_seeds([0.98, 1.0], 0, 1).high == 1
+    assert np.isnan(over_seeds([0.98]).low)
+
+
+@pytest.mark.parametrize("name", list_studies())
+def test_every_run_of_a_shipped_study_is_an_experiment(name):
+    plan = read_study(name)
+    assert plan.question.endswith("?")
+    for run in module._runs(plan, plan.variants):
+        assert compose(None, run.options).data.source
+
+
+def test_shipped_studies_compare_what_they_say():
+    for name in ("augmentation", "regularization"):  # quick enough for two cores, and one factor at a time
+        for run in module._runs(read_study(name), read_study(name).variants):
+            experiment = compose(None, run.options)
+            assert experiment.data.epoch_size * experiment.schedule.epochs <= 20_000
+            assert run.test["noise"] == "instrument"
+    plan = read_study("data_size")
+    steps = {
+        compose(None, run.options).data.epoch_size // run.options["batch_size"] * run.options["epochs"]
+        for run in module._runs(plan, plan.variants)
+    }
+    assert steps == {20_000}
+    assert read_study("regularisation") == read_study("regularization")

@@ -1,0 +1,193 @@
+"""An interruption at any moment costs at most the time since the last save, and changes nothing of the result."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+from haloformer.data.store import write_dataset
+from haloformer.errors import InputError
+from haloformer.simulation import simulate
+from haloformer.training import train
+from haloformer.training.tasks import LensTask
+
+SMALL = {
+    "epochs": 3,
+    "epoch_size": 192,
+    "batch_size": 32,
+    "val_size": 60,
+    "lr": 3e-3,
+    "device": "cpu",
+    "progress": False,
+    # Dropout and stochastic depth draw random numbers: resuming must repeat them, too.
+    "model_args": {
+        "stem_channels": [8, 8, 8, 8],
+        "embed_dim": 32,
+        "depth": 2,
+        "drop_path_rate": 0.2,
+        "proj_drop_rate": 0.1,
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A finished run on simulated images."""
+    out = tmp_path_factory.mktemp("runs") / "x"
+    return out, train("model_ii", out=str(out), **SMALL)
+
+
+def _assert_same(whole, out):
+    """Weights, optimiser steps and metrics of two runs are the same to the last bit."""
+    for part in ("last", "best"):
+        a = torch.load(whole / "checkpoints" / f"{part}.ckpt", weights_only=True)
+        b = torch.load(out / "checkpoints" / f"{part}.ckpt", weights_only=True)
+        assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+        assert a["global_step"] == b["global_step"]
+    mine, theirs = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (whole, out))
+    for row in (*mine, *theirs):
+        row.pop("seconds"), row.pop("images_per_second")
+    assert mine == theirs
+
+
+_CHILD = """
+import json, sys, time
+from haloformer.training import train
+from haloformer.training.callbacks import History
+start = History.on_train_epoch_start
+def unhurried(self, trainer, module):  # or the run might end before the signal arrives
+    time.sleep(0.5)
+    start(self, trainer, module)
+History.on_train_epoch_start = unhurried
+train("model_ii", out=sys.argv[1], **json.loads(sys.argv[2]))
+"""
+
+
+def _start(out):
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.Popen(
+        [sys.executable, "-c", _CHILD, str(out), json.dumps(SMALL)],
+        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def _wait_for_an_epoch(out, child):
+    deadline = time.monotonic() + 60
+    while not (out / "checkpoints" / "last.ckpt").exists():
+        assert time.monotonic() < deadline
+        assert child.poll() is None, child.stderr.read()
+        time.sleep(0.002)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "ctrl_c", "term"])
+def test_interrupted_and_resumed_run_has_the_same_weights_bit_for_bit(run, tmp_path, sign):
+    whole, _ = run
+    out = tmp_path / "interrupted"
+    child = _start(out)
+    _wait_for_an_epoch(out, child)
+    child.send_signal(sign)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode != 0
+    assert not (out / "finished.json").exists()
+    if sign == signal.SIGINT:
+        assert "KeyboardInterrupt" in errors
+    if sign == signal.SIGTERM:
+        assert child.returncode == 128 + signal.SIGTERM
+    assert (out / "artefact" / "artefact.json").exists()  # what was best so far is usable
+
+    train("model_ii", out=str(out), **SMALL)
+    _assert_same(whole, out)
+
+
+class PowerCut(Exception):
+    """What no code of ours sees coming."""
+
+
+def _interrupted_at(monkeypatch, epoch, step, **options):
+    """Trains until a step, which never comes; everything before it was saved."""
+    training_step = LensTask.training_step
+
+    def cut(self, batch, batch_idx):
+        if (self.current_epoch, batch_idx) == (epoch, step):
+            raise PowerCut
+        return training_step(self, batch, batch_idx)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LensTask, "training_step", cut)
+        with pytest.raises(PowerCut):
+            train(**options, checkpoint_minutes=0.0)
+
+
+RECIPES = {
+    "stream": {},
+    "average_of_weights": {"ema": 0.9, "mixup": 0.2, "cutmix": 1.0},
+    "plateau": {"schedule": "plateau", "plateau_patience": 0, "optimizer": "sgd", "lr": 0.05},
+    "one_cycle": {"schedule": "one_cycle"},
+    "fresh_noise": {
+        "n_images": 150,
+        "fresh_noise": "instrument",
+        "exposure": [0.5, 2.0],
+        "rotation": 20.0,
+        "erasing": 0.5,
+    },
+    "both_tasks": {"task": "both", "targets": ["log10_m_axion", "log10_m_subhalos"]},
+    "head_only": {"tune": "probe"},
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_power_cut_within_an_epoch_changes_nothing(recipe, tmp_path, monkeypatch):
+    options = {"data": "model_ii", **SMALL, **RECIPES[recipe]}
+    train(**options, out=str(tmp_path / "whole"))
+    out = str(tmp_path / "cut")
+    _interrupted_at(monkeypatch, 0, 3, **options, out=out)
+    # Six steps an epoch: the last of one, and one in the middle of the next.
+    _interrupted_at(monkeypatch, 0, 5, **options, out=out)
+    _interrupted_at(monkeypatch, 2, 2, **options, out=out)
+    train(**options, out=out)
+    _assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_power_cut_within_an_epoch_of_a_file_changes_nothing(tmp_path, monkeypatch):
+    batch = simulate("model_ii", 240, seed=3)
+    file = tmp_path / "train.h5"
+    write_dataset(file, batch.images, batch.labels, batch.parameters, batch.class_names, batch.attributes)
+    options = {"data": str(file), **SMALL, "num_workers": 1}
+    train(**options, out=str(tmp_path / "whole"))
+    monkeypatch.setattr("haloformer.training.sources.MEMORY_BUDGET", 0)  # now read by a worker process
+    _interrupted_at(monkeypatch, 1, 2, **options, out=str(tmp_path / "cut"))
+    train(**options, out=str(tmp_path / "cut"))
+    _assert_same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_a_run_can_be_repeated_from_its_configuration_alone(run, tmp_path, capsys):
+    from haloformer.cli import main
+
+    whole, _ = run
+    assert main(["train", "--config", str(whole / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
+    _assert_same(whole, tmp_path / "again")
+
+
+def test_a_save_in_between_does_not_overwrite_good_weights_with_nan(tmp_path, monkeypatch):
+    out = tmp_path / "x"
+    training_step = LensTask.training_step
+
+    def spoilt(self, batch, batch_idx):
+        loss = training_step(self, batch, batch_idx)
+        if (self.current_epoch, batch_idx) == (1, 2):
+            loss.register_hook(lambda gradient: gradient * float("nan"))
+        return loss
+
+    monkeypatch.setattr(LensTask, "training_step", spoilt)
+    with pytest.raises(InputError, match=r"the loss became nan in epoch 2, step 4, .*weights had become so"):
+        train("model_ii", out=str(out), **SMALL, checkpoint_minutes=0.0)
+    saved = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    assert saved["global_step"] == 6 + 2
+    assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
