@@ -176,7 +176,7 @@ def test_of_a_killed_worker_the_trial_goes_on_where_it_was(tmp_path, monkeypatch
     last = out / "trials/0002/checkpoints/last.ckpt"
 
     def kill():
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while time.monotonic() < deadline and not (last.exists() and len(rows(out)) == 3 and rows(out)[1]["epochs"]):
             time.sleep(0.05)
         for child in multiprocessing.active_children():
@@ -297,8 +297,8 @@ def test_a_grid_has_every_combination_once_and_none_that_conditions_exclude(tmp_
 
 
 def test_nothing_begins_after_the_time_is_over(tmp_path, monkeypatch):
-    monkeypatch.setattr(haloformer.training, "train", scripted(lambda options, epoch: time.sleep(0.3) or 0.5))
-    result = tune(write(tmp_path / "s.yaml"), out=str(tmp_path / "out"), timeout_minutes=0.3 / 60, progress=False)
+    monkeypatch.setattr(haloformer.training, "train", scripted(lambda options, epoch: time.sleep(1.0) or 0.5))
+    result = tune(write(tmp_path / "s.yaml"), out=str(tmp_path / "out"), timeout_minutes=0.5 / 60, progress=False)
     assert (result.n_complete, result.n_missing) == (1, 2)
 
 

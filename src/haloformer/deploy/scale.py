@@ -13,6 +13,7 @@ import hashlib
 import json
 import logging
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -348,6 +349,7 @@ class _Cluster:
         except ImportError as error:
             raise InputError("workers need ray: pip install 'haloformer[scale]'") from error
         ours = not ray.is_initialized()
+        before = signal.getsignal(signal.SIGTERM)  # which Ray makes its own
         if ours:
             self._start(ray)
         try:
@@ -358,6 +360,8 @@ class _Cluster:
         finally:
             if ours:
                 ray.shutdown()
+                with contextlib.suppress(ValueError, TypeError):  # only the main thread may, and only there Ray has
+                    signal.signal(signal.SIGTERM, before)
 
     def _start(self, ray: Any) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

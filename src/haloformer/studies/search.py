@@ -180,12 +180,12 @@ def tune(
     folder = Path(out) if out is not None else Path("searches") / Path(name).stem
     command = _command(name, out, trials, workers, timeout_minutes, preset, options)
     _prepare_folder(folder, plan, command)
-    deadline = time.monotonic() + (60 * timeout_minutes if timeout_minutes is not None else math.inf)
     with _alone(folder), _quiet_optuna():
         study = _open(folder, plan)
         _refuse_another_search(folder, plan, study)
         _put_back(study, killed=True)
         target = _targets(plan, study)
+        deadline = time.monotonic() + (60 * timeout_minutes if timeout_minutes is not None else math.inf)
         try:
             _carry_out(folder, plan, command, study, target, workers, deadline, progress)
         except BrokenProcessPool as error:

@@ -107,7 +107,10 @@ class LensTask(pl.LightningModule):
         smoothing = self.experiment.regularization.label_smoothing
         loss = self.loss(numbers.float(), labels, batch.targets, smoothing) + auxiliary_loss
         # Of the whole batch, whatever part of it is here: all processes stop together, and every checkpoint has the same sum.
-        mean = self.trainer.strategy.reduce(loss.detach().clone(), reduce_op="mean")
+        mean = loss.detach().clone()
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(mean)
+            mean /= torch.distributed.get_world_size()
         if not torch.isfinite(mean):
             raise InputError(self._diagnosis(mean, inputs, numbers, batch_idx))
         with torch.no_grad():
