@@ -7,7 +7,7 @@
 
 What is measured is `haloformer train` itself: its data, its steps, its own images/s, of whole epochs after a first one that is not counted.
 Only the iterator over its batches is watched, for the time that the loop stands still until the next batch is there. All rows of a
-table are measured in turn, several times over, in one process per network; the best counts, so that another load on the machine counts least.
+table are measured in turn, several times over, in one process per network. The best speed counts; ratios are of rows measured one after the other.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import dataclasses
 import itertools
 import json
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -219,9 +220,10 @@ def in_turn(rows: dict[str, Callable[[], dict[str, float]]], repeats: int) -> di
             except Exception as error:  # whatever a compiler or a device has to say
                 best[name] = {"error": one_line(f"{type(error).__name__}: {error}")}
                 continue
-            before = best.get(name, figures)
-            best[name] = dict(max(before, figures, key=lambda x: x["speed"]))
-            best[name]["fastest"] = max(before["fastest"], figures["fastest"])
+            before = best.get(name, {**figures, "rounds": []})
+            rounds = [*before["rounds"], {key: figures[key] for key in ("speed", "fastest")}]
+            best[name] = {**max(before, figures, key=lambda x: x["speed"]), "rounds": rounds}
+            best[name]["fastest"] = max(x["fastest"] for x in rounds)
             if "start" in figures:  # the first time: later ones find compiled code
                 best[name]["start"] = before["start"]
     return best
@@ -270,7 +272,7 @@ def main(options: argparse.Namespace) -> None:
         "# Training speed\n",
         f"{versions()}; {hardware()}; device {device}, {options.threads} thread{'s' * (options.threads > 1)}{load}.",
         f"Command: `{' '.join(['python benchmarks/training.py', *sys.argv[1:]])}`. Images/s of training, batches of {options.batch_size}, seed 0, "
-        f"best of {common['repeats']} × {common['epochs']} epochs.{gpu}\n",
+        f"best of {common['repeats']} rounds of {common['epochs']} epochs; ratios are the median of the rounds' (and their range).{gpu}\n",
     ]
 
     def say(*lines: str) -> None:
@@ -361,7 +363,12 @@ def milliseconds(row: dict[str, Any]) -> str:
 
 
 def ratio(row: dict[str, Any], reference: dict[str, Any], key: str = "speed") -> str:
-    return f"{row[key] / reference[key]:.2f}×" if key in row and key in reference else "–"
+    """The median of the rounds' ratios, and the range: it tells what else was going on."""
+    if "rounds" not in row or "rounds" not in reference:
+        return "–"
+    ratios = [mine[key] / other[key] for mine, other in zip(row["rounds"], reference["rounds"])]
+    spread = f" ({min(ratios):.2f}–{max(ratios):.2f})" if len(ratios) > 1 else ""
+    return f"{statistics.median(ratios):.2f}×{spread}"
 
 
 def write(path: Path, tables: str) -> None:
@@ -393,7 +400,7 @@ if __name__ == "__main__":
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--images", type=int, help="of 64×64 pixels per epoch (1024; on GPUs 32768)")
     parser.add_argument("--seconds", type=float, default=6, help="time for each measurement of the usual loop (6)")
-    parser.add_argument("--repeats", type=int, default=2, help="rounds over the rows of a table (2)")
+    parser.add_argument("--repeats", type=int, default=3, help="rounds over the rows of a table (3)")
     parser.add_argument("--timeout", type=float, default=3000, help="seconds for one network in one table")
     parser.add_argument("--quick", action="store_true", help="a smoke test of one network: no figures to quote")
     parser.add_argument("--table", type=Path, help="write this Markdown file")

@@ -8,6 +8,7 @@ import errno
 import importlib
 import inspect
 import os
+import re
 import sys
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -149,6 +150,9 @@ def _run(command: str, arguments: list[str]) -> Any:
 
     settings = COMMANDS[command]
     function = getattr(importlib.import_module(settings.home), command)
+    if settings.home == "haloformer.commands":
+        # jsonargparse asks haloformer, too, whether it has this name, and it would import all of haloformer.train to say so.
+        function.__qualname__ = f"{command}_command"
     summary, details, help_texts = _parse_docstring(function)
     if settings.examples:
         details += "\n\nExamples:\n" + "\n".join(f"    {line}" for line in settings.examples)
@@ -214,9 +218,8 @@ def _add_experiment(parser: Any, signature: inspect.Signature) -> list[str]:
             shown = list(default) if isinstance(default, tuple) else "null" if default is None else default
             help_text = texts[name].partition(" Short name:")[0]
             text = f"{help_text} (default: {shown})" if shown not in ("", {}) else help_text
-            section.add_argument(
-                f"--{short}", type=hints[name], default=argparse.SUPPRESS, help=text.replace("%", "%%")
-            )
+            hint = hints[name] | str if hints[name] == tuple[str, ...] else hints[name]  # one name needs no brackets
+            section.add_argument(f"--{short}", type=hint, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
             if isinstance(default, bool):
                 flags.append(short)
     return flags
@@ -261,7 +264,16 @@ def _clean(message: str, parser: Any) -> str:
         unknown = text[text.lower().index(marker) + len(marker) :].split()[0].partition("=")[0]
         known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
         nearest = difflib.get_close_matches(unknown, known, n=1)
-        return f"unknown option '{unknown}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+        what = "option" if unknown.startswith("--") else "argument"
+        return f"unknown {what} '{unknown}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+    if found := re.match(r'Parser key "(\w+)": (.*)', text):
+        hint = next((getattr(action, "_typehint", None) for action in parser._actions if action.dest == found[1]), None)
+        if hint is None:
+            return f"{found[1]}: {found[2]}"
+        from haloformer.training.config import type_in_words
+
+        _, got, value = found[2].rpartition("value: ")
+        return f"{found[1]} must be {type_in_words(hint)}" + (f", not {value}" if got else "")
     return text
 
 

@@ -274,14 +274,15 @@ def train(
         print_config: Print the whole experiment as YAML, as it would be carried out, and do nothing else.
         options: Fields of the experiment, by short name.
     """
-    from haloformer.training import compose, run
-    from haloformer.training.config import read_options
+    from haloformer.training.config import compose, read_options
 
     experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
     if print_config:
         print(experiment.to_yaml(), end="")
-    else:
-        run(experiment)
+        return
+    from haloformer.training import run
+
+    run(experiment)
 
 
 def presets(name: str | None = None) -> None:

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from haloformer.data.framing import Framing
+from haloformer.data.residual import Residual
 from haloformer.errors import InputError
 from haloformer.training.outputs import Outputs
 from haloformer.vocabulary import ARTEFACT_FORMAT
@@ -72,6 +73,7 @@ class ModelFields:
     kwargs: dict[str, Any]
     outputs: Outputs
     framing: Framing
+    residual: Residual | None
     image_shape: tuple[int, int, int]
 
 
@@ -124,8 +126,14 @@ def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
     shape = artefact.get("image_shape")
     if not isinstance(shape, list) or len(shape) != 3 or not all(whole(side, _MAX_SIZE) for side in shape):
         raise fail("image_shape", "three whole numbers: channels, height, width")
+    residual = None
+    if artefact.get("residual") is not None:
+        if not isinstance(artefact["residual"], dict):
+            raise fail("residual", "an object")
+        residual = Residual.from_dict(artefact["residual"], f"{where}: residual")
     try:
-        fits = framing.output_shape(tuple(shape)) == (model["in_chans"], *sides)
+        seen = tuple(shape) if residual is None else residual.output_shape(tuple(shape))
+        fits = framing.output_shape(seen) == (model["in_chans"], *sides)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     if not fits:
@@ -140,6 +148,7 @@ def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
         kwargs=kwargs,
         outputs=outputs,
         framing=framing,
+        residual=residual,
         image_shape=(shape[0], shape[1], shape[2]),
     )
 

@@ -20,6 +20,7 @@ from torch import nn
 from haloformer.data.framing import Framing
 from haloformer.data.images import NAN_CHOICES, find_images, is_image_name, read_image
 from haloformer.data.normalization import Normalization
+from haloformer.data.residual import Residual, network_input
 from haloformer.data.store import LensDataset
 from haloformer.deploy.artefact import artefact_folder, checked_fields, load_weights, read_json
 from haloformer.deploy.tables import checked_table_path, progress_bar, table
@@ -39,6 +40,7 @@ class Predictor:
     Attributes:
         model: Framed and normalised images in, numbers (B, outputs.n) out; in evaluation mode on ``device``.
         framing: To the size and channels of the model.
+        residual: Adds what the best smooth lens leaves unexplained, for models that want to see it.
         normalization: Framed images in, what the model was trained on out.
         outputs: What the model's numbers mean.
         conformal: Makes predicted intervals hold the wished share of true values; None without a regression.
@@ -49,6 +51,7 @@ class Predictor:
 
     model: nn.Module
     framing: Framing
+    residual: Residual | None
     normalization: Normalization
     outputs: Outputs
     conformal: Conformal | None
@@ -77,10 +80,13 @@ class Predictor:
             **fields.kwargs,
         )
         load_weights(model, folder / "weights.safetensors")
-        normalization = _normalization(artefact["normalization"], fields.in_chans, where)
+        normalization = _normalization(
+            artefact["normalization"], fields.in_chans - (fields.residual is not None), where
+        )
         return cls(
             model=model.eval().to(target),
             framing=fields.framing,
+            residual=fields.residual,
             normalization=normalization,
             outputs=fields.outputs,
             conformal=_conformal(artefact, fields.outputs, where),
@@ -94,7 +100,10 @@ class Predictor:
         """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W)."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
-        batch = self.normalization(self.framing(images.to(self.device, torch.float32)))
+        batch = images.to(self.device, torch.float32)
+        if self.residual is not None:
+            batch = self.residual(batch)
+        batch = network_input(batch, self.framing, self.normalization, self.residual is not None)
         numbers = self.model(batch).float().cpu()
         if not torch.isfinite(numbers).all():
             bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])

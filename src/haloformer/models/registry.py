@@ -17,6 +17,7 @@ from haloformer.models import (
     cvt,
     efficientformer,
     equivariant,
+    haloformer,
     hybrid_vit,
     mobile_former,
     pvt,
@@ -44,6 +45,7 @@ _ARCHITECTURES = (
     mobile_former,
     efficientformer,
     equivariant,
+    haloformer,
 )
 
 MODELS: tuple[ModelInfo, ...] = (*timm_models.MODELS, *(info for file in _ARCHITECTURES for info in file.MODELS))

@@ -20,6 +20,10 @@ from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
 
 Noise = Literal["original", "instrument", "none"]
+Optimizer = Literal[
+    "adamw", "adam", "adamax", "adabelief", "adopt", "nadam", "nadamw", "radam", "adagrad", "rmsprop", "adafactor", "sgd",
+    "lamb", "lars", "lion",
+]  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class DataConfig:
         img_size: Side of the images that the network gets, in pixels; by default that of the data.
         fit: How other images come to img_size: resize (interpolated), crop (the centre), or pad (with zeros).
         channels: Channels that the network gets: 3 repeats a one-channel image, as ImageNet weights like it.
+        physics: residual gives the network one more channel: what the survey's best smooth lens cannot explain of the image, in units of
+            the noise (docs/fitting.md). none: the image alone.
         num_workers: Processes that read a dataset file too large for memory.
     """
 
@@ -64,6 +70,7 @@ class DataConfig:
     img_size: int | None = None
     fit: Literal["resize", "crop", "pad"] = "resize"
     channels: int | None = None
+    physics: Literal["none", "residual"] = "none"
     num_workers: int = 2
 
     def __post_init__(self) -> None:
@@ -92,7 +99,7 @@ class OptimizerConfig:
     """How weights are changed.
 
     Attributes:
-        name: adamw, adam, sgd and others of timm's. Short name: optimizer.
+        name: adamw is the usual one for transformers; sgd wants lr of about 0.1. Short name: optimizer.
         lr: Peak learning rate. If the loss stays near ln(classes) or becomes NaN, try a third of it.
         weight_decay: Pull of the weights towards zero; not applied to norms, biases and position embeddings.
         momentum: Of sgd and its like.
@@ -100,7 +107,7 @@ class OptimizerConfig:
         clip: Largest norm of a step's gradient; 0 turns clipping off.
     """
 
-    name: str = "adamw"
+    name: Optimizer = "adamw"
     lr: float = 1e-3
     weight_decay: float = 0.05
     momentum: float = 0.9
@@ -119,7 +126,7 @@ class ScheduleConfig:
     """How long, and with what learning rate when.
 
     Attributes:
-        name: cosine, step, plateau, one_cycle or constant. Short name: schedule.
+        name: Course of the learning rate, after its rise. Short name: schedule.
         epochs: Passes over the data, or blocks of epoch_size simulated images. Each ends with a validation.
         warmup: Share of all steps over which the learning rate rises.
         min_lr: Where cosine and plateau end, as a share of lr.
@@ -128,7 +135,7 @@ class ScheduleConfig:
         plateau_patience: plateau: epochs without a better validation result before it falls.
     """
 
-    name: str = "cosine"
+    name: Literal["cosine", "step", "plateau", "one_cycle", "constant"] = "cosine"
     epochs: int = 10
     warmup: float = 0.1
     min_lr: float = 0.001
@@ -155,6 +162,7 @@ class RegularizationConfig:
         label_smoothing: Share of each label spread over all classes.
         ema: Decay of an exponential moving average of the weights, such as 0.999, which is then validated and shipped; 0: none.
         mixup: Images and labels are mixed in pairs, with weights from a Beta(mixup, mixup); 0: none.
+        residual_dropout: Share of training images whose residual (of physics: residual) is wiped out, so that the network can do without.
         cutmix: A rectangle of another image, and its share of the label, is put in; with Beta(cutmix, cutmix); 0: none.
     """
 
@@ -165,9 +173,10 @@ class RegularizationConfig:
     ema: float = 0.0
     mixup: float = 0.0
     cutmix: float = 0.0
+    residual_dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "attention_dropout", "stochastic_depth", "label_smoothing", "ema"):
+        for name in ("dropout", "attention_dropout", "stochastic_depth", "label_smoothing", "ema", "residual_dropout"):
             value = getattr(self, name)
             _require(value is None or 0 <= value < 1, name, "from 0 to below 1", value)
         _at_least(self, 0, "mixup", "cutmix")
@@ -375,7 +384,7 @@ def compose(
     built = {}
     for group, kind in GROUPS.items():
         hints = typing.get_type_hints(kind)
-        values = {name: _checked(hints[name], value, name) for name, value in nested[group].items()}
+        values = {name: _checked(hints[name], value, name, group) for name, value in nested[group].items()}
         built[group] = kind(**values)
     return Experiment(**built)
 
@@ -489,14 +498,13 @@ def _configs(folder: str) -> tuple[Any, ...]:
     return tuple(entry for entry in place.iterdir() if entry.name.endswith(".yaml")) if place.is_dir() else ()
 
 
-def _checked(hint: Any, value: Any, name: str) -> Any:
+def _checked(hint: Any, value: Any, name: str, group: str) -> Any:
     """Returns a value as its field's type has it, or says what would be right."""
-    options = typing.get_args(hint) if _is_union(hint) else (hint,)
-    for option in options:
+    for option in typing.get_args(hint) if _is_union(hint) else (hint,):
         fits, converted = _converted(option, value)
         if fits:
             return converted
-    raise InputError(f"{name} must be {' or '.join(_in_words(option) for option in options)}, not {value!r}")
+    raise InputError(f"{short_name(f'{group}.{name}')} must be {type_in_words(hint)}, not {value!r}")
 
 
 def _is_union(hint: Any) -> bool:
@@ -535,6 +543,11 @@ def _converted(hint: Any, value: Any) -> tuple[bool, Any]:
     raise TypeError(f"no rule for {hint}")
 
 
+def type_in_words(hint: Any) -> str:
+    """Returns what a value of a type is, for people: ``a whole number or null``."""
+    return " or ".join(map(_in_words, typing.get_args(hint) if _is_union(hint) else (hint,)))
+
+
 def _in_words(hint: Any) -> str:
     origin = typing.get_origin(hint)
     if origin is Literal:
@@ -542,6 +555,8 @@ def _in_words(hint: Any) -> str:
     if origin is tuple:
         items = typing.get_args(hint)
         return f"a list of {'' if items[-1] is ... else f'{len(items)} '}{_in_words(items[0]).partition(' ')[2]}s"
+    if origin is list:
+        return f"a list of {_in_words(typing.get_args(hint)[0]).partition(' ')[2]}s"
     words = {type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
     return words.get(hint, "a mapping of names to values")
 

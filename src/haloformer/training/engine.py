@@ -133,7 +133,8 @@ def _run(
     check_augmentation(experiment.augmentation.augment, source.image_shape)
     framing = _framing(experiment)
     input_shape = framing.output_shape(source.image_shape)
-    normalize = Normalization(experiment.data.normalization).fit(framing(source.fit.images))
+    framed = framing(source.fit.images)
+    normalize = Normalization(experiment.data.normalization).fit(framed if source.residual is None else framed[:, :-1])
     outputs = _outputs(experiment, source)
     last = folder / "checkpoints" / "last.ckpt"
     # Deterministic from here on: dropout and the like are seeded anew at every step, but initial weights here.
@@ -157,6 +158,7 @@ def _run(
         experiment,
         steps_per_epoch=source.steps,
         noise_model=source.noise_model,
+        residual=source.residual,
     )
     loggers = make_loggers(settings.loggers, folder, experiment)
     start: dict[str, Any] = {}
@@ -419,7 +421,8 @@ def _description(
         "classes": GROUPINGS[experiment.data.classes],
         "framing": framing.to_dict(),
         "normalization": normalize.to_dict(),
-        "image_shape": list(source.image_shape),
+        "image_shape": list(source.raw_shape),
+        "residual": None if source.residual is None else source.residual.to_dict(),
         "survey": source.facts["survey"],
         "noise": source.facts["noise"],
         "pixel_scale": source.facts["pixel_scale"],

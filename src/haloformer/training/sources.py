@@ -1,5 +1,6 @@
 """Where the images of a training come from: a dataset file, or a survey that is simulated as it goes."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -12,12 +13,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from haloformer.data.grouping import LEFT_OUT, group_classes
+from haloformer.data.residual import Residual
 from haloformer.data.splits import stratified_split
 from haloformer.data.store import LensDataset, check_finite
 from haloformer.data.stream import BLOCK_IMAGES, simulate_set, stream_batches, validation_seed
 from haloformer.data.transforms import NoiseModel, draw_noise, noise_model
 from haloformer.errors import InputError
-from haloformer.simulation import LensBatch, Simulator, batches_ahead, list_surveys
+from haloformer.simulation import NOISE_MODES, LensBatch, Simulator, batches_ahead, list_surveys
 from haloformer.training.config import Experiment
 from haloformer.training.regression import TARGETS, target_values
 
@@ -60,7 +62,9 @@ class Source:
 
     Attributes:
         class_names: In the order of the labels.
-        image_shape: (C, H, W).
+        image_shape: (C, H, W) of the examples; with a residual, its channel included.
+        raw_shape: (C, H, W) of the images as they are outside.
+        residual: What adds the residual channel, where one is wanted; the examples have it.
         epoch: (epoch, first batch, share) → that epoch's batches from there on; the same ones every time.
         steps: Batches per epoch.
         validation: share → batches of the validation images, as many for every process.
@@ -74,6 +78,8 @@ class Source:
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
+    raw_shape: tuple[int, int, int]
+    residual: Residual | None
     epoch: Callable[[int, int, Share], Batches]
     steps: int
     validation: Callable[[Share], Batches]
@@ -143,7 +149,8 @@ def _from_survey(experiment: Experiment) -> Source:
     used = [name for name, label in zip(everything.class_names, labelling.labels) if label != LEFT_OUT]
     labelling = _labelling(experiment, tuple(used))
     model = None if fresh == "none" else noise_model(everything.survey, fresh)
-    train = Simulator(data.source, classes=used, seed=seed, noise="none" if model else data.noise)
+    residual = _residual(experiment, everything.attributes["survey_definition"], data.noise)
+    train = _Seen(Simulator(data.source, classes=used, seed=seed, noise="none" if model else data.noise), residual)
 
     if data.n_images is None:
         if data.labels_per_class is not None:
@@ -177,7 +184,9 @@ def _from_survey(experiment: Experiment) -> Source:
     if data.val_size < len(used):
         raise InputError(f"val_size {data.val_size} leaves a class without an image: at least {len(used)}")
     held_out_noise = fresh if model else data.noise
-    held_out = Simulator(data.source, classes=used, seed=validation_seed(seed), noise=held_out_noise)
+    held_out: Any = _Seen(
+        Simulator(data.source, classes=used, seed=validation_seed(seed), noise=held_out_noise), residual
+    )
     if data.val_data is None:
         images = labelling.examples(simulate_set(held_out, data.val_size))
         validation: Callable[[Share], Batches] = functools.partial(
@@ -185,15 +194,17 @@ def _from_survey(experiment: Experiment) -> Source:
         )
         n_val = data.val_size
     else:
-        dataset = _validation_file(data, everything.class_names, train.image_shape)
+        dataset = _validation_file(data, everything.class_names, everything.image_shape)
         keep = np.flatnonzero(labelling_of(experiment, dataset).labels[dataset.labels] != LEFT_OUT)
-        validation, n_val = _file_validation(experiment, dataset, keep, None)
+        validation, n_val = _file_validation(experiment, dataset, keep, None, residual)
     # Images after those of the validation: seen neither in training nor in the choice of the best epoch.
     spare = np.arange(data.val_size, 2 * data.val_size)
     steps = size // data.batch_size
     return Source(
         class_names=labelling.class_names,
         image_shape=train.image_shape,
+        raw_shape=everything.image_shape,
+        residual=residual,
         epoch=lambda epoch, first, share: batches(
             numbers(epoch)[first * data.batch_size : steps * data.batch_size], share
         ),
@@ -214,7 +225,38 @@ def _from_survey(experiment: Experiment) -> Source:
     )
 
 
-def _simulated(simulator: Simulator, labelling: _Labelling, numbers: np.ndarray) -> Examples:
+def _residual(experiment: Experiment, definition: Any, noise: Any) -> Residual | None:
+    if experiment.data.physics == "none":
+        return None
+    if experiment.augmentation.fresh_noise != "none":
+        raise InputError("physics residual: the fit needs the noise that the network sees: fresh_noise must be none")
+    if not isinstance(definition, str) or noise not in NOISE_MODES:
+        raise InputError(
+            f"physics residual: {experiment.data.source} does not say of which survey and noise its images are"
+        )
+    return Residual(definition, noise, experiment.data.crop)
+
+
+class _Seen:
+    """A simulator whose images come with their residual; the fit then runs where the simulation does, ahead of its use."""
+
+    def __init__(self, simulator: Simulator, residual: Residual | None) -> None:
+        self.simulator, self.residual = simulator, residual
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        shape = self.simulator.image_shape
+        return shape if self.residual is None else self.residual.output_shape(shape)
+
+    def batch(self, numbers: Any) -> LensBatch:
+        batch = self.simulator.batch(numbers)
+        return batch if self.residual is None else dataclasses.replace(batch, images=self.residual(batch.images))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.simulator, name)
+
+
+def _simulated(simulator: Any, labelling: _Labelling, numbers: np.ndarray) -> Examples:
     """Simulates images into memory, a block at a time."""
     blocks = [numbers[i : i + BLOCK_IMAGES] for i in range(0, len(numbers), BLOCK_IMAGES)]
     made = [labelling.examples(batch) for batch in batches_ahead(simulator, blocks)]
@@ -225,7 +267,7 @@ class _StreamBatches:
     """Batches of images that are simulated as they are needed."""
 
     def __init__(
-        self, simulator: Simulator, labelling: _Labelling, numbers: np.ndarray, batch_size: int, share: Share
+        self, simulator: Any, labelling: _Labelling, numbers: np.ndarray, batch_size: int, share: Share
     ) -> None:
         self.arguments = simulator, numbers, batch_size
         self.labelling, self.share = labelling, share
@@ -264,8 +306,10 @@ def _from_file(experiment: Experiment) -> Source:
         train, val = usable, usable[:0]
     train = train[_few(labels[train], data.labels_per_class, seed, labelling.class_names, data.source)]
     model = _file_noise_model(experiment, dataset)
-    reader = _FileExamples(dataset, labelling)
-    if _bytes(len(dataset), dataset.image_shape) <= MEMORY_BUDGET:
+    residual = _residual(experiment, dataset.attributes.get("survey_definition"), dataset.attributes.get("noise"))
+    image_shape = dataset.image_shape if residual is None else residual.output_shape(dataset.image_shape)
+    reader = _FileExamples(dataset, labelling, residual)
+    if _bytes(len(dataset), image_shape) <= MEMORY_BUDGET:
         everything = reader.examples_at(np.arange(len(dataset)))
 
         def batches(order: np.ndarray, size: int, share: Share, uneven: bool = False) -> Batches:
@@ -297,12 +341,14 @@ def _from_file(experiment: Experiment) -> Source:
         other = _validation_file(data, dataset.class_names, dataset.image_shape)
         keep = np.flatnonzero(labelling_of(experiment, other).labels[other.labels] != LEFT_OUT)
         half = keep[::2] if labelling.targets else keep
-        validation, n_val = _file_validation(experiment, other, half, model)  # type: ignore[assignment]
-        calibration = _file_validation(experiment, other, keep[1::2], model)[0]((0, 1))
+        validation, n_val = _file_validation(experiment, other, half, model, residual)  # type: ignore[assignment]
+        calibration = _file_validation(experiment, other, keep[1::2], model, residual)[0]((0, 1))
     spread = train[np.linspace(0, len(train) - 1, min(_FIT_IMAGES, len(train))).round().astype(int)]
     return Source(
         class_names=labelling.class_names,
-        image_shape=dataset.image_shape,
+        image_shape=image_shape,
+        raw_shape=dataset.image_shape,
+        residual=residual,
         epoch=epoch,
         steps=steps,
         validation=validation,
@@ -348,11 +394,15 @@ def _validation_file(data: Any, class_names: tuple[str, ...], image_shape: tuple
 
 
 def _file_validation(
-    experiment: Experiment, dataset: LensDataset, indices: np.ndarray, model: NoiseModel | None
+    experiment: Experiment,
+    dataset: LensDataset,
+    indices: np.ndarray,
+    model: NoiseModel | None,
+    residual: Residual | None,
 ) -> tuple[Callable[[Share], Batches], int]:
     labelling = labelling_of(experiment, dataset)
     _require_all_classes(labelling.labels[dataset.labels[indices]], labelling.class_names, str(dataset.path))
-    reader = _FileExamples(dataset, labelling)
+    reader = _FileExamples(dataset, labelling, residual)
 
     def batches(share: Share) -> Batches:
         return _NoisyBatches(file_batches(reader, indices, _VAL_BATCH, 0, share, True), model, 0, share[0])
@@ -437,8 +487,8 @@ def _chunks(order: np.ndarray, batch_size: int, share: Share, uneven: bool) -> l
 class _FileExamples(Dataset):
     """A dataset file as a PyTorch dataset whose items are ready-made batches."""
 
-    def __init__(self, dataset: LensDataset, labelling: _Labelling) -> None:
-        self.dataset = dataset
+    def __init__(self, dataset: LensDataset, labelling: _Labelling, residual: Residual | None) -> None:
+        self.dataset, self.residual = dataset, residual
         n = len(dataset)
         self.labels = torch.from_numpy(labelling.labels[dataset.labels])
         self.targets, self.exposure_time = torch.zeros(n, 0), torch.full((n,), torch.nan)
@@ -456,6 +506,8 @@ class _FileExamples(Dataset):
         """Reads a batch by one sorted read."""
         rows = torch.as_tensor(indices)
         images = self.dataset.images_at(indices)
+        if self.residual is not None:
+            images = self.residual(images)
         return Examples(images, self.labels[rows], self.targets[rows], self.exposure_time[rows])
 
     def __getitems__(self, indices: list[int]) -> Examples:

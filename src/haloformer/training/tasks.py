@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
+from haloformer.data.residual import Residual, network_input
 from haloformer.data.transforms import Augmentation, NoiseModel, augment_images, draw_exposures, draw_noise
 from haloformer.errors import InputError
 from haloformer.training.config import Experiment
@@ -40,6 +41,7 @@ class LensTask(pl.LightningModule):
         *,
         steps_per_epoch: int,
         noise_model: NoiseModel | None = None,
+        residual: Residual | None = None,
     ) -> None:
         """Puts the parts of a training together.
 
@@ -51,11 +53,12 @@ class LensTask(pl.LightningModule):
             experiment: The rest.
             steps_per_epoch: Batches per epoch.
             noise_model: Draws fresh noise on noise-free images; None: images are used as they are.
+            residual: Examples come with a residual channel, which this has added.
         """
         super().__init__()
         self.model = model
         self.framing, self.normalization, self.outputs, self.experiment = framing, normalization, outputs, experiment
-        self.steps_per_epoch, self.noise_model = steps_per_epoch, noise_model
+        self.steps_per_epoch, self.noise_model, self.residual = steps_per_epoch, noise_model, residual
         self.augmentation = _augmentation(experiment)
         self.mix = _mixing(experiment, len(outputs.class_names))
         ema = experiment.regularization.ema
@@ -82,7 +85,7 @@ class LensTask(pl.LightningModule):
 
     def prepare(self, images: Tensor) -> Tensor:
         """Returns the network's input (B, C', H', W') for raw images (B, C, H, W)."""
-        inputs = self.normalization(self.framing(images))
+        inputs = network_input(images, self.framing, self.normalization, self.residual is not None)
         if self.experiment.trainer.channels_last:
             inputs = inputs.contiguous(memory_format=torch.channels_last)
         return inputs
@@ -127,6 +130,9 @@ class LensTask(pl.LightningModule):
                 seconds = draw_exposures(seconds, *factors, rng)
             generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
             images = draw_noise(images, seconds, self.noise_model, generator)
+        if share := self.experiment.regularization.residual_dropout:
+            keep = torch.from_numpy(rng.random(len(images)) >= share).to(images)
+            images = torch.cat([images[:, :-1], images[:, -1:] * keep[:, None, None, None]], dim=1)
         return images
 
     def loss(self, numbers: Tensor, labels: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
