@@ -172,6 +172,25 @@ MISTAKES = {
     "corrupt training data": (["train", "--data", "{tmp}/exists.h5", "--out", "{tmp}/r"], "exists.h5"),
     "unknown model": (["train", "--data", "model_ii", "--model", "resnet81", "--out", "{tmp}/r"], "resnet"),
     "unknown normalisation": (["train", "--data", "model_ii", "--normalization", "std", "--out", "{tmp}/r"], "std"),
+    "unknown field": (["train", "--data", "model_ii", "--optimizer.lrr", "1", "--out", "{tmp}/r"], "'optimizer.lr'"),
+    "unknown preset": (["train", "--preset", "standrd", "--data", "model_ii", "--out", "{tmp}/r"], "'standard'"),
+    "word for a number": (["train", "--lr", "fast", "--out", "{tmp}/r"], "lr must be a number, not fast"),
+    "word for a whole number": (
+        ["train", "--n_images", "few", "--out", "{tmp}/r"],
+        "n_images must be a whole number or null",
+    ),
+    "one for two": (
+        ["train", "--exposure", "[1]", "--out", "{tmp}/r"],
+        "exposure must be a list of 2 numbers or null, not [1]",
+    ),
+    "none of the choices": (
+        ["train", "--fit", "crap", "--out", "{tmp}/r"],
+        "fit must be one of resize, crop, pad, not crap",
+    ),
+    "unknown schedule": (["train", "--data", "model_ii", "--schedule", "linear", "--out", "{tmp}/r"], "cosine"),
+    "unknown target": (["train", "--data", "model_ii", "--targets", "mass", "--out", "{tmp}/r"], "log10_m_axion"),
+    "unknown logger": (["train", "--data", "model_ii", "--loggers", "wandbb", "--out", "{tmp}/r"], "'wandb'"),
+    "unknown study": (["study", "augmentations"], "'augmentation'"),
     "missing run": (["evaluate", "{tmp}/nothing", "--data", "model_ii"], "nothing"),
     "hostile archive": (["convert", "{tmp}/hostile", "--out", "{tmp}/x.h5"], "evil.npy"),
 }

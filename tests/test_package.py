@@ -70,6 +70,19 @@ def test_importing_the_package_is_instant_and_pulls_in_nothing():
     assert result.stdout.strip() == "[]"
 
 
+@pytest.mark.parametrize("arguments", [["train", "--help"], ["train", "--data", "x.h5", "--print_config"], ["presets"]])
+def test_an_experiment_is_shown_without_importing_what_would_carry_it_out(arguments):
+    code = f"""
+import contextlib, sys
+from haloformer.cli import main
+with contextlib.suppress(SystemExit):  # with which --help ends
+    main({arguments!r})
+print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])
+"""
+    result = _run(code)
+    assert result.stdout.splitlines()[-1] == "[]", result.stderr
+
+
 LAYERS = {
     "simulation": (),
     "models": ("simulation",),

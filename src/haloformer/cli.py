@@ -86,6 +86,16 @@ COMMANDS: dict[str, Command] = {
             "haloformer predict runs/x survey/ --workers 8 --out predictions.parquet",
         ),
     ),
+    "fit": Command(
+        "fit the best smooth lens to images: parameters, chi2, residual",
+        "haloformer.evaluation.smooth",
+        positional=("images",),
+        present="print_fit",
+        examples=(
+            "haloformer fit cutouts/ --survey model_ii --noise instrument --out fits.csv",
+            "haloformer fit test.h5 --survey model_i --out fits.parquet --figure fits.png",
+        ),
+    ),
     "models": Command("list the networks", positional=("name",)),
     "surveys": Command("list the surveys, or print one as YAML", positional=("name",)),
 }
@@ -218,7 +228,9 @@ def _add_experiment(parser: Any, signature: inspect.Signature) -> list[str]:
             shown = list(default) if isinstance(default, tuple) else "null" if default is None else default
             help_text = texts[name].partition(" Short name:")[0]
             text = f"{help_text} (default: {shown})" if shown not in ("", {}) else help_text
-            hint = hints[name] | str if hints[name] == tuple[str, ...] else hints[name]  # one name needs no brackets
+            hint = hints[name]
+            if typing.get_origin(hint) is tuple and typing.get_args(hint)[-1] is ...:
+                hint = hint | str  # one name needs no brackets
             section.add_argument(f"--{short}", type=hint, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
             if isinstance(default, bool):
                 flags.append(short)

@@ -496,13 +496,24 @@ _ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
 def print_search(result: Any) -> None:
     """Prints the best trial of a search."""
     _print_table(
-        f"best trial: number {result.best_trial}, value {result.value:.4f}",
+        f"trial {result.best_trial}: {result.value:.4f}",
         ["field", "value"],
         [[key, f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in result.params.items()],
     )
     missing = f", {result.n_missing} missing" if result.n_missing else ""
     print(f"{result.n_complete} trials complete, {result.n_pruned} pruned, {result.n_failed} failed{missing}")
     print(f"best experiment: {result.out / 'best.yaml'}")
+
+
+def print_fit(summary: Any) -> int:
+    """Prints what a fit did; returns 1 if some images were errors."""
+    errors = f", {summary.n_errors} errors" if summary.n_errors else ""
+    print(
+        f"wrote {summary.n_rows} rows to {summary.out}: median chi2 {summary.chi2:.3f}, {summary.n_unsettled} not converged{errors}"
+    )
+    if summary.figure is not None:
+        print(f"drew {summary.figure}")
+    return 1 if summary.n_errors else 0
 
 
 def print_predictions(summary: Any) -> int:
@@ -513,7 +524,7 @@ def print_predictions(summary: Any) -> int:
         _print_table(str(summary.out), header, [[_shorter(cell) for cell in row] for row in rows])
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
-    print(f"wrote {summary.n_rows} rows to {summary.out}: {counts}{errors}")
+    print(f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}{counts}{errors}")
     return 1 if summary.n_errors else 0
 
 

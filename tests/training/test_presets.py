@@ -1,15 +1,20 @@
 """The shipped presets: each says what it can say, models there are, and published recipes what was published."""
 
 import re
+import typing
 from importlib import resources
 from typing import Any
 
 import pytest
 import yaml
 
+from haloformer.data.framing import FITS
+from haloformer.data.grouping import GROUPINGS
 from haloformer.models import find_model, list_models
 from haloformer.training.config import GROUPS, SHORT_NAMES, compose, list_presets
 from haloformer.training.optim import OPTIMIZERS, SCHEDULES
+from haloformer.training.regression import LOSSES, TARGETS
+from haloformer.training.transfer import TUNING
 
 CONFIGS = resources.files("haloformer").joinpath("configs")
 TEXTS = {
@@ -28,6 +33,20 @@ OURS = ["quick", "standard", "long", "noise_free", "fine_tune", "probe", "lora",
 
 def preset_of(family: str) -> str:
     return re.sub(r"[^a-z0-9]+", "_", family.lower()).strip("_")
+
+
+@pytest.mark.parametrize(
+    ("field", "known"),
+    [
+        ("classes", GROUPINGS), ("fit", FITS), ("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("tune", TUNING),
+        ("loss", LOSSES), ("targets", TARGETS),
+    ],
+)  # fmt: skip
+def test_a_field_with_a_choice_takes_what_there_is_and_nothing_else(field, known):
+    group, name = SHORT_NAMES[field]
+    hint = typing.get_type_hints(GROUPS[group])[name]
+    choice = hint if typing.get_origin(hint) is typing.Literal else typing.get_args(hint)[0]
+    assert set(typing.get_args(choice)) == set(known)
 
 
 @pytest.mark.parametrize("kind", TEXTS)

@@ -17,6 +17,8 @@ from haloformer.errors import InputError
 from haloformer.training.outputs import Outputs
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
+_SHIPPED = Path(__file__).parents[1] / "weights"
+
 # These keep a malformed artefact from asking for absurd memory, and from making the model factory download or open
 # other files.
 _MAX_JSON_BYTES = 1 << 20
@@ -35,10 +37,20 @@ _FORBIDDEN_KWARGS = {
 }
 
 
+def shipped_models() -> tuple[str, ...]:
+    """Returns the names of the trained models that come with the package."""
+    return tuple(sorted(entry.parent.name for entry in _SHIPPED.glob("*/artefact.json")))
+
+
 def artefact_folder(path: Path) -> Path:
-    """Returns the folder of ``artefact.json``, given it or the run folder around it."""
+    """Returns the folder of ``artefact.json``, given it, the run folder around it, or the name of a shipped model.
+
+    A folder of that name goes before a shipped model.
+    """
     if not path.exists():
-        raise InputError(f"{path}: no such run folder")
+        if str(path) in shipped_models():
+            return _SHIPPED / str(path)
+        raise InputError(f"{path}: no such run folder, and no shipped model: those are {', '.join(shipped_models())}")
     for folder in (path / "artefact", path):
         if (folder / "artefact.json").is_file():
             return folder

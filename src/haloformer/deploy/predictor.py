@@ -143,10 +143,10 @@ class Predictor:
 
 
 def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
-    """Returns the trained model of a run folder, or of an artefact folder that was copied out of one.
+    """Returns the trained model of a run folder, of an artefact folder that was copied out of one, or one that comes with the package.
 
     Args:
-        path: ``runs/x`` or ``runs/x/artefact``.
+        path: ``runs/x`` or ``runs/x/artefact``, or the name of a shipped model (:func:`~haloformer.deploy.artefact.shipped_models`).
         device: ``"auto"`` takes a GPU if there is one; else ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     """
     return Predictor.from_run(path, device)
@@ -219,7 +219,7 @@ def predict(
     one batch of images is held.
 
     Args:
-        run: Run folder or artefact folder of a trained model.
+        run: Run folder or artefact folder of a trained model, or the name of a shipped one, such as model_i.
         images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5).
         out: Table to write, .csv or .parquet.
         batch_size: Images per batch; does not change the answers.
@@ -290,8 +290,8 @@ def predicted_rows(
     nan: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the table's rows, batch by batch; the options are those of `predict`."""
-    for items in _batches(sources, batch_size, predictor.image_shape, {"hdu": hdu, "nan": nan}):
-        rows = [_row(item) for item in items]
+    for items in image_batches(sources, batch_size, predictor.image_shape, {"hdu": hdu, "nan": nan}):
+        rows = [item_row(item) for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]
         for i, error in _answer(predictor, items, rows, good).items():
             items[i].error = error
@@ -361,7 +361,7 @@ def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
         yield from matches
 
 
-def _batches(
+def image_batches(
     sources: Sequence[Source], batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
 ) -> Iterator[list[_Item]]:
     """Yields the images of all sources, ``batch_size`` at a time; batches run across files."""
@@ -458,7 +458,8 @@ def _put_estimates(predictor: Predictor, numbers: torch.Tensor, rows: list[dict[
                 rows[i][name + what] = value if np.isfinite(value) else None
 
 
-def _row(item: _Item) -> dict[str, Any]:
+def item_row(item: _Item) -> dict[str, Any]:
+    """Returns what a row says of the image itself."""
     return {"file": item.file, "index": item.index, "label": item.label}
 
 

@@ -1,5 +1,6 @@
 """From physical parameters to images of strong lenses; knows nothing of learning."""
 
+from haloformer.simulation.fitting import SmoothFit, SmoothFitter, fit_smooth
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.renderer import render
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
@@ -13,11 +14,14 @@ __all__ = [
     "LensBatch",
     "Scenes",
     "Simulator",
+    "SmoothFit",
+    "SmoothFitter",
     "Survey",
     "batches_ahead",
     "collect",
     "describe_survey",
     "draw_scenes",
+    "fit_smooth",
     "get_part",
     "get_survey",
     "iterate",

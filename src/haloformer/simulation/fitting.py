@@ -268,7 +268,7 @@ class SmoothFitter:
         bounds = [limit.double().numpy() for limit in (self.low, self.high, self.limits)]
 
         def work(part: slice) -> None:
-            fit_kernel.fit_positions(
+            fit_kernel.fit_positions(  # type: ignore[call-arg]
                 values[part], there[part], *fixed, source, np.float32(SERSIC_R_MIN), np.float32(camera.pixel_scale**2),
                 self.weights.numpy(), kind, unit, time[part], camera.num_exposures, self.rms, *bounds, steps,
                 *(array[part] for array in arrays.values()),
@@ -357,7 +357,7 @@ class SmoothFitter:
         else:
             beta = self._beta
         free = tuple(name for name in by if name in self.names)
-        return sersic_with_gradient(*beta, *(get(name) for name in SOURCE_PARAMETERS), free)
+        return sersic_with_gradient(*beta, *(get(name) for name in SOURCE_PARAMETERS), by=free)
 
     def _fixed(self, name: str, device: torch.device) -> Tensor:
         return torch.full((1, 1, 1), float(self._draws[name][0]), device=device)
@@ -493,7 +493,7 @@ def _moments(kind: str, base: Tensor, seconds: Tensor, rms: float) -> _Moments:
 
 
 def sersic_with_gradient(
-    x: Tensor, y: Tensor, amp: Tensor, R_sersic: Tensor, n_sersic: Tensor, e1: Tensor, e2: Tensor, x0: Tensor, y0: Tensor, by: tuple[str, ...]
+    x: Tensor, y: Tensor, amp: Tensor, R_sersic: Tensor, n_sersic: Tensor, e1: Tensor, e2: Tensor, x0: Tensor, y0: Tensor, *, by: tuple[str, ...]
 ) -> tuple[Tensor, dict[str, Tensor]]:  # fmt: skip
     """The profile of :func:`~haloformer.simulation.sources.sersic_ellipse` and its derivatives by the centre, from one exponential.
 

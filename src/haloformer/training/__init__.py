@@ -1,21 +1,25 @@
-"""Training: from an experiment to a run folder.
+"""Training: from an experiment to a run folder."""
 
-What carries it out is imported on first use, so that an experiment can be looked at (``--help``, ``--print_config``) at once.
-"""
-
+import importlib
 from typing import TYPE_CHECKING, Any
 
-from haloformer.training.config import Experiment, compose, list_presets
-
 if TYPE_CHECKING:
+    from haloformer.training.config import Experiment, compose, list_presets
     from haloformer.training.engine import RunResult, run, train
+
+_HOMES = {
+    "Experiment": "config",
+    "compose": "config",
+    "list_presets": "config",
+    "RunResult": "engine",
+    "run": "engine",
+    "train": "engine",
+}
 
 __all__ = ["Experiment", "RunResult", "compose", "list_presets", "run", "train"]
 
 
-def __getattr__(name: str) -> Any:
-    if name in ("RunResult", "run", "train"):
-        from haloformer.training import engine
-
-        return getattr(engine, name)
-    raise AttributeError(f"module 'haloformer.training' has no attribute '{name}'")
+def __getattr__(name: str) -> Any:  # on first use: prediction needs this package's small modules, but not Lightning
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -115,7 +115,7 @@ class OptimizerConfig:
     clip: float = 1.0
 
     def __post_init__(self) -> None:
-        _require(0 < self.lr < 100, "lr", "above 0", self.lr)
+        _require(0 < self.lr < 100, "lr", "above 0 and below 100", self.lr)
         _at_least(self, 0, "weight_decay", "clip")
         _require(0 <= self.momentum < 1, "momentum", "from 0 to below 1", self.momentum)
         _require(all(0 <= b < 1 for b in self.betas), "betas", "two numbers from 0 to below 1", list(self.betas))
@@ -257,7 +257,7 @@ class TaskConfig:
     """
 
     name: Literal["classification", "regression", "both"] = "classification"
-    targets: tuple[str, ...] = ("log10_m_axion",)
+    targets: tuple[Literal["log10_m_axion", "log10_m_subhalos"], ...] = ("log10_m_axion",)
     loss: Literal["beta_nll", "quantile", "mse"] = "beta_nll"
     beta: float = 0.5
     coverage: float = 0.9
@@ -554,6 +554,8 @@ def _in_words(hint: Any) -> str:
         return "one of " + ", ".join(map(str, typing.get_args(hint)))
     if origin is tuple:
         items = typing.get_args(hint)
+        if typing.get_origin(items[0]) is Literal:
+            return f"a list of names out of {', '.join(typing.get_args(items[0]))}"
         return f"a list of {'' if items[-1] is ... else f'{len(items)} '}{_in_words(items[0]).partition(' ')[2]}s"
     if origin is list:
         return f"a list of {_in_words(typing.get_args(hint)[0]).partition(' ')[2]}s"

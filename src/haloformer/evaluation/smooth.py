@@ -1,0 +1,166 @@
+"""`fit`: image files in, the best smooth lens of each out, as a table and as pictures of what it leaves unexplained."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+import torch
+
+from haloformer.deploy.predictor import check_choices, find_sources, image_batches, item_row
+from haloformer.deploy.tables import checked_table_path, progress_bar, table
+from haloformer.errors import InputError
+from haloformer.evaluation.figures import _figure, _plain, _styled
+from haloformer.simulation.fitting import SmoothFit, SmoothFitter, describe_fit
+from haloformer.simulation.surveys import get_survey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DRAWN = 3
+
+
+@dataclass
+class FitSummary:
+    """What a call of `fit` did: the table's path, its rows, how many are errors, how many fits did not settle, the median χ²."""
+
+    out: Path
+    figure: Path | None = None
+    n_rows: int = 0
+    n_errors: int = 0
+    n_unsettled: int = 0
+    chi2: float = float("nan")
+
+
+def fit(
+    images: list[str],
+    *,
+    survey: str,
+    out: str,
+    noise: Literal["original", "instrument", "none"] = "original",
+    figure: str | None = None,
+    batch_size: int = 256,
+    hdu: int | str | None = None,
+    overwrite: bool = False,
+    on_error: Literal["stop", "row"] = "stop",
+    nan: Literal["error", "zero"] = "error",
+    progress: bool | None = None,
+) -> FitSummary:
+    """Fits the best smooth lens of a survey to images: a table with its parameters, their errors, and how much it leaves unexplained.
+
+    Free is what the survey draws anew for every image; of model_i, model_ii and model_iii the source's position, and of model_i the
+    exposure time. ``chi2`` is the mean square of (image − model) / noise: 1 for a smooth lens, more where there is
+    substructure, or where the survey's lens is not this one. ``converged`` is False where there is no such lens in the image.
+
+    Args:
+        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5).
+        survey: The survey that they are of: a name, or a YAML file.
+        out: Table to write, .csv or .parquet: file, each parameter and its _error, chi2, converged.
+        noise: The images' noise, and with it their unit: as the survey was released, the instrument's own in counts/s, or none.
+        figure: Picture to draw of the first images: image, best smooth lens, residual in units of the noise. .png, .svg or .pdf.
+        batch_size: Images per batch; does not change the answers.
+        hdu: Number or name of the FITS extension to read; by default the first that holds an image.
+        overwrite: Replace ``out`` and ``figure`` if they exist.
+        on_error: What an unreadable image does: ``"stop"`` ends the run and writes nothing, ``"row"`` gives it a row
+            whose column ``error`` says why.
+        nan: What NaN and infinite pixels of an image file do: ``"error"`` refuses the image, ``"zero"`` puts 0 there.
+        progress: Show a progress bar; by default when standard error is a terminal.
+    """
+    check_choices(on_error, nan, batch_size)
+    target = checked_table_path(Path(out), overwrite)
+    picture = None if figure is None else _checked_figure(Path(figure), overwrite)
+    recipe = get_survey(survey)
+    fitter = SmoothFitter(recipe, noise=noise)
+    shape = (1, fitter.size, fitter.size)
+    sources = find_sources(images, keep_errors=on_error == "row")
+    columns = ["file", *(name + what for name in fitter.names for what in ("", "_error")), "chi2", "converged"]
+    columns += ["index", "label"] if any(source.is_dataset for source in sources) else []
+    columns += ["error"] if on_error == "row" else []
+    summary, chi2 = FitSummary(target, picture), []
+    drawn: list[tuple[str, np.ndarray, SmoothFit]] = []
+    with (
+        table(target, columns, overwrite) as write,
+        progress_bar("fit", sum(s.n for s in sources), progress) as advance,
+    ):
+        for items in image_batches(sources, batch_size, shape, {"hdu": hdu, "nan": nan}):
+            rows = [item_row(item) for item in items]
+            if on_error == "stop" and (errors := [item.error for item in items if item.error is not None]):
+                raise InputError(errors[0])
+            good = [i for i, item in enumerate(items) if item.error is None]
+            if good:
+                stack = torch.from_numpy(np.stack([items[i].image for i in good]).astype(np.float32))  # type: ignore[misc]
+                found = fitter(stack)
+                for name, column in describe_fit(found).items():
+                    for i, value in zip(good, column.tolist()):
+                        rows[i][name] = value
+                chi2 += found.chi2.tolist()
+                summary.n_unsettled += int((~found.converged).sum())
+                for k, i in enumerate(good[: max(0, _DRAWN - len(drawn))] if picture else []):
+                    drawn.append((items[i].label or Path(items[i].file).name, stack[k, 0].numpy(), _one(found, k)))
+            for item, row in zip(items, rows):
+                if item.error is not None:
+                    row["error"] = item.error
+                    summary.n_errors += 1
+            write(rows)
+            summary.n_rows += len(rows)
+            advance(len(rows))
+    summary.chi2 = float(np.median(chi2)) if chi2 else float("nan")
+    if picture is not None and drawn:
+        drawing = draw_fits(drawn, recipe.instrument.pixel_scale)
+        part = picture.with_name(picture.name + ".part")
+        drawing.savefig(part, format=picture.suffix[1:].lower(), dpi=150, bbox_inches="tight")
+        os.replace(part, picture)
+    return summary
+
+
+@_styled
+def draw_fits(fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float) -> "Figure":
+    """Draws images, their best smooth lens, and the residual.
+
+    Args:
+        fits: Name, image (H, W) and fit of one image each.
+        pixel_scale: arcsec per pixel.
+    """
+    figure = _figure(7.4, 2.4 * len(fits) + 0.6)
+    figure.set_layout_engine("compressed")
+    grid = figure.subplots(len(fits), 3, squeeze=False, sharex=True, sharey=True)
+    half = fits[0][1].shape[0] / 2 * pixel_scale
+    where = {"origin": "lower", "extent": (-half, half, -half, half)}
+    for row, (name, image, fitted) in enumerate(fits):
+        high = float(np.percentile(image, 99.8))
+        low = min(0.0, float(np.percentile(image, 1)))
+        for axes, picture in zip(grid[row], (image, fitted.model[0, 0].numpy())):
+            axes.imshow(picture, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), **where)
+        shown = grid[row, 2].imshow(fitted.residual[0, 0].numpy(), cmap="RdBu_r", vmin=-5, vmax=5, **where)
+        settled = "" if fitted.converged else ", not converged"
+        grid[row, 0].set_title(_plain(name), fontsize=9.5, fontweight="normal", loc="center")
+        grid[row, 1].set_title("best smooth lens", fontsize=9.5, fontweight="normal", loc="center")
+        grid[row, 2].set_title(
+            f"residual, χ² = {float(fitted.chi2):.3f}{settled}", fontsize=9.5, fontweight="normal", loc="center"
+        )
+        grid[row, 0].set_ylabel("y [arcsec]", fontsize=9.5)
+        for axes in grid[row]:
+            axes.tick_params(labelsize=8.5)
+            axes.spines[:].set_visible(False)
+    for axes in grid[-1]:
+        axes.set_xlabel("x [arcsec]", fontsize=9.5)
+    bar = figure.colorbar(shown, ax=grid[:, 2], shrink=min(1.0, 1.6 / len(fits)), pad=0.02)
+    bar.set_label("(image − lens) / noise", fontsize=9.5)
+    bar.ax.tick_params(labelsize=8.5)
+    return figure
+
+
+def _one(found: SmoothFit, k: int) -> SmoothFit:
+    tensors = (found.values, found.covariance, found.model, found.sigma, found.residual, found.chi2, found.converged)
+    return SmoothFit(found.names, *(tensor[k : k + 1] for tensor in tensors))
+
+
+def _checked_figure(path: Path, overwrite: bool) -> Path:
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{path}: figures are written as .png, .svg or .pdf")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already: overwrite replaces it")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}")
+    return path
