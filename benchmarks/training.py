@@ -38,6 +38,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "`channels_last`, bf16, `compile`": {"channels_last": True, "precision": "bf16", "compile": True},
 }
 """The first is what the others are compared with; fused AdamW is in all but the second."""
+CLOCKED = " (on one thread of a CPU: per second that this thread had a core)"
 FIELD_SIZE = 224
 WARMUP_STEPS = 1
 N_VAL = 96
@@ -45,7 +46,7 @@ N_VAL = 96
 PEERS = f"""The usual loop is ours to write, from what such scripts do: one `.npy` file per image, read by a `Dataset`, scaled to 0…1 by its least and largest
 value, enlarged by torchvision's `Resize({FIELD_SIZE})`, batched by PyTorch's `DataLoader` with two workers; 32-bit floats, AdamW as PyTorch
 has it, no augmentation. The network is the same in all rows, but for the size of its images. The start of the workers is not counted. The fastest
-step leaves out what the workers do; on one thread of a CPU it is in images per second of that thread's own time."""
+step{CLOCKED} leaves out what the workers do."""
 
 
 # --- in the child: `haloformer train` ---------------------------------------------------------------------------------
@@ -248,106 +249,133 @@ def prepare(survey: str, images: int, scratch: Path, seed: int) -> dict[str, Any
         for i, label in enumerate(dataset.labels):
             np.save(folder / dataset.class_names[label] / f"{i}.npy", dataset[i][0].numpy())
         shape = dataset.image_shape
-    return {"survey": survey, "file": str(file), "val_data": str(val), "folder": str(folder), "shape": shape}
+    return {
+        "survey": survey,
+        "file": str(file),
+        "val_data": str(val),
+        "folder": str(folder),
+        "n": images,
+        "shape": shape,
+    }
 
 
 def main(options: argparse.Namespace) -> None:
-    import torch
-
     from haloformer.devices import resolve_device
     from haloformer.simulation import Simulator
-    from simulation import hardware, table
 
-    device = str(resolve_device(options.device))
-    quick = options.quick
-    models = options.models or (MODELS[:1] if quick else MODELS)
+    device, quick = str(resolve_device(options.device)), options.quick
+    options.models = options.models or (MODELS[:1] if quick else MODELS)
     images = options.images or (512 if quick else 1024 if device == "cpu" else 32768)
     common = {
         "device": device, "threads": options.threads, "batch_size": options.batch_size, "seconds": 1 if quick else options.seconds,
         "epochs": 1 if quick else 2, "repeats": 1 if quick else options.repeats,
     }  # fmt: skip
-    load = f", load average before {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
-    gpu = "" if torch.cuda.is_available() else " No GPU was there; `--device cuda` makes these tables for one."
-    report = [
-        "# Training speed\n",
-        f"{versions()}; {hardware()}; device {device}, {options.threads} thread{'s' * (options.threads > 1)}{load}.",
-        f"Command: `{' '.join(['python benchmarks/training.py', *sys.argv[1:]])}`. Images/s of training, batches of {options.batch_size}, seed 0, "
-        f"best of {common['repeats']} rounds of {common['epochs']} epochs; ratios are the median of the rounds' (and their range).{gpu}\n",
-    ]
-
-    def say(*lines: str) -> None:
-        report.extend(lines)
-        print(*lines, sep="\n", flush=True)
 
     def measured(kind: str, model: str, data: dict[str, Any], n: int) -> dict[str, Any]:
         result = run_isolated(__file__, {**common, **data, "table": kind, "model": model, "images": n}, options.timeout)
         print(f"  {kind} {model}: {json.dumps(result)}", file=sys.stderr, flush=True)
         return result
 
-    clocked = ", by the time that its thread had a core," if device == "cpu" and options.threads == 1 else ""
-    print(*report, sep="\n", flush=True)
     with tempfile.TemporaryDirectory() as scratch:
-        # About as many pixels per epoch of every survey; whole batches.
-        sides = {survey: Simulator(survey).image_shape[-1] for survey in options.surveys}
-        counts = {s: max(4, round(images * (64 / side) ** 2 / options.batch_size)) * options.batch_size for s, side in sides.items()}  # fmt: skip
-        sets = {survey: prepare(survey, counts[survey], Path(scratch), seed=2) for survey in options.surveys}
+        sets = {}
+        for survey in options.surveys:
+            # About as many pixels per epoch of every survey; whole batches.
+            batches = round(images * (64 / Simulator(survey).image_shape[-1]) ** 2 / options.batch_size)
+            sets[survey] = prepare(survey, max(4, batches) * options.batch_size, Path(scratch), seed=2)
+        for kind in options.tables:
+            origin = provenance(common)
+            heading, text = SECTIONS[kind](measured, sets, options)
+            section = f"{heading}\n\n{origin}\n\n{text}\n"
+            print(f"\n## {section}", flush=True)
+            if options.table:
+                write(options.table, section)
 
-        say("## Does training wait for its data?\n")
-        rows = [["survey", "network", "in memory", "waits", "simulated", "waits", "first batch", "ratio", "read from disk", "waits", "first batch", "ratio"]]  # fmt: skip
-        pairs = [(options.surveys[0], model) for model in models] + [
-            (survey, models[0]) for survey in options.surveys[1:]
-        ]
-        for survey, model in pairs:
-            result = measured("sources", model, sets[survey], counts[survey])
-            memory, stream, disk = (result.get(key, result) for key in ("memory", "stream", "disk"))
-            rows.append(
-                [survey, f"`{model}`", speed(memory), share(memory), speed(stream), share(stream), milliseconds(stream), ratio(stream, memory),
-                 speed(disk), share(disk), milliseconds(disk), ratio(disk, memory)]
-            )  # fmt: skip
-        counted = ", ".join(f"{n} images of {survey}" for survey, n in counts.items())
-        say(
-            table(rows),
-            f"\nEpochs of {counted}. In memory: a dataset file of up to 1 GiB of images. Simulated: an endless stream, made while the network trains, on the same cores. "
-            "Read from disk: the same file, read by two workers as files of more than 1 GiB are (here from the system's cache). First batch: the wait "
-            "for it, once per epoch; waits: share of the rest of the epoch in which the loop stood still for a batch. Ratios are to images in memory.\n",
-        )
 
-        first = options.surveys[0]
-        say(f"## What pays? {first}, images in memory\n")
-        rows = [["network", "", "images/s", "ratio", "longer first epoch"]]
-        fewer = max(4, counts[first] // 4 // options.batch_size) * options.batch_size
-        for model in models:
-            result = measured("variants", model, sets[first], fewer)
-            for name in VARIANTS:
-                row, base = result.get(name, result), result.get(next(iter(VARIANTS)), result)
-                start = f"{max(0.0, row['start']):.1f} s" if "start" in row else "–"
-                rows.append([f"`{model}`", name, speed(row, "fastest"), ratio(row, base, "fastest"), start])
-        say(
-            table(rows),
-            f"\nImages/s of the fastest step{clocked} in {common['repeats']} × {common['epochs']} epochs of {fewer} images; what is less than half as fast as the first row was measured once. "
-            "Longer first epoch: what compiling and the like cost once, for training alone.\n",
-        )
+Measured = Callable[[str, str, dict[str, Any], int], dict[str, Any]]
 
-        say(f"## Against the field's usual loop, {first}\n")
-        rows = [["network", "loop", "images", "images/s", "waits", "ratio", "fastest step", "ratio"]]
-        side = sides[first]
-        labels = {
-            "field": ("usual, 32 bits", f"{side}, enlarged to {FIELD_SIZE}"), "native": ("usual, 32 bits", str(side)),
-            "memory": ("ours, 32 bits, in memory", str(side)), "stream": ("ours, 32 bits, simulated", str(side)),
-            "bf16": ("ours, bf16, in memory", str(side)),
-        }  # fmt: skip
-        for model in options.peers:
-            result = measured("peers", model, sets[first], fewer)
-            for key, (loop, size) in labels.items():
-                if key in result or "error" in result:
-                    row, base = result.get(key, result), result.get("field", result)
-                    steps = [speed(row, "fastest"), ratio(row, base, "fastest")]
-                    rows.append([f"`{model}`", loop, size, speed(row), share(row), ratio(row, base), *steps])
-        say(table(rows), f"\n{PEERS}")
 
-    if options.table:
-        write(options.table, "\n".join(report) + "\n")
-        print(f"wrote {options.table}")
+def provenance(common: dict[str, Any]) -> str:
+    import torch
+
+    from simulation import hardware
+
+    load = f", load average before {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    threads = f"{common['threads']} thread{'s' * (common['threads'] > 1)}"
+    gpu = "" if torch.cuda.is_available() else "; no GPU was there: `--device cuda` measures one"
+    return (
+        f"{versions()}; {hardware()}; device {common['device']}, {threads}{load}{gpu}. Command: "
+        f"`{' '.join(['python benchmarks/training.py', *sys.argv[1:]])}`. Batches of {common['batch_size']}, seed 0, "
+        f"best of {common['repeats']} rounds; ratios are the median of the rounds' (and their range)."
+    )
+
+
+def sources_section(measured: Measured, sets: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
+    from simulation import table
+
+    columns = ["images/s", "waits", "first batch", "ratio"]
+    rows = [["survey", "network", "images/s", "waits", *columns, *columns]]
+    rows[0][2], rows[0][4], rows[0][8] = "in memory, images/s", "simulated, images/s", "read from disk, images/s"
+    first, *others = options.surveys
+    for survey, model in [(first, model) for model in options.models] + [
+        (other, options.models[0]) for other in others
+    ]:
+        result = measured("sources", model, sets[survey], sets[survey]["n"])
+        memory, stream, disk = (result.get(key, result) for key in ("memory", "stream", "disk"))
+        beside = ([speed(row), share(row), milliseconds(row), ratio(row, memory)] for row in (stream, disk))
+        rows.append([survey, f"`{model}`", speed(memory), share(memory), *itertools.chain(*beside)])
+    counted = ", ".join(f"{data['n']} images of {survey}" for survey, data in sets.items())
+    return "Does training wait for its data?", (
+        f"{table(rows)}\n\nEpochs of {counted}. In memory: a dataset file of up to 1 GiB of images. Simulated: an endless stream, made "
+        "while the network trains, on the same cores. Read from disk: the same file, read by two workers as files of more than 1 GiB are (here from the "
+        "system's cache). First batch: the wait for it, once per epoch. Waits: share of the rest of the epoch in which the loop stood still for a batch. "
+        "Ratios are to images in memory."
+    )
+
+
+def variants_section(measured: Measured, sets: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
+    from simulation import table
+
+    data, default = sets[options.surveys[0]], next(iter(VARIANTS))
+    rows = [["network", "change", "images/s", "ratio", "longer first epoch"]]
+    for model in options.models:
+        result = measured("variants", model, data, few(data, options))
+        for name in VARIANTS:
+            row, base = result.get(name, result), result.get(default, result)
+            start = f"{max(0.0, row['start']):.0f} s" if "start" in row else "–"
+            rows.append([f"`{model}`", name, speed(row, "fastest"), ratio(row, base, "fastest"), start])
+    return "What pays?", (
+        f"{table(rows)}\n\n{options.surveys[0]}, images in memory. Images/s of the fastest step{CLOCKED}. What is less than half as fast as the first row was "
+        "measured in one round. Longer first epoch: what compiling and the like cost once, for training alone, by the clock."
+    )
+
+
+def peers_section(measured: Measured, sets: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
+    from simulation import table
+
+    data = sets[options.surveys[0]]
+    side = str(data["shape"][-1])
+    labels = {
+        "field": ("usual, 32 bits", f"{side}, enlarged to {FIELD_SIZE}"), "native": ("usual, 32 bits", side),
+        "memory": ("ours, 32 bits, in memory", side), "stream": ("ours, 32 bits, simulated", side),
+        "bf16": ("ours, bf16, in memory", side),
+    }  # fmt: skip
+    rows = [["network", "loop", "pixels", "images/s", "waits", "ratio", "fastest step, images/s", "ratio"]]
+    for model in options.peers:
+        result = measured("peers", model, data, few(data, options))
+        for key, (loop, size) in labels.items():
+            if key in result or "error" in result:
+                row, base = result.get(key, result), result.get("field", result)
+                steps = [speed(row, "fastest"), ratio(row, base, "fastest")]
+                rows.append([f"`{model}`", loop, size, speed(row), share(row), ratio(row, base), *steps])
+    return "Against the field's usual loop", f"{table(rows)}\n\n{options.surveys[0]}. {PEERS}"
+
+
+SECTIONS = {"sources": sources_section, "variants": variants_section, "peers": peers_section}
+
+
+def few(data: dict[str, Any], options: argparse.Namespace) -> int:
+    """A quarter of the images, in whole batches: enough where nothing happens once per epoch."""
+    return max(4, data["n"] // 4 // options.batch_size) * options.batch_size
 
 
 def speed(row: dict[str, Any], key: str = "speed") -> str:
@@ -371,14 +399,19 @@ def ratio(row: dict[str, Any], reference: dict[str, Any], key: str = "speed") ->
     return f"{statistics.median(ratios):.2f}×{spread}"
 
 
-def write(path: Path, tables: str) -> None:
-    """Writes the tables; what stands under the last heading of a document that is there, on what they mean, is kept."""
-    heading = "## What it means"
-    kept = path.read_text(encoding="utf-8").partition(heading)[2] if path.exists() else ""
+def write(path: Path, section: str) -> None:
+    """Puts a section into the document; the others, and one on what the figures mean, stay as they are."""
+    title, *sections = (path.read_text(encoding="utf-8") if path.exists() else "# Training speed\n").split("\n## ")
+    heading = section.partition("\n")[0]
+    places = [number for number, other in enumerate(sections) if other.partition("\n")[0] == heading]
+    sections[slice(places[0], places[0] + 1) if places else slice(len(sections), None)] = [section]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
-    part.write_text(tables + (f"\n{heading}{kept}" if kept else ""), encoding="utf-8")
+    part.write_text(
+        "\n## ".join([title.rstrip() + "\n", *(text.rstrip() + "\n" for text in sections)]), encoding="utf-8"
+    )
     os.replace(part, path)
+    print(f"wrote {path}", file=sys.stderr)
 
 
 if __name__ == "__main__":
@@ -393,6 +426,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--peers", nargs="+", default=["resnet18"], metavar="NAME", help="networks of the comparison (resnet18)"
     )
+    parser.add_argument("--tables", nargs="+", choices=SECTIONS, default=[*SECTIONS], help="only these")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument(
         "--threads", type=int, default=os.cpu_count(), help="of training, and of the simulation beside it"
@@ -403,5 +437,5 @@ if __name__ == "__main__":
     parser.add_argument("--repeats", type=int, default=3, help="rounds over the rows of a table (3)")
     parser.add_argument("--timeout", type=float, default=3000, help="seconds for one network in one table")
     parser.add_argument("--quick", action="store_true", help="a smoke test of one network: no figures to quote")
-    parser.add_argument("--table", type=Path, help="write this Markdown file")
+    parser.add_argument("--table", type=Path, help="write the tables into this Markdown file")
     main(parser.parse_args())

@@ -129,7 +129,7 @@ class ScheduleConfig:
         name: Course of the learning rate, after its rise. Short name: schedule.
         epochs: Passes over the data, or blocks of epoch_size simulated images. Each ends with a validation.
         warmup: Share of all steps over which the learning rate rises.
-        min_lr: Where cosine and plateau end, as a share of lr.
+        min_lr: Where cosine and one_cycle end, and what step and plateau do not go below, as a share of lr.
         step_size: step: epochs between two falls of the learning rate.
         gamma: step, plateau: the factor by which it falls.
         plateau_patience: plateau: epochs without a better validation result before it falls.
