@@ -500,8 +500,6 @@ def print_search(result: Any) -> None:
         ["field", "value"],
         [[key, f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in result.params.items()],
     )
-    missing = f", {result.n_missing} missing" if result.n_missing else ""
-    print(f"{result.n_complete} trials complete, {result.n_pruned} pruned, {result.n_failed} failed{missing}")
     print(f"best experiment: {result.out / 'best.yaml'}")
 
 

@@ -212,3 +212,18 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(InputError, match=message):
         train(**{"data": "model_ii", **SMALL, **options, "out": str(out)})
     assert not out.exists()
+
+
+def test_a_start_that_failed_does_not_keep_its_folder_from_a_corrected_one(tmp_path, monkeypatch):
+    from haloformer.training.tasks import LensTask
+
+    def broken(self, batch, batch_idx):
+        raise InputError("the loss became nan")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(LensTask, "training_step", broken)
+        with pytest.raises(InputError, match="nan"):
+            train("model_ii", out=str(tmp_path / "x"), **{**SMALL, "lr": 1.0})
+    result = train("model_ii", out=str(tmp_path / "x"), **SMALL)
+    assert result.epochs == SMALL["epochs"]
+    assert f"lr: {SMALL['lr']}" in (tmp_path / "x" / "config.yaml").read_text()

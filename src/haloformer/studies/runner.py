@@ -168,7 +168,7 @@ def study(
             raise InputError(f"{folder}: there is no study yet; leave report_only out to run it")
         plan = read_study(str(folder / "study.yaml"))
         command = (folder / "study.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        return _report(folder, plan, command, progress)
+        return _report(folder, plan, command)
     plan = _with_options(read_study(name), preset, options, seeds)
     command = _command(name, out, preset, only, seeds, workers, options)
     runs = _runs(plan, _chosen(plan, only))
@@ -183,7 +183,7 @@ def study(
         if progress:
             print(f"interrupted; finished runs are kept. The same command goes on in {folder}", flush=True)
         raise
-    return _report(folder, plan, command, progress)
+    return _report(folder, plan, command)
 
 
 def list_studies() -> dict[str, str]:
@@ -800,7 +800,7 @@ def _difference(folder: Path, variant: Variant, pairs: list[tuple[dict[str, Any]
     return {**found, "n_pairs": len(pairs), "difference_per_seed": values}
 
 
-def _report(folder: Path, plan: Study, command: str, progress: bool) -> StudyResult:
+def _report(folder: Path, plan: Study, command: str) -> StudyResult:
     """Writes table.md, table.csv and the figure from results.jsonl."""
     results = _usable_results(folder, plan)
     rows = _rows(folder, plan, results)
@@ -817,8 +817,6 @@ def _report(folder: Path, plan: Study, command: str, progress: bool) -> StudyRes
     _write_csv(folder / "table.csv", rows)
     drawn = _curves(plan, measured) if plan.figure["kind"] == "curve" else _bars(plan, measured)
     figures.save(drawn, folder / "figure")
-    if progress:
-        print(f"{len(done)} runs are done, {len(failed)} failed, {len(missing)} are missing: {folder / 'table.md'}")
     return StudyResult(folder, rows, len(done), len(failed), len(missing))
 
 

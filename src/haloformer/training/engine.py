@@ -322,8 +322,8 @@ def _model_args(experiment: Experiment) -> dict[str, Any]:
 def _prepare_folder(folder: Path, experiment: Experiment) -> None:
     """Makes the run folder, or checks that the one that is there is the beginning of this run."""
     saved = folder / "config.yaml"
-    if not saved.exists():
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not saved.exists() or not _saved_anything(folder):
+        if not saved.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise InputError(f"{folder}: exists and is not a run folder: choose another out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -359,12 +359,18 @@ def _environment() -> dict[str, Any]:
     }
 
 
+def _saved_anything(folder: Path) -> bool:
+    return (folder / "checkpoints" / "last.ckpt").exists() or (folder / "finished.json").exists()
+
+
 def _finished_result(folder: Path, experiment: Experiment) -> RunResult | None:
     """Returns the result of a finished run; refuses a folder whose run was configured differently."""
     if not (folder / "config.yaml").exists():
         return None
     if not experiment.trainer.resume and is_first_process():  # which may have made it, for the others, a moment ago
         raise InputError(f"{folder}: there is a run already, and resume is false: choose another out")
+    if not _saved_anything(folder):
+        return None  # a start that failed shall not keep the corrected one from its folder
     if differences := experiment.differences(read_config(folder / "config.yaml")):
         raise InputError(
             f"{folder}: holds a run of another configuration ({'; '.join(differences[:4])}): choose another out, or the same values"
@@ -484,7 +490,10 @@ def _precision(precision: str, accelerator: str) -> str:
 def _announce(experiment: Experiment, source: Source, network: nn.Module, resuming: bool) -> None:
     trainable, everything = (count / 1e6 for count in trainable_parameters(network))
     some = "" if trainable == everything else f", {trainable:.3f} M of them learn"
-    _say(experiment, experiment.to_yaml().rstrip())
+    default = Experiment().flat()
+    changed = {key: value for key, value in experiment.flat().items() if value != default[key] and key != "out"}
+    settings = ", ".join(f"{key}: {value}" for key, value in changed.items())
+    _say(experiment, f"{settings}; all else by default, as {experiment.trainer.out}/config.yaml says in full")
     _say(
         experiment,
         f"{experiment.model.name} ({everything:.2f} M parameters{some}) on {source.n_train} images"
