@@ -214,7 +214,7 @@ def in_turn(rows: dict[str, Callable[[], dict[str, float]]], repeats: int) -> di
     first = next(iter(rows))
     for _ in range(repeats):
         for name, work in rows.items():
-            if name in best and ("error" in best[name] or 2 * best[name]["speed"] < best[first].get("speed", 0)):
+            if name in best and ("error" in best[name] or 2 * best[name]["fastest"] < best[first].get("fastest", 0)):
                 continue
             try:
                 figures = work()
