@@ -92,7 +92,8 @@ def fit_smooth(
         survey: The survey that they are of, or its name.
         noise: The images' noise, ``"original"``, ``"instrument"`` or ``"none"``; with it goes their unit. Of noise-free images the
             residual is in units of the noise that the instrument would have.
-        exposure_time: (B,) seconds of one exposure where it is known; else it is the survey's, and fitted where that draws it anew.
+        exposure_time: (B,) seconds of one exposure where it is known; else it is the survey's. Where that draws it anew it is fitted to
+            images in counts, and of images in counts/s, which hardly tell it, the middle of the draws is taken.
         steps: Gauss–Newton steps.
         batch_size: Images fitted at once; changes nothing else.
 
@@ -100,7 +101,7 @@ def fit_smooth(
         The fit. Images without a lens are no error: see :attr:`SmoothFit.converged`.
 
     Raises:
-        InputError: Images of another shape than the survey's, or an unknown survey or noise.
+        InputError: Images of another shape than the survey's, exposure times that cannot be, or an unknown survey or noise.
 
     Example:
         >>> from haloformer.simulation import fit_smooth, simulate
@@ -111,10 +112,15 @@ def fit_smooth(
     """
     if images.ndim != 4 or images.shape[1] != 1:
         raise InputError(f"fit_smooth takes images (B, 1, H, W), not {tuple(images.shape)}")
+    batch_size = 64 if batch_size is None else batch_size
+    if batch_size < 1 or steps < 1:
+        raise InputError(f"batch_size and steps must be at least 1, not {batch_size} and {steps}")
+    if exposure_time is not None:
+        _check_seconds(exposure_time, len(images))
     fitter = SmoothFitter(survey, noise=noise, size=tuple(images.shape[-2:]), exposure_known=exposure_time is not None)
-    batch_size = batch_size or 64
-    seconds = [None] * math.ceil(len(images) / batch_size) if exposure_time is None else exposure_time.split(batch_size)
-    parts = [fitter(part, t, steps=steps) for part, t in zip(images.split(batch_size), seconds)]
+    batches = images.split(batch_size)
+    seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
+    parts = [fitter(part, t, steps=steps) for part, t in zip(batches, seconds, strict=True)]
     if len(parts) == 1:
         return parts[0]
     fields = ("values", "covariance", "model", "sigma", "residual", "chi2", "converged")
@@ -145,7 +151,8 @@ class SmoothFitter:
             raise unknown_name("noise mode", noise, NOISE_MODES)
         full = self.survey.instrument.num_pix
         shape = (full, full) if size is None else (size, size) if isinstance(size, int) else size
-        if shape[0] != shape[1] or shape[0] > full or (full - shape[0]) % 2:
+        # Eight pixels are the least that an instrument has, too.
+        if shape[0] != shape[1] or not 8 <= shape[0] <= full or (full - shape[0]) % 2:
             raise InputError(
                 f"images of {shape[0]}×{shape[1]} pixels cannot be fitted as {self.survey.name}, whose images have {full}×{full}: "
                 "they must be square and smaller by an even number of pixels, cut about the same centre"
@@ -174,6 +181,10 @@ class SmoothFitter:
 
     def __call__(self, images: Tensor, exposure_time: Tensor | None = None, *, steps: int = STEPS) -> SmoothFit:
         """Fits images (B, 1, H, W) with exposure times (B,) where known; see :func:`fit_smooth`."""
+        if images.shape[1:] != (1, self.size, self.size):
+            raise InputError(
+                f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
+            )
         with torch.no_grad():
             return self._fit(images, exposure_time, steps)
 
@@ -209,9 +220,9 @@ class SmoothFitter:
         free = ((u > self.low + 1e-6) & (u < self.high - 1e-6)).all(1)
         # How many standard deviations the model's pattern is above a flat image
         weight = state.inverse_variance
-        flat = (state.mean * weight).sum((1, 2), keepdim=True) / weight.sum((1, 2), keepdim=True).clamp(min=1e-30)
-        pattern = state.mean - flat
-        light = (pattern * weight * data).sum((1, 2)) - (pattern * weight).sum((1, 2)) * flat[:, 0, 0]
+        share = weight / weight.sum((1, 2), keepdim=True).clamp(min=1e-30)
+        pattern = state.mean - (state.mean * share).sum((1, 2), keepdim=True)
+        light = (pattern * weight * (data - (data * share).sum((1, 2), keepdim=True))).sum((1, 2))
         noise = (pattern.square() * weight).sum((1, 2)).clamp(min=1e-30).sqrt()
         pixels = known.sum((1, 2)) - len(self.names)
         converged = (moved < _CONVERGED) & free & (light / noise > _SIGNIFICANT) & (pixels > 0)
@@ -417,8 +428,7 @@ class SmoothFitter:
     def _seconds(self, n: int, exposure_time: Tensor | None, device: torch.device) -> Tensor:
         if exposure_time is None:
             return torch.full((n,), float(np.exp(np.log(self._draws["exposure_time"]).mean())), device=device)
-        if exposure_time.shape != (n,) or not bool((exposure_time > 0).all()):
-            raise InputError(f"exposure_time must hold {n} positive numbers of seconds, one per image")
+        _check_seconds(exposure_time, n)
         return exposure_time.to(device, torch.float32)
 
     def _to(self, device: torch.device) -> None:
@@ -549,6 +559,12 @@ def _smooth_draws(description: str) -> dict[str, np.ndarray]:
 
     varying = sum(np.ptp(values) > 0 for values in drawn(16).values())
     return drawn(300 if varying <= 3 else 3000)
+
+
+def _check_seconds(exposure_time: Tensor, n: int) -> None:
+    # Far beyond any telescope's, and what float32 still squares
+    if exposure_time.shape != (n,) or not bool(((exposure_time > 1e-6) & (exposure_time < 1e12)).all()):
+        raise InputError(f"exposure_time must hold {n} positive numbers of seconds, one per image")
 
 
 def _binned(images: Tensor) -> Tensor:
