@@ -40,7 +40,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
 """The first is what the others are compared with; fused AdamW is in all but the second."""
 CLOCKED = " (on one thread of a CPU: per second that this thread had a core)"
 FIELD_SIZE = 224
-WARMUP_STEPS = 1
+WARMUP_STEPS = 2
 N_VAL = 96
 
 PEERS = f"""The usual loop is ours to write, from what such scripts do: one `.npy` file per image, read by a `Dataset`, scaled to 0…1 by its least and largest

@@ -151,7 +151,7 @@ def haloformer_nano(pretrained: bool = False, **kwargs: Any) -> Haloformer:
     return haloformer(**kwargs)
 
 
-_PAPER = "haloformer (this package)"
+_PAPER = "haloformer, this package; its stem after Early Convolutions Help Transformers See Better (arXiv:2106.14881)"
 
 
 def _info(name: str, notes: str, size: Any, **kwargs: Any) -> ModelInfo:
