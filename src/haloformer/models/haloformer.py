@@ -12,12 +12,12 @@ from functools import partial
 from typing import Any
 
 import torch
-from timm.layers import HybridEmbed, to_2tuple
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
+from haloformer.models.hybrid_vit import stem_embed
 from haloformer.models.info import ModelInfo
 
 
@@ -126,19 +126,12 @@ def haloformer(
         class_token=False,
         global_pool="avg",
         embed_layer=partial(
-            _stem_embed,
+            stem_embed,
             backbone=ResidualStem(in_chans, stem_channels, stem_strides, stem_blocks, embed_dim),
             stride=math.prod(stem_strides),
         ),
         **kwargs,
     )
-
-
-def _stem_embed(*, img_size: int | tuple[int, int], backbone: nn.Module, stride: int, **kwargs: Any) -> HybridEmbed:
-    """The stem as a patch embedding that knows its stride; an odd size is rounded up, as the convolutions do."""
-    sides = to_2tuple(img_size)
-    feature_size = tuple(math.ceil(side / stride) for side in sides)
-    return HybridEmbed(backbone, img_size=sides, feature_size=feature_size, feature_ratio=stride, proj=False, **kwargs)
 
 
 @register_model

@@ -75,12 +75,12 @@ def hybrid_vit(
         # Averaging all tokens needs no class token and serves small data better (Beyer et al. 2022, arXiv:2205.01580).
         class_token=False,
         global_pool="avg",
-        embed_layer=partial(_stem_embed, backbone=stem, stride=math.prod(stem_strides)),
+        embed_layer=partial(stem_embed, backbone=stem, stride=math.prod(stem_strides)),
         **kwargs,
     )
 
 
-def _stem_embed(*, img_size: int | tuple[int, int], backbone: nn.Module, stride: int, **kwargs: Any) -> HybridEmbed:
+def stem_embed(*, img_size: int | tuple[int, int], backbone: nn.Module, stride: int, **kwargs: Any) -> HybridEmbed:
     """The stem as a patch embedding that knows its stride; timm would divide the sizes and round it down."""
     sides = to_2tuple(img_size)
     feature_size = tuple(-(-side // stride) for side in sides)
