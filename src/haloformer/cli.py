@@ -59,6 +59,17 @@ COMMANDS: dict[str, Command] = {
             "haloformer study augmentation --report_only",
         ),
     ),
+    "benchmark": Command(
+        "train many networks alike and rank them, beside published AUCs",
+        "haloformer.studies.leaderboard",
+        present="print_leaderboard",
+        experiment=True,
+        examples=(
+            "haloformer benchmark --models '*_nano' --surveys model_ii,model_iii --seeds 3",
+            "haloformer benchmark --models resnet18,coatnet_nano --surveys model_i --budget 240000 --physics residual",
+            "haloformer benchmark --surveys model_i --train_data Model_I --test_data Model_I_test",
+        ),
+    ),
     "tune": Command(
         "search for good hyper-parameters",
         "haloformer.studies",

@@ -490,6 +490,26 @@ def print_study(result: Any) -> int:
     return 1 if result.n_failed else 0
 
 
+def print_leaderboard(result: Any) -> int:
+    """Prints the leaderboard, and where it is; returns 1 if some of its runs failed."""
+    from haloformer.studies.leaderboard import board
+
+    entries = board(result.rows)
+    for survey in dict.fromkeys(entry["survey"] for entry in entries):
+        rows = []
+        for entry in (entry for entry in entries if entry["survey"] == survey):
+            estimate = {key: entry.get(f"macro_auc{end}", math.nan) for key, end in _ENDS}
+            theirs = entry["published_macro_auc"]
+            rows.append(
+                [str(entry["rank"]), entry["model"], *_with_interval(estimate), f"{theirs:.4f}" if theirs else "–"]
+            )
+        _print_table(survey, ["", "model", "macro AUC", "95 % interval", "published"], rows)
+    if result.n_failed:
+        print(f"{result.n_failed} runs failed")
+    print(f"leaderboard: {result.out / 'leaderboard.md'}, {result.out / 'leaderboard.html'}")
+    return 1 if result.n_failed else 0
+
+
 _ENDS = (("value", ""), ("low", "_low"), ("high", "_high"))
 
 

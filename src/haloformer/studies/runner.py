@@ -45,6 +45,7 @@ from haloformer.evaluation import figures
 from haloformer.evaluation.metrics import CONFIDENCE, Interval, classification_metrics, log_odds, structural_components
 from haloformer.evaluation.testset import N_SIMULATED, class_order, contamination, open_test_images
 from haloformer.models import find_model, list_models
+from haloformer.models.cost import count_macs, count_parameters
 from haloformer.simulation import get_survey
 from haloformer.training.artefact import write_text
 from haloformer.training.config import RUN_ONLY, Experiment, compose, read_options
@@ -168,12 +169,27 @@ def study(
             raise InputError(f"{folder}: there is no study yet; leave report_only out to run it")
         plan = read_study(str(folder / "study.yaml"))
         command = (folder / "study.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
-        return _report(folder, plan, command)
-    plan = _with_options(read_study(name), preset, options, seeds)
-    command = _command(name, out, preset, only, seeds, workers, options)
+        return report(folder, plan, command)
+    plan = with_options(read_study(name), preset, options, seeds)
+    return carry_out(plan, folder, _command(name, out, preset, only, seeds, workers, options), only, workers, progress)
+
+
+def carry_out(
+    plan: Study, folder: Path, command: str, only: str | list[str] | None, workers: int, progress: bool
+) -> StudyResult:
+    """Does what `study` promises, for a study that was read or made.
+
+    Args:
+        plan: The study.
+        folder: Where it is written, or continued.
+        command: The command line that does the same; it stands in the table.
+        only: Names or patterns of the variants to run; None for all.
+        workers: Processes that train at the same time.
+        progress: Say after each run how it went.
+    """
     runs = _runs(plan, _chosen(plan, only))
     _refuse_seen_test_images(plan, runs)
-    _prepare_folder(folder, plan, command)
+    prepare_folder(folder, plan, command)
     _usable_results(folder, plan)  # refuses results of other settings before anything is trained
     pretraining = [run for run in runs if run.variant == PRETRAINED]
     try:
@@ -183,7 +199,7 @@ def study(
         if progress:
             print(f"interrupted; finished runs are kept. The same command goes on in {folder}", flush=True)
         raise
-    return _report(folder, plan, command)
+    return report(folder, plan, command)
 
 
 def list_studies() -> dict[str, str]:
@@ -205,12 +221,12 @@ def read_study(name: str) -> Study:
     """
     path = Path(name)
     if path.suffix.lower() in (".yaml", ".yml"):
-        return _parsed(read_options(path), str(path))
+        return parse_study(read_options(path), str(path))
     shipped = {file.name.removesuffix(".yaml"): file for file in _shipped()}
     spelling = name.replace("isation", "ization")
     if spelling not in shipped:
         raise unknown_name("study", name, shipped)
-    return _parsed(yaml.safe_load(shipped[spelling].read_text(encoding="utf-8")), f"study {spelling}")
+    return parse_study(yaml.safe_load(shipped[spelling].read_text(encoding="utf-8")), f"study {spelling}")
 
 
 def _shipped() -> list[Any]:
@@ -218,7 +234,8 @@ def _shipped() -> list[Any]:
     return [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]
 
 
-def _parsed(raw: dict[str, Any], where: str) -> Study:
+def parse_study(raw: dict[str, Any], where: str) -> Study:
+    """Checks what a study's YAML file holds, all but the images; errors begin with ``where``."""
     _check_keys(raw, _KEYS, where)
     if ("variants" in raw) == ("grid" in raw):
         raise InputError(f"{where}: needs either variants (name: what it changes) or grid (field: values)")
@@ -350,7 +367,7 @@ def _figure_choice(given: Any, axes: Mapping[str, Any], where: str) -> dict[str,
     return choice
 
 
-def _with_options(
+def with_options(
     plan: Study, preset: str | list[str] | None, options: Mapping[str, Any] | None, seeds: int | None
 ) -> Study:
     """Returns the study with the user's presets and options put over its base."""
@@ -465,7 +482,7 @@ def _refuse_seen_test_images(plan: Study, runs: Iterable[_Run]) -> None:
                 raise InputError(f"test: {what} is {used[mark]}, too: test on images of another seed")
 
 
-def _prepare_folder(folder: Path, plan: Study, command: str) -> None:
+def prepare_folder(folder: Path, plan: Study, command: str) -> None:
     """Makes the folder and writes down the study as it is carried out, in a form that can be read again."""
     if folder.exists() and not (folder / "study.yaml").exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not the folder of a study: choose another out")
@@ -559,7 +576,7 @@ def _train_and_test(folder: Path, run: _Run) -> dict[str, Any]:
         result = train(**options)
         record |= {"val": dict(result.metrics), "best_epoch": result.best_epoch, "epochs": result.epochs}
         predictor = load(place, str(options.get("device", "auto")))
-        record["parameters"] = sum(parameter.numel() for parameter in predictor.model.parameters())
+        record |= _cost(predictor)
         if run.test is not None:
             record["test"] = _test_metrics(*_answers(folder / "logits" / f"{run.key}.npz", predictor, run.test))
         record |= {"status": "ok", "hardware": _hardware(predictor.device)}
@@ -574,6 +591,24 @@ def _train_and_test(folder: Path, run: _Run) -> dict[str, Any]:
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
     seconds = round(time.monotonic() - began, 1)
     return {**record, "seconds": seconds, "code_version": code_version(), "date": date}
+
+
+def _cost(predictor: Predictor) -> dict[str, Any]:
+    """Returns what the network alone costs, without simulation and fit: its speed is that of a batch of 64 images."""
+    described = predictor.artefact["model"]
+    height, width = np.broadcast_to(described["img_size"], 2).tolist()
+    batch = torch.zeros(64, described["in_chans"], height, width, device=predictor.device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(4):  # the first warms up
+            began = time.perf_counter()
+            predictor.model(batch).cpu()
+            seconds.append(time.perf_counter() - began)
+    return {
+        "parameters": count_parameters(predictor.model),
+        "macs": count_macs(predictor.model, (described["in_chans"], height, width)),
+        "inference_images_per_second": round(len(batch) / min(seconds[1:]), 1),
+    }
 
 
 def _answers(path: Path, predictor: Predictor, test: dict[str, Any]) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
@@ -780,6 +815,9 @@ def _estimates(records: list[dict[str, Any]]) -> dict[str, Any]:
     found["macro_auc_per_seed"] = [test["macro_auc"]["value"] for test in tests]
     found["val_macro_auc"] = float(np.mean([record["val"]["val_macro_auc"] for record in records]))
     found["parameters"] = records[0]["parameters"]
+    for key in ("macs", "inference_images_per_second"):  # results of earlier versions have none
+        if known := [record[key] for record in records if key in record]:
+            found[key] = float(np.mean(known))
     found["seconds_per_run"] = float(np.mean([record["seconds"] for record in records]))
     return found
 
@@ -800,7 +838,7 @@ def _difference(folder: Path, variant: Variant, pairs: list[tuple[dict[str, Any]
     return {**found, "n_pairs": len(pairs), "difference_per_seed": values}
 
 
-def _report(folder: Path, plan: Study, command: str) -> StudyResult:
+def report(folder: Path, plan: Study, command: str) -> StudyResult:
     """Writes table.md, table.csv and the figure from results.jsonl."""
     results = _usable_results(folder, plan)
     rows = _rows(folder, plan, results)
@@ -814,7 +852,7 @@ def _report(folder: Path, plan: Study, command: str) -> StudyResult:
             raise InputError(f"{folder}: no run succeeded; the first message: {failed[0]['message']}")
         raise InputError(f"{folder}: no run of this study is finished yet")
     write_text(folder / "table.md", _markdown(plan, command, rows, results, len(missing)))
-    _write_csv(folder / "table.csv", rows)
+    write_csv(folder / "table.csv", rows)
     drawn = _curves(plan, measured) if plan.figure["kind"] == "curve" else _bars(plan, measured)
     figures.save(drawn, folder / "figure")
     return StudyResult(folder, rows, len(done), len(failed), len(missing))
@@ -857,6 +895,14 @@ def _markdown(
         lines += ["", "## Failed runs", ""]
         lines += [f"- **{row['variant']}**, {row['failed']}" for row in rows if row["failed"]]
     return "\n".join(lines) + "\n"
+
+
+def protocol(folder: Path, plan: Study, command: str) -> Iterator[tuple[str, str]]:
+    """Yields all that one must know to read the numbers of a study in ``folder``, as name and text."""
+    results = _usable_results(folder, plan)
+    there = {(record["variant"], record["seed"]) for record in results}
+    n_missing = sum((variant.name, seed) not in there for variant in plan.variants for seed in plan.seeds)
+    return _head(plan, command, _rows(folder, plan, results), results, n_missing)
 
 
 def _head(
@@ -948,7 +994,8 @@ def _pivot(plan: Study, rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes rows that need not have all columns; lists are written with spaces between their items."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")

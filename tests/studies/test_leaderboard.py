@@ -1,0 +1,109 @@
+"""The leaderboard: ranked by what the runs came to, beside what was published, and safe to call again."""
+
+import csv
+
+import numpy as np
+import pytest
+
+from haloformer.errors import InputError
+from haloformer.evaluation.published import best_published, published_aucs
+from haloformer.simulation.surveys import list_surveys
+from haloformer.studies import benchmark
+from haloformer.studies.leaderboard import board
+
+SMALL = {"batch_size": 32, "val_size": 60}
+
+
+def run(out, **changes):
+    given = {"models": "hybrid_nano,resnet18", "budget": 96, "n_test": 90, "seeds": 1, "progress": False}
+    given |= {"options": {**SMALL, "device": "cpu"}} | changes
+    return benchmark(out=str(out), **given)
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("board") / "out"
+    return run(folder, models="hybrid_nano,vit_nano")
+
+
+def test_networks_are_ranked_by_their_test_auc(finished):
+    rows = list(csv.DictReader((finished.out / "leaderboard.csv").open()))
+    assert [row["rank"] for row in rows] == ["1", "2"]
+    aucs = [float(row["macro_auc"]) for row in rows]
+    assert aucs == sorted(aucs, reverse=True)
+    assert all(float(row["macro_auc_low"]) < auc < float(row["macro_auc_high"]) for row, auc in zip(rows, aucs))
+    assert all(float(row["macs"]) > 1e5 and float(row["inference_images_per_second"]) > 1 for row in rows)
+
+
+def test_page_and_text_hold_table_protocol_and_figures(finished):
+    page, text = ((finished.out / f"leaderboard.{kind}").read_text() for kind in ("html", "md"))
+    for said in ("vit_nano", "noise instrument", "nothing was selected on these images", "haloformer benchmark"):
+        assert said in page
+        assert said in text
+    assert "<script" not in page
+    assert page.count("<svg") == 3
+    assert {f.stem for f in finished.out.glob("*.png")} == {
+        "figure",
+        "cost_model_ii",
+        "roc_model_ii",
+        "confusion_model_ii",
+    }
+
+
+def test_called_again_it_trains_nothing(finished, monkeypatch):
+    monkeypatch.setattr("haloformer.training.train", lambda **_: pytest.fail("trained again"))
+    again = run(finished.out, models="hybrid_nano,vit_nano")
+    assert [row["macro_auc"] for row in again.rows] == [row["macro_auc"] for row in finished.rows]
+    assert benchmark(out=str(finished.out), report_only=True).n_runs == 2
+
+
+def test_own_folders_are_trained_and_tested_on(tmp_path):
+    from haloformer.commands import simulate
+
+    for name, seed in (("train", 1), ("test", 2)):
+        simulate("model_ii", n=90, seed=seed, format="deeplense", out=str(tmp_path / name), quiet=True)
+    result = run(
+        tmp_path / "out",
+        models="hybrid_nano",
+        surveys="model_ii",
+        train_data=str(tmp_path / "train"),
+        test_data=str(tmp_path / "test"),
+    )
+    assert "90 of" in (result.out / "leaderboard.md").read_text()
+
+
+def test_published_aucs_stand_beside_the_same_architecture():
+    row = {"model": "coatnet_nano", "data": "model_i", "macro_auc": 0.9, "accuracy": 0.8, "interval": "", "n_seeds": 1}
+    entry = board([{**row, "variant": "x"}])[0]
+    assert entry["published_macro_auc"] == pytest.approx(0.9955, abs=1e-4)
+    assert "Srivastava" in entry["published_source"]
+    assert board([{**row, "model": "hybrid_nano", "variant": "x"}])[0]["published_macro_auc"] is None
+
+
+def test_every_published_figure_is_of_a_family_that_we_have():
+    from haloformer.models import list_models
+
+    families = {info.family for info in list_models()}
+    for (family, dataset), found in published_aucs().items():
+        assert family in families
+        assert dataset in {*list_surveys(), "pyautolens", "common_task"}
+        assert all(set(item.per_class) == {"axion", "cdm", "no_sub"} for item in found)
+        assert all(0.25 < auc <= 1 for item in found for auc in item.per_class.values())
+    assert best_published("C8 CNN", "model_i") is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"budget": 10}, "budget must be at least 64, not 10"),
+        ({"surveys": "model_x"}, "unknown survey 'model_x'"),
+        ({"models": "resnat18"}, "unknown model 'resnat18'"),
+        ({"train_data": "a"}, "go together"),
+        ({"models": ","}, "names with commas"),
+        ({"surveys": "model_i,model_ii", "train_data": "a", "test_data": "b"}, "surveys names the one"),
+    ],
+)
+def test_mistakes_are_refused_before_anything_is_trained(tmp_path, changes, said):
+    with pytest.raises(InputError, match=said):
+        run(tmp_path / "out", **changes)
+    assert np.all([not path.suffix for path in tmp_path.iterdir()])
