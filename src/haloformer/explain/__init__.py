@@ -1,0 +1,1 @@
+from haloformer.explain.attributions import explain_images
