@@ -59,17 +59,23 @@ class Explained:
 
     Attributes:
         maps: Those of each method together, its layers from first to last.
-        targets: (B,) the numbers of the output that were explained.
-        target_names: Their names, a class or an estimated parameter.
-        left_out: Method, or method and layer → why there is no map.
-        inputs: (B, C, H, W) float32: what the network got, in the images' frame.
+        numbers: (B, outputs.n): what the network says.
+        targets: (B,): which of these numbers was explained.
+        target_names: Its name, a class or an estimated parameter.
+        images: (B, C, H, W) float32: the images.
+        inputs: (B, C', H, W) float32: what the network got, in the images' frame.
+        channels: The C' channels' names.
         seen: (H, W): where the network looks.
+        left_out: Method, or method and layer → why there is no map.
     """
 
     maps: list[Map]
+    numbers: Tensor
     targets: Tensor
     target_names: list[str]
+    images: Tensor
     inputs: Tensor
+    channels: list[str]
     seen: Tensor
     left_out: dict[str, str] = field(default_factory=dict)
 
@@ -96,8 +102,22 @@ def explain_images(
     """
     check_methods(methods)
     inputs = predictor.prepared(images)
-    targets, names = _targets(predictor, inputs, target)
-    found = Explained([], targets, names, predictor.in_image(inputs.float()).cpu(), _seen(predictor, inputs))
+    with torch.no_grad():
+        numbers = predictor.model(inputs).float()
+    if not torch.isfinite(numbers).all():
+        bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
+        raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")
+    targets, names = _targets(predictor, numbers, target)
+    found = Explained(
+        maps=[],
+        numbers=numbers.cpu(),
+        targets=targets,
+        target_names=names,
+        images=images.float().cpu(),
+        inputs=predictor.in_image(inputs.float()).cpu(),
+        channels=_channel_names(predictor, inputs.shape[1]),
+        seen=predictor.in_image(torch.ones_like(inputs[:1, :1]))[0, 0].cpu() > 0.5,
+    )
     if "attention" in methods or "rollout" in methods:
         _add_attention(found, predictor, inputs, methods)
     if hasattr(predictor.model, "forward_with_halting"):
@@ -133,15 +153,6 @@ def check_methods(methods: Sequence[str]) -> None:
                 "gradcam and integrated_gradients need captum: pip install 'haloformer[explain]', "
                 "or choose the methods attention,rollout"
             ) from error
-
-
-def channel_names(predictor: Predictor, n: int) -> list[str]:
-    """Returns the names of the n channels that the network gets."""
-    if n == 1:
-        return ["image"]
-    if predictor.residual is not None and n == 2:
-        return ["image", "residual"]
-    return [f"channel {k}" for k in range(n - 1)] + ["residual" if predictor.residual is not None else f"channel {n - 1}"]
 
 
 # --- attention --------------------------------------------------------------------------------------------------------
@@ -189,7 +200,11 @@ def _why_no_rollout(layers: list[AttentionMap]) -> str | None:
     first = layers[0].layout
     for layer in layers:
         layout = layer.layout
-        same = layer.kind == "global" and torch.equal(layout.queries, first.queries) and torch.equal(layout.keys, first.keys)
+        same = (
+            layer.kind == "global"
+            and torch.equal(layout.queries, first.queries)
+            and torch.equal(layout.keys, first.keys)
+        )
         if not same or layout.query_grid != first.query_grid or not torch.equal(layout.queries, layout.keys):
             return (
                 f"rollout needs global attention among the same tokens in every layer, but that of {layer.layer} is "
@@ -230,7 +245,7 @@ def _halting(model: nn.Module, inputs: Tensor):  # type: ignore[no-untyped-def] 
     if not hasattr(model, "forward_with_halting"):
         return None
     with torch.no_grad():
-        return model.forward_with_halting(inputs)[1]  # type: ignore[operator]
+        return model.forward_with_halting(inputs)[1]
 
 
 def _depth(predictor: Predictor, inputs: Tensor) -> Map:
@@ -251,21 +266,20 @@ def check_target(predictor: Predictor, target: str | None) -> None:
         raise unknown_name("target", target, known)
 
 
-def _targets(predictor: Predictor, inputs: Tensor, target: str | Sequence[str] | None) -> tuple[Tensor, list[str]]:
+def _targets(predictor: Predictor, numbers: Tensor, target: str | Sequence[str] | None) -> tuple[Tensor, list[str]]:
     classes, parameters = predictor.class_names, predictor.outputs.targets
     if target is None and classes:
-        with torch.no_grad():
-            answers = predictor.model(inputs)[:, : len(classes)].argmax(1)
+        answers = numbers[:, : len(classes)].argmax(1)
         return answers, [classes[k] for k in answers.tolist()]
     chosen = parameters[0] if target is None else target
-    names = [chosen] * len(inputs) if isinstance(chosen, str) else list(chosen)
+    names = [chosen] * len(numbers) if isinstance(chosen, str) else list(chosen)
     for name in names:
         check_target(predictor, name)
     # A parameter's first number is its mean.
     per_target = (predictor.outputs.n - len(classes)) // max(1, len(parameters))
-    numbers = {name: len(classes) + per_target * k for k, name in enumerate(parameters)}
-    numbers |= {name: k for k, name in enumerate(classes)}
-    return torch.tensor([numbers[name] for name in names], device=inputs.device), names
+    places = {name: len(classes) + per_target * k for k, name in enumerate(parameters)}
+    places |= {name: k for k, name in enumerate(classes)}
+    return torch.tensor([places[name] for name in names], device=numbers.device), names
 
 
 def _scores(predictor: Predictor) -> Callable[[Tensor], Tensor]:
@@ -349,10 +363,12 @@ def _blank_sky(predictor: Predictor) -> Tensor:
     shape = predictor.image_shape
     if predictor.residual is not None:
         shape = predictor.residual.output_shape(shape)
-    return network_input(torch.zeros(1, *shape), predictor.framing, predictor.normalization, predictor.residual is not None)
+    return network_input(
+        torch.zeros(1, *shape), predictor.framing, predictor.normalization, predictor.residual is not None
+    )
 
 
-# --- places -----------------------------------------------------------------------------------------------------------
+# --- helpers ----------------------------------------------------------------------------------------------------------
 
 
 def _placed(predictor: Predictor, maps: Tensor) -> Tensor:
@@ -361,5 +377,12 @@ def _placed(predictor: Predictor, maps: Tensor) -> Tensor:
     return placed / placed.sum((1, 2), keepdim=True).clamp_min(torch.finfo(placed.dtype).tiny)
 
 
-def _seen(predictor: Predictor, inputs: Tensor) -> Tensor:
-    return predictor.in_image(torch.ones_like(inputs[:1, :1]))[0, 0].cpu() > 0.5
+def _channel_names(predictor: Predictor, n: int) -> list[str]:
+    """Returns the names of the n channels that the network gets."""
+    if n == 1:
+        return ["image"]
+    if predictor.residual is not None and n == 2:
+        return ["image", "residual"]
+    return [f"channel {k}" for k in range(n - 1)] + [
+        "residual" if predictor.residual is not None else f"channel {n - 1}"
+    ]

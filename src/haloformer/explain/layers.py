@@ -162,7 +162,9 @@ def _order_of(output: Tensor, wanted: Tensor) -> Order | None:
     if output.ndim == 4:
         orders += ["NCHW"] if output.shape == wanted.shape else []
         orders += ["NHWC"] if output.shape == (batch, *grid, width) else []
-    elif output.ndim == 3 and len(output) == batch and output.shape[2] == width and output.shape[1] >= grid[0] * grid[1]:
+    elif (
+        output.ndim == 3 and len(output) == batch and output.shape[2] == width and output.shape[1] >= grid[0] * grid[1]
+    ):
         orders = ["tokens"]
     return next((o for o in orders if torch.equal(_to_map(output, o, (grid[0], grid[1])), wanted)), None)
 

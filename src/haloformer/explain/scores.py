@@ -5,7 +5,7 @@ others. A network that sees substructure should look there; one that has learnt 
 """
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,7 +18,7 @@ from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import CONFIDENCE, Interval
 from haloformer.evaluation.regression import bootstrap_means
-from haloformer.explain.attributions import DEPTH, Explained, Map, channel_names
+from haloformer.explain.attributions import DEPTH, Explained, Map
 from haloformer.models import create_model
 from haloformer.simulation import Simulator
 
@@ -102,12 +102,10 @@ class Scores:
     Attributes:
         measured: (quantity, weights, method, layer) → values of the images so far, NaN where undefined.
         kinds: (method, layer) → more of it.
-        classes: The true classes of the scored images so far.
     """
 
     measured: dict[tuple[str, str, str, str], list[np.ndarray]] = field(default_factory=dict)
     kinds: dict[tuple[str, str], str] = field(default_factory=dict)
-    classes: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
     def add_truth(
         self, found: Explained, difference: Tensor, class_names: Sequence[str], weights: str = "trained"
@@ -121,13 +119,13 @@ class Scores:
             weights: ``trained`` or ``random``.
         """
         region = substructure_region(_pixels(difference, found.seen))
-        self.classes.setdefault(weights, []).append(np.array(class_names))
         for each in [*found.maps, *(references(found) if weights == "trained" else [])]:
             if each.method == DEPTH:
                 continue
             values = _pixels(each.values, found.seen)
             self._note("gain", weights, each, gain(values, region))
             self._note("auc", weights, each, pixel_auc(values, region))
+            self._note("class", weights, each, np.array(class_names))
 
     def add_correlation(self, trained: Explained, random: Explained) -> None:
         """Compares a batch's explanations with those of the same network with random weights."""
@@ -141,17 +139,22 @@ class Scores:
         """Returns a row for each map, class and kind of weights, with 95 % bootstrap intervals of the mean over images."""
         rows = []
         for key in [key for key in self.measured if key[0] == "gain"]:
-            _, weights, method, layer = key
-            labels = np.concatenate(self.classes[weights])
-            values = {what: np.concatenate(self.measured[what, *key[1:]]) for what in ("gain", "auc")}
+            weights, method, layer = key[1:]
+            labels, *numbers = (np.concatenate(self.measured[what, *key[1:]]) for what in ("class", "gain", "auc"))
+            values = dict(zip(("gain", "auc"), numbers, strict=True))
             names = list(dict.fromkeys(labels.tolist()))
             for name in [*(sorted(names) if len(names) > 1 else []), "all"]:
                 chosen = np.ones(len(labels), bool) if name == "all" else labels == name
-                row = {"weights": weights, "method": method, "layer": layer, "kind": self.kinds[method, layer]}
+                row: dict[str, Any] = {
+                    "weights": weights,
+                    "method": method,
+                    "layer": layer,
+                    "kind": self.kinds[method, layer],
+                }
                 row |= {"class": name if name != "all" or len(names) > 1 else names[0]}
                 row["n"] = int(np.isfinite(values["gain"][chosen]).sum())
-                for what, numbers in values.items():
-                    row |= _columns(what, mean_interval(numbers[chosen]))
+                for what, measured in values.items():
+                    row |= _columns(what, mean_interval(measured[chosen]))
                 rows.append(row)
         return rows
 
@@ -161,7 +164,7 @@ class Scores:
         for (what, _, method, layer), batches in self.measured.items():
             if what == "correlation":
                 values = np.concatenate(batches)
-                row = {"method": method, "layer": layer, "n": int(np.isfinite(values).sum())}
+                row: dict[str, Any] = {"method": method, "layer": layer, "n": int(np.isfinite(values).sum())}
                 rows.append({**row, **_columns("correlation", mean_interval(values))})
         return rows
 
@@ -172,8 +175,8 @@ class Scores:
 
 def references(found: Explained) -> list[Map]:
     """Returns what needs no network: the light itself, and the absolute residual where the network gets one."""
-    maps = [Map("brightness", "", "the light itself", (found.inputs[:, 0] - found.inputs[:, 0].amin((1, 2), True)) * found.seen)]
-    if found.residual:
+    maps = [Map("brightness", "", "the light itself", found.images.mean(1).clamp_min(0) * found.seen)]
+    if "residual" in found.channels:
         maps.append(Map("residual", "", "|image − smooth lens| / noise", found.inputs[:, -1].abs()))
     return maps
 
@@ -203,12 +206,6 @@ def scored_simulator(survey: str, classes: Sequence[str], seed: int, noise: str)
             f"survey {simulator.survey.name}: none of the classes {', '.join(classes)} has substructure to look for"
         )
     return Simulator(survey, classes=chosen, seed=seed, noise=noise)
-
-
-def number_batches(n: int, size: int) -> Iterator[range]:
-    """Yields the numbers of n images, batch by batch."""
-    for start in range(0, n, size):
-        yield range(start, min(start + size, n))
 
 
 def _columns(what: str, interval: Interval) -> dict[str, float]:

@@ -42,7 +42,7 @@ UNITS: dict[str, str] = {
 """Unit of every parameter that travels with an image. Einstein radii are the lens's own, before the survey's deflection scale."""
 
 
-SUBSTRUCTURE_PARAMETERS = tuple(name for name in UNITS if name.startswith(("vortex_", "subhalo_"))) + ("log10_m_axion",)
+SUBSTRUCTURE_PARAMETERS = ("log10_m_axion", *(name for name in UNITS if name.startswith(("vortex_", "subhalo_"))))
 
 
 @dataclass
