@@ -245,9 +245,10 @@ def test_the_depth_of_a_vits_tokens_is_shown_where_they_are():
     assert halting.depth.unique().numel() > 1
     depth = explain_images(predictor, images, methods=["rollout"]).of("depth")[0].values
     assert depth.shape == (2, 64, 64)
-    assert set(depth.round(decimals=3).unique().tolist()) == set(halting.depth.unique().float().tolist())
-    for image in range(2):  # each token has its share of the pixels
-        assert depth[image].mean() == pytest.approx(float(halting.depth[image].float().mean()), abs=0.8)
+    # The stem's cells of 16 pixels have their centres at 0.5, 16.5 …: the pixel there is the token's own.
+    torch.testing.assert_close(depth[:, ::16, ::16], halting.depth.float())
+    assert depth.min() >= halting.depth.min()
+    assert depth.max() <= halting.depth.max() + 1e-5
 
 
 def test_rollout_leaves_halted_tokens_as_they_are():
@@ -332,7 +333,7 @@ def test_a_map_that_is_the_truth_scores_best_and_rows_are_by_class(vit):
     scores = Scores()
     scores.add_truth(found, truth, ["axion", "cdm", "axion", "cdm"])
     rows = {(row["method"], row["class"]): row for row in scores.table()}
-    assert rows["attention", "all"]["gain"] == pytest.approx(SIDE * SIDE / 6)  # half of the twelve pixels, at random
+    assert rows["attention", "all"]["gain"] == pytest.approx(SIDE * SIDE / 12)  # half of it on six of the pixels
     assert rows["attention", "all"]["auc"] > 0.99
     assert rows["attention", "axion"]["n"] == 2
     assert rows["brightness", "all"]["gain"] < 3
