@@ -10,6 +10,7 @@ Gradients are of the log-odds of the class, not of its logit: the softmax does n
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ from haloformer.data.residual import network_input
 from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.explain.layers import Stage, find_stages, place_grid, spread
+from haloformer.models.a_vit import Halting
 from haloformer.models.attention_maps import AttentionMap, attention
 from haloformer.vocabulary import unknown_name
 
@@ -218,8 +220,8 @@ def _rollout(model: nn.Module, inputs: Tensor, layers: list[AttentionMap]) -> li
     halting = _halting(model, inputs)
     layout = layers[0].layout
     rolled: Tensor | None = None
+    read: Tensor | None = None
     answers: list[Tensor] = []
-    read = 0.0
     for index, layer in enumerate(layers):
         assert layer.weights is not None
         weights = layer.weights[:, 0].mean(1)  # (B, N, N)
@@ -235,13 +237,14 @@ def _rollout(model: nn.Module, inputs: Tensor, layers: list[AttentionMap]) -> li
             row = rolled[:, (layout.queries[0] >= 0).to(rolled.device)].mean(1)
         if halting is not None and layout.class_query is not None:
             # A-ViT reads the class token's average over depth; so far, the part of it that is known.
-            read = read + halting.weights[:, index, layout.class_query, None] * row
+            row = halting.weights[:, index, layout.class_query, None] * row
+            read = row if read is None else read + row
             row = read
         answers.append(layer.in_image(row[:, None, None])[:, 0])
     return answers
 
 
-def _halting(model: nn.Module, inputs: Tensor):  # type: ignore[no-untyped-def]  # a_vit.Halting, or None
+def _halting(model: Any, inputs: Tensor) -> Halting | None:
     if not hasattr(model, "forward_with_halting"):
         return None
     with torch.no_grad():
@@ -250,6 +253,7 @@ def _halting(model: nn.Module, inputs: Tensor):  # type: ignore[no-untyped-def] 
 
 def _depth(predictor: Predictor, inputs: Tensor) -> Map:
     halting = _halting(predictor.model, inputs)
+    assert halting is not None
     depth = halting.depth
     rows, columns = place_grid(predictor.model, inputs, (depth.shape[-2], depth.shape[-1]))
     values = predictor.in_image(spread(depth, rows, columns)[:, None])[:, 0].cpu()
