@@ -91,6 +91,7 @@ LAYERS = {
     "training": ("simulation", "data", "models"),
     "deploy": ("simulation", "data", "models", "training"),
     "evaluation": ("simulation", "data", "models", "training", "deploy"),
+    "explain": ("simulation", "data", "models", "training", "deploy", "evaluation"),
     "studies": ("simulation", "data", "models", "training", "deploy", "evaluation"),
 }
 

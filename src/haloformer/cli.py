@@ -107,6 +107,17 @@ COMMANDS: dict[str, Command] = {
             "haloformer fit test.h5 --survey model_i --out fits.parquet --figure fits.png",
         ),
     ),
+    "explain": Command(
+        "show what answers rest on: attention, gradients, and whether they find the substructure",
+        "haloformer.explain",
+        positional=("run", "images"),
+        present="print_explanation",
+        examples=(
+            "haloformer explain runs/x cutouts/*.fits --out why",
+            "haloformer explain model_i --survey model_i --n 64 --out why",
+            "haloformer explain runs/x test.h5 --limit 6 --methods attention,rollout --out why",
+        ),
+    ),
     "models": Command("list the networks", positional=("name",)),
     "surveys": Command("list the surveys, or print one as YAML", positional=("name",)),
 }
@@ -183,7 +194,7 @@ def _run(command: str, arguments: list[str]) -> Any:
         parameter = signature.parameters[name]
         many = "list" in str(parameter.annotation)
         optional = parameter.default is not inspect.Parameter.empty
-        nargs: dict[str, Any] = {"nargs": "+"} if many else {"nargs": "?"} if optional else {}
+        nargs: dict[str, Any] = {"nargs": "*" if optional else "+"} if many else {"nargs": "?"} if optional else {}
         parser.add_argument(name, type=str, help=help_texts[name], **nargs)
     flags = [name for name, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
     with_value = [name for name in flags if signature.parameters[name].annotation is not bool]

@@ -534,6 +534,30 @@ def print_fit(summary: Any) -> int:
     return 1 if summary.n_errors else 0
 
 
+def print_explanation(result: dict[str, Any]) -> None:
+    """Prints how well each map finds the substructure, what random weights change, warnings, and where the page is."""
+    sanity = {(row["method"], row["layer"]): row["correlation"] for row in result["sanity"]}
+    scores = [row for row in result["scores"] if row["weights"] == "trained"]
+    scores = [row for row in scores if row["class"] == "all"] or scores  # of one class there is no sum
+    if scores:
+        rows = [
+            [" ".join([row["method"], row["layer"]]).strip(), row["class"], str(row["n"]),
+             f"{row['gain']:.2f}", f"{row['gain_low']:.2f} – {row['gain_high']:.2f}",
+             f"{row['auc']:.3f}", f"{row['auc_low']:.3f} – {row['auc_high']:.3f}"]
+            for row in scores
+        ]  # fmt: skip
+        columns = ["map", "class", "images", "gain", "95 % interval", "pixel AUC", "95 % interval"]
+        _print_table("where substructure changes the image: gain 1, AUC 0.5 by chance", columns, rows)
+    if sanity:
+        rows = [[" ".join(key).strip(), f"{value:.2f}"] for key, value in sanity.items()]
+        _print_table("rank correlation with random weights", ["map", "correlation"], rows)
+    for what, why in result["left_out"].items():
+        print(f"left out: {what}: {why}")
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"explained {len(result['images'])} images: {result['page']}")
+
+
 def print_predictions(summary: Any) -> int:
     """Prints what a prediction did, and its rows if they are few; returns 1 if some images were errors."""
     if summary.n_rows <= _FEW and summary.out.suffix == ".csv":

@@ -76,6 +76,24 @@ class Framing:
                 images = _centred(images, height, width)
         return images if channels == images.shape[1] else images.expand(-1, channels, -1, -1)
 
+    def back(self, maps: Tensor, size: tuple[int, int]) -> Tensor:
+        """Puts what was found in a framed image back to its place in the image.
+
+        Args:
+            maps: (B, C, H', W'), of the framed image.
+            size: (H, W) of the images before they were framed.
+
+        Returns:
+            (B, C, H, W): 0 where the image was cut off.
+        """
+        before = size if self.crop is None else (self.crop, self.crop)
+        if before != maps.shape[-2:]:
+            if self.fit == "resize":
+                maps = F.interpolate(maps, before, mode="bilinear", align_corners=False, antialias=True)
+            else:
+                maps = _uncentred(maps, before)
+        return _uncentred(maps, size)
+
     def to_dict(self) -> dict[str, Any]:
         """Returns what `from_dict` takes, ready for JSON."""
         return asdict(self)
@@ -95,6 +113,15 @@ class Framing:
 
 def _centred(images: Tensor, height: int, width: int) -> Tensor:
     """Cuts out the centre, or puts a frame of zeros around; an odd pixel is cut from, or put to, the far side."""
-    top, left = (height - images.shape[-2]) // 2, (width - images.shape[-1]) // 2
-    bottom, right = height - images.shape[-2] - top, width - images.shape[-1] - left
-    return F.pad(images, (left, right, top, bottom))  # negative padding crops
+    return F.pad(images, _margins((images.shape[-2], images.shape[-1]), (height, width)))
+
+
+def _uncentred(maps: Tensor, size: tuple[int, int]) -> Tensor:
+    """Undoes `_centred` for images that were of this size: what was cut off comes back as zeros."""
+    return F.pad(maps, [-margin for margin in _margins(size, (maps.shape[-2], maps.shape[-1]))])
+
+
+def _margins(before: tuple[int, int], after: tuple[int, int]) -> list[int]:
+    """Returns what is added left, right, above and below; negative where it is cut off."""
+    top, left = (after[0] - before[0]) // 2, (after[1] - before[1]) // 2
+    return [left, after[1] - before[1] - left, top, after[0] - before[0] - top]

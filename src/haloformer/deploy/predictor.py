@@ -95,16 +95,28 @@ class Predictor:
             device=target,
         )
 
-    @torch.inference_mode()
-    def numbers(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W)."""
+    @torch.no_grad()
+    def prepared(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
         batch = images.to(self.device, torch.float32)
         if self.residual is not None:
             batch = self.residual(batch)
-        batch = network_input(batch, self.framing, self.normalization, self.residual is not None)
-        numbers = self.model(batch).float().cpu()
+        return network_input(batch, self.framing, self.normalization, self.residual is not None)
+
+    def in_image(self, maps: torch.Tensor) -> torch.Tensor:
+        """Puts maps (B, L, H', W') of what the network gets back on the raw images: (B, L, H, W), 0 where it does not look."""
+        height, width = self.image_shape[-2:]
+        if self.residual is None or self.residual.crop is None:
+            return self.framing.back(maps, (height, width))
+        side = self.residual.crop
+        return Framing(crop=side).back(self.framing.back(maps, (side, side)), (height, width))
+
+    @torch.inference_mode()
+    def numbers(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W)."""
+        numbers = self.model(self.prepared(images)).float().cpu()
         if not torch.isfinite(numbers).all():
             bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
             raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")

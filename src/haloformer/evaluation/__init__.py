@@ -5,7 +5,6 @@ import datetime
 import json
 import os
 import platform
-import shutil
 from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -21,6 +20,7 @@ from haloformer.deploy.predictor import Predictor, load
 from haloformer.deploy.tables import progress_bar, write_csv
 from haloformer.errors import InputError
 from haloformer.evaluation import figures, regression, report
+from haloformer.evaluation.folder import new_folder, refuse_existing
 from haloformer.evaluation.metrics import Interval, classification_metrics, log_odds
 from haloformer.evaluation.testset import ImageSource, class_order, contamination, open_test_images, training_of
 from haloformer.simulation.noise import NOISE_MODES
@@ -34,6 +34,8 @@ __all__ = ["evaluate"]
 
 RESULT_FORMAT = 1
 N_WRONG_SHOWN = 9
+
+_FILES = ("metrics.json", "report.html")  # by which an evaluation is known
 
 _SIGMA_LEVELS = (0.5, 0.68, 0.9, 0.95)
 # What the report repeats of the artefact's account of its training.
@@ -89,7 +91,7 @@ def evaluate(
         _run_folder(Path(run)) if Path(run).exists() else Path("evaluations") / run
     )  # a shipped model has no folder of the user's
     target = Path(out) if out is not None else home / "evaluation" / images.stem
-    _refuse_existing(target, overwrite)
+    refuse_existing(target, overwrite, _FILES, "evaluation")
 
     order = class_order(images, predictor)
     answers = _answers(predictor, images, order, batch_size, progress)
@@ -446,28 +448,11 @@ def _run_folder(path: Path) -> Path:
     return path.parent if inside else path
 
 
-def _refuse_existing(target: Path, overwrite: bool) -> None:
-    if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise InputError(f"{target}: is not a folder; choose another name for the evaluation")
-    if not target.exists() or not any(target.iterdir()):
-        return
-    if not overwrite:
-        raise InputError(f"{target}: exists already; choose another folder or overwrite it")
-    if not (target / "metrics.json").is_file() or not (target / "report.html").is_file():
-        raise InputError(f"{target}: holds something else than an evaluation and is not overwritten")
-
-
 def _write_folder(
     target: Path, overwrite: bool, result: dict[str, Any], drawn: dict[str, "Figure"], rows: list[dict[str, Any]]
 ) -> None:
-    """Writes everything into a folder beside and renames it; an old evaluation goes only when the new one is whole."""
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    old = target.with_name(f"{target.name}.{os.getpid()}.old")
-    made = False
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part.mkdir()
-        made = True
+    """Writes everything; an old evaluation goes only when the new one is whole."""
+    with new_folder(target, overwrite, _FILES, "evaluation") as part:
         (part / "figures").mkdir()
         in_order = {name: drawn[name] for name in report.captions(result) if name in drawn}
         for name, figure in in_order.items():
@@ -479,16 +464,3 @@ def _write_folder(
         (part / "metrics.json").write_text(report.to_json(result), encoding="utf-8")
         with write_csv(part / "predictions.csv", list(rows[0])) as write:
             write(rows)
-        _refuse_existing(target, overwrite)  # another process may have written it meanwhile
-        if target.exists():
-            os.replace(target, old)
-        os.replace(part, target)
-    except BaseException as error:
-        if made:
-            shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        if isinstance(error, OSError):
-            raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
-        raise
-    shutil.rmtree(old, ignore_errors=True)

@@ -185,7 +185,7 @@ def _estimates(images: np.ndarray, n_bootstrap: int, rng: np.random.Generator, c
         estimates = {name: Interval(np.nan, np.nan, np.nan) for name in names}
     else:
         values = _statistics(terms.mean(axis=0)[None])[0]
-        resampled = _statistics(_bootstrap_means(terms, n_bootstrap, rng))
+        resampled = _statistics(bootstrap_means(terms, n_bootstrap, rng))
         tail = (1 - confidence) / 2
         ends = np.quantile(resampled, [tail, 1 - tail], axis=0)
         estimates = {name: Interval(*map(float, row)) for name, row in zip(names, zip(values, *ends))}
@@ -205,7 +205,7 @@ def _statistics(means: np.ndarray) -> np.ndarray:
     return np.stack([mae, np.sqrt(square), bias, r2, pull, np.sqrt(np.maximum(pull2 - pull**2, 0))], axis=1)
 
 
-def _bootstrap_means(terms: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
+def bootstrap_means(terms: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
     """Returns the means (n_bootstrap, K) of terms (N, K) over images drawn with replacement."""
     n = len(terms)
     chunk = max(1, 2_000_000 // n)

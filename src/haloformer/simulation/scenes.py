@@ -1,6 +1,6 @@
 """Scenes: draws of a survey's parameters for a batch of images, before any pixel is made."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -40,6 +40,9 @@ UNITS: dict[str, str] = {
     "index": "",
 }
 """Unit of every parameter that travels with an image. Einstein radii are the lens's own, before the survey's deflection scale."""
+
+
+SUBSTRUCTURE_PARAMETERS = ("log10_m_axion", *(name for name in UNITS if name.startswith(("vortex_", "subhalo_"))))
 
 
 @dataclass
@@ -93,6 +96,13 @@ class Scenes:
     def __getitem__(self, which: slice | np.ndarray) -> "Scenes":
         """The scenes at these positions."""
         return Scenes(**{f.name: getattr(self, f.name)[which] for f in fields(self)})
+
+    def without_substructure(self) -> "Scenes":
+        """The same sources behind the same smooth lenses, with the same noise words, but no vortex and no subhalos."""
+        gone = {name: np.full_like(getattr(self, name), np.nan) for name in SUBSTRUCTURE_PARAMETERS}
+        for name in ("vortex_theta_E", "vortex_n_masses", "subhalo_theta_E"):
+            gone[name] = np.zeros_like(getattr(self, name))
+        return replace(self, **gone)
 
     def parameters(self, seed: int) -> dict[str, np.ndarray]:
         """The parameters that travel with the images, by the names of :data:`UNITS`."""

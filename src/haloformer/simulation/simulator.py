@@ -133,20 +133,24 @@ class Simulator:
         Returns:
             The batch; its images are (B, 1, H, W) on the simulator's device.
         """
+        scenes = self.scenes(numbers)
+        return LensBatch(
+            images=self.images(scenes)[:, None],
+            labels=torch.from_numpy(scenes.label),
+            parameters=scenes.parameters(self.seed),
+            class_names=self.class_names,
+            attributes=self.attributes,
+        )
+
+    def scenes(self, numbers: Sequence[int] | np.ndarray | range) -> Scenes:
+        """Draws the scenes of the images of these numbers (B,), from 0, in this order."""
         numbers = np.asarray(numbers, dtype=np.int64)
         if numbers.ndim != 1 or (
             len(numbers) and (numbers.min() < 0 or numbers.max() // len(self.class_names) >= 2**32)
         ):
             raise InputError("image numbers must be a list of whole numbers from 0 to 2^32 per class")
         labels, index = numbers % len(self.class_names), numbers // len(self.class_names)
-        scenes = draw_scenes(self.survey, labels, index, self.seed, self.class_names)
-        return LensBatch(
-            images=self.images(scenes)[:, None],
-            labels=torch.from_numpy(labels),
-            parameters=scenes.parameters(self.seed),
-            class_names=self.class_names,
-            attributes=self.attributes,
-        )
+        return draw_scenes(self.survey, labels, index, self.seed, self.class_names)
 
     def images(self, scenes: Scenes) -> Tensor:
         """Renders scenes with the simulator's noise, as (B, H, W)."""
