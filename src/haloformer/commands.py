@@ -516,14 +516,16 @@ def print_fit(summary: Any) -> int:
 
 def print_calibration(result: dict[str, Any]) -> None:
     """Prints what a calibration came to."""
-    print(f"{result['n']} images of {result['data']}")
+    print(f"calibrated on {result['data']}")
     if (found := result["calibration"]) is not None:
         print(
             f"temperature {found['temperature']:.3f}: negative log-likelihood {found['nll_before']:.4f} before, {found['nll_after']:.4f} after"
         )
     if result["ood"] is not None:
         parts = ", ".join(result["ood"]["thresholds"])
-        print(f"images unlike these are told by {parts}; {100 * result['ood']['alarm_rate']:g} % of such as these are flagged, too")
+        print(
+            f"images unlike these are told by {parts}; {100 * result['ood']['alarm_rate']:g} % of such as these are flagged, too"
+        )
     print(f"wrote {result['out']}")
 
 

@@ -90,8 +90,9 @@ class Predictor:
         normalization = _normalization(
             artefact["normalization"], fields.in_chans - (fields.residual is not None), where
         )
+        model = model.eval().to(target)
         return cls(
-            model=model.eval().to(target),
+            model=model,
             framing=fields.framing,
             residual=fields.residual,
             normalization=normalization,
@@ -101,7 +102,7 @@ class Predictor:
             artefact=artefact,
             device=target,
             temperature=temperature_of(artefact, str(where)),
-            detector=_detector(artefact, fields, folder),
+            detector=_detector(artefact, fields, model, folder),
         )
 
     @torch.inference_mode()
@@ -203,12 +204,15 @@ def _finite(numbers: torch.Tensor) -> torch.Tensor:
     return numbers
 
 
-def _detector(artefact: dict[str, Any], fields: ModelFields, folder: Path) -> OodDetector | None:
+def _detector(artefact: dict[str, Any], fields: ModelFields, model: nn.Module, folder: Path) -> OodDetector | None:
     if artefact.get("ood") is None:
         return None
+    with torch.inference_mode():  # which features a classifier is given, only the network itself can tell
+        nothing = torch.zeros(1, fields.in_chans, *fields.img_size, device=next(model.parameters()).device)
+        n_features = numbers_and_features(model, nothing)[1].shape[1]
     with_residual = fields.residual is not None
     return OodDetector.read(
-        artefact["ood"], folder / "ood.safetensors", fields.in_chans - with_residual, with_residual
+        artefact["ood"], folder / "ood.safetensors", n_features, fields.in_chans - with_residual, with_residual
     )
 
 

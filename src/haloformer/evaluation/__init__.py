@@ -428,7 +428,9 @@ def _rows(predictor: Predictor, images: ImageSource, answers: Answers) -> list[d
     if names:
         columns["label"] = [names[label] for label in answers.labels]
         columns["class"] = [names[k] for k in logits.argmax(axis=1)]
-        columns |= {f"p_{name}": p.tolist() for name, p in zip(names, softmax(logits / predictor.temperature, axis=1).T)}
+        columns |= {
+            f"p_{name}": p.tolist() for name, p in zip(names, softmax(logits / predictor.temperature, axis=1).T)
+        }
         columns |= {f"logit_{name}": z.tolist() for name, z in zip(names, logits.T)}
     else:
         columns["label"] = [images.class_names[label] for label in answers.data_labels]

@@ -7,7 +7,7 @@ import torch
 
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.deploy.artefact import artefact_folder
-from haloformer.deploy.predictor import Predictor, load
+from haloformer.deploy.predictor import load
 from haloformer.deploy.tables import progress_bar
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import class_order, open_test_images, training_of
@@ -51,7 +51,9 @@ def calibrate(
         raise InputError(f"batch size {batch_size}: must be at least 1")
     folder = artefact_folder(Path(run))
     if not Path(run).exists():
-        raise InputError(f"{run}: is a model that comes with the package and stays as it is: calibrate a copy of {folder}")
+        raise InputError(
+            f"{run}: is a model that comes with the package and stays as it is: calibrate a copy of {folder}"
+        )
     predictor = load(run, device)
     training = training_of(predictor)
     if data is None:
@@ -80,17 +82,21 @@ def calibrate(
     count = sum(map(len, all_labels))
     if count < MIN_IMAGES:
         raise InputError(f"{images.name}: {count} images of the model's classes are too few: at least {MIN_IMAGES}")
-    calibration, ood = calibrated(predictor.outputs, torch.cat(numbers), torch.cat(all_labels), seen)
-    _check_classes(predictor, torch.cat(all_labels), images.name)
+    known = torch.cat(all_labels)
+    if missing := [name for k, name in enumerate(predictor.class_names) if not (known == k).any()]:
+        raise InputError(f"{images.name}: holds no image of class {missing[0]}")  # all such images would be strange
+    calibration, ood = calibrated(predictor.outputs, torch.cat(numbers), known, seen)
+    source = {"data": images.name, **{key: images.attributes.get(key) for key in ("survey", "seed")}}
+    calibration = None if calibration is None else {**calibration, **source}
+    ood = None if ood is None else ({**ood[0], **source}, ood[1])
     try:
         write_calibration(folder, calibration, ood)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
-    return {"calibration": calibration, "ood": None if ood is None else ood[0], "n": count, "data": images.name, "out": str(folder)}
-
-
-def _check_classes(predictor: Predictor, labels: torch.Tensor, name: str) -> None:
-    """Refuses images that say nothing of a class: its images would all be strange."""
-    for k, class_name in enumerate(predictor.class_names):
-        if not (labels == k).any():
-            raise InputError(f"{name}: holds no image of class {class_name}")
+    return {
+        "calibration": calibration,
+        "ood": None if ood is None else ood[0],
+        "n": count,
+        "data": images.name,
+        "out": str(folder),
+    }

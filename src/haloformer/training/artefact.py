@@ -31,7 +31,9 @@ def write_artefact(folder: Path, state_dict: Mapping[str, Tensor], description: 
     write_text(folder / "artefact.json", json.dumps({"format": ARTEFACT_FORMAT, **description}, indent=2) + "\n")
 
 
-def write_calibration(folder: Path, calibration: dict[str, Any] | None, ood: tuple[dict[str, Any], Mapping[str, Tensor]] | None) -> None:
+def write_calibration(
+    folder: Path, calibration: dict[str, Any] | None, ood: tuple[dict[str, Any], Mapping[str, Tensor]] | None
+) -> None:
     """Adds to an artefact how its probabilities are calibrated, and what tells images unlike those of its training.
 
     In three steps, each a rename: whenever it is interrupted, the artefact is whole, and its statistics are never others than it describes.

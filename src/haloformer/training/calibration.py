@@ -92,7 +92,7 @@ def temperature_of(artefact: dict[str, Any], where: str) -> float:
     values = artefact["calibration"]
     if not isinstance(values, dict):
         raise InputError(f"{where}: calibration must be an object")
-    temperature = values.get("temperature")
+    temperature: Any = values.get("temperature")
     number = isinstance(temperature, int | float) and not isinstance(temperature, bool)
     if not number or not BOUNDS[0] <= temperature <= BOUNDS[1]:  # NaN fails the comparison
         raise InputError(

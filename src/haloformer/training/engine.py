@@ -318,9 +318,7 @@ def _calibrate(
     with torch.inference_mode():
         for batch in source.validation((0, 1)):
             images = batch.images.to(device)
-            answer, features = numbers_and_features(
-                network, network_input(images, framing, normalize, with_residual)
-            )
+            answer, features = numbers_and_features(network, network_input(images, framing, normalize, with_residual))
             numbers.append(answer.float().cpu())
             labels.append(batch.labels)
             seen.append(traits(framing(images), features, with_residual))

@@ -27,8 +27,8 @@ from haloformer.errors import InputError
 ALARM_RATE = 0.01
 """Share of images of the training's own kind that are flagged."""
 
-MIN_IMAGES = 40
-"""Validation images below which nothing can be said of what is usual."""
+MIN_IMAGES = 20
+"""Validation images below which nothing is said of what is usual; below 200, less than `ALARM_RATE` cannot be told, and the farthest counts."""
 
 SCORE_BOUND = 1e6
 
@@ -54,10 +54,10 @@ IMAGE_TRAITS: tuple[tuple[str, str], ...] = (
 _WORDS = {
     "features": "features unlike those of the training images",
     "image": "{what} unlike that of the training images",
-    "fit": "no smooth lens of the survey fits as it should (chi2 = {chi2:.3g})",
+    "fit": "{fit} (chi2 = {chi2:.3g})",
 }
 _COMPONENTS = 64
-_FLOOR = 1e-3  # standard deviation that the traits have at least: what never varied may vary by rounding
+_FLOOR = 1e-3  # standard deviation that traits have at least, features in units of their own: what never varied may by rounding
 _LARGE = 1e30
 _MAX_DIM, _MAX_CLASSES = 16_384, 1000
 
@@ -163,8 +163,8 @@ class Cloud:
     rest: float
 
     @classmethod
-    def fit(cls, values: Tensor, labels: Tensor) -> "Cloud":
-        """Returns the cloud of traits (N, D) float64 of images with classes (N,)."""
+    def fit(cls, values: Tensor, labels: Tensor, relative: bool = False) -> "Cloud":
+        """Returns the cloud of traits (N, D) float64 of images with classes (N,); ``relative``: they have a unit of their own."""
         classes, index = labels.unique(return_inverse=True)
         means = torch.stack([values[index == k].mean(0) for k in range(len(classes))])
         centred = values - means[index]
@@ -173,7 +173,8 @@ class Cloud:
         kept = min(_COMPONENTS, dim, max(1, n // 10), len(singular))
         variances = singular.square() / n
         left = (centred.square().sum() / n - variances[:kept].sum()).clamp(min=0) / max(1, dim - kept)
-        return cls(means, basis[:kept], variances[:kept] + _FLOOR**2, float(left) + _FLOOR**2)
+        floor = max(_FLOOR**2 * (float(centred.square().mean()) if relative else 1.0), 1e-20)
+        return cls(means, basis[:kept], variances[:kept] + floor, float(left) + floor)
 
     def distance(self, values: Tensor) -> Tensor:
         """Returns (B,) Mahalanobis distances of traits (B, D) from the nearest class."""
@@ -214,7 +215,7 @@ class OodDetector:
         # By chance, as classes may alternate in the order of the images
         order = torch.from_numpy(np.random.default_rng(0).permutation(n))
         one, other = order[: n // 2], order[n // 2 :]
-        clouds = {part: Cloud.fit(values[one], labels[one]) for part, values in traits.items()}
+        clouds = {part: Cloud.fit(values[one], labels[one], part == "features") for part, values in traits.items()}
         distances = {part: cloud.distance(traits[part][other]) for part, cloud in clouds.items()}
         # Equally rare in every part first, then all parts together as rare as is wished
         separate = {part: max(_upper(values, alarm_rate), 1e-6) for part, values in distances.items()}
@@ -229,13 +230,17 @@ class OodDetector:
         ratios = torch.nan_to_num(ratios, nan=SCORE_BOUND, posinf=SCORE_BOUND).clamp(max=SCORE_BOUND)  # (B, parts)
         score = ratios.amax(1)
         flag = score > 1
+        usual_chi2 = math.exp(float(self.clouds["fit"].means.mean())) if "fit" in self.clouds else math.nan
         strange = self.clouds["image"].deviations(traits["image"]).argmax(1) % len(IMAGE_TRAITS)
         reasons = [""] * len(score)
         for i in flag.nonzero()[:, 0].tolist():
             chi2 = math.exp(float(traits["fit"][i, 0])) if "fit" in traits else math.nan
             what = IMAGE_TRAITS[int(strange[i])][1]
+            fit = (
+                "no smooth lens of the survey fits" if chi2 > usual_chi2 else "less noise than the survey's images have"
+            )
             order = [int(k) for k in ratios[i].argsort(descending=True) if ratios[i, k] > 1]
-            reasons[i] = "; ".join(_WORDS[names[k]].format(what=what, chi2=chi2) for k in order)
+            reasons[i] = "; ".join(_WORDS[names[k]].format(what=what, fit=fit, chi2=chi2) for k in order)
         return OodVerdict(score, flag, reasons)
 
     def to_dict(self) -> dict[str, Any]:
@@ -254,12 +259,13 @@ class OodDetector:
         return found
 
     @classmethod
-    def read(cls, description: Any, path: Path, channels: int, with_residual: bool) -> "OodDetector":
+    def read(cls, description: Any, path: Path, n_features: int, channels: int, with_residual: bool) -> "OodDetector":
         """Makes a detector of what `to_dict` and `tensors` gave, refusing what cannot be one.
 
         Args:
             description: Of ``artefact.json``.
             path: Of ``ood.safetensors``.
+            n_features: What the network gives its classifier.
             channels: Of the images that the network looks at, without a residual.
             with_residual: Whether the network sees one.
         """
@@ -267,9 +273,12 @@ class OodDetector:
         from safetensors.torch import load_file
 
         parts = ("features", "image", "fit") if with_residual else ("features", "image")
-        wrong = InputError(f"{path.parent / 'artefact.json'}: ood must hold alarm_rate, n and thresholds of {', '.join(parts)}")
+        wrong = InputError(
+            f"{path.parent / 'artefact.json'}: ood must hold alarm_rate, n and thresholds of {', '.join(parts)}"
+        )
         if not isinstance(description, dict):
             raise wrong
+        rate: Any
         rate, n, thresholds = (description.get(key) for key in ("alarm_rate", "n", "thresholds"))
         if not _number(rate, 1) or not isinstance(n, int) or isinstance(n, bool) or n < 1:
             raise wrong
@@ -284,7 +293,7 @@ class OodDetector:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}") from error
         clouds = {part: _cloud(tensors, part, path) for part in parts}
-        dims = {"image": channels * len(IMAGE_TRAITS), "fit": 1}
+        dims = {"features": n_features, "image": channels * len(IMAGE_TRAITS), "fit": 1}
         for part, dim in dims.items():
             if part in clouds and clouds[part].means.shape[1] != dim:
                 raise InputError(f"{path}: '{part}.means' must have {dim} columns")
@@ -306,7 +315,9 @@ def _cloud(tensors: dict[str, Tensor], part: str, path: Path) -> Cloud:
     )
     doubles = [tensor.double() for tensor in (means, basis, variances, rest)]
     if not fits or not all(torch.isfinite(tensor).all() for tensor in doubles):
-        raise InputError(f"{path}: '{part}' does not hold finite means (K, D), basis (k, D), variances (k,) and rest (1,)")
+        raise InputError(
+            f"{path}: '{part}' does not hold finite means (K, D), basis (k, D), variances (k,) and rest (1,)"
+        )
     if min(float(doubles[2].min()), float(doubles[3])) <= 0:
         raise InputError(f"{path}: '{part}' holds variances that are not above 0")
     return Cloud(doubles[0], doubles[1], doubles[2], float(doubles[3]))
