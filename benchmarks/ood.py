@@ -37,7 +37,7 @@ def main() -> None:
     predictor = load(given.run, device="cpu")
     survey, noise = predictor.artefact["survey"], predictor.artefact["noise"]
     own = simulate(survey, given.n, seed=1000, noise=noise).images
-    print("| images | n | flagged | by features | by image | by fit | confidence ≥ 0.9 before |")
+    print("| images | n | flagged | by features | by image | by fit | a class with p ≥ 0.9 |")
     print("|---|---|---|---|---|---|---|")
     report(predictor, f"`{survey}`, seed 1000", own)
     few = own[: given.few]
@@ -89,7 +89,7 @@ def variants(survey: str) -> dict[str, dict[str, Any]]:
         recipe = copy.deepcopy(describe_survey(get_survey(survey)))
         *parents, last = place
         inner = functools.reduce(operator.getitem, parents, recipe)
-        if isinstance(inner[last], int | float):  # a survey may draw it
+        if isinstance(inner.get(last), int | float):  # it may lack it, or draw it
             inner[last] = type(inner[last])(factor * inner[last])
             changed[f"`{survey}`, {name}"] = recipe
     return changed

@@ -41,7 +41,9 @@ def test_it_uses_the_images_that_validated_the_training(run, tmp_path):
     )
     simulated = calibrate(str(run), n=90, device="cpu")
     read = calibrate(str(run), data=str(tmp_path / "val.h5"), device="cpu")
-    assert read["calibration"] == pytest.approx(simulated["calibration"], rel=1e-3)
+    for key in ("temperature", "n", "nll_before", "nll_after"):
+        assert read["calibration"][key] == pytest.approx(simulated["calibration"][key], rel=1e-3)
+    assert (simulated["calibration"]["survey"], simulated["calibration"]["seed"]) == ("model_ii", 11)
 
 
 def test_an_evaluation_writes_calibrated_probabilities(run, dataset, undrawn, tmp_path):
