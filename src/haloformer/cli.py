@@ -86,6 +86,13 @@ COMMANDS: dict[str, Command] = {
         present="print_metrics",
         examples=("haloformer evaluate runs/x --data test.h5", "haloformer evaluate runs/x --data model_ii --n 15000"),
     ),
+    "calibrate": Command(
+        "make a trained network's probabilities honest, and let it tell images unlike its own",
+        "haloformer.evaluation.calibrate",
+        positional=("run",),
+        present="print_calibration",
+        examples=("haloformer calibrate runs/x", "haloformer calibrate runs/x --data held_out.h5"),
+    ),
     "predict": Command(
         "classify image files with a trained network",
         "haloformer.deploy",

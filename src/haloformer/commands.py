@@ -558,6 +558,21 @@ def print_explanation(result: dict[str, Any]) -> None:
     print(f"explained {len(result['images'])} images: {result['page']}")
 
 
+def print_calibration(result: dict[str, Any]) -> None:
+    """Prints what a calibration came to."""
+    print(f"calibrated on {result['data']}")
+    if (found := result["calibration"]) is not None:
+        print(
+            f"temperature {found['temperature']:.3f}: negative log-likelihood {found['nll_before']:.4f} before, {found['nll_after']:.4f} after"
+        )
+    if result["ood"] is not None:
+        parts = ", ".join(result["ood"]["thresholds"])
+        print(
+            f"images unlike these are told by {parts}; {100 * result['ood']['alarm_rate']:g} % of such as these are flagged, too"
+        )
+    print(f"wrote {result['out']}")
+
+
 def print_predictions(summary: Any) -> int:
     """Prints what a prediction did, and its rows if they are few; returns 1 if some images were errors."""
     if summary.n_rows <= _FEW and summary.out.suffix == ".csv":
@@ -566,7 +581,14 @@ def print_predictions(summary: Any) -> int:
         _print_table(str(summary.out), header, [[_shorter(cell) for cell in row] for row in rows])
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
-    print(f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}{counts}{errors}")
+    strange = "" if summary.n_ood is None else f", {summary.n_ood} unlike the training images"
+    print(f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}{counts}{strange}{errors}")
+    if summary.n_ood:
+        print(
+            f"warning: {summary.n_ood} of {summary.n_rows} images are unlike those that the model was trained on: their classes mean "
+            "little; the column ood_reason says why",
+            file=sys.stderr,
+        )
     return 1 if summary.n_errors else 0
 
 

@@ -22,11 +22,14 @@ from haloformer.data.images import NAN_CHOICES, find_images, is_image_name, read
 from haloformer.data.normalization import Normalization
 from haloformer.data.residual import Residual, network_input
 from haloformer.data.store import LensDataset
-from haloformer.deploy.artefact import artefact_folder, checked_fields, load_weights, read_json
+from haloformer.deploy.artefact import ModelFields, artefact_folder, checked_fields, load_weights, read_json
 from haloformer.deploy.tables import checked_table_path, progress_bar, table
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.models import create_model
+from haloformer.models.head import numbers_and_features
+from haloformer.training.calibration import temperature_of
+from haloformer.training.ood import OodDetector, OodVerdict, traits
 from haloformer.training.outputs import Outputs
 from haloformer.training.regression import Conformal, predictions
 
@@ -47,6 +50,8 @@ class Predictor:
         image_shape: (C, H, W) of the images that go in.
         artefact: All of ``artefact.json``.
         device: Where the model is.
+        temperature: What the logits are divided by for calibrated probabilities; 1 where the artefact has none.
+        detector: Tells images unlike those of the training; None where the artefact has no statistics of them.
     """
 
     model: nn.Module
@@ -58,6 +63,8 @@ class Predictor:
     image_shape: tuple[int, int, int]
     artefact: dict[str, Any]
     device: torch.device
+    temperature: float = 1.0
+    detector: OodDetector | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -83,8 +90,9 @@ class Predictor:
         normalization = _normalization(
             artefact["normalization"], fields.in_chans - (fields.residual is not None), where
         )
+        model = model.eval().to(target)
         return cls(
-            model=model.eval().to(target),
+            model=model,
             framing=fields.framing,
             residual=fields.residual,
             normalization=normalization,
@@ -93,17 +101,14 @@ class Predictor:
             image_shape=fields.image_shape,
             artefact=artefact,
             device=target,
+            temperature=temperature_of(artefact, str(where)),
+            detector=_detector(artefact, fields, model, folder),
         )
 
     @torch.no_grad()
     def prepared(self, images: torch.Tensor) -> torch.Tensor:
         """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
-        batch = images.to(self.device, torch.float32)
-        if self.residual is not None:
-            batch = self.residual(batch)
-        return network_input(batch, self.framing, self.normalization, self.residual is not None)
+        return network_input(self._seen(images), self.framing, self.normalization, self.residual is not None)
 
     def in_image(self, maps: torch.Tensor) -> torch.Tensor:
         """Puts maps (B, L, H', W') of what the network gets back on the raw images: (B, L, H, W), 0 where it does not look."""
@@ -116,11 +121,34 @@ class Predictor:
     @torch.inference_mode()
     def numbers(self, images: torch.Tensor) -> torch.Tensor:
         """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W)."""
-        numbers = self.model(self.prepared(images)).float().cpu()
-        if not torch.isfinite(numbers).all():
-            bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
-            raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")
-        return numbers
+        return _finite(self.model(self.prepared(images)).float().cpu())
+
+    def numbers_and_ood(self, images: torch.Tensor) -> tuple[torch.Tensor, OodVerdict | None]:
+        """Returns what `numbers` and `ood` do, from one pass through the network."""
+        if self.detector is None:
+            return self.numbers(images), None
+        numbers, seen = self.numbers_and_traits(images)
+        return _finite(numbers), self.detector.verdict(seen)
+
+    def ood(self, images: torch.Tensor) -> OodVerdict | None:
+        """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
+        return None if self.detector is None else self.detector.verdict(self.numbers_and_traits(images)[1])
+
+    @torch.inference_mode()
+    def numbers_and_traits(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Returns what the model says of raw images (B, C, H, W), finite or not, and their traits, by which strange ones are told."""
+        seen = self._seen(images)
+        with_residual = self.residual is not None
+        batch = network_input(seen, self.framing, self.normalization, with_residual)
+        numbers, features = numbers_and_features(self.model, batch)
+        return numbers.float().cpu(), traits(self.framing(seen), features, with_residual)
+
+    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns raw images on the device, with their residual where the model sees it."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
+            raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
+        batch = images.to(self.device, torch.float32)
+        return batch if self.residual is None else self.residual(batch)
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
@@ -130,8 +158,12 @@ class Predictor:
         return logits
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns float64 class probabilities (B, K) on the CPU for raw images (B, C, H, W)."""
-        return self.predict_logits(images).double().softmax(dim=1)
+        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W)."""
+        return self.probabilities_of(self.predict_logits(images))
+
+    def probabilities_of(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the same of the logits (B, K)."""
+        return (logits.double() / self.temperature).softmax(dim=1)
 
     def estimates(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         """Returns ``mean``, ``sigma``, ``low`` and ``high`` (B, T) of the targets for raw images (B, C, H, W).
@@ -177,6 +209,25 @@ def _normalization(description: dict[str, Any], channels: int, where: Path) -> N
     return normalization
 
 
+def _finite(numbers: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(numbers).all():
+        bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
+        raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")
+    return numbers
+
+
+def _detector(artefact: dict[str, Any], fields: ModelFields, model: nn.Module, folder: Path) -> OodDetector | None:
+    if artefact.get("ood") is None:
+        return None
+    with torch.inference_mode():  # which features a classifier is given, only the network itself can tell
+        nothing = torch.zeros(1, fields.in_chans, *fields.img_size, device=next(model.parameters()).device)
+        n_features = numbers_and_features(model, nothing)[1].shape[1]
+    with_residual = fields.residual is not None
+    return OodDetector.read(
+        artefact["ood"], folder / "ood.safetensors", n_features, fields.in_chans - with_residual, with_residual
+    )
+
+
 def _conformal(artefact: dict[str, Any], outputs: Outputs, where: Path) -> Conformal | None:
     if not outputs.targets or artefact.get("conformal") is None:
         return None
@@ -191,12 +242,16 @@ def _conformal(artefact: dict[str, Any], outputs: Outputs, where: Path) -> Confo
 
 @dataclass
 class PredictionSummary:
-    """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class."""
+    """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class.
+
+    ``n_ood`` counts the images that are unlike those of the training; None if the model cannot tell.
+    """
 
     out: Path
     n_rows: int = 0
     n_errors: int = 0
     class_counts: dict[str, int] = field(default_factory=dict)
+    n_ood: int | None = None
 
     def count(self, rows: list[dict[str, Any]]) -> None:
         """Takes rows of the table into account."""
@@ -206,6 +261,14 @@ class PredictionSummary:
                 self.n_errors += 1
             elif row.get("class"):
                 self.class_counts[row["class"]] += 1
+            if self.n_ood is not None and row.get("ood"):
+                self.n_ood += 1
+
+
+def empty_summary(out: Path, predictor: Predictor) -> PredictionSummary:
+    """Returns a summary that has counted nothing yet."""
+    counts = dict.fromkeys(predictor.class_names, 0)
+    return PredictionSummary(out, class_counts=counts, n_ood=None if predictor.detector is None else 0)
 
 
 def predict(
@@ -226,7 +289,8 @@ def predict(
 ) -> PredictionSummary:
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
 
-    A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval.
+    A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval. One that can tell
+    images unlike those of its training adds ``ood``, ``ood_score`` and ``ood_reason``: what it says of such images is not to be trusted.
     Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class. Memory stays bounded: only
     one batch of images is held.
 
@@ -259,7 +323,7 @@ def predict(
     predictor = load(run, device)
     sources = find_sources(images, keep_errors=on_error == "row")
     columns = table_columns(predictor, sources, on_error)
-    summary = PredictionSummary(target, class_counts=dict.fromkeys(predictor.class_names, 0))
+    summary = empty_summary(target, predictor)
     total = sum(source.n for source in sources)
     with table(target, columns, overwrite) as write, progress_bar("predict", total, progress) as advance:
         for rows in predicted_rows(predictor, sources, batch_size, hdu=hdu, on_error=on_error, nan=nan):
@@ -285,6 +349,8 @@ def table_columns(predictor: Predictor, sources: Sequence["Source"], on_error: s
     if predictor.class_names:
         columns += ["class", *(f"p_{name}" for name in predictor.class_names), "confidence", "entropy"]
     columns += [name + what for name in predictor.outputs.targets for what in ("", "_sigma", "_low", "_high")]
+    if predictor.detector is not None:
+        columns += ["ood", "ood_score", "ood_reason"]
     if any(source.is_dataset for source in sources):
         columns += ["index", "label"]
     if on_error == "row":
@@ -435,7 +501,7 @@ def _answer(predictor: Predictor, items: list[_Item], rows: list[dict[str, Any]]
     arrays = [image for i in good if (image := items[i].image) is not None]
     images = torch.from_numpy(np.stack(arrays))
     try:
-        numbers = predictor.numbers(images)
+        numbers, verdict = predictor.numbers_and_ood(images)
     except InputError:
         if len(good) == 1:
             return {
@@ -450,13 +516,16 @@ def _answer(predictor: Predictor, items: list[_Item], rows: list[dict[str, Any]]
         _put_classes(predictor, numbers, rows, good)
     if predictor.outputs.targets:
         _put_estimates(predictor, numbers, rows, good)
+    if verdict is not None:
+        for i, flag, score, reason in zip(good, verdict.flag.tolist(), verdict.score.tolist(), verdict.reasons):
+            rows[i] |= {"ood": flag, "ood_score": score, "ood_reason": reason}
     return {}
 
 
 def _put_classes(predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]) -> None:
     logits = predictor.outputs.split(numbers)[0]
     assert logits is not None
-    for i, p in zip(good, logits.double().softmax(dim=1).numpy()):
+    for i, p in zip(good, predictor.probabilities_of(logits).numpy()):
         rows[i]["class"] = predictor.class_names[int(p.argmax())]
         rows[i] |= {f"p_{name}": float(value) for name, value in zip(predictor.class_names, p)}
         rows[i] |= {"confidence": float(p.max()), "entropy": float(-(p * np.log(np.maximum(p, 1e-300))).sum())}

@@ -140,7 +140,7 @@ def predict_shards(
         progress: Show a progress bar; by default when standard error is a terminal.
     """
     from haloformer.deploy.artefact import artefact_folder
-    from haloformer.deploy.predictor import PredictionSummary, check_choices, find_sources, load, table_columns
+    from haloformer.deploy.predictor import check_choices, empty_summary, find_sources, load, table_columns
     from haloformer.training.artefact import file_sha256
 
     check_choices(on_error, nan, batch_size)
@@ -182,7 +182,7 @@ def predict_shards(
     cluster = _Cluster(workers, _on_gpu(target), ray_address)
     _carry_out(_predict_shard, jobs, shards.n, cluster, "predict", progress)
 
-    summary = PredictionSummary(path, class_counts=dict.fromkeys(predictor.class_names, 0))
+    summary = empty_summary(path, predictor)
     with contextlib.ExitStack() as stack:
         write = stack.enter_context(table(path, columns, overwrite)) if merged else None
         advance = stack.enter_context(progress_bar("merge" if merged else "count", shards.n, progress))

@@ -78,11 +78,9 @@ def write_parquet(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], N
     import pyarrow
     import pyarrow.parquet
 
-    texts, whole = {"file", "class", "label", "error"}, {"index"}
-    types = {
-        name: pyarrow.string() if name in texts else pyarrow.int64() if name in whole else pyarrow.float64()
-        for name in columns
-    }
+    texts = dict.fromkeys(("file", "class", "label", "error", "ood_reason"), pyarrow.string())
+    special = {**texts, "index": pyarrow.int64(), "ood": pyarrow.bool_()}
+    types = {name: special.get(name, pyarrow.float64()) for name in columns}
     schema = pyarrow.schema(list(types.items()))
     with pyarrow.parquet.ParquetWriter(part, schema) as writer:
         yield lambda rows: writer.write_table(pyarrow.Table.from_pylist(rows, schema=schema))

@@ -368,7 +368,7 @@ def _draw_classes(
         "confusion": figures.confusion(np.array(result["confusion"]), names),
         "scores": figures.scores(labels, odds, names),
     }
-    predicted, confidence = logits.argmax(axis=1), softmax(logits, axis=1).max(axis=1)
+    predicted, confidence = logits.argmax(axis=1), softmax(logits / predictor.temperature, axis=1).max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:N_WRONG_SHOWN]
     if len(worst):
@@ -430,7 +430,9 @@ def _rows(predictor: Predictor, images: ImageSource, answers: Answers) -> list[d
     if names:
         columns["label"] = [names[label] for label in answers.labels]
         columns["class"] = [names[k] for k in logits.argmax(axis=1)]
-        columns |= {f"p_{name}": p.tolist() for name, p in zip(names, softmax(logits, axis=1).T)}
+        columns |= {
+            f"p_{name}": p.tolist() for name, p in zip(names, softmax(logits / predictor.temperature, axis=1).T)
+        }
         columns |= {f"logit_{name}": z.tolist() for name, z in zip(names, logits.T)}
     else:
         columns["label"] = [images.class_names[label] for label in answers.data_labels]

@@ -220,6 +220,8 @@ def contamination(predictor: Predictor, images: ImageSource) -> list[str]:
             found.append(f"These images were trained on: survey {survey} with seed {seed}, as in training.")
         elif seed == training.get("val_seed"):
             found.append(f"These images chose the weights: survey {survey} with seed {seed}, as in validation.")
+    if not found and survey is not None and seed is not None and (survey, seed) in _calibrated_on(predictor):
+        found.append(f"These images calibrated the model: survey {survey} with seed {seed}.")
     for key, what in (("data", "trained on"), ("val_data", "used to choose the weights")):
         source = training.get(key)
         if (
@@ -233,6 +235,12 @@ def contamination(predictor: Predictor, images: ImageSource) -> list[str]:
     if found:
         found[0] += " The results say nothing about new images; test on another seed."
     return found
+
+
+def _calibrated_on(predictor: Predictor) -> list[tuple[Any, Any]]:
+    """Returns survey and seed of the images that ``haloformer calibrate`` used, where the artefact says so."""
+    used = (predictor.artefact.get(key) for key in ("calibration", "ood"))
+    return [(item.get("survey"), item.get("seed")) for item in used if isinstance(item, dict)]
 
 
 def _unused_seed(training: dict[str, Any]) -> int:

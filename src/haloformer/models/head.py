@@ -6,6 +6,7 @@ layer norm keeps the shared part, and gradients are spent on it; a batch norm ta
 in a few thousand images what else takes them ten times as many, if they leave chance at all (docs/models/learning.md).
 """
 
+import threading
 from typing import Any
 
 import torch
@@ -73,3 +74,34 @@ def normalize_head(model: nn.Module, kind: str) -> None:
         classifier = model.get_submodule(name)
         assert isinstance(classifier, nn.Linear)
         setattr(model.get_submodule(parent), last, NormalizedClassifier(classifier))
+
+
+def numbers_and_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns what a model puts out (B, n), and what its classifiers were given for that (B, D), from one forward pass.
+
+    Feature maps and tokens that a classifier is given are averaged; what several classifiers are given is put side by side. A model
+    whose classifier cannot be found gives its outputs as features.
+    """
+    given: dict[str, Tensor] = {}
+    thread = threading.get_ident()
+
+    def keep(name: str) -> Any:
+        def hook(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+            if threading.get_ident() == thread:  # another may ask the same model
+                given[name] = inputs[0]
+
+        return hook
+
+    handles = [model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in classifier_names(model)]
+    try:
+        numbers = model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    features = [_pooled(tensor).float() for tensor in given.values()]
+    return numbers, torch.cat(features, dim=1) if features else numbers.float()
+
+
+def _pooled(features: Tensor) -> Tensor:
+    """Averages (B, D, h, w) or (B, N, D) to (B, D)."""
+    return features.mean((2, 3)) if features.ndim == 4 else features.mean(1) if features.ndim == 3 else features

@@ -31,6 +31,36 @@ def write_artefact(folder: Path, state_dict: Mapping[str, Tensor], description: 
     write_text(folder / "artefact.json", json.dumps({"format": ARTEFACT_FORMAT, **description}, indent=2) + "\n")
 
 
+def write_calibration(
+    folder: Path, calibration: dict[str, Any] | None, ood: tuple[dict[str, Any], Mapping[str, Tensor]] | None
+) -> None:
+    """Adds to an artefact how its probabilities are calibrated, and what tells images unlike those of its training.
+
+    In three steps, each a rename: whenever it is interrupted, the artefact is whole, and its statistics are never others than it describes.
+
+    Args:
+        folder: Of the artefact.
+        calibration: For ``artefact.json``; None removes one that was there, as with ``ood``.
+        ood: For ``artefact.json``, and the tensors of ``ood.safetensors``.
+    """
+    from safetensors.torch import save
+
+    path = folder / "artefact.json"
+    description = json.loads(path.read_text(encoding="utf-8"))
+    description.pop("ood", None)
+    description.pop("calibration", None)
+    if calibration is not None:
+        description["calibration"] = calibration
+    write_text(path, json.dumps(description, indent=2) + "\n")
+    if ood is None:
+        (folder / "ood.safetensors").unlink(missing_ok=True)
+        return
+    part = folder / "ood.safetensors.part"
+    part.write_bytes(save(dict(ood[1])))
+    os.replace(part, folder / "ood.safetensors")
+    write_text(path, json.dumps({**description, "ood": ood[0]}, indent=2) + "\n")
+
+
 def write_text(path: Path, text: str) -> None:
     """Writes a text file beside its place and renames it, so that it is never seen half-written."""
     part = path.with_name(path.name + ".part")

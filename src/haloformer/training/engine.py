@@ -27,14 +27,18 @@ from haloformer.data.augment import check_augmentation
 from haloformer.data.framing import Framing
 from haloformer.data.grouping import GROUPINGS
 from haloformer.data.normalization import Normalization
+from haloformer.data.residual import network_input
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.models import create_model, find_model
+from haloformer.models.head import numbers_and_features
 from haloformer.models.weights import weights_file, weights_url
-from haloformer.training.artefact import file_sha256, write_artefact, write_text
+from haloformer.training.artefact import file_sha256, write_artefact, write_calibration, write_text
+from haloformer.training.calibration import calibrated
 from haloformer.training.callbacks import Checkpoints, EpochHook, History, Interruption, Progress, SafeCheckpointIO
 from haloformer.training.config import RUN_ONLY, Experiment, compose, read_config
 from haloformer.training.loggers import make_loggers
+from haloformer.training.ood import traits
 from haloformer.training.outputs import Outputs
 from haloformer.training.regression import Conformal, Scaling, predictions
 from haloformer.training.sources import Source, open_source
@@ -221,6 +225,8 @@ def _run(
     epochs_done = trainer.current_epoch
     summary = {"best_epoch": checkpoints.best_epoch, "epochs": epochs_done, "metrics": checkpoints.best}
     if trainer.is_global_zero:
+        shipped = _network(experiment, input_shape, outputs.n, resuming=True)
+        _calibrate(folder / "artefact", shipped.to(task.device), source, framing, normalize, outputs)
         write_text(folder / "finished.json", json.dumps(summary, indent=2) + "\n")
     name, value = task.monitor, checkpoints.best[task.monitor]
     _say(experiment, f"best epoch {checkpoints.best_epoch}: {_in_words(name)} {value:.4f}; {folder}")
@@ -293,6 +299,30 @@ def _calibrated(task: LensTask, source: Source, outputs: Outputs) -> dict[str, A
     task.best_model.train(was_training)
     together = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
     return Conformal.fit(**together, truth=torch.cat(truths), coverage=outputs.coverage, loss=outputs.loss).to_dict()
+
+
+def _calibrate(
+    folder: Path, network: nn.Module, source: Source, framing: Framing, normalize: Normalization, outputs: Outputs
+) -> None:
+    """Adds to a finished artefact what its answers for the validation images say: a temperature, and what is usual.
+
+    Once, at the end: no epoch is chosen by it. The weights are the artefact's, in the precision in which they will answer.
+    """
+    from safetensors.torch import load_file
+
+    network.load_state_dict(load_file(folder / "weights.safetensors"))
+    network.eval()
+    device = next(network.parameters()).device
+    with_residual = source.residual is not None
+    numbers, labels, seen = [], [], []
+    with torch.inference_mode():
+        for batch in source.validation((0, 1)):
+            images = batch.images.to(device)
+            answer, features = numbers_and_features(network, network_input(images, framing, normalize, with_residual))
+            numbers.append(answer.float().cpu())
+            labels.append(batch.labels)
+            seen.append(traits(framing(images), features, with_residual))
+    write_calibration(folder, *calibrated(outputs, torch.cat(numbers), torch.cat(labels), seen))
 
 
 def _network(experiment: Experiment, input_shape: tuple[int, int, int], n_outputs: int, resuming: bool) -> nn.Module:
