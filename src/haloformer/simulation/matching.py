@@ -29,8 +29,23 @@ def match_mass(scenes: Scenes, survey: Survey) -> Scenes:
     inside = enclosed_substructure(scenes, ring)
     theta_E = scenes.lens_theta_E - inside / (sie_mass_factor(scenes.lens_e1, scenes.lens_e2) * ring)
     if (theta_E <= 0).any():
-        raise InputError(f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched")
+        raise InputError(
+            f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched"
+        )
     return dataclasses.replace(scenes, lens_theta_E=theta_E)
+
+
+def add_mass(scenes: Scenes, survey: Survey) -> Scenes:
+    """Returns the scenes with a heavier main lens where there is no substructure, by the mean of what it brings where there is.
+
+    The counterpart of :func:`match_mass`: smooth lenses with the ring of the others.
+    """
+    ring = survey.scale() * scenes.lens_theta_E
+    inside = enclosed_substructure(scenes, ring)
+    smooth = (scenes.vortex_n_masses == 0) & ~(scenes.subhalo_theta_E > 0).any(axis=1)
+    mean = inside[~smooth].mean() if not smooth.all() else 0.0
+    more = np.where(smooth, mean, 0.0) / (sie_mass_factor(scenes.lens_e1, scenes.lens_e2) * ring)
+    return dataclasses.replace(scenes, lens_theta_E=scenes.lens_theta_E + more)
 
 
 def enclosed_substructure(scenes: Scenes, radius: np.ndarray) -> np.ndarray:
