@@ -260,23 +260,16 @@ def image_moments(images: Tensor) -> np.ndarray:
     Lengths are in pixels; the ring's radius and width are the mean and the standard deviation of the distance from the centre, weighted by light
     (pixels brighter than a tenth of the image's 99.5 % quantile).
     """
-    image = images[:, 0].double()
-    peak = image.flatten(1).quantile(0.995, dim=1)
-    light = torch.where(image > peak[:, None, None] / 10, image, 0.0)
-    axis = torch.arange(image.shape[-1], dtype=torch.float64) - (image.shape[-1] - 1) / 2
-    x, y = axis[None, :].expand(image.shape[1:]), axis[:, None].expand(image.shape[1:])
-    total = light.sum((1, 2)).clamp(min=1e-30)
-
-    def mean(of: Tensor) -> Tensor:
-        return (light * of).sum((1, 2)) / total
-
-    r, cx, cy = torch.hypot(x, y), mean(x), mean(y)
-    radius = mean(r)
-    columns = (
-        *(image.sum((1, 2)), peak, cx, cy),
-        *(mean(x * x) - cx**2, mean(y * y) - cy**2, mean(x * y) - cx * cy),
-        *(radius, (mean(r * r) - radius**2).clamp(min=0).sqrt()),
-    )
+    pixels = images[:, 0].flatten(1)
+    peak = pixels.quantile(0.995, dim=1, keepdim=True)
+    light = torch.where(pixels > peak / 10, pixels, 0.0).double()
+    axis = torch.arange(images.shape[-1], dtype=torch.float64) - (images.shape[-1] - 1) / 2
+    x, y = (grid.flatten() for grid in torch.meshgrid(axis, axis, indexing="xy"))
+    weights = torch.stack([torch.ones_like(x), x, y, x * x, y * y, x * y, torch.hypot(x, y)], dim=1)  # (H W, 7)
+    total, *sums = (light @ weights).unbind(1)
+    cx, cy, xx, yy, xy, radius = (value / total.clamp(min=1e-30) for value in sums)
+    width = (xx + yy - radius**2).clamp(min=0).sqrt()
+    columns = (pixels.double().sum(1), peak[:, 0].double(), cx, cy, xx - cx**2, yy - cy**2, xy - cx * cy, radius, width)
     return torch.stack(columns, dim=1).numpy()
 
 
@@ -717,7 +710,7 @@ def _from_files(bench: Bench, paths: Sequence[str]) -> Iterator[Tensor]:
 
 
 def _cutout(bench: Bench, path: Path) -> Tensor:
-    image = torch.from_numpy(read_image(path, nan="zero")).mean(0)[None, None]
+    image = torch.tensor(read_image(path, nan="zero")).mean(0)[None, None]
     side = min(image.shape[-2:])
     image = Framing(img_size=None, crop=min(side, bench.size))(image)
     if side < bench.size:  # its scale is not known; a small cutout shows the same lens on fewer pixels

@@ -44,8 +44,8 @@ _WHAT = {
         "as it is, and by moment classifiers that are trained anew on such images."
     ),
     "noise": (
-        "The same scenes with exposures from a tenth to ten times as long. SNR is that of the brightest pixel, the median over images; the background falls with the "
-        "square root of the time."
+        "The same scenes with exposures from a tenth to ten times as long. SNR is that of the brightest pixel, the median over images; the background falls as "
+        "sky and read noise do, or with the square root of the time where the survey gives it as one number."
     ),
     "shift": (
         "The same scenes through another PSF, or with another pixel scale and the same number of pixels; the model is not told. In the table of surveys, images of other surveys have "
@@ -91,23 +91,26 @@ def _shortcut_says(part: dict[str, Any]) -> str:
     original, matched = interval(simple["original"]), interval(simple["matched"])
     model, loss = interval(before["macro_auc"]), interval(after["difference"])
     text = (
-        f"A classifier that sees only {len(part['moment_names'])} moments of the image reaches a macro AUC of {_ci(original)}; the model, {_ci(model)}. "
+        f"The better of two classifiers that see only {len(part['moment_names'])} moments of the image reaches a macro AUC of {_ci(original)}; the model, {_ci(model)}. "
         f"With the mass within the Einstein radius matched across the classes, the moments are left with {_ci(matched)}"
     )
     text += " (not told from chance), " if matched.low <= 0.5 else ", "
     text += f"and the model with {_ci(interval(after['macro_auc']))}, a change of {_signed(loss)}: "
-    excess, kept = original.value - 0.5, interval(after["macro_auc"]).value
     if loss.high >= -_SMALL:
-        text += "it does not lean on the mass."
-    elif kept <= matched.high:
+        text += "it hardly leans on the mass."
+    elif interval(after["macro_auc"]).value <= matched.high:
         text += "without the mass it knows no more than the moments."
     else:
         share = -loss.value / max(model.value - 0.5, 1e-9)
         text += (
-            f"{100 * share:.0f} % of what it has above chance hung on the mass or on images just like those of its training, "
-            "and the rest is about finer structure."
-            if excess > 0
-            else "the rest is about finer structure."
+            f"{100 * share:.0f} % of what it has above chance hung on the mass, or on lenses just as heavy as those of its training; "
+            "the rest is about finer structure."
+        )
+    if part["heavier"]:
+        plain, heavier = (interval(part["heavier"][key]) for key in ("original", "heavier"))
+        text += (
+            f" Of smooth lenses it recognises {100 * plain.value:.0f} % as such, and {100 * heavier.value:.0f} % if they are made "
+            "heavier by what substructure weighs."
         )
     return text
 
@@ -125,8 +128,11 @@ def _noise_says(part: dict[str, Any]) -> str:
         else f"; it is nowhere {_GOOD:g}."
     )
     if key:
-        worst = min(rows, key=lambda row: row["macro_auc"]["value"])
-        text += f" Left in raw counts, exposures {worst['factor']:g} times as long as in training bring it to {worst['macro_auc']['value']:.3f}."
+        worst = max(rows, key=lambda row: row[key]["macro_auc"]["value"] - row["macro_auc"]["value"])
+        text += (
+            f" Raw counts are another matter than their noise: × {worst['factor']:g} the exposure gives {worst['macro_auc']['value']:.3f} "
+            f"as it comes and {worst[key]['macro_auc']['value']:.3f} rescaled."
+        )
     return text
 
 
@@ -137,8 +143,8 @@ def _shift_says(part: dict[str, Any]) -> str:
         if changed:
             worst = min(changed, key=lambda row: row["macro_auc"]["value"])
             texts.append(
-                f"{what} {worst['factor']:g} times the survey's is the worst tried, with a macro AUC of {worst['macro_auc']['value']:.3f} "
-                f"({_signed(interval(worst['difference']))})."
+                f"{what} {worst['factor']:g} times the survey's is the worst tried, with a macro AUC of {worst['macro_auc']['value']:.3f}, "
+                f"a change of {_signed(interval(worst['difference']))}."
             )
     matrix = part["matrix"]
     cells = zip(matrix["cells"][0], matrix["tests"])
@@ -167,10 +173,11 @@ def _symmetry_says(part: dict[str, Any]) -> str:
         text += f"; where the survey's own lenses lie as before ({', '.join(row['name'] for row in kept)}), {100 * max(row['changed']['value'] for row in kept):.0f} %"
     if part["network"]:
         alone = [row for row in part["network"] if row["code"]]
-        text += (
-            f"; for the network alone, with image and residual turned together, {100 * np.mean([row['changed']['value'] for row in alone]):.0f} %, "
-            f"and the macro AUC stays at {min(row['macro_auc']['value'] for row in alone):.3f} or more, so the rest is the smooth fit's, which knows how the survey's lenses lie"
-        )
+        share = float(np.mean([row["changed"]["value"] for row in alone]))
+        lowest = min(row["macro_auc"]["value"] for row in alone)
+        text += f"; for the network alone, with image and residual turned together, {100 * share:.0f} %, macro AUC {lowest:.3f} or more"
+        if share < 0.5 * np.mean([row["changed"]["value"] for row in rows]):
+            text += ": the network hardly minds, but the smooth fit knows only lenses that lie as the survey's"
     return text + "."
 
 
@@ -253,7 +260,12 @@ def _shortcut_tables(part: dict[str, Any], names: Sequence[str]) -> list[tuple[l
     for kind, what in (("original", "as it is"), ("matched", "mass matched")):
         row = part["model"][kind]
         rows.append(["the model", what, *_aucs(row, names), _change(row)])
-    return [(["Classifier", "Survey", "Macro AUC", *names, "Change, paired"], rows)]
+    tables = [(["Classifier", "Survey", "Macro AUC", *names, "Change, paired"], rows)]
+    if part["heavier"]:
+        shown = (("original", "as they are"), ("heavier", "heavier by what substructure weighs"))
+        recognised = [[what, _percent_interval(interval(part["heavier"][key]))] for key, what in shown]
+        tables.append(([f"Smooth lenses ({part['heavier']['n']:,})", "Recognised as such"], recognised))
+    return tables
 
 
 def _noise_tables(part: dict[str, Any], names: Sequence[str]) -> list[tuple[list[str], list[list[str]]]]:
@@ -263,11 +275,11 @@ def _noise_tables(part: dict[str, Any], names: Sequence[str]) -> list[tuple[list
         start = [f"× {row['factor']:g}", f"{row['snr']:.1f}"]
         if part["in_counts"]:
             header[1:2] = ["SNR", "Brightness"] if "Brightness" not in header else ["SNR"]
-            rows.append([*start, "raw counts", *_aucs(row, names), _change(row)])
+            rows.append([*start, "raw counts", *_aucs(row, names), _change(row) if row["factor"] != 1 else ""])
             if row["factor"] != 1:
                 rows.append([*start, "rescaled", *_aucs(row["rescaled"], names), _change(row["rescaled"])])
         else:
-            rows.append([*start, *_aucs(row, names), _change(row)])
+            rows.append([*start, *_aucs(row, names), _change(row) if row["factor"] != 1 else ""])
     return [(header, rows)]
 
 
@@ -427,6 +439,7 @@ def draw_shortcut(part: dict[str, Any]) -> "Figure":
     axes.set_yticks(range(len(labels)), labels)
     axes.invert_yaxis()
     axes.set(xlabel="Macro AUC", title="What the mass alone gives away")
+    axes.set_title(axes.get_title(loc="left"), pad=16)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
 
