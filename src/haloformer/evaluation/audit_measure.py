@@ -645,10 +645,9 @@ def _why_no_ood(predictor: Predictor, image: Tensor) -> str | None:
     if not hasattr(predictor, "ood"):
         return "this version has no detection of unusual images"
     try:
-        _ood(predictor, image)
+        return None if _ood(predictor, image) is not None else "the model holds no statistics of its training images"
     except InputError as error:
         return str(error)
-    return None
 
 
 def _ood(predictor: Any, images: Tensor) -> Any:
