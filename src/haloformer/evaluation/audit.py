@@ -4,6 +4,7 @@
 """
 
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -93,7 +94,8 @@ def audit(
     key = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}
     keys = {name: dict(key) for name in PARTS}
     keys["shift"]["compare"] = others
-    keys["ood"] |= files
+    carried = [bench.predictor.artefact.get(name) for name in ("calibration", "ood")]
+    keys["ood"] |= {**files, "statistics": hashlib.sha256(json.dumps(carried).encode()).hexdigest()[:16]}
     done = _done(target, keys, wanted, overwrite)
     (target / "parts").mkdir(parents=True, exist_ok=True)
     for name in [name for name in PARTS if name in wanted and name not in done]:

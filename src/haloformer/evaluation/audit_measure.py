@@ -90,7 +90,6 @@ class Answers:
             "n": len(self.labels),
             "macro_auc": asdict(macro_auc(self.labels, scores)),
             "auc": {name: asdict(auc) for name, auc in zip(names, class_aucs(self.labels, scores))},
-            "sure": float(np.mean(_confidence(self.logits) >= SURE)),
         }
         if reference is not None:
             found["difference"] = asdict(paired_difference(self.labels, self.logits, reference.logits))
@@ -151,9 +150,12 @@ class Bench:
         return found
 
     def logits(self, images: Tensor) -> np.ndarray:
-        """Returns float64 (B, K) for images whose shape is adapted in the channels only."""
-        channels = self.predictor.image_shape[0]
-        return self.predictor.predict_logits(images.expand(-1, channels, -1, -1)).double().numpy()
+        """Returns float64 (B, K) for images (B, 1, H, W)."""
+        return self.predictor.predict_logits(self.channels(images)).double().numpy()
+
+    def channels(self, images: Tensor) -> Tensor:
+        """Returns images (B, 1, H, W) with as many channels as the model takes."""
+        return images.expand(-1, self.predictor.image_shape[0], -1, -1)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -615,7 +617,7 @@ def ood(bench: Bench, real: Sequence[str], galaxies: Sequence[str]) -> dict[str,
     for label, batches in sets.items():
         confidence, scores, flags, size = [], [], [], 0
         for images in batches:
-            confidence.append(_confidence(bench.logits(images)))
+            confidence.append(bench.predictor.probabilities(bench.channels(images)).amax(1).numpy())
             size += len(images)
             if why_not is None:
                 verdict = _ood(bench.predictor, images)
@@ -717,10 +719,6 @@ def _cutout(bench: Bench, path: Path) -> Tensor:
     image = image - image.median()
     image = image * (_brightness(bench.reference) / max(_brightness(image), 1e-30))
     return image.clamp(min=min(0.0, float(bench.reference.min()))) if bench.reference.min() >= 0 else image
-
-
-def _confidence(logits: np.ndarray) -> np.ndarray:
-    return torch.from_numpy(logits).softmax(dim=1).amax(dim=1).numpy()
 
 
 def interval(value: Mapping[str, float]) -> Interval:
