@@ -93,6 +93,17 @@ COMMANDS: dict[str, Command] = {
         present="print_calibration",
         examples=("haloformer calibrate runs/x", "haloformer calibrate runs/x --data held_out.h5"),
     ),
+    "audit": Command(
+        "measure how far a trained network can be trusted: shortcuts, noise, other cameras, symmetries, foreign images",
+        "haloformer.evaluation.audit",
+        positional=("run",),
+        present="print_audit",
+        examples=(
+            "haloformer audit model_i --out audits/model_i",
+            "haloformer audit runs/x --out audits/x --parts noise,shift --n 600",
+            "haloformer audit runs/x --out audits/x --compare runs/y,runs/z --real cutouts/ --galaxies galaxies/",
+        ),
+    ),
     "predict": Command(
         "classify image files with a trained network",
         "haloformer.deploy",

@@ -471,6 +471,14 @@ def print_metrics(result: dict[str, Any]) -> None:
     print(f"report: {result['report']}")
 
 
+def print_audit(result: dict[str, Any]) -> None:
+    """Prints what an audit comes to, and where its report is."""
+    import textwrap
+
+    print(textwrap.fill(result["verdict"], 100))
+    print(f"report: {result['report']}")
+
+
 def _with_interval(estimate: dict[str, float]) -> list[str]:
     return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]
 

@@ -10,9 +10,9 @@ from scipy.stats import ttest_rel
 
 import haloformer.training
 from haloformer.errors import InputError
-from haloformer.evaluation.metrics import log_odds, macro_auc
+from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
 from haloformer.studies import runner as module
-from haloformer.studies.runner import list_studies, over_seeds, paired_difference, read_study, study
+from haloformer.studies.runner import list_studies, over_seeds, read_study, study
 from haloformer.training.config import compose
 
 BASE = {

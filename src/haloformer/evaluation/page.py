@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from haloformer.evaluation.report import _CSS, _e, _html_table
+from haloformer.evaluation.report import _e, _html_table, page
 
 
 def html_page(
@@ -21,24 +21,7 @@ def html_page(
         + (f'<section class="figures">{"".join(_figure(*figure) for figure in figures)}</section>' if figures else "")
         for heading, content, figures in sections
     )
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{_e(title)}</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<main>
-<header><p class="kicker">haloformer {_e(kicker)}</p><h1>{_e(title)}</h1><p>{_e(lead)}</p></header>
-{body}
-</main>
-</body>
-</html>
-"""
+    return page(f"haloformer {kicker}", title, f"<p>{_e(lead)}</p>", body)
 
 
 def _figure(svg: str, caption: str) -> str:

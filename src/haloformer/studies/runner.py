@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 import yaml
-from scipy.stats import norm, t
+from scipy.stats import t
 
 from haloformer._version import code_version
 from haloformer.data.store import LensDataset
@@ -42,7 +42,7 @@ from haloformer.data.stream import validation_seed
 from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor, load
 from haloformer.errors import InputError
 from haloformer.evaluation import figures
-from haloformer.evaluation.metrics import CONFIDENCE, Interval, classification_metrics, log_odds, structural_components
+from haloformer.evaluation.metrics import CONFIDENCE, Interval, classification_metrics, paired_difference
 from haloformer.evaluation.testset import N_SIMULATED, class_order, contamination, open_test_images
 from haloformer.models import find_model, list_models
 from haloformer.models.cost import count_macs, count_parameters
@@ -743,31 +743,6 @@ def over_seeds(values: Sequence[float], low: float = -np.inf, high: float = np.i
         return Interval(mean, float("nan"), float("nan"))
     half = t.isf((1 - CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
     return Interval(mean, max(low, float(mean - half)), min(high, float(mean + half)))
-
-
-def paired_difference(labels: np.ndarray, logits: np.ndarray, reference: np.ndarray) -> Interval:
-    """Returns by how much one model's macro AUC exceeds another's on the same images, with a 95 % interval over test images.
-
-    To first order a macro AUC is a sum of one term per image (see :func:`~haloformer.evaluation.metrics.macro_auc`); the variance of the
-    difference is that of the terms' differences, so that images which are hard for both models do not count against either.
-
-    Args:
-        labels: (N,) int.
-        logits: (N, K) of the model.
-        reference: (N, K) of the model that it is compared with.
-    """
-    present = np.unique(labels)
-    terms, aucs = np.zeros((2, len(labels))), np.zeros(2)
-    for i, scores in enumerate((log_odds(logits), log_odds(reference))):
-        for k in present:
-            positive = labels == k
-            placements = structural_components(scores[:, k], positive)
-            aucs[i] += placements[positive].mean() / len(present)
-            terms[i] += placements / np.where(positive, positive.sum(), (~positive).sum()) / len(present)
-    differences = terms[0] - terms[1]
-    variance = sum(np.sum(labels == k) * differences[labels == k].var(ddof=1) for k in present)
-    half = norm.isf((1 - CONFIDENCE) / 2) * np.sqrt(variance)
-    return Interval(float(aucs[0] - aucs[1]), float(aucs[0] - aucs[1] - half), float(aucs[0] - aucs[1] + half))
 
 
 def _rows(folder: Path, plan: Study, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
