@@ -283,7 +283,7 @@ class _Job:
         logits = self.predictor.outputs.split(numbers)[0]
         if logits is None:
             return None, float("nan")
-        probabilities = logits[0].double().softmax(0)
+        probabilities = (logits[0].double() / self.predictor.temperature).softmax(0)
         return self.predictor.class_names[int(probabilities.argmax())], float(probabilities.max())
 
 

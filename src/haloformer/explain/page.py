@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from haloformer.evaluation.figures import _STYLE, format_value
-from haloformer.evaluation.report import _CSS, _e, _html_table
+from haloformer.evaluation.report import _e, _html_table, page
 from haloformer.explain.pictures import NAMES
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_pict
         sections.append(
             "<section><h2>How much falls where substructure changes the image</h2>"
             f"<p>Gain 1 and AUC 0.5 are chance; means over images with 95 % bootstrap intervals.</p>"
-            f'<figure><img alt="scores of all maps" src="{score_picture}"></figure>{_html_table("numbers measures", header, cells)}</section>'
+            f'<figure><img style="max-width: 100%; height: auto; background: #fff; border-radius: 6px" alt="scores of all maps" src="{score_picture}"></figure>{_html_table("numbers measures", header, cells)}</section>'
         )
     if result["sanity"]:
         cells = [[_map_name(row), str(row["n"]), _measured(row, "correlation", 2)] for row in result["sanity"]]
@@ -57,7 +57,7 @@ def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_pict
         )
     for image in images:
         figures = "".join(
-            f'<figure><a href="{_e(path)}"><img alt="{_e(caption)}" src="{uri}"></a><figcaption>{_e(caption)}</figcaption></figure>'
+            f'<figure><a href="{_e(path)}"><img style="max-width: 100%; height: auto; background: #fff; border-radius: 6px" alt="{_e(caption)}" src="{uri}"></a><figcaption>{_e(caption)}</figcaption></figure>'
             for caption, uri, path in image["pictures"]
         )
         sections.append(f"<section><h2>{_e(image['title'])}</h2><p>{_e(image['text'])}</p>{figures}</section>")
@@ -68,35 +68,9 @@ def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_pict
         f'<tr><th scope="row">{_e(k.replace("_", " "))}</th><td>{_e(v)}</td></tr>' for k, v in facts.items()
     )
     title = f"What {result['protocol']['run']} looks at"
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{_e(title)}</title>
-<style>{_CSS}
-figure img {{ max-width: 100%; height: auto; background: #fff; border-radius: 6px; }}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kicker">haloformer explanation</p>
-<h1>{_e(title)}</h1>
-<p>{_e(_NOTES)}</p>
-{warnings}
-</header>
-{"".join(sections)}
-<section>
-<h2>Protocol</h2>
-<table class="protocol"><tbody>{protocol}</tbody></table>
-{f'<p class="note">Left out:</p><ul class="note">{left_out}</ul>' if left_out else ""}
-</section>
-</main>
-</body>
-</html>
-"""
+    notes = f'<p class="note">Left out:</p><ul class="note">{left_out}</ul>' if left_out else ""
+    protocol = f'<section><h2>Protocol</h2><table class="protocol"><tbody>{protocol}</tbody></table>{notes}</section>'
+    return page("haloformer explanation", title, f"<p>{_e(_NOTES)}</p>{warnings}", "".join(sections) + protocol)
 
 
 def _map_name(row: dict[str, Any]) -> str:
