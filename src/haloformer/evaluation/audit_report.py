@@ -120,18 +120,20 @@ def _noise_says(part: dict[str, Any]) -> str:
     key = "rescaled" if part["in_counts"] else None
     curve = [(row["snr"], (row[key] if key else row)["macro_auc"]["value"]) for row in rows]
     good = [snr for snr, auc in curve if auc >= _GOOD]
-    text = f"Between SNR {curve[0][0]:.2g} and {curve[-1][0]:.2g} of the brightest pixel the macro AUC goes from {curve[0][1]:.3f} to {curve[-1][1]:.3f}"
+    usual = next(row for row in rows if row["factor"] == 1)
+    text = (
+        f"At the exposures of the survey (SNR {usual['snr']:.2g} of the brightest pixel) the macro AUC is {usual['macro_auc']['value']:.3f}; "
+        f"at the lowest SNR tried, {curve[0][0]:.2g}, {curve[0][1]:.3f}, and at the highest, {curve[-1][0]:.2g}, {curve[-1][1]:.3f}"
+    )
     text += " (images brought back to the usual brightness)" if key else ""
     text += (
-        f"; of the values tried it is at least {_GOOD:g} at SNR {', '.join(f'{snr:.2g}' for snr in good)}."
-        if good
-        else f"; it is nowhere {_GOOD:g}."
+        f"; it is at least {_GOOD:g} at {_listed([f'{snr:.2g}' for snr in good])}." if good else f"; nowhere {_GOOD:g}."
     )
     if key:
         worst = max(rows, key=lambda row: row[key]["macro_auc"]["value"] - row["macro_auc"]["value"])
         text += (
-            f" Raw counts are another matter than their noise: × {worst['factor']:g} the exposure gives {worst['macro_auc']['value']:.3f} "
-            f"as it comes and {worst[key]['macro_auc']['value']:.3f} rescaled."
+            f" Brightness matters beside noise: × {worst['factor']:g} the exposure gives {worst['macro_auc']['value']:.3f} "
+            f"in raw counts and {worst[key]['macro_auc']['value']:.3f} rescaled."
         )
     return text
 
