@@ -19,7 +19,8 @@ from haloformer.evaluation.figures import (
     format_value,
 )
 from haloformer.evaluation.metrics import Interval
-from haloformer.evaluation.report import _cell, _e, _html_table, _markdown_table, _percent_interval, page
+from haloformer.evaluation.page import html_page, html_table
+from haloformer.evaluation.report import _cell, _e, _markdown_table, _percent_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -381,17 +382,17 @@ def to_html(result: dict[str, Any], figures: dict[str, str]) -> str:
         result: The content of ``audit.json``.
         figures: Name of each figure and its ``<svg>`` element (`figures.inline_svg`), which is trusted.
     """
-    body = ""
-    for section in _sections(result):
-        tables = "".join(_html_table("numbers measures", *table) + "<br>" for table in section.tables)
-        pictures = "".join(
-            f'<figure><div role="img" aria-label="{_e(_CAPTIONS[name])}">{figures[name]}</div><figcaption>{_e(_CAPTIONS[name])}</figcaption></figure>'
-            for name in _FIGURES[section.name]
-            if name in figures
+    sections = [
+        (
+            _TITLES[section.name],
+            f"<p>{_e(section.what)}</p>"
+            + "<br>".join(html_table("numbers measures", *table) for table in section.tables),
+            [(figures[name], _CAPTIONS[name]) for name in _FIGURES[section.name] if name in figures],
         )
-        body += f'<section><h2>{_e(_TITLES[section.name])}</h2><p>{_e(section.what)}</p>{tables}<div class="figures">{pictures}</div></section>\n'
-    header = f'<p>{_e(result["verdict"])}</p>\n<p class="note">{_e(_subject(result))}</p>'
-    return page("haloformer audit", _title(result), header, body)
+        for section in _sections(result)
+    ]
+    sections.append(("Protocol", f"<p>{_e(_subject(result))}</p>", []))
+    return html_page(_title(result), "audit", result["verdict"], sections)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
