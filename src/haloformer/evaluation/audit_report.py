@@ -197,6 +197,8 @@ def _ood_says(part: dict[str, Any]) -> str:
         if caught
         else " Its score flags no kind of image reliably"
     )
+    if len(caught) == len(foreign):
+        return text + "."
     return text + f"; least of all {least['name']} ({100 * least['flagged_at_threshold']['value']:.0f} %)."
 
 
