@@ -158,26 +158,13 @@ def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> st
         f'<tr><th scope="row">{_e(name)}</th><td>{_e(value)}</td></tr>' for name, value in _protocol(result)
     )
     notes = "".join(f'<p class="note">{_e(text)}</p>' for text in _methods(result))
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta name="color-scheme" content="light dark">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
-<title>{_e(_title(result))}</title>
-<style>{_CSS}</style>
-</head>
-<body>
-<main>
-<header>
-<p class="kicker">haloformer evaluation</p>
-<h1>{_e(_title(result))}</h1>
-<div class="headlines">{headlines}</div>
+    return page(
+        "haloformer evaluation",
+        _title(result),
+        f"""<div class="headlines">{headlines}</div>
 <p>{_e(_subject(result))}</p>
-{warnings}
-</header>
-{_class_section(result)}{_target_section(result)}<section class="figures">
+{warnings}""",
+        f"""{_class_section(result)}{_target_section(result)}<section class="figures">
 <h2>Figures</h2>
 {pictures}
 </section>
@@ -185,7 +172,37 @@ def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> st
 <h2>Protocol</h2>
 <table class="protocol"><tbody>{protocol}</tbody></table>
 {notes}
-</section>
+</section>""",
+    )
+
+
+def page(kicker: str, title: str, header: str, body: str) -> str:
+    """Returns a self-contained page in our style.
+
+    Args:
+        kicker: A small line above the title: what kind of report this is. Plain text, as the title.
+        title: Of the page and its heading.
+        header: HTML below the heading, trusted.
+        body: HTML of the sections, trusted.
+    """
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta name="color-scheme" content="light dark">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'; img-src data:">
+<title>{_e(title)}</title>
+<style>{_CSS}</style>
+</head>
+<body>
+<main>
+<header>
+<p class="kicker">{_e(kicker)}</p>
+<h1>{_e(title)}</h1>
+{header}
+</header>
+{body}
 </main>
 </body>
 </html>
