@@ -19,7 +19,8 @@ from haloformer.evaluation.figures import (
     format_value,
 )
 from haloformer.evaluation.metrics import Interval
-from haloformer.evaluation.report import _cell, _e, _html_table, _markdown_table, _percent_interval, page
+from haloformer.evaluation.page import html_page, html_table
+from haloformer.evaluation.report import _cell, _e, _markdown_table, _percent_interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -120,18 +121,20 @@ def _noise_says(part: dict[str, Any]) -> str:
     key = "rescaled" if part["in_counts"] else None
     curve = [(row["snr"], (row[key] if key else row)["macro_auc"]["value"]) for row in rows]
     good = [snr for snr, auc in curve if auc >= _GOOD]
-    text = f"Between SNR {curve[0][0]:.2g} and {curve[-1][0]:.2g} of the brightest pixel the macro AUC goes from {curve[0][1]:.3f} to {curve[-1][1]:.3f}"
+    usual = next(row for row in rows if row["factor"] == 1)
+    text = (
+        f"At the exposures of the survey (SNR {usual['snr']:.2g} of the brightest pixel) the macro AUC is {usual['macro_auc']['value']:.3f}; "
+        f"at the lowest SNR tried, {curve[0][0]:.2g}, {curve[0][1]:.3f}, and at the highest, {curve[-1][0]:.2g}, {curve[-1][1]:.3f}"
+    )
     text += " (images brought back to the usual brightness)" if key else ""
     text += (
-        f"; of the values tried it is at least {_GOOD:g} at SNR {', '.join(f'{snr:.2g}' for snr in good)}."
-        if good
-        else f"; it is nowhere {_GOOD:g}."
+        f"; it is at least {_GOOD:g} at {_listed([f'{snr:.2g}' for snr in good])}." if good else f"; nowhere {_GOOD:g}."
     )
     if key:
         worst = max(rows, key=lambda row: row[key]["macro_auc"]["value"] - row["macro_auc"]["value"])
         text += (
-            f" Raw counts are another matter than their noise: × {worst['factor']:g} the exposure gives {worst['macro_auc']['value']:.3f} "
-            f"as it comes and {worst[key]['macro_auc']['value']:.3f} rescaled."
+            f" Brightness matters beside noise: × {worst['factor']:g} the exposure gives {worst['macro_auc']['value']:.3f} "
+            f"in raw counts and {worst[key]['macro_auc']['value']:.3f} rescaled."
         )
     return text
 
@@ -194,6 +197,8 @@ def _ood_says(part: dict[str, Any]) -> str:
         if caught
         else " Its score flags no kind of image reliably"
     )
+    if len(caught) == len(foreign):
+        return text + "."
     return text + f"; least of all {least['name']} ({100 * least['flagged_at_threshold']['value']:.0f} %)."
 
 
@@ -379,17 +384,17 @@ def to_html(result: dict[str, Any], figures: dict[str, str]) -> str:
         result: The content of ``audit.json``.
         figures: Name of each figure and its ``<svg>`` element (`figures.inline_svg`), which is trusted.
     """
-    body = ""
-    for section in _sections(result):
-        tables = "".join(_html_table("numbers measures", *table) + "<br>" for table in section.tables)
-        pictures = "".join(
-            f'<figure><div role="img" aria-label="{_e(_CAPTIONS[name])}">{figures[name]}</div><figcaption>{_e(_CAPTIONS[name])}</figcaption></figure>'
-            for name in _FIGURES[section.name]
-            if name in figures
+    sections = [
+        (
+            _TITLES[section.name],
+            f"<p>{_e(section.what)}</p>"
+            + "<br>".join(html_table("numbers measures", *table) for table in section.tables),
+            [(figures[name], _CAPTIONS[name]) for name in _FIGURES[section.name] if name in figures],
         )
-        body += f'<section><h2>{_e(_TITLES[section.name])}</h2><p>{_e(section.what)}</p>{tables}<div class="figures">{pictures}</div></section>\n'
-    header = f'<p>{_e(result["verdict"])}</p>\n<p class="note">{_e(_subject(result))}</p>'
-    return page("haloformer audit", _title(result), header, body)
+        for section in _sections(result)
+    ]
+    sections.append(("Protocol", f"<p>{_e(_subject(result))}</p>", []))
+    return html_page(_title(result), "audit", result["verdict"], sections)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
