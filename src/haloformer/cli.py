@@ -104,6 +104,16 @@ COMMANDS: dict[str, Command] = {
             "haloformer audit runs/x --out audits/x --compare runs/y,runs/z --real cutouts/ --galaxies galaxies/",
         ),
     ),
+    "compare": Command(
+        "test several networks on the same images: paired differences, p-values, HTML report",
+        "haloformer.evaluation.comparison",
+        positional=("runs",),
+        present="print_comparison",
+        examples=(
+            "haloformer compare runs/x runs/y model_i --data model_i --n 6000",
+            "haloformer compare runs/x/evaluation/test runs/y/evaluation/test --out x-vs-y",
+        ),
+    ),
     "predict": Command(
         "classify image files with a trained network",
         "haloformer.deploy",

@@ -479,6 +479,22 @@ def print_audit(result: dict[str, Any]) -> None:
     print(f"report: {result['report']}")
 
 
+def print_comparison(result: dict[str, Any]) -> None:
+    """Prints the models' macro AUCs, their differences to the first with p-values, warnings, and where the report is."""
+    rows = [[model["name"], *_with_interval(model["macro_auc"])] for model in result["models"]]
+    _print_table(f"macro AUC on {result['n_images']} images", ["model", "macro AUC", "95 % interval"], rows)
+    rows = [
+        [row["name"], title, f"{d['value']:+.4f}", f"{d['low']:+.4f} – {d['high']:+.4f}", f"{d['p_holm']:.2g}"]
+        for row in result["differences"]
+        for title, d in ((title, row["differences"][key]) for key, title in result["measures"].items())
+    ]
+    header = ["model", "measure", "difference", "95 % interval", "p, corrected"]
+    _print_table(f"differences to {result['reference']}, paired by image", header, rows)
+    for warning in result["warnings"]:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"report: {result['report']}")
+
+
 def _with_interval(estimate: dict[str, float]) -> list[str]:
     return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]
 

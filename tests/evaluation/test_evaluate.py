@@ -25,8 +25,8 @@ def test_evaluation_leaves_metrics_predictions_figures_and_reports(run, dataset)
     result = evaluate(str(run), str(dataset), device="cpu")
     out = run / "evaluation" / "test"
     assert (result["out"], result["report"]) == (str(out), str(out / "report.html"))
-    names = ("roc", "confusion", "scores", "wrong", "learning")
-    expected = {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg")}
+    names = ("roc", "confusion", "reliability", "scores", "wrong", "hardest", "learning")
+    expected = {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")}
     assert set(contents(out)) == expected | {"metrics.json", "predictions.csv", "report.html", "report.md"}
 
     stored = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
@@ -59,7 +59,8 @@ def test_classes_stored_in_another_order_or_spelling_give_the_same_result(run, l
 def test_batch_size_does_not_change_the_result(run, dataset, undrawn, batch_size):
     small = evaluate(str(run), str(dataset), batch_size=batch_size, device="cpu")
     large = evaluate(str(run), str(dataset), overwrite=True, device="cpu")
-    assert small["nll"] == pytest.approx(large["nll"], abs=1e-5)
+    assert small["nll"]["value"] == pytest.approx(large["nll"]["value"], abs=1e-5)
+    assert small["protocol"]["images_digest"] == large["protocol"]["images_digest"]
 
 
 def test_survey_name_gives_new_images_with_the_noise_of_the_training(run, undrawn):
@@ -248,7 +249,7 @@ def test_page_is_self_contained_and_escapes_names_from_outside(run, lenses, tmp_
     assert "@import" not in text
     assert text.count("</style>") == text.count("<style")
     assert len(page.ids) == len(set(page.ids))
-    assert page.tags.count("svg") == 5
+    assert page.tags.count("svg") == 7
     assert any(names[0] in piece for piece in page.text)
 
 
@@ -266,4 +267,5 @@ def test_figures_leave_matplotlib_settings_alone_and_repeat_byte_for_byte(tmp_pa
     counts = np.array([[5, 1], [0, 3]])
     written = [figures.save(figures.confusion(counts, ("a", "b")), tmp_path / name) for name in ("one", "two")]
     assert dict(matplotlib.rcParams) == before
-    assert written[0][1].read_bytes() == written[1][1].read_bytes()
+    assert [path.suffix for path in written[0]] == [".png", ".svg", ".pdf"]
+    assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*written))

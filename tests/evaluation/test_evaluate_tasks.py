@@ -209,7 +209,7 @@ def test_classes_that_a_grouping_leaves_out_are_left_out_and_counted(trained, st
 
 def test_panel_of_wrong_images_shows_those_that_were_tested(trained, stored, released, tmp_path, monkeypatch):
     shown = []
-    monkeypatch.setattr("haloformer.evaluation.figures.wrong_images", lambda images, *_: shown.append(images) or 1 / 0)
+    monkeypatch.setattr("haloformer.evaluation.figures.image_grid", lambda images, *_: shown.append(images) or 1 / 0)
     with pytest.raises(ZeroDivisionError):
         evaluate(str(trained(classes="axion_cdm")), str(stored()), out=str(tmp_path / "out"), device="cpu")
     tested = released.images[released.labels != 2].numpy()

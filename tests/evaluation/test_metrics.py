@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 from scipy.special import softmax
-from scipy.stats import norm
-from sklearn.metrics import log_loss, roc_auc_score
+from scipy.stats import binomtest, norm
+from sklearn.metrics import average_precision_score, log_loss, roc_auc_score, roc_curve
 
 from haloformer.evaluation import metrics
 
@@ -118,16 +118,194 @@ def test_classification_metrics_agree_with_their_definitions():
     p = softmax(logits, axis=1)
     result = metrics.classification_metrics(labels, logits, ("axion", "cdm", "no_sub"))
     assert result["macro_auc"].value == pytest.approx(roc_auc_score(labels, p, multi_class="ovr", average="macro"))
-    assert result["nll"] == pytest.approx(log_loss(labels, p))
-    assert result["brier"] == pytest.approx(np.mean(np.sum((p - np.eye(3)[labels]) ** 2, axis=1)))
+    assert result["micro_auc"].value == pytest.approx(roc_auc_score(np.eye(3)[labels].ravel(), p.ravel()))
+    assert result["nll"].value == pytest.approx(log_loss(labels, p))
+    assert result["brier"].value == pytest.approx(np.mean(np.sum((p - np.eye(3)[labels]) ** 2, axis=1)))
     assert result["accuracy"].value == np.mean(p.argmax(axis=1) == labels)
     assert result["confusion"].sum() == len(labels)
     assert result["confusion"][0, 1] == np.sum((labels == 0) & (p.argmax(axis=1) == 1))
     recalls = [result["per_class"][name]["recall"].value for name in ("axion", "cdm", "no_sub")]
-    assert result["balanced_accuracy"] == pytest.approx(np.mean(recalls))
+    assert result["balanced_accuracy"].value == pytest.approx(np.mean(recalls))
+    for key in ("nll", "brier", "ece", "macro_average_precision", "balanced_accuracy", "micro_auc"):
+        assert result[key].low < result[key].value < result[key].high
 
 
 def test_calibration_error_is_the_gap_between_confidence_and_accuracy():
     probabilities = np.tile([0.9, 0.05, 0.05], (100, 1))
     labels = np.array([0] * 70 + [1] * 30)
     assert metrics.calibration_error(labels, probabilities) == pytest.approx(0.2, abs=1e-6)
+
+
+def test_calibration_error_is_that_of_torchmetrics():
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    labels, logits = three_class_logits(np.random.default_rng(3), 200)
+    p = softmax(logits, axis=1)
+    expected = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), num_classes=3, n_bins=15)
+    assert metrics.calibration_error(labels, p) == pytest.approx(float(expected), abs=1e-6)
+    rows = metrics.reliability(labels, p)
+    error = sum(row["n"] * abs(row["confidence"] - row["accuracy"].value) for row in rows) / len(labels)
+    assert error == pytest.approx(float(expected), abs=1e-6)
+
+
+def test_temperature_changes_the_probabilities_and_nothing_else():
+    labels, logits = three_class_logits(np.random.default_rng(3), 100)
+    names = ("axion", "cdm", "no_sub")
+    plain, scaled = (metrics.classification_metrics(labels, logits, names, temperature=t) for t in (1.0, 2.0))
+    assert plain["macro_auc"] == scaled["macro_auc"]
+    assert plain["accuracy"] == scaled["accuracy"]
+    assert scaled["calibration"]["before"] == plain["calibration"]["before"]
+    assert scaled["calibration"]["after"]["nll"] == scaled["nll"]
+    assert scaled["nll"].value == pytest.approx(log_loss(labels, softmax(logits / 2, axis=1)))
+
+
+# --- ranking, weighted ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_weighted_ranking_measures_are_those_of_scikit_learn_on_repeated_images_with_ties(seed):
+    scores, positive = scores_with_ties(seed)
+    weights = np.random.default_rng(seed).integers(0, 4, (6, len(scores)))
+    found = metrics.ranking_measures(weights, scores, positive, (0.05, 0.3))
+    for row, counts in zip(found, weights):
+        repeated, truth = np.repeat(scores, counts), np.repeat(positive, counts)
+        assert row[0] == pytest.approx(average_precision_score(truth, repeated), abs=1e-12)
+        false_rate, true_rate, _ = roc_curve(truth, repeated, drop_intermediate=False)
+        for value, rate in zip(row[1:], (0.05, 0.3)):
+            assert value == pytest.approx(true_rate[false_rate <= rate].max(), abs=1e-12)
+
+
+def test_resamples_keep_the_size_of_each_class_and_come_in_pieces(monkeypatch):
+    labels = np.repeat([2, 0, 1], [5, 50, 20])
+    whole = np.concatenate(list(metrics.bootstrap_weights(labels, 40)))
+    monkeypatch.setattr(metrics, "_AT_ONCE", 75 * 16)
+    parts = list(metrics.bootstrap_weights(labels, 40))
+    assert [len(part) for part in parts] == [16, 16, 8]
+    for weights in (whole, np.concatenate(parts)):
+        assert all(np.all(weights[:, labels == k].sum(axis=1) == n) for k, n in ((2, 5), (0, 50), (1, 20)))
+    assert not np.array_equal(whole[0], whole[1])
+
+
+def test_false_positive_rate_finer_than_one_negative_is_not_measured():
+    labels, logits = three_class_logits(np.random.default_rng(2), 100)
+    row = metrics.classification_metrics(labels, logits, ("axion", "cdm", "no_sub"))["per_class"]["axion"]
+    assert row["tpr_at_fpr"]["0.01"].low < row["tpr_at_fpr"]["0.01"].value
+    assert np.isnan(row["tpr_at_fpr"]["0.001"].value)  # 200 negatives
+
+
+def test_perfect_ranking_has_no_false_certainty():
+    labels = np.repeat([0, 1, 2], 100)
+    result = metrics.classification_metrics(labels, 10.0 * np.eye(3)[labels], ("axion", "cdm", "no_sub"))
+    row = result["per_class"]["axion"]
+    assert row["average_precision"].value == 1
+    assert np.isnan(row["average_precision"].low)
+    assert row["tpr_at_fpr"]["0.01"].low == metrics.wilson(100, 100).low
+    assert result["balanced_accuracy"].low < 1 == result["balanced_accuracy"].high
+
+
+def test_intervals_of_micro_auc_precision_tpr_losses_and_balanced_accuracy_hold_the_truth():
+    rng = np.random.default_rng(0)
+    names = ("axion", "cdm", "no_sub")
+
+    def measured(per_class: int, resamples: int) -> dict[str, metrics.Interval]:
+        result = metrics.classification_metrics(*three_class_logits(rng, per_class), names, resamples=resamples)
+        cdm = result["per_class"]["cdm"]
+        kept = ("micro_auc", "macro_average_precision", "balanced_accuracy", "nll", "brier", "ece")
+        return {**{key: result[key] for key in kept}, "ap": cdm["average_precision"], "tpr": cdm["tpr_at_fpr"]["0.01"]}
+
+    truth = measured(40_000, 0)
+    trials, hits = 120, dict.fromkeys(truth, 0)
+    for _ in range(trials):
+        for key, interval in measured(150, 150).items():
+            hits[key] += interval.low <= truth[key].value <= interval.high
+    # 3 binomial standard deviations of 120 trials at 95 % are 6 %. With 450 images the bootstraps of a quantile in the
+    # tail and of a sum of absolute values hold the truth in about 90 % only.
+    for key, count in hits.items():
+        assert count / trials >= (0.82 if key in ("tpr", "ece") else 0.89), (key, count / trials)
+    assert sum(hits[key] for key in ("micro_auc", "nll", "brier", "balanced_accuracy")) < 4 * trials, hits
+
+
+# --- two models -------------------------------------------------------------------------------------------------------
+
+
+def two_models(
+    rng: np.random.Generator, per_class: int, gain: float = 0.0
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Labels and the logits of two models whose errors are correlated; the first is better by ``gain``."""
+    labels = np.repeat([0, 1, 2], per_class)
+    shared = np.eye(3)[labels] + rng.normal(size=(3 * per_class, 3))
+    one, other = (shared + 0.7 * rng.normal(size=shared.shape) for _ in range(2))
+    return labels, one + gain * np.eye(3)[labels], other
+
+
+@pytest.mark.parametrize("k", [None, 1])
+def test_paired_difference_matches_the_bootstrap_over_images(k):
+    rng = np.random.default_rng(1)
+    labels, one, other = two_models(rng, 100)
+    found = metrics.paired_difference(labels, one, other, k)
+    classes = [0, 1, 2] if k is None else [k]
+    draws = []
+    for weights in metrics.bootstrap_weights(labels if k is None else labels == k, 200):
+        for row in weights:
+            chosen = np.repeat(np.arange(300), row)
+            both = [metrics._auc_terms(labels[chosen], metrics.log_odds(z[chosen]), classes)[0] for z in (one, other)]
+            draws.append(both[0].mean() - both[1].mean())
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.std(draws), rel=0.15)
+    assert found.low < found.value < found.high
+    assert metrics.paired_difference(labels, one, one, k).p == 1
+
+
+def test_paired_p_values_are_uniform_without_a_difference_and_small_with_one():
+    rng = np.random.default_rng(2)
+    p = np.array([[metrics.paired_difference(*two_models(rng, 50), k).p for k in (None, 0)] for _ in range(150)])
+    # 3 binomial standard deviations of 150 trials at 5 % are 5.3 %.
+    assert np.all(np.abs(np.mean(p < 0.05, axis=0) - 0.05) < 0.053), np.mean(p < 0.05, axis=0)
+    assert np.all(np.abs(np.mean(p < 0.5, axis=0) - 0.5) < 0.13)
+    assert metrics.paired_difference(*two_models(rng, 200, gain=0.7)).p < 1e-3
+
+
+def test_mcnemar_is_the_exact_binomial_test_of_discordant_images():
+    rng = np.random.default_rng(0)
+    right, other = rng.random(200) < 0.9, rng.random(200) < 0.8
+    found = metrics.paired_accuracy(right, other)
+    gained, lost = np.sum(right & ~other), np.sum(~right & other)
+    assert found.p == binomtest(int(lost), int(gained + lost), 0.5).pvalue
+    assert found.value == pytest.approx(right.mean() - other.mean())
+    assert found.low < found.value < found.high
+    assert metrics.paired_accuracy(right, right).p == 1
+
+
+def test_interval_of_the_accuracy_difference_holds_the_truth():
+    rng = np.random.default_rng(5)
+    hits = 0
+    for _ in range(500):
+        kind = rng.random(150)  # below 0.1 the first alone is right, from 0.96 on the other alone
+        found = metrics.paired_accuracy(kind < 0.96, kind >= 0.1)
+        hits += found.low <= 0.06 <= found.high
+    assert 0.92 <= hits / 500 <= 0.98
+
+
+def test_holm_correction_is_the_step_down_definition():
+    assert metrics.holm([0.01, 0.04, float("nan"), 0.03]) == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
+    assert metrics.holm([0.6, 0.7]) == [1.0, 1.0]
+    assert metrics.holm([]) == []
+
+
+# --- bins -------------------------------------------------------------------------------------------------------------
+
+
+def test_bins_hold_equally_many_images_and_their_own_numbers():
+    labels, logits = three_class_logits(np.random.default_rng(6), 200)
+    scores, right = metrics.log_odds(logits), logits.argmax(axis=1) == labels
+    values = np.where(labels == 1, np.arange(600.0), np.nan)
+    rows = metrics.by_bins(values, labels, scores, right, k=1)
+    assert [row["n"] for row in rows] == [50] * 4
+    inside = (values >= rows[0]["from"]) & (values < rows[0]["to"])
+    assert rows[0]["accuracy"].value == right[inside].mean()
+    chosen = inside | (labels != 1)
+    assert rows[0]["auc"].value == pytest.approx(roc_auc_score(inside[chosen], scores[chosen, 1]))
+    everything = metrics.by_bins(np.tile(np.arange(200.0), 3), labels, scores, right)
+    assert sum(row["n"] for row in everything) == 600
+    assert metrics.by_bins(np.ones(600), labels, scores, right) == []
+    assert metrics.by_bins(np.full(600, np.nan), labels, scores, right) == []

@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import hashlib
 import json
 import os
 import platform
@@ -19,10 +20,17 @@ from haloformer.data.grouping import LEFT_OUT
 from haloformer.deploy.predictor import Predictor, load
 from haloformer.deploy.tables import progress_bar, write_csv
 from haloformer.errors import InputError
-from haloformer.evaluation import figures, regression, report
+from haloformer.evaluation import figures, physics, regression, report
 from haloformer.evaluation.folder import new_folder, refuse_existing
 from haloformer.evaluation.metrics import Interval, classification_metrics, log_odds
-from haloformer.evaluation.testset import ImageSource, class_order, contamination, open_test_images, training_of
+from haloformer.evaluation.testset import (
+    ImageSource,
+    class_order,
+    contamination,
+    mismatches,
+    open_test_images,
+    training_of,
+)
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.surveys import get_survey
 from haloformer.training.regression import TARGETS
@@ -33,7 +41,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate"]
 
 RESULT_FORMAT = 1
-N_WRONG_SHOWN = 9
+N_SHOWN = 9  # images that were wrong, or hard
+_DIGEST_STEP = 8
 
 _FILES = ("metrics.json", "report.html")  # by which an evaluation is known
 
@@ -61,7 +70,7 @@ def evaluate(
     """Tests a trained model and writes metrics, figures, predictions and a report.
 
     The folder ``out`` gets ``report.html`` (one self-contained page), ``report.md``, ``metrics.json``,
-    ``predictions.csv`` and ``figures/`` (PNG and SVG). It appears only when all of it is written.
+    ``predictions.csv`` and ``figures/`` (PNG, SVG and PDF). It appears only when all of it is written.
 
     Args:
         run: Run folder or artefact folder, or the name of a shipped model.
@@ -94,8 +103,8 @@ def evaluate(
     refuse_existing(target, overwrite, _FILES, "evaluation")
 
     order = class_order(images, predictor)
-    answers = _answers(predictor, images, order, batch_size, progress)
-    _check_that_something_can_be_measured(predictor, images, answers)
+    answers = answers_of(predictor, images, order, batch_size, progress)
+    check_that_something_can_be_measured(predictor, images, answers)
 
     result = _result(predictor, Path(run), images, answers)
     drawn = _draw(result, predictor, Path(run), images, answers)
@@ -115,6 +124,8 @@ class Answers:
         truth: (N, T) true values of the targets, NaN where an image has none; T = 0 for a classification alone.
         estimates: ``mean``, ``sigma``, ``low`` and ``high``, (N, T) each.
         left_out: Class of the data → number of its images that were not tested.
+        snr: (N,) of `physics.peak_to_noise`.
+        digest: Of the images, to tell whether another evaluation had the same.
     """
 
     index: np.ndarray
@@ -124,14 +135,16 @@ class Answers:
     truth: np.ndarray
     estimates: dict[str, np.ndarray]
     left_out: dict[str, int]
+    snr: np.ndarray
+    digest: str
 
 
-def _answers(
+def answers_of(
     predictor: Predictor, images: ImageSource, order: np.ndarray, batch_size: int, progress: bool | None
 ) -> Answers:
     """Asks the model about every image that has something to be tested; holds one batch of images at a time."""
-    index, all_labels, truth, numbers = [], [], [], []
-    done = 0
+    index, all_labels, truth, numbers, snr = [], [], [], [], []
+    done, digest = 0, hashlib.sha256()
     with progress_bar("evaluate", images.n, progress) as advance:
         for batch, labels, values in images.batches(batch_size):
             used = torch.from_numpy(order)[labels] != LEFT_OUT
@@ -143,6 +156,9 @@ def _answers(
             if bad.any():
                 first = done + int(places[bad][0])
                 raise InputError(f"{images.name}: image {first} holds NaN or infinite values")
+            snr.append(physics.peak_to_noise(batch))
+            # Every eighth row and column of every image tells images apart as well as all of them, and costs nothing.
+            digest.update(batch[..., ::_DIGEST_STEP, ::_DIGEST_STEP].float().cpu().numpy().tobytes())
             if len(batch):
                 try:
                     numbers.append(predictor.numbers(batch))
@@ -165,6 +181,8 @@ def _answers(
         truth=torch.cat(truth).double().numpy(),
         estimates=estimates,
         left_out={name: n for name, n in zip(images.class_names, rest.tolist()) if n},
+        snr=torch.cat(snr).double().cpu().numpy(),
+        digest=digest.hexdigest()[:16],
     )
 
 
@@ -181,7 +199,8 @@ def _meaning(predictor: Predictor, numbers: list[torch.Tensor]) -> tuple[np.ndar
     )
 
 
-def _check_that_something_can_be_measured(predictor: Predictor, images: ImageSource, answers: Answers) -> None:
+def check_that_something_can_be_measured(predictor: Predictor, images: ImageSource, answers: Answers) -> None:
+    """Raises InputError if the images have fewer than two classes, or nothing to estimate."""
     names = predictor.class_names
     if names:
         present = np.unique(answers.labels)
@@ -200,8 +219,12 @@ def _result(predictor: Predictor, run: Path, images: ImageSource, answers: Answe
     labels, logits = answers.labels, answers.logits
     classes: dict[str, Any] = {}
     if predictor.class_names:
-        classes = _plain(classification_metrics(labels, logits, predictor.class_names))
-        classes["n_wrong"] = int((logits.argmax(axis=1) != labels).sum())
+        names, right = predictor.class_names, logits.argmax(axis=1) == labels
+        measured = classification_metrics(labels, logits, names, temperature=predictor.temperature)
+        measured["by_quantity"] = physics.by_quantity(
+            images, answers.index, labels, log_odds(logits), right, names, answers.snr
+        )
+        classes = {**plain(measured), "n_wrong": int((~right).sum())}
     estimated = {
         name: _target_result(predictor, images, answers, t)
         for t, name in enumerate(predictor.outputs.targets)
@@ -217,7 +240,11 @@ def _result(predictor: Predictor, run: Path, images: ImageSource, answers: Answe
         "regression": estimated,
         "contaminated": bool(seen),
         "warnings": seen + _other_warnings(predictor, images, classes, estimated),
-        "protocol": {**_protocol(predictor, run, images), "n_images": len(answers.index)},
+        "protocol": {
+            **_protocol(predictor, run, images),
+            "n_images": len(answers.index),
+            "images_digest": answers.digest,
+        },
     }
 
 
@@ -282,11 +309,7 @@ def _other_warnings(
         elif predictor.conformal is None:
             warnings.append(f"The model's intervals of {name} are not calibrated.")
     promise = " Calibrated intervals promise nothing for such images." if estimated and predictor.conformal else ""
-    for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
-        trained, tested = predictor.artefact.get(key), images.attributes.get(key)
-        if trained is not None and tested is not None and trained != tested:
-            warnings.append(f"The model was trained with {what} {trained}, these images have {tested}.{promise}")
-    return warnings
+    return warnings + [text + promise for text in mismatches(predictor, images)]
 
 
 def _protocol(predictor: Predictor, run: Path, images: ImageSource) -> dict[str, Any]:
@@ -332,12 +355,14 @@ def _device_name(device: torch.device) -> str:
     return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Returns intervals and arrays as what JSON knows."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
     return value.tolist() if isinstance(value, np.ndarray) else value
 
 
@@ -368,21 +393,43 @@ def _draw_classes(
         "confusion": figures.confusion(np.array(result["confusion"]), names),
         "scores": figures.scores(labels, odds, names),
     }
-    predicted, confidence = logits.argmax(axis=1), softmax(logits / predictor.temperature, axis=1).max(axis=1)
+    calibration = result["calibration"]
+    lines = {"as the network says": calibration["before"]["reliability"]}
+    if "after" in calibration:
+        lines[f"with temperature {calibration['temperature']:.3g}"] = calibration["after"]["reliability"]
+    drawn["reliability"] = figures.reliability(lines)
+    for name, measured in result["by_quantity"].items():
+        drawn[f"by_{name}"] = _draw_quantity(result, measured, names)
+
+    predicted, probabilities = logits.argmax(axis=1), softmax(logits / predictor.temperature, axis=1)
+    confidence = probabilities.max(axis=1)
+    ordered = np.sort(logits, axis=1)
+    hardest = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
     wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-confidence[wrong], kind="stable")][:N_WRONG_SHOWN]
-    if len(worst):
-        captions = [
-            f"#{answers.index[i]}: {names[labels[i]]},\nread as {names[predicted[i]]}, "
-            f"{figures.format_value(confidence[i], 2)}"
-            for i in worst
-        ]
-        scale = images.attributes.get("pixel_scale") or predictor.artefact.get("pixel_scale")
-        shown = images.images_at(answers.index[worst]).numpy()
-        drawn["wrong"] = figures.wrong_images(
-            shown, captions, float(scale) if isinstance(scale, int | float) and 0 < scale < np.inf else None
-        )
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    scale = images.attributes.get("pixel_scale") or predictor.artefact.get("pixel_scale")
+    scale = float(scale) if isinstance(scale, int | float) and 0 < scale < np.inf else None
+    for kind, which in (("wrong", wrong[:N_SHOWN]), ("hardest", hardest[:N_SHOWN])):
+        if len(which):
+            captions = [
+                f"#{answers.index[i]}: {names[labels[i]]},\nread as {names[predicted[i]]}, "
+                f"{figures.format_value(confidence[i], 2)}"
+                for i in which
+            ]
+            drawn[kind] = figures.image_grid(images.images_at(answers.index[which]).numpy(), captions, scale)
     return drawn
+
+
+def _draw_quantity(result: dict[str, Any], measured: dict[str, Any], names: tuple[str, ...]) -> "Figure":
+    name = measured["class_name"]
+    if name is None:
+        overall = result["accuracy"]["value"], result["macro_auc"]["value"]
+        texts = {"share": "Accuracy", "auc": "Macro AUC"}
+        return figures.by_parameter(measured["bins"], measured["label"], overall=overall, hue=3, **texts)
+    row = result["per_class"][name]
+    texts = {"share": f"Share of {name} recognised", "auc": f"AUC of {name} against the rest"}
+    overall = row["recall"]["value"], row["auc"]["value"]
+    return figures.by_parameter(measured["bins"], measured["label"], overall=overall, hue=names.index(name), **texts)
 
 
 def _draw_target(measured: dict[str, Any], name: str, answers: Answers, t: int) -> dict[str, "Figure"]:
@@ -450,17 +497,23 @@ def _run_folder(path: Path) -> Path:
     return path.parent if inside else path
 
 
+def save_figures(part: Path, drawn: dict[str, "Figure"]) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes ``figures/`` into a folder; returns each figure's ``<svg>`` element and the path of its PNG."""
+    (part / "figures").mkdir()
+    svgs = {}
+    for name, figure in drawn.items():
+        figures.save(figure, part / "figures" / name)
+        svgs[name] = figures.inline_svg(figure, name)
+    return svgs, {name: f"figures/{name}.png" for name in drawn}
+
+
 def _write_folder(
     target: Path, overwrite: bool, result: dict[str, Any], drawn: dict[str, "Figure"], rows: list[dict[str, Any]]
 ) -> None:
     """Writes everything; an old evaluation goes only when the new one is whole."""
     with new_folder(target, overwrite, _FILES, "evaluation") as part:
-        (part / "figures").mkdir()
         in_order = {name: drawn[name] for name in report.captions(result) if name in drawn}
-        for name, figure in in_order.items():
-            figures.save(figure, part / "figures" / name)
-        svgs = {name: figures.inline_svg(figure, name) for name, figure in in_order.items()}
-        pngs = {name: f"figures/{name}.png" for name in in_order}
+        svgs, pngs = save_figures(part, in_order)
         (part / "report.html").write_text(report.to_html(result, svgs), encoding="utf-8")
         (part / "report.md").write_text(report.to_markdown(result, pngs), encoding="utf-8")
         (part / "metrics.json").write_text(report.to_json(result), encoding="utf-8")

@@ -34,7 +34,7 @@ from haloformer.evaluation.metrics import (
     paired_difference,
     wilson,
 )
-from haloformer.evaluation.testset import _classes_of_use, _order, _unused_seed, training_of
+from haloformer.evaluation.testset import _classes_of_use, _order, training_of, unused_seed
 from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey, list_surveys
 from haloformer.simulation.distributions import Normal, Quantity, Uniform
 from haloformer.simulation.instruments import background_rms
@@ -244,7 +244,7 @@ def make_bench(
         predictor,
         recipe,
         noise if isinstance(noise, str) else "original",
-        _unused_seed(training_of(predictor)) if seed is None else seed,
+        unused_seed(training_of(predictor)) if seed is None else seed,
         n,
         batch_size,
         progress,

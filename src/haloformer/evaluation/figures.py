@@ -7,7 +7,7 @@ object API is used throughout: no pyplot, no global state, no display.
 import functools
 import io
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec
 
@@ -37,6 +37,7 @@ _STYLE: Any = {
     "lines.linewidth": 1.8,
     "legend.frameon": False,
     "svg.hashsalt": "haloformer",  # the same figure gives the same bytes
+    "pdf.fonttype": 42,  # fonts whole, as journals want them
     "svg.fonttype": "path",  # a viewer without our font shows the same picture
     **{key: INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")},
 }
@@ -73,8 +74,8 @@ def format_value(value: float, digits: int = 4) -> str:
 
 def format_interval(interval: Interval, digits: int = 4) -> str:
     """Returns ``0.9912 (0.9880–0.9935)``."""
-    if not np.isfinite(interval.value):
-        return "–"
+    if not np.isfinite([interval.low, interval.high]).all():
+        return format_value(interval.value, digits)
     bounds = f"{format_value(interval.low, digits)}–{format_value(interval.high, digits)}"
     return f"{format_value(interval.value, digits)} ({bounds})"
 
@@ -89,13 +90,46 @@ def roc(labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str], aucs
         class_names: The K names.
         aucs: The K areas with their intervals, for the legend.
     """
-    curves = {}
-    for k in range(len(class_names)):
+    curves = []
+    for k, name in enumerate(class_names):
         positive = labels == k
         if positive.any() and not positive.all():
-            curves[k] = roc_curve(scores[:, k], positive)
+            label = f"{_plain(name)}: AUC {format_interval(aucs[k])}"
+            curves.append((k, label, *roc_curve(scores[:, k], positive), int((~positive).sum())))
+    return _draw_roc(curves, "ROC, each class against the rest")
+
+
+@_styled
+def roc_of_models(
+    labels: np.ndarray,
+    scores: Sequence[np.ndarray],
+    k: int,
+    class_name: str,
+    names: Sequence[str],
+    aucs: Sequence[Interval],
+) -> "Figure":
+    """Draws one class's ROC curves of several models, as `roc` does.
+
+    Args:
+        labels: (N,) indices of classes.
+        scores: Of each model, (N, K).
+        k: The class.
+        class_name: Its name.
+        names: Of the models.
+        aucs: Of the models, for the legend.
+    """
+    positive = labels == k
+    curves = [
+        (i, f"{_plain(name)}: AUC {format_interval(auc)}", *roc_curve(score[:, k], positive), int((~positive).sum()))
+        for i, (name, auc, score) in enumerate(zip(names, aucs, scores))
+    ]
+    return _draw_roc(curves, f"ROC, {_plain(class_name)} against the rest")
+
+
+def _draw_roc(curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, int]], title: str) -> "Figure":
+    """Draws curves, each of a number for its colour, a label, false and true positive rates, and a number of negatives."""
     # The inset covers the lower right corner; where a weak model's curve runs there, it becomes a panel of its own.
-    has_room = all(np.interp(0.36, *curve) > 0.72 for curve in curves.values())
+    has_room = all(np.interp(0.36, false_rate, true_rate) > 0.72 for _, _, false_rate, true_rate, _ in curves)
     if has_room:
         figure = _figure(6.4, 6.4)
         axes = figure.add_subplot()
@@ -103,17 +137,17 @@ def roc(labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str], aucs
     else:
         figure = _figure(6.4, 9.6)
         axes, low = figure.subplots(2, 1, height_ratios=(5, 3))
-    for k, (false_rate, true_rate) in curves.items():
+    for k, label, false_rate, true_rate, _ in curves:
         style = {"color": colour(k), "linestyle": DASHES[k % len(DASHES)]}
-        axes.plot(false_rate, true_rate, label=f"{_plain(class_names[k])}: AUC {format_interval(aucs[k])}", **style)
+        axes.plot(false_rate, true_rate, label=label, **style)
         low.step(false_rate, true_rate, where="post", **style)
     for ends in ([0, 0.34], [0.7, 1]) if has_room else ([0, 1],):  # the line of chance, not across the inset
         axes.plot(ends, ends, color=FAINT, linewidth=0.9, linestyle=":", zorder=0)
     axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="False positive rate", ylabel="True positive rate")
     axes.set_aspect("equal")
-    axes.set_title("ROC, each class against the rest")
-    negatives = [int((labels != k).sum()) for k in curves]
-    low.set(xscale="log", xlim=(10 ** np.floor(np.log10(1 / max(*negatives, 10))), 1), ylim=(-0.02, 1.02))
+    axes.set_title(title)
+    most = max([10, *(negatives for *_, negatives in curves)])
+    low.set(xscale="log", xlim=(10 ** np.floor(np.log10(1 / most)), 1), ylim=(-0.02, 1.02))
     low.set_facecolor(PAPER)
     low.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     if has_room:
@@ -185,6 +219,110 @@ def scores(labels: np.ndarray, log_odds: np.ndarray, class_names: Sequence[str])
 
 
 @_styled
+def reliability(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
+    """Draws how often the model is right against how sure it is, and how many images it is that sure of.
+
+    Args:
+        stages: Label of a line → its bins, each with ``n``, ``confidence`` and ``accuracy`` (value, low, high).
+    """
+    figure = _figure(5.8, 7.4)
+    axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":", label="as sure as right")
+    for i, (label, bins) in enumerate(stages.items()):
+        style: dict[str, Any] = {"color": colour(i), "linestyle": DASHES[i]}
+        sure = np.array([row["confidence"] for row in bins])
+        value, lower, upper = np.array([[row["accuracy"][part] for part in ("value", "low", "high")] for row in bins]).T
+        spread = np.maximum([value - lower, upper - value], 0)
+        marks: dict[str, Any] = {"marker": "os"[i % 2], "markersize": 4.5, "linewidth": 1.4, "elinewidth": 1.0}
+        axes.errorbar(sure, value, spread, label=_plain(label), **marks, **style)
+        below.plot(sure, [row["n"] for row in bins], marker="os"[i % 2], markersize=3.5, linewidth=1.4, **style)
+    axes.set(xlim=(0, 1.01), ylim=(0, 1.01), ylabel="Share that is right")
+    below.set(yscale="log", xlabel="Highest probability", ylabel="Images")
+    below.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    for panel in (axes, below):
+        panel.grid(color=FAINT, alpha=0.25, linewidth=0.6)
+    for place, words, side in (((0.04, 0.94), "too cautious", "left"), ((0.97, 0.06), "too sure", "right")):
+        axes.text(*place, words, transform=axes.transAxes, ha=side, va="center", color=FAINT)
+    axes.set_title("Reliability of the probabilities")
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
+    return figure
+
+
+@_styled
+def by_parameter(
+    bins: Sequence[Mapping[str, Any]], label: str, *, share: str, auc: str, overall: tuple[float, float], hue: int = 1
+) -> "Figure":
+    """Draws accuracy and AUC in bins of a physical parameter, with their intervals.
+
+    Args:
+        bins: What `metrics.by_bins` returns, the intervals as dictionaries.
+        label: The parameter, for the axis.
+        share: What the accuracy is of.
+        auc: What the AUC is of.
+        overall: Accuracy and AUC over all bins.
+        hue: Number of the colour, that of the class if only one class has the parameter.
+    """
+    edges = np.array([[row["from"], row["to"]] for row in bins])
+    middle, half = edges.mean(axis=1), np.diff(edges, axis=1)[:, 0] / 2
+    figure = _figure(6.4, 6.4)
+    panels = figure.subplots(2, 1, sharex=True)
+    for axes, key, title, mean in zip(panels, ("accuracy", "auc"), (share, auc), overall):
+        value, lower, upper = np.array(
+            [[row[key][part] for part in ("value", "low", "high")] for row in bins], dtype=float
+        ).T
+        spread = np.nan_to_num(np.maximum([value - lower, upper - value], 0))
+        style: dict[str, Any] = {"color": colour(hue), "markersize": 5, "elinewidth": 1.4}
+        axes.errorbar(middle, value, spread, half, fmt="o", **style)
+        axes.axhline(mean, color=FAINT, linewidth=1.2, linestyle=(0, (5, 1.5)), zorder=0)
+        axes.annotate(
+            "all", (1, mean), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
+            va="center", fontsize=9, color=FAINT, annotation_clip=False,
+        )  # fmt: skip
+        axes.set_ylabel(_plain(title))
+        axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
+        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]) + 0.02 * np.ptp(axes.get_ylim()))
+    panels[1].set_xlabel(_plain(label))
+    panels[1].set_xlim(edges[0, 0], edges[-1, 1])
+    return figure
+
+
+@_styled
+def differences(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str], reference: str) -> "Figure":
+    """Draws how much better models are than the reference, a panel for each measure.
+
+    Args:
+        rows: For each other model its ``name`` and ``differences``: measure → ``value``, ``low``, ``high``.
+        measures: Key and title of each panel.
+        reference: Name of the model that the others are compared with.
+    """
+    columns = min(3, len(measures))
+    lines = -(-len(measures) // columns)
+    figure = _figure(2.4 + 2.4 * columns, lines * (1.2 + 0.34 * len(rows)) + 0.5)
+    grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
+    for place, axes in enumerate(grid.flat):
+        if place >= len(measures):
+            axes.set_visible(False)
+            continue
+        key, title = list(measures.items())[place]
+        for i, row in enumerate(rows):
+            found = row["differences"][key]
+            style: dict[str, Any] = {"color": colour(i + 1)}
+            axes.plot([found["low"], found["high"]], [i, i], linewidth=2.0, **style)
+            axes.plot(found["value"], i, "o", markersize=6, **style)
+        axes.axvline(0, color=INK, linewidth=0.9)
+        axes.set_title(_plain(title), fontsize=10.5)
+        axes.locator_params(axis="x", nbins=4)
+        axes.tick_params(axis="x", labelsize=9)
+        axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.set_yticks(range(len(rows)), [_plain(row["name"]) for row in rows])
+        axes.set_ylim(len(rows) - 0.4, -0.6)
+    figure.supxlabel(f"Difference to {_plain(reference)}, 95 % interval", fontsize=10)
+    return figure
+
+
+@_styled
 def learning_curves(log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: float | None = None) -> "Figure":
     """Draws loss and quality against the epoch.
 
@@ -236,8 +374,8 @@ def _in_words(name: str) -> str:
 
 
 @_styled
-def wrong_images(images: np.ndarray, captions: Sequence[str], pixel_scale: float | None = None) -> "Figure":
-    """Draws the images that the model got wrong with the most confidence.
+def image_grid(images: np.ndarray, captions: Sequence[str], pixel_scale: float | None = None) -> "Figure":
+    """Draws single images, such as those that the model got wrong with the most confidence.
 
     Args:
         images: (M, C, H, W); several channels are averaged. Each image has its own brightness scale.
@@ -278,13 +416,15 @@ def wrong_images(images: np.ndarray, captions: Sequence[str], pixel_scale: float
 
 
 def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Writes ``stem.png`` (200 dpi) and ``stem.svg``; returns both paths."""
+    """Writes ``stem.png`` (200 dpi), ``stem.svg`` and ``stem.pdf``; returns the paths."""
     import matplotlib
 
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg")]
+    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg", "pdf")]
     with matplotlib.rc_context(_STYLE):
         figure.savefig(paths[0], dpi=200)
+        figure.set_layout_engine("none")  # it stays where the first drawing put it: the layout is the slow part
         figure.savefig(paths[1], metadata={"Date": None})
+        figure.savefig(paths[2], metadata={"CreationDate": None})
     return paths
 
 

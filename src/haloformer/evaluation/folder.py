@@ -25,7 +25,7 @@ def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: s
     if not overwrite:
         raise InputError(f"{target}: exists already; choose another folder or overwrite it")
     if not all((target / name).is_file() for name in files):
-        raise InputError(f"{target}: holds something else than an {what} and is not overwritten")
+        raise InputError(f"{target}: holds something else than {_a(what)} and is not overwritten")
 
 
 @contextmanager
@@ -55,3 +55,7 @@ def new_folder(target: Path, overwrite: bool, files: Sequence[str], what: str) -
             raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
         raise
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _a(what: str) -> str:
+    return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"

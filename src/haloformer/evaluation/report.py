@@ -7,6 +7,7 @@ light or dark setting. Everything that comes from outside (class names, file nam
 import html
 import json
 import math
+from collections.abc import Sequence
 from typing import Any
 
 from haloformer.evaluation.figures import OKABE_ITO, format_interval, format_value
@@ -15,16 +16,22 @@ from haloformer.evaluation.metrics import Interval
 _CLASS_CAPTIONS = {
     "roc": "ROC curve of each class against the others together, with the area and its 95 % interval.",
     "confusion": "Which class the model named (columns) for images of each true class (rows).",
+    "reliability": "How often the model is right against how sure it is, in equal bins of the highest probability; "
+    "an honest model stays on the dotted line. Below: how many images.",
     "scores": "How sure the model is: its probability for each class, by the true class of the image.",
     "wrong": "The images that the model got wrong with the most confidence.",
+    "hardest": "The images that the model found hardest: those with the smallest margin between the two likeliest classes.",
 }
 _LEARNING_CAPTION = "How training went; the dotted line marks the epoch whose weights were kept."
 
 _CLASS_METHODS = (
-    "AUC intervals are DeLong's, logit-transformed; that of the macro AUC uses the same structural components of all "
-    "classes, so it knows that they share images. Where an AUC is exactly 1 the lower bound is the exact binomial one, "
-    "(α/2)^(1/n) with n the smallest class. Recall and accuracy have Wilson's intervals. The calibration error has 15 "
-    "equal bins of the highest probability."
+    "AUC intervals are DeLong's, logit-transformed; those of the macro and micro AUC use the same structural components "
+    "of all classes, so they know that these share images. Where an AUC is exactly 1 the lower bound is the exact "
+    "binomial one, (α/2)^(1/n) with n the smallest class. Recall and accuracy have Wilson's intervals, the balanced "
+    "accuracy Zou & Donner's combination of them. Average precision, TPR at a FPR, negative log-likelihood and Brier "
+    "score have percentiles, the calibration error (15 equal bins of the highest probability) the pivotal interval of "
+    "one bootstrap of RESAMPLES resamples within each class. AUCs and TPRs are of the network's own logits; a temperature "
+    "changes probabilities only."
 )
 _REGRESSION_METHODS = (
     "Each parameter is measured on the images that have it. Errors are predicted − true, in dex (factors of ten). "
@@ -35,7 +42,11 @@ _REGRESSION_METHODS = (
 
 def captions(result: dict[str, Any]) -> dict[str, str]:
     """Returns the figures that a report may have, in its order, with their captions."""
-    found = dict(_CLASS_CAPTIONS) if result["class_names"] else {}
+    found: dict[str, str] = {}
+    for name, caption in _CLASS_CAPTIONS.items() if result["class_names"] else ():
+        if name == "scores":  # what matters more comes before
+            found |= {f"by_{key}": _quantity_in_words(row) for key, row in result["by_quantity"].items()}
+        found[name] = caption
     for name, measured in result["regression"].items():
         found[f"predicted_{name}"] = " ".join(
             [
@@ -53,6 +64,14 @@ def captions(result: dict[str, Any]) -> dict[str, str]:
         )
         found[f"coverage_{name}"] = _coverage_in_words(name, measured)
     return {**found, "learning": _LEARNING_CAPTION}
+
+
+def _quantity_in_words(measured: dict[str, Any]) -> str:
+    name, label = measured["class_name"], measured["label"]
+    what = "accuracy, and the macro AUC within each bin"
+    if name:
+        what = f"the share of {name} images that is recognised, and their AUC against all images of other classes"
+    return f"Against the {label[0].lower() + label[1:]}: {what}. Bins of equally many images, 95 % intervals."
 
 
 def _expected_in_words(calibration: dict[str, Any]) -> str:
@@ -122,7 +141,9 @@ def to_markdown(result: dict[str, Any], figures: dict[str, str] | None = None) -
     lines += [line for warning in result["warnings"] for line in (f"> **Warning:** {_cell(warning)}", "")]
     if result["class_names"]:
         lines += [*_markdown_table(*_class_table(result)), ""]
+        lines += [*_markdown_table(*_ranking_table(result)), ""]
         lines += [*_markdown_table(["Over all classes", "", "95 % interval"], _overall(result)), ""]
+        lines += [*_markdown_table(*_probability_table(result)), ""]
     if result["regression"]:
         lines += [*_markdown_table(*_target_table(result)), ""]
     texts = captions(result)
@@ -147,32 +168,37 @@ def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> st
         for what, value, unit, interval in _headlines(result)
     )
     pictures = "".join(
-        f'<figure id="figure-{name}"><div role="img" aria-label="{_e(caption)}">{figures[name]}</div>'
-        f"<figcaption>{_e(caption)}</figcaption></figure>"
-        for name, caption in captions(result).items()
-        if name in figures
+        picture(name, figures[name], caption) for name, caption in captions(result).items() if name in figures
     )
     if result.get("n_wrong") == 0:
         pictures += "<p>No image was classified wrongly, so there is no panel of wrong ones.</p>"
-    protocol = "".join(
-        f'<tr><th scope="row">{_e(name)}</th><td>{_e(value)}</td></tr>' for name, value in _protocol(result)
-    )
     notes = "".join(f'<p class="note">{_e(text)}</p>' for text in _methods(result))
-    return page(
-        "haloformer evaluation",
-        _title(result),
-        f"""<div class="headlines">{headlines}</div>
+    header = f"""<div class="headlines">{headlines}</div>
 <p>{_e(_subject(result))}</p>
-{warnings}""",
-        f"""{_class_section(result)}{_target_section(result)}<section class="figures">
+{warnings}"""
+    sections = f"""{_class_section(result)}{_target_section(result)}<section class="figures">
 <h2>Figures</h2>
 {pictures}
 </section>
 <section>
 <h2>Protocol</h2>
-<table class="protocol"><tbody>{protocol}</tbody></table>
+{pairs_table(_protocol(result))}
 {notes}
-</section>""",
+</section>"""
+    return page("haloformer evaluation", _title(result), header, sections)
+
+
+def pairs_table(rows: Sequence[tuple[str, str]]) -> str:
+    """Returns a table of names and values, as of a protocol."""
+    body = "".join(f'<tr><th scope="row">{_e(name)}</th><td>{_e(value)}</td></tr>' for name, value in rows)
+    return f'<table class="protocol"><tbody>{body}</tbody></table>'
+
+
+def picture(name: str, svg: str, caption: str) -> str:
+    """Returns a figure of a page with its caption; the ``<svg>`` element is trusted."""
+    return (
+        f'<figure id="figure-{name}"><div role="img" aria-label="{_e(caption)}">{svg}</div>'
+        f"<figcaption>{_e(caption)}</figcaption></figure>"
     )
 
 
@@ -221,6 +247,14 @@ def _class_section(result: dict[str, Any]) -> str:
 {_html_table("numbers", *_class_table(result))}
 <dl class="tiles">{tiles}</dl>
 </section>
+<section>
+<h2>Finding a class among the others</h2>
+{_html_table("numbers", *_ranking_table(result))}
+</section>
+<section>
+<h2>The probabilities</h2>
+{_html_table("numbers measures", *_probability_table(result))}
+</section>
 """
 
 
@@ -235,6 +269,7 @@ def _target_section(result: dict[str, Any]) -> str:
 
 
 def _html_table(kind: str, header: list[str], rows: list[list[str]]) -> str:
+    """Returns a table whose first column names the rows; ``kind`` is its class in the style sheet."""
     head = "".join(f'<th scope="col">{_e(name)}</th>' for name in header)
     body = "".join(
         f'<tr><th scope="row">{_e(first)}</th>' + "".join(f"<td>{_e(value)}</td>" for value in rest) + "</tr>"
@@ -288,7 +323,8 @@ def _subject(result: dict[str, Any]) -> str:
 
 
 def _methods(result: dict[str, Any]) -> list[str]:
-    chosen = [(_CLASS_METHODS, result["class_names"]), (_REGRESSION_METHODS, result["regression"])]
+    class_methods = _CLASS_METHODS.replace("RESAMPLES", f"{result.get('resamples', 0):,}")
+    chosen = [(class_methods, result["class_names"]), (_REGRESSION_METHODS, result["regression"])]
     return [text for text, is_there in chosen if is_there]
 
 
@@ -360,28 +396,61 @@ def _class_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
         auc, recall = (format_interval(Interval(**row["auc"])), format_interval(Interval(**row["recall"]), 3))
         rows.append([name, f"{row['n']:,}", auc, recall, format_value(row["precision"], 3)])
     macro = format_interval(Interval(**result["macro_auc"]))
-    mean_recall = format_value(result["balanced_accuracy"], 3)
+    mean_recall = format_interval(Interval(**result["balanced_accuracy"]), 3)
     return header, [*rows, ["mean", f"{result['n_images']:,}", macro, mean_recall, ""]]
 
 
-def _overall(result: dict[str, Any]) -> list[tuple[str, str, str]]:
-    accuracy = Interval(**result["accuracy"])
-    bounds = f"{format_value(accuracy.low)}–{format_value(accuracy.high)}"
-    return [
-        ("Accuracy", format_value(accuracy.value), bounds),
-        ("Balanced accuracy", format_value(result["balanced_accuracy"]), ""),
-        ("Negative log-likelihood", f"{result['nll']:.4g}", ""),
-        ("Brier score", f"{result['brier']:.4g}", ""),
-        ("Calibration error", f"{result['ece']:.4g}", ""),
+def _ranking_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    rates = [rate for row in result["per_class"].values() for rate in row["tpr_at_fpr"]]
+    rates = list(dict.fromkeys(rates))
+    rows = [
+        [
+            name,
+            format_interval(Interval(**row["average_precision"])),
+            *(format_interval(Interval(**row["tpr_at_fpr"][rate]), 3) for rate in rates),
+        ]
+        for name, row in result["per_class"].items()
+    ]
+    macro = format_interval(Interval(**result["macro_average_precision"]))
+    header = ["Class", "Average precision", *(f"TPR at {_percent(float(rate))} FPR" for rate in rates)]
+    return header, [*rows, ["mean", macro, *[""] * len(rates)]]
+
+
+def _probability_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
+    """Returns the quality of the probabilities, as the network gives them and with its temperature, if it has one."""
+    calibration = result["calibration"]
+    stages = {"as the network says": calibration["before"]}
+    if "after" in calibration:
+        stages[f"with temperature {calibration['temperature']:.3f}"] = calibration["after"]
+    names = {"nll": "Negative log-likelihood", "brier": "Brier score", "ece": "Calibration error"}
+    return ["Less is better", *stages], [
+        [name, *(format_interval(Interval(**stage[key])) for stage in stages.values())] for key, name in names.items()
     ]
 
 
-_PROTOCOL_NAMES = {
+def _overall(result: dict[str, Any]) -> list[tuple[str, str, str]]:
+    names = {
+        "accuracy": "Accuracy",
+        "balanced_accuracy": "Balanced accuracy",
+        "micro_auc": "Micro AUC",
+        "macro_average_precision": "Mean average precision",
+    }
+    found = []
+    for key, name in names.items():
+        interval = Interval(**result[key])
+        known = math.isfinite(interval.low)
+        bounds = f"{format_value(interval.low)}–{format_value(interval.high)}" if known else ""
+        found.append((name, format_value(interval.value), bounds))
+    return found
+
+
+PROTOCOL_NAMES = {
     "data": "Test data",
     "survey": "Survey",
     "noise": "Noise",
     "seed": "Seed of the images",
     "n_images": "Test images",
+    "images_digest": "Digest of the images",
     "data_code_version": "Images made by haloformer",
     "model": "Model",
     "parameters": "Parameters",
@@ -422,7 +491,7 @@ _PROTOCOL_NAMES = {
 
 def _protocol(result: dict[str, Any]) -> list[tuple[str, str]]:
     shown = []
-    for key, name in _PROTOCOL_NAMES.items():
+    for key, name in PROTOCOL_NAMES.items():
         value = result["protocol"].get(key)
         if value is None or (key == "network_shape" and value == result["protocol"]["image_shape"]):
             continue
@@ -461,6 +530,7 @@ def _cell(value: Any) -> str:
 
 
 def _markdown_table(header: list[str], rows: Any) -> list[str]:
+    """Returns the lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return lines + ["| " + " | ".join(_cell(value) for value in row) + " |" for row in rows]
 

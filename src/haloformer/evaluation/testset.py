@@ -34,6 +34,8 @@ class ImageSource:
         batches: From a batch size to batches of images (B, C, H, W), labels (B,), and true values (B, T) of what the
             model estimates, NaN where an image has none.
         images_at: From numbers (M,) of images to the images.
+        parameters: The physical parameters of all images by name, each (n, …), those that there are; a parameter of a
+            file is read when it is asked for.
         path: The file, if it is one.
     """
 
@@ -45,6 +47,7 @@ class ImageSource:
     attributes: dict[str, Any]
     batches: Callable[[int], Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]]
     images_at: Callable[[np.ndarray], torch.Tensor]
+    parameters: Callable[[], Mapping[str, np.ndarray]]
     path: Path | None = None
 
 
@@ -59,7 +62,7 @@ def open_test_images(
             if value is not None:
                 raise InputError(f"'{option}' is for images simulated from a survey; '{data}' is a file")
         return _from_file(path, predictor.outputs.targets)
-    seed = _unused_seed(training_of(predictor)) if seed is None else seed
+    seed = unused_seed(training_of(predictor)) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:
         raise InputError(f"n is {n}: at least one image is needed")
@@ -88,6 +91,7 @@ def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
         attributes=dataset.attributes,
         batches=batches,
         images_at=dataset.images_at,
+        parameters=lambda: _Parameters(dataset),
         path=path,
     )
 
@@ -122,6 +126,7 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
         attributes=simulator.attributes,
         batches=batches,
         images_at=lambda indices: simulator.batch(np.asarray(indices)).images,
+        parameters=lambda: simulator.parameters(range(n)),
     )
 
 
@@ -243,11 +248,21 @@ def _calibrated_on(predictor: Predictor) -> list[tuple[Any, Any]]:
     return [(item.get("survey"), item.get("seed")) for item in used if isinstance(item, dict)]
 
 
-def _unused_seed(training: dict[str, Any]) -> int:
-    """Returns the first seed after that of the training whose images were used neither to train nor to select."""
-    used = {training.get(key) for key in ("seed", "train_seed", "val_seed")}
-    start = training.get("train_seed")
-    candidates = itertools.count(start + 1 if isinstance(start, int) and 0 <= start < 2**62 else 1)
+def mismatches(predictor: Predictor, images: ImageSource) -> list[str]:
+    """Says in what the images are of another kind than those of the training."""
+    found = []
+    for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
+        trained, tested = predictor.artefact.get(key), images.attributes.get(key)
+        if trained is not None and tested is not None and trained != tested:
+            found.append(f"The model was trained with {what} {trained}, these images have {tested}.")
+    return found
+
+
+def unused_seed(*trainings: dict[str, Any]) -> int:
+    """Returns the first seed after those of the trainings whose images none of them used to train or to select."""
+    used = {training.get(key) for training in trainings for key in ("seed", "train_seed", "val_seed")}
+    starts = [start for training in trainings if isinstance(start := training.get("train_seed"), int)]
+    candidates = itertools.count(max((start + 1 for start in starts if 0 <= start < 2**62), default=1))
     return next(seed for seed in candidates if seed not in used)
 
 

@@ -142,6 +142,10 @@ class Simulator:
             attributes=self.attributes,
         )
 
+    def parameters(self, numbers: Sequence[int] | np.ndarray | range) -> dict[str, np.ndarray]:
+        """Returns the physical parameters of these images, as `batch` does, without rendering them."""
+        return self.scenes(numbers).parameters(self.seed)
+
     def scenes(self, numbers: Sequence[int] | np.ndarray | range) -> Scenes:
         """Draws the scenes of the images of these numbers (B,), from 0, in this order."""
         numbers = np.asarray(numbers, dtype=np.int64)

@@ -77,7 +77,7 @@ class StudyResult:
     """What a study came to.
 
     Attributes:
-        out: Its folder, with ``results.jsonl``, ``table.md``, ``table.csv``, ``figure.png``, ``figure.svg``, ``runs/`` and ``logits/``.
+        out: Its folder, with ``results.jsonl``, ``table.md``, ``table.csv``, ``figure.png``, ``.svg`` and ``.pdf``, ``runs/`` and ``logits/``.
         rows: One dictionary per variant, as in ``table.csv``: mean test macro AUC, its interval, the difference to the reference …
         n_runs: Runs that are done, those of earlier calls included.
         n_failed: Runs that failed.
@@ -639,10 +639,15 @@ def _answers(path: Path, predictor: Predictor, test: dict[str, Any]) -> tuple[np
 
 
 def _test_metrics(labels: np.ndarray, logits: np.ndarray, class_names: tuple[str, ...]) -> dict[str, Any]:
-    metrics = classification_metrics(labels, logits, class_names)
+    metrics = classification_metrics(labels, logits, class_names, resamples=0)
     aucs = {name: dataclasses.asdict(row["auc"]) for name, row in metrics["per_class"].items()}
-    kept = {key: metrics[key] for key in ("n_images", "balanced_accuracy", "nll", "brier", "ece")}
-    return {**kept, **{key: dataclasses.asdict(metrics[key]) for key in ("macro_auc", "accuracy")}, "auc": aucs}
+    kept = {key: metrics[key].value for key in ("balanced_accuracy", "nll", "brier", "ece")}
+    return {
+        "n_images": metrics["n_images"],
+        **kept,
+        **{key: dataclasses.asdict(metrics[key]) for key in ("macro_auc", "accuracy")},
+        "auc": aucs,
+    }
 
 
 def _hardware(device: torch.device) -> str:

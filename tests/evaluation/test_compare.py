@@ -1,0 +1,193 @@
+"""Models compared on the same images: the right numbers, only on the same images, nothing destroyed."""
+
+import csv
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from haloformer.cli import main
+from haloformer.data.store import write_dataset
+from haloformer.errors import InputError
+from haloformer.evaluation import evaluate, metrics
+from haloformer.evaluation.comparison import _names, compare
+
+NORMALIZATION = {"kind": "image_max", "statistics": {}}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory, write_untrained_run, lenses):
+    """A folder with three runs of different weights, a dataset, and evaluations of all runs on it."""
+    place = tmp_path_factory.mktemp("compare")
+    write_dataset(
+        place / "test.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("haloformer.evaluation._draw", lambda *args: {})
+        for seed, name in ((1, "x"), (2, "y"), (3, "z")):
+            write_untrained_run(place / "runs" / name, seed, NORMALIZATION, "instrument")
+            evaluate(str(place / "runs" / name), str(place / "test.h5"), device="cpu")
+    return place
+
+
+@pytest.fixture
+def undrawn_comparison(monkeypatch):
+    monkeypatch.setattr("haloformer.evaluation.comparison._draw", lambda *args: {})
+
+
+def evaluations(place, *names: str) -> list[str]:
+    return [str(place / "runs" / name / "evaluation" / "test") for name in names]
+
+
+def logits_of(folder) -> tuple[np.ndarray, np.ndarray]:
+    with open(f"{folder}/predictions.csv", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    classes = ["axion", "cdm", "no_sub"]
+    labels = np.array([classes.index(row["label"]) for row in rows])
+    return labels, np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows])
+
+
+def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(place, tmp_path):
+    folders = evaluations(place, "x", "y", "z")
+    result = compare(folders, out=str(tmp_path / "c"))
+    names = ("differences", "roc_axion", "roc_cdm", "roc_no_sub")
+    written = {str(path.relative_to(tmp_path / "c")) for path in (tmp_path / "c").rglob("*") if path.is_file()}
+    figures = {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")}
+    assert written == figures | {"report.html", "report.md", "comparison.json"}
+    assert [model["name"] for model in result["models"]] == ["x", "y", "z"]
+
+    (labels, first), (_, second) = (logits_of(folder) for folder in folders[:2])
+    found = result["differences"][0]["differences"]
+    assert found["macro_auc"]["p"] == metrics.paired_difference(labels, second, first).p
+    assert found["auc_cdm"]["value"] == metrics.paired_difference(labels, second, first, 1).value
+    right = [z.argmax(axis=1) == labels for z in (second, first)]
+    assert found["accuracy"]["p"] == metrics.paired_accuracy(*right).p
+    every = [d for row in result["differences"] for d in row["differences"].values()]
+    assert [d["p_holm"] for d in every] == metrics.holm([d["p"] for d in every])
+    stored = json.loads((tmp_path / "c" / "comparison.json").read_text(), parse_constant=pytest.fail)
+    assert stored["differences"] == result["differences"]
+
+    again = compare(
+        [str(place / "runs" / name) for name in "xyz"],
+        data=str(place / "test.h5"),
+        out=str(tmp_path / "d"),
+        device="cpu",
+    )
+    assert again["differences"][0]["differences"]["macro_auc"] == pytest.approx(found["macro_auc"], abs=1e-6)
+    page = (tmp_path / "c" / "report.html").read_text()
+    assert page.count("<svg") == 4
+    assert "src=" not in page
+    text = (tmp_path / "c" / "report.md").read_text()
+    assert f"{found['macro_auc']['value']:+.4f}".replace("-", "−") in text
+
+
+def test_command_simulates_images_that_no_model_has_seen(place, tmp_path, capsys, undrawn_comparison):
+    artefact = json.loads((place / "runs" / "y" / "artefact" / "artefact.json").read_text())
+    shutil.copytree(place / "runs" / "y" / "artefact", tmp_path / "w" / "artefact")
+    artefact["training"] |= {"train_seed": 30, "val_seed": 31}
+    (tmp_path / "w" / "artefact" / "artefact.json").write_text(json.dumps(artefact))
+    out = tmp_path / "c"
+    arguments = ["compare", place / "runs" / "x", tmp_path / "w", "--data", "model_ii", "--n", 30, "--out", out]
+    assert main([*map(str, arguments), "--device", "cpu"]) == 0
+    stored = json.loads((out / "comparison.json").read_text())
+    assert (stored["protocol"]["seed"], stored["n_images"]) == (32, 30)
+    assert stored["warnings"] == []
+    printed = capsys.readouterr().out
+    assert "differences to x" in printed
+    assert str(out / "report.html") in printed
+
+
+def test_another_order_and_spelling_of_classes_makes_no_difference(place, tmp_path, undrawn_comparison):
+    x, y = evaluations(place, "x", "y")
+    other = tmp_path / "other"
+    shutil.copytree(y, other)
+    aliases = {"axion": "vort", "cdm": "sphere", "no_sub": "no"}
+    text = (other / "predictions.csv").read_text()
+    for name, alias in aliases.items():
+        text = text.replace(name, alias)
+    (other / "predictions.csv").write_text(text)
+    stored = json.loads((other / "metrics.json").read_text())
+    (other / "metrics.json").write_text(json.dumps({**stored, "class_names": ["no", "vort", "sphere"]}))
+    expected = compare([x, y], out=str(tmp_path / "c"))
+    found = compare([x, str(other)], out=str(tmp_path / "d"))
+    assert found["differences"][0]["differences"] == expected["differences"][0]["differences"]
+
+
+def test_other_images_are_refused(place, tmp_path, undrawn):
+    x = evaluations(place, "x")[0]
+    fewer = evaluate(str(place / "runs" / "y"), "model_ii", n=30, out=str(tmp_path / "fewer"), device="cpu")["out"]
+    with pytest.raises(InputError, match="tested on other images"):
+        compare([x, fewer], out=str(tmp_path / "c"))
+    # The same numbers and classes of images, but other images.
+    other = evaluate(str(place / "runs" / "y"), "model_ii", n=60, out=str(tmp_path / "other"), device="cpu")["out"]
+    with pytest.raises(InputError, match="tested on other images"):
+        compare([x, other], out=str(tmp_path / "c"))
+    assert not (tmp_path / "c").exists()
+
+
+def test_models_of_other_classes_are_refused(place, tmp_path):
+    shutil.copytree(evaluations(place, "y")[0], tmp_path / "y")
+    for name in ("metrics.json", "predictions.csv"):
+        path = tmp_path / "y" / name
+        path.write_text(path.read_text().replace("no_sub", "wdm"))
+    with pytest.raises(InputError, match="y tells axion, cdm, wdm apart"):
+        compare([evaluations(place, "x")[0], str(tmp_path / "y")], out=str(tmp_path / "c"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{runs}/x"], "at least two"),
+        (["{runs}/x", "{runs}/x/artefact/../", "--data", "model_ii"], "given twice"),
+        (["{runs}/x", "{runs}/y"], "name the images to test all models on"),
+        (["{runs}/x", "{runs}/y/evaluation/test", "--data", "model_ii"], "is an evaluation"),
+        (["{runs}/x/evaluation/test", "{runs}/y/evaluation/test", "--data", "model_ii"], "'data' is for models"),
+        (["{runs}/x", "{runs}/absent", "--data", "model_ii"], "absent"),
+        (["{runs}/x", "{runs}/y", "--data", "model_i"], "150"),
+        (["{runs}/x", "{runs}/y", "--data", "model_ii", "--batch-size", "0"], "batch size 0"),
+    ],
+)
+def test_mistakes_get_one_line_and_exit_code_2(place, tmp_path, capsys, arguments, message):
+    filled = [argument.format(runs=place / "runs") for argument in arguments]
+    assert main(["compare", *filled, "--out", str(tmp_path / "c")]) == 2
+    said = capsys.readouterr().err.strip()
+    assert message in said
+    assert "\n" not in said
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("logit_cdm", "lgt", "column logit_cdm is missing"),
+        ("\n0,axion,", "\n0,wimp,", "line 2: is not a prediction"),
+        ("\n1,", "\n99999999999999999999999,", "line 3: is not a prediction"),
+        ("\n1,", "\nnan,", "line 3: is not a prediction"),
+        ("\n", "\r\x00\n", "cannot be read|is not a prediction|is missing"),
+    ],
+)
+def test_damaged_predictions_are_refused(place, tmp_path, old, new, message):
+    shutil.copytree(evaluations(place, "y")[0], tmp_path / "y")
+    path = tmp_path / "y" / "predictions.csv"
+    path.write_text(path.read_text().replace(old, new))
+    with pytest.raises(InputError, match=message) as caught:
+        compare([evaluations(place, "x")[0], str(tmp_path / "y")], out=str(tmp_path / "c"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_of_something_else_is_kept(place, tmp_path, undrawn_comparison):
+    folders = evaluations(place, "x", "y")
+    with pytest.raises(InputError, match="holds something else than a comparison"):
+        compare(folders, out=folders[0], overwrite=True)
+    compare(folders, out=str(tmp_path / "c"))
+    with pytest.raises(InputError, match="exists already"):
+        compare(folders, out=str(tmp_path / "c"))
+    compare(folders[::-1], out=str(tmp_path / "c"), overwrite=True)
+    assert json.loads((tmp_path / "c" / "comparison.json").read_text())["reference"] == "y"
+
+
+def test_names_are_as_short_as_they_can_be_and_differ():
+    assert _names(["a/x", "b/y"]) == ["x", "y"]
+    assert _names(["a/x", "b/x"]) == ["a", "b"]
+    assert _names(["a/x/evaluation/t", "a/y/evaluation/t", "model_i"]) == ["x/t", "y/t", "model_i"]
