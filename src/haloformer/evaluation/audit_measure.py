@@ -723,4 +723,4 @@ def _cutout(bench: Bench, path: Path) -> Tensor:
 
 def interval(value: Mapping[str, float]) -> Interval:
     """Returns an interval from its JSON form."""
-    return Interval(**{key: math.nan if number is None else number for key, number in value.items()})
+    return Interval(*(math.nan if value[key] is None else value[key] for key in ("value", "low", "high")))

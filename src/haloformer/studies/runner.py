@@ -42,7 +42,7 @@ from haloformer.data.stream import validation_seed
 from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor, load
 from haloformer.errors import InputError
 from haloformer.evaluation import figures
-from haloformer.evaluation.metrics import CONFIDENCE, Interval, classification_metrics, paired_difference
+from haloformer.evaluation.metrics import CONFIDENCE, Difference, Interval, classification_metrics, paired_difference
 from haloformer.evaluation.testset import N_SIMULATED, class_order, contamination, open_test_images
 from haloformer.models import find_model, list_models
 from haloformer.models.cost import count_macs, count_parameters
@@ -807,7 +807,7 @@ def _difference(folder: Path, variant: Variant, pairs: list[tuple[dict[str, Any]
     if any(run["test_images"] != other["test_images"] for run, other in pairs):
         return {}  # other images: there is no pair
     values = [run["test"]["macro_auc"]["value"] - other["test"]["macro_auc"]["value"] for run, other in pairs]
-    interval = over_seeds(values)
+    interval: Interval = over_seeds(values)
     if len(pairs) == 1:
         files = [folder / "logits" / f"{run['variant']}-seed{run['seed']}.npz" for run in pairs[0]]
         if all(file.exists() for file in files):
@@ -815,6 +815,8 @@ def _difference(folder: Path, variant: Variant, pairs: list[tuple[dict[str, Any]
                 if mine["logits"].shape == theirs["logits"].shape:
                     interval = paired_difference(mine["labels"], mine["logits"], theirs["logits"])
     found = {"difference": interval.value, "difference_low": interval.low, "difference_high": interval.high}
+    if isinstance(interval, Difference):
+        found["difference_p"] = interval.p
     return {**found, "n_pairs": len(pairs), "difference_per_seed": values}
 
 
@@ -998,7 +1000,9 @@ def _signed(row: Mapping[str, Any]) -> str:
     bounds = (
         f" ({row['difference_low']:+.4f} … {row['difference_high']:+.4f})" if np.isfinite(row["difference_low"]) else ""
     )
-    return f"{row['difference']:+.4f}{bounds}".replace("-", "−")
+    p = row.get("difference_p", float("nan"))
+    said = "" if not np.isfinite(p) else ", p < 0.0001" if p < 1e-4 else f", p = {p:.2g}"
+    return f"{row['difference']:+.4f}{bounds}".replace("-", "−") + said
 
 
 def _one_line(settings: Mapping[str, Any]) -> str:
