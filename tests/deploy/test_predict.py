@@ -83,7 +83,12 @@ def test_only_one_batch_of_images_is_read_ahead(original_run, folder, out, monke
     reads, seen = [], []
     read_image, answer = inputs.read_image, predictor.Predictor.numbers
     monkeypatch.setattr(inputs, "read_image", lambda *a, **k: (reads.append(1), read_image(*a, **k))[1])
-    monkeypatch.setattr(predictor.Predictor, "numbers", lambda self, x: (seen.append(len(reads)), answer(self, x))[1])
+
+    def numbers(self, images, **options):
+        seen.append(len(reads))
+        return answer(self, images, **options)
+
+    monkeypatch.setattr(predictor.Predictor, "numbers", numbers)
     predict(str(original_run), [str(folder)], str(out), batch_size=4, device="cpu")
     assert seen == [4, 8, 12]
 
