@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from haloformer.data.store import write_dataset
-from haloformer.deploy import load, predict, predictor
+from haloformer.deploy import inputs, load, predict, predictor
 from haloformer.errors import InputError
 
 
@@ -31,7 +31,7 @@ def out(tmp_path):
 def test_table_has_a_row_per_image_and_the_promised_columns(original_run, folder, out, lenses):
     summary = predict(str(original_run), [str(folder)], str(out), device="cpu")
     rows = read(out)
-    assert list(rows[0]) == ["file", "class", "p_axion", "p_cdm", "p_no_sub", "confidence", "entropy"]
+    assert list(rows[0]) == ["file", "class", "p_axion", "p_cdm", "p_no_sub", "confidence", "entropy", "error"]
     assert [row["file"] for row in rows] == sorted(str(path) for path in folder.iterdir())
     assert (summary.n_rows, summary.n_errors, sum(summary.class_counts.values())) == (12, 0, 12)
     expected = load(original_run, "cpu").probabilities(lenses.images).numpy()
@@ -60,7 +60,7 @@ def test_parquet_holds_the_same_as_csv(original_run, folder, out):
     table = pyarrow.parquet.read_table(parquet)
     assert table.num_rows == 12
     for row, expected in zip(table.to_pylist(), read(out), strict=True):
-        assert {name: str(value) for name, value in row.items()} == expected
+        assert {name: "" if value is None else str(value) for name, value in row.items()} == expected
 
 
 def test_dataset_rows_carry_index_and_true_class(original_run, dataset, out, lenses):
@@ -81,9 +81,14 @@ def test_files_patterns_and_datasets_mix(original_run, folder, dataset, out):
 
 def test_only_one_batch_of_images_is_read_ahead(original_run, folder, out, monkeypatch):
     reads, seen = [], []
-    read_image, answer = predictor.read_image, predictor.Predictor.numbers
-    monkeypatch.setattr(predictor, "read_image", lambda *a, **k: (reads.append(1), read_image(*a, **k))[1])
-    monkeypatch.setattr(predictor.Predictor, "numbers", lambda self, x: (seen.append(len(reads)), answer(self, x))[1])
+    read_image, answer = inputs.read_image, predictor.Predictor.numbers
+    monkeypatch.setattr(inputs, "read_image", lambda *a, **k: (reads.append(1), read_image(*a, **k))[1])
+
+    def numbers(self, images, **options):
+        seen.append(len(reads))
+        return answer(self, images, **options)
+
+    monkeypatch.setattr(predictor.Predictor, "numbers", numbers)
     predict(str(original_run), [str(folder)], str(out), batch_size=4, device="cpu")
     assert seen == [4, 8, 12]
 
@@ -102,15 +107,15 @@ BAD = {
 def test_bad_image_stops_the_run_names_itself_and_leaves_nothing(original_run, folder, out, kind):
     BAD[kind](folder / "lens_07.npy")
     with pytest.raises(InputError, match=r"lens_07\.npy") as caught:
-        predict(str(original_run), [str(folder)], str(out), batch_size=3, device="cpu")
+        predict(str(original_run), [str(folder)], str(out), batch_size=3, on_error="stop", device="cpu")
     assert "\n" not in str(caught.value)
     assert left_in(out.parent) == set()
 
 
 @pytest.mark.parametrize("kind", BAD)
-def test_bad_image_gets_a_row_with_its_error_if_asked(original_run, folder, out, kind):
+def test_bad_image_gets_a_row_with_its_error_and_the_run_goes_on(original_run, folder, out, kind):
     BAD[kind](folder / "lens_07.npy")
-    summary = predict(str(original_run), [str(folder)], str(out), batch_size=5, on_error="row", device="cpu")
+    summary = predict(str(original_run), [str(folder)], str(out), batch_size=5, device="cpu")
     rows = read(out)
     assert (summary.n_rows, summary.n_errors) == (12, 1)
     assert [i for i, row in enumerate(rows) if row["error"]] == [7]
@@ -120,8 +125,8 @@ def test_bad_image_gets_a_row_with_its_error_if_asked(original_run, folder, out,
 
 def test_wrong_size_says_what_was_found_and_what_is_wanted(original_run, folder, out):
     BAD["wrong size"](folder / "lens_00.npy")
-    with pytest.raises(InputError, match=r"1 × 80 × 80 .* takes 1 × 64 × 64"):
-        predict(str(original_run), [str(folder)], str(out), device="cpu")
+    with pytest.raises(InputError, match=r"1 × 80 × 80 .* takes 1 × 64 × 64.*--pixel_scale"):
+        predict(str(original_run), [str(folder)], str(out), on_error="stop", device="cpu")
 
 
 def test_masked_cutout_can_be_read_with_zeros(original_run, folder, out):
@@ -134,9 +139,9 @@ def test_nan_in_a_dataset_names_the_image(original_run, lenses, tmp_path, out):
     images = lenses.images.clone()
     images[9, 0, 3, 3] = float("nan")
     write_dataset(tmp_path / "bad.h5", images, lenses.labels, {}, lenses.class_names)
-    with pytest.raises(InputError, match=r"bad\.h5: image 9 holds NaN"):
-        predict(str(original_run), [str(tmp_path / "bad.h5")], str(out), device="cpu")
-    predict(str(original_run), [str(tmp_path / "bad.h5")], str(out), on_error="row", device="cpu")
+    with pytest.raises(InputError, match=r"bad\.h5: image 9: 1 of 4096 pixels are NaN"):
+        predict(str(original_run), [str(tmp_path / "bad.h5")], str(out), on_error="stop", device="cpu")
+    predict(str(original_run), [str(tmp_path / "bad.h5")], str(out), device="cpu")
     assert [bool(row["error"]) for row in read(out)] == [i == 9 for i in range(12)]
 
 
@@ -164,18 +169,18 @@ def test_table_that_exists_stays_as_it_was(original_run, folder, out):
         predict(str(original_run), [str(folder)], str(out), device="cpu")
     BAD["corrupt"](folder / "lens_07.npy")
     with pytest.raises(InputError, match="lens_07"):
-        predict(str(original_run), [str(folder)], str(out), overwrite=True, device="cpu")
+        predict(str(original_run), [str(folder)], str(out), overwrite=True, on_error="stop", device="cpu")
     assert out.read_text() == "precious"
     assert left_in(out.parent) == {"predictions.csv"}
 
 
 @pytest.mark.parametrize("name", ["predictions.txt", "predictions", "predictions.xlsx"])
 def test_unknown_kind_of_table_is_refused(original_run, folder, out, name):
-    with pytest.raises(InputError, match=r"\.csv or \.parquet"):
+    with pytest.raises(InputError, match=r"\.csv, \.parquet or \.fits"):
         predict(str(original_run), [str(folder)], str(out.with_name(name)), device="cpu")
 
 
-@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".fits"])
 def test_full_disk_ends_in_one_line_and_leaves_nothing(original_run, dataset, out, suffix):
     """A limit on the size of files stands in for a full disk: writing fails in the same way."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -194,7 +199,7 @@ def test_interrupt_leaves_nothing(original_run, folder, out, monkeypatch):
             raise KeyboardInterrupt
         return np.zeros((1, 64, 64), np.float32)
 
-    monkeypatch.setattr(predictor, "read_image", interrupted)
+    monkeypatch.setattr(inputs, "read_image", interrupted)
     with pytest.raises(KeyboardInterrupt):
         predict(str(original_run), [str(folder)], str(out), batch_size=2, device="cpu")
     assert left_in(out.parent) == set()

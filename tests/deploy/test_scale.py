@@ -191,7 +191,7 @@ def test_a_bad_image_ends_it_and_the_finished_shards_are_used_again(original_run
     import pyarrow.parquet
 
     np.save(folder / "lens_11.npy", np.full((64, 64), np.nan, np.float32))
-    options = {"batch_size": 3, "device": "cpu", "workers": 1, "shard_size": 6, "progress": False}
+    options = {"batch_size": 3, "device": "cpu", "workers": 1, "shard_size": 6, "progress": False, "on_error": "stop"}
     with pytest.raises(InputError, match=r"^images/lens_11\.npy"):
         predict(str(original_run), inputs, "table", **options)
     first = folder.parent / "table" / "part-00000.parquet"
@@ -201,7 +201,7 @@ def test_a_bad_image_ends_it_and_the_finished_shards_are_used_again(original_run
     assert _states([first]) == before
     assert summary.n_rows == 24
     found = pyarrow.parquet.read_table("table").to_pylist()  # as any Parquet reader takes a folder
-    predict(str(original_run), inputs, "one.csv", batch_size=3, device="cpu")
+    predict(str(original_run), inputs, "one.csv", batch_size=3, on_error="stop", device="cpu")
     _assert_same_rows([{k: "" if v is None else str(v) for k, v in row.items()} for row in found], _table("one.csv"))
     with pytest.raises(InputError, match=r"another configuration .*batch_size: 3 there, 6 here"):
         predict(str(original_run), inputs, "table", **{**options, "batch_size": 6})

@@ -60,11 +60,9 @@ def test_an_unreadable_image_gets_a_row_and_the_others_their_fits(lenses, tmp_pa
         np.save(tmp_path / f"lens{i}.npy", lenses.images[i, 0].numpy())
     np.save(tmp_path / "small.npy", np.zeros((10, 10)))
     with pytest.raises(InputError, match=r"small\.npy"):
-        fit([str(tmp_path)], survey="model_ii", out=str(tmp_path / "a.csv"), noise="instrument")
+        fit([str(tmp_path)], survey="model_ii", out=str(tmp_path / "a.csv"), noise="instrument", on_error="stop")
     assert not (tmp_path / "a.csv").exists()
-    summary = fit(
-        [str(tmp_path / "*.npy")], survey="model_ii", out=str(tmp_path / "a.csv"), noise="instrument", on_error="row"
-    )
+    summary = fit([str(tmp_path / "*.npy")], survey="model_ii", out=str(tmp_path / "a.csv"), noise="instrument")
     assert (summary.n_rows, summary.n_errors) == (3, 1)
     table = {row["file"].rpartition("/")[2]: row for row in rows(tmp_path / "a.csv")}
     assert "10" in table["small.npy"]["error"]

@@ -1,11 +1,13 @@
 """Single images as users have them: FITS, ``.npy``, PNG and JPEG, read to float32 (C, H, W), or refused in one line."""
 
+import contextlib
 import gzip
 import io
 import os
 import warnings
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +17,14 @@ from haloformer.data.npy import MAX_FILE_BYTES, read_bytes, read_npy
 from haloformer.data.store import MAX_IMAGE_VALUES
 from haloformer.errors import InputError
 
-NAN_CHOICES = ("error", "zero")
+NAN_CHOICES = ("error", "zero", "mask")
 
-_FITS = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz")
+FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz")
 _PICTURES = (".png", ".jpg", ".jpeg")
-SUFFIXES: tuple[str, ...] = (".npy", *_FITS, *_PICTURES)
+SUFFIXES: tuple[str, ...] = (".npy", *FITS_SUFFIXES, *_PICTURES)
 """Endings of the files that can be read, in lower case."""
 
+_GZIP = b"\x1f\x8b"
 _MAX_CHANNELS = 16  # an axis at least this long is taken for height or width, never for bands
 
 
@@ -39,9 +42,9 @@ def read_image(
         path: A ``.npy`` (also a pickled ``[image, mass]``), FITS, PNG or JPEG file.
         channels: How many the image must have; None takes what is there. A PNG or JPEG becomes grey unless 3 are asked
             for, and keeps its values (0 … 255, or 0 … 65535).
-        hdu: Number or name of the FITS extension; the first one with an image otherwise.
+        hdu: Number or name of the FITS extension (of several, the first is read); the first one with an image otherwise.
         nan: ``"error"`` refuses an image with NaN or infinite values; ``"zero"`` puts 0 in their place, for cutouts
-            that are NaN outside their mask.
+            that are NaN outside their mask; ``"mask"`` makes all of them NaN, for a reader that knows what to do with them.
         max_bytes: Larger files are refused.
 
     Returns:
@@ -82,22 +85,26 @@ def decode_image(
         raise InputError(f"{name} is empty")
     if suffix == ".npy":
         array, mass = read_npy(data, name, max_bytes=max_bytes)
-    elif suffix in _FITS:
+    elif suffix in FITS_SUFFIXES:
         array = _read_fits(data, name, hdu, max_bytes)
     elif suffix in _PICTURES:
         array = _read_picture(data, name, channels)
     else:
         raise InputError(f"{name} is not an image file: {', '.join(SUFFIXES)} can be read")
-    image = channels_first(array, channels, name)
-    if not _finite(image):
-        bad = ~np.isfinite(image)
-        if nan == "error":
-            raise InputError(
-                f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, read it "
-                "with nan='zero'"
-            )
-        image = np.where(bad, np.float32(0), image)
-    return image, mass
+    return known_pixels(channels_first(array, channels, name), nan, name), mass
+
+
+def known_pixels(image: np.ndarray, nan: str, name: str) -> np.ndarray:
+    """Returns an image (any shape, float32) whose NaN and infinite pixels are treated as `read_image` says of ``nan``."""
+    if _finite(image):
+        return image
+    bad = ~np.isfinite(image)
+    if nan == "error":
+        raise InputError(
+            f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, read it "
+            "with nan='zero' or nan='mask'"
+        )
+    return np.where(bad, np.float32(np.nan if nan == "mask" else 0), image)
 
 
 def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.ndarray:
@@ -109,7 +116,7 @@ def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.nda
         name: Where the image came from, for error messages.
     """
     shape = array.shape
-    _check_size(shape, name)
+    check_size(shape, name)
     if array.ndim not in (2, 3) or min(shape) < 1:
         raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
     if array.dtype.kind not in "biuf":
@@ -176,42 +183,97 @@ def walk_files(folder: Path) -> list[Path]:
 
 
 def _read_fits(data: bytes, name: str, hdu: int | str | None, max_bytes: int) -> np.ndarray:
+    with fits_hdus(data, name, max_bytes) as hdus:
+        chosen = hdus[choose_hdus(hdus, name, hdu)[0]]
+        check_size(chosen.shape, name)
+        return np.asarray(chosen.data)
+
+
+@contextlib.contextmanager
+def fits_hdus(source: bytes | Path, name: str, max_bytes: int = MAX_FILE_BYTES) -> Iterator[Any]:
+    """Yields astropy's list of what a FITS file holds; all that fails while it is open is an `InputError`.
+
+    Args:
+        source: The file's contents, or its path, of which only what is asked for is read, whatever its size.
+        name: Its name, for error messages.
+        max_bytes: Of what a gzipped file unpacks to.
+    """
     from astropy.io import fits
 
-    if data.startswith(b"\x1f\x8b"):
-        data = _gunzip(data, name, max_bytes)
-    if not data.startswith(b"SIMPLE"):
-        raise InputError(f"{name} is not a FITS file: it does not begin as one")
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, Path):
+            if not source.is_file():  # a pipe or a device would never end
+                raise InputError(f"{name} is not a regular file")
+            try:
+                file: Any = stack.enter_context(source.open("rb"))
+                start = file.read(6)
+                file.seek(0)
+            except OSError as error:
+                raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
+            source = read_bytes(source, max_bytes=max_bytes) if start.startswith(_GZIP) else b""
+        else:
+            file, start = io.BytesIO(source), source[:6]
+        if start.startswith(_GZIP):
+            plain = _gunzip(source, name, max_bytes)
+            file, start = io.BytesIO(plain), plain[:6]
+        if not start:
+            raise InputError(f"{name} is empty")
+        if start != b"SIMPLE":
+            raise InputError(f"{name} is not a FITS file: it does not begin as one")
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # astropy warns of headers that it can mend
+        with fits_errors(name), fits.open(file, memmap=False, lazy_load_hdus=True) as hdus:
+            yield hdus
+
+
+@contextlib.contextmanager
+def fits_errors(name: str) -> Iterator[None]:
+    """Turns whatever astropy raises into an `InputError`: a corrupt FITS file fails in any of many ways."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # astropy warns of headers that it can mend
-            with fits.open(io.BytesIO(data), memmap=False, lazy_load_hdus=True) as hdus:
-                chosen = _choose_hdu(hdus, name, hdu)
-                _check_size(chosen.shape, name)
-                return np.asarray(chosen.data)
+        yield
     except InputError:
         raise
-    except Exception as error:  # a corrupt FITS file fails in astropy in any of many ways
+    except Exception as error:
         raise InputError(f"{name} is corrupt or truncated: {_one_line(error)}") from error
 
 
-def _choose_hdu(hdus: Any, name: str, wanted: int | str | None) -> Any:
-    if wanted is not None:
-        try:
-            chosen = hdus[wanted]
-        except (KeyError, IndexError) as error:
-            names = ", ".join(f"{number} {item.name or '(no name)'}" for number, item in enumerate(hdus))
-            raise InputError(f"{name} has no extension '{wanted}'; there are {names}") from error
-        if not _is_image(chosen):
-            raise InputError(f"{name}: extension '{wanted}' holds no 2-D image or 3-D cube")
-        return chosen
-    for item in hdus:
-        if _is_image(item):
-            return item
-    raise InputError(f"{name} holds no 2-D image or 3-D cube")
+def choose_hdus(hdus: Any, name: str, wanted: int | str | None) -> list[int]:
+    """Returns the numbers of the extensions that are meant, each of which holds an image.
+
+    Args:
+        hdus: What `fits_hdus` yields.
+        name: The file's name, for error messages.
+        wanted: A number, a name, ``"all"``, several with commas, a pattern of names such as ``NIR_*_FLUX``; None: the first with an image.
+    """
+    if wanted is None:
+        for number, item in enumerate(hdus):
+            if is_fits_image(item):
+                return [number]
+        raise InputError(f"{name} holds no 2-D image or 3-D cube")
+    found: list[int] = []
+    for part in str(wanted).split(","):
+        found += _hdus_of(hdus, name, part.strip())
+    return list(dict.fromkeys(found))
 
 
-def _is_image(hdu: Any) -> bool:
+def _hdus_of(hdus: Any, name: str, wanted: str) -> list[int]:
+    if wanted.lstrip("-").isdigit():
+        found = [int(wanted)] if 0 <= int(wanted) < len(hdus) else []
+    elif wanted.lower() == "all" or any(sign in wanted for sign in "*?["):
+        pattern = "*" if wanted.lower() == "all" else wanted.upper()
+        found = [k for k, item in enumerate(hdus) if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)]
+    else:
+        found = [k for k, item in enumerate(hdus) if item.name.upper() == wanted.upper()][:1]
+    if not found:
+        names = ", ".join(f"{number} {item.name or '(no name)'}" for number, item in enumerate(hdus))
+        raise InputError(f"{name} has no extension '{wanted}'; there are {names}")
+    if not is_fits_image(hdus[found[0]]):
+        raise InputError(f"{name}: extension '{wanted}' holds no 2-D image or 3-D cube")
+    return found
+
+
+def is_fits_image(hdu: Any) -> bool:
+    """Tells whether an extension holds a 2-D image or a 3-D cube."""
     shape = getattr(hdu, "shape", None)
     return bool(hdu.is_image) and shape is not None and len(shape) in (2, 3) and min(shape) > 0
 
@@ -236,7 +298,7 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked below, before anything is decoded
             with Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as picture:
-                _check_size((picture.height, picture.width, channels or 1), name)
+                check_size((picture.height, picture.width, channels or 1), name)
                 if channels == 3:
                     return np.asarray(picture.convert("RGB"))
                 if picture.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
@@ -250,7 +312,8 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
         raise InputError(f"{name} is not a whole PNG or JPEG picture: {_one_line(error)}") from error
 
 
-def _check_size(shape: tuple[int, ...], name: str) -> None:
+def check_size(shape: tuple[int, ...], name: str) -> None:
+    """Refuses an image of so many values that it cannot be one."""
     if np.prod(shape, dtype=float) > MAX_IMAGE_VALUES:
         raise InputError(
             f"{name} has the shape {shape}, more than the {MAX_IMAGE_VALUES} values that one image may have"

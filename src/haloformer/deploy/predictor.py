@@ -5,8 +5,6 @@ can hold code, and every field is checked before it is used. `predict` sends fil
 CSV or Parquet table.
 """
 
-import glob
-import itertools
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -18,11 +16,20 @@ import torch
 from torch import nn
 
 from haloformer.data.framing import Framing
-from haloformer.data.images import NAN_CHOICES, find_images, is_image_name, read_image
 from haloformer.data.normalization import Normalization
 from haloformer.data.residual import Residual, network_input
-from haloformer.data.store import LensDataset
 from haloformer.deploy.artefact import ModelFields, artefact_folder, checked_fields, load_weights, read_json
+from haloformer.deploy.inputs import (
+    DATASET_SUFFIXES,
+    Frame,
+    Item,
+    Reading,
+    Source,
+    find_sources,
+    image_batches,
+    place_columns,
+    printable,
+)
 from haloformer.deploy.tables import checked_table_path, progress_bar, table
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
@@ -33,7 +40,7 @@ from haloformer.training.ood import OodDetector, OodVerdict, traits
 from haloformer.training.outputs import Outputs
 from haloformer.training.regression import Conformal, predictions
 
-DATASET_SUFFIXES = (".h5", ".hdf5")
+__all__ = ["DATASET_SUFFIXES", "PredictionSummary", "Predictor", "load", "predict"]
 
 
 @dataclass
@@ -105,10 +112,17 @@ class Predictor:
             detector=_detector(artefact, fields, model, folder),
         )
 
+    @property
+    def frame(self) -> Frame:
+        """Shape and pixel scale of the images that go in."""
+        scale = self.artefact.get("pixel_scale")
+        known = isinstance(scale, int | float) and not isinstance(scale, bool) and 1e-4 <= scale <= 1e4
+        return Frame(self.image_shape, float(scale) if known else None)  # type: ignore[arg-type]
+
     @torch.no_grad()
-    def prepared(self, images: torch.Tensor) -> torch.Tensor:
+    def prepared(self, images: torch.Tensor, *, masked: bool = False) -> torch.Tensor:
         """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
-        return network_input(self._seen(images), self.framing, self.normalization, self.residual is not None)
+        return network_input(self._seen(images, masked), self.framing, self.normalization, self.residual is not None)
 
     def in_image(self, maps: torch.Tensor) -> torch.Tensor:
         """Puts maps (B, L, H', W') of what the network gets back on the raw images: (B, L, H, W), 0 where it does not look."""
@@ -119,15 +133,18 @@ class Predictor:
         return Framing(crop=side).back(self.framing.back(maps, (side, side)), (height, width))
 
     @torch.inference_mode()
-    def numbers(self, images: torch.Tensor) -> torch.Tensor:
-        """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W)."""
-        return _finite(self.model(self.prepared(images)).float().cpu())
+    def numbers(self, images: torch.Tensor, *, masked: bool = False) -> torch.Tensor:
+        """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W).
 
-    def numbers_and_ood(self, images: torch.Tensor) -> tuple[torch.Tensor, OodVerdict | None]:
+        With ``masked``, pixels that are not finite are not known: the smooth fit leaves them out, and the network sees 0 there.
+        """
+        return _finite(self.model(self.prepared(images, masked=masked)).float().cpu())
+
+    def numbers_and_ood(self, images: torch.Tensor, *, masked: bool = False) -> tuple[torch.Tensor, OodVerdict | None]:
         """Returns what `numbers` and `ood` do, from one pass through the network."""
         if self.detector is None:
-            return self.numbers(images), None
-        numbers, seen = self.numbers_and_traits(images)
+            return self.numbers(images, masked=masked), None
+        numbers, seen = self.numbers_and_traits(images, masked=masked)
         return _finite(numbers), self.detector.verdict(seen)
 
     def ood(self, images: torch.Tensor) -> OodVerdict | None:
@@ -135,20 +152,23 @@ class Predictor:
         return None if self.detector is None else self.detector.verdict(self.numbers_and_traits(images)[1])
 
     @torch.inference_mode()
-    def numbers_and_traits(self, images: torch.Tensor) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    def numbers_and_traits(
+        self, images: torch.Tensor, *, masked: bool = False
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         """Returns what the model says of raw images (B, C, H, W), finite or not, and their traits, by which strange ones are told."""
-        seen = self._seen(images)
+        seen = self._seen(images, masked)
         with_residual = self.residual is not None
         batch = network_input(seen, self.framing, self.normalization, with_residual)
         numbers, features = numbers_and_features(self.model, batch)
         return numbers.float().cpu(), traits(self.framing(seen), features, with_residual)
 
-    def _seen(self, images: torch.Tensor) -> torch.Tensor:
+    def _seen(self, images: torch.Tensor, masked: bool) -> torch.Tensor:
         """Returns raw images on the device, with their residual where the model sees it."""
         if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
             raise InputError(f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}")
         batch = images.to(self.device, torch.float32)
-        return batch if self.residual is None else self.residual(batch)
+        batch = batch if self.residual is None else self.residual(batch)
+        return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
 
     def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
         """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
@@ -279,9 +299,13 @@ def predict(
     batch_size: int = 256,
     device: str = "auto",
     hdu: int | str | None = None,
+    band: int | str | None = None,
+    pixel_scale: float | None = None,
+    catalog: str | None = None,
+    size: float | None = None,
     overwrite: bool = False,
-    on_error: Literal["stop", "row"] = "stop",
-    nan: Literal["error", "zero"] = "error",
+    on_error: Literal["row", "stop"] = "row",
+    nan: Literal["error", "zero", "mask"] = "error",
     progress: bool | None = None,
     workers: int = 0,
     shard_size: int = 8192,
@@ -291,54 +315,71 @@ def predict(
 
     A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval. One that can tell
     images unlike those of its training adds ``ood``, ``ood_score`` and ``ood_reason``: what it says of such images is not to be trusted.
-    Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class. Memory stays bounded: only
-    one batch of images is held.
+    Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class; FITS files ``index`` (of a plane or position),
+    ``hdu``, ``ra`` and ``dec``. Memory stays bounded: only one batch of images is held. The same call goes on where one was
+    interrupted, if there were more than ``shard_size`` images.
 
     Args:
         run: Run folder or artefact folder of a trained model, or the name of a shipped one, such as model_i.
-        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5).
-        out: Table to write, .csv or .parquet.
+        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5). A FITS cube is as many images.
+        out: Table to write, .csv, .parquet or .fits.
         batch_size: Images per batch; does not change the answers.
         device: See `load`.
-        hdu: Number or name of the FITS extension to read; by default the first that holds an image.
+        hdu: FITS extension to read: number, name, several with commas, a pattern of names ('NIR_*_FLUX'), or all; by default the first
+            that holds an image.
+        band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER or BAND of an extension; FILTER1, BAND1 …
+            of a cube).
+        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are resampled to the model's scale, their light
+            conserved, then cut or framed with zeros to its size.
+        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees (ICRS), or x and y in pixels counted from 0.
+            One row each.
+        size: With a catalog: side of the cutouts in arcsec; by default what the model looks at.
         overwrite: Replace ``out`` if it exists.
-        on_error: What an unreadable image does: ``"stop"`` ends the run and writes nothing, ``"row"`` gives it a row
-            whose column ``error`` says why.
-        nan: What NaN and infinite pixels of an image file do: ``"error"`` refuses the image, ``"zero"`` puts 0 there.
+        on_error: What an unreadable image does: ``"row"`` gives it a row whose column ``error`` says why, ``"stop"`` ends the run and
+            writes nothing.
+        nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, ``"mask"`` leaves them out of the
+            smooth fit, if the model has one, and shows the network 0.
         progress: Show a progress bar; by default when standard error is a terminal.
         workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process does it alone. With workers,
-            ``out`` may also be a folder, which then holds the shards; the same call goes on where one was interrupted.
-        shard_size: With workers: images per shard; rounded up to whole batches.
+            ``out`` may also be a folder, which then holds the shards.
+        shard_size: Images that are kept at a time, in case the run is interrupted; rounded up to whole batches.
         ray_address: Of a running Ray cluster, or ``"auto"``; by default Ray is started on this machine.
     """
-    if workers or ray_address is not None:
+    check_choices(on_error, batch_size)
+    if shard_size < 1:
+        raise InputError(f"shard_size must be at least 1, not {shard_size}")
+    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
+    reading.check()
+    alone = not workers and ray_address is None
+    target = Path(out)
+    if alone or target.suffix:
+        checked_table_path(target, overwrite)
+    predictor = load(run, device if alone else "cpu")
+    channels = predictor.image_shape[0]
+    sources = find_sources(images, keep_errors=on_error == "row", channels=channels, reading=reading)
+    columns = table_columns(predictor, sources, on_error)
+    total = sum(source.n for source in sources)
+    if not alone or total > shard_size:
         from haloformer.deploy.scale import predict_shards
 
         return predict_shards(
-            run, images, out, workers=workers, shard_size=shard_size, ray_address=ray_address, batch_size=batch_size,
-            device=device, hdu=hdu, overwrite=overwrite, on_error=on_error, nan=nan, progress=progress,
+            predictor, sources, target, columns, run=run, workers=None if alone else workers, shard_size=shard_size,
+            ray_address=ray_address, batch_size=batch_size, device=device, reading=reading, overwrite=overwrite,
+            on_error=on_error, progress=progress,
         )  # fmt: skip
-    check_choices(on_error, nan, batch_size)
-    target = checked_table_path(Path(out), overwrite)
-    predictor = load(run, device)
-    sources = find_sources(images, keep_errors=on_error == "row")
-    columns = table_columns(predictor, sources, on_error)
     summary = empty_summary(target, predictor)
-    total = sum(source.n for source in sources)
     with table(target, columns, overwrite) as write, progress_bar("predict", total, progress) as advance:
-        for rows in predicted_rows(predictor, sources, batch_size, hdu=hdu, on_error=on_error, nan=nan):
+        for rows in predicted_rows(predictor, sources, batch_size, reading=reading, on_error=on_error):
             write(rows)
             summary.count(rows)
             advance(len(rows))
     return summary
 
 
-def check_choices(on_error: str, nan: str, batch_size: int) -> None:
+def check_choices(on_error: str, batch_size: int) -> None:
     """Refuses what `predict` does not know."""
-    if on_error not in ("stop", "row"):
-        raise InputError(f"on_error is '{on_error}': known are stop, row")
-    if nan not in NAN_CHOICES:
-        raise InputError(f"nan is '{nan}': known are {', '.join(NAN_CHOICES)}")
+    if on_error not in ("row", "stop"):
+        raise InputError(f"on_error is '{on_error}': known are row, stop")
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
 
@@ -351,8 +392,7 @@ def table_columns(predictor: Predictor, sources: Sequence["Source"], on_error: s
     columns += [name + what for name in predictor.outputs.targets for what in ("", "_sigma", "_low", "_high")]
     if predictor.detector is not None:
         columns += ["ood", "ood_score", "ood_reason"]
-    if any(source.is_dataset for source in sources):
-        columns += ["index", "label"]
+    columns += place_columns(sources)
     if on_error == "row":
         columns.append("error")
     return columns
@@ -363,13 +403,12 @@ def predicted_rows(
     sources: Sequence["Source"],
     batch_size: int,
     *,
-    hdu: int | str | None,
+    reading: Reading,
     on_error: str,
-    nan: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the table's rows, batch by batch; the options are those of `predict`."""
-    for items in image_batches(sources, batch_size, predictor.image_shape, {"hdu": hdu, "nan": nan}):
-        rows = [item_row(item) for item in items]
+    for items in image_batches(sources, batch_size, predictor.frame, reading):
+        rows = [item.row() for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]
         for i, error in _answer(predictor, items, rows, good).items():
             items[i].error = error
@@ -378,130 +417,18 @@ def predicted_rows(
                 continue
             if on_error == "stop":
                 raise InputError(item.error)
-            row["error"] = _printable(item.error)
+            row["error"] = printable(item.error)
         yield rows
 
 
-# --- the images -------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Source:
-    """One image file, or images ``start`` … ``start + n − 1`` of a dataset, or what was named but cannot be opened."""
-
-    path: Path
-    n: int = 1
-    start: int = 0
-    is_dataset: bool = False
-    error: str | None = None
-
-
-@dataclass
-class _Item:
-    """One image to classify, or the reason why it cannot be."""
-
-    file: str
-    image: np.ndarray | None = None
-    error: str | None = None
-    index: int | None = None
-    label: str | None = None
-
-
-def find_sources(arguments: Sequence[str], keep_errors: bool) -> list[Source]:
-    """Finds all inputs before the first is read, so that a misspelt name ends the run at once."""
-    if not arguments:
-        raise InputError("no images given: name files, folders, glob patterns or .h5 datasets")
-    sources: dict[Path, Source] = {}
-    for path in _expanded(arguments):
-        try:
-            if path.suffix.lower() in DATASET_SUFFIXES:
-                with LensDataset(path) as dataset:
-                    sources[path] = Source(path, len(dataset), is_dataset=True)
-            else:
-                sources.update((found, Source(found)) for found in find_images(path))
-        except InputError as error:
-            if not keep_errors or path.is_dir():
-                raise
-            sources[path] = Source(path, error=str(error))
-    return list(sources.values())
-
-
-def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
-    """Expands the glob patterns that a shell has left, and passes on the rest."""
-    for argument in arguments:
-        if Path(argument).exists() or not glob.has_magic(argument):
-            yield Path(argument)
-            continue
-        matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
-        matches = [path for path in matches if is_image_name(path.name) or path.suffix.lower() in DATASET_SUFFIXES]
-        if not matches:
-            raise InputError(f"no image matches the pattern '{argument}'")
-        yield from matches
-
-
-def image_batches(
-    sources: Sequence[Source], batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
-) -> Iterator[list[_Item]]:
-    """Yields the images of all sources, ``batch_size`` at a time; batches run across files."""
-    items = (item for source in sources for item in _items(source, batch_size, image_shape, reading))
-    while batch := list(itertools.islice(items, batch_size)):
-        yield batch
-
-
-def _items(
-    source: Source, batch_size: int, image_shape: tuple[int, int, int], reading: dict[str, Any]
-) -> Iterator[_Item]:
-    name = _printable(source.path)
-    if source.error is not None:
-        yield _Item(name, error=source.error)
-    elif source.is_dataset:
-        yield from _dataset_items(source, name, batch_size, image_shape)
-    else:
-        try:
-            image = read_image(source.path, channels=image_shape[0], **reading)
-            wrong = _wrong_shape(name, image.shape, image_shape)
-            yield _Item(name, None if wrong else image, wrong)
-        except InputError as error:
-            yield _Item(name, error=str(error))
-
-
-def _dataset_items(source: Source, name: str, batch_size: int, image_shape: tuple[int, int, int]) -> Iterator[_Item]:
-    with LensDataset(source.path) as dataset:
-        if wrong := _wrong_shape(name, dataset.image_shape, image_shape):
-            if source.start == 0:  # one row for all of it, however it is cut
-                yield _Item(name, error=wrong)
-            return
-        labels, stop = dataset.labels, source.start + source.n
-        for start in range(source.start, stop, batch_size):
-            numbers = range(start, min(start + batch_size, stop))
-            try:
-                block = dataset.images_at(numbers).numpy()
-            except InputError as error:
-                yield from (_Item(name, None, str(error), i, dataset.class_names[labels[i]]) for i in numbers)
-                continue
-            for i, image in zip(numbers, block):
-                bad = None if np.isfinite(image).all() else f"{name}: image {i} holds NaN or infinite values"
-                yield _Item(name, image, bad, i, dataset.class_names[labels[i]])
-
-
-def _wrong_shape(name: str, found: Sequence[int], wanted: Sequence[int]) -> str | None:
-    if tuple(found) == tuple(wanted):
-        return None
-
-    def text(shape: Sequence[int]) -> str:
-        return " × ".join(map(str, shape))
-
-    return f"{name}: image is {text(found)} (channels, height, width), but the model takes {text(wanted)}"
-
-
-def _answer(predictor: Predictor, items: list[_Item], rows: list[dict[str, Any]], good: list[int]) -> dict[int, str]:
+def _answer(predictor: Predictor, items: list[Item], rows: list[dict[str, Any]], good: list[int]) -> dict[int, str]:
     """Fills the rows of the good images in place; returns the errors of those that the model cannot answer."""
     if not good:
         return {}
     arrays = [image for i in good if (image := items[i].image) is not None]
     images = torch.from_numpy(np.stack(arrays))
     try:
-        numbers, verdict = predictor.numbers_and_ood(images)
+        numbers, verdict = predictor.numbers_and_ood(images, masked=not bool(torch.isfinite(images).all()))
     except InputError:
         if len(good) == 1:
             return {
@@ -537,13 +464,3 @@ def _put_estimates(predictor: Predictor, numbers: torch.Tensor, rows: list[dict[
         for key, what in (("mean", ""), ("sigma", "_sigma"), ("low", "_low"), ("high", "_high")):
             for i, value in zip(good, answer[key][:, t].tolist()):
                 rows[i][name + what] = value if np.isfinite(value) else None
-
-
-def item_row(item: _Item) -> dict[str, Any]:
-    """Returns what a row says of the image itself."""
-    return {"file": item.file, "index": item.index, "label": item.label}
-
-
-def _printable(text: str | Path) -> str:
-    """Returns text that any table can hold: file names may be bytes that are not UTF-8."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")

@@ -24,13 +24,14 @@ import torch
 
 from haloformer._version import code_version
 from haloformer.data.store import DatasetWriter, LensDataset
-from haloformer.deploy.tables import Rows, checked_table_path, progress_bar, table
+from haloformer.deploy.tables import Rows, progress_bar, table
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.simulation import LensBatch, Simulator, iterate
 
 if TYPE_CHECKING:
-    from haloformer.deploy.predictor import PredictionSummary, Predictor, Source
+    from haloformer.deploy.inputs import Reading, Source
+    from haloformer.deploy.predictor import PredictionSummary, Predictor
 
 MANIFEST = "_shards.json"  # Parquet readers that are given the folder pass over names like this
 
@@ -107,58 +108,51 @@ def simulate_shards(
 
 
 def predict_shards(
-    run: str,
-    images: list[str],
-    out: str,
+    predictor: "Predictor",
+    sources: "list[Source]",
+    path: Path,
+    columns: list[str],
     *,
-    workers: int = 0,
-    shard_size: int = 8192,
-    ray_address: str | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    hdu: int | str | None = None,
-    overwrite: bool = False,
-    on_error: str = "stop",
-    nan: str = "error",
-    progress: bool | None = None,
+    run: str,
+    workers: int | None,
+    shard_size: int,
+    ray_address: str | None,
+    batch_size: int,
+    device: str,
+    reading: "Reading",
+    overwrite: bool,
+    on_error: str,
+    progress: bool | None,
 ) -> "PredictionSummary":
-    """Predicts in several processes: the same rows as :func:`haloformer.deploy.predict`, whose arguments these are.
+    """Predicts by shards, in several processes or in this one: the work of :func:`haloformer.deploy.predict`, whose arguments these are.
 
     Args:
-        run: Run folder or artefact folder of a trained model.
-        images: Image files, folders of them, glob patterns, or datasets.
-        out: Table to write, .csv or .parquet; any other name is a folder of ``part-00000.parquet`` ….
-        workers: Processes; 0 takes all CPUs (or GPUs) that Ray has.
+        predictor: The model; if other processes do the work, on the CPU.
+        sources: The images.
+        path: Table to write; a name without a suffix is a folder of ``part-00000.parquet`` ….
+        columns: Of the table.
+        run: Run folder or artefact folder of the model, or the name of a shipped one.
+        workers: Processes; 0 takes all CPUs (or GPUs) that Ray has, None is this one process, without Ray.
         shard_size: Images per shard, rounded up to whole batches, as a batch's composition moves the last digits.
         ray_address: Of a running cluster, or ``"auto"``; None starts Ray on this machine, unless the caller has done so.
         batch_size: Images per batch.
         device: ``"cuda"``: every worker takes a GPU; ``"cpu"``; ``"auto"``: as this machine has it.
-        hdu: FITS extension.
+        reading: How images are read.
         overwrite: Replace what is finished, or of another configuration.
-        on_error: ``"stop"`` or ``"row"``.
-        nan: ``"error"`` or ``"zero"``.
+        on_error: ``"row"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
     """
     from haloformer.deploy.artefact import artefact_folder
-    from haloformer.deploy.predictor import check_choices, empty_summary, find_sources, load, table_columns
+    from haloformer.deploy.predictor import empty_summary
     from haloformer.training.artefact import file_sha256
 
-    check_choices(on_error, nan, batch_size)
-    _check_counts(shard_size=shard_size)
-    if device not in ("auto", "cpu", "cuda"):
+    if workers is not None and device not in ("auto", "cpu", "cuda"):
         raise InputError(f"device '{device}': with workers it is auto, cpu or cuda, of which each worker takes one")
     # A cluster may have GPUs where this machine has none.
     target = torch.device("cuda") if device == "cuda" and ray_address is not None else resolve_device(device)
-    path = Path(out)
     merged = path.suffix != ""
-    if merged:
-        checked_table_path(path, overwrite)
-    predictor = load(run, "cpu")
-    sources = find_sources(images, keep_errors=on_error == "row")
-    columns = table_columns(predictor, sources, on_error)
     artefact = artefact_folder(Path(run))
     model = [file_sha256(artefact / name) for name in ("artefact.json", "weights.safetensors")]
-    options = {"hdu": hdu, "on_error": on_error, "nan": nan}
     shards = _Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
         suffix=".parquet",
@@ -170,17 +164,27 @@ def predict_shards(
             "images": _digest(sources),
             "columns": columns,
             "batch_size": batch_size,
-            **options,
+            **asdict(reading),
+            "on_error": on_error,
             "device": target.type,
             "code_version": code_version(),
         },
     )
     shards.prepare(overwrite)
-    fixed = (os.fspath(artefact), tuple(model), target.type, columns, batch_size, options, os.getcwd())
+    options: dict[str, Any] = {"columns": columns, "batch_size": batch_size, "reading": reading, "on_error": on_error}
     parts = _cut(sources, shards.size)
-    jobs = ((place, count, (next(parts), *fixed)) for place, _, count in shards.places())
-    cluster = _Cluster(workers, _on_gpu(target), ray_address)
-    _carry_out(_predict_shard, jobs, shards.n, cluster, "predict", progress)
+    if workers is None:
+        with progress_bar("predict", shards.n, progress) as advance:
+            for (place, _, count), part in zip(shards.places(), parts, strict=True):
+                if place.exists():
+                    advance(count)
+                else:
+                    _write_predictions(place, predictor, part, **options, advance=advance)
+    else:
+        fixed = (os.fspath(artefact), tuple(model), target.type, options, os.getcwd())
+        jobs = ((place, count, (next(parts), *fixed)) for place, _, count in shards.places())
+        cluster = _Cluster(workers, _on_gpu(target), ray_address)
+        _carry_out(_predict_shard, jobs, shards.n, cluster, "predict", progress)
 
     summary = empty_summary(path, predictor)
     with contextlib.ExitStack() as stack:
@@ -297,21 +301,34 @@ def _predict_shard(
     artefact: str,
     model: tuple[str, ...],
     device: str,
-    columns: list[str],
-    batch_size: int,
     options: dict[str, Any],
     folder: str,
 ) -> None:
-    from haloformer.deploy.predictor import predicted_rows
-
     os.chdir(folder)  # names of images are relative to where the user is
     if path.exists():
         return
     torch.set_num_threads(1)
-    predictor = _loaded(artefact, model, device)
+    _write_predictions(path, _loaded(artefact, model, device), sources, **options)
+
+
+def _write_predictions(
+    path: Path,
+    predictor: "Predictor",
+    sources: "list[Source]",
+    *,
+    columns: list[str],
+    batch_size: int,
+    reading: "Reading",
+    on_error: str,
+    advance: Callable[[int], None] | None = None,
+) -> None:
+    from haloformer.deploy.predictor import predicted_rows
+
     with table(path, columns, overwrite=False) as write:
-        for rows in predicted_rows(predictor, sources, batch_size, **options):
+        for rows in predicted_rows(predictor, sources, batch_size, reading=reading, on_error=on_error):
             write(rows)
+            if advance is not None:
+                advance(len(rows))
 
 
 @functools.lru_cache(maxsize=1)
@@ -508,12 +525,12 @@ def _cut(sources: "Iterable[Source]", size: int) -> "Iterator[list[Source]]":
 
 
 def _digest(sources: "Iterable[Source]") -> str:
-    """Identifies the images by name and number, datasets also by their size and date."""
+    """Identifies the images by name and number; datasets, cubes and catalogs, which hold many, also by their size and date."""
     digest = hashlib.sha256()
     for source in sources:
-        description = {**asdict(source), "path": os.fsencode(source.path).hex()}
-        if source.is_dataset:
-            state = source.path.stat()
-            description |= {"bytes": state.st_size, "changed": state.st_mtime_ns}
-        digest.update(json.dumps(description).encode())
+        description: dict[str, Any] = {**asdict(source), "path": os.fsencode(source.path).hex()}
+        if source.is_dataset or source.is_stack or source.catalog is not None:
+            states = [path.stat() for path in (source.path, source.catalog) if path is not None]
+            description |= {"states": [(state.st_size, state.st_mtime_ns) for state in states]}
+        digest.update(json.dumps(description, default=str).encode())
     return digest.hexdigest()

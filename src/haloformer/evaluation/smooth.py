@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 import torch
 
-from haloformer.deploy.predictor import check_choices, find_sources, image_batches, item_row
+from haloformer.deploy.inputs import Frame, Reading, find_sources, image_batches, place_columns, printable
+from haloformer.deploy.predictor import check_choices
 from haloformer.deploy.tables import checked_table_path, progress_bar, table
 from haloformer.errors import InputError
 from haloformer.evaluation.figures import _figure, _plain, _styled
@@ -42,9 +43,13 @@ def fit(
     figure: str | None = None,
     batch_size: int = 256,
     hdu: int | str | None = None,
+    band: int | str | None = None,
+    pixel_scale: float | None = None,
+    catalog: str | None = None,
+    size: float | None = None,
     overwrite: bool = False,
-    on_error: Literal["stop", "row"] = "stop",
-    nan: Literal["error", "zero"] = "error",
+    on_error: Literal["row", "stop"] = "row",
+    nan: Literal["error", "zero", "mask"] = "error",
     progress: bool | None = None,
 ) -> FitSummary:
     """Fits the best smooth lens of a survey to images: a table with its parameters, their errors, and how much it leaves unexplained.
@@ -56,26 +61,34 @@ def fit(
     Args:
         images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5).
         survey: The survey that they are of: a name, or a YAML file.
-        out: Table to write, .csv or .parquet: file, each parameter and its _error, chi2, converged.
+        out: Table to write, .csv, .parquet or .fits: file, each parameter and its _error, chi2, converged.
         noise: The images' noise, and with it their unit: as the survey was released, the instrument's own in counts/s, or none.
         figure: Picture to draw of the first images: image, best smooth lens, residual in units of the noise. .png, .svg or .pdf.
         batch_size: Images per batch; does not change the answers.
-        hdu: Number or name of the FITS extension to read; by default the first that holds an image.
+        hdu: FITS extension to read, as `haloformer.deploy.predict` takes it, and so are the four that follow; by default the first with an image.
+        band: The one plane of a cube, or the name of a band.
+        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images of another scale than the survey's are resampled
+            to it, which ties the noise of neighbouring pixels to each other: chi2 is then no longer 1 for a smooth lens.
+        catalog: CSV file of positions in the one FITS image given: columns ra and dec, or x and y.
+        size: With a catalog: side of the cutouts in arcsec.
         overwrite: Replace ``out`` and ``figure`` if they exist.
-        on_error: What an unreadable image does: ``"stop"`` ends the run and writes nothing, ``"row"`` gives it a row
-            whose column ``error`` says why.
-        nan: What NaN and infinite pixels of an image file do: ``"error"`` refuses the image, ``"zero"`` puts 0 there.
+        on_error: What an unreadable image does: ``"row"`` gives it a row whose column ``error`` says why, ``"stop"`` ends the run and
+            writes nothing.
+        nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, which is fitted as dark sky,
+            ``"mask"`` leaves them out of the fit.
         progress: Show a progress bar; by default when standard error is a terminal.
     """
-    check_choices(on_error, nan, batch_size)
+    check_choices(on_error, batch_size)
+    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
+    reading.check()
     target = checked_table_path(Path(out), overwrite)
     picture = None if figure is None else _checked_figure(Path(figure), overwrite)
     recipe = get_survey(survey)
     fitter = SmoothFitter(recipe, noise=noise)
-    shape = (1, fitter.size, fitter.size)
-    sources = find_sources(images, keep_errors=on_error == "row")
+    frame = Frame((1, fitter.size, fitter.size), recipe.instrument.pixel_scale)
+    sources = find_sources(images, keep_errors=on_error == "row", reading=reading)
     columns = ["file", *(name + what for name in fitter.names for what in ("", "_error")), "chi2", "converged"]
-    columns += ["index", "label"] if any(source.is_dataset for source in sources) else []
+    columns += place_columns(sources)
     columns += ["error"] if on_error == "row" else []
     summary, chi2 = FitSummary(target, picture), []
     drawn: list[tuple[str, np.ndarray, SmoothFit]] = []
@@ -83,8 +96,8 @@ def fit(
         table(target, columns, overwrite) as write,
         progress_bar("fit", sum(s.n for s in sources), progress) as advance,
     ):
-        for items in image_batches(sources, batch_size, shape, {"hdu": hdu, "nan": nan}):
-            rows = [item_row(item) for item in items]
+        for items in image_batches(sources, batch_size, frame, reading):
+            rows = [item.row() for item in items]
             if on_error == "stop" and (errors := [item.error for item in items if item.error is not None]):
                 raise InputError(errors[0])
             good = [i for i, item in enumerate(items) if item.error is None]
@@ -100,7 +113,7 @@ def fit(
                     drawn.append((items[i].label or Path(items[i].file).name, stack[k, 0].numpy(), _one(found, k)))
             for item, row in zip(items, rows):
                 if item.error is not None:
-                    row["error"] = item.error
+                    row["error"] = printable(item.error)
                     summary.n_errors += 1
             write(rows)
             summary.n_rows += len(rows)
@@ -128,8 +141,8 @@ def draw_fits(fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float)
     half = fits[0][1].shape[0] / 2 * pixel_scale
     where = {"origin": "lower", "extent": (-half, half, -half, half)}
     for row, (name, image, fitted) in enumerate(fits):
-        high = float(np.percentile(image, 99.8))
-        low = min(0.0, float(np.percentile(image, 1)))
+        high = float(np.nanpercentile(image, 99.8))
+        low = min(0.0, float(np.nanpercentile(image, 1)))
         for axes, picture in zip(grid[row], (image, fitted.model[0, 0].numpy())):
             axes.imshow(picture, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), **where)
         shown = grid[row, 2].imshow(fitted.residual[0, 0].numpy(), cmap="RdBu_r", vmin=-5, vmax=5, **where)

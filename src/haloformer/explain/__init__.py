@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from haloformer._version import code_version
-from haloformer.deploy.predictor import Predictor, check_choices, find_sources, image_batches, load
+from haloformer.deploy.inputs import Reading, find_sources, image_batches
+from haloformer.deploy.predictor import Predictor, check_choices, load
 from haloformer.deploy.tables import progress_bar, write_csv
 from haloformer.errors import InputError
 from haloformer.evaluation import figures
@@ -87,6 +88,8 @@ def explain(
     batch_size: int = 16,
     device: str = "auto",
     hdu: int | str | None = None,
+    band: int | str | None = None,
+    pixel_scale: float | None = None,
     nan: Literal["error", "zero"] = "error",
     overwrite: bool = False,
     progress: bool | None = None,
@@ -111,7 +114,9 @@ def explain(
         limit: At most so many of the image files are explained.
         batch_size: Images per batch; changes memory and speed only.
         device: ``"auto"`` takes a GPU if there is one.
-        hdu: Number or name of the FITS extension to read; by default the first that holds an image.
+        hdu: FITS extension to read, as `haloformer.deploy.predict` takes it, and so are the two that follow; by default the first with an image.
+        band: The one plane of a cube, or the name of a band.
+        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says.
         nan: What NaN and infinite pixels of an image file do: ``"error"`` refuses the image, ``"zero"`` puts 0 there.
         overwrite: Replace an earlier explanation in ``out``.
         progress: Show a progress bar; by default when standard error is a terminal.
@@ -126,7 +131,9 @@ def explain(
         [name.strip() for name in methods.split(",") if name.strip()] if isinstance(methods, str) else list(methods)
     )
     check_methods(chosen)
-    check_choices("stop", nan, batch_size)
+    check_choices("stop", batch_size)
+    reading = Reading(hdu, band, nan, pixel_scale)
+    reading.check()
     for name, value in (("n", n), ("limit", limit)):
         if value < 1:
             raise InputError(f"{name} is {value}: must be at least 1")
@@ -141,7 +148,8 @@ def explain(
     predictor = load(run, device)
     check_target(predictor, target)
     job = _Job(predictor, chosen, target)
-    sources = find_sources(images, keep_errors=False) if images else []
+    channels = predictor.image_shape[0]
+    sources = find_sources(images, keep_errors=False, channels=channels, reading=reading) if images else []
     total = min(limit, sum(source.n for source in sources)) + (n if survey is not None else 0)
     protocol: dict[str, Any] = {"run": Path(run).resolve().name, "model": predictor.artefact["model"]["name"]}
     scores, drawn = None, None
@@ -152,8 +160,7 @@ def explain(
         job.figures = part / "figures"
         job.figures.mkdir()
         left = limit
-        reading = {"hdu": hdu, "nan": nan}
-        for items in image_batches(sources, batch_size, predictor.image_shape, reading):
+        for items in image_batches(sources, batch_size, predictor.frame, reading):
             if bad := next((item.error for item in items if item.error is not None), None):
                 raise InputError(bad)
             items = items[:left]
