@@ -202,7 +202,8 @@ class SmoothFitter:
         Nothing here depends on values but by masks. :meth:`prepare` comes first.
         """
         data, known = _finite(images)
-        seconds = self._seconds(len(data), None, data.device)
+        # Not len(), which would make the batch size of the trace that of every batch.
+        seconds = self._seconds(data.shape[0], None, data.device)
         _, state = self._fit_tensors(self._start(data, known), data, known, seconds, steps)
         return _bounded(_in_noise(state, data, known))[:, None]
 
@@ -217,21 +218,24 @@ class SmoothFitter:
     def _fit_tensors(
         self, u: Tensor, data: Tensor, known: Tensor, seconds: Tensor, steps: int
     ) -> tuple[Tensor, "_State"]:
-        damping = torch.full((len(data),), 1e-3, device=data.device)
-        moving = torch.ones(len(data), dtype=torch.bool, device=data.device)
+        # The parameters in float64, as in the kernel: a coordinate's rounding in float32 is no longer small beside its error.
+        u = u.double()
+        low, high, limits = self.low.double(), self.high.double(), self.limits.double()
+        damping = torch.full((data.shape[0],), 1e-3, device=data.device, dtype=u.dtype)
+        moving = torch.ones(data.shape[0], dtype=torch.bool, device=data.device)
         state = self._linearised(u, data, known, seconds)
         for _ in range(steps):
             step = _solve(state.hessian, state.gradient, damping)
             moving = moving & ((step * state.gradient).sum(1) > SETTLED**2)
             # One factor for all components, so that a long step keeps its direction.
-            shrink = (step.abs() / self.limits).amax(1, keepdim=True).clamp(min=1.0)
-            trial = (u + step / shrink).clamp(self.low, self.high)
+            shrink = (step.abs() / limits).amax(1, keepdim=True).clamp(min=1.0)
+            trial = (u + step / shrink).clamp(low, high)
             proposed = self._linearised(trial, data, known, seconds)
             better = moving & proposed.fits_better_than(state)
             u = torch.where(better[:, None], trial, u)
             state = proposed.where(better, state)
             damping = torch.where(better, damping / 10, damping * 10).clamp(1e-6, 1e6)
-        return u, state
+        return u.float(), state
 
     def _result(self, u: Tensor, state: "_State", data: Tensor, known: Tensor) -> SmoothFit:
         left = _solve(state.hessian, state.gradient, torch.zeros(len(u), device=u.device))
@@ -396,7 +400,7 @@ class SmoothFitter:
     def _physical(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (B, P) and their derivatives by what is fitted."""
         logarithmic = torch.tensor([name in _POSITIVE for name in self.names], device=u.device)
-        values = torch.where(logarithmic, torch.exp(torch.where(logarithmic, u, 0.0)), u)
+        values = torch.where(logarithmic, torch.exp(torch.where(logarithmic, u, 0.0)), u).float()
         return values, torch.where(logarithmic, values, 1.0)
 
     # --- where to begin ---
@@ -619,7 +623,8 @@ def _binned(images: Tensor) -> Tensor:
 
 
 def _solve(hessian: Tensor, gradient: Tensor, damping: Tensor) -> Tensor:
-    """Solves (H + λ diag H) step = gradient for each image; what cannot be solved gives 0."""
+    """Solves (H + λ diag H) step = gradient for each image, in λ's precision; what cannot be solved gives 0."""
+    hessian, gradient = hessian.to(damping.dtype), gradient.to(damping.dtype)
     diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=1e-20)
     matrix = hessian + torch.diag_embed((damping[:, None] + 1e-7) * diagonal)
     # ONNX knows no linear solver.
