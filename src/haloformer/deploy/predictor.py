@@ -22,7 +22,7 @@ from haloformer.data.images import NAN_CHOICES, find_images, is_image_name, read
 from haloformer.data.normalization import Normalization
 from haloformer.data.residual import Residual, network_input
 from haloformer.data.store import LensDataset
-from haloformer.deploy.artefact import ModelFields, artefact_folder, checked_fields, load_weights, read_json
+from haloformer.deploy.artefact import ModelFields, artefact_files, checked_fields, load_weights, read_json
 from haloformer.deploy.tables import checked_table_path, progress_bar, table
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
@@ -74,8 +74,7 @@ class Predictor:
     @classmethod
     def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
         """Reads a run folder or its artefact folder; the same as `load`."""
-        folder = artefact_folder(Path(path))
-        where = folder / "artefact.json"
+        where, weights = artefact_files(Path(path))
         artefact = read_json(where)
         fields = checked_fields(artefact, where)
         target = resolve_device(device)
@@ -86,7 +85,7 @@ class Predictor:
             num_classes=fields.num_classes,
             **fields.kwargs,
         )
-        load_weights(model, folder / "weights.safetensors")
+        load_weights(model, weights)
         normalization = _normalization(
             artefact["normalization"], fields.in_chans - (fields.residual is not None), where
         )
@@ -102,7 +101,7 @@ class Predictor:
             artefact=artefact,
             device=target,
             temperature=temperature_of(artefact, str(where)),
-            detector=_detector(artefact, fields, model, folder),
+            detector=_detector(artefact, fields, model, where.parent),
         )
 
     @torch.no_grad()

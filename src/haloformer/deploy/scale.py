@@ -139,7 +139,7 @@ def predict_shards(
         nan: ``"error"`` or ``"zero"``.
         progress: Show a progress bar; by default when standard error is a terminal.
     """
-    from haloformer.deploy.artefact import artefact_folder
+    from haloformer.deploy.artefact import artefact_files, artefact_folder
     from haloformer.deploy.predictor import check_choices, empty_summary, find_sources, load, table_columns
     from haloformer.training.artefact import file_sha256
 
@@ -157,7 +157,7 @@ def predict_shards(
     sources = find_sources(images, keep_errors=on_error == "row")
     columns = table_columns(predictor, sources, on_error)
     artefact = artefact_folder(Path(run))
-    model = [file_sha256(artefact / name) for name in ("artefact.json", "weights.safetensors")]
+    model = [file_sha256(file) for file in artefact_files(artefact)]
     options = {"hdu": hdu, "on_error": on_error, "nan": nan}
     shards = _Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
