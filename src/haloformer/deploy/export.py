@@ -165,7 +165,7 @@ def _traced(module: EndToEnd, predictor: Predictor) -> torch.export.ExportedProg
             )
     except Exception as error:  # whatever a network's code may do that cannot be traced
         name = predictor.artefact.get("model", {}).get("name", type(predictor.model).__name__)
-        raise InputError(f"{name} cannot be exported: {_first_line(error)}") from error
+        raise InputError(f"{name} cannot be exported: {_reason(error)}") from error
 
 
 def _write_onnx(
@@ -181,7 +181,7 @@ def _write_onnx(
         assert converted is not None
         graph = converted.model_proto
     except Exception as error:
-        raise InputError(f"this network cannot become ONNX: {_first_line(error)}") from error
+        raise InputError(f"this network cannot become ONNX: {_reason(error)}") from error
     if precision == "int8":
         graph = _quantised(graph)
     for node in graph.graph.node:
@@ -244,7 +244,10 @@ def _quiet() -> Iterator[None]:
         logging.disable(before)
 
 
-def _first_line(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """The innermost reason: the exporters wrap it in advice for their developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
     return lines[0][:300]
 
