@@ -23,7 +23,9 @@ def main(model: str, *paths: str) -> None:
     session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
     facts = session.get_modelmeta().custom_metadata_map
     names, shape = json.loads(facts["class_names"]), json.loads(facts["image_shape"])
-    images = np.stack([np.asarray(read(path), np.float32).reshape(shape) for path in paths])  # as they are, in the survey's units
+    images = np.stack(
+        [np.asarray(read(path), np.float32).reshape(shape) for path in paths]
+    )  # as they are, in the survey's units
     answers = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"images": images})))
     for i, path in enumerate(paths):
         classes = [f"p_{name} {p:.4f}" for name, p in zip(names, answers.get("probabilities", [[]] * len(paths))[i])]

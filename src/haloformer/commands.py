@@ -649,7 +649,9 @@ def export(
             high = ", ".join(f"{share:.1%} of images below {result.below(share):.1e}" for share in (0.99, 0.999))
             print(f"largest |Δ{result.what}| {result.differences.max():.1e}; {high}")
         if result.before is not None and result.after is not None:
-            rows = [[name, *_with_interval(vars(x))] for name, x in (("before", result.before), ("after", result.after))]
+            rows = [
+                [name, *_with_interval(vars(x))] for name, x in (("before", result.before), ("after", result.after))
+            ]
             _print_table("macro AUC", ["", "AUC", "95 % interval"], rows)
 
 

@@ -76,7 +76,9 @@ runpy.run_path({str(ROOT / "examples" / "onnx_inference.py")!r}, run_name="__mai
 
 
 @pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 5e-3), ("int8", 5e-2)])
-def test_less_precise_exports_are_smaller_and_their_cost_is_measured(precision, tolerance, onnx_file, trained_run, tmp_path):
+def test_less_precise_exports_are_smaller_and_their_cost_is_measured(
+    precision, tolerance, onnx_file, trained_run, tmp_path
+):
     small = export_model(str(trained_run), tmp_path / "small.onnx", precision=precision)
     assert small.n_bytes < onnx_file.n_bytes
     check = check_export(str(trained_run), small, n=30)
@@ -164,7 +166,9 @@ def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp
     with torch.no_grad():
         (found,) = torch.export.load(done.out).module()(images)
         fitted = predictor.residual._fitter.residual(images[..., 27:123, 27:123]).clamp(-8, 8)
-    monkeypatch.setattr(type(predictor.residual), "__call__", lambda _, x: torch.cat([x[..., 27:123, 27:123], fitted], 1))
+    monkeypatch.setattr(
+        type(predictor.residual), "__call__", lambda _, x: torch.cat([x[..., 27:123, 27:123], fitted], 1)
+    )
     (wanted,) = EndToEnd(predictor)(images)
     assert torch.allclose(found, wanted, atol=1e-5)
 

@@ -127,7 +127,9 @@ def export_model(
     path.parent.mkdir(parents=True, exist_ok=True)
     if format == "torch_export":
         stream = BytesIO()
-        torch.export.save(program, stream, extra_files={"haloformer.json": json.dumps(describe_export(predictor, precision))})
+        torch.export.save(
+            program, stream, extra_files={"haloformer.json": json.dumps(describe_export(predictor, precision))}
+        )
         write_bytes(path, stream.getvalue())
     else:
         _write_onnx(program, module, predictor, precision, path)
@@ -159,13 +161,26 @@ def _traced(module: EndToEnd, predictor: Predictor) -> torch.export.ExportedProg
     # Three images: 0 and 1 are sizes that a trace takes for constants.
     example = torch.rand(3, *predictor.image_shape)
     try:
-        with torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet(), _plain_attention(module):
             return torch.export.export(
                 module, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}, strict=False
             )
     except Exception as error:  # whatever a network's code may do that cannot be traced
         name = predictor.artefact.get("model", {}).get("name", type(predictor.model).__name__)
         raise InputError(f"{name} cannot be exported: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _plain_attention(module: nn.Module) -> Iterator[None]:
+    """With timm's attention as products and a softmax: ONNX has the fused one for four dimensions only, and Twins uses five."""
+    fused = [part for part in module.modules() if getattr(part, "fused_attn", False) is True]
+    for part in fused:
+        part.fused_attn = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in fused:
+            part.fused_attn = True  # type: ignore[assignment]
 
 
 def _write_onnx(
@@ -222,8 +237,8 @@ def _quantised(graph: Any) -> Any:
 
 def _require_onnx() -> None:
     try:
-        import onnx
-        import onnxruntime
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise InputError(f"format onnx needs {error.name}: pip install 'haloformer[export]'") from error
@@ -260,7 +275,11 @@ def _export_hub(model: str, folder: Path) -> Export:
 
     predictor = load(model, "cpu")  # whatever is exported was checked
     description, weights = artefact_files(Path(model))
-    config = {"library_name": "haloformer", "architectures": [predictor.artefact["model"]["name"]], **predictor.artefact}
+    config = {
+        "library_name": "haloformer",
+        "architectures": [predictor.artefact["model"]["name"]],
+        **predictor.artefact,
+    }
     write_artefact(folder, load_file(weights), config, names=HUB_FILES)
     for other in description.parent.glob("*.safetensors"):
         if other != weights:
@@ -290,7 +309,7 @@ def model_card(predictor: Predictor) -> str:
         result["metrics"] = [{"type": "roc_auc", "name": "macro one-vs-rest AUC", "value": macro[0]}]  # type: ignore[assignment]
         front["model-index"] = [{"name": name, "results": [result]}]
     shape = " × ".join(map(str, predictor.image_shape))
-    scale = f' of {artefact["pixel_scale"]}″' if artefact.get("pixel_scale") else ""
+    scale = f" of {artefact['pixel_scale']}″" if artefact.get("pixel_scale") else ""
     answers = []
     if classes:
         answers.append(f"tells the dark matter classes {', '.join(f'`{c}`' for c in classes)} apart")

@@ -82,7 +82,9 @@ def check_export(
         scores = [log_odds(np.log(np.maximum(p, 1e-300))) for p in (mine, theirs)]
         aucs = [macro_auc(known, s) for s in scores]
     what = "p" if predictor.class_names else "mean"
-    return ExportCheck(f"images of {survey}, seed {source.attributes['seed']}", what, np.abs(mine - theirs).max(axis=1), *aucs)
+    return ExportCheck(
+        f"images of {survey}, seed {source.attributes['seed']}", what, np.abs(mine - theirs).max(axis=1), *aucs
+    )
 
 
 def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:
