@@ -26,72 +26,9 @@ SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2}
 
 
 @pytest.fixture(scope="module")
-def onnx_file(trained_run, tmp_path_factory):
-    pytest.importorskip("onnxscript")
-    out = tmp_path_factory.mktemp("onnx") / "x.onnx"
-    return export_model(str(trained_run), out)
-
-
-@pytest.fixture(scope="module")
-def images():
-    return simulate("model_ii", 7, seed=41).images
-
-
-def _session(path):
-    return pytest.importorskip("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
-
-
-@pytest.mark.parametrize("n", [1, 7])
-def test_onnx_runtime_answers_as_the_model_does_for_any_number_of_raw_images(onnx_file, trained_run, images, n):
-    (found,) = _session(onnx_file.out).run(None, {"images": images[:n].numpy()})
-    wanted = haloformer.load(trained_run, "cpu").probabilities(images[:n]).numpy()
-    assert np.abs(found - wanted).max() < 1e-5
-
-
-def test_the_file_says_what_it_is(onnx_file, trained_run):
-    facts = _session(onnx_file.out).get_modelmeta().custom_metadata_map
-    assert json.loads(facts["class_names"]) == ["axion", "cdm", "no_sub"]
-    assert json.loads(facts["image_shape"]) == [1, 64, 64]
-    assert json.loads(facts["artefact"]) == haloformer.load(trained_run, "cpu").artefact
-    assert str(ROOT).encode() not in onnx_file.out.read_bytes()
-
-
-def test_the_example_needs_neither_torch_nor_haloformer(onnx_file, trained_run, images, tmp_path):
-    from astropy.io import fits
-
-    np.save(tmp_path / "a.npy", images[0, 0].numpy())
-    fits.writeto(tmp_path / "b.fits", images[1, 0].numpy())
-    code = f"""
-import runpy, sys
-sys.modules.update(torch=None, haloformer=None)
-sys.argv = ["x", {str(onnx_file.out)!r}, "a.npy", "b.fits"]
-runpy.run_path({str(ROOT / "examples" / "onnx_inference.py")!r}, run_name="__main__")
-"""
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr
-    wanted = haloformer.load(trained_run, "cpu").probabilities(images[:2])
-    for line, name, p in zip(result.stdout.splitlines(), ("a.npy", "b.fits"), wanted.tolist(), strict=True):
-        assert line.startswith(name)
-        assert f"p_axion {p[0]:.4f}" in line
-
-
-@pytest.mark.parametrize(("precision", "tolerance"), [("fp16", 5e-3), ("int8", 5e-2)])
-def test_less_precise_exports_are_smaller_and_their_cost_is_measured(
-    precision, tolerance, onnx_file, trained_run, tmp_path
-):
-    small = export_model(str(trained_run), tmp_path / "small.onnx", precision=precision)
-    assert small.n_bytes < onnx_file.n_bytes
-    check = check_export(str(trained_run), small, n=30)
-    assert check.n == 30
-    assert 0 < check.differences.max() < tolerance
-    assert check.after.value == pytest.approx(check.before.value, abs=0.1)
-    assert check_export(str(trained_run), onnx_file, n=30).differences.max() < 1e-5
-
-
-@pytest.fixture(scope="module")
-def regression_run(tmp_path_factory):
-    """An untrained network of classes and of a target, with calibrated intervals, a temperature aside."""
-    run = tmp_path_factory.mktemp("regression")
+def run(tmp_path_factory):
+    """An untrained network with all that can be asked of an export: classes, a target, intervals, a temperature, a crop, a new size."""
+    run = tmp_path_factory.mktemp("run")
     torch.manual_seed(0)
     save_file(create_model("vit_nano", img_size=32, num_classes=5, **SMALL).state_dict(), run / "weights.safetensors")
     names = ["axion", "cdm", "no_sub"]
@@ -111,35 +48,104 @@ def regression_run(tmp_path_factory):
         "normalization": {"kind": "asinh", "statistics": {"scale": [0.1], "mean": [0.2], "std": [0.5]}},
         "image_shape": [1, 64, 64],
         "survey": "model_ii",
+        "calibration": {"temperature": 2.0},
         "training": {},
     }
     (run / "artefact.json").write_text(json.dumps(artefact))
     return run
 
 
-def test_a_program_of_torch_export_gives_estimates_intervals_and_tempered_probabilities(
-    regression_run, images, tmp_path, monkeypatch
-):
-    predictor = haloformer.load(regression_run, "cpu")
-    monkeypatch.setattr(predictor, "temperature", 2.0, raising=False)
-    done = export_model(predictor, tmp_path / "x.pt2", format="torch_export")
-    assert done.outputs == ("probabilities", "mean", "sigma", "low", "high")
-    extra = {"haloformer.json": ""}
-    found = dict(zip(done.outputs, torch.export.load(done.out, extra_files=extra).module()(images)))
-    assert json.loads(json.loads(extra["haloformer.json"])["temperature"]) == 2.0
-    wanted = predictor.estimates(images)
-    for name in wanted:
-        assert torch.allclose(found[name], wanted[name], atol=1e-5), name
-    tempered = (predictor.predict_logits(images) / 2).softmax(1)
-    assert torch.allclose(found["probabilities"], tempered, atol=1e-5)
-
-
-def test_resizing_and_intervals_survive_onnx(regression_run, images, tmp_path):
+@pytest.fixture(scope="module")
+def onnx_file(run, tmp_path_factory):
     pytest.importorskip("onnxscript")
-    done = export_model(str(regression_run), tmp_path / "x.onnx")
-    found = dict(zip(done.outputs, _session(done.out).run(None, {"images": images.numpy()})))
-    for name, wanted in haloformer.load(regression_run, "cpu").estimates(images).items():
-        assert np.abs(found[name] - wanted.numpy()).max() < 1e-5, name
+    return export_model(str(run), tmp_path_factory.mktemp("onnx") / "x.onnx")
+
+
+@pytest.fixture(scope="module")
+def images():
+    return simulate("model_ii", 7, seed=41).images
+
+
+def _session(path):
+    return pytest.importorskip("onnxruntime").InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_onnx_runtime_answers_as_the_model_does_for_any_number_of_raw_images(onnx_file, run, images, n):
+    found = dict(zip(onnx_file.outputs, _session(onnx_file.out).run(None, {"images": images[:n].numpy()}), strict=True))
+    predictor = haloformer.load(run, "cpu")
+    wanted = predictor.estimates(images[:n]) | {"probabilities": predictor.probabilities(images[:n])}
+    assert set(found) == set(wanted)
+    for name, value in wanted.items():
+        assert np.abs(found[name] - value.numpy()).max() < 1e-5, name
+
+
+def test_the_file_says_what_it_is(onnx_file, run):
+    facts = _session(onnx_file.out).get_modelmeta().custom_metadata_map
+    assert json.loads(facts["class_names"]) == ["axion", "cdm", "no_sub"]
+    assert json.loads(facts["image_shape"]) == [1, 64, 64]
+    assert json.loads(facts["artefact"]) == haloformer.load(run, "cpu").artefact
+    assert str(ROOT).encode() not in onnx_file.out.read_bytes()
+
+
+def test_the_example_needs_neither_torch_nor_haloformer(onnx_file, run, images, tmp_path):
+    from astropy.io import fits
+
+    np.save(tmp_path / "a.npy", images[0, 0].numpy())
+    fits.writeto(tmp_path / "b.fits", images[1, 0].numpy())
+    code = f"""
+import runpy, sys
+sys.modules.update(torch=None, haloformer=None)
+sys.argv = ["x", {str(onnx_file.out)!r}, "a.npy", "b.fits"]
+runpy.run_path({str(ROOT / "examples" / "onnx_inference.py")!r}, run_name="__main__")
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    wanted = haloformer.load(run, "cpu").probabilities(images[:2])
+    for line, name, p in zip(result.stdout.splitlines(), ("a.npy", "b.fits"), wanted.tolist(), strict=True):
+        assert line.startswith(name)
+        assert f"p_axion {p[0]:.4f}" in line
+
+
+def test_a_quantised_network_is_smaller_and_its_cost_is_measured(onnx_file, run, tmp_path):
+    small = export_model(str(run), tmp_path / "small.onnx", precision="int8")
+    assert small.n_bytes < onnx_file.n_bytes
+    check = check_export(str(run), small, n=30)
+    assert check.n == 30
+    assert 0 < check.differences.max() < 5e-2
+    assert check.after.value == pytest.approx(check.before.value, abs=0.2)
+    assert check_export(str(run), onnx_file, n=30).differences.max() < 1e-5
+
+
+def test_half_precision_is_of_the_network_alone_and_of_a_copy(run, images):
+    predictor = haloformer.load(run, "cpu")
+    wanted = predictor.probabilities(images)
+    with torch.no_grad():
+        found = EndToEnd(predictor, "fp16")(images)[0]
+    assert found.dtype == torch.float32
+    assert 0 < (found - wanted).abs().max() < 5e-3
+    assert torch.equal(predictor.probabilities(images), wanted)
+
+
+def test_a_program_of_torch_export_answers_without_haloformer(run, images, tmp_path):
+    done = export_model(str(run), tmp_path / "x.pt2", format="torch_export")
+    np.save(tmp_path / "images.npy", images.numpy())
+    code = """
+import sys
+sys.modules["haloformer"] = None
+import numpy, torch
+facts = {"haloformer.json": ""}
+answers = torch.export.load("x.pt2", extra_files=facts).module()(torch.from_numpy(numpy.load("images.npy")))
+numpy.savez("found.npz", *[a.detach().numpy() for a in answers], facts=facts["haloformer.json"])
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path)
+    assert result.returncode == 0, result.stderr
+    found = np.load(tmp_path / "found.npz")
+    predictor = haloformer.load(run, "cpu")
+    wanted = {"probabilities": predictor.probabilities(images), **predictor.estimates(images)}
+    for k, name in enumerate(done.outputs):
+        assert np.abs(found[f"arr_{k}"] - wanted[name].numpy()).max() < 1e-5, name
+    assert json.loads(json.loads(str(found["facts"]))["temperature"]) == predictor.temperature == 2.0
 
 
 def test_elimination_solves_and_what_has_no_solution_is_not_finite():
@@ -179,6 +185,7 @@ def test_a_hub_folder_loads_again_and_tells_what_was_measured(tmp_path):
     again, before = haloformer.load(done.out, "cpu"), haloformer.load("model_i", "cpu")
     images = simulate("model_i", 4, seed=44).images
     assert torch.equal(again.probabilities(images), before.probabilities(images))
+    assert torch.equal(again.ood(images).score, before.ood(images).score)
     card = (done.out / "README.md").read_text(encoding="utf-8")
     import yaml
 
@@ -189,8 +196,8 @@ def test_a_hub_folder_loads_again_and_tells_what_was_measured(tmp_path):
     assert front["model-index"][0]["results"][0]["metrics"][0]["value"] == measured["value"]
 
 
-def test_a_card_without_measurements_says_so(regression_run):
-    card = model_card(haloformer.load(regression_run, "cpu"))
+def test_a_card_without_measurements_says_so(run):
+    card = model_card(haloformer.load(run, "cpu"))
     assert "Nothing was measured" in card
     assert "`log10_m_axion`" in card
 
@@ -223,9 +230,9 @@ def test_a_missing_package_is_named_with_the_extra(monkeypatch, tmp_path):
         export_model(shipped_models()[0], tmp_path / "x.onnx")
 
 
-def test_the_command_exports_checks_and_fails_in_one_line(trained_run, tmp_path, capsys):
+def test_the_command_exports_checks_and_fails_in_one_line(run, tmp_path, capsys):
     out = tmp_path / "x.pt2"
-    arguments = ["export", str(trained_run), "--format", "torch_export", "--out", str(out)]
+    arguments = ["export", str(run), "--format", "torch_export", "--out", str(out)]
     assert main([*arguments, "--check", "12"]) == 0
     shown = capsys.readouterr().out
     assert "largest |Δp|" in shown
