@@ -125,6 +125,10 @@ COMMANDS: dict[str, Command] = {
             "haloformer predict runs/x survey/ --workers 8 --out predictions.parquet",
         ),
     ),
+    "export": Command(
+        "export a trained network: ONNX, torch.export, or a folder for a hub",
+        positional=("model",),
+    ),
     "fit": Command(
         "fit the best smooth lens to images: parameters, chi2, residual",
         "haloformer.evaluation.smooth",

@@ -56,6 +56,10 @@ class Residual:
         side = self._fitter.size
         return 2, side, side
 
+    def prepare(self, device: torch.device | str = "cpu") -> None:
+        """Computes what the fit needs of its survey; before ``torch.export`` follows a call."""
+        self._fitter.prepare(device)
+
     def __call__(self, images: Tensor) -> Tensor:
         """Returns images with their residual.
 
@@ -67,6 +71,8 @@ class Residual:
         """
         _, side, _ = self.output_shape(tuple(images.shape[1:]))
         images = Framing(crop=side)(images.float())
+        if torch.compiler.is_compiling():  # a traced graph knows no number of images
+            return torch.cat([images, self._fitter.residual(images).clamp(-CLIP, CLIP)], dim=1)
         parts = [self._fitter(part).residual.clamp(-CLIP, CLIP) for part in images.split(_BATCH)]
         return torch.cat([images, torch.cat(parts) if parts else images], dim=1)
 

@@ -14,8 +14,12 @@ from torch import nn
 from haloformer.data.framing import Framing
 from haloformer.data.residual import Residual
 from haloformer.errors import InputError
+from haloformer.training.artefact import ARTEFACT_FILES
 from haloformer.training.outputs import Outputs
 from haloformer.vocabulary import ARTEFACT_FORMAT
+
+HUB_FILES = ("config.json", "model.safetensors")
+"""What the two files of an artefact are called in a hub's folder."""
 
 _SHIPPED = Path(__file__).parents[1] / "weights"
 
@@ -52,9 +56,16 @@ def artefact_folder(path: Path) -> Path:
             return _SHIPPED / str(path)
         raise InputError(f"{path}: no such run folder, and no shipped model: those are {', '.join(shipped_models())}")
     for folder in (path / "artefact", path):
-        if (folder / "artefact.json").is_file():
+        if any((folder / name).is_file() for name in (ARTEFACT_FILES[0], HUB_FILES[0])):
             return folder
     raise InputError(f"{path}: holds no trained model (artefact/artefact.json); has its training finished?")
+
+
+def artefact_files(path: Path) -> tuple[Path, Path]:
+    """Returns the description and the weights, given what `artefact_folder` takes."""
+    folder = artefact_folder(path)
+    names = ARTEFACT_FILES if (folder / ARTEFACT_FILES[0]).is_file() else HUB_FILES
+    return folder / names[0], folder / names[1]
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from torch import nn
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.data.residual import Residual, network_input
-from haloformer.deploy.artefact import ModelFields, artefact_folder, checked_fields, load_weights, read_json
+from haloformer.deploy.artefact import ModelFields, artefact_files, checked_fields, load_weights, read_json
 from haloformer.deploy.inputs import (
     DATASET_SUFFIXES,
     Frame,
@@ -81,8 +81,7 @@ class Predictor:
     @classmethod
     def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
         """Reads a run folder or its artefact folder; the same as `load`."""
-        folder = artefact_folder(Path(path))
-        where = folder / "artefact.json"
+        where, weights = artefact_files(Path(path))
         artefact = read_json(where)
         fields = checked_fields(artefact, where)
         target = resolve_device(device)
@@ -93,7 +92,7 @@ class Predictor:
             num_classes=fields.num_classes,
             **fields.kwargs,
         )
-        load_weights(model, folder / "weights.safetensors")
+        load_weights(model, weights)
         normalization = _normalization(
             artefact["normalization"], fields.in_chans - (fields.residual is not None), where
         )
@@ -109,7 +108,7 @@ class Predictor:
             artefact=artefact,
             device=target,
             temperature=temperature_of(artefact, str(where)),
-            detector=_detector(artefact, fields, model, folder),
+            detector=_detector(artefact, fields, model, where.parent),
         )
 
     @property

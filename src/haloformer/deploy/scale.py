@@ -142,7 +142,7 @@ def predict_shards(
         on_error: ``"row"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
     """
-    from haloformer.deploy.artefact import artefact_folder
+    from haloformer.deploy.artefact import artefact_files, artefact_folder
     from haloformer.deploy.predictor import empty_summary
     from haloformer.training.artefact import file_sha256
 
@@ -152,7 +152,7 @@ def predict_shards(
     target = torch.device("cuda") if device == "cuda" and ray_address is not None else resolve_device(device)
     merged = path.suffix != ""
     artefact = artefact_folder(Path(run))
-    model = [file_sha256(artefact / name) for name in ("artefact.json", "weights.safetensors")]
+    model = [file_sha256(file) for file in artefact_files(artefact)]
     shards = _Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
         suffix=".parquet",

@@ -13,7 +13,7 @@ from typing import Any
 
 from haloformer._version import code_version
 from haloformer.data.images import find_images
-from haloformer.deploy.artefact import artefact_folder
+from haloformer.deploy.artefact import artefact_files
 from haloformer.deploy.predictor import load
 from haloformer.errors import InputError
 from haloformer.evaluation import audit_measure, audit_report, figures
@@ -155,7 +155,7 @@ def _protocol(bench: Bench, run: str) -> dict[str, Any]:
     return {
         "run": Path(run).resolve().name,
         "model": artefact["model"]["name"],
-        "weights": file_sha256(artefact_folder(Path(run)) / "weights.safetensors")[:16],
+        "weights": file_sha256(artefact_files(Path(run))[1])[:16],
         "class_names": list(bench.names),
         "residual": bench.predictor.residual is not None,
         "survey": bench.survey.name,

@@ -50,6 +50,10 @@ def calibrate(
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
     folder = artefact_folder(Path(run))
+    if not (folder / "artefact.json").is_file():
+        raise InputError(
+            f"{folder}: a hub folder is not changed: calibrate the run that it was made of, and export again"
+        )
     if not Path(run).exists():
         raise InputError(
             f"{run}: is a model that comes with the package and stays as it is: calibrate a copy of {folder}"

@@ -9,10 +9,10 @@ import math
 import numpy as np
 from numba import njit
 
+from haloformer.simulation.fitting import SETTLED
 from haloformer.simulation.kernels import _FLAGS, _exp_row
 
 GAUSSIAN, DOUBLE_POISSON = 0, 1
-_SETTLED = 0.02  # standard deviations: what a further step would still move
 
 
 @njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
@@ -206,7 +206,7 @@ def fit_positions(
             for p in range(P):
                 moved += step[p] * gradient[i, p]
                 shrink = max(shrink, abs(step[p]) / limits[p])
-            if not moved > _SETTLED**2:
+            if not moved > SETTLED**2:
                 break
             for p in range(P):
                 trial[p] = min(max(u[i, p] + step[p] / shrink, low[p]), high[p])

@@ -41,7 +41,8 @@ _STEP_LIMIT = {"log": 0.2, "position": 0.08, "other": 0.05}  # of one step: arcs
 _DERIVATIVE_STEP = (
     1e-3  # of a forward difference: small beside every scale of the lens, large beside float32's rounding
 )
-_CONVERGED = 0.1  # standard deviations that a further step would still move
+SETTLED = 0.02  # standard deviations: an image that a further step would move by less takes none
+_CONVERGED = 0.1  # the same, of a fit that counts as converged
 _SIGNIFICANT = 5.0  # standard deviations that the fitted light must have
 
 
@@ -188,29 +189,53 @@ class SmoothFitter:
         with torch.no_grad():
             return self._fit(images, exposure_time, steps)
 
+    def prepare(self, device: torch.device | str = "cpu") -> "SmoothFitter":
+        """Computes all that does not depend on the images, which a graph then holds as constants; see :meth:`residual`."""
+        self._to(torch.device(device))
+        if self._templates is None or self._templates[0].device != self.axis.device:
+            self._templates = self._make_templates(self.axis.device)
+        return self
+
+    def residual(self, images: Tensor, *, steps: int = STEPS) -> Tensor:
+        """The residual alone (B, 1, H, W) of images (B, 1, H, W), by tensor operations that ``torch.export`` can follow.
+
+        Nothing here depends on values but by masks. :meth:`prepare` comes first.
+        """
+        data, known = _finite(images)
+        # Not len(), which would make the batch size of the trace that of every batch.
+        seconds = self._seconds(data.shape[0], None, data.device)
+        _, state = self._fit_tensors(self._start(data, known), data, known, seconds, steps)
+        return _bounded(_in_noise(state, data, known))[:, None]
+
     def _fit(self, images: Tensor, exposure_time: Tensor | None, steps: int) -> SmoothFit:
-        data = images[:, 0].to(torch.float32)
-        self._to(data.device)
-        known = torch.isfinite(data)
-        data = torch.where(known, data, 0.0).clamp(-1e30, 1e30)
+        data, known = _finite(images)
+        self.prepare(data.device)
         seconds = self._seconds(len(data), exposure_time, data.device)
-        u = self._start(data, known, seconds)
-        if self._compiled(data.device):
-            u, state = self._fit_compiled(u, data, known, seconds, steps)
-            return self._result(u, state, data, known)
-        damping = torch.full((len(data),), 1e-3, device=data.device)
+        fit = self._fit_compiled if self._compiled(data.device) else self._fit_tensors
+        u, state = fit(self._start(data, known), data, known, seconds, steps)
+        return self._result(u, state, data, known)
+
+    def _fit_tensors(
+        self, u: Tensor, data: Tensor, known: Tensor, seconds: Tensor, steps: int
+    ) -> tuple[Tensor, "_State"]:
+        # The parameters in float64, as in the kernel: a coordinate's rounding in float32 is no longer small beside its error.
+        u = u.double()
+        low, high, limits = self.low.double(), self.high.double(), self.limits.double()
+        damping = torch.full((data.shape[0],), 1e-3, device=data.device, dtype=u.dtype)
+        moving = torch.ones(data.shape[0], dtype=torch.bool, device=data.device)
         state = self._linearised(u, data, known, seconds)
         for _ in range(steps):
             step = _solve(state.hessian, state.gradient, damping)
+            moving = moving & ((step * state.gradient).sum(1) > SETTLED**2)
             # One factor for all components, so that a long step keeps its direction.
-            shrink = (step.abs() / self.limits).amax(1, keepdim=True).clamp(min=1.0)
-            trial = (u + step / shrink).clamp(self.low, self.high)
+            shrink = (step.abs() / limits).amax(1, keepdim=True).clamp(min=1.0)
+            trial = (u + step / shrink).clamp(low, high)
             proposed = self._linearised(trial, data, known, seconds)
-            better = proposed.chi2_with(state.inverse_variance) <= state.chi2
+            better = moving & proposed.fits_better_than(state)
             u = torch.where(better[:, None], trial, u)
             state = proposed.where(better, state)
             damping = torch.where(better, damping / 10, damping * 10).clamp(1e-6, 1e6)
-        return self._result(u, state, data, known)
+        return u.float(), state
 
     def _result(self, u: Tensor, state: "_State", data: Tensor, known: Tensor) -> SmoothFit:
         left = _solve(state.hessian, state.gradient, torch.zeros(len(u), device=u.device))
@@ -226,8 +251,7 @@ class SmoothFitter:
         noise = (pattern.square() * weight).sum((1, 2)).clamp(min=1e-30).sqrt()
         pixels = known.sum((1, 2)) - len(self.names)
         converged = (moved < _CONVERGED) & free & (light / noise > _SIGNIFICANT) & (pixels > 0)
-        sigma = state.inverse_variance.clamp(min=1e-30).rsqrt()
-        residual = torch.where(known, (data - state.mean) / sigma, 0.0)
+        residual = _in_noise(state, data, known)
         chi2 = residual.square().sum((1, 2)) / pixels.clamp(min=1)
         values, slope = self._physical(u)
         covariance = slope[:, :, None] * covariance * slope[:, None, :]
@@ -237,8 +261,8 @@ class SmoothFitter:
             values=values,
             covariance=torch.nan_to_num(covariance),
             model=state.mean[:, None],
-            sigma=sigma[:, None],
-            residual=torch.nan_to_num(residual, posinf=1e6, neginf=-1e6).clamp(-1e6, 1e6)[:, None],
+            sigma=state.sigma[:, None],
+            residual=_bounded(residual)[:, None],
             chi2=torch.nan_to_num(chi2, nan=1e12, posinf=1e12).clamp(max=1e12),
             converged=converged & fine,
         )
@@ -376,7 +400,7 @@ class SmoothFitter:
     def _physical(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (B, P) and their derivatives by what is fitted."""
         logarithmic = torch.tensor([name in _POSITIVE for name in self.names], device=u.device)
-        values = torch.where(logarithmic, torch.exp(torch.where(logarithmic, u, 0.0)), u)
+        values = torch.where(logarithmic, torch.exp(torch.where(logarithmic, u, 0.0)), u).float()
         return values, torch.where(logarithmic, values, 1.0)
 
     # --- where to begin ---
@@ -391,10 +415,9 @@ class SmoothFitter:
             high.append(float(values.max() + beyond))
         return low, high
 
-    def _start(self, data: Tensor, known: Tensor, seconds: Tensor) -> Tensor:
+    def _start(self, data: Tensor, known: Tensor) -> Tensor:
         """The draw of the survey whose image is most like the data, its brightness fitted (B, P)."""
-        if self._templates is None or self._templates[0].device != data.device:
-            self._templates = self._make_templates(data.device)
+        assert self._templates is not None
         templates, sums, u = self._templates
         light = torch.where(known, data, 0.0)
         # The root tames the brightest pixels, as their noise does.
@@ -449,9 +472,18 @@ class _State:
     gradient: Tensor
     chi2: Tensor
 
-    def chi2_with(self, inverse_variance: Tensor) -> Tensor:
-        """χ² with the weights of another step: else a model could lower its χ² by claiming more noise."""
-        return (self.residual.square() * inverse_variance).sum((1, 2))
+    @property
+    def sigma(self) -> Tensor:
+        """(B, H, W) standard deviation of the noise."""
+        return self.inverse_variance.clamp(min=1e-30).rsqrt()
+
+    def fits_better_than(self, other: "_State") -> Tensor:
+        """Whether χ² is no more (B,), with the other's weights: else a model could lower its χ² by claiming more noise.
+
+        The sum of the differences keeps digits that the difference of the sums, in float32, has lost.
+        """
+        change = (self.residual - other.residual) * (self.residual + other.residual)
+        return (change * other.inverse_variance).sum((1, 2)) <= 0
 
     def where(self, chosen: Tensor, other: "_State") -> "_State":
         """This state where chosen (B,), else the other."""
@@ -531,7 +563,9 @@ def sersic_with_gradient(
     square = (u * u + v * v).clamp(min=SERSIC_R_MIN**2)
     R = square.sqrt()
     slope = sersic_b(n_sersic)
-    power = R / R_sersic if bool((n_sersic == 1).all()) else (R / R_sersic) ** (1 / n_sersic)
+    # A traced graph cannot ask for values.
+    exponential = not torch.compiler.is_compiling() and bool((n_sersic == 1).all())
+    power = R / R_sersic if exponential else (R / R_sersic) ** (1 / n_sersic)
     brightness = amp * torch.exp(-slope * (power - 1))
     # dI/dR / R; constant inside the smallest radius
     steep = torch.where(square > SERSIC_R_MIN**2, brightness * power / square, 0.0) * (slope / n_sersic)
@@ -567,17 +601,47 @@ def _check_seconds(exposure_time: Tensor, n: int) -> None:
         raise InputError(f"exposure_time must hold {n} positive numbers of seconds, one per image")
 
 
+def _finite(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Data (B, H, W) float32, 0 where they are not finite, and where they are."""
+    data = images[:, 0].to(torch.float32)
+    known = torch.isfinite(data)
+    return torch.where(known, data, 0.0).clamp(-1e30, 1e30), known
+
+
+def _in_noise(state: "_State", data: Tensor, known: Tensor) -> Tensor:
+    """What the model leaves, in standard deviations (B, H, W)."""
+    return torch.where(known, (data - state.mean) / state.sigma, 0.0)
+
+
+def _bounded(residual: Tensor) -> Tensor:
+    return torch.nan_to_num(residual, posinf=1e6, neginf=-1e6).clamp(-1e6, 1e6)
+
+
 def _binned(images: Tensor) -> Tensor:
     """Means of 2×2 pixels: enough to find where to begin."""
     return F.avg_pool2d(images[:, None], 2, ceil_mode=True)[:, 0]
 
 
 def _solve(hessian: Tensor, gradient: Tensor, damping: Tensor) -> Tensor:
-    """Solves (H + λ diag H) step = gradient for each image; what cannot be solved gives 0."""
+    """Solves (H + λ diag H) step = gradient for each image, in λ's precision; what cannot be solved gives 0."""
+    hessian, gradient = hessian.to(damping.dtype), gradient.to(damping.dtype)
     diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=1e-20)
     matrix = hessian + torch.diag_embed((damping[:, None] + 1e-7) * diagonal)
-    step, _ = torch.linalg.solve_ex(matrix, gradient)
+    # ONNX knows no linear solver.
+    step = _eliminate(matrix, gradient) if torch.compiler.is_compiling() else torch.linalg.solve_ex(matrix, gradient)[0]
     return torch.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0)
+
+
+def _eliminate(matrix: Tensor, right: Tensor) -> Tensor:
+    """Solves positive definite systems (B, P, P) for (B, P) by elimination, which for these needs no pivoting."""
+    # In units in which the diagonal is 1
+    unit = matrix.diagonal(dim1=-2, dim2=-1).rsqrt()
+    rows = torch.cat([matrix * unit[:, :, None] * unit[:, None, :], (right * unit)[:, :, None]], dim=2)
+    number = torch.arange(right.shape[1], device=right.device)[None, :, None]
+    for k in range(right.shape[1]):
+        pivot = rows[:, k : k + 1] / rows[:, k : k + 1, k : k + 1]
+        rows = torch.where(number == k, pivot, rows - rows[:, :, k : k + 1] * pivot)
+    return rows[:, :, -1] * unit
 
 
 def _inverse(hessian: Tensor) -> Tensor:

@@ -84,7 +84,8 @@ def smooth_source_positions(survey: Survey, lens: list[Tensor], axis: Tensor) ->
     Returns:
         (β_x, β_y), each (B, N, N) in arcsec, or (1, N, N) if the lens is the same in every image.
     """
-    if all(not p.requires_grad and bool((p == p[:1]).all()) for p in lens):
+    # A traced graph cannot ask for values.
+    if not torch.compiler.is_compiling() and all(not p.requires_grad and bool((p == p[:1]).all()) for p in lens):
         lens = [p[:1] for p in lens]
     theta_E, e1, e2, x0, y0, gamma1, gamma2 = (p[:, None, None] for p in lens)
     x, y = axis[None, None, :], axis[None, :, None]

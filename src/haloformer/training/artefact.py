@@ -11,24 +11,30 @@ from torch import Tensor
 
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
+ARTEFACT_FILES = ("artefact.json", "weights.safetensors")
 
-def write_artefact(folder: Path, state_dict: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+
+def write_artefact(
+    folder: Path,
+    state_dict: Mapping[str, Tensor],
+    description: dict[str, Any],
+    names: tuple[str, str] = ARTEFACT_FILES,
+) -> None:
     """Writes ``weights.safetensors`` and ``artefact.json``, each beside its place and then renamed.
 
     Args:
         folder: Created if missing.
         state_dict: The weights by name.
         description: The JSON-able rest: model, classes, normalisation, provenance.
+        names: Other names for the description and the weights.
     """
     from safetensors.torch import save
 
     folder.mkdir(parents=True, exist_ok=True)
     # Copies: some networks (CoaT) use a layer in two places, and the format refuses tensors that share memory.
     weights = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state_dict.items()}
-    part = folder / "weights.safetensors.part"
-    part.write_bytes(save(weights))
-    os.replace(part, folder / "weights.safetensors")
-    write_text(folder / "artefact.json", json.dumps({"format": ARTEFACT_FORMAT, **description}, indent=2) + "\n")
+    write_bytes(folder / names[1], save(weights))
+    write_text(folder / names[0], json.dumps({"format": ARTEFACT_FORMAT, **description}, indent=2) + "\n")
 
 
 def write_calibration(
@@ -55,16 +61,19 @@ def write_calibration(
     if ood is None:
         (folder / "ood.safetensors").unlink(missing_ok=True)
         return
-    part = folder / "ood.safetensors.part"
-    part.write_bytes(save(dict(ood[1])))
-    os.replace(part, folder / "ood.safetensors")
+    write_bytes(folder / "ood.safetensors", save(dict(ood[1])))
     write_text(path, json.dumps({**description, "ood": ood[0]}, indent=2) + "\n")
 
 
 def write_text(path: Path, text: str) -> None:
     """Writes a text file beside its place and renames it, so that it is never seen half-written."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Writes a file beside its place and renames it, so that it is never seen half-written."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
+    part.write_bytes(content)
     os.replace(part, path)
 
 

@@ -357,7 +357,7 @@ class Conformal:
 
 def _per_target(outputs: Tensor, loss: str, scaling: Scaling) -> Tensor:
     """Returns raw outputs as (B, T, n) float32: half precision would overflow in squares and exponentials."""
-    return outputs.float().reshape(len(outputs), len(scaling.mean), n_outputs(loss))
+    return outputs.float().reshape(outputs.shape[0], len(scaling.mean), n_outputs(loss))
 
 
 def _bounded(raw: Tensor) -> Tensor:

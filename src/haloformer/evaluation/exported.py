@@ -1,0 +1,106 @@
+"""What an export costs: its answers beside those of the network itself, on newly simulated images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from haloformer.data.grouping import LEFT_OUT
+from haloformer.deploy.export import Export
+from haloformer.deploy.predictor import load
+from haloformer.deploy.tables import progress_bar
+from haloformer.errors import InputError
+from haloformer.evaluation.metrics import Interval, log_odds, macro_auc
+from haloformer.evaluation.testset import class_order, open_test_images
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class ExportCheck:
+    """An export beside its network.
+
+    Attributes:
+        images: What was answered.
+        what: ``p`` for probabilities, ``mean`` for a regression alone.
+        differences: (N,) largest absolute difference of each image's answers.
+        before: Macro AUC of the network; None for a regression alone.
+        after: The same of the export.
+    """
+
+    images: str
+    what: str
+    differences: np.ndarray
+    before: Interval | None
+    after: Interval | None
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        return len(self.differences)
+
+    def below(self, share: float) -> float:
+        """The difference that this share of the images does not exceed."""
+        return float(np.quantile(self.differences, share, method="higher"))
+
+
+def check_export(
+    model: str, export: Export, *, n: int, seed: int | None = None, progress: bool | None = None
+) -> ExportCheck:
+    """Simulates images of the model's survey and compares the export's answers with `Predictor`'s, batch by batch.
+
+    Args:
+        model: What was exported.
+        export: What came of it.
+        n: Number of images.
+        seed: Of these; one that training did not use if None.
+        progress: Show a progress bar; by default when standard error is a terminal.
+    """
+    predictor = load(model, "cpu")
+    survey = predictor.artefact.get("survey")
+    if not isinstance(survey, str):
+        raise InputError("the model was trained on a file without a survey: there is nothing to simulate for a check")
+    source = open_test_images(survey, predictor, n=n, seed=seed)
+    order = class_order(source, predictor)
+    answer = _runner(export)
+    labels, before, after = [], [], []
+    with progress_bar("check", n, progress) as advance:
+        for images, numbers, _ in source.batches(_BATCH):
+            there = order[numbers] != LEFT_OUT
+            images = images[torch.from_numpy(there)]
+            labels.append(order[numbers][there])
+            if len(images):
+                ours = predictor.probabilities(images) if predictor.class_names else predictor.estimates(images)["mean"]
+                before.append(ours.double().numpy())
+                after.append(answer(images).astype(np.float64))
+            advance(len(numbers))
+    known, mine, theirs = np.concatenate(labels), np.concatenate(before), np.concatenate(after)
+    aucs = [None, None]
+    if predictor.class_names:
+        # Of probabilities as of logits: softmax forgets but a constant.
+        scores = [log_odds(np.log(np.maximum(p, 1e-300))) for p in (mine, theirs)]
+        aucs = [macro_auc(known, s) for s in scores]
+    what = "p" if predictor.class_names else "mean"
+    return ExportCheck(
+        f"images of {survey}, seed {source.attributes['seed']}", what, np.abs(mine - theirs).max(axis=1), *aucs
+    )
+
+
+def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:
+    """A function from raw images to the export's first answer: probabilities, or means."""
+    path = str(export.out)
+    if export.format == "hub":
+        again = load(path, "cpu")
+        return lambda images: (
+            again.probabilities(images) if again.class_names else again.estimates(images)["mean"]
+        ).numpy()
+    if export.format == "torch_export":
+        module = torch.export.load(path).module()
+        return lambda images: module(images)[0].detach().numpy()
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return lambda images: session.run(None, {"images": images.numpy()})[0]
