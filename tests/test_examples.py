@@ -1,0 +1,139 @@
+"""The examples run as they are, at small sizes, and say what they promise."""
+
+import json
+import os
+import re
+import runpy
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from haloformer.cli import main
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLES = ROOT / "examples"
+SMALL = {"model": "vit_nano", "images": 60}
+
+
+@pytest.fixture
+def example(tmp_path, monkeypatch):
+    """Loads an example's functions, with its neighbours importable and a folder of its own to write in."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(EXAMPLES))
+    return lambda name: runpy.run_path(str(EXAMPLES / name))
+
+
+def _write_lens(survey: str, path: Path) -> str:
+    import numpy as np
+
+    import haloformer
+
+    np.save(path, haloformer.simulate(survey, 1, seed=5).images[0, 0].numpy())
+    return str(path)
+
+
+def test_every_example_is_listed():
+    listed = re.findall(r"\]\(([^)]+)\)", (EXAMPLES / "README.md").read_text(encoding="utf-8"))
+    files = {p.name for p in EXAMPLES.iterdir() if p.suffix in (".py", ".sh", ".yaml", ".ipynb")}
+    assert files <= set(listed)
+
+
+def test_a_fits_file_is_classified_by_the_shipped_model(example, capsys):
+    example("classify_fits.py")["main"]()
+    out = capsys.readouterr().out
+    assert out.startswith("simulated.fits: axion ")
+    assert sum(float(p) for p in re.findall(r"\d\.\d{3}", out)) == pytest.approx(1, abs=0.002)
+
+
+def test_fine_tuning_is_compared_with_scratch(example, capsys, tmp_path):
+    example("fine_tune.py")["main"](str(tmp_path / "few"), **SMALL, labels=10, n_test=30)
+    assert re.search(r"tuned minus that of .*scratch: [+-]\d", capsys.readouterr().out)
+    tuned = json.loads((tmp_path / "few" / "tuned" / "pretrained.json").read_text())
+    assert "source" in json.dumps(tuned)
+
+
+def test_a_model_is_as_good_as_itself(example, capsys, trained_run):
+    example("compare.py")["main"](str(trained_run), str(trained_run), "model_ii", 30)
+    assert "+0.0000 (+0.0000 to +0.0000)" in capsys.readouterr().out
+
+
+def test_the_two_small_ones_to_compare_are_trained(example, tmp_path):
+    runs = example("compare.py")["two_small_ones"](str(tmp_path), ("vit_nano",), 60)
+    assert all((Path(run) / "artefact" / "weights.safetensors").is_file() for run in runs)
+
+
+def test_the_mass_comes_with_intervals(example, capsys, tmp_path):
+    example("mass.py")["main"](str(tmp_path / "mass"), **SMALL, epochs=1, n_test=45)
+    assert re.search(
+        r"mean error \d\.\d+ dex.*\n\d+% of the true masses lie in their 90% intervals", capsys.readouterr().out
+    )
+
+
+def test_a_prediction_is_explained_on_a_page(example, capsys, trained_run, tmp_path):
+    example("explain_prediction.py")["main"](_write_lens("model_ii", tmp_path / "a.npy"), "why", run=str(trained_run))
+    page = capsys.readouterr().out.removeprefix("open ").strip()
+    assert "<svg" in Path(page).read_text(encoding="utf-8") or "<img" in Path(page).read_text(encoding="utf-8")
+
+
+@pytest.mark.skipif(shutil.which("sh") is None, reason="needs sh")
+def test_deeplense_folders_become_a_report(tmp_path, monkeypatch):
+    # A stand-in writes down what the script starts; then it is carried out here, without starting Python six times.
+    stand_in = tmp_path / "bin" / "haloformer"
+    stand_in.parent.mkdir()
+    stand_in.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s " "$a"; done >> commands.txt\necho >> commands.txt\n')
+    stand_in.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}", "N": "60", "EPOCHS": "1"}
+    subprocess.run(["sh", EXAMPLES / "deeplense_folder.sh"], cwd=tmp_path, env=environment, check=True, timeout=30)
+    monkeypatch.chdir(tmp_path)
+    commands = [shlex.split(line) for line in (tmp_path / "commands.txt").read_text().splitlines()]
+    assert [command[0] for command in commands] == ["simulate", "simulate", "convert", "convert", "train", "evaluate"]
+    for command in commands:
+        assert main(command) == 0, command
+    assert (tmp_path / "runs" / "model_iii" / "evaluation" / "test" / "report.html").is_file()
+
+
+def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCALE", "check")
+    notebook = json.loads((EXAMPLES / "published_row.ipynb").read_text(encoding="utf-8"))
+    names: dict = {"__name__": "__main__"}
+    for number, cell in enumerate(notebook["cells"]):
+        if cell["cell_type"] == "code":
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+            assert not cell["outputs"]  # the repository keeps no output that nobody can repeat
+    rows = re.findall(r"^(axion|cdm|no_sub) +0\.\d{4} +\d\.\d{4}", capsys.readouterr().out, flags=re.MULTILINE)
+    assert rows == ["axion", "cdm", "no_sub"]
+
+
+def _deeplense_page() -> str:
+    return (ROOT / "docs" / "deeplense.md").read_text(encoding="utf-8")
+
+
+def test_network_names_for_deeplense_contributors_exist():
+    from haloformer.models.registry import find_model
+
+    section = _deeplense_page().partition("## Network names")[2].partition("## Earlier")[0]
+    rows = [line for line in section.splitlines() if line.startswith("|")]
+    names = [name for row in rows for name in re.findall(r"`([a-z0-9_]+)`", row)]
+    assert len(names) > 30
+    for name in names:
+        assert find_model(name).name == name
+
+
+def test_options_and_presets_for_deeplense_contributors_exist():
+    from haloformer.training.config import SHORT_NAMES, compose
+
+    section = _deeplense_page().partition("## Earlier scripts")[2]
+    right = [
+        row.split("|")[2]
+        for row in section.splitlines()
+        if row.startswith("| `--") and "haloformer" not in row.split("|")[2]
+    ]
+    options = {option for cell in right for option in re.findall(r"`--([a-z_]+)", cell)} - {"preset"}
+    assert len(options) > 12
+    assert options <= set(SHORT_NAMES)
+    for preset in re.findall(r"published_[a-z0-9_]*[a-z0-9](?=`| )", section):
+        assert compose(preset, {"data": "model_i"}).model.name
