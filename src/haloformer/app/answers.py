@@ -112,7 +112,9 @@ def _read(path: Path, number: int, shape: tuple[int, int, int]) -> tuple[np.ndar
         if not 0 <= number < n:
             raise InputError(f"{path} has the images 0 … {n - 1}; there is no number {number}")
         source, name = Source(path, 1, start=number, is_dataset=True), f"{path.name}, image {number}"
-    (item,) = next(image_batches([source], 1, shape, {"hdu": None, "nan": "error", "max_bytes": MAX_UPLOAD_BYTES}), [None])
+    (item,) = next(
+        image_batches([source], 1, shape, {"hdu": None, "nan": "error", "max_bytes": MAX_UPLOAD_BYTES}), [None]
+    )
     if item is None:  # every image of a dataset has the same shape, and it is told once, of the first
         return _read(path, 0, shape)
     if item.image is None or item.error is not None:
