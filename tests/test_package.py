@@ -93,6 +93,7 @@ LAYERS = {
     "evaluation": ("simulation", "data", "models", "training", "deploy"),
     "explain": ("simulation", "data", "models", "training", "deploy", "evaluation"),
     "studies": ("simulation", "data", "models", "training", "deploy", "evaluation"),
+    "app": ("simulation", "data", "models", "training", "deploy", "evaluation", "explain"),
 }
 
 

@@ -150,6 +150,7 @@ COMMANDS: dict[str, Command] = {
             "haloformer explain runs/x test.h5 --limit 6 --methods attention,rollout --out why",
         ),
     ),
+    "app": Command("open a local page: classify images, simulate lenses by sliders, compare models", "haloformer.app"),
     "models": Command("list the networks", positional=("name",)),
     "surveys": Command("list the surveys, or print one as YAML", positional=("name",)),
 }

@@ -1,0 +1,75 @@
+"""`haloformer app`: a local page that classifies images, simulates lenses, and lists models."""
+
+import contextlib
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from haloformer.errors import InputError
+
+__all__ = ["app", "serving"]
+
+
+def app(
+    *,
+    model: str = "model_i",
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    leaderboard: str | None = None,
+    device: str = "auto",
+) -> None:
+    """Opens a local page to classify images, to simulate lenses by sliders, and to compare models.
+
+    It needs no network, tells nobody that it runs, and keeps nothing that is uploaded. Ctrl-C ends it.
+
+    Examples:
+        haloformer app
+        haloformer app --model runs/x --port 8000 --leaderboard leaderboard/leaderboard.csv
+
+    Args:
+        model: Name of a shipped model, or run folder of a trained one.
+        host: Address to listen on; only this machine reaches the default. There is no password: think before you give another.
+        port: Port to listen on; 0 takes a free one.
+        leaderboard: The leaderboard.csv of haloformer benchmark, to be shown instead of published AUCs.
+        device: ``"auto"`` takes a GPU if there is one.
+    """
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with serving(model, host=host, port=port, leaderboard=leaderboard, device=device) as url:
+        signal.signal(signal.SIGTERM, stop)  # so that the folder of uploads is removed then, too
+        print(f"haloformer app: {url} (Ctrl-C ends it)", flush=True)
+        signal.pause() if hasattr(signal, "pause") else input()
+
+
+@contextlib.contextmanager
+def serving(
+    model: str, *, host: str = "127.0.0.1", port: int = 0, leaderboard: str | None = None, device: str = "auto"
+) -> Iterator[str]:
+    """Serves the page while the block runs, and yields its address; the options are those of `app`."""
+    if not 0 <= port < 2**16:
+        raise InputError(f"port {port}: must lie between 0 and 65535")
+    with tempfile.TemporaryDirectory(prefix="haloformer-app-", ignore_cleanup_errors=True) as folder:
+        # Read by gradio when it is imported; uploads go to this folder, which nobody else can read
+        os.environ |= {
+            "GRADIO_TEMP_DIR": folder,
+            "GRADIO_ANALYTICS_ENABLED": "False",
+            "HF_HUB_DISABLE_TELEMETRY": "1",
+            "DO_NOT_TRACK": "1",
+        }
+        try:
+            import gradio  # noqa: F401
+        except ImportError as error:
+            raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
+        from haloformer.app.page import build, launch
+        from haloformer.deploy import load
+
+        page = build(load(model, device), Path(model).name, leaderboard, Path(folder))
+        try:
+            yield launch(page, host, port)
+        finally:
+            page.close(verbose=False)

@@ -1,0 +1,281 @@
+"""The page of `haloformer app`: what `answers` says, in gradio. Pictures are part of the page's text, so that none is left on disk."""
+
+import base64
+import html
+import io
+import logging
+import socket
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+import numpy as np
+import torch
+
+from haloformer.app import answers
+from haloformer.app.answers import Answer, Lens, Table
+from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor
+from haloformer.errors import InputError
+from haloformer.evaluation.page import html_table
+from haloformer.simulation import list_surveys
+from haloformer.simulation.noise import NOISE_MODES
+from haloformer.vocabulary import CLASS_NAMES
+
+_KEPT_SECONDS = 900  # an uploaded dataset, so that its other images can be chosen
+_SESSIONS = 64  # answers that are held for the sliders, one an open page
+_WAITING = 64  # requests that may wait; more are told that the app is busy
+_IN_WORDS = {"axion": "axion vortex", "cdm": "cold dark matter subhalos", "no_sub": "no substructure"}
+_e = html.escape
+
+
+def build(predictor: Predictor, name: str, leaderboard: str | None, folder: Path) -> gr.Blocks:
+    """Returns the page.
+
+    Args:
+        predictor: The model that answers.
+        name: Its name, for people.
+        leaderboard: Path of a ``leaderboard.csv``; published AUCs are shown if None.
+        folder: Where gradio puts uploads; nothing else is ever deleted.
+    """
+    board = answers.leaderboard_table(leaderboard) if leaderboard else None
+    with gr.Blocks(title="haloformer", analytics_enabled=False, delete_cache=(60, _KEPT_SECONDS)) as page:
+        size = " × ".join(map(str, predictor.image_shape[1:]))
+        gr.HTML(
+            f"<header class='hf-head'><h1>haloformer</h1><p>What is dark matter made of? Read from pictures of strong gravitational "
+            f"lenses. Model <b>{_e(name)}</b>, images of {size} pixels.</p></header>"
+        )
+        with gr.Tab("Classify"):
+            _classify_tab(predictor, folder)
+        with gr.Tab("Simulate"):
+            _simulate_tab(page, predictor)
+        with gr.Tab("Models"):
+            gr.HTML(_models(board))
+    return page.queue(max_size=_WAITING, default_concurrency_limit=1)
+
+
+def launch(page: gr.Blocks, host: str, port: int) -> str:
+    """Serves the page in the background and returns its address."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
+        free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            free.bind((host, port))
+        except OSError as error:
+            raise InputError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+        port = free.getsockname()[1]
+    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]  # none is fetched
+    theme = gr.themes.Base(
+        primary_hue="blue", neutral_hue="slate", radius_size="lg", font=fonts, font_mono=["ui-monospace", "monospace"]
+    )
+    css = resources.files("haloformer.app").joinpath("page.css").read_text(encoding="utf-8")
+    page.launch(
+        server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
+        show_error=False, max_threads=8, max_file_size=answers.MAX_UPLOAD_BYTES, state_session_capacity=_SESSIONS,
+        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[], theme=theme, css=css,
+    )  # fmt: skip
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
+
+
+def _classify_tab(predictor: Predictor, folder: Path) -> None:
+    kept = gr.State(None, time_to_live=_KEPT_SECONDS)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            file = gr.File(
+                label="Image: FITS, .npy, PNG, JPEG, or a dataset (.h5); at most 64 MB, kept nowhere",
+                file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", height=150,
+            )  # fmt: skip
+            number = gr.Number(0, label="Image number in the dataset", precision=0, minimum=0, visible=False)
+            stretch = gr.Radio(list(answers.STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch")
+            percent = gr.Slider(
+                80, 100, 99.5, step=0.1, label="Pixels between black and white (%)", elem_id="hf-percent"
+            )
+            layer = gr.Slider(1, 2, 1, step=1, label="Layer of attention", visible=False, elem_id="hf-layer")
+        with gr.Column(scale=3, min_width=300):
+            told = gr.HTML(_note("Drop an image of a lens to see what the model says of it."), elem_id="hf-answer")
+            pictures = gr.HTML("", elem_id="hf-pictures")
+
+    def read(path: str | None, index: float | None, stretch: str, percent: float, previous: int) -> tuple[Any, ...]:
+        dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
+        choose = gr.update(visible=dataset)
+        if path is None:
+            return None, _note("Drop an image of a lens to see what the model says of it."), "", gr.update(), choose
+        try:
+            found = answers.classify(predictor, path, number=int(index or 0))
+        except InputError as error:
+            return None, _alert(str(error)), "", gr.update(visible=False), choose
+        except Exception:  # a person is told, and whoever runs the app sees why
+            logging.getLogger(__name__).exception("an upload failed")
+            return None, _alert("This file could not be read."), "", gr.update(visible=False), choose
+        finally:
+            if not dataset and Path(path).resolve().is_relative_to(folder.resolve()):
+                Path(path).unlink(missing_ok=True)
+        n = len(found.layers)
+        level = min(int(previous or 1), max(n, 1)) if previous > 1 else max(n, 1)
+        slider = gr.update(visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}")
+        return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
+
+    inputs, outputs = [file, number, stretch, percent, layer], [kept, told, pictures, layer, number]
+    options: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+    file.change(read, inputs, outputs, api_visibility="undocumented", **_without(options), api_name="classify")
+    number.change(read, inputs, outputs, trigger_mode="always_last", **options)
+    gr.on(
+        [stretch.change, percent.change, layer.change],
+        lambda found, *how: "" if found is None else _seen(found, *how),
+        [kept, stretch, percent, layer],
+        pictures,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        **options,
+    )
+
+
+def _without(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if key != "api_visibility"}
+
+
+def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
+    surveys = list(list_surveys())
+    first = predictor.artefact.get("survey")
+    first = first if first in surveys else surveys[0]
+    noise = predictor.artefact.get("noise") if predictor.artefact.get("noise") in NOISE_MODES else "original"
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            with gr.Row():
+                survey = gr.Dropdown(surveys, value=first, label="Survey", min_width=120)
+                mode = gr.Dropdown(list(NOISE_MODES), value=noise, label="Noise", min_width=120)
+            kind = gr.Radio([(_IN_WORDS[name], name) for name in CLASS_NAMES], value="axion", label="Dark matter")
+            mass = gr.Slider(-24, -22, -23.4, step=0.05, label="Axion mass, log10 (m / eV)", elem_id="hf-mass")
+            angle = gr.Slider(0, 180, 45, step=1, label="Angle of the vortex (°)")
+            count = gr.Slider(0, 100, 25, step=1, label="Number of subhalos", visible=False, elem_id="hf-count")
+            slope = gr.Slider(-2.5, 0, -0.9, step=0.1, label="Slope of their masses, dN/dm ∝ mˢ", visible=False)
+            x = gr.Slider(-0.6, 0.6, 0.1, step=0.01, label="Source, x (″)", elem_id="hf-x")
+            y = gr.Slider(-0.6, 0.6, 0.05, step=0.01, label="Source, y (″)")
+            exposure = gr.Slider(100, 10000, round(answers.usual_exposure(first)), step=1, label="Exposure (s)")
+            draw = gr.Number(0, label="Draw of noise and subhalos", precision=0, minimum=0, maximum=10**6)
+        with gr.Column(scale=3, min_width=300):
+            pictures = gr.HTML("", elem_id="hf-lens")
+            told = gr.HTML("", elem_id="hf-lens-answer")
+    drawn = gr.State(None, time_to_live=_KEPT_SECONDS)
+
+    def redraw(*values: Any) -> tuple[Lens | None, str, Any]:
+        names = ("source_x", "source_y", "log10_m_axion", "vortex_angle", "n_subhalos", "slope", "exposure", "noise", "draw")  # fmt: skip
+        try:
+            lens = answers.simulate(values[0], values[1], **dict(zip(names, values[2:], strict=True)))
+        except InputError as error:
+            return None, _alert(str(error)), ""
+        return lens, _lens(lens), gr.update()
+
+    def ask(lens: Lens | None) -> str:
+        if lens is None:
+            return ""
+        if reason := answers.why_no_answer(predictor, lens):
+            return _note(reason)
+        return _answer(answers.answer(predictor, torch.from_numpy(lens.image)[None], "with substructure"))
+
+    sliders = [survey, kind, x, y, mass, angle, count, slope, exposure, mode, draw]
+    options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 1}
+    for trigger in (page.load, *(each.change for each in sliders)):
+        once: dict[str, Any] = {} if trigger == page.load else {"trigger_mode": "always_last"}
+        trigger(redraw, sliders, [drawn, pictures, told], concurrency_id="lens", **once, **options).then(
+            ask, drawn, told, concurrency_id="model", **options
+        )
+    kind.change(lambda name: [gr.update(visible=name == "axion")] * 2 + [gr.update(visible=name == "cdm")] * 2,
+                kind, [mass, angle, count, slope], **options)  # fmt: skip
+    survey.change(lambda name: round(answers.usual_exposure(name)), survey, exposure, **options)
+
+
+# --- HTML -------------------------------------------------------------------------------------------------------------
+
+
+def _note(text: str) -> str:
+    return f"<p class='hf-note'>{_e(text)}</p>"
+
+
+def _alert(text: str) -> str:
+    return f"<div class='hf-alert' role='alert'><b>This does not work.</b> {_e(text)}</div>"
+
+
+def _answer(found: Answer) -> str:
+    parts = []
+    if found.warning:
+        parts.append(
+            f"<div class='hf-alert' role='alert'><b>Unlike the images that the model knows: do not trust its answer.</b> {_e(found.warning)}.</div>"
+        )
+    if found.probabilities:
+        best = max(found.probabilities, key=lambda name: found.probabilities[name])
+        bars = "".join(
+            f"<li><span>{_e(_IN_WORDS.get(name, name))} <small>{_e(name)}</small></span>"
+            f"<span class='hf-bar'><i style='width:{100 * p:.1f}%'></i></span><b>{100 * p:.1f} %</b></li>"
+            for name, p in found.probabilities.items()
+        )
+        doubtful = " hf-doubt" if found.warning else ""
+        parts.append(
+            f"<section class='hf-card{doubtful}'><h2>{_e(_IN_WORDS.get(best, best).capitalize())}</h2><ul class='hf-bars'>{bars}</ul></section>"
+        )
+    if found.estimates:
+        rows = "".join(
+            f"<li><span>{_e(name)}</span><b>{value:.2f}</b><small>{low:.2f} … {high:.2f} ({100 * found.coverage:.0f} % interval)</small></li>"
+            for name, (value, low, high) in found.estimates.items()
+        )
+        parts.append(f"<section class='hf-card'><ul class='hf-estimates'>{rows}</ul></section>")
+    cannot = " This model cannot tell images unlike those it knows." if found.warning is None else ""
+    return "".join(parts) + f"<p class='hf-quiet'>{_e(found.name)}.{cannot}</p>"
+
+
+def _seen(found: Answer, stretch: str, percent: float, layer: int) -> str:
+    if found.image is None:
+        return ""
+    shown = [_picture(answers.light(found.image, stretch, percent), "The image", found.name)]
+    if found.attention is not None:
+        k = min(max(int(layer or 1), 1), len(found.layers)) - 1
+        text = f"Where layer {k + 1} of {len(found.layers)} looks"
+        shown.append(
+            _picture(answers.overlay(found.image, found.attention[k], stretch, percent), text, found.layers[k])
+        )
+    return f"<div class='hf-pictures'>{''.join(shown)}</div>"
+
+
+def _lens(lens: Lens) -> str:
+    both = np.concatenate([lens.image, lens.smooth])  # one stretch for the two
+    shown = answers.light(both, percent=99.8)
+    same = not lens.difference.any()
+    pictures = [
+        _picture(shown[: len(lens.image)], "With substructure", f"{lens.size:.1f}″ wide"),
+        _picture(shown[len(lens.image) :], "Without", "same source, lens and noise draw"),
+        _picture(answers.signed(lens.difference), "Difference, free of noise",
+                 "none: this class has no substructure" if same else f"orange more, blue less light; at most {np.abs(lens.difference).max():.2g} counts/s"),
+    ]  # fmt: skip
+    return f"<div class='hf-pictures hf-three'>{''.join(pictures)}</div>"
+
+
+def _picture(colours: np.ndarray, title: str, detail: str) -> str:
+    from PIL import Image
+
+    data = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(colours[::-1])).save(data, "PNG")  # y upwards
+    source = base64.b64encode(data.getvalue()).decode()
+    return (
+        f"<figure><img alt='{_e(title)}: {_e(detail)}' src='data:image/png;base64,{source}'>"
+        f"<figcaption><b>{_e(title)}</b> <small>{_e(detail)}</small></figcaption></figure>"
+    )
+
+
+def _models(board: Table | None) -> str:
+    def section(title: str, text: str, kind: str, table: Table) -> str:
+        return f"<section class='hf-card'><h2>{_e(title)}</h2><p class='hf-quiet'>{_e(text)}</p>{html_table(kind, *table)}</section>"
+
+    shipped = section(
+        "Trained models of this package",
+        "AUCs on simulated test images that neither training nor any choice has seen.",
+        "hf-table",
+        answers.shipped_table(),
+    )
+    if board is not None:
+        return shipped + section(
+            "Leaderboard", "Networks trained alike by haloformer benchmark.", "hf-table hf-long", board
+        )
+    text = (
+        "Networks in sizes for lens cutouts, with the best macro AUC that a paper gives for any network of the family, on the released "
+        "images of each survey. These were not measured here. haloformer benchmark trains them alike; --leaderboard shows its results."
+    )
+    return shipped + section("Networks", text, "hf-table hf-long", answers.published_table())
