@@ -65,7 +65,7 @@ class EndToEnd(nn.Module):
         self.network = network.half() if self.half_precision else network
         self.predictor = predictor
         self.temperature = predictor.temperature
-        self.outputs = (("probabilities",) if predictor.class_names else ()) + (
+        self.outputs: tuple[str, ...] = (("probabilities",) if predictor.class_names else ()) + (
             ("mean", "sigma", "low", "high") if predictor.outputs.targets else ()
         )
         if predictor.residual is not None:
@@ -77,7 +77,7 @@ class EndToEnd(nn.Module):
         batch = predictor.prepared(images)
         numbers = self.network(batch.half()).float() if self.half_precision else self.network(batch)
         logits = predictor.outputs.split(numbers)[0]
-        answers = () if logits is None else ((logits / self.temperature).softmax(dim=1),)
+        answers: tuple[Tensor, ...] = () if logits is None else ((logits / self.temperature).softmax(dim=1),)
         if predictor.outputs.targets:
             estimates = predictor.estimates_of(numbers)
             answers += tuple(estimates[name] for name in ("mean", "sigma", "low", "high"))
@@ -165,6 +165,8 @@ def _traced(module: EndToEnd, predictor: Predictor) -> torch.export.ExportedProg
             return torch.export.export(
                 module, (example,), dynamic_shapes={"images": {0: torch.export.Dim("batch")}}, strict=False
             )
+    except (InputError, MemoryError):
+        raise
     except Exception as error:  # whatever a network's code may do that cannot be traced
         name = predictor.artefact.get("model", {}).get("name", type(predictor.model).__name__)
         raise InputError(f"{name} cannot be exported: {_reason(error)}") from error
@@ -305,8 +307,8 @@ def model_card(predictor: Predictor) -> str:
     }
     if macro := _number(measured.get("macro_auc")):
         data = {"name": f"{survey}, simulated, seed {measured.get('seed')}", "type": "simulated"}
-        result = {"task": {"type": "image-classification"}, "dataset": data}
-        result["metrics"] = [{"type": "roc_auc", "name": "macro one-vs-rest AUC", "value": macro[0]}]  # type: ignore[assignment]
+        result: dict[str, Any] = {"task": {"type": "image-classification"}, "dataset": data}
+        result["metrics"] = [{"type": "roc_auc", "name": "macro one-vs-rest AUC", "value": macro[0]}]
         front["model-index"] = [{"name": name, "results": [result]}]
     shape = " × ".join(map(str, predictor.image_shape))
     scale = f" of {artefact['pixel_scale']}″" if artefact.get("pixel_scale") else ""
@@ -363,8 +365,10 @@ def _number(estimate: Any) -> tuple[float, float, float] | None:
     """An artefact may come from anybody: the value and its interval, if that is what it holds."""
     if not isinstance(estimate, dict):
         return None
-    values = [estimate.get(key) for key in ("value", "low", "high")]
-    return tuple(map(float, values)) if all(isinstance(v, int | float) for v in values) else None  # type: ignore[arg-type,return-value]
+    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
+    if isinstance(value, int | float) and isinstance(low, int | float) and isinstance(high, int | float):
+        return float(value), float(low), float(high)
+    return None
 
 
 def _checked_target(path: Path, format: str, overwrite: bool) -> Path:

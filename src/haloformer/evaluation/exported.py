@@ -76,7 +76,7 @@ def check_export(
                 after.append(answer(images).astype(np.float64))
             advance(len(numbers))
     known, mine, theirs = np.concatenate(labels), np.concatenate(before), np.concatenate(after)
-    aucs = [None, None]
+    aucs: list[Interval | None] = [None, None]
     if predictor.class_names:
         # Of probabilities as of logits: softmax forgets but a constant.
         scores = [log_odds(np.log(np.maximum(p, 1e-300))) for p in (mine, theirs)]
