@@ -13,7 +13,8 @@ import torch
 
 from haloformer.data.images import SUFFIXES, image_suffix
 from haloformer.deploy.artefact import artefact_folder, read_json, shipped_models
-from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor, Source, image_batches
+from haloformer.deploy.inputs import DATASET_SUFFIXES, Frame, Source, image_batches
+from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.evaluation.figures import format_interval, format_value
 from haloformer.evaluation.metrics import Interval
@@ -71,7 +72,7 @@ def classify(predictor: Predictor, path: str | Path, *, number: int = 0, attenti
     """
     path = Path(path)
     try:
-        image, name = _read(path, number, predictor.image_shape)
+        image, name = _read(path, number, predictor.frame)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
     found = answer(predictor, torch.from_numpy(image), name)
@@ -97,7 +98,7 @@ def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
     return Answer(name, probabilities, warning, estimates, predictor.outputs.coverage)
 
 
-def _read(path: Path, number: int, shape: tuple[int, int, int]) -> tuple[np.ndarray, str]:
+def _read(path: Path, number: int, frame: Frame) -> tuple[np.ndarray, str]:
     """Returns an image (C, H, W) float32 and its name."""
     if not path.is_file():
         raise InputError(f"{path} is no longer kept here: choose the file again")
@@ -112,11 +113,9 @@ def _read(path: Path, number: int, shape: tuple[int, int, int]) -> tuple[np.ndar
         if not 0 <= number < n:
             raise InputError(f"{path} has the images 0 … {n - 1}; there is no number {number}")
         source, name = Source(path, 1, start=number, is_dataset=True), f"{path.name}, image {number}"
-    (item,) = next(
-        image_batches([source], 1, shape, {"hdu": None, "nan": "error", "max_bytes": MAX_UPLOAD_BYTES}), [None]
-    )
+    (item,) = next(image_batches([source], 1, frame), [None])
     if item is None:  # every image of a dataset has the same shape, and it is told once, of the first
-        return _read(path, 0, shape)
+        return _read(path, 0, frame)
     if item.image is None or item.error is not None:
         raise InputError(item.error or f"{path} cannot be read")
     return item.image, name

@@ -15,7 +15,8 @@ import torch
 
 from haloformer.app import answers
 from haloformer.app.answers import Answer, Lens, Table
-from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor
+from haloformer.deploy.inputs import DATASET_SUFFIXES
+from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.evaluation.page import html_table
 from haloformer.simulation import list_surveys
