@@ -1,11 +1,11 @@
 #!/bin/sh
 # What the image holds, installed into a virtual environment; also runs outside of a container:
-#   PREFIX=/some/empty/folder EXTRAS=explain sh docker/install.sh cpu
+#   PREFIX=/some/empty/folder EXTRAS=app,explain sh docker/install.sh cpu
 # cpu: PyTorch without CUDA, a tenth of the size; cuda: PyTorch's usual build, which brings its own CUDA libraries.
 set -eu
 VARIANT=${1:?cpu or cuda}
 PREFIX=${PREFIX:-/opt/haloformer}
-EXTRAS=${EXTRAS:-explain}
+EXTRAS=${EXTRAS:-app,explain}
 cd "$(dirname "$0")/.."
 
 python3 -m venv "$PREFIX"

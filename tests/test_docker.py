@@ -82,3 +82,19 @@ def test_the_script_installs_a_working_haloformer(tmp_path):
     made = ["simulate", "model_ii", "--n", "3", "--out", "three.h5", "--quiet"]
     subprocess.run([haloformer, *made], cwd=tmp_path, env=environment, check=True)
     assert (tmp_path / "three.h5").is_file()
+
+
+def test_the_page_is_a_command_with_these_options_and_open_to_this_machine_only():
+    import inspect
+
+    import yaml
+
+    from haloformer.app import app
+    from haloformer.cli import COMMANDS
+
+    page = yaml.safe_load((ROOT / "compose.yaml").read_text(encoding="utf-8"))["services"]["page"]
+    assert page["command"][0] in COMMANDS
+    options = {word.removeprefix("--") for word in page["command"] if word.startswith("--")}
+    assert options <= set(inspect.signature(app).parameters)
+    assert all(port.startswith("127.0.0.1:") for port in page["ports"])
+    assert page["build"]["target"] in _stages()
