@@ -75,7 +75,7 @@ def classify(predictor: Predictor, path: str | Path, *, number: int = 0, attenti
         image, name = _read(path, number, predictor.frame)
     except InputError as error:
         raise InputError(str(error).replace(str(path), path.name)) from error
-    found = answer(predictor, torch.from_numpy(image), name)
+    found = answer(predictor, torch.tensor(image), name)  # a copy: what was read may be read-only
     layers, maps = _attention(predictor, image) if attention else ([], None)
     return dataclasses.replace(found, image=image.mean(0), layers=layers, attention=maps)
 
@@ -238,14 +238,17 @@ def simulate(
     recipe = get_survey(survey)
     # slopes of −1 need the logarithm
     mass = LogUniform(1e6, 1e10) if abs(slope + 1) < 1e-6 else PowerLaw(1e6, 1e10, slope)
-    changed = {
+    changed: dict[type, dict[str, Any]] = {
         Vortex: {"log10_m_axion": log10_m_axion, "angle": math.radians(vortex_angle)},
         PointSubhalos: {"number": int(n_subhalos), "mass": mass},
     }
+    camera = recipe.instrument
+    if exposure is not None:
+        camera = dataclasses.replace(camera, exposure_time=exposure)
     recipe = dataclasses.replace(
         recipe,
         source=dataclasses.replace(recipe.source, x=float(source_x), y=float(source_y)),
-        instrument=dataclasses.replace(recipe.instrument, **({} if exposure is None else {"exposure_time": exposure})),
+        instrument=camera,
         substructure={
             name: tuple(dataclasses.replace(part, **changed[type(part)]) for part in parts)
             for name, parts in recipe.substructure.items()
@@ -326,7 +329,7 @@ def leaderboard_table(path: str | Path) -> Table:
         InputError: It cannot be read, or is no leaderboard.
     """
     wrong = f"{path}: is not the leaderboard.csv that haloformer benchmark writes"
-    rows = []
+    rows: list[Any] = []
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)

@@ -173,7 +173,7 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
             return _note(reason)
         return _answer(answers.answer(predictor, torch.from_numpy(lens.image)[None], "with substructure"))
 
-    sliders = [survey, kind, x, y, mass, angle, count, slope, exposure, mode, draw]
+    sliders: list[Any] = [survey, kind, x, y, mass, angle, count, slope, exposure, mode, draw]
     options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 1}
     for trigger in (page.load, *(each.change for each in sliders)):
         once: dict[str, Any] = {} if trigger == page.load else {"trigger_mode": "always_last"}
