@@ -122,6 +122,7 @@ COMMANDS: dict[str, Command] = {
         examples=(
             "haloformer predict runs/x cutouts/ --out predictions.csv",
             "haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet",
+            "haloformer predict runs/x mosaic.fits --catalog positions.csv --size 7.5 --out predictions.fits",
             "haloformer predict runs/x survey/ --workers 8 --out predictions.parquet",
         ),
     ),

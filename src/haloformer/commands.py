@@ -597,12 +597,17 @@ def print_calibration(result: dict[str, Any]) -> None:
     print(f"wrote {result['out']}")
 
 
+_UNSHOWN = {"confidence", "entropy", "ood_score", "ra", "dec"}
+
+
 def print_predictions(summary: Any) -> int:
-    """Prints what a prediction did, and its rows if they are few; returns 1 if some images were errors."""
+    """Prints what a prediction did, and the main columns of its rows if they are few; returns 1 if some images were errors."""
     if summary.n_rows <= _FEW and summary.out.suffix == ".csv":
         with summary.out.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file)
-        _print_table(str(summary.out), header, [[_shorter(cell) for cell in row] for row in rows])
+            rows = list(csv.DictReader(file))
+        # What is nowhere filled, and what few ask for, would make the rest too narrow to read.
+        shown = [name for name in rows[0] if name not in _UNSHOWN and any(row[name] for row in rows)]
+        _print_table(str(summary.out), shown, [[_shorter(row[name]) for name in shown] for row in rows])
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     strange = "" if summary.n_ood is None else f", {summary.n_ood} unlike the training images"

@@ -6,7 +6,10 @@ from typing import Any
 
 import numpy as np
 
-_SCALES = (1e-4, 1e4)  # arcsec per pixel; no image of the sky lies outside
+_SCALES = (
+    1e-4,
+    60,
+)  # arcsec per pixel; what a header without a usable matrix gets from astropy, a degree, is not among them
 
 
 def celestial(header: Any) -> Any:
