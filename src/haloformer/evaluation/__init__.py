@@ -156,10 +156,10 @@ def answers_of(
             if bad.any():
                 first = done + int(places[bad][0])
                 raise InputError(f"{images.name}: image {first} holds NaN or infinite values")
-            snr.append(physics.peak_to_noise(batch))
             # Every eighth row and column of every image tells images apart as well as all of them, and costs nothing.
             digest.update(batch[..., ::_DIGEST_STEP, ::_DIGEST_STEP].float().cpu().numpy().tobytes())
             if len(batch):
+                snr.append(physics.peak_to_noise(batch))
                 try:
                     numbers.append(predictor.numbers(batch))
                 except InputError as error:
@@ -181,7 +181,7 @@ def answers_of(
         truth=torch.cat(truth).double().numpy(),
         estimates=estimates,
         left_out={name: n for name, n in zip(images.class_names, rest.tolist()) if n},
-        snr=torch.cat(snr).double().cpu().numpy(),
+        snr=torch.cat(snr).double().cpu().numpy() if snr else np.zeros(0),
         digest=digest.hexdigest()[:16],
     )
 
