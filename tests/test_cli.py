@@ -222,7 +222,7 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2_and_destroys_nothing(mistake
 )
 def test_an_image_that_cannot_be_classified_is_named(trained, tmp_path, capsys, array, message):
     np.save(tmp_path / "bad.npy", array)
-    assert run("predict", trained, tmp_path / "bad.npy", "--out", tmp_path / "p.csv") == 2
+    assert run("predict", trained, tmp_path / "bad.npy", "--on_error", "stop", "--out", tmp_path / "p.csv") == 2
     error = one_line_error(capsys)
     assert "bad.npy" in error
     assert message.lower() in error.lower()

@@ -15,7 +15,7 @@ from haloformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-SMALL = {"model": "vit_nano", "images": 60}
+SMALL = {"model": "vit_nano", "images": 192}
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def test_a_model_is_as_good_as_itself(example, capsys, trained_run):
 
 
 def test_the_two_small_ones_to_compare_are_trained(example, tmp_path):
-    runs = example("compare.py")["two_small_ones"](str(tmp_path), ("vit_nano",), 60)
+    runs = example("compare.py")["two_small_ones"](str(tmp_path), ("vit_nano",), 192)
     assert all((Path(run) / "artefact" / "weights.safetensors").is_file() for run in runs)
 
 
@@ -85,7 +85,7 @@ def test_deeplense_folders_become_a_report(tmp_path, monkeypatch):
     stand_in.parent.mkdir()
     stand_in.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s " "$a"; done >> commands.txt\necho >> commands.txt\n')
     stand_in.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}", "N": "60", "EPOCHS": "1"}
+    environment = {**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}", "N": "99", "EPOCHS": "1"}
     subprocess.run(["sh", EXAMPLES / "deeplense_folder.sh"], cwd=tmp_path, env=environment, check=True, timeout=30)
     monkeypatch.chdir(tmp_path)
     commands = [shlex.split(line) for line in (tmp_path / "commands.txt").read_text().splitlines()]

@@ -369,7 +369,7 @@ def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(exp
     for image in told["images"]:
         for path in [*image["figures"]["maps"], *image["figures"]["layers"]]:
             assert (folder / path).stat().st_size > 1000
-    assert {path.suffix for path in (folder / "figures").iterdir()} == {".png", ".svg"}
+    assert {path.suffix for path in (folder / "figures").iterdir()} == {".pdf", ".png", ".svg"}
     with (folder / "scores.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert {(row["method"], row["weights"]) for row in rows} >= {

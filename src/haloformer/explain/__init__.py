@@ -67,7 +67,7 @@ def attention_overlay(predictor: Predictor, image: Tensor | np.ndarray) -> tuple
     Raises:
         InputError: The network has no attention between places, or the image does not fit.
     """
-    batch = torch.as_tensor(np.asarray(image, dtype=np.float32))
+    batch = torch.from_numpy(np.array(image, dtype=np.float32))
     batch = batch[None] if batch.ndim == 3 else batch[None, None] if batch.ndim == 2 else batch
     layers = attention_layers(predictor, batch)
     return [each.layer for each in layers], torch.stack([each.values[0] for each in layers]).numpy()
