@@ -2,7 +2,7 @@
 
 python benchmarks/export.py            # all of size nano
 python benchmarks/export.py vit_nano cait_nano
-python benchmarks/export.py --trace    # only torch.export, some four times as fast
+python benchmarks/export.py --trace    # only torch.export, the first half of the way
 """
 
 import sys
