@@ -602,11 +602,14 @@ _UNSHOWN = {"confidence", "entropy", "ood_score", "ra", "dec"}
 
 def print_predictions(summary: Any) -> int:
     """Prints what a prediction did, and the main columns of its rows if they are few; returns 1 if some images were errors."""
-    if summary.n_rows <= _FEW and summary.out.suffix == ".csv":
+    if 0 < summary.n_rows <= _FEW and summary.out.suffix == ".csv":
         with summary.out.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         # What is nowhere filled, and what few ask for, would make the rest too narrow to read.
         shown = [name for name in rows[0] if name not in _UNSHOWN and any(row[name] for row in rows)]
+        for row in rows:
+            short = Path(row["file"]).name
+            row |= {name: row.get(name, "").replace(row["file"], short) for name in ("error", "file")}
         _print_table(str(summary.out), shown, [[_shorter(row[name]) for name in shown] for row in rows])
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""

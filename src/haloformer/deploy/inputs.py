@@ -34,7 +34,7 @@ from haloformer.data.images import (
 from haloformer.data.npy import read_bytes
 from haloformer.data.resample import resample
 from haloformer.data.sky import celestial, is_surface_brightness, pixel_scales, pixels, ra_dec
-from haloformer.data.store import LensDataset
+from haloformer.data.store import MAX_IMAGE_VALUES, LensDataset
 from haloformer.errors import InputError
 
 DATASET_SUFFIXES = (".h5", ".hdf5")
@@ -407,6 +407,10 @@ def _fits_items(source: Source, name: str, frame: Frame, reading: Reading) -> It
         number = choose_hdus(hdus, name, None)[0] if source.hdu is None else source.hdu
         view = _View(hdus[number], reading)
         height, width = view.shape[-2:]
+        if height * width > MAX_IMAGE_VALUES:
+            raise InputError(
+                f"{name} has {width} × {height} pixels, too many for one image: --catalog reads cutouts of it"
+            )
         ra, dec = view.ra_dec((width - 1) / 2, (height - 1) / 2)
         for k in range(source.start, source.start + source.n):
             plane = k if source.is_stack else source.plane
