@@ -15,7 +15,7 @@ HEAD = """# What to cite
 
 <!-- Written by benchmarks/citations.py; change that. -->
 
-haloformer itself: [CITATION.cff](../CITATION.cff). It is under the [MIT licence](../LICENSE). The architectures written here were written from the papers and
+The package itself: [CITATION.cff](../CITATION.cff). It is under the [MIT licence](../LICENSE). The architectures written here were written from the papers and
 compared with their authors' code, none of which is part of this package; those of timm are used through
 [timm](https://github.com/huggingface/pytorch-image-models) (Wightman, Apache 2.0). Trained weights that timm downloads have licences of their own.
 
