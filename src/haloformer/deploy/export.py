@@ -333,7 +333,7 @@ def model_card(predictor: Predictor) -> str:
         f"- noise: {artefact.get('noise')}", "", "## Measured", "", *_measured_lines(measured), "", "## Limits", "",
         "- It knows only its survey's lens, source, noise and instrument. A confident answer for an image of another telescope, or a lens of "
         "another size, means little.",
-        "- It was trained on simulations. How well it does on observed lenses was not measured.",
+        "- It was trained on simulations. This card knows of no measurement on observed lenses.",
         "- In the original DeepLense surveys the mass of the substructure enlarges the ring: a high AUC on them is not yet a statement about dark "
         "matter.",
         "", "## Licence and citation", "",
