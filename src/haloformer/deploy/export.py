@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from haloformer._version import code_version
 from haloformer.deploy.artefact import HUB_FILES, artefact_files
 from haloformer.deploy.predictor import Predictor, load
+from haloformer.deploy.tables import free_file
 from haloformer.errors import InputError
 from haloformer.training.artefact import write_artefact, write_bytes, write_text
 from haloformer.vocabulary import unknown_name
@@ -381,8 +382,4 @@ def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
         return path
     if path.suffix.lower() != suffix:
         raise InputError(f"{path}: the format {format} is written as {suffix}, not '{path.suffix}'")
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file")
-    if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already; choose another name or overwrite it")
-    return path
+    return free_file(path, overwrite)

@@ -22,6 +22,11 @@ def checked_table_path(path: Path, overwrite: bool) -> Path:
     """Returns the path if a table may be written there."""
     if path.suffix.lower() not in TABLE_SUFFIXES:
         raise InputError(f"{path}: tables are written as .csv, .parquet or .fits, not '{path.suffix}'")
+    return free_file(path, overwrite)
+
+
+def free_file(path: Path, overwrite: bool) -> Path:
+    """Returns the path if a file may be written there."""
     if path.is_dir():
         raise InputError(f"{path}: is a folder, not a file")
     if path.exists() and not overwrite:

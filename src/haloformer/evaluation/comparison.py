@@ -36,6 +36,7 @@ from haloformer.evaluation.report import (
     _e,
     _html_table,
     _markdown_table,
+    images_in_words,
     page,
     pairs_table,
     picture,
@@ -394,13 +395,7 @@ def _title(result: dict[str, Any]) -> str:
 
 
 def _subject(result: dict[str, Any]) -> str:
-    protocol = result["protocol"]
-    text = f"Compared on the same {result['n_images']:,} images"
-    if protocol.get("survey"):
-        text += f" of survey {protocol['survey']}"
-    if protocol.get("seed") is not None:
-        text += f", seed {protocol['seed']}"
-    return f"{text}; differences are to {result['reference']}."
+    return f"Compared on the same {images_in_words(result)}; differences are to {result['reference']}."
 
 
 def _side_by_side(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:

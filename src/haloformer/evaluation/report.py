@@ -307,13 +307,19 @@ def _headlines(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
     return found
 
 
-def _subject(result: dict[str, Any]) -> str:
+def images_in_words(result: dict[str, Any]) -> str:
+    """Returns how many images of which survey and seed a result is of."""
     protocol = result["protocol"]
-    text = f"Measured on {result['n_images']:,} images"
+    text = f"{result['n_images']:,} images"
     if protocol.get("survey"):
         text += f" of survey {protocol['survey']}"
     if protocol.get("seed") is not None:
         text += f", seed {protocol['seed']}"
+    return text
+
+
+def _subject(result: dict[str, Any]) -> str:
+    text = f"Measured on {images_in_words(result)}"
     text += ", which the model has seen in training." if result["contaminated"] else "."
     if result["left_out"]:
         counts = ", ".join(f"{n:,} images of class {name}" for name, n in result["left_out"].items())
