@@ -99,6 +99,11 @@ class ModelFields:
     residual: Residual | None
     image_shape: tuple[int, int, int]
 
+    @property
+    def n_residual(self) -> int:
+        """How many of ``in_chans`` show what a fit leaves."""
+        return 0 if self.residual is None else self.in_chans - self.image_shape[0]
+
 
 def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
     """Returns the fields that build the model, each checked for type, range and agreement with the others."""

@@ -93,9 +93,7 @@ class Predictor:
             **fields.kwargs,
         )
         load_weights(model, weights)
-        normalization = _normalization(
-            artefact["normalization"], fields.in_chans - (fields.residual is not None), where
-        )
+        normalization = _normalization(artefact["normalization"], fields.in_chans - fields.n_residual, where)
         model = model.eval().to(target)
         return cls(
             model=model,
@@ -241,9 +239,9 @@ def _detector(artefact: dict[str, Any], fields: ModelFields, model: nn.Module, f
     with torch.inference_mode():  # which features a classifier is given, only the network itself can tell
         nothing = torch.zeros(1, fields.in_chans, *fields.img_size, device=next(model.parameters()).device)
         n_features = numbers_and_features(model, nothing)[1].shape[1]
-    with_residual = fields.residual is not None
+    n_residual = fields.n_residual
     return OodDetector.read(
-        artefact["ood"], folder / "ood.safetensors", n_features, fields.in_chans - with_residual, with_residual
+        artefact["ood"], folder / "ood.safetensors", n_features, fields.in_chans - n_residual, n_residual
     )
 
 

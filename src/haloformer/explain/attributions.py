@@ -385,8 +385,6 @@ def _channel_names(predictor: Predictor, n: int) -> list[str]:
     """Returns the names of the n channels that the network gets."""
     if n == 1:
         return ["image"]
-    if predictor.residual is not None and n == 2:
-        return ["image", "residual"]
-    return [f"channel {k}" for k in range(n - 1)] + [
-        "residual" if predictor.residual is not None else f"channel {n - 1}"
-    ]
+    if predictor.residual is not None:
+        return ["image", "residual", "detail"][:n]
+    return [f"channel {k}" for k in range(n)]

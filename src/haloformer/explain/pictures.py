@@ -50,7 +50,7 @@ def shown(found: Explained, k: int, pixel_scale: float | None, difference: np.nd
     """Returns image number k of a batch."""
     return Shown(
         image=found.images[k].mean(0).numpy(),
-        residual=found.inputs[k, -1].numpy() if "residual" in found.channels else None,
+        residual=found.inputs[k, found.channels.index("residual")].numpy() if "residual" in found.channels else None,
         maps=[(each, each.values[k].numpy()) for each in found.maps],
         seen=found.seen.numpy(),
         pixel_scale=pixel_scale,

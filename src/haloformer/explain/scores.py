@@ -177,7 +177,11 @@ def references(found: Explained) -> list[Map]:
     """Returns what needs no network: the light itself, and the absolute residual where the network gets one."""
     maps = [Map("brightness", "", "the light itself", found.images.mean(1).clamp_min(0) * found.seen)]
     if "residual" in found.channels:
-        maps.append(Map("residual", "", "|image − smooth lens| / noise", found.inputs[:, -1].abs()))
+        maps.append(
+            Map(
+                "residual", "", "|image − smooth lens| / noise", found.inputs[:, found.channels.index("residual")].abs()
+            )
+        )
     return maps
 
 

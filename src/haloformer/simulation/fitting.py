@@ -5,6 +5,7 @@ image (in the faithful surveys the source's position, and the exposure time wher
 says. The number of steps is fixed and no step depends on how another image fares, so that the fit can stand inside a network.
 """
 
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -42,6 +43,10 @@ _DERIVATIVE_STEP = (
     1e-3  # of a forward difference: small beside every scale of the lens, large beside float32's rounding
 )
 SETTLED = 0.02  # standard deviations: an image that a further step would move by less takes none
+MACRO_CHANGES = ("mass at the centre", "Einstein radius", "shear", "quadrupole of the mass inside")
+"""What is fitted to the residual for its detail: all that substructure does to the lens as a whole, and not at a place. The last two have
+two components each. Linear, after the fit, so that it costs no steps."""
+
 _CONVERGED = 0.1  # the same, of a fit that counts as converged
 _SIGNIFICANT = 5.0  # standard deviations that the fitted light must have
 
@@ -59,6 +64,8 @@ class SmoothFit:
         residual: (B, 1, H, W) (image − model) / sigma; 0 where a pixel was not finite.
         chi2: (B,) mean square of the residual, per degree of freedom; 1 for a smooth lens.
         converged: (B,) bool: the fit has settled on light that is there. If not, the numbers are finite and mean little.
+        detail: (B, 1, H, W) what remains of the residual when small changes of the main lens are fitted, too (:data:`MACRO_CHANGES`);
+            None if not asked for.
     """
 
     names: tuple[str, ...]
@@ -69,6 +76,7 @@ class SmoothFit:
     residual: Tensor
     chi2: Tensor
     converged: Tensor
+    detail: Tensor | None = None
 
     @property
     def errors(self) -> Tensor:
@@ -83,6 +91,7 @@ def fit_smooth(
     noise: str = "original",
     exposure_time: Tensor | None = None,
     steps: int = STEPS,
+    detail: bool = False,
     batch_size: int | None = None,
 ) -> SmoothFit:
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
@@ -96,6 +105,7 @@ def fit_smooth(
         exposure_time: (B,) seconds of one exposure where it is known; else it is the survey's. Where that draws it anew it is fitted to
             images in counts, and of images in counts/s, which hardly tell it, the middle of the draws is taken.
         steps: Gauss–Newton steps.
+        detail: Also compute :attr:`SmoothFit.detail`.
         batch_size: Images fitted at once; changes nothing else.
 
     Returns:
@@ -121,10 +131,19 @@ def fit_smooth(
     fitter = SmoothFitter(survey, noise=noise, size=tuple(images.shape[-2:]), exposure_known=exposure_time is not None)
     batches = images.split(batch_size)
     seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
-    parts = [fitter(part, t, steps=steps) for part, t in zip(batches, seconds, strict=True)]
+    parts = [fitter(part, t, steps=steps, detail=detail) for part, t in zip(batches, seconds, strict=True)]
     if len(parts) == 1:
         return parts[0]
-    fields = ("values", "covariance", "model", "sigma", "residual", "chi2", "converged")
+    fields = (
+        "values",
+        "covariance",
+        "model",
+        "sigma",
+        "residual",
+        "chi2",
+        "converged",
+        *(("detail",) if detail else ()),
+    )
     return SmoothFit(fitter.names, *(torch.cat([getattr(part, name) for part in parts]) for name in fields))
 
 
@@ -180,14 +199,16 @@ class SmoothFitter:
         self._band: Tensor | None = None
         self._templates: tuple[Tensor, Tensor, Tensor] | None = None
 
-    def __call__(self, images: Tensor, exposure_time: Tensor | None = None, *, steps: int = STEPS) -> SmoothFit:
+    def __call__(
+        self, images: Tensor, exposure_time: Tensor | None = None, *, steps: int = STEPS, detail: bool = False
+    ) -> SmoothFit:
         """Fits images (B, 1, H, W) with exposure times (B,) where known; see :func:`fit_smooth`."""
         if images.shape[1:] != (1, self.size, self.size):
             raise InputError(
                 f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
             )
         with torch.no_grad():
-            return self._fit(images, exposure_time, steps)
+            return self._fit(images, exposure_time, steps, detail)
 
     def prepare(self, device: torch.device | str = "cpu") -> "SmoothFitter":
         """Computes all that does not depend on the images, which a graph then holds as constants; see :meth:`residual`."""
@@ -196,24 +217,34 @@ class SmoothFitter:
             self._templates = self._make_templates(self.axis.device)
         return self
 
-    def residual(self, images: Tensor, *, steps: int = STEPS) -> Tensor:
+    def residual(self, images: Tensor, *, steps: int = STEPS, detail: bool = False) -> Tensor:
         """The residual alone (B, 1, H, W) of images (B, 1, H, W), by tensor operations that ``torch.export`` can follow.
 
-        Nothing here depends on values but by masks. :meth:`prepare` comes first.
+        Nothing here depends on values but by masks. :meth:`prepare` comes first. With ``detail`` that is a second channel.
         """
         data, known = _finite(images)
         # Not len(), which would make the batch size of the trace that of every batch.
         seconds = self._seconds(data.shape[0], None, data.device)
-        _, state = self._fit_tensors(self._start(data, known), data, known, seconds, steps)
-        return _bounded(_in_noise(state, data, known))[:, None]
+        u, state = self._fit_tensors(self._start(data, known), data, known, seconds, steps)
+        residual = _in_noise(state, data, known)
+        maps = [residual, self._detail(u, _bounded(residual), known, seconds)] if detail else [residual]
+        return _bounded(torch.stack(maps, 1))
 
-    def _fit(self, images: Tensor, exposure_time: Tensor | None, steps: int) -> SmoothFit:
+    def _fit(self, images: Tensor, exposure_time: Tensor | None, steps: int, detail: bool) -> SmoothFit:
         data, known = _finite(images)
         self.prepare(data.device)
         seconds = self._seconds(len(data), exposure_time, data.device)
         fit = self._fit_compiled if self._compiled(data.device) else self._fit_tensors
         u, state = fit(self._start(data, known), data, known, seconds, steps)
-        return self._result(u, state, data, known)
+        found = self._result(u, state, data, known)
+        if not detail:
+            return found
+        # A few images at a time, whose patterns stay in a CPU's cache
+        parts = [
+            part.split(8 if data.device.type == "cpu" else 64) for part in (u, found.residual[:, 0], known, seconds)
+        ]
+        fine = torch.cat([self._detail(*part) for part in zip(*parts)])
+        return dataclasses.replace(found, detail=_bounded(fine)[:, None])
 
     def _fit_tensors(
         self, u: Tensor, data: Tensor, known: Tensor, seconds: Tensor, steps: int
@@ -325,19 +356,7 @@ class SmoothFitter:
 
     def _linearised(self, u: Tensor, data: Tensor, known: Tensor, seconds: Tensor) -> "_State":
         """Expected image, noise, and the normal equations of a step, at parameters u (B, P)."""
-        values, _ = self._physical(u)
-        base, derivatives = self._render_with_derivatives(u, values)
-        if "exposure_time" in self.names:
-            seconds = values[:, self.names.index("exposure_time")]
-        seconds = (seconds * self.survey.instrument.num_exposures)[:, None, None]
-        moments = _moments(self.kind, base, seconds, self.rms)
-        columns = []
-        for name in self.names:
-            if name == "exposure_time":
-                assert moments.by_log_time is not None
-                columns.append(moments.by_log_time)
-            else:
-                columns.append(moments.by_base * derivatives[name])
+        moments, columns, _ = self._derivatives(u, seconds)
         jacobian = torch.stack(columns, 1).flatten(2)  # (B, P, H·W)
         inverse_variance = known / moments.variance
         weighted = jacobian * inverse_variance.flatten(1)[:, None, :]
@@ -351,9 +370,59 @@ class SmoothFitter:
             chi2=(residual.square() * inverse_variance).sum((1, 2)),
         )
 
-    def _render_with_derivatives(self, u: Tensor, values: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        """Noise-free smooth images (B, H, W) in counts/s per pixel, and their derivatives by what is fitted, but for the exposure."""
-        brightness, by_position = self._source(values, ("source_x", "source_y"))
+    def _derivatives(
+        self, u: Tensor, seconds: Tensor, place: bool = False
+    ) -> tuple["_Moments", list[Tensor], list[Tensor]]:
+        """Moments of the images at parameters u (B, P), the means' derivatives by these, and, if wanted, by the source's x and y."""
+        values, _ = self._physical(u)
+        base, derivatives = self._render_with_derivatives(u, values, place)
+        if "exposure_time" in self.names:
+            seconds = values[:, self.names.index("exposure_time")]
+        seconds = (seconds * self.survey.instrument.num_exposures)[:, None, None]
+        moments = _moments(self.kind, base, seconds, self.rms)
+        columns = []
+        for name in self.names:
+            if name == "exposure_time":
+                assert moments.by_log_time is not None
+                columns.append(moments.by_log_time)
+            else:
+                columns.append(moments.by_base * derivatives[name])
+        return moments, columns, [moments.by_base * derivatives[name] for name in _PLACE] if place else []
+
+    def _detail(self, u: Tensor, residual: Tensor, known: Tensor, seconds: Tensor) -> Tensor:
+        """The residual (B, H, W) without what small changes of the lens as a whole, and of all that is fitted, can explain of it.
+
+        A further deflection δα moves the point of the source that a pixel sees by −δα, as if the source moved by δα: the image changes by
+        ∂I/∂x_s δα_x + ∂I/∂y_s δα_y. Each change of the lens is a field δα; its amount follows by linear least squares.
+        """
+        moments, columns, (by_x, by_y) = self._derivatives(u, seconds, place=True)
+        values, _ = self._physical(u)
+        fields = _macro_fields(
+            *(self._from_centre(values, k) for k in ("lens_x", "lens_y")), self.survey.instrument.pixel_scale
+        )
+        inverse_sigma = known / moments.variance.sqrt()
+        patterns = torch.stack([*columns, *(by_x * x + by_y * y for x, y in fields)], 1) * inverse_sigma[:, None]
+        patterns = patterns.flatten(2)
+        left = residual.flatten(1)
+        # Some patterns may nearly be sums of others, as a shear is where it is fitted already.
+        products = (patterns @ patterns.transpose(1, 2)).double()
+        overlap = (patterns @ left[:, :, None])[:, :, 0].double()
+        amounts = _solve(products, overlap, torch.full_like(overlap[:, 0], 1e-6))
+        return (left - (patterns.transpose(1, 2) @ amounts.float()[:, :, None])[:, :, 0]).reshape(residual.shape)
+
+    def _from_centre(self, values: Tensor, name: str) -> Tensor:
+        """Coordinates of the pixels from the lens's centre: (B or 1, 1, W) of ``lens_x``, (B or 1, H, 1) of ``lens_y``."""
+        axis = self.axis[None, :] if name == "lens_x" else self.axis[:, None]
+        return axis[None] - self._value(values, name)
+
+    def _render_with_derivatives(
+        self, u: Tensor, values: Tensor, place: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Noise-free smooth images (B, H, W) in counts/s per pixel, and their derivatives by what is fitted, but for the exposure.
+
+        With ``place``, by the source's coordinates in any case.
+        """
+        brightness, by_position = self._source(values, tuple(name for name in _PLACE if place or name in self.names))
         sharp = [brightness, *by_position.values()]
         derivatives = dict(zip(by_position, [None] * len(by_position)))
         names = [name for name in self.names if name not in (*by_position, "exposure_time", "source_amp")]
@@ -376,12 +445,10 @@ class SmoothFitter:
         return self._band @ sharp @ self._band.T * self.survey.instrument.pixel_scale**2
 
     def _source(self, values: Tensor, by: tuple[str, ...] = ()) -> tuple[Tensor, dict[str, Tensor]]:
-        """Surface brightness (B, H, W) where the pixels lie, and its derivatives by those of the source's coordinates that are free."""
+        """Surface brightness (B, H, W) where the pixels lie, and its derivatives by the source's coordinates that are asked for."""
 
         def get(name: str) -> Tensor:
-            if name in self.names:
-                return values[:, self.names.index(name)][:, None, None]
-            return self._fixed(name, values.device)
+            return self._value(values, name)
 
         if self._beta is None or self._lens_free:
             lens = [get(name)[:, 0, 0] for name in LENS_PARAMETERS]
@@ -391,11 +458,13 @@ class SmoothFitter:
                 self._beta = beta
         else:
             beta = self._beta
-        free = tuple(name for name in by if name in self.names)
-        return sersic_with_gradient(*beta, *(get(name) for name in SOURCE_PARAMETERS), by=free)
+        return sersic_with_gradient(*beta, *(get(name) for name in SOURCE_PARAMETERS), by=by)
 
-    def _fixed(self, name: str, device: torch.device) -> Tensor:
-        return torch.full((1, 1, 1), float(self._draws[name][0]), device=device)
+    def _value(self, values: Tensor, name: str) -> Tensor:
+        """A parameter of the lens or the source: (B, 1, 1) if it is fitted, else (1, 1, 1)."""
+        if name in self.names:
+            return values[:, self.names.index(name)][:, None, None]
+        return torch.full((1, 1, 1), float(self._draws[name][0]), device=values.device)
 
     def _physical(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Parameters (B, P) and their derivatives by what is fitted."""
@@ -573,6 +642,29 @@ def sersic_with_gradient(
     return brightness, {name: found[name]() for name in by}
 
 
+def _macro_fields(x: Tensor, y: Tensor, pixel_scale: float) -> list[tuple[Tensor, Tensor]]:
+    """Deflections by :data:`MACRO_CHANGES`, of any size: the gradients of ln r, r, (x² − y²)/2, xy, (x² − y²)/r⁴ and xy/r⁴.
+
+    Args:
+        x: (B, 1, W) arcsec from the lens's centre.
+        y: (B, H, 1) the same.
+        pixel_scale: Twice as much softens the centre, where no arc is.
+    """
+    square = x * x + y * y + (2 * pixel_scale) ** 2
+    r = square.sqrt()
+    difference, product, fourth, sixth = x * x - y * y, x * y, square**2, square**3
+    nothing = torch.zeros_like(square)
+    return [
+        (x / square, y / square),
+        (x / r, y / r),
+        (x + nothing, nothing - y),
+        (y + nothing, x + nothing),
+        (2 * x / fourth - 4 * x * difference / sixth, -2 * y / fourth - 4 * y * difference / sixth),
+        (y / fourth - 4 * x * product / sixth, x / fourth - 4 * y * product / sixth),
+    ]
+
+
+_PLACE = ("source_x", "source_y")
 _ORDER = ("source_x", "source_y", *LENS_PARAMETERS, *SOURCE_PARAMETERS[:5], "exposure_time")
 
 

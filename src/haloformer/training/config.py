@@ -51,7 +51,8 @@ class DataConfig:
         fit: How other images come to img_size: resize (interpolated), crop (the centre), or pad (with zeros).
         channels: Channels that the network gets: 3 repeats a one-channel image, as ImageNet weights like it.
         physics: residual gives the network one more channel: what the survey's best smooth lens cannot explain of the image, in units of
-            the noise (docs/fitting.md). none: the image alone.
+            the noise (docs/fitting.md). detail adds a third: what is left of that when small changes of the lens as a whole are taken out,
+            too. none: the image alone.
         num_workers: Processes that read a dataset file too large for memory.
     """
 
@@ -70,7 +71,7 @@ class DataConfig:
     img_size: int | None = None
     fit: Literal["resize", "crop", "pad"] = "resize"
     channels: int | None = None
-    physics: Literal["none", "residual"] = "none"
+    physics: Literal["none", "residual", "detail"] = "none"
     num_workers: int = 2
 
     def __post_init__(self) -> None:
@@ -162,7 +163,7 @@ class RegularizationConfig:
         label_smoothing: Share of each label spread over all classes.
         ema: Decay of an exponential moving average of the weights, such as 0.999, which is then validated and shipped; 0: none.
         mixup: Images and labels are mixed in pairs, with weights from a Beta(mixup, mixup); 0: none.
-        residual_dropout: Share of training images whose residual (of physics: residual) is wiped out, so that the network can do without.
+        residual_dropout: Share of training images whose residual (of physics: residual or detail) is wiped out, so that the network can do without.
         cutmix: A rectangle of another image, and its share of the label, is put in; with Beta(cutmix, cutmix); 0: none.
     """
 

@@ -138,7 +138,7 @@ def _run(
     framing = _framing(experiment)
     input_shape = framing.output_shape(source.image_shape)
     framed = framing(source.fit.images)
-    normalize = Normalization(experiment.data.normalization).fit(framed if source.residual is None else framed[:, :-1])
+    normalize = Normalization(experiment.data.normalization).fit(framed if source.residual is None else framed[:, :1])
     outputs = _outputs(experiment, source)
     last = folder / "checkpoints" / "last.ckpt"
     # Deterministic from here on: dropout and the like are seeded anew at every step, but initial weights here.

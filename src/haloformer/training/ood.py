@@ -131,15 +131,15 @@ def traits(framed: Tensor, features: Tensor, with_residual: bool) -> dict[str, T
     """Returns the traits, (B, D) float64 each on the CPU.
 
     Args:
-        framed: (B, C, H, W) what the network looks at, before normalisation; the last channel may be a residual.
+        framed: (B, C, H, W) what the network looks at, before normalisation; all channels but the first may be a residual.
         features: (B, …) what the network's classifier was given.
         with_residual: Whether it is.
     """
-    images = framed[:, :-1] if with_residual else framed
+    images = framed[:, :1] if with_residual else framed
     found = {"features": torch.nan_to_num(features.double(), nan=_LARGE), "image": image_traits(images)}
     if with_residual:
-        residual = torch.nan_to_num(framed[:, -1].double(), nan=_LARGE).clamp(-1e6, 1e6)
-        found["fit"] = residual.square().mean((1, 2)).clamp(min=1e-6).log()[:, None]
+        residual = torch.nan_to_num(framed[:, 1:].double(), nan=_LARGE).clamp(-1e6, 1e6)
+        found["fit"] = residual.square().mean((2, 3)).clamp(min=1e-6).log()
     return {name: value.clamp(-_LARGE, _LARGE).cpu() for name, value in found.items()}
 
 
@@ -259,7 +259,7 @@ class OodDetector:
         return found
 
     @classmethod
-    def read(cls, description: Any, path: Path, n_features: int, channels: int, with_residual: bool) -> "OodDetector":
+    def read(cls, description: Any, path: Path, n_features: int, channels: int, n_residual: int) -> "OodDetector":
         """Makes a detector of what `to_dict` and `tensors` gave, refusing what cannot be one.
 
         Args:
@@ -267,12 +267,12 @@ class OodDetector:
             path: Of ``ood.safetensors``.
             n_features: What the network gives its classifier.
             channels: Of the images that the network looks at, without a residual.
-            with_residual: Whether the network sees one.
+            n_residual: How many further channels show what a fit leaves.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
-        parts = ("features", "image", "fit") if with_residual else ("features", "image")
+        parts = ("features", "image", "fit") if n_residual else ("features", "image")
         wrong = InputError(
             f"{path.parent / 'artefact.json'}: ood must hold alarm_rate, n and thresholds of {', '.join(parts)}"
         )
@@ -293,7 +293,7 @@ class OodDetector:
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}") from error
         clouds = {part: _cloud(tensors, part, path) for part in parts}
-        dims = {"features": n_features, "image": channels * len(IMAGE_TRAITS), "fit": 1}
+        dims = {"features": n_features, "image": channels * len(IMAGE_TRAITS), "fit": n_residual}
         for part, dim in dims.items():
             if part in clouds and clouds[part].means.shape[1] != dim:
                 raise InputError(f"{path}: '{part}.means' must have {dim} columns")

@@ -229,12 +229,14 @@ def _residual(experiment: Experiment, definition: Any, noise: Any) -> Residual |
     if experiment.data.physics == "none":
         return None
     if experiment.augmentation.fresh_noise != "none":
-        raise InputError("physics residual: the fit needs the noise that the network sees: fresh_noise must be none")
+        raise InputError(
+            f"physics {experiment.data.physics}: the fit needs the noise that the network sees: fresh_noise must be none"
+        )
     if not isinstance(definition, str) or noise not in NOISE_MODES:
         raise InputError(
-            f"physics residual: {experiment.data.source} does not say of which survey and noise its images are"
+            f"physics {experiment.data.physics}: {experiment.data.source} does not say of which survey and noise its images are"
         )
-    return Residual(definition, noise, experiment.data.crop)
+    return Residual(definition, noise, experiment.data.crop, experiment.data.physics == "detail")
 
 
 class _Seen:

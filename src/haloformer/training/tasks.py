@@ -132,7 +132,7 @@ class LensTask(pl.LightningModule):
             images = draw_noise(images, seconds, self.noise_model, generator)
         if share := self.experiment.regularization.residual_dropout:
             keep = torch.from_numpy(rng.random(len(images)) >= share).to(images)
-            images = torch.cat([images[:, :-1], images[:, -1:] * keep[:, None, None, None]], dim=1)
+            images = torch.cat([images[:, :1], images[:, 1:] * keep[:, None, None, None]], dim=1)
         return images
 
     def loss(self, numbers: Tensor, labels: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
