@@ -103,7 +103,7 @@ def fit(
             good = [i for i, item in enumerate(items) if item.error is None]
             if good:
                 stack = torch.from_numpy(np.stack([items[i].image for i in good]).astype(np.float32))  # type: ignore[misc]
-                found = fitter(stack)
+                found = fitter(stack, detail=picture is not None and len(drawn) < _DRAWN)
                 for name, column in describe_fit(found).items():
                     for i, value in zip(good, column.tolist()):
                         rows[i][name] = value
@@ -129,15 +129,16 @@ def fit(
 
 @_styled
 def draw_fits(fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float) -> "Figure":
-    """Draws images, their best smooth lens, and the residual.
+    """Draws images, their best smooth lens, the residual, and where the fits have it its detail.
 
     Args:
         fits: Name, image (H, W) and fit of one image each.
         pixel_scale: arcsec per pixel.
     """
-    figure = _figure(7.4, 2.4 * len(fits) + 0.6)
+    columns = 3 if fits[0][2].detail is None else 4
+    figure = _figure(2.1 * columns + 1.1, 2.4 * len(fits) + 0.6)
     figure.set_layout_engine("compressed")
-    grid = figure.subplots(len(fits), 3, squeeze=False, sharex=True, sharey=True)
+    grid = figure.subplots(len(fits), columns, squeeze=False, sharex=True, sharey=True)
     half = fits[0][1].shape[0] / 2 * pixel_scale
     where = {"origin": "lower", "extent": (-half, half, -half, half)}
     for row, (name, image, fitted) in enumerate(fits):
@@ -145,20 +146,24 @@ def draw_fits(fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float)
         low = min(0.0, float(np.nanpercentile(image, 1)))
         for axes, picture in zip(grid[row], (image, fitted.model[0, 0].numpy())):
             axes.imshow(picture, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), **where)
-        shown = grid[row, 2].imshow(fitted.residual[0, 0].numpy(), cmap="RdBu_r", vmin=-5, vmax=5, **where)
+        for axes, look in zip(grid[row, 2:], (fitted.residual, fitted.detail)):
+            assert look is not None
+            shown = axes.imshow(look[0, 0].numpy(), cmap="RdBu_r", vmin=-5, vmax=5, **where)
         settled = "" if fitted.converged else ", not converged"
         grid[row, 0].set_title(_plain(name), fontsize=9.5, fontweight="normal", loc="center")
         grid[row, 1].set_title("best smooth lens", fontsize=9.5, fontweight="normal", loc="center")
         grid[row, 2].set_title(
             f"residual, χ² = {float(fitted.chi2):.3f}{settled}", fontsize=9.5, fontweight="normal", loc="center"
         )
+        if columns > 3:
+            grid[row, 3].set_title("its detail", fontsize=9.5, fontweight="normal", loc="center")
         grid[row, 0].set_ylabel("y [arcsec]", fontsize=9.5)
         for axes in grid[row]:
             axes.tick_params(labelsize=8.5)
             axes.spines[:].set_visible(False)
     for axes in grid[-1]:
         axes.set_xlabel("x [arcsec]", fontsize=9.5)
-    bar = figure.colorbar(shown, ax=grid[:, 2], shrink=min(1.0, 1.6 / len(fits)), pad=0.02)
+    bar = figure.colorbar(shown, ax=grid[:, -1], shrink=min(1.0, 1.6 / len(fits)), pad=0.02)
     bar.set_label("(image − lens) / noise", fontsize=9.5)
     bar.ax.tick_params(labelsize=8.5)
     return figure
@@ -166,7 +171,8 @@ def draw_fits(fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float)
 
 def _one(found: SmoothFit, k: int) -> SmoothFit:
     tensors = (found.values, found.covariance, found.model, found.sigma, found.residual, found.chi2, found.converged)
-    return SmoothFit(found.names, *(tensor[k : k + 1] for tensor in tensors))
+    detail = None if found.detail is None else found.detail[k : k + 1]
+    return SmoothFit(found.names, *(tensor[k : k + 1] for tensor in tensors), detail=detail)
 
 
 def _checked_figure(path: Path, overwrite: bool) -> Path:

@@ -397,11 +397,13 @@ class SmoothFitter:
         """
         moments, columns, (by_x, by_y) = self._derivatives(u, seconds, place=True)
         values, _ = self._physical(u)
-        fields = _macro_fields(
-            *(self._from_centre(values, k) for k in ("lens_x", "lens_y")), self.survey.instrument.pixel_scale
-        )
+        x, y = self._from_centre(values, "lens_x"), self._from_centre(values, "lens_y")
+        fields = _macro_fields(x, y, self.survey.instrument.pixel_scale)
         inverse_sigma = known / moments.variance.sqrt()
-        patterns = torch.stack([*columns, *(by_x * x + by_y * y for x, y in fields)], 1) * inverse_sigma[:, None]
+        patterns = (
+            torch.stack([*columns, *(by_x * towards_x + by_y * towards_y for towards_x, towards_y in fields)], 1)
+            * inverse_sigma[:, None]
+        )
         patterns = patterns.flatten(2)
         left = residual.flatten(1)
         # Some patterns may nearly be sums of others, as a shear is where it is fitted already.
