@@ -24,6 +24,7 @@ compared with their authors' code, none of which is part of this package; those 
 | what | source |
 |---|---|
 | the surveys, and axion and CDM substructure in them | Alexander et al. 2020, ApJ 893, 15 ([arXiv:1909.07346](https://arxiv.org/abs/1909.07346)), and the data of [DeepLense](https://github.com/ML4SCI/DeepLense) |
+| their simulator, which names two papers more | [DeepLenseSim](https://github.com/mwt5345/DeepLenseSim): Alexander et al., *Decoding Dark Matter Substructure without Supervision* ([arXiv:2008.12731](https://arxiv.org/abs/2008.12731)), and *Domain Adaptation for Simulation-Based Dark Matter Searches Using Strong Gravitational Lensing* ([arXiv:2112.12121](https://arxiv.org/abs/2112.12121)) |
 | singular isothermal ellipsoid | Kormann, Schneider & Bartelmann 1994, A&A 284, 285; core as in Keeton 2001 ([arXiv:astro-ph/0102341](https://arxiv.org/abs/astro-ph/0102341)) |
 | lensing distances, point masses | Schneider, Ehlers & Falco 1992, *Gravitational Lenses*, Springer |
 | light of galaxies | Sérsic 1963, BAAA 6, 41; Graham & Driver 2005, PASA 22, 118 ([arXiv:astro-ph/0503176](https://arxiv.org/abs/astro-ph/0503176)) |

@@ -78,6 +78,27 @@ def test_a_prediction_is_explained_on_a_page(example, capsys, trained_run, tmp_p
     assert "<svg" in Path(page).read_text(encoding="utf-8") or "<img" in Path(page).read_text(encoding="utf-8")
 
 
+def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
+    from PIL import Image
+
+    names = example("physics_pictures.py")
+    for surveys in (names["SURVEYS"], names["FITTED"]):
+        for survey in set(surveys) - {"model_ii"}:  # the smallest images
+            del surveys[survey]
+    names["main"](str(tmp_path), n=3)
+    drawn = {path.name for path in tmp_path.glob("*.png")}
+    page = (ROOT / "docs" / "physics.md").read_text(encoding="utf-8")
+    assert drawn == set(re.findall(r"\]\(images/(physics_\w+\.png)\)", page))
+    for name in drawn:
+        shipped = ROOT / "docs" / "images" / name
+        assert shipped.stat().st_size < 250_000
+        assert Image.open(tmp_path / name).size[0] <= 1300
+    # Substructure is farther from the lens that lacks it than from the smooth lens that fits best.
+    found = re.findall(r"median χ ([\d.]+) to the same lens without, ([\d.]+) to the best", capsys.readouterr().out)
+    assert len(found) == 2
+    assert all(float(added) > float(kept) > 2 for added, kept in found)
+
+
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs sh")
 def test_deeplense_folders_become_a_report(tmp_path, monkeypatch):
     # A stand-in writes down what the script starts; then it is carried out here, without starting Python six times.
