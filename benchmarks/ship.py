@@ -38,8 +38,8 @@ RECIPES: dict[str, dict[str, Any]] = {
     # As released, without noise, which little training settles; and with the instrument's noise
     "model_ii": {"data": "model_ii", "epochs": 8, "epoch_size": 6_400, **_BOTH},
     "model_iii": {"data": "model_iii", "epochs": 8, "epoch_size": 6_400, **_BOTH},
-    "model_ii_instrument": {"data": "model_ii", "noise": "instrument", "epochs": 16, "epoch_size": 8_000, **_BOTH},
-    "model_iii_instrument": {"data": "model_iii", "noise": "instrument", "epochs": 16, "epoch_size": 8_000, **_BOTH},
+    "model_ii_instrument": {"data": "model_ii", "noise": "instrument", "epochs": 8, "epoch_size": 8_000, **_BOTH},
+    "model_iii_instrument": {"data": "model_iii", "noise": "instrument", "epochs": 8, "epoch_size": 8_000, **_BOTH},
 }
 
 
