@@ -1,6 +1,16 @@
 """The local page: what it says of files, the lenses that it draws, its tables, and the page in a real browser."""
 
+import contextlib
+import http.client
+import importlib.util
+import io
+import os
 import shutil
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,6 +19,30 @@ from haloformer.app import answers
 from haloformer.errors import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def served(original_run):
+    """The running page: its address, the folder of uploads, and a visitor without a browser."""
+    pytest.importorskip("gradio")
+    from haloformer.app import serving
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARK.parent))
+        spec = importlib.util.spec_from_file_location("app_benchmark", BENCHMARK)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    with serving(str(original_run), warm=False) as url:
+        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+        yield SimpleNamespace(url=url, uploads=uploads, visitor=module.Visitor(url, timeout=60))
+    assert not uploads.exists()
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -147,22 +181,159 @@ def test_a_leaderboard_is_read_and_another_table_refused(tmp_path):
         answers.leaderboard_table(tmp_path / "none.csv")
 
 
-def test_the_page_in_a_browser(original_run, folder, tmp_path):
+def test_the_warm_up_answers_and_draws_once(predictor, monkeypatch):
+    done = []
+    for name in ("answer", "_attention", "simulate"):
+        usual = getattr(answers, name)
+        monkeypatch.setattr(answers, name, lambda *a, usual=usual, name=name: (done.append(name), usual(*a))[1])
+    answers.warm_up(predictor)
+    assert done == ["answer", "_attention", "simulate"]
+    stopped = threading.Event()
+    stopped.set()
+    answers.warm_up(predictor, stopped)
+    assert len(done) == 3
+
+
+def test_fifty_uploads_at_a_time_are_all_answered_and_none_is_kept(served, lenses):
+    def content(k: int) -> tuple[str, bytes]:
+        if k % 10 == 9:
+            return "lens.npy", b"no image"
+        file = io.BytesIO()
+        np.save(file, lenses.images[k % 4, 0].numpy())  # several visitors have the same file
+        return "lens.npy", file.getvalue()
+
+    def visit(k: int) -> str:
+        (path,) = served.visitor.upload(*content(k)).raise_for_status().json()
+        return served.visitor.classify(path)
+
+    def memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    used = []
+    for n in (10, 50):
+        with ThreadPoolExecutor(n) as pool:
+            said = list(pool.map(visit, range(n)))
+        assert ["hf-bars" in text for text in said] == [k % 10 != 9 for k in range(n)], said
+        assert files_below(served.uploads) == []
+        if Path("/proc/self/statm").exists():
+            used.append(memory())
+    if used:
+        assert used[1] - used[0] < 50e6
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/file/etc/passwd", "/gradio_api/file=https://example.com/",
+        "/gradio_api/proxy=https://example.hf.space/", "/static/../../../../../../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/static//etc/passwd", "/svelte/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "/gradio_api/info",
+        "/docs", "/openapi.json", "/gradio_api/call/read", "/monitoring", "/gradio_api/component_server", "/gradio_api/runs",
+        "/gradio_api/stream/a/1/6/x.ts",
+    ],
+)  # fmt: skip
+def test_no_other_address_is_answered(served, address):
+    host = served.url.split("/")[2]
+    for method in ("GET", "POST"):
+        connection = http.client.HTTPConnection(host, timeout=30)  # sends what it is told, ../ too
+        connection.request(method, address)
+        answer = connection.getresponse()
+        assert answer.status in (403, 404), method
+        assert b"root:" not in answer.read()
+        connection.close()
+
+
+def test_a_visitor_reads_no_file_of_the_server(served, tmp_path, lenses, caplog):
+    secret = tmp_path / "secret.npy"
+    np.save(secret, lenses.images[0, 0].numpy())
+    (path,) = served.visitor.upload("a.npy", secret.read_bytes()).json()
+    up = "/".join([".."] * len(Path(path).parts))
+    for name in (str(secret), f"{path}/{up}{secret}", f"{Path(path).parent}/{up}{secret}", "https://example.com/a.npy"):
+        with pytest.raises(RuntimeError):
+            served.visitor.classify(name)
+    assert secret.exists()
+    assert served.visitor.client.get(f"/gradio_api/file={path}").status_code == 404
+    assert "hf-bars" in served.visitor.classify(path)
+
+
+def test_an_upload_over_the_limit_leaves_nothing(served):
+    httpx = pytest.importorskip("httpx")
+    size = answers.MAX_UPLOAD_BYTES
+    before = files_below(served.uploads)
+    host = served.url.split("/")[2]
+    connection = http.client.HTTPConnection(host, timeout=30)
+    connection.putrequest("POST", "/gradio_api/upload")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", str(size + 10**6))
+    connection.endheaders()
+    assert connection.getresponse().status == 413  # before anything is sent
+    connection.close()
+
+    def parts():  # of a length that is not announced
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.npy"\r\n\r\n'
+        for _ in range(size // 2**20 + 1):
+            yield bytes(2**20)
+        yield b"\r\n--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    with contextlib.suppress(httpx.TransportError):  # the line may be cut
+        assert served.visitor.client.post("/gradio_api/upload", content=parts(), headers=headers).status_code >= 400
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=30)) as connection:  # one who hangs up
+        connection.request(
+            "POST", "/gradio_api/upload", next(parts()) + bytes(10**6), {**headers, "Content-Length": "9000000"}
+        )
+    for _ in range(100):
+        if files_below(served.uploads) == before:
+            break
+        time.sleep(0.1)
+    assert files_below(served.uploads) == before
+
+
+def test_what_nobody_reads_is_swept(tmp_path):
     pytest.importorskip("gradio")
+    from haloformer.app.limits import Uploads
+
+    kept, old, interrupted = tmp_path / "a" / "kept.h5", tmp_path / "b" / "old.h5", tmp_path / "tmpxyz"
+    for path in (kept, old, interrupted):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    for path in (old, old.parent, interrupted):
+        os.utime(path, (time.time() - 1000,) * 2)
+    uploads = Uploads(tmp_path, 900)
+    uploads.forget = [{str(kept), str(old)}]
+    uploads.sweep()
+    assert files_below(tmp_path) == [kept]
+    assert uploads.forget == [{str(kept)}]
+
+
+def test_a_file_that_two_have_uploaded_goes_with_the_second(tmp_path):
+    from haloformer.app.limits import Uploads
+
+    uploads, path = Uploads(tmp_path, 900), tmp_path / "sha" / "a.npy"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    for _ in range(2):
+        with uploads.under_way() as paths:
+            paths.append(str(path))
+    uploads.read(path)
+    assert path.exists()
+    with uploads.under_way():  # of a third, perhaps of the same file
+        uploads.read(path)
+        assert path.exists()
+    assert not path.parent.exists()
+    uploads.read("/etc/passwd")
+    assert Path("/etc/passwd").exists()
+
+
+def test_the_page_in_a_browser(served, folder, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         pytest.skip("no browser on this machine")
-    from pathlib import Path
-
-    from haloformer.app import serving
-
     bad = tmp_path / "bad.npy"
     bad.write_bytes(b"<b>no image</b>")
-    with serving(str(original_run)) as url, playwright.sync_playwright() as driver:
-        import os
-
-        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    url = served.url
+    with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 390, "height": 844})  # a telephone
         page.set_default_timeout(120_000)
@@ -175,7 +346,7 @@ def test_the_page_in_a_browser(original_run, folder, tmp_path):
         first = page.get_attribute("#hf-pictures img", "src")
         page.get_by_label("linear").check()
         page.wait_for_function("old => document.querySelector('#hf-pictures img').src !== old", arg=first)
-        assert not [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size]  # kept nowhere
+        assert files_below(served.uploads) == []  # kept nowhere
         page.get_by_role("tab", name="Simulate").click()
         page.wait_for_selector("#hf-lens img")
         before = page.get_attribute("#hf-lens img", "src")
@@ -191,4 +362,3 @@ def test_the_page_in_a_browser(original_run, folder, tmp_path):
         assert "bad.npy is not a .npy file" in page.inner_text("#hf-answer")
         assert foreign == []
         browser.close()
-    assert not uploads.exists()

@@ -1,9 +1,11 @@
 """What the app shows, as plain functions: an uploaded image's answer, a lens redrawn by hand, the tables of models."""
 
+import contextlib
 import csv
 import dataclasses
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -96,6 +98,31 @@ def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
         }
     warning = None if verdict is None else verdict.reasons[0] if bool(verdict.flag[0]) else ""
     return Answer(name, probabilities, warning, estimates, predictor.outputs.coverage)
+
+
+def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> None:
+    """Answers and draws once for nobody: the kernels are compiled and the libraries read before a person waits for them.
+
+    Args:
+        predictor: That shall answer.
+        stopped: Ends it at the next step when set.
+    """
+    survey = predictor.artefact.get("survey")
+    height, width = predictor.image_shape[1:]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    ring = np.exp(-(((np.hypot(x, y) - 0.4) / 0.1) ** 2)) + 0.01 * np.random.default_rng(0).random((height, width))
+    image = np.broadcast_to(ring.astype(np.float32), predictor.image_shape).copy()
+    steps: tuple[Callable[[], Any], ...] = (
+        lambda: answer(predictor, torch.from_numpy(image)),
+        lambda: _attention(predictor, image),
+        lambda: overlay(image[0], image[0]),
+        lambda: simulate(survey if survey in list_surveys() else next(iter(list_surveys()))),  # of the second tab: last
+    )
+    for step in steps:
+        if stopped is not None and stopped.is_set():
+            return
+        with contextlib.suppress(InputError):  # the model finds no answer to a ring: a person's image will tell
+            step()
 
 
 def _read(path: Path, number: int, frame: Frame) -> tuple[np.ndarray, str]:
