@@ -1,6 +1,8 @@
 """The local page: what it says of files, the lenses that it draws, its tables, and the page in a real browser."""
 
 import contextlib
+import functools
+import gzip
 import http.client
 import importlib.util
 import io
@@ -8,6 +10,8 @@ import os
 import shutil
 import threading
 import time
+import tracemalloc
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +20,7 @@ import numpy as np
 import pytest
 
 from haloformer.app import answers
+from haloformer.data.store import write_dataset
 from haloformer.errors import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -99,6 +104,94 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(predictor, tmp_path)
         stream.truncate(answers.MAX_UPLOAD_BYTES + 1)  # a hole: takes no disk
     with pytest.raises(InputError, match="larger than the 64 MiB"):
         answers.classify(predictor, path)
+
+
+def _bombs(folder):
+    """Files of at most a few 100 kB that unpack to hundreds of MB."""
+    import h5py
+    from astropy.io import fits
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    zeros = gzip.compress(bytes(2**20), 9) * 100  # gzip streams in a row are one file
+    (folder / "a.fits.gz").write_bytes(zeros)
+    Image.new("L", (10_000, 10_000)).save(folder / "b.png")
+    hdu = fits.CompImageHDU(
+        rng.random((64, 64)).astype(np.float32), compression_type="GZIP_1", tile_shape=(64, 64), quantize_level=0
+    )
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(folder / "c.fits")
+    with fits.open(folder / "c.fits", disable_image_compression=True) as hdus:
+        header = hdus[1].header.copy()
+        header["PCOUNT"], header["TFORM1"] = len(zeros), f"1PB({len(zeros)})"
+    table = np.array([len(zeros), 0], ">i4").tobytes() + zeros
+    primary = fits.PrimaryHDU().header.tostring().encode()
+    content = primary + header.tostring().encode() + table + bytes(-len(table) % 2880)
+    (folder / "c.fits").write_bytes(content)
+    (folder / "d.fits.gz").write_bytes(gzip.compress(content))
+    packed = zlib.compress(bytes(100 * 2**20), 1)
+    for name, bad in (("e.h5", "images"), ("f.h5", "labels")):
+        with h5py.File(folder / name, "w") as file:
+            file.attrs["class_names"] = ["axion", "cdm"]
+            options = {"compression": "gzip"}
+            file.create_dataset(
+                "images", (2, 1, 64, 64), "f4", rng.random((2, 1, 64, 64)), chunks=(1, 1, 64, 64), **options
+            )
+            file.create_dataset("labels", (2,), "i8", [0, 1], chunks=(2,), **options)
+            file[bad].id.write_direct_chunk((0,) * file[bad].ndim, packed)
+    with h5py.File(folder / "g.h5", "w") as file:  # as long as it says
+        n, options = 2**23 + 1, {"compression": "gzip", "compression_opts": 1}
+        file.create_dataset("images", (n, 1, 1, 1), "f4", np.zeros((n, 1, 1, 1)), chunks=(2**22, 1, 1, 1), **options)
+        file.create_dataset("labels", (n,), "i8", np.zeros(n), chunks=(2**22,), **options)
+    return sorted(path for path in folder.iterdir())
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_before_it_does(predictor, tmp_path):
+    paths = _bombs(tmp_path)
+    assert len(paths) == 7
+    for path in paths:
+        assert path.stat().st_size < 2**20, path
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match=f"^{path.name} unpacks to more than the 64 MiB that are allowed"):
+                answers.classify(predictor, path)
+            assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_packed_files_are_answered_as_plain_ones(predictor, lenses, tmp_path):
+    from astropy.io import fits
+
+    image = lenses.images[0, 0].numpy()
+    fits.writeto(tmp_path / "a.fits.gz", image)
+    for name, kind, level in (("b.fits.fz", "GZIP_1", 0), ("c.fits", "GZIP_2", 0), ("d.fits", "RICE_1", 16)):
+        fits.CompImageHDU(image, compression_type=kind, quantize_level=level).writeto(tmp_path / name)
+    write = functools.partial(write_dataset, class_names=lenses.class_names, parameters={})
+    for name, compression in (("e.h5", "gzip"), ("f.h5", "lzf")):
+        write(tmp_path / name, lenses.images[:1], lenses.labels[:1], compression=compression)
+    expected = predictor.probabilities(lenses.images[:1])[0]
+    for path in sorted(tmp_path.iterdir()):
+        found = list(answers.classify(predictor, path, attention=False).probabilities.values())
+        np.testing.assert_allclose(found, expected, atol=0.05 if path.name == "d.fits" else 1e-6, err_msg=path.name)
+
+
+def test_an_image_of_another_pixel_scale_is_resampled_and_the_page_says_so(predictor, lenses, tmp_path):
+    from astropy.io import fits
+
+    image = lenses.images[0, 0].numpy()
+    np.save(tmp_path / "a.npy", image)
+    assert "does not say its pixel scale" in answers.classify(predictor, tmp_path / "a.npy").scale
+    np.save(tmp_path / "b.npy", np.kron(image, np.ones((2, 2))) / 4)
+    with pytest.raises(InputError, match=r"b\.npy: image is .* give its pixel scale, choose it again, and it will be"):
+        answers.classify(predictor, tmp_path / "b.npy")
+    found = answers.classify(predictor, tmp_path / "b.npy", pixel_scale=0.0505)
+    assert found.scale == "Resampled from pixels of 0.0505″ to the model's 0.101″."
+    np.testing.assert_allclose(found.image, image, rtol=1e-4, atol=1e-6)
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.2 / 3600, "CDELT2": 0.2 / 3600})
+    fits.writeto(tmp_path / "c.fits", image, header)
+    assert "pixels of 0.2″" in answers.classify(predictor, tmp_path / "c.fits").scale
+    with pytest.raises(InputError, match="a number of arcsec is needed"):
+        answers.classify(predictor, tmp_path / "a.npy", pixel_scale=-1)
 
 
 def test_a_lens_follows_its_sliders():

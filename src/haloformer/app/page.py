@@ -93,6 +93,9 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
             )  # fmt: skip
             _restrict(file)
             number = gr.Number(0, label="Image number in the dataset", precision=0, minimum=0, visible=False)
+            scale = gr.Number(
+                None, label="Pixel scale (arcsec), if the file does not say it", minimum=0, elem_id="hf-scale"
+            )  # fmt: skip
             stretch = gr.Radio(list(answers.STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch")
             percent = gr.Slider(
                 80, 100, 99.5, step=0.1, label="Pixels between black and white (%)", elem_id="hf-percent"
@@ -102,13 +105,15 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
             told = gr.HTML(_note("Drop an image of a lens to see what the model says of it."), elem_id="hf-answer")
             pictures = gr.HTML("", elem_id="hf-pictures")
 
-    def read(path: str | None, index: float | None, stretch: str, percent: float, previous: int) -> tuple[Any, ...]:
+    def read(
+        path: str | None, index: float | None, scale: float | None, stretch: str, percent: float, previous: int
+    ) -> tuple[Any, ...]:
         dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
         choose = gr.update(visible=dataset)
         if path is None:
             return None, _note("Drop an image of a lens to see what the model says of it."), "", gr.update(), choose
         try:
-            found = answers.classify(predictor, path, number=int(index or 0))
+            found = answers.classify(predictor, path, number=int(index or 0), pixel_scale=scale or None)
         except InputError as error:
             return None, _alert(str(error)), "", gr.update(visible=False), choose
         except Exception:  # a person is told, and whoever runs the app sees why
@@ -122,7 +127,7 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
         slider = gr.update(visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}")
         return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
 
-    inputs, outputs = [file, number, stretch, percent, layer], [kept, told, pictures, layer, number]
+    inputs, outputs = [file, number, scale, stretch, percent, layer], [kept, told, pictures, layer, number]
     options: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
     file.change(read, inputs, outputs, **options)
     number.change(read, inputs, outputs, trigger_mode="always_last", **options)
@@ -235,8 +240,9 @@ def _answer(found: Answer) -> str:
             for name, (value, low, high) in found.estimates.items()
         )
         parts.append(f"<section class='hf-card'><ul class='hf-estimates'>{rows}</ul></section>")
+    scale = f" {found.scale}" if found.scale else ""
     cannot = " This model cannot tell images unlike those it knows." if found.warning is None else ""
-    return "".join(parts) + f"<p class='hf-quiet'>{_e(found.name)}.{cannot}</p>"
+    return "".join(parts) + f"<p class='hf-quiet'>{_e(found.name)}.{_e(scale)}{cannot}</p>"
 
 
 def _seen(found: Answer, stretch: str, percent: float, layer: int) -> str:
