@@ -88,13 +88,13 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             file = gr.File(
-                label="Image: FITS, .npy, PNG, JPEG, or a dataset (.h5); at most 64 MB, kept nowhere",
+                label="FITS, .npy, PNG, JPEG or dataset (.h5); at most 64 MB, kept nowhere",
                 file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", height=150,
             )  # fmt: skip
             _restrict(file)
             number = gr.Number(0, label="Image number in the dataset", precision=0, minimum=0, visible=False)
             scale = gr.Number(
-                None, label="Pixel scale (arcsec), if the file does not say it", minimum=0, elem_id="hf-scale"
+                0, label="Pixel scale (arcsec), where the file does not say it; 0: as it is", minimum=0, elem_id="hf-scale"
             )  # fmt: skip
             stretch = gr.Radio(list(answers.STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch")
             percent = gr.Slider(
