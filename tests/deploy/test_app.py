@@ -1,14 +1,53 @@
 """The local page: what it says of files, the lenses that it draws, its tables, and the page in a real browser."""
 
+import contextlib
+import functools
+import gzip
+import http.client
+import importlib.util
+import io
+import os
 import shutil
+import threading
+import time
+import tracemalloc
+import zlib
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from haloformer.app import answers
+from haloformer.data.store import write_dataset
 from haloformer.errors import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
+
+
+BENCHMARK = Path(__file__).parents[2] / "benchmarks" / "app.py"
+
+
+@pytest.fixture(scope="module")
+def served(original_run):
+    """The running page: its address, the folder of uploads, and a visitor without a browser."""
+    pytest.importorskip("gradio")
+    from haloformer.app import serving
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(BENCHMARK.parent))
+        spec = importlib.util.spec_from_file_location("app_benchmark", BENCHMARK)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+    with serving(str(original_run), warm=False) as url:
+        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+        yield SimpleNamespace(url=url, uploads=uploads, visitor=module.Visitor(url, timeout=60))
+    assert not uploads.exists()
+
+
+def files_below(folder):
+    return [path for path in folder.rglob("*") if path.is_file()]
 
 
 @pytest.fixture(scope="module")
@@ -65,6 +104,94 @@ def test_a_file_over_the_limit_is_refused_before_it_is_read(predictor, tmp_path)
         stream.truncate(answers.MAX_UPLOAD_BYTES + 1)  # a hole: takes no disk
     with pytest.raises(InputError, match="larger than the 64 MiB"):
         answers.classify(predictor, path)
+
+
+def _bombs(folder):
+    """Files of at most a few 100 kB that unpack to hundreds of MB."""
+    import h5py
+    from astropy.io import fits
+    from PIL import Image
+
+    rng = np.random.default_rng(0)
+    zeros = gzip.compress(bytes(2**20), 9) * 100  # gzip streams in a row are one file
+    (folder / "a.fits.gz").write_bytes(zeros)
+    Image.new("L", (10_000, 10_000)).save(folder / "b.png")
+    hdu = fits.CompImageHDU(
+        rng.random((64, 64)).astype(np.float32), compression_type="GZIP_1", tile_shape=(64, 64), quantize_level=0
+    )
+    fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(folder / "c.fits")
+    with fits.open(folder / "c.fits", disable_image_compression=True) as hdus:
+        header = hdus[1].header.copy()
+        header["PCOUNT"], header["TFORM1"] = len(zeros), f"1PB({len(zeros)})"
+    table = np.array([len(zeros), 0], ">i4").tobytes() + zeros
+    primary = fits.PrimaryHDU().header.tostring().encode()
+    content = primary + header.tostring().encode() + table + bytes(-len(table) % 2880)
+    (folder / "c.fits").write_bytes(content)
+    (folder / "d.fits.gz").write_bytes(gzip.compress(content))
+    packed = zlib.compress(bytes(100 * 2**20), 1)
+    for name, bad in (("e.h5", "images"), ("f.h5", "labels")):
+        with h5py.File(folder / name, "w") as file:
+            file.attrs["class_names"] = ["axion", "cdm"]
+            options = {"compression": "gzip"}
+            file.create_dataset(
+                "images", (2, 1, 64, 64), "f4", rng.random((2, 1, 64, 64)), chunks=(1, 1, 64, 64), **options
+            )
+            file.create_dataset("labels", (2,), "i8", [0, 1], chunks=(2,), **options)
+            file[bad].id.write_direct_chunk((0,) * file[bad].ndim, packed)
+    with h5py.File(folder / "g.h5", "w") as file:  # as long as it says
+        n, options = 2**23 + 1, {"compression": "gzip", "compression_opts": 1}
+        file.create_dataset("images", (n, 1, 1, 1), "f4", np.zeros((n, 1, 1, 1)), chunks=(2**22, 1, 1, 1), **options)
+        file.create_dataset("labels", (n,), "i8", np.zeros(n), chunks=(2**22,), **options)
+    return sorted(path for path in folder.iterdir())
+
+
+def test_a_file_that_unpacks_to_too_much_is_refused_before_it_does(predictor, tmp_path):
+    paths = _bombs(tmp_path)
+    assert len(paths) == 7
+    for path in paths:
+        assert path.stat().st_size < 2**20, path
+        tracemalloc.start()
+        try:
+            with pytest.raises(InputError, match=f"^{path.name} unpacks to more than the 64 MiB that are allowed"):
+                answers.classify(predictor, path)
+            assert tracemalloc.get_traced_memory()[1] < 200 * 2**20
+        finally:
+            tracemalloc.stop()
+
+
+def test_packed_files_are_answered_as_plain_ones(predictor, lenses, tmp_path):
+    from astropy.io import fits
+
+    image = lenses.images[0, 0].numpy()
+    fits.writeto(tmp_path / "a.fits.gz", image)
+    for name, kind, level in (("b.fits.fz", "GZIP_1", 0), ("c.fits", "GZIP_2", 0), ("d.fits", "RICE_1", 16)):
+        fits.CompImageHDU(image, compression_type=kind, quantize_level=level).writeto(tmp_path / name)
+    write = functools.partial(write_dataset, class_names=lenses.class_names, parameters={})
+    for name, compression in (("e.h5", "gzip"), ("f.h5", "lzf")):
+        write(tmp_path / name, lenses.images[:1], lenses.labels[:1], compression=compression)
+    expected = predictor.probabilities(lenses.images[:1])[0]
+    for path in sorted(tmp_path.iterdir()):
+        found = list(answers.classify(predictor, path, attention=False).probabilities.values())
+        np.testing.assert_allclose(found, expected, atol=0.05 if path.name == "d.fits" else 1e-6, err_msg=path.name)
+
+
+def test_an_image_of_another_pixel_scale_is_resampled_and_the_page_says_so(predictor, lenses, tmp_path):
+    from astropy.io import fits
+
+    image = lenses.images[0, 0].numpy()
+    np.save(tmp_path / "a.npy", image)
+    assert "does not say its pixel scale" in answers.classify(predictor, tmp_path / "a.npy").scale
+    np.save(tmp_path / "b.npy", np.kron(image, np.ones((2, 2))) / 4)
+    with pytest.raises(InputError, match=r"b\.npy: image is .* give its pixel scale, choose it again, and it will be"):
+        answers.classify(predictor, tmp_path / "b.npy")
+    found = answers.classify(predictor, tmp_path / "b.npy", pixel_scale=0.0505)
+    assert found.scale == "Resampled from pixels of 0.0505″ to the model's 0.101″."
+    np.testing.assert_allclose(found.image, image, rtol=1e-4, atol=1e-6)
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.2 / 3600, "CDELT2": 0.2 / 3600})
+    fits.writeto(tmp_path / "c.fits", image, header)
+    assert "pixels of 0.2″" in answers.classify(predictor, tmp_path / "c.fits").scale
+    with pytest.raises(InputError, match="a number of arcsec is needed"):
+        answers.classify(predictor, tmp_path / "a.npy", pixel_scale=-1)
 
 
 def test_a_lens_follows_its_sliders():
@@ -147,22 +274,159 @@ def test_a_leaderboard_is_read_and_another_table_refused(tmp_path):
         answers.leaderboard_table(tmp_path / "none.csv")
 
 
-def test_the_page_in_a_browser(original_run, folder, tmp_path):
+def test_the_warm_up_answers_and_draws_once(predictor, monkeypatch):
+    done = []
+    for name in ("answer", "_attention", "simulate"):
+        usual = getattr(answers, name)
+        monkeypatch.setattr(answers, name, lambda *a, usual=usual, name=name: (done.append(name), usual(*a))[1])
+    answers.warm_up(predictor)
+    assert done == ["answer", "_attention", "simulate"]
+    stopped = threading.Event()
+    stopped.set()
+    answers.warm_up(predictor, stopped)
+    assert len(done) == 3
+
+
+def test_fifty_uploads_at_a_time_are_all_answered_and_none_is_kept(served, lenses):
+    def content(k: int) -> tuple[str, bytes]:
+        if k % 10 == 9:
+            return "lens.npy", b"no image"
+        file = io.BytesIO()
+        np.save(file, lenses.images[k % 4, 0].numpy())  # several visitors have the same file
+        return "lens.npy", file.getvalue()
+
+    def visit(k: int) -> str:
+        (path,) = served.visitor.upload(*content(k)).raise_for_status().json()
+        return served.visitor.classify(path)
+
+    def memory() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+    used = []
+    for n in (10, 50):
+        with ThreadPoolExecutor(n) as pool:
+            said = list(pool.map(visit, range(n)))
+        assert ["hf-bars" in text for text in said] == [k % 10 != 9 for k in range(n)], said
+        assert files_below(served.uploads) == []
+        if Path("/proc/self/statm").exists():
+            used.append(memory())
+    if used:
+        assert used[1] - used[0] < 50e6
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/gradio_api/file=/etc/passwd", "/file=/etc/passwd", "/gradio_api/file/etc/passwd", "/gradio_api/file=https://example.com/",
+        "/gradio_api/proxy=https://example.hf.space/", "/static/../../../../../../../../etc/passwd",
+        "/assets/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
+        "/static//etc/passwd", "/svelte/..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2f..%2fetc%2fpasswd", "/gradio_api/info",
+        "/docs", "/openapi.json", "/gradio_api/call/read", "/monitoring", "/gradio_api/component_server", "/gradio_api/runs",
+        "/gradio_api/stream/a/1/6/x.ts",
+    ],
+)  # fmt: skip
+def test_no_other_address_is_answered(served, address):
+    host = served.url.split("/")[2]
+    for method in ("GET", "POST"):
+        connection = http.client.HTTPConnection(host, timeout=30)  # sends what it is told, ../ too
+        connection.request(method, address)
+        answer = connection.getresponse()
+        assert answer.status in (403, 404), method
+        assert b"root:" not in answer.read()
+        connection.close()
+
+
+def test_a_visitor_reads_no_file_of_the_server(served, tmp_path, lenses, caplog):
+    secret = tmp_path / "secret.npy"
+    np.save(secret, lenses.images[0, 0].numpy())
+    (path,) = served.visitor.upload("a.npy", secret.read_bytes()).json()
+    up = "/".join([".."] * len(Path(path).parts))
+    for name in (str(secret), f"{path}/{up}{secret}", f"{Path(path).parent}/{up}{secret}", "https://example.com/a.npy"):
+        with pytest.raises(RuntimeError):
+            served.visitor.classify(name)
+    assert secret.exists()
+    assert served.visitor.client.get(f"/gradio_api/file={path}").status_code == 404
+    assert "hf-bars" in served.visitor.classify(path)
+
+
+def test_an_upload_over_the_limit_leaves_nothing(served):
+    httpx = pytest.importorskip("httpx")
+    size = answers.MAX_UPLOAD_BYTES
+    before = files_below(served.uploads)
+    host = served.url.split("/")[2]
+    connection = http.client.HTTPConnection(host, timeout=30)
+    connection.putrequest("POST", "/gradio_api/upload")
+    connection.putheader("Content-Type", "multipart/form-data; boundary=x")
+    connection.putheader("Content-Length", str(size + 10**6))
+    connection.endheaders()
+    assert connection.getresponse().status == 413  # before anything is sent
+    connection.close()
+
+    def parts():  # of a length that is not announced
+        yield b'--x\r\nContent-Disposition: form-data; name="files"; filename="a.npy"\r\n\r\n'
+        for _ in range(size // 2**20 + 1):
+            yield bytes(2**20)
+        yield b"\r\n--x--\r\n"
+
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    with contextlib.suppress(httpx.TransportError):  # the line may be cut
+        assert served.visitor.client.post("/gradio_api/upload", content=parts(), headers=headers).status_code >= 400
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=30)) as connection:  # one who hangs up
+        connection.request(
+            "POST", "/gradio_api/upload", next(parts()) + bytes(10**6), {**headers, "Content-Length": "9000000"}
+        )
+    for _ in range(100):
+        if files_below(served.uploads) == before:
+            break
+        time.sleep(0.1)
+    assert files_below(served.uploads) == before
+
+
+def test_what_nobody_reads_is_swept(tmp_path):
     pytest.importorskip("gradio")
+    from haloformer.app.limits import Uploads
+
+    kept, old, interrupted = tmp_path / "a" / "kept.h5", tmp_path / "b" / "old.h5", tmp_path / "tmpxyz"
+    for path in (kept, old, interrupted):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(b"x")
+    for path in (old, old.parent, interrupted):
+        os.utime(path, (time.time() - 1000,) * 2)
+    uploads = Uploads(tmp_path, 900)
+    uploads.forget = [{str(kept), str(old)}]
+    uploads.sweep()
+    assert files_below(tmp_path) == [kept]
+    assert uploads.forget == [{str(kept)}]
+
+
+def test_a_file_that_two_have_uploaded_goes_with_the_second(tmp_path):
+    from haloformer.app.limits import Uploads
+
+    uploads, path = Uploads(tmp_path, 900), tmp_path / "sha" / "a.npy"
+    path.parent.mkdir()
+    path.write_bytes(b"x")
+    for _ in range(2):
+        with uploads.under_way() as paths:
+            paths.append(str(path))
+    uploads.read(path)
+    assert path.exists()
+    with uploads.under_way():  # of a third, perhaps of the same file
+        uploads.read(path)
+        assert path.exists()
+    assert not path.parent.exists()
+    uploads.read("/etc/passwd")
+    assert Path("/etc/passwd").exists()
+
+
+def test_the_page_in_a_browser(served, folder, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         pytest.skip("no browser on this machine")
-    from pathlib import Path
-
-    from haloformer.app import serving
-
     bad = tmp_path / "bad.npy"
     bad.write_bytes(b"<b>no image</b>")
-    with serving(str(original_run)) as url, playwright.sync_playwright() as driver:
-        import os
-
-        uploads = Path(os.environ["GRADIO_TEMP_DIR"])
+    url = served.url
+    with playwright.sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 390, "height": 844})  # a telephone
         page.set_default_timeout(120_000)
@@ -175,7 +439,7 @@ def test_the_page_in_a_browser(original_run, folder, tmp_path):
         first = page.get_attribute("#hf-pictures img", "src")
         page.get_by_label("linear").check()
         page.wait_for_function("old => document.querySelector('#hf-pictures img').src !== old", arg=first)
-        assert not [path for path in uploads.rglob("*") if path.is_file() and path.stat().st_size]  # kept nowhere
+        assert files_below(served.uploads) == []  # kept nowhere
         page.get_by_role("tab", name="Simulate").click()
         page.wait_for_selector("#hf-lens img")
         before = page.get_attribute("#hf-lens img", "src")
@@ -191,4 +455,3 @@ def test_the_page_in_a_browser(original_run, folder, tmp_path):
         assert "bad.npy is not a .npy file" in page.inner_text("#hf-answer")
         assert foreign == []
         browser.close()
-    assert not uploads.exists()

@@ -4,7 +4,8 @@ import contextlib
 import os
 import signal
 import tempfile
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -48,15 +49,25 @@ def app(
 
 @contextlib.contextmanager
 def serving(
-    model: str, *, host: str = "127.0.0.1", port: int = 0, leaderboard: str | None = None, device: str = "auto"
+    model: str,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    leaderboard: str | None = None,
+    device: str = "auto",
+    warm: bool = True,
 ) -> Iterator[str]:
-    """Serves the page while the block runs, and yields its address; the options are those of `app`."""
+    """Serves the page while the block runs, and yields its address; the options are those of `app`.
+
+    With ``warm``, a thread compiles in the background what the first answers need.
+    """
     if not 0 <= port < 2**16:
         raise InputError(f"port {port}: must lie between 0 and 65535")
     with tempfile.TemporaryDirectory(prefix="haloformer-app-", ignore_cleanup_errors=True) as folder:
         # Read by gradio when it is imported; uploads go to this folder, which nobody else can read
         os.environ |= {
             "GRADIO_TEMP_DIR": folder,
+            "GRADIO_EXAMPLES_CACHE": folder,
             "GRADIO_ANALYTICS_ENABLED": "False",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "DO_NOT_TRACK": "1",
@@ -65,11 +76,29 @@ def serving(
             import gradio  # noqa: F401
         except ImportError as error:
             raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
-        from haloformer.app.page import build, launch
+        from haloformer.app.answers import warm_up
+        from haloformer.app.limits import Uploads
+        from haloformer.app.page import KEPT_SECONDS, build, launch
         from haloformer.deploy import load
 
-        page = build(load(model, device), Path(model).name, leaderboard, Path(folder))
-        try:
-            yield launch(page, host, port)
-        finally:
-            page.close(verbose=False)
+        uploads = Uploads(Path(folder), KEPT_SECONDS)
+        predictor = load(model, device)
+        page = build(predictor, Path(model).name, leaderboard, uploads)
+        with uploads.swept(), _in_background(warm_up, predictor) if warm else contextlib.nullcontext():
+            try:
+                yield launch(page, host, port, uploads)
+            finally:
+                page.close(verbose=False)
+
+
+@contextlib.contextmanager
+def _in_background(work: Callable[[Any, threading.Event], None], what: Any) -> Iterator[None]:
+    """Does work in a thread beside the block; at its end the thread is told to stop, and given some seconds for it."""
+    stopped = threading.Event()
+    thread = threading.Thread(target=work, args=(what, stopped), name="haloformer-warm-up", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(timeout=10)

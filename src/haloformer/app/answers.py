@@ -1,9 +1,11 @@
 """What the app shows, as plain functions: an uploaded image's answer, a lens redrawn by hand, the tables of models."""
 
+import contextlib
 import csv
 import dataclasses
 import math
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,9 +13,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from haloformer.data.images import SUFFIXES, image_suffix
+from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, choose_hdus, fits_hdus, image_suffix
+from haloformer.data.sky import celestial, pixel_scales
+from haloformer.data.unpacked import check_unpacked
 from haloformer.deploy.artefact import artefact_folder, read_json, shipped_models
-from haloformer.deploy.inputs import DATASET_SUFFIXES, Frame, Source, image_batches
+from haloformer.deploy.inputs import DATASET_SUFFIXES, Frame, Reading, Source, image_batches
 from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.evaluation.figures import format_interval, format_value
@@ -45,6 +49,7 @@ class Answer:
         image: (H, W) float32, the mean over the channels; None where the image was drawn here.
         layers: Names of the L layers with attention.
         attention: (L, H, W) float32, each layer's largest value 1.
+        scale: What was done about the pixel scale, in words.
     """
 
     name: str
@@ -55,29 +60,42 @@ class Answer:
     image: np.ndarray | None = None
     layers: list[str] = field(default_factory=list)
     attention: np.ndarray | None = None
+    scale: str = ""
 
 
-def classify(predictor: Predictor, path: str | Path, *, number: int = 0, attention: bool = True) -> Answer:
+def classify(
+    predictor: Predictor,
+    path: str | Path,
+    *,
+    number: int = 0,
+    attention: bool = True,
+    pixel_scale: float | None = None,
+) -> Answer:
     """Reads an image file or image ``number`` of a dataset (.h5), and answers.
 
     Args:
         predictor: Of ``haloformer.load``.
-        path: At most `MAX_UPLOAD_BYTES`; never unpickled.
+        path: At most `MAX_UPLOAD_BYTES`, unpacked, too; never unpickled.
         number: Of the image, from 0; for datasets only.
         attention: Ask where the network looks, too.
+        pixel_scale: Of the image in arcsec; goes before what a FITS header says. The image is resampled to the model's.
 
     Raises:
         InputError: The file is too large, no image, damaged, of another size than the model takes, or full of NaN. The message has the
             file's name without its folder.
     """
     path = Path(path)
+    reading = Reading(pixel_scale=pixel_scale)
     try:
-        image, name = _read(path, number, predictor.frame)
+        reading.check()
+        image, name = _read(path, number, predictor.frame, reading)
+        scale = _scale_in_words(path, predictor.frame, pixel_scale)
     except InputError as error:
-        raise InputError(str(error).replace(str(path), path.name)) from error
+        text = str(error).replace(str(path), path.name)
+        raise InputError(text.replace(_OPTION, "give its pixel scale, choose it again, and it will")) from error
     found = answer(predictor, torch.tensor(image), name)  # a copy: what was read may be read-only
     layers, maps = _attention(predictor, image) if attention else ([], None)
-    return dataclasses.replace(found, image=image.mean(0), layers=layers, attention=maps)
+    return dataclasses.replace(found, image=image.mean(0), layers=layers, attention=maps, scale=scale)
 
 
 def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
@@ -98,7 +116,32 @@ def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
     return Answer(name, probabilities, warning, estimates, predictor.outputs.coverage)
 
 
-def _read(path: Path, number: int, frame: Frame) -> tuple[np.ndarray, str]:
+def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> None:
+    """Answers and draws once for nobody: the kernels are compiled and the libraries read before a person waits for them.
+
+    Args:
+        predictor: That shall answer.
+        stopped: Ends it at the next step when set.
+    """
+    survey = predictor.artefact.get("survey")
+    height, width = predictor.image_shape[1:]
+    y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+    ring = np.exp(-(((np.hypot(x, y) - 0.4) / 0.1) ** 2)) + 0.01 * np.random.default_rng(0).random((height, width))
+    image = np.broadcast_to(ring.astype(np.float32), predictor.image_shape).copy()
+    steps: tuple[Callable[[], Any], ...] = (
+        lambda: answer(predictor, torch.from_numpy(image)),
+        lambda: _attention(predictor, image),
+        lambda: overlay(image[0], image[0]),
+        lambda: simulate(survey if survey in list_surveys() else next(iter(list_surveys()))),  # of the second tab: last
+    )
+    for step in steps:
+        if stopped is not None and stopped.is_set():
+            return
+        with contextlib.suppress(InputError):  # the model finds no answer to a ring: a person's image will tell
+            step()
+
+
+def _read(path: Path, number: int, frame: Frame, reading: Reading) -> tuple[np.ndarray, str]:
     """Returns an image (C, H, W) float32 and its name."""
     if not path.is_file():
         raise InputError(f"{path} is no longer kept here: choose the file again")
@@ -107,18 +150,38 @@ def _read(path: Path, number: int, frame: Frame) -> tuple[np.ndarray, str]:
     dataset = path.suffix.lower() in DATASET_SUFFIXES
     if not dataset and image_suffix(path.name) not in SUFFIXES:
         raise InputError(f"{path} is not an image file: {', '.join(UPLOAD_SUFFIXES)} can be read")
+    check_unpacked(path, MAX_UPLOAD_BYTES, number)
     source, name = Source(path), path.name
     if dataset:
         n = _dataset_length(path)
         if not 0 <= number < n:
             raise InputError(f"{path} has the images 0 … {n - 1}; there is no number {number}")
         source, name = Source(path, 1, start=number, is_dataset=True), f"{path.name}, image {number}"
-    (item,) = next(image_batches([source], 1, frame), [None])
+    (item,) = next(image_batches([source], 1, frame, reading), [None])
     if item is None:  # every image of a dataset has the same shape, and it is told once, of the first
-        return _read(path, 0, frame)
+        return _read(path, 0, frame, reading)
     if item.image is None or item.error is not None:
         raise InputError(item.error or f"{path} cannot be read")
     return item.image, name
+
+
+_OPTION = "--pixel_scale, in arcsec, lets it"  # what a person at a command line is told
+
+
+def _scale_in_words(path: Path, frame: Frame, given: float | None) -> str:
+    if frame.pixel_scale is None:
+        return "" if given is None else "The model does not know its pixel scale: the image was taken as it is."
+    scales = None if given is None else (given, given)
+    if scales is None and image_suffix(path.name) in FITS_SUFFIXES:
+        with fits_hdus(path, path.name, MAX_UPLOAD_BYTES) as hdus:
+            wcs = celestial(hdus[choose_hdus(hdus, path.name, None)[0]].header)
+            scales = None if wcs is None else pixel_scales(wcs)
+    if scales is None:
+        return f"The file does not say its pixel scale: taken for the model's {frame.pixel_scale:g}″."
+    if all(math.isclose(scale, frame.pixel_scale, rel_tol=1e-3) for scale in scales):
+        return ""
+    found = "″ × ".join(f"{scale:.4g}" for scale in dict.fromkeys(round(scale, 6) for scale in reversed(scales)))
+    return f"Resampled from pixels of {found}″ to the model's {frame.pixel_scale:g}″."
 
 
 def _dataset_length(path: Path) -> int:

@@ -12,9 +12,11 @@ from typing import Any
 import gradio as gr
 import numpy as np
 import torch
+from starlette.middleware import Middleware
 
 from haloformer.app import answers
 from haloformer.app.answers import Answer, Lens, Table
+from haloformer.app.limits import Guard, Uploads
 from haloformer.deploy.inputs import DATASET_SUFFIXES
 from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
@@ -23,39 +25,41 @@ from haloformer.simulation import list_surveys
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.vocabulary import CLASS_NAMES
 
-_KEPT_SECONDS = 900  # an uploaded dataset, so that its other images can be chosen
+KEPT_SECONDS = 900  # an uploaded dataset, so that its other images can be chosen
+_MAX_KEPT_BYTES = 2**30  # of all uploads together; more are told to come back
 _SESSIONS = 64  # answers that are held for the sliders, one an open page
 _WAITING = 64  # requests that may wait; more are told that the app is busy
 _IN_WORDS = {"axion": "axion vortex", "cdm": "cold dark matter subhalos", "no_sub": "no substructure"}
 _e = html.escape
 
 
-def build(predictor: Predictor, name: str, leaderboard: str | None, folder: Path) -> gr.Blocks:
+def build(predictor: Predictor, name: str, leaderboard: str | None, uploads: Uploads) -> gr.Blocks:
     """Returns the page.
 
     Args:
         predictor: The model that answers.
         name: Its name, for people.
         leaderboard: Path of a ``leaderboard.csv``; published AUCs are shown if None.
-        folder: Where gradio puts uploads; nothing else is ever deleted.
+        uploads: Where gradio puts what is uploaded.
     """
     board = answers.leaderboard_table(leaderboard) if leaderboard else None
-    with gr.Blocks(title="haloformer", analytics_enabled=False, delete_cache=(60, _KEPT_SECONDS)) as page:
+    with gr.Blocks(title="haloformer", analytics_enabled=False) as page:
         size = " × ".join(map(str, predictor.image_shape[1:]))
         gr.HTML(
             f"<header class='hf-head'><h1>haloformer</h1><p>What is dark matter made of? Read from pictures of strong gravitational "
             f"lenses. Model <b>{_e(name)}</b>, images of {size} pixels.</p></header>"
         )
         with gr.Tab("Classify"):
-            _classify_tab(predictor, folder)
+            _classify_tab(predictor, uploads)
         with gr.Tab("Simulate"):
             _simulate_tab(page, predictor)
         with gr.Tab("Models"):
             gr.HTML(_models(board))
+    uploads.forget = page.temp_file_sets
     return page.queue(max_size=_WAITING, default_concurrency_limit=1)
 
 
-def launch(page: gr.Blocks, host: str, port: int) -> str:
+def launch(page: gr.Blocks, host: str, port: int, uploads: Uploads) -> str:
     """Serves the page in the background and returns its address."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -72,20 +76,26 @@ def launch(page: gr.Blocks, host: str, port: int) -> str:
     page.launch(
         server_name=host, server_port=port, share=False, quiet=True, prevent_thread_lock=True, inbrowser=False,
         show_error=False, max_threads=8, max_file_size=answers.MAX_UPLOAD_BYTES, state_session_capacity=_SESSIONS,
-        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, footer_links=[], theme=theme, css=css,
+        ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False, footer_links=[],
+        theme=theme, css=css,
+        app_kwargs={"middleware": [Middleware(Guard, uploads, answers.MAX_UPLOAD_BYTES, _MAX_KEPT_BYTES)]},
     )  # fmt: skip
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
 
-def _classify_tab(predictor: Predictor, folder: Path) -> None:
-    kept = gr.State(None, time_to_live=_KEPT_SECONDS)
+def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
+    kept = gr.State(None, time_to_live=KEPT_SECONDS)
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             file = gr.File(
-                label="Image: FITS, .npy, PNG, JPEG, or a dataset (.h5); at most 64 MB, kept nowhere",
+                label="FITS, .npy, PNG, JPEG or dataset (.h5); at most 64 MB, kept nowhere",
                 file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", height=150,
             )  # fmt: skip
+            _restrict(file)
             number = gr.Number(0, label="Image number in the dataset", precision=0, minimum=0, visible=False)
+            scale = gr.Number(
+                0, label="Pixel scale (arcsec), where the file does not say it; 0: as it is", minimum=0, elem_id="hf-scale"
+            )  # fmt: skip
             stretch = gr.Radio(list(answers.STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch")
             percent = gr.Slider(
                 80, 100, 99.5, step=0.1, label="Pixels between black and white (%)", elem_id="hf-percent"
@@ -95,29 +105,31 @@ def _classify_tab(predictor: Predictor, folder: Path) -> None:
             told = gr.HTML(_note("Drop an image of a lens to see what the model says of it."), elem_id="hf-answer")
             pictures = gr.HTML("", elem_id="hf-pictures")
 
-    def read(path: str | None, index: float | None, stretch: str, percent: float, previous: int) -> tuple[Any, ...]:
+    def read(
+        path: str | None, index: float | None, scale: float | None, stretch: str, percent: float, previous: int
+    ) -> tuple[Any, ...]:
         dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
         choose = gr.update(visible=dataset)
         if path is None:
             return None, _note("Drop an image of a lens to see what the model says of it."), "", gr.update(), choose
         try:
-            found = answers.classify(predictor, path, number=int(index or 0))
+            found = answers.classify(predictor, path, number=int(index or 0), pixel_scale=scale or None)
         except InputError as error:
             return None, _alert(str(error)), "", gr.update(visible=False), choose
         except Exception:  # a person is told, and whoever runs the app sees why
             logging.getLogger(__name__).exception("an upload failed")
             return None, _alert("This file could not be read."), "", gr.update(visible=False), choose
         finally:
-            if not dataset and Path(path).resolve().is_relative_to(folder.resolve()):
-                Path(path).unlink(missing_ok=True)
+            if not dataset:
+                uploads.read(path)
         n = len(found.layers)
         level = min(int(previous or 1), max(n, 1)) if previous > 1 else max(n, 1)
         slider = gr.update(visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}")
         return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
 
-    inputs, outputs = [file, number, stretch, percent, layer], [kept, told, pictures, layer, number]
+    inputs, outputs = [file, number, scale, stretch, percent, layer], [kept, told, pictures, layer, number]
     options: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
-    file.change(read, inputs, outputs, api_visibility="undocumented", **_without(options), api_name="classify")
+    file.change(read, inputs, outputs, **options)
     number.change(read, inputs, outputs, trigger_mode="always_last", **options)
     gr.on(
         [stretch.change, percent.change, layer.change],
@@ -130,8 +142,17 @@ def _classify_tab(predictor: Predictor, folder: Path) -> None:
     )
 
 
-def _without(options: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in options.items() if key != "api_visibility"}
+def _restrict(file: gr.File) -> None:
+    """Keeps gradio from two habits: to fetch an address that a visitor names as his file, and to leave an empty file with each answer."""
+    usual = file.async_move_resource_to_block_cache
+
+    async def move(path: str | Path | None) -> str | None:
+        if path is not None and "://" in str(path):
+            raise gr.Error("Only uploaded files are read.")
+        return await usual(path)
+
+    file.async_move_resource_to_block_cache = move  # type: ignore
+    file._process_single_file = lambda found: found.path  # type: ignore
 
 
 def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
@@ -156,7 +177,7 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
         with gr.Column(scale=3, min_width=300):
             pictures = gr.HTML("", elem_id="hf-lens")
             told = gr.HTML("", elem_id="hf-lens-answer")
-    drawn = gr.State(None, time_to_live=_KEPT_SECONDS)
+    drawn = gr.State(None, time_to_live=KEPT_SECONDS)
 
     def redraw(*values: Any) -> tuple[Lens | None, str, Any]:
         names = ("source_x", "source_y", "log10_m_axion", "vortex_angle", "n_subhalos", "slope", "exposure", "noise", "draw")  # fmt: skip
@@ -219,8 +240,9 @@ def _answer(found: Answer) -> str:
             for name, (value, low, high) in found.estimates.items()
         )
         parts.append(f"<section class='hf-card'><ul class='hf-estimates'>{rows}</ul></section>")
+    scale = f" {found.scale}" if found.scale else ""
     cannot = " This model cannot tell images unlike those it knows." if found.warning is None else ""
-    return "".join(parts) + f"<p class='hf-quiet'>{_e(found.name)}.{cannot}</p>"
+    return "".join(parts) + f"<p class='hf-quiet'>{_e(found.name)}.{_e(scale)}{cannot}</p>"
 
 
 def _seen(found: Answer, stretch: str, percent: float, layer: int) -> str:

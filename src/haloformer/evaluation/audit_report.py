@@ -70,6 +70,10 @@ _WHAT = {
 
 def verdict(result: dict[str, Any]) -> str:
     """Returns one paragraph about the parts that were measured."""
+    return " ".join(_paragraphs(result))
+
+
+def _paragraphs(result: dict[str, Any]) -> list[str]:
     says = {
         "shortcut": _shortcut_says,
         "noise": _noise_says,
@@ -80,7 +84,7 @@ def verdict(result: dict[str, Any]) -> str:
     sentences = [says[name](part) for name, part in result["parts"].items()]
     if result["protocol"]["seen_in_training"]:
         sentences.insert(0, "The model was trained or selected on these very scenes, so all that follows flatters it.")
-    return " ".join(sentences)
+    return sentences
 
 
 def _shortcut_says(part: dict[str, Any]) -> str:
@@ -394,7 +398,7 @@ def to_html(result: dict[str, Any], figures: dict[str, str]) -> str:
         for section in _sections(result)
     ]
     sections.append(("Protocol", f"<p>{_e(_subject(result))}</p>", []))
-    return html_page(_title(result), "audit", result["verdict"], sections)
+    return html_page(_title(result), "audit", _paragraphs(result), sections)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------

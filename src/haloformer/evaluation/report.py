@@ -7,6 +7,7 @@ light or dark setting. Everything that comes from outside (class names, file nam
 import html
 import json
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -194,10 +195,17 @@ def pairs_table(rows: Sequence[tuple[str, str]]) -> str:
     return f'<table class="protocol"><tbody>{body}</tbody></table>'
 
 
+_WIDE_POINTS = (
+    560  # a figure of several panels: it takes the whole width, and on a phone it scrolls in its place to stay readable
+)
+
+
 def picture(name: str, svg: str, caption: str) -> str:
     """Returns a figure of a page with its caption; the ``<svg>`` element is trusted."""
+    width = re.search(r'viewBox="\S+ \S+ ([\d.]+)', svg)
+    wide = ' class="wide"' if width and float(width[1]) > _WIDE_POINTS else ""
     return (
-        f'<figure id="figure-{name}"><div role="img" aria-label="{_e(caption)}">{svg}</div>'
+        f'<figure id="figure-{_e(name)}"{wide}><div role="img" aria-label="{_e(caption)}">{svg}</div>'
         f"<figcaption>{_e(caption)}</figcaption></figure>"
     )
 
@@ -594,10 +602,13 @@ th, td { padding: .45rem .6rem; text-align: left; border-bottom: 1px solid var(-
 .numbers tbody tr:last-child > * { font-weight: 700; border-bottom: 0; }
 .measures tbody th { font-weight: 400; color: var(--quiet); white-space: normal; min-width: 9rem; }
 .measures tbody tr:last-child > * { font-weight: 400; }
+.plain tbody tr:last-child td { font-weight: 400; }
+.plain th:nth-child(-n+3), .plain td:nth-child(-n+3) { text-align: left; }
 thead th { color: var(--quiet); font-weight: 600; font-size: .9rem; }
 .protocol { font-size: .95rem; }
 .protocol th { font-weight: 400; color: var(--quiet); width: 40%; }
 .protocol th, .protocol td { padding-left: 0; vertical-align: top; }
+.protocol thead th:last-child { width: auto; }
 .protocol td { overflow-wrap: anywhere; }
 .tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(10.5rem, 1fr)); gap: .6rem; margin: 1rem 0 0; }
 .tiles div { border: 1px solid var(--line); border-radius: 8px; padding: .5rem .7rem; }
@@ -605,13 +616,20 @@ thead th { color: var(--quiet); font-weight: 600; font-size: .9rem; }
 .tiles dd { margin: 0; font-weight: 600; font-variant-numeric: tabular-nums; display: flex; flex-wrap: wrap;
   align-items: baseline; column-gap: .4rem; }
 .tiles small { font-weight: 400; color: var(--quiet); white-space: nowrap; }
-.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem 1.5rem; }
+.figures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 24rem), 1fr)); gap: 1rem 1.5rem;
+  grid-auto-flow: dense; }
 .figures h2, .figures > p { grid-column: 1 / -1; margin-bottom: 0; }
+.figures > .wide { grid-column: 1 / -1; }
+.figures > figure:only-child { max-width: 44rem; }
 figure { margin: 0; min-width: 0; }
+section > figure { margin-bottom: 1.2rem; }
+.figures > figure { margin-bottom: 0; }
+figure img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: 6px; }
 figure svg { display: block; width: 100%; height: auto; max-height: 90vh; }
 figcaption { color: var(--quiet); font-size: .9rem; margin-top: .4rem; }
 .note { color: var(--quiet); font-size: .9rem; margin: .8rem 0 0; }
 @media (max-width: 30rem) { main { padding: .6rem .5rem 2rem; } header, section { padding: .9rem .8rem; }
+  .wide > div { overflow-x: auto; } .wide svg { min-width: 36rem; } .protocol th { width: 36%; }
   .numbers { font-size: .88rem; } .numbers th, .numbers td { padding: .4rem .4rem; } }
 @media print { body { background: none; } header, section { border: 0; } figure { break-inside: avoid; } }
 """.replace("LIGHT", _series(OKABE_ITO)).replace("DARK", _series(_SERIES_DARK))

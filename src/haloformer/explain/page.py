@@ -46,7 +46,7 @@ def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_pict
         sections.append(
             "<section><h2>How much falls where substructure changes the image</h2>"
             f"<p>Gain 1 and AUC 0.5 are chance; means over images with 95 % bootstrap intervals.</p>"
-            f'<figure><img style="max-width: 100%; height: auto; background: #fff; border-radius: 6px" alt="scores of all maps" src="{score_picture}"></figure>{_html_table("numbers measures", header, cells)}</section>'
+            f'<figure><img alt="scores of all maps" src="{score_picture}"></figure>{_html_table("numbers measures", header, cells)}</section>'
         )
     if result["sanity"]:
         cells = [[_map_name(row), str(row["n"]), _measured(row, "correlation", 2)] for row in result["sanity"]]
@@ -57,7 +57,7 @@ def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_pict
         )
     for image in images:
         figures = "".join(
-            f'<figure><a href="{_e(path)}"><img style="max-width: 100%; height: auto; background: #fff; border-radius: 6px" alt="{_e(caption)}" src="{uri}"></a><figcaption>{_e(caption)}</figcaption></figure>'
+            f'<figure><a href="{_e(path)}"><img alt="{_e(caption)}" src="{uri}"></a><figcaption>{_e(caption)}</figcaption></figure>'
             for caption, uri, path in image["pictures"]
         )
         sections.append(f"<section><h2>{_e(image['title'])}</h2><p>{_e(image['text'])}</p>{figures}</section>")

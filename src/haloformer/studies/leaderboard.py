@@ -310,7 +310,7 @@ def _page(entries: Sequence[Mapping[str, Any]], facts: Sequence[tuple[str, str]]
         ]
         table = html_table("numbers plain", list(COLUMNS), rows)
         sections.append((survey, table, pictures))
-    protocol_table = html_table("protocol", ["What", "How"], [list(fact) for fact in facts])
+    protocol_table = html_table("protocol", ["What", "How"], [[name, how.strip("`")] for name, how in facts])
     return html_page(
         "Leaderboard", "networks trained alike", _HOW_TO_READ, [*sections, ("Protocol", protocol_table, [])]
     )
