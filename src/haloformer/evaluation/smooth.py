@@ -1,9 +1,10 @@
 """`fit`: image files in, the best smooth lens of each out, as a table and as pictures of what it leaves unexplained."""
 
+import dataclasses
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -170,9 +171,10 @@ def draw_fits(fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float)
 
 
 def _one(found: SmoothFit, k: int) -> SmoothFit:
-    tensors = (found.values, found.covariance, found.model, found.sigma, found.residual, found.chi2, found.converged)
-    detail = None if found.detail is None else found.detail[k : k + 1]
-    return SmoothFit(found.names, *(tensor[k : k + 1] for tensor in tensors), detail=detail)
+    cut: dict[str, Any] = {
+        name: value[k : k + 1] for name, value in vars(found).items() if isinstance(value, torch.Tensor)
+    }
+    return dataclasses.replace(found, **cut)
 
 
 def _checked_figure(path: Path, overwrite: bool) -> Path:
