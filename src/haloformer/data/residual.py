@@ -56,7 +56,7 @@ class Residual:
         full = get_survey(json.loads(self.survey)).instrument.num_pix
         if (channels, height, width) != (1, full, full):
             raise InputError(
-                f"physics residual: images of shape {tuple(image_shape)}, but the survey's have {(1, full, full)}"
+                f"physics {'detail' if self.detail else 'residual'}: images of shape {tuple(image_shape)}, but the survey's have {(1, full, full)}"
             )
         side = self._fitter.size
         return 2 + self.detail, side, side

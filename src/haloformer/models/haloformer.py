@@ -2,8 +2,9 @@
 
 Ours. Substructure shows as small departures from a smooth lens, spread along the arcs: a few standard deviations in many pixels. A
 convolutional stem with residual blocks (He et al. 2016, arXiv:1512.03385) gathers them where they are, at four and eight pixels; attention among
-all 8-pixel cells then weighs one arc against the other, as only together do they tell a deflector from a source. Its second channel, the
-residual of the smooth fit, is added outside (``physics: residual``, :mod:`haloformer.data.residual`), so that any other network can have it, too.
+all 8-pixel cells then weighs one arc against the other, as only together do they tell a deflector from a source. Its further channels, the
+residual of the smooth fit and the detail of that, are added outside (``physics: detail``, :mod:`haloformer.data.residual`), so that any other
+network can have them, too.
 """
 
 import math
