@@ -37,9 +37,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "model_i": {"data": "model_i", "crop": 96, "epochs": 24, "epoch_size": 12_800, **_BOTH},
     # As released, without noise, which little training settles; and with the instrument's noise
     "model_ii": {"data": "model_ii", "epochs": 8, "epoch_size": 6_400, **_BOTH},
-    "model_iii": {"data": "model_iii", "epochs": 8, "epoch_size": 6_400, **_BOTH},
-    "model_ii_instrument": {"data": "model_ii", "noise": "instrument", "epochs": 8, "epoch_size": 8_000, **_BOTH},
-    "model_iii_instrument": {"data": "model_iii", "noise": "instrument", "epochs": 8, "epoch_size": 8_000, **_BOTH},
+    "model_iii": {"data": "model_iii", "epochs": 5, "epoch_size": 6_400, **_BOTH},
+    "model_ii_instrument": {"data": "model_ii", "noise": "instrument", "epochs": 6, "epoch_size": 8_000, **_BOTH},
+    "model_iii_instrument": {"data": "model_iii", "noise": "instrument", "epochs": 5, "epoch_size": 8_000, **_BOTH},
 }
 
 
