@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -92,3 +93,14 @@ def test_channels_and_round_trip(lenses) -> None:
     assert Residual.from_dict(residual.to_dict()) == residual
     with pytest.raises(InputError, match="detail must be true or false"):
         Residual.from_dict({**residual.to_dict(), "detail": "yes"})
+
+
+def test_where_the_lens_itself_is_fitted_the_detail_takes_out_no_less() -> None:
+    survey = get_survey(Path(__file__).parents[2] / "examples" / "own_survey.yaml")
+    lenses = simulate(survey, 6, seed=4)
+    fit = fit_smooth(lenses.images, survey, detail=True)
+    assert "lens_theta_E" in fit.names
+    assert fit.detail is not None
+    left, before = (look.square().sum((1, 2, 3)) for look in (fit.detail, fit.residual))
+    assert (left <= before * 1.0001).all()
+    assert (left > 0.5 * fit.detail[0].numel()).all()
