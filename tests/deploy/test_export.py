@@ -240,3 +240,23 @@ def test_the_command_exports_checks_and_fails_in_one_line(run, tmp_path, capsys)
     assert main(arguments) == 2
     assert main([*arguments[:3], "tflite", *arguments[4:]]) == 2
     assert all(len(line) > 20 for line in capsys.readouterr().err.splitlines())
+
+
+def test_a_value_inside_the_graph_may_not_have_an_outputs_name():
+    """The trace calls a mean over tokens 'mean', which is also the name of an estimate."""
+    from onnx import TensorProto, checker, helper
+
+    from haloformer.deploy.export import _OURS, _name_outputs
+
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0),
+        helper.make_node("Exp", ["mean"], [f"{_OURS}mean"]),
+    ]
+    images = helper.make_tensor_value_info("images", TensorProto.FLOAT, ["batch", 4])
+    output = helper.make_tensor_value_info(f"{_OURS}mean", TensorProto.FLOAT, [])
+    graph = helper.make_graph(nodes, "g", [images], [output])
+    _name_outputs(graph, ["mean"])
+    assert [value.name for value in graph.output] == ["mean"]
+    assert graph.node[1].output[0] == "mean"
+    assert graph.node[0].output[0] == graph.node[1].input[0] != "mean"
+    checker.check_model(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]))

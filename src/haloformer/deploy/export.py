@@ -194,10 +194,12 @@ def _write_onnx(
     try:
         with _quiet():
             converted = torch.onnx.export(
-                program, dynamo=True, opset_version=_OPSET, input_names=["images"], output_names=list(module.outputs), verbose=False
+                program, dynamo=True, opset_version=_OPSET, input_names=["images"],
+                output_names=[_OURS + name for name in module.outputs], verbose=False,
             )  # fmt: skip
         assert converted is not None
         graph = converted.model_proto
+        _name_outputs(graph.graph, list(module.outputs))
     except Exception as error:
         raise InputError(f"this network cannot become ONNX: {_reason(error)}") from error
     if precision == "int8":
@@ -209,6 +211,19 @@ def _write_onnx(
     onnx.helper.set_model_props(graph, describe_export(predictor, precision))
     onnx.checker.check_model(graph)
     write_bytes(path, graph.SerializeToString())
+
+
+_OURS = "haloformer."
+
+
+def _name_outputs(graph: Any, names: list[str]) -> None:
+    """Gives the outputs their names; a value inside the graph that has one already, as a torch function's 'mean', gets another."""
+    new = {name: f"{name}.inside" for name in names} | {_OURS + name: name for name in names}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.value_info, *graph.output, *graph.initializer):
+        value.name = new.get(value.name, value.name)
 
 
 def _quantised(graph: Any) -> Any:
