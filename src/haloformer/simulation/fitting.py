@@ -404,13 +404,12 @@ class SmoothFitter:
             torch.stack([*columns, *(by_x * towards_x + by_y * towards_y for towards_x, towards_y in fields)], 1)
             * inverse_sigma[:, None]
         )
-        patterns = patterns.flatten(2)
-        left = residual.flatten(1)
-        # Some patterns may nearly be sums of others, as a shear is where it is fitted already.
-        products = (patterns @ patterns.transpose(1, 2)).double()
-        overlap = (patterns @ left[:, :, None])[:, :, 0].double()
+        # In float64, since some patterns are nearly sums of others (a shear, where it is fitted already), which rounding must not feel.
+        patterns, left = patterns.flatten(2).double(), residual.flatten(1).double()
+        products = patterns @ patterns.transpose(1, 2)
+        overlap = (patterns @ left[:, :, None])[:, :, 0]
         amounts = _solve(products, overlap, torch.full_like(overlap[:, 0], 1e-6))
-        return (left - (patterns.transpose(1, 2) @ amounts.float()[:, :, None])[:, :, 0]).reshape(residual.shape)
+        return (left - (amounts[:, None] @ patterns)[:, 0]).float().reshape(residual.shape)
 
     def _from_centre(self, values: Tensor, name: str) -> Tensor:
         """Coordinates of the pixels from the lens's centre: (B or 1, 1, W) of ``lens_x``, (B or 1, H, 1) of ``lens_y``."""
