@@ -178,7 +178,7 @@ def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp
     wanted = EndToEnd(predictor)(images)
     assert len(found) == len(wanted) > 1  # classes, and the mass
     for have, want in zip(found, wanted, strict=True):
-        torch.testing.assert_close(have, want, atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(have, want, atol=1e-5, rtol=1e-5)
 
 
 def test_a_hub_folder_loads_again_and_tells_what_was_measured(tmp_path):
