@@ -61,7 +61,7 @@ def ship(name: str, run: Path) -> dict[str, Any]:
         "noise": found["protocol"]["noise"],
         **TEST,
         "n_images": found["n_images"],
-        **{key: found[key] for key in ("macro_auc", "accuracy") if found["per_class"]},
+        **{key: found[key] for key in ("macro_auc", "accuracy")},
         "auc": {kind: row["auc"] for kind, row in found["per_class"].items()},
         "mae": {target: row["mae"] for target, row in found["regression"].items()},
     }

@@ -654,12 +654,11 @@ def _macro_fields(x: Tensor, y: Tensor, pixel_scale: float) -> list[tuple[Tensor
     square = x * x + y * y + (2 * pixel_scale) ** 2
     r = square.sqrt()
     difference, product, fourth, sixth = x * x - y * y, x * y, square**2, square**3
-    nothing = torch.zeros_like(square)
     return [
         (x / square, y / square),
         (x / r, y / r),
-        (x + nothing, nothing - y),
-        (y + nothing, x + nothing),
+        (x, -y),
+        (y, x),
         (2 * x / fourth - 4 * x * difference / sixth, -2 * y / fourth - 4 * y * difference / sixth),
         (y / fourth - 4 * x * product / sixth, x / fourth - 4 * y * product / sixth),
     ]
