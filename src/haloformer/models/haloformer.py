@@ -1,10 +1,11 @@
 """haloformer: a transformer that looks at an image and at what its best smooth lens cannot explain of it.
 
 Ours. Substructure shows as small departures from a smooth lens, spread along the arcs: a few standard deviations in many pixels. A
-convolutional stem with residual blocks (He et al. 2016, arXiv:1512.03385) gathers them where they are, at four and eight pixels; attention among
-all 8-pixel cells then weighs one arc against the other, as only together do they tell a deflector from a source. Its further channels, the
-residual of the smooth fit and the detail of that, are added outside (``physics: detail``, :mod:`haloformer.data.residual`), so that any other
-network can have them, too.
+convolutional stem gathers them where they are; attention among all 8-pixel cells then weighs one arc against the other, as only together do
+they tell a deflector from a source. The stem has residual blocks (He et al. 2016, arXiv:1512.03385), or group convolutions
+(:mod:`haloformer.models.equivariant`): arcs run in all directions, and a filter that is tied in all orientations need not learn each trace
+anew. The network's further channels, the residual of the smooth fit and the detail of that, are added outside (``physics: detail``,
+:mod:`haloformer.data.residual`), so that any other network can have them, too.
 """
 
 import math
@@ -13,13 +14,16 @@ from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
+from haloformer.models.equivariant import GROUPS, ConvBlock, Downsample, FieldNorm, Group, GroupConv2d
 from haloformer.models.hybrid_vit import stem_embed
 from haloformer.models.info import ModelInfo
+from haloformer.vocabulary import unknown_name
 
 
 class ResidualBlock(nn.Module):
@@ -59,18 +63,102 @@ class ResidualStem(nn.Sequential):
         self.num_features = embed_dim  # where timm's HybridEmbed looks for it
 
 
-class Haloformer(VisionTransformer):
-    """A pre-norm ViT on a residual stem; with ``d4``, exactly invariant under the eight symmetries of the pixel grid."""
+class HalvedLifting(nn.Module):
+    """A lifting group convolution and the blurred halving after it as one strided convolution; then norm and ReLU.
 
-    def __init__(self, *, d4: bool = False, **kwargs: Any) -> None:
+    Both are linear, so that their filters can be convolved with one another beforehand: the maps that halving throws away are never made.
+
+    Args:
+        in_chans: Channels of the image.
+        out_fields: Fields of the output.
+        group: The group.
+        kernel_size: Side of the lifting filters; the blur adds three or four pixels.
+        blur: Standard deviation of the Gaussian in pixels.
+    """
+
+    def __init__(self, in_chans: int, out_fields: int, group: Group, kernel_size: int = 5, blur: float = 1.0) -> None:
+        super().__init__()
+        self.conv = GroupConv2d(in_chans, out_fields, group, kernel_size, "rings", lifting=True)
+        self.halve = Downsample(blur)
+        self.norm = FieldNorm(out_fields)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Takes (B, C, H, W) to (B, |G|·F, ⌈H/2⌉, ⌈W/2⌉)."""
+        taps = [self.halve.odd if side % 2 else self.halve.even for side in images.shape[-2:]]
+        filters = self.conv.filters()
+        side = filters.shape[-1]
+        sides = [side + len(tap) - 1 for tap in taps]
+        blur = (taps[0][:, None] * taps[1]).to(filters.dtype)[None, None]
+        blurred = F.conv2d(filters.reshape(-1, 1, side, side), blur, padding=[len(tap) - 1 for tap in taps])
+        padding = [(len(tap) - 1) // 2 + side // 2 for tap in taps]
+        maps = F.conv2d(images, blurred.reshape(*filters.shape[:2], *sides), stride=2, padding=padding)
+        return self.norm(maps).relu()
+
+
+class EquivariantStem(nn.Module):
+    """Group convolutions, of whose last fields the largest map is taken at each place: (B, C, H, W) to (B, D, H/s, W/s).
+
+    If the image is turned by an element of the group that sends pixels to pixels, the output is turned with it, and is else the same.
+
+    Args:
+        in_chans: Channels of the image.
+        group: One of :data:`~haloformer.models.equivariant.GROUPS`.
+        fields: Fields of each layer; the first lifts the image.
+        strides: 1 or 2 for each layer; the first is 2.
+        token_fields: Fields that a 1×1 group convolution makes for the tokens.
+        embed_dim: D.
+    """
+
+    def __init__(
+        self,
+        in_chans: int,
+        group: str,
+        fields: Sequence[int],
+        strides: Sequence[int],
+        token_fields: int,
+        embed_dim: int,
+    ) -> None:
+        super().__init__()
+        self.group = GROUPS[group]
+        layers: list[nn.Module] = [HalvedLifting(in_chans, fields[0], self.group)]
+        for before, after, stride in zip(fields, fields[1:], strides[1:]):
+            downsample = Downsample(1.0) if stride == 2 else nn.Identity()
+            layers.append(ConvBlock(before, after, self.group, 5, "rings", downsample))
+        self.layers = nn.Sequential(*layers)
+        self.tokens = GroupConv2d(fields[-1], token_fields, self.group, 1, "rings")
+        self.project = nn.Conv2d(token_fields, embed_dim, 1)
+        self.num_features = embed_dim  # where timm's HybridEmbed looks for it
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Returns the cells' features."""
+        maps: Tensor = self.tokens(self.layers(images)).unflatten(1, (self.group.order, -1))
+        return self.project(maps.amax(1))
+
+
+class Haloformer(VisionTransformer):
+    """A pre-norm ViT on a convolutional stem, invariant under the symmetries of the pixel grid where that is wanted."""
+
+    def __init__(self, *, d4: bool = False, tied_positions: bool = False, **kwargs: Any) -> None:
         """Builds the network.
 
         Args:
             d4: Average the logits of the eight turned and mirrored images: exact, for any weights, at eight times the cost.
+            tied_positions: Give places that a turn or a mirror exchanges the same position embedding.
             **kwargs: Of timm's ``VisionTransformer``.
         """
         super().__init__(**kwargs)
-        self.d4 = d4
+        self.d4, self.tied_positions = d4, tied_positions
+
+    def _pos_embed(self, x: Tensor) -> Tensor:
+        if not self.tied_positions or self.pos_embed is None:
+            return super()._pos_embed(x)
+        rows, columns = self.patch_embed.grid_size
+        grid = self.pos_embed.unflatten(1, (rows, columns))
+        for axis in (1, 2):
+            grid = (grid + grid.flip(axis)) / 2
+        if rows == columns:
+            grid = (grid + grid.transpose(1, 2)) / 2
+        return self.pos_drop(x + grid.flatten(1, 2))
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Returns the logits (B, num_classes) of images (B, C, H, W)."""
@@ -94,6 +182,10 @@ def haloformer(
     depth: int = 3,
     num_heads: int = 3,
     mlp_ratio: float = 2.0,
+    symmetry: str = "none",
+    stem_fields: Sequence[int] = (4, 6, 12, 12, 16, 16),
+    field_strides: Sequence[int] = (2, 1, 2, 1, 2, 1),
+    token_fields: int = 48,
     **kwargs: Any,
 ) -> Haloformer:
     """Builds the network.
@@ -109,12 +201,28 @@ def haloformer(
         depth: Number of transformer blocks.
         num_heads: Attention heads per block; divides ``embed_dim``.
         mlp_ratio: Width of a block's hidden layer over D.
+        symmetry: ``c4``, ``c8``, ``d4`` or ``d8``: a stem of group convolutions and tied positions. The logits of a square image do then not
+            change with quarter turns and, of D4 and D8, mirrors; exactly, for any weights. ``none``: the residual stem.
+        stem_fields: Fields of each layer of a stem of group convolutions, in place of ``stem_channels``.
+        field_strides: 1 or 2 for each of these layers, the first being 2.
+        token_fields: Fields that the tokens are made of.
         **kwargs: ``d4``, and those of timm's ``VisionTransformer``.
     """
-    if not len(stem_channels) == len(stem_strides) == len(stem_blocks):
-        raise InputError("haloformer: stem_channels, stem_strides and stem_blocks must be of the same length")
     if embed_dim % num_heads:
         raise InputError(f"haloformer: num_heads={num_heads} does not divide embed_dim={embed_dim}")
+    stem: nn.Module
+    if symmetry == "none":
+        if not len(stem_channels) == len(stem_strides) == len(stem_blocks):
+            raise InputError("haloformer: stem_channels, stem_strides and stem_blocks must be of the same length")
+        stem = ResidualStem(in_chans, stem_channels, stem_strides, stem_blocks, embed_dim)
+        stride = math.prod(stem_strides)
+    else:
+        if symmetry not in GROUPS:
+            raise unknown_name("haloformer: symmetry", str(symmetry), ("none", *GROUPS))
+        if len(stem_fields) != len(field_strides) or list(field_strides[:1]) != [2] or not {*field_strides} <= {1, 2}:
+            raise InputError("haloformer: field_strides must be 1 or 2 for each of stem_fields, the first 2")
+        stem = EquivariantStem(in_chans, symmetry, stem_fields, field_strides, token_fields, embed_dim)
+        stride = math.prod(field_strides)
     return Haloformer(
         img_size=img_size,
         patch_size=1,  # one token per pixel of the stem's feature map
@@ -126,11 +234,8 @@ def haloformer(
         mlp_ratio=mlp_ratio,
         class_token=False,
         global_pool="avg",
-        embed_layer=partial(
-            stem_embed,
-            backbone=ResidualStem(in_chans, stem_channels, stem_strides, stem_blocks, embed_dim),
-            stride=math.prod(stem_strides),
-        ),
+        tied_positions=symmetry != "none",
+        embed_layer=partial(stem_embed, backbone=stem, stride=stride),
         **kwargs,
     )
 
@@ -166,6 +271,12 @@ MODELS: tuple[ModelInfo, ...] = (
         "haloformer_nano",
         "image and residual: residual stem of stride 8, three transformer blocks; trains on two CPU cores",
         "nano",
+    ),
+    _info(
+        "haloformer_c8_nano",
+        "the best for its images: a stem of group convolutions, tied in eight orientations, before the same three blocks",
+        "nano",
+        symmetry="c8",
     ),
     _info(
         "haloformer_tiny",
