@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -102,9 +103,45 @@ def test_a_dropped_residual_is_zero_in_that_share_of_the_images(tmp_path, monkey
     assert 0.25 < torch.cat(seen).float().mean() < 0.75
 
 
+def test_a_wrong_fit_is_that_of_another_lens_and_leaves_more(lenses):
+    right = Residual(definition(lenses), "original", 96)
+    smooth = simulate("model_i", 8, seed=3, classes=["no_sub"]).images
+    left = [r(smooth)[:, 1] for r in (right, *(right.wrong(k) for k in range(6)))]
+    assert max(float(x.square().mean()) for x in left[1:]) > 1.4 * left[0].square().mean()
+    for k, wrong in enumerate(left[1:]):  # nearly all pixels are sky, whatever the lens
+        assert (wrong - left[0]).square().mean() > 0.02, k
+    assert right.wrong(1) == right.wrong(1) != right.wrong(2)
+    mixed = right.with_wrong_fits(smooth, np.array([-1, 0, 1, -1, 0, -1, -1, 1]))
+    assert torch.allclose(mixed[[0, 3, 5, 6]], right(smooth)[[0, 3, 5, 6]], atol=1e-5)
+    assert torch.allclose(mixed[[1, 4]], right.wrong(0)(smooth)[[1, 4]], atol=1e-5)
+    assert torch.equal(mixed[:, 0], right(smooth)[:, 0])  # the image is what it was
+
+
+def test_that_share_of_training_images_is_fitted_wrongly_whatever_the_batches_and_none_of_the_others():
+    def source(share):
+        return open_source(
+            compose(
+                None,
+                {"data": "model_ii", "noise": "instrument", "physics": "residual", "wrong_fits": share},
+                {"batch_size": 32, "epoch_size": 128, "val_size": 30},
+            )
+        )
+
+    def training(source, first=0):
+        return torch.cat([batch.images for batch in source.epoch(0, first, (0, 1))])
+
+    right, wrong = source(0.0), source(0.5)
+    changed = ~torch.isclose(training(right), training(wrong), atol=1e-4).flatten(1).all(1)
+    assert 0.3 < changed.float().mean() < 0.7
+    assert torch.equal(training(wrong, 2), training(wrong)[64:])
+    checked = [next(iter(s.validation((0, 1)))).images for s in (right, wrong)]
+    assert torch.equal(*checked)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ({"physics": "none", "wrong_fits": 0.1}, "wrong_fits needs a fit"),
         ({"fresh_noise": "instrument", "noise": "none"}, "fresh_noise must be none"),
         ({"crop": 33}, "smaller by an even number"),
         ({"channels": 3}, "only one channel can be repeated"),
@@ -112,7 +149,7 @@ def test_a_dropped_residual_is_zero_in_that_share_of_the_images(tmp_path, monkey
 )
 def test_what_does_not_go_together_is_said(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
-        train("model_ii", out=str(tmp_path / "x"), physics="residual", **{**TINY, **options})
+        train("model_ii", out=str(tmp_path / "x"), **{"physics": "residual", **TINY, **options})
 
 
 def test_a_file_that_does_not_say_its_survey_is_refused(tmp_path):
@@ -123,3 +160,5 @@ def test_a_file_that_does_not_say_its_survey_is_refused(tmp_path):
     write_dataset(path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, {})
     with pytest.raises(InputError, match="does not say of which survey"):
         train(str(path), out=str(tmp_path / "x"), physics="residual", **TINY)
+    with pytest.raises(InputError, match="wrong_fits is for images simulated"):
+        train(str(path), out=str(tmp_path / "x"), physics="residual", wrong_fits=0.1, **TINY)

@@ -9,10 +9,11 @@ knows how the survey's lenses lie; what it leaves is turned, shifted and framed 
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,6 +27,22 @@ from haloformer.vocabulary import unknown_name
 
 CLIP = 8.0
 """Standard deviations beyond which a residual says no more: a bright pixel of a wrong fit shall not outshine all else."""
+
+N_WRONG = 16
+"""Wrong lenses that :meth:`Residual.wrong` knows."""
+
+# What may be wrong with a fit's idea of the survey: factors of what is positive, and shifts. Wide enough for an undersampled PSF, a source
+# half as large again and a shear twice as strong.
+_WRONG_FACTORS = {
+    ("instrument", "psf_fwhm"): 1.6,
+    ("source", "R_sersic"): 1.3,
+    ("source", "n_sersic"): 1.5,
+    ("deflector", "mass"): 1.03,
+}
+_WRONG_SHIFTS = {
+    **{("source", name): 0.15 for name in ("e1", "e2")},
+    **{("deflector", name): 0.05 for name in ("e1", "e2", "gamma1", "gamma2", "x", "y")},
+}
 
 _BATCH = 64
 
@@ -60,6 +77,39 @@ class Residual:
             )
         side = self._fitter.size
         return 2 + self.detail, side, side
+
+    def wrong(self, number: int) -> "Residual":
+        """Returns the same with a wrong idea of the survey: of its PSF, source and deflector, each of whose numbers is changed or not.
+
+        Args:
+            number: 0 … ``N_WRONG - 1``; the same number is always the same mistake.
+        """
+        rng = np.random.default_rng([0x57524F4E, number])
+        definition = json.loads(self.survey)
+        for part, field in (*_WRONG_FACTORS, *_WRONG_SHIFTS):
+            size, changed = rng.uniform(-1, 1), rng.random() < 0.4
+            value = definition[part].get(field)
+            if changed and isinstance(value, int | float):  # what varies from image to image is fitted
+                factor = _WRONG_FACTORS.get((part, field))
+                new = value * factor**size if factor else value + size * _WRONG_SHIFTS[part, field]
+                definition[part][field] = new
+        return replace(self, survey=json.dumps(definition))
+
+    def with_wrong_fits(self, images: Tensor, wrong: np.ndarray) -> Tensor:
+        """Returns images with their residual, of which some come from a wrong lens.
+
+        Args:
+            images: (B, 1, H, W), raw.
+            wrong: (B,) numbers of :meth:`wrong`; -1: the right lens.
+
+        Returns:
+            As a call does.
+        """
+        found = images.new_empty((len(images), *self.output_shape(tuple(images.shape[1:]))))
+        for number in np.unique(wrong).tolist():
+            chosen = torch.from_numpy(np.flatnonzero(wrong == number))
+            found[chosen] = (self if number < 0 else _wrong(self, number))(images[chosen])
+        return found
 
     def prepare(self, device: torch.device | str = "cpu") -> None:
         """Computes what the fit needs of its survey; before ``torch.export`` follows a call."""
@@ -113,6 +163,11 @@ class Residual:
         return {
             name: self.__dict__[name] for name in ("survey", "noise", "crop", "detail")
         }  # the fitter is made again where it is needed
+
+
+@lru_cache(maxsize=N_WRONG)
+def _wrong(residual: Residual, number: int) -> Residual:
+    return residual.wrong(number)
 
 
 def network_input(images: Tensor, framing: Framing, normalization: Normalization, with_residual: bool) -> Tensor:

@@ -164,6 +164,8 @@ class RegularizationConfig:
         ema: Decay of an exponential moving average of the weights, such as 0.999, which is then validated and shipped; 0: none.
         mixup: Images and labels are mixed in pairs, with weights from a Beta(mixup, mixup); 0: none.
         residual_dropout: Share of training images whose residual (of physics: residual or detail) is wiped out, so that the network can do without.
+        wrong_fits: Share of training images whose residual comes from the fit of a wrong lens, PSF or source, so that the network learns what
+            that looks like; for surveys that are simulated as they go.
         cutmix: A rectangle of another image, and its share of the label, is put in; with Beta(cutmix, cutmix); 0: none.
     """
 
@@ -175,9 +177,19 @@ class RegularizationConfig:
     mixup: float = 0.0
     cutmix: float = 0.0
     residual_dropout: float = 0.0
+    wrong_fits: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("dropout", "attention_dropout", "stochastic_depth", "label_smoothing", "ema", "residual_dropout"):
+        shares = (
+            "dropout",
+            "attention_dropout",
+            "stochastic_depth",
+            "label_smoothing",
+            "ema",
+            "residual_dropout",
+            "wrong_fits",
+        )
+        for name in shares:
             value = getattr(self, name)
             _require(value is None or 0 <= value < 1, name, "from 0 to below 1", value)
         _at_least(self, 0, "mixup", "cutmix")

@@ -13,13 +13,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from haloformer.data.grouping import LEFT_OUT, group_classes
-from haloformer.data.residual import Residual
+from haloformer.data.residual import N_WRONG, Residual
 from haloformer.data.splits import stratified_split
 from haloformer.data.store import LensDataset, check_finite
 from haloformer.data.stream import BLOCK_IMAGES, simulate_set, stream_batches, validation_seed
 from haloformer.data.transforms import NoiseModel, draw_noise, noise_model
 from haloformer.errors import InputError
 from haloformer.simulation import NOISE_MODES, LensBatch, Simulator, batches_ahead, list_surveys
+from haloformer.simulation.rng import name_word, uniform
 from haloformer.training.config import Experiment
 from haloformer.training.regression import TARGETS, target_values
 
@@ -150,7 +151,11 @@ def _from_survey(experiment: Experiment) -> Source:
     labelling = _labelling(experiment, tuple(used))
     model = None if fresh == "none" else noise_model(everything.survey, fresh)
     residual = _residual(experiment, everything.attributes["survey_definition"], data.noise)
-    train = _Seen(Simulator(data.source, classes=used, seed=seed, noise="none" if model else data.noise), residual)
+    train = _Seen(
+        Simulator(data.source, classes=used, seed=seed, noise="none" if model else data.noise),
+        residual,
+        experiment.regularization.wrong_fits,
+    )
 
     if data.n_images is None:
         if data.labels_per_class is not None:
@@ -227,6 +232,8 @@ def _from_survey(experiment: Experiment) -> Source:
 
 def _residual(experiment: Experiment, definition: Any, noise: Any) -> Residual | None:
     if experiment.data.physics == "none":
+        if experiment.regularization.wrong_fits:
+            raise InputError("wrong_fits needs a fit: physics: residual or detail")
         return None
     if experiment.augmentation.fresh_noise != "none":
         raise InputError(
@@ -242,8 +249,8 @@ def _residual(experiment: Experiment, definition: Any, noise: Any) -> Residual |
 class _Seen:
     """A simulator whose images come with their residual; the fit then runs where the simulation does, ahead of its use."""
 
-    def __init__(self, simulator: Simulator, residual: Residual | None) -> None:
-        self.simulator, self.residual = simulator, residual
+    def __init__(self, simulator: Simulator, residual: Residual | None, wrong_fits: float = 0.0) -> None:
+        self.simulator, self.residual, self.wrong_fits = simulator, residual, wrong_fits
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
@@ -252,7 +259,16 @@ class _Seen:
 
     def batch(self, numbers: Any) -> LensBatch:
         batch = self.simulator.batch(numbers)
-        return batch if self.residual is None else dataclasses.replace(batch, images=self.residual(batch.images))
+        if self.residual is None:
+            return batch
+        if not self.wrong_fits:
+            return dataclasses.replace(batch, images=self.residual(batch.images))
+        # A function of the image's number, as all that is drawn.
+        index = np.asarray(numbers, dtype=np.uint64)
+        stream = np.full(len(index), name_word("wrong_fits"), dtype=np.uint64)
+        chance, which = uniform(self.simulator.seed, stream, index, "lens", 2).T
+        wrong = np.where(chance < self.wrong_fits, (which * N_WRONG).astype(np.int64), -1)
+        return dataclasses.replace(batch, images=self.residual.with_wrong_fits(batch.images, wrong))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.simulator, name)
@@ -292,6 +308,10 @@ def labelling_of(experiment: Experiment, dataset: LensDataset) -> _Labelling:
 
 def _from_file(experiment: Experiment) -> Source:
     data, seed = experiment.data, experiment.trainer.seed
+    if experiment.regularization.wrong_fits:
+        raise InputError(
+            f"wrong_fits is for images simulated from a survey as they are needed; '{data.source}' is a file"
+        )
     dataset = LensDataset(data.source)
     check_finite(dataset)
     if data.n_images is not None:
