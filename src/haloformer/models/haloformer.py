@@ -183,8 +183,8 @@ def haloformer(
     num_heads: int = 3,
     mlp_ratio: float = 2.0,
     symmetry: str = "none",
-    stem_fields: Sequence[int] = (4, 6, 12, 12, 16, 16),
-    field_strides: Sequence[int] = (2, 1, 2, 1, 2, 1),
+    stem_fields: Sequence[int] = (6, 8, 12, 16),
+    field_strides: Sequence[int] = (2, 2, 1, 2),
     token_fields: int = 48,
     **kwargs: Any,
 ) -> Haloformer:
