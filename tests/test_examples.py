@@ -48,6 +48,16 @@ def test_a_fits_file_is_classified_by_the_shipped_model(example, capsys):
     assert sum(float(p) for p in re.findall(r"\d\.\d{3}", out)) == pytest.approx(1, abs=0.002)
 
 
+def test_the_design_is_drawn_as_the_model_is(example, tmp_path):
+    from haloformer import create_model
+
+    drawn = example("design_picture.py")
+    layers = drawn["steps"](create_model("haloformer_c8_nano", 96, in_chans=3))[0][1]
+    assert layers.startswith("6 fields × 8 orientations, 48²") and layers.endswith("16 fields × 8 orientations, 12²")
+    drawn["draw"](str(tmp_path / "h.png"))
+    assert (tmp_path / "h.png").stat().st_size > 50_000
+
+
 def test_fine_tuning_is_compared_with_scratch(example, capsys, tmp_path):
     example("fine_tune.py")["main"](str(tmp_path / "few"), **SMALL, labels=10, n_test=30)
     assert re.search(r"tuned minus that of .*scratch: [+-]\d", capsys.readouterr().out)
