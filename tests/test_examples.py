@@ -53,7 +53,8 @@ def test_the_design_is_drawn_as_the_model_is(example, tmp_path):
 
     drawn = example("design_picture.py")
     layers = drawn["steps"](create_model("haloformer_c8_nano", 96, in_chans=3))[0][1]
-    assert layers.startswith("6 fields × 8 orientations, 48²") and layers.endswith("16 fields × 8 orientations, 12²")
+    assert layers.startswith("6 fields × 8 orientations, 48²")
+    assert layers.endswith("16 fields × 8 orientations, 12²")
     drawn["draw"](str(tmp_path / "h.png"))
     assert (tmp_path / "h.png").stat().st_size > 50_000
 
