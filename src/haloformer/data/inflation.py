@@ -18,7 +18,7 @@ DEFLATE_INFLATION = 1032
 """Deflate shrinks nothing further."""
 
 BLOCK = 2**20
-_PIECE = 2**13  # of a stream, which unpacks to 8 MiB at most
+_PIECE = 2**13  # bytes of a stream, which unpack to 8 MiB at most
 _MAX_TILES = 100_000
 
 
