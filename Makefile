@@ -48,8 +48,9 @@ demo: $(READY)
 	$(BIN)/haloformer predict $(DEMO)/run $(DEMO)/images --out $(DEMO)/predictions.csv --overwrite
 	@echo; echo "look at $(DEMO)/samples.png and open $(DEMO)/run/evaluation/test/report.html"
 
+# Each worker begins with a stretch of the tests of its own, so that what a file's tests share is made once.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

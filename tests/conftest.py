@@ -1,10 +1,16 @@
 """Fixtures that several folders share."""
 
 import json
+import os
 import signal
 from pathlib import Path
 
 import pytest
+
+# Workers side by side share the cores: a thread that has to wait for one which another worker's thread is on costs both. Read by torch
+# when it is imported, and by what the tests start.
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
 # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -143,7 +143,8 @@ def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, caps
     )
 
 
-def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path, capsys):
+def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("haloformer.evaluation._draw", lambda *args: {})  # slow, and drawn in the test before
     assert run("evaluate", trained, "--data", dataset, "--out", tmp_path / "e") == 0
     assert "warning" in capsys.readouterr().err
 

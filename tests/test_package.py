@@ -87,6 +87,20 @@ print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])
     assert result.stdout.splitlines()[-1] == "[]", result.stderr
 
 
+def test_the_help_of_no_command_imports_what_would_carry_it_out():
+    code = """
+import contextlib, io, sys
+from haloformer.cli import COMMANDS, main
+for command in COMMANDS:
+    with contextlib.redirect_stdout(io.StringIO()) as text, contextlib.suppress(SystemExit):
+        main([command, "--help"])
+    assert f"haloformer {command}" in text.getvalue(), command
+    assert not {"torch", "numpy", "timm"} & set(sys.modules), command
+"""
+    result = _run(code)
+    assert result.returncode == 0, result.stderr
+
+
 LAYERS = {
     "simulation": (),
     "models": ("simulation",),

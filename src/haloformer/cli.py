@@ -1,8 +1,10 @@
 """The command ``haloformer``: typed functions turned into commands by jsonargparse, and errors into one line and an exit code.
 
-Only the command that is asked for is imported, so that ``haloformer --help`` is instant.
+Only the command that is asked for is imported, so that ``haloformer --help`` is instant; and what carries it out only when its options
+are known to be right, so that its own ``--help`` is, too.
 """
 
+import ast
 import difflib
 import errno
 import importlib
@@ -10,7 +12,9 @@ import inspect
 import os
 import re
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NoReturn
 
 from haloformer._version import __version__
@@ -23,7 +27,7 @@ class Command:
 
     Attributes:
         summary: One line for the overview.
-        home: Module of the function, which has the command's name.
+        home: Module that defines the function, which has the command's name.
         positional: Arguments that are given without a name.
         present: Function of ``haloformer.commands`` that shows the result to people and may return the exit code.
         examples: Lines for ``--help``, where the docstring is the library's and has none for the command line.
@@ -48,7 +52,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "study": Command(
         "run a study: what augmentation, regularisation, transfer, data size … are worth",
-        "haloformer.studies",
+        "haloformer.studies.runner",
         positional=("name",),
         present="print_study",
         experiment=True,
@@ -72,7 +76,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "tune": Command(
         "search for good hyper-parameters",
-        "haloformer.studies",
+        "haloformer.studies.search",
         positional=("name",),
         present="print_search",
         experiment=True,
@@ -116,7 +120,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command(
         "classify image files with a trained network",
-        "haloformer.deploy",
+        "haloformer.deploy.predictor",
         positional=("run", "images"),
         present="print_predictions",
         examples=(
@@ -215,10 +219,7 @@ def _run(command: str, arguments: list[str]) -> Any:
             raise InputError(f"{_clean(message, self)} (see haloformer {command} --help)")
 
     settings = COMMANDS[command]
-    function = getattr(importlib.import_module(settings.home), command)
-    if settings.home == "haloformer.commands":
-        # jsonargparse asks haloformer, too, whether it has this name, and it would import all of haloformer.train to say so.
-        function.__qualname__ = f"{command}_command"
+    function = _declared(command, settings.home)
     summary, details, help_texts = _parse_docstring(function)
     if settings.examples:
         details += "\n\nExamples:\n" + "\n".join(f"    {line}" for line in settings.examples)
@@ -256,10 +257,23 @@ def _run(command: str, arguments: list[str]) -> Any:
 
         fields = [name for name in values if name in SHORT_NAMES and name not in signature.parameters]
         values["options"] = {name: values.pop(name) for name in fields}
-    result = function(**values)
+    result = getattr(importlib.import_module(settings.home), command)(**values)
     if settings.present:
         return getattr(importlib.import_module("haloformer.commands"), settings.present)(result)
     return result
+
+
+def _declared(command: str, home: str) -> Callable[..., Any]:
+    """Returns a function with the signature and the docstring of a command, read from its module's source: nothing is imported."""
+    place = Path(__file__).parent.joinpath(*home.split(".")[1:])
+    source = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+    body = ast.parse(source.read_text(encoding="utf-8")).body
+    (found,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == command)
+    # Another name: jsonargparse asks haloformer, too, whether it has it, and it would import all of haloformer.train to say so.
+    found.name, found.returns, found.body = f"{command}_command", None, found.body[:1]
+    names = dict(vars(importlib.import_module("haloformer.commands")))  # which has all names that signatures need
+    exec(compile(ast.Module([found], []), str(source), "exec"), names)
+    return names[found.name]
 
 
 def _add_experiment(parser: Any, signature: inspect.Signature) -> list[str]:

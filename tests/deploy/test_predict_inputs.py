@@ -3,6 +3,7 @@
 import csv
 import gzip
 import os
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from astropy.io import fits
 from astropy.table import Table
 
 from haloformer.cli import main
+from haloformer.data import write_dataset
 from haloformer.deploy import load, predict, predictor
 from haloformer.deploy.inputs import Frame, Reading, find_sources, image_batches
 from haloformer.errors import InputError
@@ -301,3 +303,42 @@ def test_many_files_are_found_without_opening_those_that_are_plain(pixels, tmp_p
         fits.PrimaryHDU(pixels[k], sky()).writeto(tmp_path / f"{k}.fits")
     monkeypatch.setattr(inputs, "fits_hdus", None)
     assert [source.n for source in find_sources([str(tmp_path)], True)] == [1, 1, 1]
+
+
+# --- what a stranger may have sent ------------------------------------------------------------------------------------
+
+
+def test_a_tile_or_chunk_that_unpacks_to_too_much_is_a_row_that_says_so(ask, bombs, folder, monkeypatch):
+    for module in ("inflation", "unpacked"):
+        monkeypatch.setattr(f"haloformer.data.{module}.MAX_UNPACKED_BYTES", 64 * 2**20)
+    parts = {"c.fits": "a tile", "d.fits.gz": "a tile", "e.h5": "a chunk of /images", "f.h5": "a chunk of /labels"}
+    for name, part in parts.items():
+        good, bad = ask(folder / "lens_00.npy", bombs / name)
+        assert good["error"] == ""
+        said = f"{bombs / name} unpacks to more than the 64 MiB that are allowed: {part}, of "
+        assert bad["error"].startswith(said)
+        assert bad["error"].endswith("MiB as it is stored")
+
+
+@pytest.mark.parametrize("name", ["c.fits", "e.h5", "f.h5"])
+def test_what_unpacks_to_too_much_is_refused_before_it_does(bombs, monkeypatch, name):
+    for module in ("inflation", "unpacked"):
+        monkeypatch.setattr(f"haloformer.data.{module}.MAX_UNPACKED_BYTES", 64 * 2**20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(InputError, match="unpacks to more than the 64 MiB"):
+            find_sources([str(bombs / name)], keep_errors=False)
+        assert tracemalloc.get_traced_memory()[1] < 40 * 2**20
+    finally:
+        tracemalloc.stop()
+
+
+def test_what_is_large_in_all_but_not_in_one_piece_is_read(ask, pixels, expected, tmp_path, monkeypatch):
+    for module in ("inflation", "unpacked"):
+        monkeypatch.setattr(f"haloformer.data.{module}.MAX_UNPACKED_BYTES", 2**17)  # less than the twelve images
+    packed = fits.CompImageHDU(pixels, compression_type="GZIP_1", quantize_level=0)
+    fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "cube.fits")
+    n = len(pixels)
+    write_dataset(tmp_path / "d.h5", pixels[:, None], np.zeros(n, int), {}, ["a"], compression="gzip")
+    for name in ("cube.fits", "d.h5"):
+        np.testing.assert_allclose(probabilities(ask(tmp_path / name)), expected, rtol=1e-5)

@@ -33,6 +33,14 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("haloformer.evaluation._draw", lambda *args: {})
 
 
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Draws for the page alone: an empty file stands for those of each figure, whose writing is the slow part."""
+    monkeypatch.setattr(
+        "haloformer.evaluation.figures.save", lambda figure, stem: stem.with_name(f"{stem.name}.png").touch()
+    )
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
     """A function of a task's options that gives the run folder of a tiny network after one short epoch."""

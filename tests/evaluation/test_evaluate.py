@@ -103,7 +103,7 @@ def test_other_noise_than_in_training_is_pointed_out(run, undrawn):
     assert any("noise instrument, these images have none" in text for text in warnings)
 
 
-def test_perfect_model_gets_an_interval_and_no_panel_of_errors(run, dataset, lenses, monkeypatch):
+def test_perfect_model_gets_an_interval_and_no_panel_of_errors(run, dataset, lenses, monkeypatch, unsaved):
     truth = iter((10.0 * torch.eye(3)[lenses.labels]).split(256))
     monkeypatch.setattr(Predictor, "numbers", lambda self, images: next(truth))
     result = evaluate(str(run), str(dataset), device="cpu")
@@ -233,7 +233,7 @@ class Page(HTMLParser):
         self.text.append(data)
 
 
-def test_page_is_self_contained_and_escapes_names_from_outside(run, lenses, tmp_path):
+def test_page_is_self_contained_and_escapes_names_from_outside(run, lenses, tmp_path, unsaved):
     names = ["<script>alert(1)</script>", '"><img src=http://x>', "$\\frac$ & $x$"]
     artefact = json.loads((run / "artefact" / "artefact.json").read_text())
     artefact |= {"class_names": names, "survey": "<b>survey</b>"}

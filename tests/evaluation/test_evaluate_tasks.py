@@ -73,7 +73,7 @@ def test_regression_is_measured_on_the_images_that_have_the_parameter(trained, s
     assert "20 images of class cdm, 20 images of class no_sub; there is nothing to estimate in them" in page
 
 
-def test_report_of_a_regression_alone_has_its_figures_and_no_classes(trained, stored, tmp_path):
+def test_report_of_a_regression_alone_has_its_figures_and_no_classes(trained, stored, tmp_path, unsaved):
     result, metrics, _, page = judged(trained(task="regression"), stored(), tmp_path / "out")
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
     assert figures == {"learning", *(f"{kind}_{MASS}" for kind in ("predicted", "error", "coverage"))}
@@ -96,7 +96,7 @@ def test_a_regression_alone_simulates_only_images_that_have_the_parameter(traine
     assert (result["n_images"], result["left_out"]) == (7, {})
 
 
-def test_model_of_both_is_measured_in_both_ways(trained, stored, released, tmp_path, monkeypatch):
+def test_model_of_both_is_measured_in_both_ways(trained, stored, released, tmp_path, monkeypatch, unsaved):
     monkeypatch.setattr("haloformer.evaluation._draw_classes", lambda *args: {})  # slow, and drawn in other tests
     run = trained(task="both", targets=[MASS, SUBHALOS])
     _, metrics, rows, page = judged(run, stored(), tmp_path / "out")
@@ -114,7 +114,7 @@ def test_model_of_both_is_measured_in_both_ways(trained, stored, released, tmp_p
 
 
 @pytest.mark.parametrize("loss", ["quantile", "mse"])
-def test_other_losses_have_intervals_and_only_those_with_a_sigma_have_pulls(trained, stored, tmp_path, loss):
+def test_other_losses_have_intervals_and_only_those_with_a_sigma_have_pulls(trained, stored, tmp_path, unsaved, loss):
     _, metrics, rows, _ = judged(trained(task="regression", loss=loss), stored(), tmp_path / "out")
     measured = metrics["regression"][MASS]
     assert 0 <= measured["coverage"]["value"] <= 1

@@ -20,6 +20,12 @@ def run(out, **changes):
     return benchmark(out=str(out), **given)
 
 
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Draws for the page alone: writing the figures as files is the slow part, and looked at in another test."""
+    monkeypatch.setattr("haloformer.evaluation.figures.save", lambda figure, stem: None)
+
+
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("board") / "out"
@@ -50,14 +56,14 @@ def test_page_and_text_hold_table_protocol_and_figures(finished):
     }
 
 
-def test_called_again_it_trains_nothing(finished, monkeypatch):
+def test_called_again_it_trains_nothing(finished, monkeypatch, unsaved):
     monkeypatch.setattr("haloformer.training.train", lambda **_: pytest.fail("trained again"))
     again = run(finished.out, models="hybrid_nano,vit_nano")
     assert [row["macro_auc"] for row in again.rows] == [row["macro_auc"] for row in finished.rows]
     assert benchmark(out=str(finished.out), report_only=True).n_runs == 2
 
 
-def test_own_folders_are_trained_and_tested_on(tmp_path):
+def test_own_folders_are_trained_and_tested_on(tmp_path, unsaved):
     from haloformer.commands import simulate
 
     for name, seed in (("train", 1), ("test", 2)):

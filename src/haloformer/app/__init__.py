@@ -1,11 +1,11 @@
 """`haloformer app`: a local page that classifies images, simulates lenses, and lists models."""
 
 import contextlib
+import functools
 import os
 import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,28 +77,16 @@ def serving(
         except ImportError as error:
             raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
         from haloformer.app.answers import warm_up
-        from haloformer.app.limits import Uploads
+        from haloformer.app.limits import Uploads, in_background
         from haloformer.app.page import KEPT_SECONDS, build, launch
         from haloformer.deploy import load
 
         uploads = Uploads(Path(folder), KEPT_SECONDS)
         predictor = load(model, device)
         page = build(predictor, Path(model).name, leaderboard, uploads)
-        with uploads.swept(), _in_background(warm_up, predictor) if warm else contextlib.nullcontext():
+        warming = in_background(functools.partial(warm_up, predictor), "warm-up") if warm else contextlib.nullcontext()
+        with uploads.swept(), warming:
             try:
                 yield launch(page, host, port, uploads)
             finally:
                 page.close(verbose=False)
-
-
-@contextlib.contextmanager
-def _in_background(work: Callable[[Any, threading.Event], None], what: Any) -> Iterator[None]:
-    """Does work in a thread beside the block; at its end the thread is told to stop, and given some seconds for it."""
-    stopped = threading.Event()
-    thread = threading.Thread(target=work, args=(what, stopped), name="haloformer-warm-up", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stopped.set()
-        thread.join(timeout=10)

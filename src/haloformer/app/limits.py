@@ -163,22 +163,27 @@ class Uploads:
         for paths in self.forget:
             paths -= {path for path in list(paths) if not Path(path).exists()}
 
-    @contextlib.contextmanager
-    def swept(self, period: float = 60) -> Iterator[None]:
+    def swept(self, period: float = 60) -> contextlib.AbstractContextManager[None]:
         """Sweeps in the background every ``period`` seconds while the block runs."""
-        stopped = threading.Event()
 
-        def run() -> None:
+        def sweep(stopped: threading.Event) -> None:
             while not stopped.wait(period):
                 self.sweep()
 
-        thread = threading.Thread(target=run, name="haloformer-sweep", daemon=True)
-        thread.start()
-        try:
-            yield
-        finally:
-            stopped.set()
-            thread.join(timeout=10)
+        return in_background(sweep, "sweep")
+
+
+@contextlib.contextmanager
+def in_background(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
+    """Does work in a thread beside the block; at its end the event tells the thread to stop, and some seconds are left for it."""
+    stopped = threading.Event()
+    thread = threading.Thread(target=work, args=(stopped,), name=f"haloformer-{name}", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stopped.set()
+        thread.join(timeout=10)
 
 
 def _stat(path: Path) -> tuple[int, float]:

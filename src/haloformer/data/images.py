@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from haloformer.data.inflation import check_fits
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes, read_npy
 from haloformer.data.store import MAX_IMAGE_VALUES
 from haloformer.errors import InputError
@@ -222,6 +223,7 @@ def fits_hdus(source: bytes | Path, name: str, max_bytes: int = MAX_FILE_BYTES) 
             raise InputError(f"{name} is not a FITS file: it does not begin as one")
         stack.enter_context(warnings.catch_warnings())
         warnings.simplefilter("ignore")  # astropy warns of headers that it can mend
+        check_fits(file, name)
         with fits_errors(name), fits.open(file, memmap=False, lazy_load_hdus=True) as hdus:
             yield hdus
 

@@ -12,13 +12,19 @@ import h5py
 import numpy as np
 
 from haloformer.data.images import FITS_SUFFIXES, fits_errors, image_suffix
+from haloformer.data.inflation import (
+    BLOCK,
+    DEFLATE_INFLATION,
+    MAX_UNPACKED_BYTES,
+    check_tiles,
+    inflates_within,
+    too_much,
+)
 from haloformer.data.npy import read_bytes
 from haloformer.data.store import open_hdf5, plain_dataset, survives_hdf5
 from haloformer.errors import InputError
 
-_BLOCK = 2**20
 _MAX_HDUS = 200  # of which the first with an image is read
-_MAX_TILES = 100_000
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # numbers of HDF5's filters
 _LZF_INFLATION = 90  # a back reference of 3 bytes stands for 264
 
@@ -44,35 +50,25 @@ def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
         _check_picture(data, path, max_bytes)
 
 
-def _too_much(what: object, max_bytes: int) -> InputError:
-    return InputError(f"{what} unpacks to more than the {max_bytes / 2**20:.0f} MiB that are allowed")
+def check_chunks(path: str | Path) -> None:
+    """Refuses a dataset of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`; what is damaged otherwise is left to `LensDataset`."""
+    path = Path(path)
+    if path.is_file() and DEFLATE_INFLATION * path.stat().st_size > MAX_UNPACKED_BYTES:
+        survives_hdf5(path, lambda: _check_dataset(path, MAX_UNPACKED_BYTES, None))
+        _check_dataset(path, MAX_UNPACKED_BYTES, None)
 
 
 def _unzipped(data: bytes, path: Path, max_bytes: int) -> bytes:
     plain = bytearray()
     try:
         with gzip.open(io.BytesIO(data)) as file:
-            while block := file.read(_BLOCK):
+            while block := file.read(BLOCK):
                 plain += block
                 if len(plain) > max_bytes:
-                    raise _too_much(path, max_bytes)
+                    raise too_much(path, max_bytes)
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{path} is corrupt or truncated: it cannot be decompressed") from error
     return bytes(plain)
-
-
-def _inflated(data: bytes, wbits: int, limit: int) -> bool:
-    """Tells whether a zlib or gzip stream, or several gzip streams in a row, hold at most ``limit`` bytes; what is damaged does, too."""
-    try:
-        while data:
-            stream = zlib.decompressobj(wbits)
-            limit -= len(stream.decompress(data, limit + 1))
-            if limit < 0:
-                return False
-            data = stream.unused_data.lstrip(b"\0") if wbits > 15 and stream.eof else b""
-    except zlib.error:
-        pass
-    return True
 
 
 # --- FITS -------------------------------------------------------------------------------------------------------------
@@ -83,69 +79,46 @@ def _check_fits(data: bytes, name: str, max_bytes: int) -> None:
 
     if not data.startswith(b"SIMPLE"):
         return
-    with fits_errors(name), fits.open(io.BytesIO(data), memmap=False, disable_image_compression=True) as hdus:
+    file = io.BytesIO(data)
+    with fits_errors(name), fits.open(file, memmap=False, disable_image_compression=True) as hdus:
         for number, hdu in enumerate(hdus):
             if number == _MAX_HDUS:
                 raise InputError(f"{name} has more than {_MAX_HDUS} extensions")
             if hdu.header.get("ZIMAGE") is True:
-                _check_tiles(hdu, data, name, max_bytes)
-
-
-def _check_tiles(hdu: Any, data: bytes, name: str, max_bytes: int) -> None:
-    header = hdu.header
-    axes = range(1, int(header["ZNAXIS"]) + 1)
-    shape = [int(header[f"ZNAXIS{k}"]) for k in axes]
-    tile = [int(header.get(f"ZTILE{k}", shape[0] if k == 1 else 1)) for k in axes]
-    if not shape or min(shape + tile) < 1:
-        raise InputError(f"{name} is corrupt: a compressed image of the shape {shape} in tiles of {tile}")
-    if 4 * max(math.prod(shape), math.prod(tile)) > max_bytes:
-        raise _too_much(name, max_bytes)
-    n_tiles = math.prod(-(-n // m) for n, m in zip(shape, tile, strict=True))
-    if n_tiles > _MAX_TILES:
-        raise InputError(f"{name} is an image in {n_tiles} tiles, more than {_MAX_TILES}")
-    heap = hdu.fileinfo()["datLoc"] + int(header.get("THEAP", header["NAXIS1"] * header["NAXIS2"]))
-    rows = np.asarray(hdu.data[:n_tiles]).view(np.ndarray)
-    limit = 8 * math.prod(tile) + _BLOCK
-    for column in hdu.columns:
-        packed = column.name == "GZIP_COMPRESSED_DATA" or (
-            column.name == "COMPRESSED_DATA" and str(header.get("ZCMPTYPE", "")).startswith("GZIP")
-        )
-        if not packed:
-            continue
-        size = {"B": 1, "I": 2, "J": 4}.get(str(column.format).lstrip("0123456789")[1:2], 1)
-        for count, offset in rows[column.name].reshape(len(rows), 2).tolist():
-            start = heap + offset
-            if not _inflated(data[start : start + count * size], 31, limit):
-                raise _too_much(name, max_bytes)
+                check_tiles(hdu, file, name, max_bytes, tight=True)
 
 
 # --- HDF5 -------------------------------------------------------------------------------------------------------------
 
 
-def _check_dataset(path: Path, max_bytes: int, number: int) -> None:
+def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
+    """Looks tightly at one image and the first and the last; without a number at all of them, for chunks that are too large alone."""
     with open_hdf5(path) as file:
         images, labels = (plain_dataset(path, file, name) for name in ("images", "labels"))
         if images.ndim != 4 or labels.ndim != 1 or min(images.shape) < 1:
             return  # what a dataset refuses
-        if labels.nbytes > max_bytes or 4 * math.prod(images.shape[1:]) > max_bytes:
-            raise _too_much(path, max_bytes)
+        tight = number is not None
+        if tight and (labels.nbytes > max_bytes or 4 * math.prod(images.shape[1:]) > max_bytes):
+            raise too_much(path, max_bytes)
         try:
-            wanted = {min(max(number, 0), len(images) - 1), 0, len(images) - 1}
-            _check_chunks(path, images, sorted(wanted), max_bytes)
-            _check_chunks(path, labels, range(0, len(labels), (labels.chunks or labels.shape)[0]), max_bytes)
+            for dataset in (images, labels):
+                rows: Any = range(0, len(dataset), (dataset.chunks or dataset.shape)[0])
+                if number is not None and dataset is images:
+                    rows = sorted({min(max(number, 0), len(images) - 1), 0, len(images) - 1})
+                _check_chunks(path, dataset, rows, max_bytes, tight)
         except InputError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
             raise InputError(f"{path} is corrupt or truncated: its chunks cannot be read") from error
 
 
-def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int) -> None:
+def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, tight: bool) -> None:
     """Looks at those chunks that hold any of the rows."""
     if dataset.chunks is None:
         return
     raw = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if raw > max_bytes:
-        raise _too_much(path, max_bytes)
+        raise too_much(path, max_bytes, "" if tight else f"a chunk of {dataset.name} has {raw / 2**20:.0f} MiB")
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
     if filters[:1] == [_SHUFFLE]:
@@ -154,9 +127,9 @@ def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int) 
         filters = filters[:-1]
     if not filters:
         return
-    if filters not in ([_DEFLATE], [_LZF]):
+    if filters not in ([_DEFLATE], [_LZF]) and (tight or len(filters) > 1):
         raise InputError(f"{path}: /{dataset.name.strip('/')} is packed otherwise than by gzip or lzf")
-    size = path.stat().st_size
+    size, limit = path.stat().st_size, raw + BLOCK if tight else max_bytes
     for row in {row - row % dataset.chunks[0] for row in rows}:
         for place in np.ndindex(*(-(-n // m) for n, m in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))):
             start = (row, *(k * m for k, m in zip(place, dataset.chunks[1:], strict=True)))
@@ -165,13 +138,15 @@ def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int) 
                 continue
             if info.size > size:
                 raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
+            good = True
             if filters == [_LZF]:
                 good = _LZF_INFLATION * info.size <= 16 * max_bytes
-            else:
+            elif filters == [_DEFLATE] and DEFLATE_INFLATION * info.size > limit:
                 mask, packed = dataset.id.read_direct_chunk(start)
-                good = mask != 0 or _inflated(packed, 15, raw + _BLOCK)
+                good = mask != 0 or inflates_within(packed, 15, limit)
             if not good:
-                raise _too_much(path, max_bytes)
+                stored = f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
+                raise too_much(path, max_bytes, "" if tight else stored)
 
 
 def _check_picture(data: bytes, path: Path, max_bytes: int) -> None:
@@ -184,8 +159,8 @@ def _check_picture(data: bytes, path: Path, max_bytes: int) -> None:
         ):
             n = picture.width * picture.height
     except Image.DecompressionBombError as error:
-        raise _too_much(path, max_bytes) from error
+        raise too_much(path, max_bytes) from error
     except Exception:  # it is no picture: what reads it says so
         return
     if 4 * n > max_bytes:
-        raise _too_much(path, max_bytes)
+        raise too_much(path, max_bytes)

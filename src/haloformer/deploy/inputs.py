@@ -35,6 +35,7 @@ from haloformer.data.npy import read_bytes
 from haloformer.data.resample import resample
 from haloformer.data.sky import celestial, is_surface_brightness, pixel_scales, pixels, ra_dec
 from haloformer.data.store import MAX_IMAGE_VALUES, LensDataset
+from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 
 DATASET_SUFFIXES = (".h5", ".hdf5")
@@ -150,6 +151,7 @@ def find_sources(
     for path in paths:
         try:
             if path.suffix.lower() in DATASET_SUFFIXES:
+                check_chunks(path)
                 with LensDataset(path) as dataset:
                     sources[Source(path, len(dataset), is_dataset=True)] = None
                 continue
