@@ -32,7 +32,12 @@ _COMMON = {
     "val_size": 3000,
     "seed": 0,
 }
-_BOTH = {"preset": ["classify_and_weigh", "haloformer"], "targets": ["log10_m_axion"], **_COMMON}
+_BOTH = {
+    "preset": ["classify_and_weigh", "haloformer"],
+    "model": "haloformer_nano",
+    "targets": ["log10_m_axion"],
+    **_COMMON,
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "model_i": {"data": "model_i", "crop": 96, "epochs": 24, "epoch_size": 12_800, **_BOTH},
     # As released, without noise, which little training settles; and with the instrument's noise
