@@ -99,3 +99,5 @@ def test_unfitting_numbers_are_refused():
         create_model("haloformer_c8_nano", 64, field_strides=(1, 2, 1, 2))
     with pytest.raises(InputError, match="unknown haloformer: symmetry 'c6'"):
         create_model("haloformer_nano", 64, symmetry="c6")
+    with pytest.raises(InputError, match="neither reg_tokens nor"):
+        create_model("haloformer_c8_nano", 64, reg_tokens=2)

@@ -147,6 +147,8 @@ class Haloformer(VisionTransformer):
             **kwargs: Of timm's ``VisionTransformer``.
         """
         super().__init__(**kwargs)
+        if tied_positions and (self.num_prefix_tokens or self.dynamic_img_size):
+            raise InputError("haloformer: symmetry goes with neither reg_tokens nor dynamic_img_size")
         self.d4, self.tied_positions = d4, tied_positions
 
     def _pos_embed(self, x: Tensor) -> Tensor:
