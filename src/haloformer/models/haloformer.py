@@ -276,7 +276,7 @@ MODELS: tuple[ModelInfo, ...] = (
     ),
     _info(
         "haloformer_c8_nano",
-        "the best for its images: a stem of group convolutions, tied in eight orientations, before the same three blocks",
+        "learns most from few images: a stem of group convolutions, tied in eight orientations, before the same three blocks",
         "nano",
         symmetry="c8",
     ),
