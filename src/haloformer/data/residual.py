@@ -31,8 +31,8 @@ CLIP = 8.0
 N_WRONG = 16
 """Wrong lenses that :meth:`Residual.wrong` knows."""
 
-# What may be wrong with a fit's idea of the survey: factors of what is positive, and shifts. Wide enough for an undersampled PSF, a source
-# half as large again and a shear twice as strong.
+# What may be wrong with a fit's idea of the survey: factors of what is positive, and shifts. Wide enough for a PSF half as wide again, a
+# source a quarter larger and a shear twice as strong.
 _WRONG_FACTORS = {
     ("instrument", "psf_fwhm"): 1.6,
     ("source", "R_sersic"): 1.3,
