@@ -20,18 +20,24 @@ def against_lenstronomy(survey: str, backend: str, count: int = 12) -> tuple[flo
     """Noise-free float64 images of all classes, seed 5."""
     options = {"seed": 5, "noise": "none", "dtype": torch.float64}
     ours, theirs = (
-        Simulator(survey, backend=b, **options).batch(range(count)).images for b in (backend, "lenstronomy")
+        Simulator(survey, backend=b, **options).batch(range(count)).images
+        for b in (backend, "lenstronomy")
     )
     return worst(ours, theirs)
 
 
-def float32_against_float64(survey: str, name: str, count: int, block: int = 300) -> tuple[float, float]:
+def float32_against_float64(
+    survey: str, name: str, count: int, block: int = 300
+) -> tuple[float, float]:
     """Noise-free images of one class by the CPU kernel, seed 7."""
     single, double = (
-        Simulator(survey, classes=[name], seed=7, noise="none", dtype=dtype) for dtype in (torch.float32, torch.float64)
+        Simulator(survey, classes=[name], seed=7, noise="none", dtype=dtype)
+        for dtype in (torch.float32, torch.float64)
     )
     blocks = [range(first, first + block) for first in range(0, count, block)]
-    pixel, flux = zip(*(worst(single.batch(numbers).images, double.batch(numbers).images) for numbers in blocks))
+    pixel, flux = zip(
+        *(worst(single.batch(numbers).images, double.batch(numbers).images) for numbers in blocks)
+    )
     return max(pixel), max(flux)
 
 

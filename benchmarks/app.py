@@ -58,7 +58,9 @@ class Visitor:
         session = uuid.uuid4().hex
         body = {"data": data, "fn_index": number, "session_hash": session}
         self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
-        with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": session}) as stream:
+        with self.client.stream(
+            "GET", "/gradio_api/queue/data", params={"session_hash": session}
+        ) as stream:
             for line in stream.iter_lines():
                 message = json.loads(line[5:]) if line.startswith("data:") else {}
                 if message.get("msg") == "process_completed":
@@ -89,17 +91,29 @@ def measure() -> list[list[str]]:
     from haloformer.simulation import simulate
 
     rows = [
-        ["compiled kernels", "warm-up", "start, until the page opens (s)", "first answer (s)", "then a drawn lens (s)"]
+        [
+            "compiled kernels",
+            "warm-up",
+            "start, until the page opens (s)",
+            "first answer (s)",
+            "then a drawn lens (s)",
+        ]
     ]
     with tempfile.TemporaryDirectory() as folder:
         lens = Path(folder) / "lens.npy"
         np.save(lens, simulate("model_i", 1, seed=SEED).images.numpy()[0, 0])
-        os.environ |= {"NUMBA_CACHE_DIR": f"{folder}/cache", "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        os.environ |= {
+            "NUMBA_CACHE_DIR": f"{folder}/cache",
+            "OMP_NUM_THREADS": "1",
+            "NUMBA_NUM_THREADS": "1",
+        }
         for used in ("first use", "later use"):
             for warm in (False, True):
                 if used == "first use":
                     shutil.rmtree(f"{folder}/cache", ignore_errors=True)
-                found = run_isolated(__file__, {"warm": warm, "pause": PAUSE, "lens": str(lens)}, 900)
+                found = run_isolated(
+                    __file__, {"warm": warm, "pause": PAUSE, "lens": str(lens)}, 900
+                )
                 if "error" in found:
                     raise SystemExit(found["error"])
                 numbers = [f"{found[name]:.1f}" for name in ("open", "classify", "draw")]
@@ -108,7 +122,9 @@ def measure() -> list[list[str]]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, help="Markdown file to write the table to")
     parser.add_argument(CHILD, dest="child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()

@@ -23,14 +23,20 @@ COLOURS = 128  # which keeps a picture small
 
 def save(page: Page, name: str) -> None:
     with Image.open(io.BytesIO(page.screenshot())) as picture:
-        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(IMAGES / name, optimize=True)
+        picture.convert("RGB").quantize(COLOURS, dither=Image.Dither.NONE).save(
+            IMAGES / name, optimize=True
+        )
 
 
 def main() -> None:
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
         raise SystemExit("no Chromium on this machine")
-    with tempfile.TemporaryDirectory() as folder, serving("model_i") as url, sync_playwright() as driver:
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving("model_i") as url,
+        sync_playwright() as driver,
+    ):
         lens = Path(folder) / "axion_lens.npy"
         np.save(lens, simulate("model_i", 1, classes=["axion"], seed=SEED).images.numpy()[0, 0])
         browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])

@@ -61,7 +61,9 @@ def document() -> str:
     """The page, with a row for every paper of every family in the registry."""
     rows = dict.fromkeys((info.family, info.source, linked(info.paper)) for info in list_models())
     ordered = sorted(rows, key=lambda row: (row[0].lower(), row[1:]))
-    return HEAD + "".join(f"| {family} | {source} | {paper} |\n" for family, source, paper in ordered)
+    return HEAD + "".join(
+        f"| {family} | {source} | {paper} |\n" for family, source, paper in ordered
+    )
 
 
 def main() -> None:

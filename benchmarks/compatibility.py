@@ -64,10 +64,16 @@ def check(task: dict[str, Any]) -> dict[str, Any]:
     def close(got: Any, expected: Any) -> None:
         scale = float(expected.abs().max())
         if not torch.allclose(got, expected, atol=1e-4 * max(scale, 1e-3), rtol=0):
-            raise ValueError(f"other logits, by {float((got - expected).abs().max()):.2g} of {scale:.2g}")
+            raise ValueError(
+                f"other logits, by {float((got - expected).abs().max()):.2g} of {scale:.2g}"
+            )
 
     return {
-        "exceptions": [said for name, work in zip(CHECKS, (export, compiled, bf16)) if (said := reason(name, work))]
+        "exceptions": [
+            said
+            for name, work in zip(CHECKS, (export, compiled, bf16))
+            if (said := reason(name, work))
+        ]
     }
 
 
@@ -118,10 +124,15 @@ def main(options: argparse.Namespace) -> None:
     ]
     for number, row in enumerate(chosen, start=1):
         began = time.perf_counter()
-        result = run_isolated(__file__, {"model": row["name"], "backend": options.backend}, options.timeout)
+        result = run_isolated(
+            __file__, {"model": row["name"], "backend": options.backend}, options.timeout
+        )
         row["exceptions"] = result.get("exceptions", [f"all: {result.get('error')}"])
         said = "; ".join(row["exceptions"]) or "all work"
-        print(f"{number}/{len(chosen)} {row['name']}: {said} ({time.perf_counter() - began:.0f} s)", flush=True)
+        print(
+            f"{number}/{len(chosen)} {row['name']}: {said} ({time.perf_counter() - began:.0f} s)",
+            flush=True,
+        )
         # Another process may have added rows meanwhile.
         current = read()
         current[row["name"]]["exceptions"] = row["exceptions"]
@@ -134,10 +145,18 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [CHILD]:
         print(json.dumps(check(json.loads(sys.argv[2]))))
         sys.exit()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", metavar="NAME", default=[], help="only these, tried or not")
-    parser.add_argument("--sizes", nargs="+", choices=["nano", "tiny", "paper", "other"], default=["nano", "tiny"])
-    parser.add_argument("--backend", default="aot_eager", help="of torch.compile: aot_eager (quick) or inductor")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--models", nargs="+", metavar="NAME", default=[], help="only these, tried or not"
+    )
+    parser.add_argument(
+        "--sizes", nargs="+", choices=["nano", "tiny", "paper", "other"], default=["nano", "tiny"]
+    )
+    parser.add_argument(
+        "--backend", default="aot_eager", help="of torch.compile: aot_eager (quick) or inductor"
+    )
     parser.add_argument("--timeout", type=float, default=600, help="seconds for one model")
     parser.add_argument("--again", action="store_true", help="try again what was tried")
     main(parser.parse_args())

@@ -26,7 +26,9 @@ sys.path.insert(0, str(Path(__file__).parent))
 GROUPS = ("c4", "d4", "c8", "d8")
 
 
-def smooth_images(size: int, degrees: float = 0.0, mirror: bool = False, count: int = 12, seed: int = 0) -> Tensor:
+def smooth_images(
+    size: int, degrees: float = 0.0, mirror: bool = False, count: int = 12, seed: int = 0
+) -> Tensor:
     """Returns (count, 1, size, size): images of six Gaussians each, mirrored left to right and then turned.
 
     Args:
@@ -38,7 +40,12 @@ def smooth_images(size: int, degrees: float = 0.0, mirror: bool = False, count: 
     """
     generator = torch.Generator().manual_seed(seed)
     radius, turn, width, flux = torch.rand(4, count, 6, 1, 1, generator=generator).double()
-    radius, turn, width, flux = 0.5 * radius.sqrt(), 2 * math.pi * turn, 0.08 + 0.08 * width, 2 * flux - 1
+    radius, turn, width, flux = (
+        0.5 * radius.sqrt(),
+        2 * math.pi * turn,
+        0.08 + 0.08 * width,
+        2 * flux - 1,
+    )
     pixels = (torch.arange(size, dtype=torch.float64) - (size - 1) / 2) / (size / 2)
     x, y = pixels[None, :], -pixels[:, None]
     cosine, sine = math.cos(math.radians(degrees)), math.sin(math.radians(degrees))
@@ -51,9 +58,13 @@ def smooth_images(size: int, degrees: float = 0.0, mirror: bool = False, count: 
 
 
 @torch.no_grad()
-def changes(model: nn.Module, features: Callable[[Tensor], Tensor], size: int, count: int = 12) -> list[float]:
+def changes(
+    model: nn.Module, features: Callable[[Tensor], Tensor], size: int, count: int = 12
+) -> list[float]:
     """Returns the change of the features for turns by 90° and 45°, and for mirroring without and with a turn by 45°."""
-    norms = [layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)]
+    norms = [
+        layer for layer in model.modules() if isinstance(layer, nn.modules.batchnorm._BatchNorm)
+    ]
     for norm in norms:
         norm.momentum = None  # the average over what it sees from now on
         norm.reset_running_stats()
@@ -72,15 +83,21 @@ def changes(model: nn.Module, features: Callable[[Tensor], Tensor], size: int, c
 
 
 def row(name: str, size: int, values: list[float]) -> None:
-    print(f"| {name} | {size} | " + " | ".join(f"{value:.1g}" for value in values) + " |", flush=True)
+    print(
+        f"| {name} | {size} | " + " | ".join(f"{value:.1g}" for value in values) + " |", flush=True
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--sizes", type=int, nargs="*", default=[64, 65, 150])
     parser.add_argument("--escnn", type=Path, help="a clone of escnn")
     options = parser.parse_args()
-    print("| network | pixels | turned by 90° | turned by 45° | mirrored | mirrored, turned by 45° |")
+    print(
+        "| network | pixels | turned by 90° | turned by 45° | mirrored | mirrored, turned by 45° |"
+    )
     print("|---|---|---|---|---|---|")
     for name in ("resnet18", *(f"equivariant_{group}_nano" for group in GROUPS)):
         for size in options.sizes:
@@ -98,7 +115,11 @@ def main() -> None:
         official = Network(escnn, "c8", in_chans=1, num_classes=3)
         row("C8 of DeepLense, by escnn", size, changes(official, official.features, size, 4))
         ours = create_model("equivariant_c8_deeplense_129", size, head_hidden=0)
-        weights = {key: value for key, value in official.state_dict().items() if not key.startswith("fully_net")}
+        weights = {
+            key: value
+            for key, value in official.state_dict().items()
+            if not key.startswith("fully_net")
+        }
         ours.reset_classifier(0)
         ours.load_state_dict(convert_state_dict(weights, ours))
         row("`equivariant_c8_deeplense_129`, same weights", size, changes(ours, ours, size, 4))

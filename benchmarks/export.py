@@ -14,12 +14,12 @@ import torch
 
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
-from haloformer.deploy.export import export_model
-from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.models.registry import list_models
-from haloformer.training.outputs import Outputs
+from haloformer.outputs.layout import Outputs
+from haloformer.prediction.export import export_model
+from haloformer.prediction.predictor import Predictor
 
 SIZE, CLASSES = 64, ("axion", "cdm", "no_sub")
 
@@ -30,7 +30,15 @@ def untrained(name: str) -> Predictor:
     description = {"model": {"name": name}}
     shape, cpu = (1, SIZE, SIZE), torch.device("cpu")
     return Predictor(
-        model, Framing(), None, Normalization("image_max"), Outputs(CLASSES), None, shape, description, cpu
+        model,
+        Framing(),
+        None,
+        Normalization("image_max"),
+        Outputs(CLASSES),
+        None,
+        shape,
+        description,
+        cpu,
     )
 
 
@@ -55,6 +63,9 @@ if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
         for name in names or [info.name for info in list_models() if info.size == "nano"]:
             try:
-                print(f"{name:24} {difference(untrained(name), Path(folder), '--trace' in sys.argv):.1e}", flush=True)
+                print(
+                    f"{name:24} {difference(untrained(name), Path(folder), '--trace' in sys.argv):.1e}",
+                    flush=True,
+                )
             except InputError as error:
                 print(f"{name:24} {error}", flush=True)

@@ -24,7 +24,8 @@ import numpy as np
 import torch
 
 from haloformer._version import code_version
-from haloformer.simulation import Simulator, SmoothFit, SmoothFitter, collect, get_survey
+from haloformer.fitting import SmoothFit, SmoothFitter
+from haloformer.simulation import Simulator, collect, get_survey
 from haloformer.simulation.instruments import background_rms
 from haloformer.simulation.lenstronomy_backend import lenstronomy_scenes
 from haloformer.simulation.simulator import LensBatch
@@ -46,7 +47,9 @@ def lenses(survey: str, noise: str, n: int, classes: list[str] | None = None) ->
     return collect(Simulator(survey, classes=classes, seed=SEED, noise=noise, threads=1), n)
 
 
-def fit_rate(kind: type[SmoothFitter], survey: str, noise: str, images: torch.Tensor, seconds: float) -> float:
+def fit_rate(
+    kind: type[SmoothFitter], survey: str, noise: str, images: torch.Tensor, seconds: float
+) -> float:
     fitter = kind(survey, noise=noise)
 
     fitter(images)  # compiles, and prepares the starting points
@@ -63,7 +66,11 @@ def fit_rate(kind: type[SmoothFitter], survey: str, noise: str, images: torch.Te
 def starting_points(fitter: SmoothFitter, images: torch.Tensor) -> np.ndarray:
     """Where our own fit begins, (B, P)."""
     data = images[:, 0]
-    return fitter._start(data, torch.isfinite(data), fitter._seconds(len(data), None, data.device)).double().numpy()
+    return (
+        fitter._start(data, torch.isfinite(data), fitter._seconds(len(data), None, data.device))
+        .double()
+        .numpy()
+    )
 
 
 def fit_with_lenstronomy(
@@ -84,7 +91,9 @@ def fit_with_lenstronomy(
     psf = {"psf_type": "GAUSSIAN", "fwhm": camera.psf_fwhm, "pixel_size": camera.pixel_scale, "truncation": camera.psf_truncation}  # fmt: skip
     found, spent, evaluations = [], 0.0, []
     scenes = lenstronomy_scenes(get_survey(survey), batch.parameters)
-    for (model, lens, (source,)), image, place in zip(scenes, batch.images[:, 0].double().numpy(), start):
+    for (model, lens, (source,)), image, place in zip(
+        scenes, batch.images[:, 0].double().numpy(), start
+    ):
         data = {
             "image_data": image,
             "background_rms": background_rms(camera),
@@ -94,15 +103,31 @@ def fit_with_lenstronomy(
             "transform_pix2angle": np.eye(2) * camera.pixel_scale,
         }
         free = {"center_x": float(place[0]), "center_y": float(place[1])}
-        fixed = {key: value for key, value in source.items() if key not in free and not (linear and key == "amp")}
+        fixed = {
+            key: value
+            for key, value in source.items()
+            if key not in free and not (linear and key == "amp")
+        }
         width, low, high = ({key: value for key in free} for value in (0.05, -1.0, 1.0))
         sequence = FittingSequence(
-            {"multi_band_list": [[data, psf, {"supersampling_factor": 1}]], "multi_band_type": "single-band"},
-            {"lens_model_list": model.LensModel.lens_model_list, "source_light_model_list": ["SERSIC_ELLIPSE"]},
+            {
+                "multi_band_list": [[data, psf, {"supersampling_factor": 1}]],
+                "multi_band_type": "single-band",
+            },
+            {
+                "lens_model_list": model.LensModel.lens_model_list,
+                "source_light_model_list": ["SERSIC_ELLIPSE"],
+            },
             {"linear_solver": linear},
             {"source_marg": False},
             {
-                "lens_model": [lens, [{} for _ in lens], lens, [{} for _ in lens], [{} for _ in lens]],
+                "lens_model": [
+                    lens,
+                    [{} for _ in lens],
+                    lens,
+                    [{} for _ in lens],
+                    [{} for _ in lens],
+                ],
                 "source_model": [[fixed | free], [width], [fixed], [low], [high]],
             },
             verbose=False,
@@ -119,14 +144,30 @@ def fit_with_lenstronomy(
 
 def speed(seconds: float, n: int) -> tuple[list[list[str]], list[str]]:
     """Rows of images/s, and what the comparison of the positions gave."""
-    rows = [["survey", "noise", "pixels", "kernel", "tensors", "lenstronomy", "with its amplitude", "ratio"]]
+    rows = [
+        [
+            "survey",
+            "noise",
+            "pixels",
+            "kernel",
+            "tensors",
+            "lenstronomy",
+            "with its amplitude",
+            "ratio",
+        ]
+    ]
     remarks = []
     for survey, noise in SURVEYS:
         batch = lenses(survey, noise, 64, ["no_sub"])
-        rates = [fit_rate(kind, survey, noise, batch.images, seconds) for kind in (SmoothFitter, TensorFitter)]
+        rates = [
+            fit_rate(kind, survey, noise, batch.images, seconds)
+            for kind in (SmoothFitter, TensorFitter)
+        ]
         side = batch.images.shape[-1]
         row = [survey, noise, f"{side}×{side}", *(f"{rate:.0f}" for rate in rates)]
-        if noise == "original":  # counts by a twofold Poisson process, which lenstronomy has no likelihood for
+        if (
+            noise == "original"
+        ):  # counts by a twofold Poisson process, which lenstronomy has no likelihood for
             rows.append([*row, "–", "–", "–"])
             continue
         few = lenses(survey, noise, n, ["no_sub"])
@@ -136,7 +177,12 @@ def speed(seconds: float, n: int) -> tuple[list[list[str]], list[str]]:
         _, linear_rate, _ = fit_with_lenstronomy(survey, few, start, linear=True)
         apart = np.abs(theirs - ours.values.numpy()) / ours.errors.numpy()
         rows.append(
-            [*row, f"{fixed_rate:.2f}", f"{linear_rate:.2f}", f"{rates[0] / max(fixed_rate, linear_rate):.0f}×"]
+            [
+                *row,
+                f"{fixed_rate:.2f}",
+                f"{linear_rate:.2f}",
+                f"{rates[0] / max(fixed_rate, linear_rate):.0f}×",
+            ]
         )
         remarks.append(
             f"{survey}: of {n} images, our position and lenstronomy's lie {np.median(apart):.3f} standard errors apart in the median and "
@@ -170,13 +216,19 @@ def accuracy(n: int) -> list[list[str]]:
 
 def _pulls(fit: SmoothFit, batch: LensBatch, first: int) -> np.ndarray:
     """(estimate − truth) / error, (B, P)."""
-    truth = np.stack([batch.parameters[name][first : first + len(fit.values)] for name in fit.names], axis=1)
+    truth = np.stack(
+        [batch.parameters[name][first : first + len(fit.values)] for name in fit.names], axis=1
+    )
     return (fit.values.numpy() - truth) / fit.errors.numpy()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="fewer images and shorter measurements")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer images and shorter measurements"
+    )
     parser.add_argument("--accuracy", action="store_true", help="only the table of pulls and χ²")
     parser.add_argument("--out", help="also write the tables to this Markdown file")
     options = parser.parse_args()
@@ -184,7 +236,9 @@ def main() -> None:
     torch.set_num_threads(1)
     seconds, few, many = (1.0, 5, 64) if options.quick else (4.0, 20, 400)
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("torch", "numba", "lenstronomy", "scipy", "numpy"))
+    versions = ", ".join(
+        f"{p} {metadata.version(p)}" for p in ("torch", "numba", "lenstronomy", "scipy", "numpy")
+    )
     flags = "".join(f" --{name}" for name in ("quick", "accuracy") if getattr(options, name))
     report = [
         "# Speed and accuracy of the smooth fit\n",

@@ -52,10 +52,17 @@ def logits_of(model: torch.nn.Module, images: torch.Tensor) -> np.ndarray:
 
 
 def auc_of(model: torch.nn.Module, images: torch.Tensor, labels: torch.Tensor):
-    return classification_metrics(labels.numpy(), logits_of(model, images), CLASS_NAMES)["macro_auc"]
+    return classification_metrics(labels.numpy(), logits_of(model, images), CLASS_NAMES)[
+        "macro_auc"
+    ]
 
 
-def train_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, images: torch.Tensor, labels: torch.Tensor):
+def train_step(
+    model: torch.nn.Module,
+    optimizer: torch.optim.Optimizer,
+    images: torch.Tensor,
+    labels: torch.Tensor,
+):
     if hasattr(model, "forward_with_auxiliary_loss"):
         logits, extra = model.forward_with_auxiliary_loss(images)
     else:
@@ -67,7 +74,9 @@ def train_step(model: torch.nn.Module, optimizer: torch.optim.Optimizer, images:
     optimizer.step()
 
 
-def overfit(name: str, options: argparse.Namespace, images: torch.Tensor, labels: torch.Tensor) -> int | None:
+def overfit(
+    name: str, options: argparse.Namespace, images: torch.Tensor, labels: torch.Tensor
+) -> int | None:
     """Returns the number of steps after which all images are known, or None: of 240, and if they do not do, of 720."""
     for steps in (options.overfit_steps, 3 * options.overfit_steps):
         if (step := overfit_within(name, options, images, labels, steps)) is not None:
@@ -94,7 +103,9 @@ def overfit_within(
     return None
 
 
-def learn(name: str, options: argparse.Namespace, normalize: Normalization, sets: dict, n_images: int) -> dict:
+def learn(
+    name: str, options: argparse.Namespace, normalize: Normalization, sets: dict, n_images: int
+) -> dict:
     """Trains on fresh images and measures."""
     torch.manual_seed(options.seed)
     simulator = Simulator(options.survey, seed=options.seed)
@@ -124,7 +135,11 @@ def learn(name: str, options: argparse.Namespace, normalize: Normalization, sets
 
 
 def table(results: list[dict]) -> str:
-    varied = [key for key in results[0]["setting"] if len({json.dumps(r["setting"][key]) for r in results}) > 1]
+    varied = [
+        key
+        for key in results[0]["setting"]
+        if len({json.dumps(r["setting"][key]) for r in results}) > 1
+    ]
     lines = [
         "| model | family | parameters | fresh images | validation macro AUC | test macro AUC (95 %) | steps to know 64 images |"
         + "".join(f" {key} |" for key in varied),
@@ -136,37 +151,61 @@ def table(results: list[dict]) -> str:
         lines.append(
             f"| `{row['name']}` | {row['family']} | {row['parameters'] / 1e6:.2f} M | {row['images']:,} "
             f"| {row['validation_auc']:.3f} | {row['test_auc']:.3f} ({row['test_low']:.3f}–{row['test_high']:.3f}) "
-            f"| {steps.get(row['name'], 'not tried')} |" + "".join(f" {row['setting'][key]} |" for key in varied)
+            f"| {steps.get(row['name'], 'not tried')} |"
+            + "".join(f" {row['setting'][key]} |" for key in varied)
         )
     return "\n".join(lines)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="*", help="names; all of --size if none")
     parser.add_argument("--size", default="nano", help="nano or tiny")
     parser.add_argument("--survey", default="model_ii")
     parser.add_argument(
-        "--images", type=int, default=4_800, help="fresh training images; slow models get three times as many"
+        "--images",
+        type=int,
+        default=4_800,
+        help="fresh training images; slow models get three times as many",
     )
-    parser.add_argument("--part", default="1/1", help="i/n: every n-th model, beginning with the i-th")
+    parser.add_argument(
+        "--part", default="1/1", help="i/n: every n-th model, beginning with the i-th"
+    )
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument(
-        "--warm-up", type=float, default=0.1, help="part of the steps over which the learning rate rises"
+        "--warm-up",
+        type=float,
+        default=0.1,
+        help="part of the steps over which the learning rate rises",
     )
     parser.add_argument(
-        "--model-args", type=json.loads, default={}, help="""keywords as JSON, such as '{"patch_size": 16}'"""
+        "--model-args",
+        type=json.loads,
+        default={},
+        help="""keywords as JSON, such as '{"patch_size": 16}'""",
     )
     parser.add_argument("--normalization", default="asinh_faint")
     parser.add_argument("--overfit-steps", type=int, default=240)
-    parser.add_argument("--kinds", nargs="*", default=["learn", "overfit"], choices=["learn", "overfit"])
-    parser.add_argument("--no-second-chance", action="store_true", help="do not train slow models for longer")
+    parser.add_argument(
+        "--kinds", nargs="*", default=["learn", "overfit"], choices=["learn", "overfit"]
+    )
+    parser.add_argument(
+        "--no-second-chance", action="store_true", help="do not train slow models for longer"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, default=Path("results/learning.jsonl"))
-    parser.add_argument("--table", type=Path, help="write the table into this file instead of training")
+    parser.add_argument(
+        "--table", type=Path, help="write the table into this file instead of training"
+    )
     options = parser.parse_args()
 
-    done = [json.loads(line) for line in options.results.read_text().splitlines()] if options.results.exists() else []
+    done = (
+        [json.loads(line) for line in options.results.read_text().splitlines()]
+        if options.results.exists()
+        else []
+    )
     if options.table:
         options.table.write_text(table(done) + "\n")
         return
@@ -180,10 +219,17 @@ def main() -> None:
         (kind, name)
         for kind in options.kinds
         for name in names[part - 1 :: parts]
-        if not any(r["name"] == name and r["kind"] == kind and r["setting"] == setting for r in done)
+        if not any(
+            r["name"] == name and r["kind"] == kind and r["setting"] == setting for r in done
+        )
     ]
-    raw = {key: simulate_set(Simulator(options.survey, seed=seed), n) for key, (seed, n) in SETS.items()}
-    normalize = Normalization(options.normalization).fit(simulate_set(Simulator(options.survey, seed=0), 2048).images)
+    raw = {
+        key: simulate_set(Simulator(options.survey, seed=seed), n)
+        for key, (seed, n) in SETS.items()
+    }
+    normalize = Normalization(options.normalization).fit(
+        simulate_set(Simulator(options.survey, seed=0), 2048).images
+    )
     sets = {key: (normalize(made.images), made.labels) for key, made in raw.items()}
     options.results.parent.mkdir(parents=True, exist_ok=True)
     for kind, name in tasks:
@@ -198,7 +244,9 @@ def main() -> None:
             "kind": kind,
             "name": name,
             "family": info.family,
-            "parameters": sum(p.numel() for p in create_model(name, 64, **options.model_args).parameters()),
+            "parameters": sum(
+                p.numel() for p in create_model(name, 64, **options.model_args).parameters()
+            ),
             **result,
             "setting": setting,
             "date": date.today().isoformat(),
@@ -206,7 +254,10 @@ def main() -> None:
         }
         with options.results.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        shown = {key: round(value, 4) if isinstance(value, float) else value for key, value in result.items()}
+        shown = {
+            key: round(value, 4) if isinstance(value, float) else value
+            for key, value in result.items()
+        }
         print(f"{name}: {shown}", flush=True)
 
 

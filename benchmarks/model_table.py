@@ -43,7 +43,10 @@ def measured(info: ModelInfo) -> dict[str, Any]:
     model = create_model(info.name, SIZES[0])
     return {
         "parameters": count_parameters(model),
-        **{f"macs_{size}": macs_at(info, size, model if size == SIZES[0] else None) for size in SIZES},
+        **{
+            f"macs_{size}": macs_at(info, size, model if size == SIZES[0] else None)
+            for size in SIZES
+        },
         "attention": has_attention(model),
     }
 
@@ -55,7 +58,11 @@ def read(path: Path = TABLE) -> dict[str, dict[str, Any]]:
 
 def write(rows: dict[str, dict[str, Any]], path: Path = TABLE) -> None:
     """Writes the rows in the order of the registry, one per line."""
-    listed = [json.dumps(rows[info.name], ensure_ascii=False) for info in list_models() if info.name in rows]
+    listed = [
+        json.dumps(rows[info.name], ensure_ascii=False)
+        for info in list_models()
+        if info.name in rows
+    ]
     part = path.with_suffix(".part")
     part.write_text("[\n" + ",\n".join(listed) + "\n]\n", encoding="utf-8")
     os.replace(part, path)
@@ -85,7 +92,9 @@ def document(rows: list[dict[str, Any]]) -> str:
         )
         shown = {row["attention"] for row in members}
         attention = "yes" if shown == {True} else "no" if shown == {False} else "some"
-        lines.append(f"| {family} | [{number}](https://arxiv.org/abs/{number}) | {models} | {attention} |")
+        lines.append(
+            f"| {family} | [{number}](https://arxiv.org/abs/{number}) | {models} | {attention} |"
+        )
     return "\n".join(lines) + "\n"
 
 
@@ -105,9 +114,14 @@ def main(names: list[str], everything: bool) -> None:
         if fresh:
             numbers = measured(info)
         else:
-            numbers = {key: before[key] for key in ("parameters", *(f"macs_{size}" for size in SIZES), "attention")}
+            numbers = {
+                key: before[key]
+                for key in ("parameters", *(f"macs_{size}" for size in SIZES), "attention")
+            }
         # None until benchmarks/compatibility.py has tried the model.
-        exceptions = before.get("exceptions") if before.get("built_from") == now["built_from"] else None
+        exceptions = (
+            before.get("exceptions") if before.get("built_from") == now["built_from"] else None
+        )
         rows[info.name] = {**now, **numbers, "exceptions": exceptions}
         if fresh:
             write(rows)
@@ -119,7 +133,9 @@ def main(names: list[str], everything: bool) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("names", nargs="*", help="only these models")
     parser.add_argument("--all", action="store_true", help="measure again what is in the table")
     arguments = parser.parse_args()

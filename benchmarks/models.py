@@ -61,9 +61,15 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
         optimizer.zero_grad()
 
     model.eval()
-    seconds, forward_memory = timed(forward, device, task["seconds"] / 2), peak_memory(device) - start
+    seconds, forward_memory = (
+        timed(forward, device, task["seconds"] / 2),
+        peak_memory(device) - start,
+    )
     model.train()
-    step_seconds, train_memory = timed(step, device, task["seconds"] / 2), peak_memory(device) - start
+    step_seconds, train_memory = (
+        timed(step, device, task["seconds"] / 2),
+        peak_memory(device) - start,
+    )
     return {
         "parameters": count_parameters(model),
         "forward": batch / seconds,
@@ -98,7 +104,9 @@ def peak_memory(device: Any) -> float:
         import torch
 
         return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (
+        1 if sys.platform == "darwin" else 1024
+    )
 
 
 def hardware(device: str, threads: int) -> str:
@@ -109,7 +117,11 @@ def hardware(device: str, threads: int) -> str:
     name = platform.processor() or platform.machine()
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
-        names = [x.partition(":")[2].strip() for x in cpuinfo.read_text().splitlines() if x.startswith("model name")]
+        names = [
+            x.partition(":")[2].strip()
+            for x in cpuinfo.read_text().splitlines()
+            if x.startswith("model name")
+        ]
         name = names[0] if names else name
     return f"{name}, {threads} threads of {os.cpu_count()} cores"
 
@@ -142,15 +154,25 @@ def markdown(rows: list[dict[str, Any]]) -> str:
     for setting in dict.fromkeys(setting_of(row) for row in rows):
         mine = [row for row in rows if setting_of(row) == setting]
         lines += [f"## {setting}", "", f"{mine[0]['versions']}.", ""]
-        lines += ["| model | family | M parameters | forward/s | × | training/s | × | MB forward | MB training |"]
+        lines += [
+            "| model | family | M parameters | forward/s | × | training/s | × | MB forward | MB training |"
+        ]
         lines += ["|---|---|---:|---:|---:|---:|---:|---:|---:|"]
         for row in mine:
             if "error" in row:
-                lines.append(f"| `{row['model']}` | {row['family']} | {one_line(row['error'])} | | | | | | |")
+                lines.append(
+                    f"| `{row['model']}` | {row['family']} | {one_line(row['error'])} | | | | | | |"
+                )
                 continue
             speeds = (f"{row[key]:.4g} | {relative(row, key)}" for key in ("forward", "train"))
             memory = (f"{row[key] / 1e6:.0f}" for key in ("forward_memory", "train_memory"))
-            cells = [f"`{row['model']}`", row["family"], f"{row['parameters'] / 1e6:.2f}", *speeds, *memory]
+            cells = [
+                f"`{row['model']}`",
+                row["family"],
+                f"{row['parameters'] / 1e6:.2f}",
+                *speeds,
+                *memory,
+            ]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
     return "\n".join(lines)
@@ -173,19 +195,33 @@ def main(options: argparse.Namespace) -> None:
     from haloformer.models import find_model, list_models
 
     infos = [find_model(name) for name in options.models] if options.models else list_models()
-    infos = [i for i in infos if options.size in (None, i.size) and options.family in (None, i.family)]
+    infos = [
+        i for i in infos if options.size in (None, i.size) and options.family in (None, i.family)
+    ]
     order = {info.name: number for number, info in enumerate(list_models())}
-    devices = [options.device] if options.device else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    devices = (
+        [options.device]
+        if options.device
+        else ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    )
     rows = read(options.out)
     for device in devices:
-        precisions = [options.precision] if options.precision else ["32", *(["bf16"] if device != "cpu" else [])]
+        precisions = (
+            [options.precision]
+            if options.precision
+            else ["32", *(["bf16"] if device != "cpu" else [])]
+        )
         for precision, size in ((p, s) for p in precisions for s in options.image_sizes):
             task = {
                 "device": device, "precision": precision, "img_size": size, "batch_size": options.batch_size,
                 "compile": options.compile, "threads": options.threads, "seconds": options.seconds,
             }  # fmt: skip
             common = {**task, "hardware": hardware(device, options.threads), "versions": versions()}
-            done = {row["model"] for row in rows if setting_of(row) == setting_of(common) and not options.again}
+            done = {
+                row["model"]
+                for row in rows
+                if setting_of(row) == setting_of(common) and not options.again
+            }
             waiting = [info for info in infos if info.name not in done]
             if not waiting:
                 continue
@@ -199,9 +235,19 @@ def main(options: argparse.Namespace) -> None:
                 else:
                     result = run_isolated(__file__, {**task, "model": info.name}, limit)
                 print(f"  {number}/{len(waiting)} {info.name}: {told(result)}", flush=True)
-                row = {"model": info.name, "family": info.family, **common, **result, "reference": reference}
-                same = (r for r in rows if (r["model"], setting_of(r)) != (info.name, setting_of(row)))
-                rows = sorted([*same, row], key=lambda r: (setting_of(r), order.get(r["model"], len(order))))
+                row = {
+                    "model": info.name,
+                    "family": info.family,
+                    **common,
+                    **result,
+                    "reference": reference,
+                }
+                same = (
+                    r for r in rows if (r["model"], setting_of(r)) != (info.name, setting_of(row))
+                )
+                rows = sorted(
+                    [*same, row], key=lambda r: (setting_of(r), order.get(r["model"], len(order)))
+                )
                 write(rows, options.out)
     print(f"wrote {options.out.with_suffix('.md')}")
 
@@ -216,17 +262,29 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [CHILD]:
         print(json.dumps(measure(json.loads(sys.argv[2]))))
         sys.exit()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--models", nargs="+", metavar="NAME", help="only these")
     parser.add_argument("--size", choices=["nano", "tiny", "paper", "other"])
     parser.add_argument("--family")
     parser.add_argument("--image-sizes", nargs="+", type=int, default=[64, 150])
-    parser.add_argument("--device", help="cpu, cuda, cuda:1; by default the CPU, and a GPU if there is one")
-    parser.add_argument("--precision", choices=list(PRECISIONS), help="by default 32, on GPUs also bf16")
-    parser.add_argument("--compile", action="store_true", help="measure what torch.compile makes of the models")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1; by default the CPU, and a GPU if there is one"
+    )
+    parser.add_argument(
+        "--precision", choices=list(PRECISIONS), help="by default 32, on GPUs also bf16"
+    )
+    parser.add_argument(
+        "--compile", action="store_true", help="measure what torch.compile makes of the models"
+    )
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
-    parser.add_argument("--seconds", type=float, default=10, help="time for each model and setting (default 10)")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="time for each model and setting (default 10)"
+    )
     parser.add_argument("--again", action="store_true", help="measure again what is there already")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="JSON file; the table goes beside it")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="JSON file; the table goes beside it"
+    )
     main(parser.parse_args())

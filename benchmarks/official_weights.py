@@ -48,10 +48,14 @@ def compare(family: str, folder: Path, variants: list[str]) -> bool:
     """Prints a line per variant and returns whether all agree."""
     reference = importlib.import_module(f"official.{family}")
     print(f"\n{reference.REPOSITORY} at {reference.COMMIT[:10]}\n")
-    print("| ours | parameters there | here | largest logit | largest difference |\n|---|---|---|---|---|")
+    print(
+        "| ours | parameters there | here | largest logit | largest difference |\n|---|---|---|---|---|"
+    )
     good = True
     for name in variants or reference.VARIANTS:
-        entrypoint = timm.model_entrypoint(name)  # before the official file registers models of the same name
+        entrypoint = timm.model_entrypoint(
+            name
+        )  # before the official file registers models of the same name
         official = reference.build(folder, name).eval()
         randomize(official)
         size = getattr(reference, "IMG_SIZE", {}).get(name, 224)
@@ -63,12 +67,17 @@ def compare(family: str, folder: Path, variants: list[str]) -> bool:
         counts = [sum(p.numel() for p in m.parameters()) for m in (official, ours)]
         scale, difference = float(expected.abs().max()), float((expected - got).abs().max())
         good &= counts[0] == counts[1] and difference <= 1e-5 * scale
-        print(f"| `{name}` | {counts[0]:,} | {counts[1]:,} | {scale:.3g} | {difference:.1e} |", flush=True)
+        print(
+            f"| `{name}` | {counts[0]:,} | {counts[1]:,} | {scale:.3g} | {difference:.1e} |",
+            flush=True,
+        )
     return good
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("family", help="a file of benchmarks/official, such as regionvit")
     parser.add_argument("folder", type=Path, help="the clone of the official repository")
     parser.add_argument("variants", nargs="*", help="only these")

@@ -21,16 +21,20 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from haloformer import load
-from haloformer.deploy.predictor import Predictor
+from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import describe_survey, get_survey, list_surveys, simulate
 
 _LEAST = 40  # pixels of a side; what is smaller is a point-spread function
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", help="run folder or artefact folder")
-    parser.add_argument("--real", nargs="*", default=[], type=Path, help="folders with FITS files and arrays (.npz)")
+    parser.add_argument(
+        "--real", nargs="*", default=[], type=Path, help="folders with FITS files and arrays (.npz)"
+    )
     parser.add_argument("--n", type=int, default=2000, help="images of the training's survey")
     parser.add_argument("--few", type=int, default=200, help="images of each other simulated kind")
     given = parser.parse_args()
@@ -52,7 +56,10 @@ def main() -> None:
         report(predictor, f"`{other}`, cut or padded", images)
         report(predictor, f"`{other}`, cut or padded, same brightness", as_bright(images, few))
     for folder in given.real:
-        found = [fitted(torch.from_numpy(image)[None, None], own.shape[-1]) for image in real_images(folder)]
+        found = [
+            fitted(torch.from_numpy(image)[None, None], own.shape[-1])
+            for image in real_images(folder)
+        ]
         if found:
             images = views(torch.cat(found))
             report(predictor, f"{folder.name}, as they are", images)
@@ -69,11 +76,21 @@ def report(predictor: Predictor, name: str, images: Tensor) -> None:
         verdict = detector.verdict(traits)
         flagged += int(verdict.flag.sum())
         sure += int((predictor.probabilities_of(torch.nan_to_num(numbers)).amax(1) >= 0.9).sum())
-        beyond.append(torch.stack([detector.clouds[p].distance(traits[p]) > t for p, t in detector.thresholds.items()]))
+        beyond.append(
+            torch.stack(
+                [detector.clouds[p].distance(traits[p]) > t for p, t in detector.thresholds.items()]
+            )
+        )
     shares = dict(zip(detector.thresholds, torch.cat(beyond, 1).double().mean(1).tolist()))
-    cells = [f"{100 * shares[part]:.1f} %" if part in shares else "–" for part in ("features", "image", "fit")]
+    cells = [
+        f"{100 * shares[part]:.1f} %" if part in shares else "–"
+        for part in ("features", "image", "fit")
+    ]
     n = len(images)
-    print(f"| {name} | {n} | {100 * flagged / n:.1f} % | {' | '.join(cells)} | {100 * sure / n:.0f} % |", flush=True)
+    print(
+        f"| {name} | {n} | {100 * flagged / n:.1f} % | {' | '.join(cells)} | {100 * sure / n:.0f} % |",
+        flush=True,
+    )
 
 
 def variants(survey: str) -> dict[str, dict[str, Any]]:
@@ -114,7 +131,9 @@ def nothing(images: Tensor) -> dict[str, Tensor]:
     """No lens at all."""
     rng = torch.Generator().manual_seed(0)
     noise = torch.randn(images.shape, generator=rng)
-    shuffled = images.flatten(2)[:, :, torch.randperm(images[0, 0].numel(), generator=rng)].reshape(images.shape)
+    shuffled = images.flatten(2)[:, :, torch.randperm(images[0, 0].numel(), generator=rng)].reshape(
+        images.shape
+    )
     blank = torch.zeros_like(images[:8])
     return {
         "noise of the images' mean and rms": images.mean() + images.std() * noise,
@@ -129,18 +148,28 @@ def nothing(images: Tensor) -> dict[str, Tensor]:
 def fitted(images: Tensor, size: int) -> Tensor:
     """Cuts or pads images (B, C, H, W) with zeros about their centre."""
     extra_h, extra_w = size - images.shape[-2], size - images.shape[-1]
-    return F.pad(images, (extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2))
+    return F.pad(
+        images, (extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2)
+    )
 
 
 def as_bright(images: Tensor, like: Tensor) -> Tensor:
     """Without sky (the median), and with the mean pixel of other images."""
     light = (images - images.flatten(1).median(1).values[:, None, None, None]).double()
-    return (light / light.mean((1, 2, 3), keepdim=True).abs().clamp(min=1e-12) * like.double().mean()).float()
+    return (
+        light / light.mean((1, 2, 3), keepdim=True).abs().clamp(min=1e-12) * like.double().mean()
+    ).float()
 
 
 def views(images: Tensor) -> Tensor:
     """All symmetries of the square: (8 B, C, H, W)."""
-    return torch.cat([turned for k in range(4) for turned in (images.rot90(k, (2, 3)), images.rot90(k, (2, 3)).mT)])
+    return torch.cat(
+        [
+            turned
+            for k in range(4)
+            for turned in (images.rot90(k, (2, 3)), images.rot90(k, (2, 3)).mT)
+        ]
+    )
 
 
 def real_images(folder: Path) -> Iterator[np.ndarray]:
@@ -152,13 +181,26 @@ def real_images(folder: Path) -> Iterator[np.ndarray]:
             continue
         with warnings.catch_warnings(), fits.open(path) as file:
             warnings.simplefilter("ignore")
-            pictures = [part.data for part in file if part.data is not None and getattr(part, "is_image", False)]
+            pictures = [
+                part.data
+                for part in file
+                if part.data is not None and getattr(part, "is_image", False)
+            ]
         pictures = [p for p in pictures if p.ndim == 2 and min(p.shape) >= _LEAST]
-        several = len({p.shape for p in pictures}) > 1  # one galaxy each; of one shape: one object with its maps
-        yield from (np.nan_to_num(p.astype(np.float32)) for p in (pictures if several else pictures[:1]))
+        several = (
+            len({p.shape for p in pictures}) > 1
+        )  # one galaxy each; of one shape: one object with its maps
+        yield from (
+            np.nan_to_num(p.astype(np.float32)) for p in (pictures if several else pictures[:1])
+        )
     for path in sorted(folder.rglob("*.npz")):
         with np.load(path, allow_pickle=False) as arrays:
-            yield from (image.astype(np.float32) for name in arrays.files if "source" in name for image in arrays[name])
+            yield from (
+                image.astype(np.float32)
+                for name in arrays.files
+                if "source" in name
+                for image in arrays[name]
+            )
 
 
 if __name__ == "__main__":

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from haloformer.evaluation.figures import format_interval
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
+from haloformer.reporting.interval import format_interval
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("study", type=Path, help="folder of the study")
     parser.add_argument("first", help="variant")
     parser.add_argument("others", nargs="+", help="variants that are compared with it")

@@ -17,8 +17,8 @@ import torch
 from haloformer import load
 from haloformer._version import code_version
 from haloformer.data.framing import Framing
-from haloformer.evaluation.figures import format_interval
-from haloformer.evaluation.metrics import log_odds, macro_auc, wilson
+from haloformer.evaluation.metrics import log_odds, macro_auc
+from haloformer.reporting.interval import format_interval, wilson
 from haloformer.simulation import Simulator
 from simulation import hardware, table
 
@@ -54,7 +54,9 @@ def lens_light(side: int, pixel_scale: float) -> torch.Tensor:
     return torch.from_numpy(light / light.sum())
 
 
-def answers(change: dict[str, Any], models: list[Any], n: int) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
+def answers(
+    change: dict[str, Any], models: list[Any], n: int
+) -> tuple[np.ndarray, list[np.ndarray], list[float]]:
     source = simulator(change)
     light = lens_light(source.image_shape[-1], source.survey.instrument.pixel_scale)
     random = torch.Generator().manual_seed(SEED)
@@ -75,7 +77,9 @@ def answers(change: dict[str, Any], models: list[Any], n: int) -> tuple[np.ndarr
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("models", nargs="+", help="run folders or names of shipped models")
     parser.add_argument("--n", type=int, default=1500, help="images per row")
     parser.add_argument("--out", type=Path, help="write the table there, too")
@@ -85,7 +89,11 @@ def main() -> None:
         [
             "what is different",
             "chi² of no_sub, median",
-            *(f"{Path(name).name}: {what}" for name in options.models for what in ("macro AUC (95 %)", "accuracy")),
+            *(
+                f"{Path(name).name}: {what}"
+                for name in options.models
+                for what in ("macro AUC (95 %)", "accuracy")
+            ),
         ]
     ]
     for name, change in CHANGES.items():

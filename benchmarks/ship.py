@@ -17,9 +17,9 @@ from typing import Any
 import torch
 
 from haloformer import evaluate, train
-from haloformer.deploy.artefact import read_json
 from haloformer.evaluation.calibrate import calibrate
-from haloformer.training.artefact import write_text
+from haloformer.io.strict_json import read_json
+from haloformer.io.writing import write_text
 from simulation import hardware
 
 WEIGHTS = Path(__file__).parents[1] / "src/haloformer/weights"
@@ -43,8 +43,20 @@ RECIPES: dict[str, dict[str, Any]] = {
     # As released, without noise, which little training settles; and with the instrument's noise
     "model_ii": {"data": "model_ii", "epochs": 8, "epoch_size": 6_400, **_BOTH},
     "model_iii": {"data": "model_iii", "epochs": 5, "epoch_size": 6_400, **_BOTH},
-    "model_ii_instrument": {"data": "model_ii", "noise": "instrument", "epochs": 6, "epoch_size": 8_000, **_BOTH},
-    "model_iii_instrument": {"data": "model_iii", "noise": "instrument", "epochs": 5, "epoch_size": 8_000, **_BOTH},
+    "model_ii_instrument": {
+        "data": "model_ii",
+        "noise": "instrument",
+        "epochs": 6,
+        "epoch_size": 8_000,
+        **_BOTH,
+    },
+    "model_iii_instrument": {
+        "data": "model_iii",
+        "noise": "instrument",
+        "epochs": 5,
+        "epoch_size": 8_000,
+        **_BOTH,
+    },
 }
 
 
@@ -78,10 +90,14 @@ def ship(name: str, run: Path) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("name", choices=RECIPES)
     parser.add_argument(
-        "--run", type=Path, help="run folder: of a finished training, or where to train; runs/NAME by default"
+        "--run",
+        type=Path,
+        help="run folder: of a finished training, or where to train; runs/NAME by default",
     )
     options = parser.parse_args()
     run = options.run or Path("runs") / options.name

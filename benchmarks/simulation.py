@@ -87,8 +87,15 @@ def original_rate(arguments: tuple[str, str, float]) -> float:
         parameters = simulator.batch([next(index)]).parameters
         vortex_masses = 100 * int(np.isfinite(parameters["vortex_mass"]).sum())
         for _ in range(1 + vortex_masses + int(np.isfinite(parameters["subhalo_mass"]).sum())):
-            d_l, d_s = cosmology.luminosity_distance(survey.z_lens), cosmology.luminosity_distance(survey.z_source)
-            np.sqrt((4 * constants.G * 3e8 * units.M_sun / constants.c**2 * (d_s - d_l) / (d_l * d_s)).decompose())
+            d_l, d_s = (
+                cosmology.luminosity_distance(survey.z_lens),
+                cosmology.luminosity_distance(survey.z_source),
+            )
+            np.sqrt(
+                (
+                    4 * constants.G * 3e8 * units.M_sun / constants.c**2 * (d_s - d_l) / (d_l * d_s)
+                ).decompose()
+            )
         for model, lenses, sources in lenstronomy_scenes(survey, parameters):
             image = model.image(lenses, sources)
             seconds_exposed = float(parameters["exposure_time"][0])
@@ -111,7 +118,10 @@ def table(rows: list[list[str]]) -> str:
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
         "| "
-        + " | ".join(cell.rjust(w) if i > 1 else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths)))
+        + " | ".join(
+            cell.rjust(w) if i > 1 else cell.ljust(w)
+            for i, (cell, w) in enumerate(zip(row, widths))
+        )
         + " |"
         for row in rows
     ]
@@ -124,7 +134,11 @@ def hardware() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     if cpuinfo.exists():
         name = next(
-            (line.split(":")[1].strip() for line in cpuinfo.read_text().splitlines() if line.startswith("model name")),
+            (
+                line.split(":")[1].strip()
+                for line in cpuinfo.read_text().splitlines()
+                if line.startswith("model name")
+            ),
             name,
         )
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -132,7 +146,9 @@ def hardware() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--quick", action="store_true", help="a tenth of the measuring time")
     parser.add_argument("--out", help="also write the tables to this Markdown file")
     options = parser.parse_args()
@@ -142,7 +158,9 @@ def main() -> None:
         len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
     )
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else float("nan")
-    versions = ", ".join(f"{p} {metadata.version(p)}" for p in ("torch", "numba", "lenstronomy", "numpy"))
+    versions = ", ".join(
+        f"{p} {metadata.version(p)}" for p in ("torch", "numba", "lenstronomy", "numpy")
+    )
     report = [
         "# Simulation speed\n",
         f"{datetime.date.today()}, {hardware()}, load average before {load:.1f}; haloformer {code_version()}, Python {platform.python_version()}, {versions}.",

@@ -35,7 +35,11 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "`channels_last`": {"channels_last": True},
     "`precision: bf16`": {"precision": "bf16"},
     "`compile`": {"compile": True},
-    "`channels_last`, bf16, `compile`": {"channels_last": True, "precision": "bf16", "compile": True},
+    "`channels_last`, bf16, `compile`": {
+        "channels_last": True,
+        "precision": "bf16",
+        "compile": True,
+    },
 }
 """The first is what the others are compared with; fused AdamW is in all but the second."""
 CLOCKED = " (on one thread of a CPU: per second that this thread had a core)"
@@ -52,11 +56,13 @@ step{CLOCKED} leaves out what the workers do."""
 # --- in the child: `haloformer train` ---------------------------------------------------------------------------------
 
 
-def own_loop(out: Path, *, in_memory: bool = True, fused: bool = True, **options: Any) -> dict[str, float]:
+def own_loop(
+    out: Path, *, in_memory: bool = True, fused: bool = True, **options: Any
+) -> dict[str, float]:
     """The speed of the best epoch of a training but the first, and how long it waited for its batches."""
     import torch
 
-    from haloformer.training import engine, sources, tasks, train
+    from haloformer.training import engine, feeds, tasks, train
 
     torch._dynamo.reset()  # what another row compiled counts against a limit
     watches: dict[int, list[tuple[float, float]]] = defaultdict(list)
@@ -65,12 +71,15 @@ def own_loop(out: Path, *, in_memory: bool = True, fused: bool = True, **options
     def open_watched(experiment: Any) -> Any:
         source = open_source(experiment)
         return dataclasses.replace(
-            source, epoch=lambda number, *rest: watched(lambda: source.epoch(number, *rest), watches[number])
+            source,
+            epoch=lambda number, *rest: watched(
+                lambda: source.epoch(number, *rest), watches[number]
+            ),
         )
 
     with (
         mock.patch.object(engine, "open_source", open_watched),
-        mock.patch.object(sources, "MEMORY_BUDGET", 2**40 if in_memory else 0),
+        mock.patch.object(feeds, "MEMORY_BUDGET", 2**40 if in_memory else 0),
         mock.patch.object(tasks, "build_optimizer", lambda *given, **named: build_optimizer(*given, **{**named, "fused": fused})),
     ):  # fmt: skip
         train(out=str(out), progress=False, **options)
@@ -102,7 +111,11 @@ def clock() -> float:
     """Seconds, by which single steps are measured: on one thread of a CPU those that it had, whatever else runs beside it."""
     import torch
 
-    return time.perf_counter() if torch.cuda.is_available() or torch.get_num_threads() > 1 else time.thread_time()
+    return (
+        time.perf_counter()
+        if torch.cuda.is_available() or torch.get_num_threads() > 1
+        else time.thread_time()
+    )
 
 
 def fastest(moments: Iterable[float], batch_size: int) -> float:
@@ -113,7 +126,9 @@ def fastest(moments: Iterable[float], batch_size: int) -> float:
 # --- in the child: the usual loop -------------------------------------------------------------------------------------
 
 
-def usual_loop(folder: str, model: str, img_size: int | None, task: dict[str, Any]) -> dict[str, float]:
+def usual_loop(
+    folder: str, model: str, img_size: int | None, task: dict[str, Any]
+) -> dict[str, float]:
     """The speed of a loop over one .npy file per image, and how long it waited for its batches."""
     import torch
     import torch.nn.functional as F
@@ -129,7 +144,9 @@ def usual_loop(folder: str, model: str, img_size: int | None, task: dict[str, An
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-3)
     watch: list[tuple[float, float]] = []
     began = time.perf_counter()
-    for images, labels in watched(lambda: itertools.chain.from_iterable(itertools.repeat(loader)), watch):
+    for images, labels in watched(
+        lambda: itertools.chain.from_iterable(itertools.repeat(loader)), watch
+    ):
         loss = F.cross_entropy(network(images.to(device)), labels.to(device))
         optimizer.zero_grad()
         loss.backward()
@@ -165,7 +182,9 @@ def npy_dataset(folder: Path, img_size: int | None) -> Any:
         def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
             image = np.load(files[index])
             image = torch.from_numpy((image - image.min()) / (image.max() - image.min()))
-            return image if resize is None else resize(image), classes.index(files[index].parent.name)
+            return image if resize is None else resize(image), classes.index(
+                files[index].parent.name
+            )
 
     return NpyFiles()
 
@@ -196,13 +215,19 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
                 "stream": own(data=task["survey"]),
                 "disk": own(data=task["file"], in_memory=False),
             },
-            "variants": lambda: {name: own(data=task["file"], **changes) for name, changes in VARIANTS.items()},
+            "variants": lambda: {
+                name: own(data=task["file"], **changes) for name, changes in VARIANTS.items()
+            },
             "peers": lambda: {
                 "field": usual(FIELD_SIZE),
                 "native": usual(None),
                 "memory": own(data=task["file"]),
                 "stream": own(data=task["survey"]),
-                **({"bf16": own(data=task["file"], precision="bf16")} if task["device"] != "cpu" else {}),
+                **(
+                    {"bf16": own(data=task["file"], precision="bf16")}
+                    if task["device"] != "cpu"
+                    else {}
+                ),
             },
         }[task["table"]]()
         return in_turn(rows, task["repeats"])
@@ -214,7 +239,9 @@ def in_turn(rows: dict[str, Callable[[], dict[str, float]]], repeats: int) -> di
     first = next(iter(rows))
     for _ in range(repeats):
         for name, work in rows.items():
-            if name in best and ("error" in best[name] or 2 * best[name]["fastest"] < best[first].get("fastest", 0)):
+            if name in best and (
+                "error" in best[name] or 2 * best[name]["fastest"] < best[first].get("fastest", 0)
+            ):
                 continue
             try:
                 figures = work()
@@ -272,7 +299,11 @@ def main(options: argparse.Namespace) -> None:
     }  # fmt: skip
 
     def measured(kind: str, model: str, data: dict[str, Any], n: int) -> dict[str, Any]:
-        result = run_isolated(__file__, {**common, **data, "table": kind, "model": model, "images": n}, options.timeout)
+        result = run_isolated(
+            __file__,
+            {**common, **data, "table": kind, "model": model, "images": n},
+            options.timeout,
+        )
         print(f"  {kind} {model}: {json.dumps(result)}", file=sys.stderr, flush=True)
         return result
 
@@ -280,8 +311,12 @@ def main(options: argparse.Namespace) -> None:
         sets = {}
         for survey in options.surveys:
             # About as many pixels per epoch of every survey; whole batches.
-            batches = round(images * (64 / Simulator(survey).image_shape[-1]) ** 2 / options.batch_size)
-            sets[survey] = prepare(survey, max(4, batches) * options.batch_size, Path(scratch), seed=2)
+            batches = round(
+                images * (64 / Simulator(survey).image_shape[-1]) ** 2 / options.batch_size
+            )
+            sets[survey] = prepare(
+                survey, max(4, batches) * options.batch_size, Path(scratch), seed=2
+            )
         for kind in options.tables:
             origin = provenance(common)
             heading, text = SECTIONS[kind](measured, sets, options)
@@ -309,19 +344,28 @@ def provenance(common: dict[str, Any]) -> str:
     )
 
 
-def sources_section(measured: Measured, sets: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
+def sources_section(
+    measured: Measured, sets: dict[str, Any], options: argparse.Namespace
+) -> tuple[str, str]:
     from simulation import table
 
     columns = ["images/s", "waits", "first batch", "ratio"]
     rows = [["survey", "network", "images/s", "waits", *columns, *columns]]
-    rows[0][2], rows[0][4], rows[0][8] = "in memory, images/s", "simulated, images/s", "read from disk, images/s"
+    rows[0][2], rows[0][4], rows[0][8] = (
+        "in memory, images/s",
+        "simulated, images/s",
+        "read from disk, images/s",
+    )
     first, *others = options.surveys
     for survey, model in [(first, model) for model in options.models] + [
         (other, options.models[0]) for other in others
     ]:
         result = measured("sources", model, sets[survey], sets[survey]["n"])
         memory, stream, disk = (result.get(key, result) for key in ("memory", "stream", "disk"))
-        beside = ([speed(row), share(row), milliseconds(row), ratio(row, memory)] for row in (stream, disk))
+        beside = (
+            [speed(row), share(row), milliseconds(row), ratio(row, memory)]
+            for row in (stream, disk)
+        )
         rows.append([survey, f"`{model}`", speed(memory), share(memory), *itertools.chain(*beside)])
     counted = ", ".join(f"{data['n']} images of {survey}" for survey, data in sets.items())
     return "Does training wait for its data?", (
@@ -332,7 +376,9 @@ def sources_section(measured: Measured, sets: dict[str, Any], options: argparse.
     )
 
 
-def variants_section(measured: Measured, sets: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
+def variants_section(
+    measured: Measured, sets: dict[str, Any], options: argparse.Namespace
+) -> tuple[str, str]:
     from simulation import table
 
     data, default = sets[options.surveys[0]], next(iter(VARIANTS))
@@ -342,14 +388,18 @@ def variants_section(measured: Measured, sets: dict[str, Any], options: argparse
         for name in VARIANTS:
             row, base = result.get(name, result), result.get(default, result)
             start = f"{max(0.0, row['start']):.0f} s" if "start" in row else "–"
-            rows.append([f"`{model}`", name, speed(row, "fastest"), ratio(row, base, "fastest"), start])
+            rows.append(
+                [f"`{model}`", name, speed(row, "fastest"), ratio(row, base, "fastest"), start]
+            )
     return "What pays?", (
         f"{table(rows)}\n\n{options.surveys[0]}, images in memory. Images/s of the fastest step{CLOCKED}. What is less than half as fast as the first row was "
         "measured in one round. Longer first epoch: what compiling and the like cost once, for training alone, by the clock."
     )
 
 
-def peers_section(measured: Measured, sets: dict[str, Any], options: argparse.Namespace) -> tuple[str, str]:
+def peers_section(
+    measured: Measured, sets: dict[str, Any], options: argparse.Namespace
+) -> tuple[str, str]:
     from simulation import table
 
     data = sets[options.surveys[0]]
@@ -359,14 +409,27 @@ def peers_section(measured: Measured, sets: dict[str, Any], options: argparse.Na
         "memory": ("ours, 32 bits, in memory", side), "stream": ("ours, 32 bits, simulated", side),
         "bf16": ("ours, bf16, in memory", side),
     }  # fmt: skip
-    rows = [["network", "loop", "pixels", "images/s", "waits", "ratio", "fastest step, images/s", "ratio"]]
+    rows = [
+        [
+            "network",
+            "loop",
+            "pixels",
+            "images/s",
+            "waits",
+            "ratio",
+            "fastest step, images/s",
+            "ratio",
+        ]
+    ]
     for model in options.peers:
         result = measured("peers", model, data, few(data, options))
         for key, (loop, size) in labels.items():
             if key in result or "error" in result:
                 row, base = result.get(key, result), result.get("field", result)
                 steps = [speed(row, "fastest"), ratio(row, base, "fastest")]
-                rows.append([f"`{model}`", loop, size, speed(row), share(row), ratio(row, base), *steps])
+                rows.append(
+                    [f"`{model}`", loop, size, speed(row), share(row), ratio(row, base), *steps]
+                )
     return "Against the field's usual loop", f"{table(rows)}\n\n{options.surveys[0]}. {PEERS}"
 
 
@@ -401,14 +464,19 @@ def ratio(row: dict[str, Any], reference: dict[str, Any], key: str = "speed") ->
 
 def write(path: Path, section: str) -> None:
     """Puts a section into the document; the others, and one on what the figures mean, stay as they are."""
-    title, *sections = (path.read_text(encoding="utf-8") if path.exists() else "# Training speed\n").split("\n## ")
+    title, *sections = (
+        path.read_text(encoding="utf-8") if path.exists() else "# Training speed\n"
+    ).split("\n## ")
     heading = section.partition("\n")[0]
-    places = [number for number, other in enumerate(sections) if other.partition("\n")[0] == heading]
+    places = [
+        number for number, other in enumerate(sections) if other.partition("\n")[0] == heading
+    ]
     sections[slice(places[0], places[0] + 1) if places else slice(len(sections), None)] = [section]
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     part.write_text(
-        "\n## ".join([title.rstrip() + "\n", *(text.rstrip() + "\n" for text in sections)]), encoding="utf-8"
+        "\n## ".join([title.rstrip() + "\n", *(text.rstrip() + "\n" for text in sections)]),
+        encoding="utf-8",
     )
     os.replace(part, path)
     print(f"wrote {path}", file=sys.stderr)
@@ -418,24 +486,51 @@ if __name__ == "__main__":
     if sys.argv[1:2] == [CHILD]:
         print(json.dumps(measure(json.loads(sys.argv[2]))))
         sys.exit()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument(
-        "--surveys", nargs="+", default=["model_ii"], metavar="SURVEY", help="the first is in all tables"
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--models", nargs="+", metavar="NAME", help=f"by default {', '.join(MODELS)}")
     parser.add_argument(
-        "--peers", nargs="+", default=["resnet18"], metavar="NAME", help="networks of the comparison (resnet18)"
+        "--surveys",
+        nargs="+",
+        default=["model_ii"],
+        metavar="SURVEY",
+        help="the first is in all tables",
     )
-    parser.add_argument("--tables", nargs="+", choices=SECTIONS, default=[*SECTIONS], help="only these")
+    parser.add_argument(
+        "--models", nargs="+", metavar="NAME", help=f"by default {', '.join(MODELS)}"
+    )
+    parser.add_argument(
+        "--peers",
+        nargs="+",
+        default=["resnet18"],
+        metavar="NAME",
+        help="networks of the comparison (resnet18)",
+    )
+    parser.add_argument(
+        "--tables", nargs="+", choices=SECTIONS, default=[*SECTIONS], help="only these"
+    )
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1")
     parser.add_argument(
-        "--threads", type=int, default=os.cpu_count(), help="of training, and of the simulation beside it"
+        "--threads",
+        type=int,
+        default=os.cpu_count(),
+        help="of training, and of the simulation beside it",
     )
     parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--images", type=int, help="of 64×64 pixels per epoch (1024; on GPUs 32768)")
-    parser.add_argument("--seconds", type=float, default=6, help="time for each measurement of the usual loop (6)")
-    parser.add_argument("--repeats", type=int, default=3, help="rounds over the rows of a table (3)")
-    parser.add_argument("--timeout", type=float, default=3000, help="seconds for one network in one table")
-    parser.add_argument("--quick", action="store_true", help="a smoke test of one network: no figures to quote")
+    parser.add_argument(
+        "--images", type=int, help="of 64×64 pixels per epoch (1024; on GPUs 32768)"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=6, help="time for each measurement of the usual loop (6)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="rounds over the rows of a table (3)"
+    )
+    parser.add_argument(
+        "--timeout", type=float, default=3000, help="seconds for one network in one table"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="a smoke test of one network: no figures to quote"
+    )
     parser.add_argument("--table", type=Path, help="write the tables into this Markdown file")
     main(parser.parse_args())

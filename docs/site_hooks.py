@@ -14,7 +14,9 @@ _LINK = re.compile(r"\]\((\.\./[^)#\s]+)(#[^)]*)?\)")
 def on_files(files, config):
     """Adds the pictures of ``results/``."""
     for path in sorted((ROOT / "results").rglob("*.png")):
-        files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
+        files.append(
+            File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path))
+        )
     return files
 
 

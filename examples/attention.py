@@ -14,16 +14,25 @@ import haloformer
 from haloformer.models import attention
 from haloformer.simulation import simulate
 
-SURVEY, CLASSES = "model_ii", {"no_sub": "no substructure", "cdm": "cold dark matter", "axion": "axions"}
+SURVEY, CLASSES = (
+    "model_ii",
+    {"no_sub": "no substructure", "cdm": "cold dark matter", "axion": "axions"},
+)
 
 
-def trained(run: str | None) -> "haloformer.deploy.predictor.Predictor":
+def trained(run: str | None) -> "haloformer.prediction.predictor.Predictor":
     if run is not None:
         return haloformer.load(run, device="cpu")
     with tempfile.TemporaryDirectory() as folder:
         # Cells of 8 pixels: coarser ones show little.
         haloformer.train(
-            SURVEY, "hybrid_nano_s8", folder, epochs=4, epoch_size=3000, val_size=600, normalization="asinh_faint"
+            SURVEY,
+            "hybrid_nano_s8",
+            folder,
+            epochs=4,
+            epoch_size=3000,
+            val_size=600,
+            normalization="asinh_faint",
         )
         return haloformer.load(folder, device="cpu")
 
@@ -46,7 +55,9 @@ def main(out: str, run: str | None = None) -> None:
         for axis, layer in zip(axes[row, 1:], layers):
             show(axis, image, layer.maps[row].mean(0))
             if row == 0:
-                axis.set_title(f"{layer.layer}\n{layer.kind}, mean of {layer.maps.shape[1]} heads", fontsize=8)
+                axis.set_title(
+                    f"{layer.layer}\n{layer.kind}, mean of {layer.maps.shape[1]} heads", fontsize=8
+                )
     axes[-1, 0].imshow(images[0, 0], cmap="gray")
     axes[-1, 0].set_ylabel("what the token\nat + looks at")
     for axis, layer in zip(axes[-1, 1:], asked):
@@ -60,7 +71,9 @@ def main(out: str, run: str | None = None) -> None:
 def show(axis, image: torch.Tensor, attended: torch.Tensor) -> None:
     """A map (H, W), with the image's bright parts outlined."""
     axis.imshow(attended, cmap="inferno", vmin=0)
-    axis.contour(image, levels=[float(image.mean() + 1.5 * image.std())], colors="w", linewidths=0.6)
+    axis.contour(
+        image, levels=[float(image.mean() + 1.5 * image.std())], colors="w", linewidths=0.6
+    )
 
 
 if __name__ == "__main__":

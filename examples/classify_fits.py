@@ -28,7 +28,9 @@ def main(*files: str, run: str = "model_i") -> None:
         told = ", ".join(f"{name} {p:.3f}" for name, p in zip(predictor.class_names, probabilities))
         strange = predictor.ood(image)
         warning = (
-            f" – but it is unlike the training's images: {strange.reasons[0]}" if strange and strange.flag[0] else ""
+            f" – but it is unlike the training's images: {strange.reasons[0]}"
+            if strange and strange.flag[0]
+            else ""
         )
         print(f"{file}: {told}{warning}")
 

@@ -27,10 +27,14 @@ def main(a: str, b: str, survey: str = "model_ii", n: int = 600) -> None:
     )
 
 
-def two_small_ones(folder: str, models: tuple[str, str] = ("vit_nano", "hybrid_nano"), images: int = 900) -> list[str]:
+def two_small_ones(
+    folder: str, models: tuple[str, str] = ("vit_nano", "hybrid_nano"), images: int = 900
+) -> list[str]:
     runs = [str(Path(folder) / model) for model in models]
     for model, run in zip(models, runs):
-        haloformer.train("model_ii", model, run, epochs=2, epoch_size=images, val_size=90, progress=False)
+        haloformer.train(
+            "model_ii", model, run, epochs=2, epoch_size=images, val_size=90, progress=False
+        )
     return runs
 
 

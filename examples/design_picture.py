@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from haloformer import create_model
-from haloformer.data.residual import CLIP, Residual
+from haloformer.fitting.channels import CLIP, Residual
 from haloformer.models.haloformer import EquivariantStem, Haloformer
 from haloformer.simulation import Simulator
 
@@ -24,7 +24,9 @@ def lenses() -> dict[str, np.ndarray]:
     """One lens of each class as the network gets it, (3, H, W)."""
     simulator = Simulator("model_i", seed=SEED)
     batch = simulator.batch(range(3))
-    seen = Residual(simulator.attributes["survey_definition"], "original", CROP, detail=True)(batch.images).numpy()
+    seen = Residual(simulator.attributes["survey_definition"], "original", CROP, detail=True)(
+        batch.images
+    ).numpy()
     return {batch.class_names[label]: image for label, image in zip(batch.labels.tolist(), seen)}
 
 
@@ -43,7 +45,10 @@ def steps(model: Haloformer) -> list[tuple[str, str]]:
     heads = model.blocks[0].attn.num_heads
     return [
         ("group convolutions, 5×5\n(each filter in 8 orientations)", "\n".join(layers)),
-        ("largest of the orientations,\nposition tied by symmetry", f"{side}² tokens of {width} numbers"),
+        (
+            "largest of the orientations,\nposition tied by symmetry",
+            f"{side}² tokens of {width} numbers",
+        ),
         (f"{depth} transformer blocks", f"every cell with every other,\n{heads} heads"),
         ("mean over the cells", "p(axion), p(cdm), p(no_sub);\naxion mass"),
     ]
@@ -51,8 +56,14 @@ def steps(model: Haloformer) -> list[tuple[str, str]]:
 
 def box(axes: Axes, x: float, y: float, width: float, height: float, title: str, text: str) -> None:
     """A box with a title and what is in it, in the axes' coordinates."""
-    axes.add_patch(FancyBboxPatch((x, y), width, height, "round,pad=0.01", facecolor="#eef4fb", edgecolor="#0072B2"))
-    axes.text(x + width / 2, y + height - 0.02, title, ha="center", va="top", fontsize=8.5, weight="bold")
+    axes.add_patch(
+        FancyBboxPatch(
+            (x, y), width, height, "round,pad=0.01", facecolor="#eef4fb", edgecolor="#0072B2"
+        )
+    )
+    axes.text(
+        x + width / 2, y + height - 0.02, title, ha="center", va="top", fontsize=8.5, weight="bold"
+    )
     axes.text(x + width / 2, y + 0.012, text, ha="center", va="bottom", fontsize=7.5)
 
 
@@ -84,7 +95,11 @@ def draw(path: str) -> None:
         y -= height + 0.02
         box(flow, 0.2, y, 0.6, height - 0.03, title, text)
         if k + 1 < len(boxes):
-            flow.add_patch(FancyArrowPatch((0.5, y - 0.01), (0.5, y - 0.045), arrowstyle="-|>", mutation_scale=9))
+            flow.add_patch(
+                FancyArrowPatch(
+                    (0.5, y - 0.01), (0.5, y - 0.045), arrowstyle="-|>", mutation_scale=9
+                )
+            )
         y -= 0.015
     flow.add_patch(FancyArrowPatch((0.0, 0.5), (0.185, 0.83), arrowstyle="-|>", mutation_scale=12))
     figure.text(

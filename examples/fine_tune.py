@@ -12,7 +12,11 @@ import haloformer
 
 
 def main(
-    out: str = "runs/few", model: str = "hybrid_nano", images: int = 1500, labels: int = 30, n_test: int = 600
+    out: str = "runs/few",
+    model: str = "hybrid_nano",
+    images: int = 1500,
+    labels: int = 30,
+    n_test: int = 600,
 ) -> None:
     recipe = {"normalization": "asinh_faint", "epochs": 3, "val_size": 90, "progress": False}
     source, scratch, tuned = (str(Path(out) / name) for name in ("source", "scratch", "tuned"))

@@ -18,15 +18,24 @@ SURVEYS = {
     "model_ii": "Model II\nEuclid VIS",
     "model_iii": "Model III\nHST WFC3/F160W",
 }
-CLASSES = {"no_sub": "no substructure", "cdm": "cold dark matter:\n25 subhalos", "axion": "axions:\na vortex line"}
+CLASSES = {
+    "no_sub": "no substructure",
+    "cdm": "cold dark matter:\n25 subhalos",
+    "axion": "axions:\na vortex line",
+}
 SUBSTRUCTURE = ("subhalo_mass", "vortex_mass")
 
 
 def trace(survey_name: str, class_name: str) -> tuple[np.ndarray, dict]:
     """What substructure changes in a noise-free image, in units of its peak; and the parameters."""
     survey = get_survey(survey_name)
-    parameters = Simulator(survey, classes=[class_name], seed=SEED, noise="none").batch([INDEX]).parameters
-    smooth = {**parameters, **{name: np.full_like(parameters[name], np.nan) for name in SUBSTRUCTURE}}
+    parameters = (
+        Simulator(survey, classes=[class_name], seed=SEED, noise="none").batch([INDEX]).parameters
+    )
+    smooth = {
+        **parameters,
+        **{name: np.full_like(parameters[name], np.nan) for name in SUBSTRUCTURE},
+    }
     with torch.no_grad():
         image, without = render(survey, parameters)[0], render(survey, smooth)[0]
     return ((image - without) / image.max()).numpy(), parameters
@@ -41,7 +50,12 @@ def main(out: str) -> None:
             image = simulator.batch([INDEX]).images[0, 0].numpy()
             half = simulator.survey.instrument.num_pix * simulator.survey.instrument.pixel_scale / 2
             axis = axes[row, column]
-            axis.imshow(np.sqrt(image.clip(0)), origin="lower", cmap="inferno", extent=(-half, half, -half, half))
+            axis.imshow(
+                np.sqrt(image.clip(0)),
+                origin="lower",
+                cmap="inferno",
+                extent=(-half, half, -half, half),
+            )
             axis.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
             if row == 0:
                 axis.set_title(title, fontsize=10)
@@ -52,7 +66,11 @@ def main(out: str) -> None:
         change, parameters = trace("model_ii", class_name)
         axis = axes[row, 3]
         drawn = axis.imshow(
-            change, origin="lower", cmap="RdBu_r", norm=TwoSlopeNorm(0, -0.3, 0.3), extent=(-3.2, 3.2, -3.2, 3.2)
+            change,
+            origin="lower",
+            cmap="RdBu_r",
+            norm=TwoSlopeNorm(0, -0.3, 0.3),
+            extent=(-3.2, 3.2, -3.2, 3.2),
         )
         axis.set(xlim=(-2.5, 2.5), ylim=(-2.5, 2.5), xticks=(-2, 0, 2), yticks=(-2, 0, 2))
         if class_name == "no_sub":
@@ -69,10 +87,15 @@ def main(out: str) -> None:
         if class_name == "axion":
             reach, angle = parameters["vortex_half_length"][0], parameters["vortex_angle"][0]
             axis.plot(
-                reach * np.cos(angle) * np.array([-1, 1]), reach * np.sin(angle) * np.array([-1, 1]), "k-", lw=1.2
+                reach * np.cos(angle) * np.array([-1, 1]),
+                reach * np.sin(angle) * np.array([-1, 1]),
+                "k-",
+                lw=1.2,
             )
         if row == 0:
-            axis.set_title("What dark matter changes\n(Model II, in units of the peak)", fontsize=10)
+            axis.set_title(
+                "What dark matter changes\n(Model II, in units of the peak)", fontsize=10
+            )
         if row == 2:
             axis.set_xlabel("x [arcsec]")
     figure.colorbar(drawn, ax=axes[:, 3], shrink=0.5)

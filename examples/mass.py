@@ -9,7 +9,11 @@ import haloformer
 
 
 def main(
-    out: str = "runs/mass", model: str = "hybrid_nano", images: int = 1500, epochs: int = 3, n_test: int = 300
+    out: str = "runs/mass",
+    model: str = "hybrid_nano",
+    images: int = 1500,
+    epochs: int = 3,
+    n_test: int = 300,
 ) -> None:
     haloformer.train(
         "model_ii",
@@ -22,10 +26,14 @@ def main(
         ema=0.0,  # an average over so few steps would still remember the first
         progress=False,
     )
-    tested = haloformer.evaluate(out, "model_ii", n=n_test, overwrite=True)["regression"]["log10_m_axion"]
+    tested = haloformer.evaluate(out, "model_ii", n=n_test, overwrite=True)["regression"][
+        "log10_m_axion"
+    ]
     mae, coverage = tested["mae"]["value"], tested["coverage"]["value"]
     print(f"mean error {mae:.3f} dex; always saying the mean: {tested['mae_of_mean']:.3f}")
-    print(f"{coverage:.0%} of the true masses lie in their {tested['nominal_coverage']:.0%} intervals")
+    print(
+        f"{coverage:.0%} of the true masses lie in their {tested['nominal_coverage']:.0%} intervals"
+    )
 
 
 if __name__ == "__main__":

@@ -26,9 +26,14 @@ def main(model: str, *paths: str) -> None:
     images = np.stack(
         [np.asarray(read(path), np.float32).reshape(shape) for path in paths]
     )  # as they are, in the survey's units
-    answers = dict(zip([o.name for o in session.get_outputs()], session.run(None, {"images": images})))
+    answers = dict(
+        zip([o.name for o in session.get_outputs()], session.run(None, {"images": images}))
+    )
     for i, path in enumerate(paths):
-        classes = [f"p_{name} {p:.4f}" for name, p in zip(names, answers.get("probabilities", [[]] * len(paths))[i])]
+        classes = [
+            f"p_{name} {p:.4f}"
+            for name, p in zip(names, answers.get("probabilities", [[]] * len(paths))[i])
+        ]
         targets = [
             f"{name} {answers['mean'][i, t]:.3f} ({answers['low'][i, t]:.3f} – {answers['high'][i, t]:.3f})"
             for t, name in enumerate(json.loads(facts["targets"]))

@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from haloformer.evaluation.figures import colour
-from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, fit_smooth, get_survey
+from haloformer.fitting import fit_smooth
+from haloformer.reporting.style import class_color
+from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey
 from haloformer.simulation.deflectors import shear_deflection, sie_deflection
 from haloformer.simulation.distributions import Uniform
 from haloformer.simulation.instruments import background_rms, pixel_axis
@@ -24,7 +25,9 @@ from haloformer.simulation.matching import match_mass
 SEED = 11
 SURVEYS = {"model_i": "Model I", "model_ii": "Model II", "model_iii": "Model III"}
 CLASSES = {"no_sub": "no substructure", "cdm": "cold dark matter", "axion": "axion vortex"}
-COLOURS = {name: colour(k) for k, name in enumerate(("axion", "cdm", "no_sub"))}  # as in the reports
+COLOURS = {
+    name: class_color(k) for k, name in enumerate(("axion", "cdm", "no_sub"))
+}  # as in the reports
 LENS = ("lens_theta_E", "lens_e1", "lens_e2", "lens_x", "lens_y", "gamma1", "gamma2")
 SUBHALOS = ("subhalo_mass", "subhalo_x", "subhalo_y", "subhalo_theta_E")
 SOURCE = {"source_x": 0.12, "source_y": 0.10}  # arcsec, where one source serves several panels
@@ -38,10 +41,14 @@ FITTED = {
 # --- scenes, images, noise ---
 
 
-def scenes(survey: Survey, class_name: str, n: int = 1, seed: int = SEED, **changes: float) -> Scenes:
+def scenes(
+    survey: Survey, class_name: str, n: int = 1, seed: int = SEED, **changes: float
+) -> Scenes:
     """The first n scenes of a class, with some parameters set to one value."""
     drawn = draw_scenes(survey, np.zeros(n, np.int64), np.arange(n), seed, (class_name,))
-    return dataclasses.replace(drawn, **{name: np.full(n, value) for name, value in changes.items()})
+    return dataclasses.replace(
+        drawn, **{name: np.full(n, value) for name, value in changes.items()}
+    )
 
 
 def images(survey: Survey, drawn: Scenes, noise: str = "none") -> np.ndarray:
@@ -58,16 +65,22 @@ def with_vortex(drawn: Scenes, log10_m: float) -> Scenes:
     )
 
 
-def with_subhalo(survey: Survey, drawn: Scenes, x: np.ndarray, y: np.ndarray, mass: float) -> Scenes:
+def with_subhalo(
+    survey: Survey, drawn: Scenes, x: np.ndarray, y: np.ndarray, mass: float
+) -> Scenes:
     """The same sources and smooth lenses with one subhalo each, at (x, y) (B,) in arcsec."""
     one = {"subhalo_x": x, "subhalo_y": y, "subhalo_mass": np.full(len(x), mass)}
     one["subhalo_theta_E"] = survey.theta_E(one["subhalo_mass"])
-    return dataclasses.replace(drawn.without_substructure(), **{name: value[:, None] for name, value in one.items()})
+    return dataclasses.replace(
+        drawn.without_substructure(), **{name: value[:, None] for name, value in one.items()}
+    )
 
 
 def perfect(survey: Survey, size: float) -> Survey:
     """The survey seen by a camera with small pixels and no blur, ``size`` arcsec wide."""
-    camera = dataclasses.replace(survey.instrument, num_pix=round(size / 0.02), pixel_scale=0.02, psf_fwhm=0.0)
+    camera = dataclasses.replace(
+        survey.instrument, num_pix=round(size / 0.02), pixel_scale=0.02, psf_fwhm=0.0
+    )
     return dataclasses.replace(survey, instrument=camera)
 
 
@@ -97,11 +110,18 @@ def free_lens(survey: Survey) -> Survey:
     return dataclasses.replace(survey, name=f"{survey.name}_free", deflector=deflector)
 
 
-def deflection(drawn: Scenes, x: np.ndarray, y: np.ndarray, scale: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+def deflection(
+    drawn: Scenes, x: np.ndarray, y: np.ndarray, scale: float = 1.0
+) -> tuple[np.ndarray, np.ndarray]:
     """The smooth lens's deflection of the first scene at these places, in arcsec."""
-    theta_E, e1, e2, x0, y0, gamma1, gamma2 = (torch.tensor(getattr(drawn, name)[0]) for name in LENS)
+    theta_E, e1, e2, x0, y0, gamma1, gamma2 = (
+        torch.tensor(getattr(drawn, name)[0]) for name in LENS
+    )
     x, y = torch.as_tensor(x), torch.as_tensor(y)
-    lens, shear = sie_deflection(x, y, theta_E, e1, e2, x0, y0), shear_deflection(x, y, gamma1, gamma2)
+    lens, shear = (
+        sie_deflection(x, y, theta_E, e1, e2, x0, y0),
+        shear_deflection(x, y, gamma1, gamma2),
+    )
     return tuple(scale * (a + b).numpy() for a, b in zip(lens, shear, strict=True))
 
 
@@ -122,7 +142,9 @@ def critical_curve(drawn: Scenes) -> tuple[np.ndarray, np.ndarray]:
 # --- panels ---
 
 
-def show(axes: Axes, image: np.ndarray, half: float, view: float, root: bool = True, **options: object) -> object:
+def show(
+    axes: Axes, image: np.ndarray, half: float, view: float, root: bool = True, **options: object
+) -> object:
     """An image, half as wide as ``half`` says, of which ``view`` arcsec on each side of the centre are shown."""
     picture = np.sqrt(np.clip(image, 0, None)) if root else image
     drawn = axes.imshow(
@@ -142,9 +164,22 @@ def frame(axes: Axes, view: float) -> None:
     axes.tick_params(labelsize=8)
 
 
-def note(axes: Axes, text: str, colour: str = "white") -> None:
-    paper = {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1} if colour == "k" else None
-    axes.text(0.03, 0.03, text, transform=axes.transAxes, color=colour, fontsize=8, va="bottom", bbox=paper)
+def note(axes: Axes, text: str, class_color: str = "white") -> None:
+    paper = (
+        {"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1}
+        if class_color == "k"
+        else None
+    )
+    axes.text(
+        0.03,
+        0.03,
+        text,
+        transform=axes.transAxes,
+        color=class_color,
+        fontsize=8,
+        va="bottom",
+        bbox=paper,
+    )
 
 
 def half_width(survey: Survey) -> float:
@@ -179,9 +214,18 @@ def rays(n: int) -> Figure:
     kpc = 1e3 / 206265
     beta, theta_E = 0.35, drawn.lens_theta_E[0]
     for sign in (1, -1):
-        theta = beta + sign * theta_E  # of a round isothermal lens, whose deflection is θ_E everywhere
-        side.plot([0, lens, far], np.array([0, theta * lens, beta * far]) * kpc, color=COLOURS["cdm"], lw=2)
-        side.plot([lens, far], np.array([theta * lens, theta * far]) * kpc, color="0.55", ls="--", lw=1)
+        theta = (
+            beta + sign * theta_E
+        )  # of a round isothermal lens, whose deflection is θ_E everywhere
+        side.plot(
+            [0, lens, far],
+            np.array([0, theta * lens, beta * far]) * kpc,
+            color=COLOURS["cdm"],
+            lw=2,
+        )
+        side.plot(
+            [lens, far], np.array([theta * lens, theta * far]) * kpc, color="0.55", ls="--", lw=1
+        )
         side.plot(far, theta * far * kpc, "o", mfc="none", mec="0.4", ms=9)
         side.text(far * 1.03, theta * far * kpc, "image", va="center", fontsize=9, color="0.3")
     side.plot([0, far], [0, beta * far * kpc], color="0.55", ls=":", lw=1)
@@ -194,13 +238,26 @@ def rays(n: int) -> Figure:
     side.text(0, 2.6, "we", ha="center", fontsize=9)
     top = beta + theta_E
     side.annotate(
-        "", (far * 0.97, beta * far * kpc), (far * 0.97, top * far * kpc), arrowprops={"arrowstyle": "<->", "lw": 0.8}
+        "",
+        (far * 0.97, beta * far * kpc),
+        (far * 0.97, top * far * kpc),
+        arrowprops={"arrowstyle": "<->", "lw": 0.8},
     )
-    side.text(far * 0.95, (beta + 0.5 * theta_E) * far * kpc, "α(θ)", ha="right", va="center", fontsize=11)
+    side.text(
+        far * 0.95, (beta + 0.5 * theta_E) * far * kpc, "α(θ)", ha="right", va="center", fontsize=11
+    )
     side.text(far * 0.36, top * 0.36 * far * kpc * 1.3 + 0.8, "θ", fontsize=11)
     side.text(far * 0.83, beta * 0.83 * far * kpc + 0.6, "β", fontsize=11)
-    side.set(xlim=(-200, far * 1.27), ylim=(-23, 30), xlabel="comoving distance [Mpc]", ylabel="across [comoving kpc]")
-    side.set_title("β = θ − α(θ): one source, two images\n(the vertical is stretched some 60,000 times)", fontsize=10)
+    side.set(
+        xlim=(-200, far * 1.27),
+        ylim=(-23, 30),
+        xlabel="comoving distance [Mpc]",
+        ylabel="across [comoving kpc]",
+    )
+    side.set_title(
+        "β = θ − α(θ): one source, two images\n(the vertical is stretched some 60,000 times)",
+        fontsize=10,
+    )
     side.tick_params(labelsize=8)
 
     curve, caustic = critical_curve(drawn)
@@ -209,12 +266,12 @@ def rays(n: int) -> Figure:
     for k, radius in enumerate((0.6, theta_E, 2.0)):
         x, y = radius * np.cos(angle), radius * np.sin(angle)
         alpha = deflection(drawn, x, y)
-        image.plot(x, y, color=colour(k), lw=1.5, label=f"{radius:.2g}″")
+        image.plot(x, y, color=class_color(k), lw=1.5, label=f"{radius:.2g}″")
         for axes in (source, middle):
-            axes.plot(x - alpha[0], y - alpha[1], color=colour(k), lw=1.5)
+            axes.plot(x - alpha[0], y - alpha[1], color=class_color(k), lw=1.5)
         some = slice(0, -1, 30)
         image.quiver(
-            x[some], y[some], -alpha[0][some], -alpha[1][some], color=colour(k), angles="xy", scale_units="xy",
+            x[some], y[some], -alpha[0][some], -alpha[1][some], color=class_color(k), angles="xy", scale_units="xy",
             scale=2.5, width=0.008,
         )  # fmt: skip
     for axes, name, line in ((image, "θ", curve), (source, "β", caustic)):
@@ -222,11 +279,19 @@ def rays(n: int) -> Figure:
         frame(axes, 2.4 if axes is image else 1.6)
         axes.set(xlabel=f"{name}_x [arcsec]", ylabel=f"{name}_y [arcsec]")
     middle.plot(*caustic.T, color="k", lw=1, ls="--")
-    middle.set(xlim=(-0.07, 0.07), ylim=(-0.07, 0.07), xticks=(-0.05, 0.05), yticks=(-0.05, 0.05), aspect="equal")
+    middle.set(
+        xlim=(-0.07, 0.07),
+        ylim=(-0.07, 0.07),
+        xticks=(-0.05, 0.05),
+        yticks=(-0.05, 0.05),
+        aspect="equal",
+    )
     middle.tick_params(labelsize=7)
     source.indicate_inset_zoom(middle, edgecolor="0.4")
     image.legend(title="|θ|", fontsize=8, title_fontsize=8, loc="upper right", framealpha=0.9)
-    image.set_title("The image: places on three circles,\narrows towards where they look", fontsize=10)
+    image.set_title(
+        "The image: places on three circles,\narrows towards where they look", fontsize=10
+    )
     source.set_title("The source's sky:\nwhat these places see", fontsize=10)
     return figure
 
@@ -248,7 +313,9 @@ def ring(n: int) -> Figure:
         if is_round:
             zero = {name: np.zeros(1) for name in ("lens_e1", "lens_e2", "gamma1", "gamma2")}
             drawn = dataclasses.replace(drawn, **zero)
-        unlensed = dataclasses.replace(drawn, lens_theta_E=np.array([1e-9]), gamma1=np.zeros(1), gamma2=np.zeros(1))
+        unlensed = dataclasses.replace(
+            drawn, lens_theta_E=np.array([1e-9]), gamma1=np.zeros(1), gamma2=np.zeros(1)
+        )
         curve, caustic = critical_curve(drawn)
         small = dataclasses.replace(drawn, source_R_sersic=drawn.source_R_sersic / 5)
         show(column[0], images(survey, unlensed)[0], half_width(survey), 1.2)
@@ -258,7 +325,10 @@ def ring(n: int) -> Figure:
             axes.plot(*curve.T, color=LINE, lw=0.8, ls="--")
         column[0].set_title(title, fontsize=10)
     for row, name, what in zip(
-        grid, "βθθ", ("the source, unbent", "its image", "the image if it were\nfive times smaller"), strict=True
+        grid,
+        "βθθ",
+        ("the source, unbent", "its image", "the image if it were\nfive times smaller"),
+        strict=True,
     ):
         row[0].set_ylabel(f"{what}\n\n{name}_y [arcsec]", fontsize=9)
         for axes in row:
@@ -293,7 +363,9 @@ def substructure(n: int) -> Figure:
         else:
             note(column[2], f"up to {np.abs(change).max():.0f} %", "k")
     label_outside(grid, ["what is added", "the image", "minus the smooth lens's"])
-    figure.colorbar(shown, ax=grid[2], label="% of the peak", location="bottom", shrink=0.5, aspect=35)
+    figure.colorbar(
+        shown, ax=grid[2], label="% of the peak", location="bottom", shrink=0.5, aspect=35
+    )
     return figure
 
 
@@ -307,11 +379,17 @@ def draw_dark_matter(axes: Axes, drawn: Scenes, line: str = "k") -> None:
     """Subhalos as circles of their Einstein radius, a vortex as its line."""
     if np.isfinite(drawn.vortex_half_length[0]):
         reach, angle = drawn.vortex_half_length[0], drawn.vortex_angle[0]
-        axes.plot(reach * np.cos(angle) * np.array([-1, 1]), reach * np.sin(angle) * np.array([-1, 1]), color=line)
+        axes.plot(
+            reach * np.cos(angle) * np.array([-1, 1]),
+            reach * np.sin(angle) * np.array([-1, 1]),
+            color=line,
+        )
         axes.text(0.03, 0.03, f"2λ = {2 * reach:.2g}″", transform=axes.transAxes, fontsize=9)
     from matplotlib.patches import Circle
 
-    for x, y, theta_E in zip(drawn.subhalo_x[0], drawn.subhalo_y[0], drawn.subhalo_theta_E[0], strict=True):
+    for x, y, theta_E in zip(
+        drawn.subhalo_x[0], drawn.subhalo_y[0], drawn.subhalo_theta_E[0], strict=True
+    ):
         if theta_E > 0:
             axes.add_patch(Circle((x, y), theta_E, color=COLOURS["cdm"], alpha=0.35, lw=0))
             axes.plot(x, y, ".", color="k", ms=2)
@@ -323,7 +401,10 @@ def axion_mass(n: int) -> Figure:
     masses = (-24.0, -23.5, -23.0, -22.5, -22.0)
     half, view = half_width(survey), 2.0
     base = scenes(survey, "axion", vortex_angle=0.6, **SOURCE)
-    smooth, point = images(survey, base.without_substructure()), images(survey, with_vortex(base, 0.0))
+    smooth, point = (
+        images(survey, base.without_substructure()),
+        images(survey, with_vortex(base, 0.0)),
+    )
     figure = Figure(figsize=(10.8, 6.6), layout="constrained")
     grid = figure.subplots(3, len(masses))
     shown: dict[int, object] = {}
@@ -334,10 +415,16 @@ def axion_mass(n: int) -> Figure:
         show(column[0], image[0], half, view)
         ends = reach * np.array([-1, 1])
         column[0].plot(ends * np.cos(angle), ends * np.sin(angle), color=LINE, lw=1.5)
-        column[0].set_title(f"log$_{{10}}$ m/eV = {mass:.1f}\nλ = {reach:.2g}″".replace("-", "−"), fontsize=10)
-        for row, (axes, other, limit) in enumerate(((column[1], smooth, 30), (column[2], point, 5))):
+        column[0].set_title(
+            f"log$_{{10}}$ m/eV = {mass:.1f}\nλ = {reach:.2g}″".replace("-", "−"), fontsize=10
+        )
+        for row, (axes, other, limit) in enumerate(
+            ((column[1], smooth, 30), (column[2], point, 5))
+        ):
             change = 100 * (image - other)[0] / smooth.max()
-            shown[row] = show(axes, change, half, view, root=False, cmap="RdBu_r", vmin=-limit, vmax=limit)
+            shown[row] = show(
+                axes, change, half, view, root=False, cmap="RdBu_r", vmin=-limit, vmax=limit
+            )
             note(axes, f"χ = {distance(survey, image, other, base)[0]:.2g}", "k")
     label_outside(grid, ["the image", "minus the\nsmooth lens's", "minus that of\na point mass"])
     for row, drawing in shown.items():
@@ -373,7 +460,14 @@ def instruments(n: int) -> Figure:
         snr = peak / np.sqrt(background_rms(camera) ** 2 + peak / seconds)
         note(column[1], f"PSF {camera.psf_fwhm}″, pixels {camera.pixel_scale}″")
         column[2].text(
-            0.97, 0.97, f"SNR {snr:.0f}", transform=column[2].transAxes, color="w", fontsize=8, ha="right", va="top"
+            0.97,
+            0.97,
+            f"SNR {snr:.0f}",
+            transform=column[2].transAxes,
+            color="w",
+            fontsize=8,
+            ha="right",
+            va="top",
         )
         column[0].set_title(f"{title}\n{seconds:,.0f} s", fontsize=10)
     label_outside(grid, rows)
@@ -383,7 +477,9 @@ def instruments(n: int) -> Figure:
 def same(survey: Survey) -> list[Scenes]:
     """One scene of each class, with the same source, and in all surveys with the same substructure."""
     halos = scenes(get_survey("model_i"), "cdm")
-    smooth, cdm, axion = (scenes(survey, class_name, vortex_angle=0.1, **SOURCE) for class_name in CLASSES)
+    smooth, cdm, axion = (
+        scenes(survey, class_name, vortex_angle=0.1, **SOURCE) for class_name in CLASSES
+    )
     cdm = dataclasses.replace(cdm, **{key: getattr(halos, key) for key in SUBHALOS})
     return [smooth.without_substructure(), cdm, with_vortex(axion, -23.5)]
 
@@ -395,14 +491,23 @@ def fit(n: int) -> Figure:
     for block, (name, noise) in enumerate(FITTED.items()):
         survey = get_survey(name)
         half, view = half_width(survey), 2.1
-        seen = torch.cat([torch.as_tensor(images(survey, one, noise)).float()[:, None] for one in same(survey)])
+        seen = torch.cat(
+            [torch.as_tensor(images(survey, one, noise)).float()[:, None] for one in same(survey)]
+        )
         held, free = (fit_smooth(seen, s, noise=noise) for s in (survey, free_lens(survey)))
         for k, row in enumerate(grid):
             axes = row[3 * block : 3 * block + 3]
             show(axes[0], seen[k, 0].numpy(), half, view)
             for panel, found in ((axes[1], held), (axes[2], free)):
                 shown = show(
-                    panel, found.residual[k, 0].numpy(), half, view, root=False, cmap="RdBu_r", vmin=-5, vmax=5
+                    panel,
+                    found.residual[k, 0].numpy(),
+                    half,
+                    view,
+                    root=False,
+                    cmap="RdBu_r",
+                    vmin=-5,
+                    vmax=5,
                 )
                 note(panel, f"χ² = {float(found.chi2[k]):.2f}", "k")
         for axes, title in zip(
@@ -412,7 +517,9 @@ def fit(n: int) -> Figure:
         ):
             axes.set_title(title, fontsize=10)
     label_outside(grid, list(CLASSES.values()))
-    figure.colorbar(shown, ax=grid, label="(image − best smooth lens) / noise [σ]", shrink=0.7, pad=0.01)
+    figure.colorbar(
+        shown, ax=grid, label="(image − best smooth lens) / noise [σ]", shrink=0.7, pad=0.01
+    )
     return figure
 
 
@@ -463,13 +570,22 @@ def signal(n: int) -> Figure:
             drawn = scenes(survey, class_name, n)
             image = images(survey, drawn)
             smooth = images(survey, drawn.without_substructure())
-            best = fit_smooth(torch.as_tensor(image).float()[:, None], free_lens(survey), noise="none")
+            best = fit_smooth(
+                torch.as_tensor(image).float()[:, None], free_lens(survey), noise="none"
+            )
             added = distance(survey, image, smooth, drawn)
             kept = distance(survey, image, best.model[:, 0].double().numpy(), drawn)
             for values, offset, filled in ((added, -0.17, False), (kept, 0.17, True)):
                 low, middle, high = np.quantile(values, (0.05, 0.5, 0.95))
                 left.plot([place + offset] * 2, [low, high], color=COLOURS[class_name], lw=1.5)
-                left.plot(place + offset, middle, "o", color=COLOURS[class_name], mfc=None if filled else "white", ms=7)
+                left.plot(
+                    place + offset,
+                    middle,
+                    "o",
+                    color=COLOURS[class_name],
+                    mfc=None if filled else "white",
+                    ms=7,
+                )
             print(
                 f"signal: {title}, {class_name}: median χ {np.median(added):.3g} to the same lens without, "
                 f"{np.median(kept):.3g} to the best smooth lens"
@@ -478,9 +594,11 @@ def signal(n: int) -> Figure:
             place += 1
         drawn = scenes(survey, "axion", n)
         point = images(survey, with_vortex(drawn, 0.0))
-        chi = np.stack([distance(survey, images(survey, with_vortex(drawn, m)), point, drawn) for m in masses])
+        chi = np.stack(
+            [distance(survey, images(survey, with_vortex(drawn, m)), point, drawn) for m in masses]
+        )
         low, middle, high = np.quantile(chi, (0.16, 0.5, 0.84), axis=1)
-        tint = colour(3 + list(SURVEYS).index(name))
+        tint = class_color(3 + list(SURVEYS).index(name))
         right.fill_between(masses, low, high, color=tint, alpha=0.2, lw=0)
         right.plot(masses, middle, styles[name], color=tint, lw=2, label=title)
         limit = np.interp(-np.log(2), -np.log(middle), masses)
@@ -488,10 +606,17 @@ def signal(n: int) -> Figure:
         smooth = images(survey, drawn.without_substructure())
         row, column = np.unravel_index(smooth.reshape(n, -1).argmax(1), smooth.shape[1:])
         x, y = pixel_axis(survey.instrument)[column], pixel_axis(survey.instrument)[row]
-        x, y = x + 0.25 * survey.instrument.pixel_scale, y + 0.25 * survey.instrument.pixel_scale  # no pixel's centre
+        x, y = (
+            x + 0.25 * survey.instrument.pixel_scale,
+            y + 0.25 * survey.instrument.pixel_scale,
+        )  # no pixel's centre
         halos = np.linspace(6, 10, 17)
         chi = [
-            np.median(distance(survey, images(survey, with_subhalo(survey, drawn, x, y, 10**m)), smooth, drawn))
+            np.median(
+                distance(
+                    survey, images(survey, with_subhalo(survey, drawn, x, y, 10**m)), smooth, drawn
+                )
+            )
             for m in halos
         ]
         print(
@@ -512,7 +637,9 @@ def signal(n: int) -> Figure:
     right.axhline(2, color="0.5", lw=0.8)
     right.text(-23.98, 2.2, "χ = 2", fontsize=8, color="0.4")
     right.legend(frameon=False, fontsize=9)
-    right.set_title("A vortex against a point of the same mass,\nall else known (median, 16–84 %)", fontsize=10)
+    right.set_title(
+        "A vortex against a point of the same mass,\nall else known (median, 16–84 %)", fontsize=10
+    )
     return figure
 
 
@@ -543,14 +670,18 @@ def save(figure: Figure, path: Path) -> None:
         greys = np.linspace(0, 1, 24)[:, None].repeat(3, axis=1)
         ours = np.array([to_rgb(c) for c in (*COLOURS.values(), LINE, "#F7F7F7", "#A0C4DE")])
         palette = Image.new("P", (1, 1))
-        palette.putpalette((255 * np.concatenate([*colours, greys, ours])).round().astype(np.uint8).tobytes())
+        palette.putpalette(
+            (255 * np.concatenate([*colours, greys, ours])).round().astype(np.uint8).tobytes()
+        )
         picture = picture.quantize(palette=palette, dither=Image.Dither.NONE)
     part = path.with_suffix(".part")
     picture.save(part, format="png", optimize=True)
     part.replace(path)
 
 
-def main(folder: str = "docs/images", n: int = 100, names: tuple[str, ...] = tuple(PICTURES)) -> None:
+def main(
+    folder: str = "docs/images", n: int = 100, names: tuple[str, ...] = tuple(PICTURES)
+) -> None:
     """Draws the pictures.
 
     Args:

@@ -32,14 +32,27 @@ def write_untrained_run():
         save_file(model.state_dict(), run / "artefact" / "weights.safetensors")
         artefact = {
             "format": 1,
-            "model": {"name": "vit_nano", "img_size": 64, "in_chans": 1, "num_classes": 3, "kwargs": {"depth": depth}},
+            "model": {
+                "name": "vit_nano",
+                "img_size": 64,
+                "in_chans": 1,
+                "num_classes": 3,
+                "kwargs": {"depth": depth},
+            },
             "class_names": ["axion", "cdm", "no_sub"],
             "normalization": normalization,
             "image_shape": [1, 64, 64],
             "survey": "model_ii",
             "noise": noise,
             "pixel_scale": 0.101,
-            "training": {"data": "model_ii", "seed": 0, "train_seed": 10, "val_seed": 11, "epochs": 2, "best_epoch": 1},
+            "training": {
+                "data": "model_ii",
+                "seed": 0,
+                "train_seed": 10,
+                "val_seed": 11,
+                "epochs": 2,
+                "best_epoch": 1,
+            },
         }
         (run / "artefact" / "artefact.json").write_text(json.dumps(artefact))
         return run
@@ -54,5 +67,14 @@ def trained_run(tmp_path_factory):
 
     out = tmp_path_factory.mktemp("trained") / "run"
     small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-    train("model_ii", "vit_nano", str(out), epochs=1, epoch_size=64, val_size=30, model_args=small, progress=False)
+    train(
+        "model_ii",
+        "vit_nano",
+        str(out),
+        epochs=1,
+        epoch_size=64,
+        val_size=30,
+        model_args=small,
+        progress=False,
+    )
     return out

@@ -30,7 +30,10 @@ def dataset(tmp_path_factory):
 def trained(tmp_path_factory, dataset):
     out = tmp_path_factory.mktemp("cli") / "run"
     small = ["--model", "vit_nano", "--model_args", "{depth: 1, embed_dim: 32, num_heads: 2}"]
-    assert run("train", "--data", dataset, "--out", out, "--epochs", 1, *small, "--progress=false") == 0
+    assert (
+        run("train", "--data", dataset, "--out", out, "--epochs", 1, *small, "--progress=false")
+        == 0
+    )
     return out
 
 
@@ -72,7 +75,19 @@ def test_simulate_writes_a_file_that_h5py_alone_can_read(dataset):
 
 def test_the_images_of_a_file_do_not_depend_on_the_batch_size(dataset, tmp_path):
     assert (
-        run("simulate", "model_ii", "--n", 90, "--seed", 1, "--batch-size", 7, "--out", tmp_path / "b.h5", "--quiet")
+        run(
+            "simulate",
+            "model_ii",
+            "--n",
+            90,
+            "--seed",
+            1,
+            "--batch-size",
+            7,
+            "--out",
+            tmp_path / "b.h5",
+            "--quiet",
+        )
         == 0
     )
     with h5py.File(dataset) as a, h5py.File(tmp_path / "b.h5") as b:
@@ -81,7 +96,17 @@ def test_the_images_of_a_file_do_not_depend_on_the_batch_size(dataset, tmp_path)
 
 
 def test_simulate_takes_classes_noise_and_dtype(tmp_path):
-    arguments = ["--n", 4, "--classes", "no,axion", "--noise", "instrument", "--dtype", "float64", "--quiet"]
+    arguments = [
+        "--n",
+        4,
+        "--classes",
+        "no,axion",
+        "--noise",
+        "instrument",
+        "--dtype",
+        "float64",
+        "--quiet",
+    ]
     assert run("simulate", "model_iii", *arguments, "--out", tmp_path / "x.h5") == 0
     with h5py.File(tmp_path / "x.h5") as file:
         assert list(file.attrs["class_names"]) == ["axion", "no_sub"]
@@ -90,7 +115,22 @@ def test_simulate_takes_classes_noise_and_dtype(tmp_path):
 
 def test_the_original_folder_layout_converts_back_to_the_same_images(tmp_path, capsys):
     folder, data = tmp_path / "Model_II", tmp_path / "back.h5"
-    assert run("simulate", "model_ii", "--n", 9, "--seed", 1, "--format", "deeplense", "--out", folder, "--quiet") == 0
+    assert (
+        run(
+            "simulate",
+            "model_ii",
+            "--n",
+            9,
+            "--seed",
+            1,
+            "--format",
+            "deeplense",
+            "--out",
+            folder,
+            "--quiet",
+        )
+        == 0
+    )
     assert sorted(p.name for p in folder.iterdir() if p.is_dir()) == ["axion", "cdm", "no_sub"]
     assert run("convert", folder, "--out", data) == 0
     assert "9 images" in capsys.readouterr().out
@@ -98,11 +138,15 @@ def test_the_original_folder_layout_converts_back_to_the_same_images(tmp_path, c
     assert run("simulate", "model_ii", "--n", 9, "--seed", 1, "--out", direct, "--quiet") == 0
     with h5py.File(data) as a, h5py.File(direct) as b:
         for label in range(3):
-            ours, theirs = (f["images"][:][f["labels"][:] == label].sum(axis=(1, 2, 3)) for f in (a, b))
+            ours, theirs = (
+                f["images"][:][f["labels"][:] == label].sum(axis=(1, 2, 3)) for f in (a, b)
+            )
             assert np.allclose(np.sort(ours), np.sort(theirs), rtol=1e-6)
         masses = [f["parameters/log10_m_axion"][:] for f in (a, b)]
         assert np.allclose(
-            np.sort(masses[0][np.isfinite(masses[0])]), np.sort(masses[1][np.isfinite(masses[1])]), atol=1e-9
+            np.sort(masses[0][np.isfinite(masses[0])]),
+            np.sort(masses[1][np.isfinite(masses[1])]),
+            atol=1e-9,
         )
 
 
@@ -132,19 +176,37 @@ def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, caps
     text = capsys.readouterr().out
     assert "macro" in text
     assert (tmp_path / "e" / "report.html").exists()
-    assert run("simulate", "model_ii", "--n", 6, "--format", "deeplense", "--out", tmp_path / "images", "--quiet") == 0
+    assert (
+        run(
+            "simulate",
+            "model_ii",
+            "--n",
+            6,
+            "--format",
+            "deeplense",
+            "--out",
+            tmp_path / "images",
+            "--quiet",
+        )
+        == 0
+    )
     assert run("predict", trained, tmp_path / "images", "--out", tmp_path / "p.csv") == 0
     with open(tmp_path / "p.csv", newline="") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == 6
     assert list(rows[0])[:5] == ["file", "class", "p_axion", "p_cdm", "p_no_sub"]
     assert all(
-        sum(float(row[f"p_{c}"]) for c in ("axion", "cdm", "no_sub")) == pytest.approx(1, abs=1e-4) for row in rows
+        sum(float(row[f"p_{c}"]) for c in ("axion", "cdm", "no_sub")) == pytest.approx(1, abs=1e-4)
+        for row in rows
     )
 
 
-def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("haloformer.evaluation._draw", lambda *args: {})  # slow, and drawn in the test before
+def test_evaluating_the_training_images_is_warned_of(
+    trained, dataset, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(
+        "haloformer.evaluation.drawing.draw", lambda *args: {}
+    )  # slow, and drawn in the test before
     assert run("evaluate", trained, "--data", dataset, "--out", tmp_path / "e") == 0
     assert "warning" in capsys.readouterr().err
 
@@ -152,7 +214,10 @@ def test_evaluating_the_training_images_is_warned_of(trained, dataset, tmp_path,
 def test_surveys_prints_what_simulate_reads(tmp_path, capsys):
     assert run("surveys", "model_iii") == 0
     (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
-    assert run("simulate", tmp_path / "mine.yaml", "--n", 3, "--out", tmp_path / "m.h5", "--quiet") == 0
+    assert (
+        run("simulate", tmp_path / "mine.yaml", "--n", 3, "--out", tmp_path / "m.h5", "--quiet")
+        == 0
+    )
 
 
 MISTAKES = {
@@ -160,7 +225,10 @@ MISTAKES = {
     "unknown survey": (["simulate", "model_iv", "--out", "{tmp}/x.h5"], "model_i"),
     "unknown option": (["simulate", "model_ii", "--sed", "3", "--out", "{tmp}/x.h5"], "--seed"),
     "not a number": (["simulate", "model_ii", "--n", "many", "--out", "{tmp}/x.h5"], "many"),
-    "no images": (["simulate", "model_ii", "--n", "0", "--out", "{tmp}/x.h5"], "at least one image"),
+    "no images": (
+        ["simulate", "model_ii", "--n", "0", "--out", "{tmp}/x.h5"],
+        "at least one image",
+    ),
     "unknown class": (["simulate", "model_ii", "--classes", "wimp", "--out", "{tmp}/x.h5"], "wimp"),
     "no gpu": (["simulate", "model_ii", "--device", "cuda:99", "--out", "{tmp}/x.h5"], "cuda"),
     "output exists": (["simulate", "model_ii", "--out", "{tmp}/exists.h5"], "exists"),
@@ -170,12 +238,30 @@ MISTAKES = {
     "empty folder": (["convert", "{tmp}/empty", "--out", "{tmp}/x.h5"], "empty"),
     "missing data": (["inspect", "{tmp}/nothing.h5"], "nothing.h5"),
     "corrupt data": (["inspect", "{tmp}/exists.h5"], "exists.h5"),
-    "corrupt training data": (["train", "--data", "{tmp}/exists.h5", "--out", "{tmp}/r"], "exists.h5"),
-    "unknown model": (["train", "--data", "model_ii", "--model", "resnet81", "--out", "{tmp}/r"], "resnet"),
-    "unknown normalisation": (["train", "--data", "model_ii", "--normalization", "std", "--out", "{tmp}/r"], "std"),
-    "unknown field": (["train", "--data", "model_ii", "--optimizer.lrr", "1", "--out", "{tmp}/r"], "'optimizer.lr'"),
-    "unknown preset": (["train", "--preset", "standrd", "--data", "model_ii", "--out", "{tmp}/r"], "'standard'"),
-    "word for a number": (["train", "--lr", "fast", "--out", "{tmp}/r"], "lr must be a number, not fast"),
+    "corrupt training data": (
+        ["train", "--data", "{tmp}/exists.h5", "--out", "{tmp}/r"],
+        "exists.h5",
+    ),
+    "unknown model": (
+        ["train", "--data", "model_ii", "--model", "resnet81", "--out", "{tmp}/r"],
+        "resnet",
+    ),
+    "unknown normalisation": (
+        ["train", "--data", "model_ii", "--normalization", "std", "--out", "{tmp}/r"],
+        "std",
+    ),
+    "unknown field": (
+        ["train", "--data", "model_ii", "--optimizer.lrr", "1", "--out", "{tmp}/r"],
+        "'optimizer.lr'",
+    ),
+    "unknown preset": (
+        ["train", "--preset", "standrd", "--data", "model_ii", "--out", "{tmp}/r"],
+        "'standard'",
+    ),
+    "word for a number": (
+        ["train", "--lr", "fast", "--out", "{tmp}/r"],
+        "lr must be a number, not fast",
+    ),
     "word for a whole number": (
         ["train", "--n_images", "few", "--out", "{tmp}/r"],
         "n_images must be a whole number or null",
@@ -188,9 +274,18 @@ MISTAKES = {
         ["train", "--fit", "crap", "--out", "{tmp}/r"],
         "fit must be one of resize, crop, pad, not crap",
     ),
-    "unknown schedule": (["train", "--data", "model_ii", "--schedule", "linear", "--out", "{tmp}/r"], "cosine"),
-    "unknown target": (["train", "--data", "model_ii", "--targets", "mass", "--out", "{tmp}/r"], "log10_m_axion"),
-    "unknown logger": (["train", "--data", "model_ii", "--loggers", "wandbb", "--out", "{tmp}/r"], "'wandb'"),
+    "unknown schedule": (
+        ["train", "--data", "model_ii", "--schedule", "linear", "--out", "{tmp}/r"],
+        "cosine",
+    ),
+    "unknown target": (
+        ["train", "--data", "model_ii", "--targets", "mass", "--out", "{tmp}/r"],
+        "log10_m_axion",
+    ),
+    "unknown logger": (
+        ["train", "--data", "model_ii", "--loggers", "wandbb", "--out", "{tmp}/r"],
+        "'wandb'",
+    ),
     "unknown study": (["study", "augmentations"], "'augmentation'"),
     "missing run": (["evaluate", "{tmp}/nothing", "--data", "model_ii"], "nothing"),
     "hostile archive": (["convert", "{tmp}/hostile", "--out", "{tmp}/x.h5"], "evil.npy"),
@@ -223,7 +318,18 @@ def test_a_mistake_ends_in_one_line_and_exit_code_2_and_destroys_nothing(mistake
 )
 def test_an_image_that_cannot_be_classified_is_named(trained, tmp_path, capsys, array, message):
     np.save(tmp_path / "bad.npy", array)
-    assert run("predict", trained, tmp_path / "bad.npy", "--on_error", "stop", "--out", tmp_path / "p.csv") == 2
+    assert (
+        run(
+            "predict",
+            trained,
+            tmp_path / "bad.npy",
+            "--on_error",
+            "stop",
+            "--out",
+            tmp_path / "p.csv",
+        )
+        == 2
+    )
     error = one_line_error(capsys)
     assert "bad.npy" in error
     assert message.lower() in error.lower()
@@ -231,7 +337,9 @@ def test_an_image_that_cannot_be_classified_is_named(trained, tmp_path, capsys, 
 
 
 def test_a_dataset_that_cannot_fit_on_the_disk_is_refused_before_the_work_begins(tmp_path, capsys):
-    assert run("simulate", "model_i", "--n", 10**9, "--out", tmp_path / "huge.h5", "--quiet") == 2  # 90 TB
+    assert (
+        run("simulate", "model_i", "--n", 10**9, "--out", tmp_path / "huge.h5", "--quiet") == 2
+    )  # 90 TB
     assert "GB" in one_line_error(capsys)
     assert list(tmp_path.iterdir()) == []
 
@@ -243,8 +351,20 @@ def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(tmp_path, form):
     def limit() -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (30_000 if form == "deeplense" else 300_000,) * 2)
 
-    command = [sys.executable, "-m", "haloformer", "simulate", "model_ii", "--n", "60", "--format", form]
-    result = subprocess.run([*command, "--out", str(tmp_path / "x")], preexec_fn=limit, capture_output=True, text=True)
+    command = [
+        sys.executable,
+        "-m",
+        "haloformer",
+        "simulate",
+        "model_ii",
+        "--n",
+        "60",
+        "--format",
+        form,
+    ]
+    result = subprocess.run(
+        [*command, "--out", str(tmp_path / "x")], preexec_fn=limit, capture_output=True, text=True
+    )
     assert result.returncode == 2, result.stderr
     assert len(result.stderr.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []

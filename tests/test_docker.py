@@ -45,7 +45,10 @@ def test_what_runs_is_not_root_and_holds_no_build(target):
 def test_what_is_copied_exists_and_is_not_ignored():
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     copied = [
-        name for words in _instructions() if words[0] == "COPY" and "--from" not in words[1] for name in words[1:-1]
+        name
+        for words in _instructions()
+        if words[0] == "COPY" and "--from" not in words[1]
+        for name in words[1:-1]
     ]
     assert {"src", "docker/install.sh"} <= set(copied)
     for name in copied:
@@ -67,12 +70,15 @@ def test_the_script_is_sound_and_refuses_another_variant(tmp_path):
     (tmp_path / "python3").write_text("#!/bin/sh\n")  # instead of making an environment
     (tmp_path / "python3").chmod(0o755)
     environment = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "PREFIX": str(tmp_path / "prefix")}
-    result = subprocess.run(["sh", SCRIPT, "tpu"], env=environment, capture_output=True, text=True, check=False)
+    result = subprocess.run(
+        ["sh", SCRIPT, "tpu"], env=environment, capture_output=True, text=True, check=False
+    )
     assert (result.returncode, "neither cpu nor cuda" in result.stderr) == (2, True)
 
 
 @pytest.mark.skipif(
-    "HALOFORMER_TEST_INSTALL" not in os.environ, reason="downloads PyTorch: set HALOFORMER_TEST_INSTALL=1"
+    "HALOFORMER_TEST_INSTALL" not in os.environ,
+    reason="downloads PyTorch: set HALOFORMER_TEST_INSTALL=1",
 )
 def test_the_script_installs_a_working_haloformer(tmp_path):
     environment = {**os.environ, "PREFIX": str(tmp_path / "venv")}

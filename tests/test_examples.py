@@ -79,14 +79,19 @@ def test_the_two_small_ones_to_compare_are_trained(example, tmp_path):
 def test_the_mass_comes_with_intervals(example, capsys, tmp_path):
     example("mass.py")["main"](str(tmp_path / "mass"), **SMALL, epochs=1, n_test=45)
     assert re.search(
-        r"mean error \d\.\d+ dex.*\n\d+% of the true masses lie in their 90% intervals", capsys.readouterr().out
+        r"mean error \d\.\d+ dex.*\n\d+% of the true masses lie in their 90% intervals",
+        capsys.readouterr().out,
     )
 
 
 def test_a_prediction_is_explained_on_a_page(example, capsys, trained_run, tmp_path):
-    example("explain_prediction.py")["main"](_write_lens("model_ii", tmp_path / "a.npy"), "why", run=str(trained_run))
+    example("explain_prediction.py")["main"](
+        _write_lens("model_ii", tmp_path / "a.npy"), "why", run=str(trained_run)
+    )
     page = capsys.readouterr().out.removeprefix("open ").strip()
-    assert "<svg" in Path(page).read_text(encoding="utf-8") or "<img" in Path(page).read_text(encoding="utf-8")
+    assert "<svg" in Path(page).read_text(encoding="utf-8") or "<img" in Path(page).read_text(
+        encoding="utf-8"
+    )
 
 
 def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
@@ -105,7 +110,9 @@ def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
         assert shipped.stat().st_size < 250_000
         assert Image.open(tmp_path / name).size[0] <= 1300
     # Substructure is farther from the lens that lacks it than from the smooth lens that fits best.
-    found = re.findall(r"median χ ([\d.]+) to the same lens without, ([\d.]+) to the best", capsys.readouterr().out)
+    found = re.findall(
+        r"median χ ([\d.]+) to the same lens without, ([\d.]+) to the best", capsys.readouterr().out
+    )
     assert len(found) == 2
     assert all(float(added) > float(kept) > 2 for added, kept in found)
 
@@ -115,13 +122,33 @@ def test_deeplense_folders_become_a_report(tmp_path, monkeypatch):
     # A stand-in writes down what the script starts; then it is carried out here, without starting Python six times.
     stand_in = tmp_path / "bin" / "haloformer"
     stand_in.parent.mkdir()
-    stand_in.write_text('#!/bin/sh\nfor a in "$@"; do printf "%s " "$a"; done >> commands.txt\necho >> commands.txt\n')
+    stand_in.write_text(
+        '#!/bin/sh\nfor a in "$@"; do printf "%s " "$a"; done >> commands.txt\necho >> commands.txt\n'
+    )
     stand_in.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{stand_in.parent}:{os.environ['PATH']}", "N": "99", "EPOCHS": "1"}
-    subprocess.run(["sh", EXAMPLES / "deeplense_folder.sh"], cwd=tmp_path, env=environment, check=True, timeout=30)
+    environment = {
+        **os.environ,
+        "PATH": f"{stand_in.parent}:{os.environ['PATH']}",
+        "N": "99",
+        "EPOCHS": "1",
+    }
+    subprocess.run(
+        ["sh", EXAMPLES / "deeplense_folder.sh"],
+        cwd=tmp_path,
+        env=environment,
+        check=True,
+        timeout=30,
+    )
     monkeypatch.chdir(tmp_path)
     commands = [shlex.split(line) for line in (tmp_path / "commands.txt").read_text().splitlines()]
-    assert [command[0] for command in commands] == ["simulate", "simulate", "convert", "convert", "train", "evaluate"]
+    assert [command[0] for command in commands] == [
+        "simulate",
+        "simulate",
+        "convert",
+        "convert",
+        "train",
+        "evaluate",
+    ]
     for command in commands:
         assert main(command) == 0, command
     assert (tmp_path / "runs" / "model_iii" / "evaluation" / "test" / "report.html").is_file()
@@ -136,7 +163,9 @@ def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys):
         if cell["cell_type"] == "code":
             exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
             assert not cell["outputs"]  # the repository keeps no output that nobody can repeat
-    rows = re.findall(r"^(axion|cdm|no_sub) +0\.\d{4} +\d\.\d{4}", capsys.readouterr().out, flags=re.MULTILINE)
+    rows = re.findall(
+        r"^(axion|cdm|no_sub) +0\.\d{4} +\d\.\d{4}", capsys.readouterr().out, flags=re.MULTILINE
+    )
     assert rows == ["axion", "cdm", "no_sub"]
 
 
@@ -164,7 +193,9 @@ def test_options_and_presets_for_deeplense_contributors_exist():
         for row in section.splitlines()
         if row.startswith("| `--") and "haloformer" not in row.split("|")[2]
     ]
-    options = {option for cell in right for option in re.findall(r"`--([a-z_]+)", cell)} - {"preset"}
+    options = {option for cell in right for option in re.findall(r"`--([a-z_]+)", cell)} - {
+        "preset"
+    }
     assert len(options) > 12
     assert options <= set(SHORT_NAMES)
     for preset in re.findall(r"published_[a-z0-9_]*[a-z0-9](?=`| )", section):

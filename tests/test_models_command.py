@@ -29,7 +29,9 @@ def listed(capsys, *arguments: object) -> list[dict]:
 @pytest.fixture(scope="module")
 def model_table():
     """The script that writes the table."""
-    spec = importlib.util.spec_from_file_location("model_table", ROOT / "benchmarks" / "model_table.py")
+    spec = importlib.util.spec_from_file_location(
+        "model_table", ROOT / "benchmarks" / "model_table.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -42,7 +44,14 @@ def test_the_list_holds_every_registered_model_as_it_is_registered(capsys, model
     for info in list_models():
         entry = model_table.entry(info)
         assert {key: rows[info.name][key] for key in entry} == entry
-        assert set(rows[info.name]) == {*entry, "parameters", "macs_64", "macs_150", "attention", "exceptions"}
+        assert set(rows[info.name]) == {
+            *entry,
+            "parameters",
+            "macs_64",
+            "macs_150",
+            "attention",
+            "exceptions",
+        }
 
 
 def _sample():
@@ -72,7 +81,9 @@ def test_filters_narrow_the_list(capsys):
     assert {row["family"] for row in swin} == {"Swin"}
     small = listed(capsys, "--size", "nano", "--max-parameters", "700k", "--attention")
     assert 0 < len(small) < len(everything)
-    assert all(row["size"] == "nano" and row["parameters"] <= 7e5 and row["attention"] for row in small)
+    assert all(
+        row["size"] == "nano" and row["parameters"] <= 7e5 and row["attention"] for row in small
+    )
     assert listed(capsys, "--max-parameters", "0.7M") == listed(capsys, "--max-parameters", "7e5")
     downloadable = listed(capsys, "--pretrained")
     assert 0 < len(downloadable) < len(everything)
@@ -141,7 +152,8 @@ def test_a_model_of_timm_that_is_not_listed_is_shown_too(capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters", "gmacs"), [("resnet18", 11_689_512, 1.814), ("deit_tiny_patch16_224", 5_717_416, 1.254)]
+    ("name", "parameters", "gmacs"),
+    [("resnet18", 11_689_512, 1.814), ("deit_tiny_patch16_224", 5_717_416, 1.254)],
 )
 def test_parameters_and_operations_are_counted_as_in_the_literature(name, parameters, gmacs):
     """At 224 pixels in colour: 1.8 and 1.3 billion in the papers; attention's two matrix products are part of it."""

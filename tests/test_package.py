@@ -27,6 +27,7 @@ CORE = {
     "lightning_fabric",
     "torchmetrics",
     "safetensors",
+    "pydantic",
     "yaml",
 }
 # What can be hidden from a running process; Lightning and torchmetrics look for rich, matplotlib and others by their metadata.
@@ -42,7 +43,7 @@ def test_the_core_simulates_trains_and_predicts_without_any_other_package(tmp_pa
 import sys
 sys.modules.update(dict.fromkeys({HIDDEN!r}))  # None: as if not installed
 import haloformer.data, haloformer.models, haloformer.simulation, haloformer.training
-from haloformer.deploy import load
+from haloformer.prediction import load
 lenses = haloformer.simulate("model_ii", 6)
 assert lenses.attributes["backend"] == "torch"
 small = {{"depth": 1, "embed_dim": 32, "num_heads": 2}}
@@ -53,11 +54,14 @@ assert load("run").probabilities(lenses.images).shape == (6, 3)
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("package", ["simulation", "data", "models", "training", "."])
+@pytest.mark.parametrize(
+    "package",
+    ["io", "simulation", "data", "fitting", "models", "outputs", "artefact", "training", "."],
+)
 def test_the_core_imports_nothing_else_at_module_level(package):
     for path in (SOURCE / package).glob("*.py"):
         # The command line; what is imported only where numba is
-        if path.name in ("commands.py", "kernels.py", "fit_kernel.py"):
+        if path.name in ("commands.py", "kernels.py", "kernel.py"):
             continue
         for node in ast.parse(path.read_text(encoding="utf-8")).body:
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
@@ -70,11 +74,15 @@ def test_the_core_imports_nothing_else_at_module_level(package):
 
 
 def test_importing_the_package_is_instant_and_pulls_in_nothing():
-    result = _run("import sys, haloformer; print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])")
+    result = _run(
+        "import sys, haloformer; print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])"
+    )
     assert result.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize("arguments", [["train", "--help"], ["train", "--data", "x.h5", "--print_config"], ["presets"]])
+@pytest.mark.parametrize(
+    "arguments", [["train", "--help"], ["train", "--data", "x.h5", "--print_config"], ["presets"]]
+)
 def test_an_experiment_is_shown_without_importing_what_would_carry_it_out(arguments):
     code = f"""
 import contextlib, sys
@@ -101,26 +109,144 @@ for command in COMMANDS:
     assert result.returncode == 0, result.stderr
 
 
+# In this order: a folder knows of those before it that are named.
 LAYERS = {
+    "io": (),
+    "reporting": (),
     "simulation": (),
-    "models": ("simulation",),
-    "data": ("simulation",),
-    "training": ("simulation", "data", "models"),
-    "deploy": ("simulation", "data", "models", "training"),
-    "evaluation": ("simulation", "data", "models", "training", "deploy"),
-    "explain": ("simulation", "data", "models", "training", "deploy", "evaluation"),
-    "studies": ("simulation", "data", "models", "training", "deploy", "evaluation"),
-    "app": ("simulation", "data", "models", "training", "deploy", "evaluation", "explain"),
+    "models": (),
+    "data": ("io", "simulation"),
+    "fitting": ("io", "reporting", "simulation", "data"),
+    "outputs": ("io",),
+    "artefact": ("io", "data", "fitting", "outputs"),
+    "training": ("io", "simulation", "data", "fitting", "models", "outputs", "artefact"),
+    "prediction": ("io", "simulation", "data", "fitting", "models", "outputs", "artefact"),
+    "evaluation": (
+        "io",
+        "reporting",
+        "simulation",
+        "data",
+        "models",
+        "outputs",
+        "artefact",
+        "prediction",
+    ),
+    "audit": ("io", "reporting", "simulation", "data", "artefact", "prediction", "evaluation"),
+    "explain": (
+        "io",
+        "reporting",
+        "simulation",
+        "data",
+        "models",
+        "outputs",
+        "prediction",
+        "evaluation",
+    ),
+    "studies": (
+        "io",
+        "reporting",
+        "simulation",
+        "data",
+        "models",
+        "training",
+        "prediction",
+        "evaluation",
+    ),
+    "tuning": ("io", "reporting", "data", "models", "training", "studies"),
+    "app": (
+        "io",
+        "reporting",
+        "simulation",
+        "models",
+        "data",
+        "artefact",
+        "prediction",
+        "evaluation",
+        "explain",
+    ),
 }
+READS_FILES = {
+    "fitting/command.py"
+}  # the only part of `fitting` that knows of more than simulation
+
+
+def _modules() -> dict[str, Path]:
+    names = {
+        path: ".".join(path.relative_to(SOURCE.parent).with_suffix("").parts)
+        for path in SOURCE.rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): path for path, name in names.items()}
+
+
+@functools.cache
+def _imports(path: Path) -> frozenset[str]:
+    """The modules of ours that a file imports anywhere, but for those that only its type annotations name."""
+    known, tree = _modules(), ast.parse(path.read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            node.body = []
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    pairs = [(node.module or "", alias.name) for node in found for alias in node.names]
+    plain = [
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    ]
+    named = [
+        f"{module}.{name}" if f"{module}.{name}" in known else module for module, name in pairs
+    ] + plain
+    return frozenset(name for name in named if name in known and known[name] != path)
+
+
+def test_every_folder_has_its_place_among_the_layers():
+    folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert folders == {*LAYERS}
 
 
 @pytest.mark.parametrize("layer", LAYERS)
 def test_arrows_between_the_layers_point_one_way(layer):
+    before = list(LAYERS)[: list(LAYERS).index(layer)]
+    assert set(LAYERS[layer]) <= set(before)
     for path in (SOURCE / layer).rglob("*.py"):
+        for module in _imports(path):
+            imported = module.split(".")[1] if "." in module else ""
+            assert imported in (*LAYERS[layer], layer) or imported not in LAYERS, (
+                f"{path.name} imports {imported}"
+            )
+            assert imported not in ("cli", "commands"), f"{path.name} uses the command line"
+
+
+def test_the_fit_itself_knows_of_simulation_alone():
+    for path in (SOURCE / "fitting").rglob("*.py"):
+        if str(path.relative_to(SOURCE)) not in READS_FILES:
+            rooms = {module.split(".")[1] for module in _imports(path) if "." in module}
+            assert rooms <= {"fitting", "simulation", "io", "reporting", "errors", "vocabulary"}, (
+                path.name
+            )
+
+
+def test_no_module_imports_itself_by_way_of_others():
+    left = {name: _imports(path) for name, path in _modules().items() if name != "haloformer"}
+    while removable := [
+        name for name, to in left.items() if not any(other in left for other in to)
+    ]:
+        for name in removable:
+            del left[name]
+    # What is left imports something that is left: circles, and what leads to them.
+    assert not left, f"circles among {sorted(left)}"
+
+
+def test_nobody_imports_a_private_name_of_another_module():
+    for name, path in _modules().items():
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("haloformer."):
-                imported = node.module.split(".")[1]
-                assert imported in (*LAYERS[layer], layer) or imported not in LAYERS, f"{path.name} imports {imported}"
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("haloformer"):
+                private = [
+                    a.name for a in node.names if a.name.startswith("_") and a.name != "__version__"
+                ]
+                assert not private or node.module == "haloformer", (
+                    f"{name} imports {private[0]} of {node.module}"
+                )
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
@@ -131,26 +257,37 @@ def test_links_in_the_documents_lead_to_files(document):
 
 
 @pytest.mark.parametrize(
-    "document", [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")], ids=lambda p: p.stem
+    "document",
+    [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")],
+    ids=lambda p: p.stem,
 )
 def test_python_code_in_the_documents_runs(document, trained_run, tmp_path):
-    blocks = re.findall(r"```python\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.DOTALL)
+    blocks = re.findall(
+        r"```python\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.DOTALL
+    )
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "x").symlink_to(trained_run)
-    assert main(["simulate", "model_ii", "--n", "120", "--out", str(tmp_path / "train.h5"), "--quiet"]) == 0
+    assert (
+        main(["simulate", "model_ii", "--n", "120", "--out", str(tmp_path / "train.h5"), "--quiet"])
+        == 0
+    )
     code = "\n".join(blocks)
     result = _run(code, cwd=tmp_path)
     assert result.returncode == 0, result.stderr[-2000:]
 
 
 @pytest.mark.parametrize(
-    "document", [d for d in DOCUMENTS if "haloformer " in d.read_text(encoding="utf-8")], ids=lambda p: p.stem
+    "document",
+    [d for d in DOCUMENTS if "haloformer " in d.read_text(encoding="utf-8")],
+    ids=lambda p: p.stem,
 )
 def test_commands_in_the_documents_have_these_options(document):
     from haloformer.cli import COMMANDS
 
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
-    commands = re.findall(r"^\s*(?:\.venv/bin/)?haloformer ([a-z]+)([^#\n|]*)", text, flags=re.MULTILINE)
+    commands = re.findall(
+        r"^\s*(?:\.venv/bin/)?haloformer ([a-z]+)([^#\n|]*)", text, flags=re.MULTILINE
+    )
     for command, rest in commands:
         assert command in COMMANDS, command
         for option in re.findall(r"--([a-z_-]+)", rest):
@@ -170,7 +307,9 @@ def test_survey_yaml_in_the_documents_and_examples_simulates(tmp_path):
     from haloformer.simulation import get_survey, simulate
 
     text = (ROOT / "docs" / "simulation.md").read_text(encoding="utf-8")
-    shown = [yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)]
+    shown = [
+        yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    ]
     assert shown
     for survey in (*map(get_survey, shown), get_survey(ROOT / "examples" / "own_survey.yaml")):
         assert simulate(survey, 3).images.isfinite().all()
@@ -182,5 +321,11 @@ def test_the_quickstart_configuration_is_one_that_train_takes(tmp_path):
     from haloformer.training import train
 
     options = yaml.safe_load((ROOT / "examples" / "quickstart.yaml").read_text(encoding="utf-8"))
-    options |= {"epochs": 1, "epoch_size": 128, "val_size": 30, "out": str(tmp_path / "run"), "progress": False}
+    options |= {
+        "epochs": 1,
+        "epoch_size": 128,
+        "val_size": 30,
+        "out": str(tmp_path / "run"),
+        "progress": False,
+    }
     assert train(**options).epochs == 1

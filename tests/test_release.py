@@ -15,7 +15,9 @@ def wheel(tmp_path_factory):
     """The names in the wheel, built without an environment of its own."""
     builders = pytest.importorskip("hatchling.builders.wheel")
     built = next(
-        builders.WheelBuilder(str(ROOT)).build(directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"])
+        builders.WheelBuilder(str(ROOT)).build(
+            directory=str(tmp_path_factory.mktemp("wheel")), versions=["standard"]
+        )
     )
     with zipfile.ZipFile(built) as archive:
         return set(archive.namelist())

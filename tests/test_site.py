@@ -12,7 +12,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def _pages(entry) -> list[str]:
     if isinstance(entry, str):
         return [entry]
-    return [page for value in (entry if isinstance(entry, list) else entry.values()) for page in _pages(value)]
+    return [
+        page
+        for value in (entry if isinstance(entry, list) else entry.values())
+        for page in _pages(value)
+    ]
 
 
 def test_every_document_is_in_the_menu_once_and_every_entry_exists():
@@ -24,7 +28,9 @@ def test_every_document_is_in_the_menu_once_and_every_entry_exists():
 def test_the_reference_names_what_exists():
     import importlib
 
-    names = re.findall(r"^::: (\S+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    names = re.findall(
+        r"^::: (\S+)", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
     assert {name.rpartition(".")[2] for name in names} >= {
         "simulate",
         "create_model",
@@ -53,5 +59,7 @@ def test_how_to_add_something_names_files_and_functions_that_exist(page):
         for folder in ("src", "tests", "benchmarks")
         for path in (ROOT / folder).rglob("*.py")
     )
-    for name in {name for name in named if re.fullmatch(r"@?_?[A-Za-z]+(_[A-Za-z]+)+_?|_?[A-Z_]+", name)}:
+    for name in {
+        name for name in named if re.fullmatch(r"@?_?[A-Za-z]+(_[A-Za-z]+)+_?|_?[A-Z_]+", name)
+    }:
         assert re.search(rf"\b{name.removeprefix('@')}", code), name

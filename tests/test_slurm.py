@@ -36,7 +36,9 @@ def _started(script, folder) -> list[str]:
         (programs / name).write_text(f"#!/bin/bash\n{text}\n")
         (programs / name).chmod(0o755)
     environment = {**os.environ, **SLURM, "PATH": f"{programs}:{os.environ['PATH']}"}
-    subprocess.run(["bash", "-u", EXAMPLES / script], cwd=folder, env=environment, check=True, timeout=30)
+    subprocess.run(
+        ["bash", "-u", EXAMPLES / script], cwd=folder, env=environment, check=True, timeout=30
+    )
     return (folder / "haloformer.txt").read_text().split("\0")[:-1]
 
 

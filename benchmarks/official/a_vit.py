@@ -32,7 +32,11 @@ def build(folder: Path, variant: str) -> nn.Module:
     package = "official_a_vit"
     shims = {
         package: {"__path__": []},
-        f"{package}.helpers": {"build_model_with_cfg": None, "named_apply": None, "adapt_input_conv": None},
+        f"{package}.helpers": {
+            "build_model_with_cfg": None,
+            "named_apply": None,
+            "adapt_input_conv": None,
+        },
         f"{package}.layers": {**vars(timm.layers), "ACT_Mlp": None},
         f"{package}.registry": {"register_model": lambda entry: entry},
         "utils": {"get_distribution_target": None},
@@ -46,9 +50,13 @@ def build(folder: Path, variant: str) -> nn.Module:
     spec.loader.exec_module(module)
     del sys.modules["utils"]
     if not torch.cuda.is_available():
-        torch.Tensor.cuda = lambda tensor: tensor  # the official forward puts its counters on the GPU
+        torch.Tensor.cuda = lambda tensor: (
+            tensor
+        )  # the official forward puts its counters on the GPU
     scale, center = _GATES[variant]
-    arguments = types.SimpleNamespace(act_mode=4, gate_scale=scale, gate_center=center, distr_prior_alpha=0.0)
+    arguments = types.SimpleNamespace(
+        act_mode=4, gate_scale=scale, gate_center=center, distr_prior_alpha=0.0
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # it tells of its progress
         return module.VisionTransformer(**_NUMBERS[variant], args=arguments)
 
@@ -64,8 +72,17 @@ def compare_halting(folder: Path) -> None:
     official = build(folder, "a_vit_tiny_224").eval()
     randomize(official)
     images = torch.randn(4, 3, 224, 224, generator=torch.Generator().manual_seed(1))
-    print(f"{'scale':>6}{'centre':>8}{'equal depths':>14}{'ponder':>10}{'logits':>10}  tokens that ran 1 … 12 blocks")
-    for scale, center in ((5.0, -10.0), (1.0, -2.0), (0.5, -1.0), (1.0, 1.0), (0.0, -40.0), (0.0, 40.0)):
+    print(
+        f"{'scale':>6}{'centre':>8}{'equal depths':>14}{'ponder':>10}{'logits':>10}  tokens that ran 1 … 12 blocks"
+    )
+    for scale, center in (
+        (5.0, -10.0),
+        (1.0, -2.0),
+        (0.5, -1.0),
+        (1.0, 1.0),
+        (0.0, -40.0),
+        (0.0, 40.0),
+    ):
         official.args.gate_scale, official.args.gate_center = scale, -center
         expected = official(images)
         ours = timm.create_model("a_vit_tiny_224", gate_scale=scale, gate_center=center).eval()

@@ -31,7 +31,11 @@ class WithClassToken(nn.Module):
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
-        self.patch_embeds, self.blocks, self.pos_block = model.patch_embeds, model.blocks, model.pos_block
+        self.patch_embeds, self.blocks, self.pos_block = (
+            model.patch_embeds,
+            model.blocks,
+            model.pos_block,
+        )
         self.norm, self.head = model.norm, model.head
         self.cls_token = nn.Parameter(torch.zeros(1, 1, model.norm.normalized_shape[0]))
 

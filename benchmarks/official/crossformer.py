@@ -9,7 +9,12 @@ from torch import nn
 
 REPOSITORY = "https://github.com/cheerss/CrossFormer"
 COMMIT = "795201075f0066e78408882617312084e25aef61"
-VARIANTS = ("crossformer_tiny_224", "crossformer_small_224", "crossformer_base_224", "crossformer_large_224")
+VARIANTS = (
+    "crossformer_tiny_224",
+    "crossformer_small_224",
+    "crossformer_base_224",
+    "crossformer_large_224",
+)
 
 # What configs/crossformer/*.yaml say of each: width, depths, heads.
 _NUMBERS: dict[str, tuple[int, list[int], list[int]]] = {
@@ -23,7 +28,9 @@ _NUMBERS: dict[str, tuple[int, list[int], list[int]]] = {
 def build(folder: Path, variant: str) -> nn.Module:
     """Builds a variant; the names are ours, the numbers those of the official configurations."""
     sys.modules["timm.models.layers"] = timm.layers  # it was written for a timm of 2021
-    spec = importlib.util.spec_from_file_location("official_crossformer", folder / "models" / "crossformer.py")
+    spec = importlib.util.spec_from_file_location(
+        "official_crossformer", folder / "models" / "crossformer.py"
+    )
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -31,7 +31,9 @@ def build(folder: Path, variant: str) -> nn.Module:
     helpers, registry = ModuleType("timm.models.helpers"), ModuleType("timm.models.registry")
     helpers.load_pretrained = None  # type: ignore[attr-defined]  # imported there, but never called
     registry.register_model = timm.models.register_model  # type: ignore[attr-defined]
-    sys.modules.update({m.__name__: m for m in (helpers, registry)} | {"timm.models.layers": timm.layers})
+    sys.modules.update(
+        {m.__name__: m for m in (helpers, registry)} | {"timm.models.layers": timm.layers}
+    )
     sys.path.insert(0, str(folder))
     official = import_module("models.cswin")
     return getattr(official, _ENTRIES[variant])(img_size=IMG_SIZE.get(variant, 224))

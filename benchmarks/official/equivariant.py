@@ -33,7 +33,9 @@ def import_escnn(folder: Path) -> types.ModuleType:
 
     decompose = numerical.randomized_svd
     if decompose is not None:  # scikit-learn no longer takes the np.matrix that escnn hands it
-        numerical.randomized_svd = lambda matrix, **options: decompose(np.asarray(matrix), **options)
+        numerical.randomized_svd = lambda matrix, **options: decompose(
+            np.asarray(matrix), **options
+        )
     return escnn
 
 
@@ -49,7 +51,9 @@ class Conv(nn.Module):
         """Takes a GeometricTensor of escnn's to another."""
         return self.inner[0](fields)
 
-    def _save_to_state_dict(self, destination: dict[str, Tensor], prefix: str, keep_vars: bool) -> None:
+    def _save_to_state_dict(
+        self, destination: dict[str, Tensor], prefix: str, keep_vars: bool
+    ) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
         with torch.no_grad():
             destination[prefix + "filter"] = self.inner[0].expand_parameters()[0]
@@ -58,7 +62,9 @@ class Conv(nn.Module):
 class Network(nn.Module):
     """Six convolutions, two poolings, two fully connected layers."""
 
-    def __init__(self, escnn: types.ModuleType, group: str, in_chans: int = 3, num_classes: int = 1000) -> None:
+    def __init__(
+        self, escnn: types.ModuleType, group: str, in_chans: int = 3, num_classes: int = 1000
+    ) -> None:
         super().__init__()
         spaces, layers = escnn.gspaces, escnn.nn
         space = (spaces.flipRot2dOnR2 if group[0] == "d" else spaces.rot2dOnR2)(N=int(group[1:]))

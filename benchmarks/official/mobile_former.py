@@ -22,7 +22,9 @@ def build(folder: Path, variant: str) -> nn.Module:
     package: Any = types.ModuleType("mobile_former_reference")
     package.__path__ = [str(folder)]
     helpers: Any = types.ModuleType("mobile_former_reference.helpers")
-    helpers.build_model_with_cfg = lambda model, name, pretrained, default_cfg, **kwargs: model(**kwargs)
+    helpers.build_model_with_cfg = lambda model, name, pretrained, default_cfg, **kwargs: model(
+        **kwargs
+    )
     helpers.default_cfg_for_features = None
     sys.modules |= {
         "mobile_former_reference": package,

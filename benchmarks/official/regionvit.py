@@ -11,7 +11,12 @@ from torch import nn
 
 REPOSITORY = "https://github.com/IBM/RegionViT"
 COMMIT = "77000c2fcfbe9a5735d7a27a8a7821f69c0440ec"
-VARIANTS = ("regionvit_tiny_224", "regionvit_small_224", "regionvit_medium_224", "regionvit_base_224")
+VARIANTS = (
+    "regionvit_tiny_224",
+    "regionvit_small_224",
+    "regionvit_medium_224",
+    "regionvit_base_224",
+)
 
 
 def build(folder: Path, variant: str) -> nn.Module:

@@ -34,7 +34,9 @@ def build(folder: Path, variant: str) -> nn.Module:
         sys.modules[name] = types.ModuleType(name)
         vars(sys.modules[name]).update(members)
     try:
-        spec = importlib.util.spec_from_file_location("official_rvt", folder / "easyrobust/models/rvt.py")
+        spec = importlib.util.spec_from_file_location(
+            "official_rvt", folder / "easyrobust/models/rvt.py"
+        )
         module = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(module)
     finally:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 from haloformer._version import __version__
 
 if TYPE_CHECKING:
-    from haloformer.deploy.predictor import load, predict
-    from haloformer.evaluation import evaluate
+    from haloformer.evaluation.evaluate import evaluate
     from haloformer.models import create_model
+    from haloformer.prediction.command import predict
+    from haloformer.prediction.predictor import load
     from haloformer.simulation import simulate
     from haloformer.training import train
 
@@ -19,9 +20,9 @@ _HOMES = {
     "simulate": "haloformer.simulation",
     "create_model": "haloformer.models",
     "train": "haloformer.training",
-    "evaluate": "haloformer.evaluation",
-    "predict": "haloformer.deploy.predictor",
-    "load": "haloformer.deploy.predictor",
+    "evaluate": "haloformer.evaluation.evaluate",
+    "predict": "haloformer.prediction.predictor",
+    "load": "haloformer.prediction.predictor",
 }
 
 __all__ = ["__version__", "create_model", "evaluate", "load", "predict", "simulate", "train"]

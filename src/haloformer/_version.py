@@ -19,7 +19,16 @@ def code_version() -> str:
         return __version__
     try:
         described = subprocess.run(
-            ["git", "-C", str(root), "describe", "--always", "--dirty=.dirty", "--abbrev=7", "--exclude=*"],
+            [
+                "git",
+                "-C",
+                str(root),
+                "describe",
+                "--always",
+                "--dirty=.dirty",
+                "--abbrev=7",
+                "--exclude=*",
+            ],
             capture_output=True,
             text=True,
             timeout=5,

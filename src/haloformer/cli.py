@@ -44,15 +44,19 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "simulate": Command("simulate lenses of a survey into a dataset file", positional=("survey",)),
-    "convert": Command("make a dataset file of DeepLense folders, archives or labelled images", positional=("src",)),
-    "inspect": Command("show what a dataset file holds, as tables and as a figure", positional=("data",)),
+    "convert": Command(
+        "make a dataset file of DeepLense folders, archives or labelled images", positional=("src",)
+    ),
+    "inspect": Command(
+        "show what a dataset file holds, as tables and as a figure", positional=("data",)
+    ),
     "train": Command(
         "train a network on a dataset file or on freshly simulated images",
         experiment=True,
     ),
     "study": Command(
         "run a study: what augmentation, regularisation, transfer, data size … are worth",
-        "haloformer.studies.runner",
+        "haloformer.studies.run",
         positional=("name",),
         present="print_study",
         experiment=True,
@@ -76,7 +80,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "tune": Command(
         "search for good hyper-parameters",
-        "haloformer.studies.search",
+        "haloformer.tuning.search",
         positional=("name",),
         present="print_search",
         experiment=True,
@@ -85,10 +89,13 @@ COMMANDS: dict[str, Command] = {
     "presets": Command("list the shipped recipes, or print one", positional=("name",)),
     "evaluate": Command(
         "test a trained network: AUCs, figures, HTML report",
-        "haloformer.evaluation",
+        "haloformer.evaluation.evaluate",
         positional=("run",),
         present="print_metrics",
-        examples=("haloformer evaluate runs/x --data test.h5", "haloformer evaluate runs/x --data model_ii --n 15000"),
+        examples=(
+            "haloformer evaluate runs/x --data test.h5",
+            "haloformer evaluate runs/x --data model_ii --n 15000",
+        ),
     ),
     "calibrate": Command(
         "make a trained network's probabilities honest, and let it tell images unlike its own",
@@ -99,7 +106,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "audit": Command(
         "measure how far a trained network can be trusted: shortcuts, noise, other cameras, symmetries, foreign images",
-        "haloformer.evaluation.audit",
+        "haloformer.audit.command",
         positional=("run",),
         present="print_audit",
         examples=(
@@ -110,7 +117,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         "test several networks on the same images: paired differences, p-values, HTML report",
-        "haloformer.evaluation.comparison",
+        "haloformer.evaluation.compare",
         positional=("runs",),
         present="print_comparison",
         examples=(
@@ -120,7 +127,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "predict": Command(
         "classify image files with a trained network",
-        "haloformer.deploy.predictor",
+        "haloformer.prediction.command",
         positional=("run", "images"),
         present="print_predictions",
         examples=(
@@ -136,7 +143,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "fit": Command(
         "fit the best smooth lens to images: parameters, chi2, residual",
-        "haloformer.evaluation.smooth",
+        "haloformer.fitting.command",
         positional=("images",),
         present="print_fit",
         examples=(
@@ -146,7 +153,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "explain": Command(
         "show what answers rest on: attention, gradients, and whether they find the substructure",
-        "haloformer.explain",
+        "haloformer.explain.explain",
         positional=("run", "images"),
         present="print_explanation",
         examples=(
@@ -155,7 +162,10 @@ COMMANDS: dict[str, Command] = {
             "haloformer explain runs/x test.h5 --limit 6 --methods attention,rollout --out why",
         ),
     ),
-    "app": Command("open a local page: classify images, simulate lenses by sliders, compare models", "haloformer.app"),
+    "app": Command(
+        "open a local page: classify images, simulate lenses by sliders, compare models",
+        "haloformer.app",
+    ),
     "models": Command("list the networks", positional=("name",)),
     "surveys": Command("list the surveys, or print one as YAML", positional=("name",)),
 }
@@ -202,7 +212,14 @@ def main(arguments: list[str] | None = None) -> int:
             return _fail(
                 f"haloformer {command}: the disk is full ({error.filename or 'while writing'}); nothing was left half-written"
             )
-        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG):
+        if error.errno in (
+            errno.EACCES,
+            errno.EPERM,
+            errno.EROFS,
+            errno.ENOTDIR,
+            errno.EISDIR,
+            errno.ENAMETOOLONG,
+        ):
             return _fail(f"haloformer {command}: {error.filename or ''}: {error.strerror}")
         raise
     except MemoryError:
@@ -223,28 +240,40 @@ def _run(command: str, arguments: list[str]) -> Any:
     summary, details, help_texts = _parse_docstring(function)
     if settings.examples:
         details += "\n\nExamples:\n" + "\n".join(f"    {line}" for line in settings.examples)
-    parser = Parser(prog=f"haloformer {command}", description=summary + details, formatter_class=_formatter())
+    parser = Parser(
+        prog=f"haloformer {command}", description=summary + details, formatter_class=_formatter()
+    )
     signature = inspect.signature(function)
     for name in settings.positional:
         parameter = signature.parameters[name]
         many = "list" in str(parameter.annotation)
         optional = parameter.default is not inspect.Parameter.empty
-        nargs: dict[str, Any] = {"nargs": "*" if optional else "+"} if many else {"nargs": "?"} if optional else {}
+        nargs: dict[str, Any] = (
+            {"nargs": "*" if optional else "+"} if many else {"nargs": "?"} if optional else {}
+        )
         parser.add_argument(name, type=str, help=help_texts[name], **nargs)
-    flags = [name for name, parameter in signature.parameters.items() if isinstance(parameter.default, bool)]
+    flags = [
+        name
+        for name, parameter in signature.parameters.items()
+        if isinstance(parameter.default, bool)
+    ]
     with_value = [name for name in flags if signature.parameters[name].annotation is not bool]
     skip: set[str | int] = {*settings.positional}
     if settings.experiment:
         skip.add("options")
     else:
         parser.add_argument(
-            "--config", action="config", help="YAML file with any of the options below; --print_config writes one."
+            "--config",
+            action="config",
+            help="YAML file with any of the options below; --print_config writes one.",
         )
     parser.add_function_arguments(function, skip=skip, as_group=False)
     if settings.experiment:
         flags += _add_experiment(parser, signature)
         places = " ".join(name.upper() for name in settings.positional)
-        parser.usage = " ".join(f"haloformer {command} {places} [--preset NAME] [--FIELD VALUE ...]".split())
+        parser.usage = " ".join(
+            f"haloformer {command} {places} [--preset NAME] [--FIELD VALUE ...]".split()
+        )
         with_value.append("pretrained")
     for action in parser._actions:
         if action.dest in flags:
@@ -255,7 +284,9 @@ def _run(command: str, arguments: list[str]) -> Any:
     if settings.experiment:
         from haloformer.training.config import SHORT_NAMES
 
-        fields = [name for name in values if name in SHORT_NAMES and name not in signature.parameters]
+        fields = [
+            name for name in values if name in SHORT_NAMES and name not in signature.parameters
+        ]
         values["options"] = {name: values.pop(name) for name in fields}
     result = getattr(importlib.import_module(settings.home), command)(**values)
     if settings.present:
@@ -271,7 +302,9 @@ def _declared(command: str, home: str) -> Callable[..., Any]:
     (found,) = (node for node in body if isinstance(node, ast.FunctionDef) and node.name == command)
     # Another name: jsonargparse asks haloformer, too, whether it has it, and it would import all of haloformer.train to say so.
     found.name, found.returns, found.body = f"{command}_command", None, found.body[:1]
-    names = dict(vars(importlib.import_module("haloformer.commands")))  # which has all names that signatures need
+    names = dict(
+        vars(importlib.import_module("haloformer.commands"))
+    )  # which has all names that signatures need
     exec(compile(ast.Module([found], []), str(source), "exec"), names)
     return names[found.name]
 
@@ -288,20 +321,32 @@ def _add_experiment(parser: Any, signature: inspect.Signature) -> list[str]:
     flags = []
     for group, kind in GROUPS.items():
         documented = inspect.getdoc(kind) or ""
-        texts = {p.arg_name: " ".join((p.description or "").split()) for p in parse(documented).params}
+        texts = {
+            p.arg_name: " ".join((p.description or "").split()) for p in parse(documented).params
+        }
         section = parser.add_argument_group(f"{group}: {documented.splitlines()[0].rstrip('.')}")
         hints, defaults = typing.get_type_hints(kind), kind()
-        for short, (_, name) in ((s, place) for s, place in SHORT_NAMES.items() if place[0] == group):
+        for short, (_, name) in (
+            (s, place) for s, place in SHORT_NAMES.items() if place[0] == group
+        ):
             if short in signature.parameters:
                 continue
             default = getattr(defaults, name)
-            shown = list(default) if isinstance(default, tuple) else "null" if default is None else default
+            shown = (
+                list(default)
+                if isinstance(default, tuple)
+                else "null"
+                if default is None
+                else default
+            )
             help_text = texts[name].partition(" Short name:")[0]
             text = f"{help_text} (default: {shown})" if shown not in ("", {}) else help_text
             hint = hints[name]
             if typing.get_origin(hint) is tuple and typing.get_args(hint)[-1] is ...:
                 hint = hint | str  # one name needs no brackets
-            section.add_argument(f"--{short}", type=hint, default=argparse.SUPPRESS, help=text.replace("%", "%%"))
+            section.add_argument(
+                f"--{short}", type=hint, default=argparse.SUPPRESS, help=text.replace("%", "%%")
+            )
             if isinstance(default, bool):
                 flags.append(short)
     return flags
@@ -344,12 +389,26 @@ def _clean(message: str, parser: Any) -> str:
     marker = "unrecognized arguments: "
     if marker.lower() in text.lower():
         unknown = text[text.lower().index(marker) + len(marker) :].split()[0].partition("=")[0]
-        known = [option for action in parser._actions for option in action.option_strings if option.startswith("--")]
+        known = [
+            option
+            for action in parser._actions
+            for option in action.option_strings
+            if option.startswith("--")
+        ]
         nearest = difflib.get_close_matches(unknown, known, n=1)
         what = "option" if unknown.startswith("--") else "argument"
-        return f"unknown {what} '{unknown}'" + (f": did you mean '{nearest[0]}'?" if nearest else "")
+        return f"unknown {what} '{unknown}'" + (
+            f": did you mean '{nearest[0]}'?" if nearest else ""
+        )
     if found := re.match(r'Parser key "(\w+)": (.*)', text):
-        hint = next((getattr(action, "_typehint", None) for action in parser._actions if action.dest == found[1]), None)
+        hint = next(
+            (
+                getattr(action, "_typehint", None)
+                for action in parser._actions
+                if action.dest == found[1]
+            ),
+            None,
+        )
         if hint is None:
             return f"{found[1]}: {found[2]}"
         from haloformer.training.config import type_in_words
@@ -384,7 +443,9 @@ def _formatter() -> Any:
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    listed = "\n".join(f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items())
+    listed = "\n".join(
+        f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()
+    )
     return f"""haloformer {__version__}: what dark matter is made of, read from pictures of strong gravitational lenses
 
 usage: haloformer COMMAND [options]     haloformer COMMAND --help tells all about one

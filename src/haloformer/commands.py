@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from importlib import resources
 from itertools import groupby
 from pathlib import Path
 from typing import Any, Literal
@@ -80,13 +79,19 @@ def simulate(
 
     names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
     simulator = Simulator(
-        survey, classes=names, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
+        survey,
+        classes=names,
+        seed=seed,
+        noise=noise,
+        dtype=getattr(torch, dtype),
+        device=device,
+        backend=backend,
     )
     began = time.perf_counter()
     if workers or ray_address is not None:
         if format == "deeplense":
             raise InputError("--workers writes the format hdf5, not deeplense")
-        from haloformer.deploy.scale import simulate_shards
+        from haloformer.prediction.scale import simulate_shards
 
         simulate_shards(
             simulator, out, n=n, start=start, batch_size=batch_size, workers=workers, shard_size=shard_size,
@@ -102,7 +107,14 @@ def simulate(
 
 
 def _simulate_alone(
-    simulator: Any, out: str, n: int, start: int, format: str, batch_size: int, overwrite: bool, quiet: bool
+    simulator: Any,
+    out: str,
+    n: int,
+    start: int,
+    format: str,
+    batch_size: int,
+    overwrite: bool,
+    quiet: bool,
 ) -> None:
     from haloformer.data.deeplense import write_deeplense_folder
     from haloformer.data.store import DatasetWriter
@@ -112,7 +124,9 @@ def _simulate_alone(
     with _progress(f"simulate {simulator.survey.name}", n, quiet) as advance:
         counted = _counted(batches, advance)
         if format == "deeplense":
-            write_deeplense_folder(counted, out, class_names=simulator.class_names, n=n, overwrite=overwrite)
+            write_deeplense_folder(
+                counted, out, class_names=simulator.class_names, n=n, overwrite=overwrite
+            )
         else:
             writer = DatasetWriter(
                 out,
@@ -218,16 +232,26 @@ def inspect(
         return
     attributes = summary["attributes"]
     shape = "×".join(str(size) for size in summary["image_shape"])
-    print(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {summary['bytes'] / 1e6:.1f} MB")
+    print(
+        f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {summary['bytes'] / 1e6:.1f} MB"
+    )
     known = {
-        k: v for k, v in attributes.items() if v is not None and len(str(v)) < 80 and k not in ("class_names", "units")
+        k: v
+        for k, v in attributes.items()
+        if v is not None and len(str(v)) < 80 and k not in ("class_names", "units")
     }
     _print_table("provenance", ["field", "value"], [[k, str(v)] for k, v in known.items()])
     _print_table(
         "pixels",
         ["class", "images", "mean", "std", "min", "max", "zeros", "not finite"],
         [
-            [name, *(_short(row[k]) for k in ("count", "mean", "std", "min", "max", "zero_fraction", "not_finite"))]
+            [
+                name,
+                *(
+                    _short(row[k])
+                    for k in ("count", "mean", "std", "min", "max", "zero_fraction", "not_finite")
+                ),
+            ]
             for name, row in summary["classes"].items()
         ],
     )
@@ -300,7 +324,9 @@ def presets(name: str | None = None) -> None:
     if name:
         print(preset_text(name), end="")
     else:
-        _print_table("presets", ["name", "what it is"], [[key, text] for key, text in list_presets().items()])
+        _print_table(
+            "presets", ["name", "what it is"], [[key, text] for key, text in list_presets().items()]
+        )
 
 
 def models(
@@ -337,12 +363,16 @@ def models(
     filters = {"family": family, "size": size, "max_parameters": max_parameters, "pretrained": pretrained, "attention": attention}  # fmt: skip
     if name is not None:
         if given := [key for key, value in filters.items() if value]:
-            raise InputError(f"--{given[0]} chooses from the list: leave it out, or the name '{name}'")
+            raise InputError(
+                f"--{given[0]} chooses from the list: leave it out, or the name '{name}'"
+            )
         _show_model(name, img_size, json)
         return
     if img_size is not None:
         raise InputError("--img_size is for one model: give its name, too")
-    rows = _model_table()
+    from haloformer.models.table import model_table
+
+    rows = model_table()
     if family is not None:
         families = sorted({row["family"] for row in rows}, key=str.lower)
         chosen = next((known for known in families if known.lower() == family.lower()), None)
@@ -366,11 +396,6 @@ def models(
         _print_models(rows)
 
 
-def _model_table() -> list[dict[str, Any]]:
-    """The rows of the packaged table: what would take minutes to build and seconds to import."""
-    return json.loads(resources.files("haloformer").joinpath("models/table.json").read_text(encoding="utf-8"))
-
-
 def _print_models(rows: list[dict[str, Any]]) -> None:
     from rich.box import SIMPLE_HEAD
 
@@ -390,9 +415,12 @@ def _print_models(rows: list[dict[str, Any]]) -> None:
 def _show_model(name: str, img_size: int | None, as_json: bool) -> None:
     from haloformer.models import find_model
     from haloformer.models.details import describe_model
+    from haloformer.models.table import model_table
 
     row = describe_model(find_model(name), img_size)
-    row["exceptions"] = next((known["exceptions"] for known in _model_table() if known["name"] == name), None)
+    row["exceptions"] = next(
+        (known["exceptions"] for known in model_table() if known["name"] == name), None
+    )
     if as_json:
         _print_json(row)
         return
@@ -402,18 +430,24 @@ def _show_model(name: str, img_size: int | None, as_json: bool) -> None:
         **{key: _si(value) for key, value in row.items() if key.startswith("macs")},
         "pretrained": row["weights_url"] or "no ImageNet weights to download; a file can be given",
         "attention": "; ".join(_runs(row["attention_layers"])) or row["no_attention"],
-        "keywords": ", ".join(f"{key}: {value}" for key, value in row["keywords"].items()) or "none",
-        "exceptions": "not tried" if row["exceptions"] is None else "; ".join(row["exceptions"]) or "none",
+        "keywords": ", ".join(f"{key}: {value}" for key, value in row["keywords"].items())
+        or "none",
+        "exceptions": "not tried"
+        if row["exceptions"] is None
+        else "; ".join(row["exceptions"]) or "none",
     }
     hidden = {"name", "weights_url", "attention_layers", "no_attention"}
-    rows = [[key.replace("_", " "), str(value)] for key, value in shown.items() if key not in hidden]
+    rows = [
+        [key.replace("_", " "), str(value)] for key, value in shown.items() if key not in hidden
+    ]
     _print_table(name, ["field", "value"], rows)
 
 
 def _runs(layers: list[str]) -> list[str]:
     """Layers with kind and shape, ``name: kind``, those of the same kind together: ``6 layers name … name: kind``."""
     grouped = [
-        (kind, [name for name, _ in run]) for kind, run in groupby((x.split(": ", 1) for x in layers), lambda x: x[1])
+        (kind, [name for name, _ in run])
+        for kind, run in groupby((x.split(": ", 1) for x in layers), lambda x: x[1])
     ]
     return [
         names[0] + (f" … {names[-1]} ({len(names)} layers)" if len(names) > 1 else "") + f": {kind}"
@@ -450,14 +484,24 @@ def print_metrics(result: dict[str, Any]) -> None:
     """Prints the tables of per-class AUCs and of regression errors, warnings, and where the report is."""
     n = result["n_images"]
     if result["class_names"]:
-        rows = [[name, str(row["n"]), *_with_interval(row["auc"])] for name, row in result["per_class"].items()]
+        rows = [
+            [name, str(row["n"]), *_with_interval(row["auc"])]
+            for name, row in result["per_class"].items()
+        ]
         rows.append(["macro", str(n), *_with_interval(result["macro_auc"])])
-        _print_table(f"one-vs-rest AUC on {n} images", ["class", "images", "AUC", "95 % interval"], rows)
+        _print_table(
+            f"one-vs-rest AUC on {n} images", ["class", "images", "AUC", "95 % interval"], rows
+        )
         value, interval = _with_interval(result["accuracy"])
         print(f"accuracy {value} ({interval})")
     if result["regression"]:
-        rows = [[name, str(row["n"]), *_with_interval(row["mae"])] for name, row in result["regression"].items()]
-        _print_table("mean absolute error in dex", ["target", "images", "MAE", "95 % interval"], rows)
+        rows = [
+            [name, str(row["n"]), *_with_interval(row["mae"])]
+            for name, row in result["regression"].items()
+        ]
+        _print_table(
+            "mean absolute error in dex", ["target", "images", "MAE", "95 % interval"], rows
+        )
         for name, row in result["regression"].items():
             if math.isfinite(row["coverage"]["value"]):
                 value, interval = _with_interval(row["coverage"])
@@ -482,11 +526,21 @@ def print_audit(result: dict[str, Any]) -> None:
 def print_comparison(result: dict[str, Any]) -> None:
     """Prints the models' macro AUCs, their differences to the first with p-values, warnings, and where the report is."""
     rows = [[model["name"], *_with_interval(model["macro_auc"])] for model in result["models"]]
-    _print_table(f"macro AUC on {result['n_images']} images", ["model", "macro AUC", "95 % interval"], rows)
+    _print_table(
+        f"macro AUC on {result['n_images']} images", ["model", "macro AUC", "95 % interval"], rows
+    )
     rows = [
-        [row["name"], title, f"{d['value']:+.4f}", f"{d['low']:+.4f} – {d['high']:+.4f}", f"{d['p_holm']:.2g}"]
+        [
+            row["name"],
+            title,
+            f"{d['value']:+.4f}",
+            f"{d['low']:+.4f} – {d['high']:+.4f}",
+            f"{d['p_holm']:.2g}",
+        ]
         for row in result["differences"]
-        for title, d in ((title, row["differences"][key]) for key, title in result["measures"].items())
+        for title, d in (
+            (title, row["differences"][key]) for key, title in result["measures"].items()
+        )
     ]
     header = ["model", "measure", "difference", "95 % interval", "p, corrected"]
     _print_table(f"differences to {result['reference']}, paired by image", header, rows)
@@ -506,7 +560,9 @@ def print_study(result: Any) -> int:
         estimate = {key: row.get(f"macro_auc{end}", math.nan) for key, end in _ENDS}
         difference = f"{row['difference']:+.4f}" if "difference" in row else "–"
         rows.append([row["variant"], str(row["n_seeds"]), *_with_interval(estimate), difference])
-    _print_table("test macro AUC", ["variant", "seeds", "macro AUC", "95 % interval", "difference"], rows)
+    _print_table(
+        "test macro AUC", ["variant", "seeds", "macro AUC", "95 % interval", "difference"], rows
+    )
     for count, what in ((result.n_failed, "failed"), (result.n_missing, "are not there yet")):
         if count:
             print(f"{count} runs {what}")
@@ -525,7 +581,12 @@ def print_leaderboard(result: Any) -> int:
             estimate = {key: entry.get(f"macro_auc{end}", math.nan) for key, end in _ENDS}
             theirs = entry["published_macro_auc"]
             rows.append(
-                [str(entry["rank"]), entry["model"], *_with_interval(estimate), f"{theirs:.4f}" if theirs else "–"]
+                [
+                    str(entry["rank"]),
+                    entry["model"],
+                    *_with_interval(estimate),
+                    f"{theirs:.4f}" if theirs else "–",
+                ]
             )
         _print_table(survey, ["", "model", "macro AUC", "95 % interval", "published"], rows)
     if result.n_failed:
@@ -542,7 +603,10 @@ def print_search(result: Any) -> None:
     _print_table(
         f"trial {result.best_trial}: {result.value:.4f}",
         ["field", "value"],
-        [[key, f"{value:.4g}" if isinstance(value, float) else str(value)] for key, value in result.params.items()],
+        [
+            [key, f"{value:.4g}" if isinstance(value, float) else str(value)]
+            for key, value in result.params.items()
+        ],
     )
     print(f"best experiment: {result.out / 'best.yaml'}")
 
@@ -562,7 +626,9 @@ def print_explanation(result: dict[str, Any]) -> None:
     """Prints how well each map finds the substructure, what random weights change, warnings, and where the page is."""
     sanity = {(row["method"], row["layer"]): row["correlation"] for row in result["sanity"]}
     scores = [row for row in result["scores"] if row["weights"] == "trained"]
-    scores = [row for row in scores if row["class"] == "all"] or scores  # of one class there is no sum
+    scores = [
+        row for row in scores if row["class"] == "all"
+    ] or scores  # of one class there is no sum
     if scores:
         rows = [
             [" ".join([row["method"], row["layer"]]).strip(), row["class"], str(row["n"]),
@@ -571,7 +637,9 @@ def print_explanation(result: dict[str, Any]) -> None:
             for row in scores
         ]  # fmt: skip
         columns = ["map", "class", "images", "gain", "95 % interval", "pixel AUC", "95 % interval"]
-        _print_table("where substructure changes the image: gain 1, AUC 0.5 by chance", columns, rows)
+        _print_table(
+            "where substructure changes the image: gain 1, AUC 0.5 by chance", columns, rows
+        )
     if sanity:
         rows = [[" ".join(key).strip(), f"{value:.2f}"] for key, value in sanity.items()]
         _print_table("rank correlation with random weights", ["map", "correlation"], rows)
@@ -606,15 +674,23 @@ def print_predictions(summary: Any) -> int:
         with summary.out.open(encoding="utf-8", newline="") as file:
             rows = list(csv.DictReader(file))
         # What is nowhere filled, and what few ask for, would make the rest too narrow to read.
-        shown = [name for name in rows[0] if name not in _UNSHOWN and any(row[name] for row in rows)]
+        shown = [
+            name for name in rows[0] if name not in _UNSHOWN and any(row[name] for row in rows)
+        ]
         for row in rows:
             short = Path(row["file"]).name
-            row |= {name: row.get(name, "").replace(row["file"], short) for name in ("error", "file")}
-        _print_table(str(summary.out), shown, [[_shorter(row[name]) for name in shown] for row in rows])
+            row |= {
+                name: row.get(name, "").replace(row["file"], short) for name in ("error", "file")
+            }
+        _print_table(
+            str(summary.out), shown, [[_shorter(row[name]) for name in shown] for row in rows]
+        )
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     strange = "" if summary.n_ood is None else f", {summary.n_ood} unlike the training images"
-    print(f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}{counts}{strange}{errors}")
+    print(
+        f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}{counts}{strange}{errors}"
+    )
     if summary.n_ood:
         print(
             f"warning: {summary.n_ood} of {summary.n_rows} images are unlike those that the model was trained on: their classes mean "
@@ -657,24 +733,29 @@ def export(
         overwrite: Replace ``out`` if it exists.
         progress: Show a progress bar of the check; by default when standard error is a terminal.
     """
-    from haloformer.deploy.export import export_model
+    from haloformer.prediction.export import export_model
 
     if check < 0:
         raise InputError(f"check is {check}: a number of images, or 0 for none")
     done = export_model(model, out, format=format, precision=precision, overwrite=overwrite)
     outputs = f": {', '.join(done.outputs)}" if done.outputs else ""
-    print(f"wrote {done.out} ({done.format}, {done.precision}, {done.n_bytes / 2**20:.1f} MiB){outputs}")
+    print(
+        f"wrote {done.out} ({done.format}, {done.precision}, {done.n_bytes / 2**20:.1f} MiB){outputs}"
+    )
     if check:
         from haloformer.evaluation.exported import check_export
 
         result = check_export(model, done, n=check, seed=seed, progress=progress)
         print(f"checked on {result.n} {result.images}")
         if result.differences.size:
-            high = ", ".join(f"{share:.1%} of images below {result.below(share):.1e}" for share in (0.99, 0.999))
+            high = ", ".join(
+                f"{share:.1%} of images below {result.below(share):.1e}" for share in (0.99, 0.999)
+            )
             print(f"largest |Δ{result.what}| {result.differences.max():.1e}; {high}")
         if result.before is not None and result.after is not None:
             rows = [
-                [name, *_with_interval(vars(x))] for name, x in (("before", result.before), ("after", result.after))
+                [name, *_with_interval(vars(x))]
+                for name, x in (("before", result.before), ("after", result.after))
             ]
             _print_table("macro AUC", ["", "AUC", "95 % interval"], rows)
 
@@ -694,21 +775,41 @@ def surveys(name: str | None = None) -> None:
     from haloformer.simulation import describe_survey, get_survey, list_surveys
 
     if name:
-        print(yaml.safe_dump(describe_survey(get_survey(name)), sort_keys=False, allow_unicode=True), end="")
+        print(
+            yaml.safe_dump(describe_survey(get_survey(name)), sort_keys=False, allow_unicode=True),
+            end="",
+        )
     else:
-        _print_table("surveys", ["name", "description"], [[key, text] for key, text in list_surveys().items()])
+        _print_table(
+            "surveys",
+            ["name", "description"],
+            [[key, text] for key, text in list_surveys().items()],
+        )
 
 
 @contextmanager
-def _progress(what: str, total: int | None, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+def _progress(
+    what: str, total: int | None, quiet: bool
+) -> Iterator[Callable[[int, int | None], None]]:
     """A progress bar on a terminal; yields a function of (done, total)."""
     if quiet or not sys.stderr.isatty():
         yield _say_nothing
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(what, total=total)
 
@@ -742,10 +843,16 @@ def _print_table(
     from rich.console import Console
     from rich.table import Table
 
-    tight = {} if box is None else {"box": box, "padding": (0, 0), "pad_edge": False, "show_edge": False}
+    tight = (
+        {}
+        if box is None
+        else {"box": box, "padding": (0, 0), "pad_edge": False, "show_edge": False}
+    )
     table = Table(title=title, title_justify="left", title_style="bold", **tight)
     for i, column in enumerate(columns):
-        table.add_column(column, overflow="fold", no_wrap=i == 0, justify="right" if column in right else "left")
+        table.add_column(
+            column, overflow="fold", no_wrap=i == 0, justify="right" if column in right else "left"
+        )
     for row in rows:
         table.add_row(*row)
     # Into a pipe or file nothing is cut to 80 columns.

@@ -21,9 +21,13 @@ def resolve_device(name: "str | torch.device") -> torch.device:
     try:
         device = torch.device(name)
     except (RuntimeError, TypeError) as error:
-        raise InputError(f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps") from error
+        raise InputError(
+            f"unknown device '{name}': known are auto, cpu, cuda, cuda:N, mps"
+        ) from error
     if device.type not in ("cpu", "cuda", "mps"):
-        raise InputError(f"device '{name}' is not supported: known are auto, cpu, cuda, cuda:N, mps")
+        raise InputError(
+            f"device '{name}' is not supported: known are auto, cpu, cuda, cuda:N, mps"
+        )
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise InputError(
             f"device '{name}' is not there: PyTorch sees {torch.cuda.device_count()} CUDA devices; use 'cpu'"

@@ -26,7 +26,9 @@ def test_the_eight_transforms_are_different_and_form_a_group():
     assert len(set(results)) == 8
     for first in range(8):
         once = transform(image, np.array([first]))
-        assert {transform(once, np.array([second])).numpy().tobytes() for second in range(8)} == set(results)
+        assert {
+            transform(once, np.array([second])).numpy().tobytes() for second in range(8)
+        } == set(results)
 
 
 def test_flips_keep_a_rectangle_and_d4_refuses_one():

@@ -17,7 +17,10 @@ def test_folder_and_archive_become_the_same_dataset(tmp_path, packed, compressio
     src = archive(tmp_path / "x.tgz", entries) if packed else folder(tmp_path / "f", entries)
     seen = []
     summary = convert(
-        src, tmp_path / "o.h5", progress=lambda done, total: seen.append((done, total)), compression=compression
+        src,
+        tmp_path / "o.h5",
+        progress=lambda done, total: seen.append((done, total)),
+        compression=compression,
     )
     assert summary == {
         "path": str(tmp_path / "o.h5"),
@@ -85,7 +88,9 @@ def test_labels_of_a_foreign_file_are_put_in_our_order(tmp_path, names):
         with pytest.raises(InputError, match="class_map says what each label number means"):
             convert(tmp_path / "x.h5", tmp_path / "o.h5")
     convert(
-        tmp_path / "x.h5", tmp_path / "o.h5", class_map=None if names else {"0": "no_sub", "1": "cdm", "2": "axion"}
+        tmp_path / "x.h5",
+        tmp_path / "o.h5",
+        class_map=None if names else {"0": "no_sub", "1": "cdm", "2": "axion"},
     )
     data = LensDataset(tmp_path / "o.h5")
     assert data.class_names == ("axion", "cdm", "no_sub")

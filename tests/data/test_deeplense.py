@@ -36,7 +36,9 @@ def files(prefix="", names=SPELLINGS[0]):
     made = {}
     for folder, (name, images) in zip(names, IMAGES.items(), strict=True):
         for i, image in enumerate(images):
-            made[f"{prefix}{folder}/{i}.npy"] = content(image, 10.0 ** -(22 + i) if name == "axion" else None)
+            made[f"{prefix}{folder}/{i}.npy"] = content(
+                image, 10.0 ** -(22 + i) if name == "axion" else None
+            )
     return made
 
 
@@ -76,13 +78,16 @@ def test_folders_are_read_whatever_their_classes_are_called(tmp_path, names, pre
 
 
 @pytest.mark.parametrize(
-    ("suffix", "mode"), [(".tgz", "w:gz"), (".tar", "w"), (".tar.xz", "w:xz"), (".tar.bz2", "w:bz2")]
+    ("suffix", "mode"),
+    [(".tgz", "w:gz"), (".tar", "w"), (".tar.xz", "w:xz"), (".tar.bz2", "w:bz2")],
 )
 @pytest.mark.parametrize("format", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_archives_are_read_without_unpacking(tmp_path, suffix, mode, format):
     path = tmp_path / f"Model_I{suffix}"
     with tarfile.open(path, mode, format=format) as tar:
-        for name, data in files("Model_I/" + "long" * 40 + "/").items():  # longer than a tar header's field
+        for name, data in files(
+            "Model_I/" + "long" * 40 + "/"
+        ).items():  # longer than a tar header's field
             member = tarfile.TarInfo(name)
             member.size = len(data)
             tar.addfile(member, io.BytesIO(data))
@@ -92,7 +97,10 @@ def test_archives_are_read_without_unpacking(tmp_path, suffix, mode, format):
 
 def test_a_folder_of_one_archive_per_class_is_read(tmp_path):
     for name in IMAGES:
-        archive(tmp_path / f"{name}.tgz", {k: v for k, v in files("x/").items() if k.startswith(f"x/{name}/")})
+        archive(
+            tmp_path / f"{name}.tgz",
+            {k: v for k, v in files("x/").items() if k.startswith(f"x/{name}/")},
+        )
     check(LabelledSource(tmp_path))
     for name in IMAGES:
         flat = {k.split("/")[-1]: v for k, v in files().items() if k.startswith(f"{name}/")}
@@ -149,7 +157,9 @@ def test_a_truncated_archive_is_an_error_wherever_it_ends(tmp_path, mode):
             list(read_archive(tmp_path / "x.tgz"))
 
 
-@given(changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5))
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10**6), st.integers(0, 255)), min_size=1, max_size=5)
+)
 @settings(max_examples=100, deadline=None)
 def test_damaged_archives_are_read_or_refused(tmp_path_factory, changes):
     folder = tmp_path_factory.getbasetemp()
@@ -258,12 +268,16 @@ def test_the_written_folder_is_the_originals_and_reads_back(tmp_path, lenses):
     order = np.argsort(lenses["labels"], kind="stable")
     assert np.array_equal([item.image for item in read], lenses["images"][order])
     assert np.allclose(
-        [item.log10_m_axion for item in read], lenses["parameters"]["log10_m_axion"][order], equal_nan=True
+        [item.log10_m_axion for item in read],
+        lenses["parameters"]["log10_m_axion"][order],
+        equal_nan=True,
     )
     with open(out / "parameters.csv", newline="") as table:
         rows = list(csv.DictReader(table))
     assert [float(row["source_x"]) for row in rows] == lenses["parameters"]["source_x"].tolist()
-    assert [float(m) for m in rows[1]["subhalo_mass"].split(";")] == lenses["parameters"]["subhalo_mass"][1].tolist()
+    assert [float(m) for m in rows[1]["subhalo_mass"].split(";")] == lenses["parameters"][
+        "subhalo_mass"
+    ][1].tolist()
     assert rows[0]["subhalo_mass"] == rows[1]["log10_m_axion"] == ""
 
 

@@ -88,7 +88,9 @@ def test_the_first_fits_image_is_read_in_native_byte_order(tmp_path):
 
 
 def test_compressed_and_scaled_fits_are_read(tmp_path):
-    fits.CompImageHDU(PIXELS.astype("f4"), compression_type="GZIP_1", quantize_level=0).writeto(tmp_path / "a.fits")
+    fits.CompImageHDU(PIXELS.astype("f4"), compression_type="GZIP_1", quantize_level=0).writeto(
+        tmp_path / "a.fits"
+    )
     assert np.array_equal(read_image(tmp_path / "a.fits")[0], PIXELS)
     fits.PrimaryHDU(PIXELS.astype("u2")).writeto(tmp_path / "b.fits.gz")  # stored with BZERO
     assert np.array_equal(read_image(tmp_path / "b.fits.gz")[0], PIXELS)
@@ -133,7 +135,9 @@ def test_pictures_keep_their_values(tmp_path):
     assert np.array_equal(read_image(tmp_path / "grey.png")[0], PIXELS)
     Image.fromarray((PIXELS * 1000).astype("u2")).save(tmp_path / "deep.png")
     assert np.array_equal(read_image(tmp_path / "deep.png")[0], PIXELS * 1000)
-    Image.fromarray(np.full((5, 6, 3), (10, 20, 30), "u1")).save(tmp_path / "colour.JPG", quality=100)
+    Image.fromarray(np.full((5, 6, 3), (10, 20, 30), "u1")).save(
+        tmp_path / "colour.JPG", quality=100
+    )
     assert read_image(tmp_path / "colour.JPG").shape == (1, 5, 6)
     colour = read_image(tmp_path / "colour.JPG", channels=3)
     assert np.abs(colour.mean(axis=(1, 2)) - (10, 20, 30)).max() < 3
@@ -143,10 +147,14 @@ def test_pictures_keep_their_values(tmp_path):
 
 def test_a_decompression_bomb_is_refused(tmp_path):
     def chunk(kind, data):
-        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        return (
+            struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0))
-    (tmp_path / "x.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6))))
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", zlib.compress(bytes(10**6)))
+    )
     with pytest.raises(InputError, match=r"x\.png"):
         read_image(tmp_path / "x.png")
 
@@ -171,7 +179,9 @@ def test_truncated_and_empty_files_are_refused_by_name(name, content):
 
 
 @pytest.mark.parametrize(("name", "content"), contents())
-@given(changes=st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 255)), min_size=1, max_size=4))
+@given(
+    changes=st.lists(st.tuples(st.integers(0, 10**5), st.integers(0, 255)), min_size=1, max_size=4)
+)
 @settings(max_examples=60, deadline=None)
 def test_damaged_files_are_read_or_refused(name, content, changes):
     damaged = bytearray(content)
@@ -193,7 +203,10 @@ def test_folders_are_searched_in_sorted_order_and_hidden_files_passed_over(tmp_p
         (tmp_path / name).touch()
     found = [path.relative_to(tmp_path).as_posix() for path in find_images(tmp_path)]
     assert found == ["a.PNG", "b/1.fits", "b/2.npy", "c.fits.gz"]
-    assert find_images([tmp_path / "b/2.npy", tmp_path / "b"]) == [tmp_path / "b/2.npy", tmp_path / "b/1.fits"]
+    assert find_images([tmp_path / "b/2.npy", tmp_path / "b"]) == [
+        tmp_path / "b/2.npy",
+        tmp_path / "b/1.fits",
+    ]
 
 
 def test_missing_empty_and_unknown_paths_are_refused(tmp_path):

@@ -20,7 +20,9 @@ from haloformer.data.inflation import inflates_within
 def test_gzip_streams_in_a_row_are_counted_together(sizes, padding, noisy):
     rng = np.random.default_rng(0)
     parts = [rng.bytes(size) if noisy else bytes(size) for size in sizes]
-    packed = b"".join(gzip.compress(part) + bytes(n) for part, n in zip(parts, padding, strict=False))
+    packed = b"".join(
+        gzip.compress(part) + bytes(n) for part, n in zip(parts, padding, strict=False)
+    )
     assert gzip.decompress(packed) == b"".join(parts)
     assert inflates_within(packed, 31, sum(sizes))
     assert sum(sizes) == 0 or not inflates_within(packed, 31, sum(sizes) - 1)

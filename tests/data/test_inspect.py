@@ -15,7 +15,13 @@ def test_the_summary_agrees_with_the_arrays(dataset_file, lenses):
     for label, name in enumerate(lenses["class_names"]):
         images = lenses["images"][lenses["labels"] == label].astype(np.float64)
         found = summary["classes"][name]
-        expected = {"count": 4, "mean": images.mean(), "std": images.std(), "min": images.min(), "max": images.max()}
+        expected = {
+            "count": 4,
+            "mean": images.mean(),
+            "std": images.std(),
+            "min": images.min(),
+            "max": images.max(),
+        }
         assert {key: found[key] for key in expected} == pytest.approx(expected)
     rows = {row["name"]: row for row in summary["parameters"]}
     mass = lenses["parameters"]["log10_m_axion"]

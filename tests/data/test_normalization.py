@@ -9,7 +9,9 @@ from hypothesis import strategies as st
 from haloformer.data import NORMALIZATIONS, Normalization
 from haloformer.errors import InputError
 
-TRAIN = torch.from_numpy(np.random.default_rng(0).gamma(0.3, 5.0, (40, 2, 12, 10)).astype(np.float32))
+TRAIN = torch.from_numpy(
+    np.random.default_rng(0).gamma(0.3, 5.0, (40, 2, 12, 10)).astype(np.float32)
+)
 PER_IMAGE = ["image_standard", "image_max", "image_minmax"]
 
 
@@ -36,7 +38,12 @@ def test_blank_images_give_finite_constant_output(kind, value):
     for train in (TRAIN, blank):
         out = Normalization(kind).fit(train)(blank)
         assert torch.isfinite(out).all()
-        assert (out == out[0, :1, :1, :1]).all() or kind in ("standard", "asinh", "asinh_faint", "sqrt")
+        assert (out == out[0, :1, :1, :1]).all() or kind in (
+            "standard",
+            "asinh",
+            "asinh_faint",
+            "sqrt",
+        )
     assert not Normalization("image_standard")(blank).any()
 
 
@@ -45,14 +52,18 @@ def test_blank_images_give_finite_constant_output(kind, value):
 @settings(max_examples=30, deadline=None)
 def test_per_image_kinds_do_not_see_the_gain(kind, gain, image):
     x = TRAIN[image : image + 1]
-    torch.testing.assert_close(Normalization(kind)(x * gain), Normalization(kind)(x), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        Normalization(kind)(x * gain), Normalization(kind)(x), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("kind", ["image_standard", "image_minmax"])
 @given(offset=st.floats(-100, 100))
 @settings(max_examples=30, deadline=None)
 def test_standard_and_minmax_do_not_see_a_constant_background(kind, offset):
-    torch.testing.assert_close(Normalization(kind)(TRAIN + offset), Normalization(kind)(TRAIN), rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        Normalization(kind)(TRAIN + offset), Normalization(kind)(TRAIN), rtol=1e-3, atol=1e-3
+    )
 
 
 def test_each_kind_does_what_it_says():
@@ -71,11 +82,17 @@ def test_each_kind_does_what_it_says():
     std = TRAIN.std((0, 2, 3), correction=0).view(2, 1, 1)
     stretched = torch.asinh(TRAIN / std)
     out = Normalization("asinh").fit(TRAIN)(TRAIN)
-    assert torch.corrcoef(torch.stack([out[:, 0].flatten(), stretched[:, 0].flatten()]))[0, 1] > 0.99999
+    assert (
+        torch.corrcoef(torch.stack([out[:, 0].flatten(), stretched[:, 0].flatten()]))[0, 1]
+        > 0.99999
+    )
 
 
 def test_batches_give_the_statistics_of_the_whole():
-    whole, parts = Normalization("standard").fit(TRAIN), Normalization("standard").fit(TRAIN.split(7))
+    whole, parts = (
+        Normalization("standard").fit(TRAIN),
+        Normalization("standard").fit(TRAIN.split(7)),
+    )
     assert whole == parts
 
 

@@ -69,11 +69,15 @@ def test_python_2_pickles_are_read():
         + raw
         + b"tb."
     )
-    assert np.array_equal(pickle.loads(data, encoding="latin1"), [[1.0], [2.0]])  # the bytes above are what they claim
+    assert np.array_equal(
+        pickle.loads(data, encoding="latin1"), [[1.0], [2.0]]
+    )  # the bytes above are what they claim
     assert np.array_equal(read_npy(data, "x.npy")[0], [[1.0], [2.0]])
 
 
-@pytest.mark.parametrize("image", [IMAGE.tolist(), IMAGE.astype(object), np.asfortranarray(IMAGE).astype(object)])
+@pytest.mark.parametrize(
+    "image", [IMAGE.tolist(), IMAGE.astype(object), np.asfortranarray(IMAGE).astype(object)]
+)
 def test_pixels_as_python_numbers_are_read(image):
     read, mass = read_npy(npy(pair(image)), "x.npy")
     assert np.array_equal(read, IMAGE)
@@ -134,7 +138,11 @@ def array_pickle(shape, dtype="f8", data=b"\0" * 8, state=(3, "<", None, None, N
 
     class Array:
         def __reduce__(self):
-            return np._core.multiarray._reconstruct, (np.ndarray, (0,), b"b"), (1, shape, DType(), False, data)
+            return (
+                np._core.multiarray._reconstruct,
+                (np.ndarray, (0,), b"b"),
+                (1, shape, DType(), False, data),
+            )
 
     class DType:
         def __reduce__(self):
@@ -160,13 +168,23 @@ def array_pickle(shape, dtype="f8", data=b"\0" * 8, state=(3, "<", None, None, N
         pytest.param(array_pickle((1,), dtype="(1000,1000)f8"), id="sub-array dtype"),
         pytest.param(array_pickle((1,), dtype="V8"), id="void"),
         pytest.param(array_pickle((1,), dtype="c8"), id="complex"),
-        pytest.param(array_pickle((1,), state=(3, "|", ("O", (1,)), None, None, -1, -1, 0)), id="sub-array in state"),
-        pytest.param(array_pickle((1,), state=(3, "|", None, ("a",), {"a": 1}, -1, -1, 0)), id="fields in state"),
+        pytest.param(
+            array_pickle((1,), state=(3, "|", ("O", (1,)), None, None, -1, -1, 0)),
+            id="sub-array in state",
+        ),
+        pytest.param(
+            array_pickle((1,), state=(3, "|", None, ("a",), {"a": 1}, -1, -1, 0)),
+            id="fields in state",
+        ),
         pytest.param(b"\x80\x04K\x01r\xff\xff\xff\xff.", id="memo index of four billion"),
         pytest.param(b"\x80\x04\x8e" + struct.pack("<Q", 2**60) + b"x.", id="bytes of an exabyte"),
-        pytest.param(b"\x80\x04\x8b" + struct.pack("<I", 2**31 - 1) + b"x.", id="integer of two gigabytes"),
+        pytest.param(
+            b"\x80\x04\x8b" + struct.pack("<I", 2**31 - 1) + b"x.", id="integer of two gigabytes"
+        ),
         pytest.param(b"\x80\x04\x95" + struct.pack("<Q", 2**62) + b"K\x01", id="frame of exabytes"),
-        pytest.param(b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x05\0\0\0utf-7\x86R.", id="another codec"),
+        pytest.param(
+            b"\x80\x02c_codecs\nencode\nX\x01\0\0\0aX\x05\0\0\0utf-7\x86R.", id="another codec"
+        ),
         pytest.param(b"I" + b"9" * 10_000 + b"\n.", id="ten thousand digits"),
         pytest.param(b"\x80\x04.", id="empty stack"),
         pytest.param(b"\x80\x04h\x05.", id="unknown memo"),
@@ -259,7 +277,11 @@ def test_random_bytes_are_refused(content):
 
 
 @given(
-    st.lists(st.sampled_from([opcode.code.encode("latin-1") for opcode in pickletools.opcodes] + [b"\0", b"\n", b"1"]))
+    st.lists(
+        st.sampled_from(
+            [opcode.code.encode("latin-1") for opcode in pickletools.opcodes] + [b"\0", b"\n", b"1"]
+        )
+    )
 )
 @settings(max_examples=300, deadline=None)
 def test_random_opcodes_are_refused(codes):
@@ -268,7 +290,9 @@ def test_random_opcodes_are_refused(codes):
 
 @given(
     protocol=st.integers(0, 5),
-    changes=st.lists(st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4),
+    changes=st.lists(
+        st.tuples(st.integers(0, 10_000), st.integers(0, 255)), min_size=1, max_size=4
+    ),
 )
 @settings(max_examples=300, deadline=None)
 def test_damaged_files_are_read_or_refused(protocol, changes):

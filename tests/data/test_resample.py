@@ -34,7 +34,9 @@ def test_light_and_place_of_a_source_are_kept_at_any_scale(step, shift):
 def test_binning_adds_up_pixels_exactly():
     image = np.random.default_rng(0).random((1, 12, 24)).astype(np.float32)
     expected = image.reshape(1, 6, 2, 8, 3).sum((2, 4))[:, 0:6]
-    assert resample(np.tile(image, (1, 2, 1)), (2, 3), (12, 8))[:, :6] == pytest.approx(expected, rel=1e-6)
+    assert resample(np.tile(image, (1, 2, 1)), (2, 3), (12, 8))[:, :6] == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
 def test_surface_brightness_does_not_grow_with_the_pixel():
@@ -71,8 +73,12 @@ def test_pixels_too_coarse_to_show_a_lens_are_refused():
 
 
 def sky_header(scale=0.1, **more):
-    header = Header({"NAXIS": 2, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0})
-    header.update({"CRPIX1": 11.0, "CRPIX2": 21.0, "CD1_1": -scale / 3600, "CD2_2": scale / 3600, **more})
+    header = Header(
+        {"NAXIS": 2, "CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 150.0, "CRVAL2": 2.0}
+    )
+    header.update(
+        {"CRPIX1": 11.0, "CRPIX2": 21.0, "CD1_1": -scale / 3600, "CD2_2": scale / 3600, **more}
+    )
     return header
 
 
@@ -104,7 +110,14 @@ def test_a_header_that_says_nothing_of_the_sky_is_no_error(header):
 
 @pytest.mark.parametrize(
     ("unit", "expected"),
-    [("MJy/sr", True), ("nJy arcsec-2", True), ("electron/s", False), ("COUNTS", False), ("", False), ("m-2", False)],
+    [
+        ("MJy/sr", True),
+        ("nJy arcsec-2", True),
+        ("electron/s", False),
+        ("COUNTS", False),
+        ("", False),
+        ("m-2", False),
+    ],
 )
 def test_surface_brightness_is_told_by_the_unit(unit, expected):
     assert is_surface_brightness({"BUNIT": unit}) is expected

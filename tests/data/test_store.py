@@ -36,12 +36,17 @@ def writer(path, lenses, n=12, **options):
     )
 
 
-@pytest.mark.parametrize(("n", "compression"), [(12, None), (None, None), (12, "gzip"), (None, "lzf")])
+@pytest.mark.parametrize(
+    ("n", "compression"), [(12, None), (None, None), (12, "gzip"), (None, "lzf")]
+)
 def test_h5py_alone_reads_what_was_written(tmp_path, lenses, n, compression):
     path = tmp_path / "new" / "x.h5"
     with writer(path, lenses, n, compression=compression) as out:
         for start in range(0, 12, 5):
-            out.write(batch(lenses, slice(start, start + 5)), files=[f"f{i}" for i in range(start, min(12, start + 5))])
+            out.write(
+                batch(lenses, slice(start, start + 5)),
+                files=[f"f{i}" for i in range(start, min(12, start + 5))],
+            )
     with h5py.File(path) as file:
         assert file["images"].dtype == np.float32
         assert file["labels"].dtype == np.int64
@@ -101,7 +106,9 @@ def test_the_dataset_can_be_pickled_after_reading(dataset_file, lenses):
 def test_workers_read_what_the_main_process_reads(dataset_file, lenses, context):
     data = LensDataset(dataset_file)
     data[0]  # the parent's handle is open when the workers start
-    loader = torch.utils.data.DataLoader(data, batch_size=5, num_workers=2, multiprocessing_context=context)
+    loader = torch.utils.data.DataLoader(
+        data, batch_size=5, num_workers=2, multiprocessing_context=context
+    )
     images, labels = zip(*loader, strict=True)
     assert np.array_equal(torch.cat(images), lenses["images"])
     assert np.array_equal(torch.cat(labels), lenses["labels"])
@@ -138,7 +145,10 @@ def test_an_interrupted_write_leaves_the_old_file_and_nothing_else(dataset_file,
 
 
 def test_too_few_images_leave_no_file(tmp_path, lenses):
-    with pytest.raises(ValueError, match="5 images written where 12"), writer(tmp_path / "x.h5", lenses) as out:
+    with (
+        pytest.raises(ValueError, match="5 images written where 12"),
+        writer(tmp_path / "x.h5", lenses) as out,
+    ):
         out.write(batch(lenses, slice(0, 5)))
     assert not os.listdir(tmp_path)
 
@@ -165,7 +175,11 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(tmp_path, n):
     """
     (tmp_path / "x.h5").write_text("old")
     run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], cwd=tmp_path, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=60,
     )
     assert run.returncode == 1
     assert run.stderr == "no disk space left while writing x.h5; nothing was kept of it\n"
@@ -198,7 +212,10 @@ def test_too_little_space_is_seen_before_anything_is_written(tmp_path, lenses):
 def test_two_writers_of_one_file_do_not_mix(tmp_path, lenses):
     pytest.importorskip("fcntl")
     with writer(tmp_path / "x.h5", lenses) as first:
-        with pytest.raises(InputError, match="being written by another"), writer(tmp_path / "x.h5", lenses):
+        with (
+            pytest.raises(InputError, match="being written by another"),
+            writer(tmp_path / "x.h5", lenses),
+        ):
             pass
         first.write(batch(lenses))
     assert len(LensDataset(tmp_path / "x.h5")) == 12
@@ -289,7 +306,10 @@ def test_the_first_image_with_nan_is_named(tmp_path, lenses):
     lenses["images"][7, 0, 2, 3] = np.nan
     lenses["images"][9] = np.inf
     write_dataset(tmp_path / "x.h5", **lenses)
-    with LensDataset(tmp_path / "x.h5") as data, pytest.raises(InputError, match="image 7 holds NaN"):
+    with (
+        LensDataset(tmp_path / "x.h5") as data,
+        pytest.raises(InputError, match="image 7 holds NaN"),
+    ):
         check_finite(data, batch_size=5)
 
 
@@ -310,7 +330,12 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, changes):
     folder = tmp_path_factory.getbasetemp()
     if not (folder / "good.h5").exists():
         write_dataset(
-            folder / "good.h5", np.zeros((4, 1, 2, 2)), np.zeros(4, int), {"x": np.ones(4)}, ["a"], {"b": "c"}
+            folder / "good.h5",
+            np.zeros((4, 1, 2, 2)),
+            np.zeros(4, int),
+            {"x": np.ones(4)},
+            ["a"],
+            {"b": "c"},
         )
     damaged = bytearray((folder / "good.h5").read_bytes())
     for position, value in changes:

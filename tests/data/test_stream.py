@@ -7,13 +7,21 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from haloformer.data.stream import BLOCK_IMAGES, EndlessStream, EpochStream, simulate_set, validation_seed
+from haloformer.data.stream import (
+    BLOCK_IMAGES,
+    EndlessStream,
+    EpochStream,
+    simulate_set,
+    validation_seed,
+)
 from haloformer.simulation import Simulator, simulate
 
 
 def _collect(stream):
     batches = list(stream)
-    return torch.cat([images for images, _ in batches]), torch.cat([labels for _, labels in batches])
+    return torch.cat([images for images, _ in batches]), torch.cat(
+        [labels for _, labels in batches]
+    )
 
 
 def test_epochs_are_consecutive_parts_of_one_reproducible_dataset():

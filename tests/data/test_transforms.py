@@ -30,7 +30,11 @@ def _blob(height, width, x, y, sigma=2.0, batch=1):
     """A round Gaussian of peak 1, (batch, 1, height, width); x, y in pixels from the centre."""
     rows = torch.arange(height, dtype=torch.float64)[:, None] - (height - 1) / 2
     columns = torch.arange(width, dtype=torch.float64)[None, :] - (width - 1) / 2
-    return torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2)).expand(batch, 1, -1, -1).clone()
+    return (
+        torch.exp(-((columns - x) ** 2 + (rows - y) ** 2) / (2 * sigma**2))
+        .expand(batch, 1, -1, -1)
+        .clone()
+    )
 
 
 def _centroids(images):
@@ -49,12 +53,19 @@ def _turned(p, angle, mirrored=False):
     """The parameters of the same lenses turned by an angle (from the x towards the y axis), then mirrored in x."""
     q = dict(p)
     c, s, flip = np.cos(angle), np.sin(angle), -1 if mirrored else 1
-    for x, y in (("lens_x", "lens_y"), ("source_x", "source_y"), ("vortex_x", "vortex_y"), ("subhalo_x", "subhalo_y")):
+    for x, y in (
+        ("lens_x", "lens_y"),
+        ("source_x", "source_y"),
+        ("vortex_x", "vortex_y"),
+        ("subhalo_x", "subhalo_y"),
+    ):
         q[x], q[y] = flip * (c * p[x] - s * p[y]), s * p[x] + c * p[y]
     c, s = np.cos(2 * angle), np.sin(2 * angle)
     for e1, e2 in (("lens_e1", "lens_e2"), ("source_e1", "source_e2"), ("gamma1", "gamma2")):
         q[e1], q[e2] = c * p[e1] - s * p[e2], flip * (s * p[e1] + c * p[e2])
-    q["vortex_angle"] = np.pi - (p["vortex_angle"] + angle) if mirrored else p["vortex_angle"] + angle
+    q["vortex_angle"] = (
+        np.pi - (p["vortex_angle"] + angle) if mirrored else p["vortex_angle"] + angle
+    )
     return q
 
 
@@ -62,7 +73,9 @@ def _turned(p, angle, mirrored=False):
 def clean():
     """Noise-free lenses of each survey in float64, by name."""
     return {
-        name: Simulator(name, seed=5, noise="none", dtype=torch.float64, backend="torch").batch(range(24))
+        name: Simulator(name, seed=5, noise="none", dtype=torch.float64, backend="torch").batch(
+            range(24)
+        )
         for name in ("model_i", "model_ii")
     }
 
@@ -71,7 +84,9 @@ def clean():
 
 
 @pytest.mark.parametrize("code", range(1, 8))
-def test_a_transformed_lens_is_the_lens_of_the_transformed_deflector_source_and_substructure(clean, code):
+def test_a_transformed_lens_is_the_lens_of_the_transformed_deflector_source_and_substructure(
+    clean, code
+):
     lenses = clean["model_ii"]
     # a counter-clockwise turn on a screen, where rows run downwards, goes from the y axis to the x axis
     parameters = _turned(lenses.parameters, -np.pi / 2 * (code % 4), mirrored=code >= 4)
@@ -84,23 +99,36 @@ def test_an_interpolated_turn_shows_the_turned_lens_within_two_percent_and_keeps
     lenses = clean["model_i"]
     u = _rng(1).random((24, 4))
     images = _resample(lenses.images, Augmentation(rotation=180), u)
-    truth = render(get_survey("model_i"), _turned_each(lenses.parameters, np.pi * (2 * u[:, 0] - 1)))[:, None]
+    truth = render(
+        get_survey("model_i"), _turned_each(lenses.parameters, np.pi * (2 * u[:, 0] - 1))
+    )[:, None]
     error = (images - truth).square().sum((1, 2, 3)) / truth.square().sum((1, 2, 3))
-    assert error.sqrt().median() < 0.02  # what the lens itself differs by when unturned: 0.3 and more
+    assert (
+        error.sqrt().median() < 0.02
+    )  # what the lens itself differs by when unturned: 0.3 and more
     assert (images.sum((1, 2, 3)) / truth.sum((1, 2, 3)) - 1).abs().max() < 0.005
 
 
 def test_a_zoomed_lens_is_the_lens_of_more_mass_and_of_a_lighter_axion(clean):
     lenses, survey, f = clean["model_i"], get_survey("model_i"), 1.15
     p = dict(lenses.parameters)
-    for name in ("lens_theta_E", "source_x", "source_y", "source_R_sersic", "subhalo_x", "subhalo_y"):
+    for name in (
+        "lens_theta_E",
+        "source_x",
+        "source_y",
+        "source_R_sersic",
+        "subhalo_x",
+        "subhalo_y",
+    ):
         p[name] = p[name] * f
     p["vortex_half_length"] = p["vortex_half_length"] * f  # ∝ 1/m: log10 m falls by log10 f
     for name in ("vortex_mass", "subhalo_mass"):
         p[name] = p[name] * f**2
     camera = dataclasses.replace(survey.instrument, psf_fwhm=survey.instrument.psf_fwhm * f)
     truth = render(dataclasses.replace(survey, instrument=camera), p)[:, None]
-    images = _resample(lenses.images, Augmentation(zoom=f - 1), np.full((24, 4), [0.5, 0.5, 0.5, 1.0]))
+    images = _resample(
+        lenses.images, Augmentation(zoom=f - 1), np.full((24, 4), [0.5, 0.5, 0.5, 1.0])
+    )
     error = (images - truth).square().sum((1, 2, 3)) / truth.square().sum((1, 2, 3))
     assert error.sqrt().median() < 0.02
 
@@ -129,7 +157,9 @@ def test_the_same_generator_gives_the_same_views_in_any_precision():
     views = augment_images(images, everything, _rng(2))
     assert torch.equal(views, augment_images(images, everything, _rng(2)))
     assert not torch.equal(views, augment_images(images, everything, _rng(3)))
-    torch.testing.assert_close(augment_images(images.float(), everything, _rng(2)).double(), views, atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        augment_images(images.float(), everything, _rng(2)).double(), views, atol=1e-4, rtol=0
+    )
 
 
 @pytest.mark.parametrize("shape", [(40, 40), (40, 64), (64, 40)])
@@ -175,7 +205,9 @@ def test_no_second_lens_is_mirrored_into_the_corners():
     lens = _blob(64, 64, 0, 0, sigma=4, batch=200)
     views = augment_images(lens, Augmentation("none", rotation=180, zoom=1.0), _rng(9))
     corners = torch.cat([views[..., :4, :4], views[..., -4:, -4:]], dim=-1)
-    assert corners.max() < 1e-3  # a mirrored image of the whole would bring the centre here, of brightness 1
+    assert (
+        corners.max() < 1e-3
+    )  # a mirrored image of the whole would bring the centre here, of brightness 1
 
 
 def test_sky_noise_goes_on_beyond_the_edge():
@@ -186,7 +218,10 @@ def test_sky_noise_goes_on_beyond_the_edge():
 
 
 def test_interpolation_makes_nothing_darker_than_the_image_was():
-    counts = torch.poisson(torch.full((20, 1, 32, 32), 0.1), generator=torch.Generator().manual_seed(0)) * 30
+    counts = (
+        torch.poisson(torch.full((20, 1, 32, 32), 0.1), generator=torch.Generator().manual_seed(0))
+        * 30
+    )
     assert augment_images(counts, VIEWS, _rng(11)).min() == 0
 
 
@@ -221,7 +256,10 @@ def test_which_transforms_are_on_does_not_change_the_draws_of_the_others():
     ("fields", "message"),
     [
         ({"augment": "d5"}, "unknown augmentation 'd5': known are d4"),
-        ({"rotation": 200}, "augmentation.rotation must be a number between 0 and 180 degrees, not 200"),
+        (
+            {"rotation": 200},
+            "augmentation.rotation must be a number between 0 and 180 degrees, not 200",
+        ),
         ({"shift": -1}, "augmentation.shift must be a number at least 0 pixels, not -1"),
         ({"shift": float("inf")}, "augmentation.shift"),
         ({"zoom": 2.0}, "augmentation.zoom must be a number between 0 and 1, not 2.0"),
@@ -257,7 +295,8 @@ def _observe(name, noise, n=240, seed=11):
 
 
 @pytest.mark.parametrize(
-    ("name", "noise"), [("model_i", "original"), ("model_i", "instrument"), ("model_ii", "instrument")]
+    ("name", "noise"),
+    [("model_i", "original"), ("model_i", "instrument"), ("model_ii", "instrument")],
 )
 def test_fresh_noise_is_distributed_as_the_simulators_at_every_brightness(name, noise):
     counts, theirs, ours = _observe(name, noise, n=60 if name == "model_i" else 240)
@@ -304,7 +343,9 @@ def test_model_i_noise_is_whole_counts_with_as_many_zeros_as_in_the_released_ima
 def test_model_ii_original_is_the_doubled_image_bit_for_bit():
     lenses = Simulator("model_ii", seed=2, noise="none").batch(range(9))
     seconds = torch.as_tensor(lenses.parameters["exposure_time"])
-    doubled = draw_noise(lenses.images, seconds, noise_model("model_ii", "original"), torch.Generator())
+    doubled = draw_noise(
+        lenses.images, seconds, noise_model("model_ii", "original"), torch.Generator()
+    )
     assert torch.equal(doubled, Simulator("model_ii", seed=2).batch(range(9)).images)
 
 
@@ -320,7 +361,9 @@ def test_noise_is_new_each_time_and_repeats_with_the_generators_seed():
 @pytest.mark.parametrize("factor", [0.5, 1.0, 4.0])
 def test_another_exposure_has_the_background_of_that_exposure(name, factor):
     camera = get_survey(name).instrument
-    seconds = factor * (camera.exposure_time if isinstance(camera.exposure_time, float | int) else 2000.0)
+    seconds = factor * (
+        camera.exposure_time if isinstance(camera.exposure_time, float | int) else 2000.0
+    )
     dark = draw_noise(
         torch.zeros(100, 1, 32, 32),
         torch.full((100,), float(seconds)),
@@ -333,7 +376,9 @@ def test_another_exposure_has_the_background_of_that_exposure(name, factor):
 
 def test_flux_below_zero_counts_as_dark():
     images = torch.full((4, 1, 32, 32), -0.5)
-    noisy = draw_noise(images, torch.full((4,), 1000.0), noise_model("model_i", "original"), torch.Generator())
+    noisy = draw_noise(
+        images, torch.full((4,), 1000.0), noise_model("model_i", "original"), torch.Generator()
+    )
     assert noisy.isfinite().all()
     assert (noisy >= 0).all()
 
@@ -354,7 +399,10 @@ def test_impossible_noise_is_named():
         NoiseModel("poisson", 0.01, 1)
     with pytest.raises(InputError, match="exposure_time must be positive"):
         draw_noise(
-            torch.zeros(1, 1, 2, 2), torch.tensor([np.nan]), noise_model("model_i", "original"), torch.Generator()
+            torch.zeros(1, 1, 2, 2),
+            torch.tensor([np.nan]),
+            noise_model("model_i", "original"),
+            torch.Generator(),
         )
     for low, high in ((0, 1), (2, 1), (1, np.inf)):
         with pytest.raises(InputError, match="exposure takes two factors"):

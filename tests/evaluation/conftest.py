@@ -9,7 +9,9 @@ from haloformer.simulation import simulate
 @pytest.fixture
 def run(tmp_path, write_untrained_run) -> Path:
     """A run folder: the artefact of a small untrained transformer, and a log of two epochs."""
-    run = write_untrained_run(tmp_path / "runs" / "x", 1, {"kind": "image_max", "statistics": {}}, "instrument")
+    run = write_untrained_run(
+        tmp_path / "runs" / "x", 1, {"kind": "image_max", "statistics": {}}, "instrument"
+    )
     log = "epoch,step,train_loss,val_loss,val_macro_auc\n0,10,1.1,,\n0,10,,1.0,0.6\n1,20,0.9,,\n1,20,,0.95,0.7\n"
     (run / "metrics.csv").write_text(log)
     return run
@@ -23,21 +25,24 @@ def lenses():
 @pytest.fixture
 def dataset(lenses, tmp_path) -> Path:
     path = tmp_path / "test.h5"
-    write_dataset(path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes)
+    write_dataset(
+        path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+    )
     return path
 
 
 @pytest.fixture
 def undrawn(monkeypatch):
     """Leaves out the drawing, the slow part, where a test is not about it."""
-    monkeypatch.setattr("haloformer.evaluation._draw", lambda *args: {})
+    monkeypatch.setattr("haloformer.evaluation.drawing.draw", lambda *args: {})
 
 
 @pytest.fixture
 def unsaved(monkeypatch):
     """Draws for the page alone: an empty file stands for those of each figure, whose writing is the slow part."""
     monkeypatch.setattr(
-        "haloformer.evaluation.figures.save", lambda figure, stem: stem.with_name(f"{stem.name}.png").touch()
+        "haloformer.reporting.style.save",
+        lambda figure, stem: stem.with_name(f"{stem.name}.png").touch(),
     )
 
 

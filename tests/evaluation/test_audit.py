@@ -8,13 +8,15 @@ import numpy as np
 import pytest
 import torch
 
+from haloformer.audit import bench, noise, out_of_distribution, shortcut, symmetry
+from haloformer.audit.bench import Point, at_camera, brightness_of, make_bench
+from haloformer.audit.command import PARTS, audit
+from haloformer.audit.shortcut import image_moments
+from haloformer.audit.symmetry import keeps_survey
 from haloformer.cli import main
 from haloformer.data.augment import transform
-from haloformer.deploy import load
 from haloformer.errors import InputError
-from haloformer.evaluation import audit_measure
-from haloformer.evaluation.audit import PARTS, audit
-from haloformer.evaluation.audit_measure import Point, image_moments, keeps_survey, make_bench
+from haloformer.prediction import load
 from haloformer.simulation import Simulator, draw_scenes, get_survey, simulate
 
 N = 30
@@ -69,17 +71,35 @@ def test_an_audit_writes_page_text_numbers_and_figures(finished):
     for name in ("shortcut", "noise", "shift", "matrix", "symmetry", "ood"):
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert f"figures/{name}.png" in text
-    assert sorted(path.name for path in out.iterdir()) == ["audit.html", "audit.json", "audit.md", "figures", "parts"]
+    assert sorted(path.name for path in out.iterdir()) == [
+        "audit.html",
+        "audit.json",
+        "audit.md",
+        "figures",
+        "parts",
+    ]
     # Seeds 0 (all of it), 10 and 11 are those of the training
     assert written["protocol"]["seed"] == 12
 
 
-def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(run, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("haloformer.evaluation.audit_report.draw", lambda result: {})  # the slow part
-    arguments = ["audit", run, "--out", str(tmp_path / "a"), "--n", "30", "--device", "cpu", "--parts"]
+def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(
+    run, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("haloformer.audit.report.draw", lambda result: {})  # the slow part
+    arguments = [
+        "audit",
+        run,
+        "--out",
+        str(tmp_path / "a"),
+        "--n",
+        "30",
+        "--device",
+        "cpu",
+        "--parts",
+    ]
     assert main([*arguments, "noise"]) == 0
     first = json.loads((tmp_path / "a" / "audit.json").read_text())["parts"]["noise"]
-    monkeypatch.setattr(audit_measure, "noise", lambda bench: pytest.fail("measured twice"))
+    monkeypatch.setattr(noise, "noise", lambda bench: pytest.fail("measured twice"))
     assert main([*arguments, "noise,symmetry"]) == 0
     parts = json.loads((tmp_path / "a" / "audit.json").read_text())["parts"]
     assert list(parts) == ["noise", "symmetry"]
@@ -88,7 +108,7 @@ def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(run, tmp
     arguments[5] = "31"
     assert main([*arguments, "noise"]) == 2
     assert "with another model or other options" in capsys.readouterr().err
-    monkeypatch.setattr(audit_measure, "noise", lambda bench: first)
+    monkeypatch.setattr(noise, "noise", lambda bench: first)
     assert main([*arguments, "noise", "--overwrite"]) == 0
 
 
@@ -102,8 +122,10 @@ def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(run, tmp
         ({"survey": "model_i"}, "64×64, but those of model_i have 150×150"),
     ],
 )
-def test_mistakes_are_named_before_anything_is_measured(run, options, message, tmp_path, monkeypatch):
-    monkeypatch.setattr(audit_measure.Bench, "ask", lambda *args: pytest.fail("measured"))
+def test_mistakes_are_named_before_anything_is_measured(
+    run, options, message, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(bench.Bench, "ask", lambda *args: pytest.fail("measured"))
     with pytest.raises(InputError, match=message):
         audit(run, out=str(tmp_path / "a"), **{"progress": False, **options})
     assert not (tmp_path / "a").exists()
@@ -117,7 +139,9 @@ def test_a_folder_of_something_else_is_not_touched(run, tmp_path):
 
 
 def test_a_regression_alone_is_refused():
-    regression = types.SimpleNamespace(class_names=(), outputs=types.SimpleNamespace(targets=("log10_m_axion",)))
+    regression = types.SimpleNamespace(
+        class_names=(), outputs=types.SimpleNamespace(targets=("log10_m_axion",))
+    )
     with pytest.raises(InputError, match="estimates log10_m_axion and knows no classes"):
         bench_of(regression)
 
@@ -125,7 +149,9 @@ def test_a_regression_alone_is_refused():
 def test_moments_of_a_ring_are_its_radius_width_and_place():
     axis = torch.arange(64.0) - 31.5
     r = torch.hypot(axis[None, :] - 3, axis[:, None])
-    moments = dict(zip(audit_measure.MOMENTS, image_moments(torch.exp(-0.5 * ((r - 12) / 1.0) ** 2)[None, None])[0]))
+    moments = dict(
+        zip(shortcut.MOMENTS, image_moments(torch.exp(-0.5 * ((r - 12) / 1.0) ** 2)[None, None])[0])
+    )
     assert moments["x"] == pytest.approx(3, abs=0.05)
     assert moments["y"] == pytest.approx(0, abs=0.05)
     assert moments["xx"] == pytest.approx(moments["yy"], rel=0.02)
@@ -133,25 +159,34 @@ def test_moments_of_a_ring_are_its_radius_width_and_place():
 
 
 def test_moments_see_the_mass_that_substructure_adds_until_it_is_matched(predictor):
-    part = audit_measure.shortcut(bench_of(predictor, n=150, noise="none"))
-    named = {kind: rows["logistic regression"]["macro_auc"] for kind, rows in part["moments"].items()}
+    part = shortcut.shortcut(bench_of(predictor, n=150, noise="none"))
+    named = {
+        kind: rows["logistic regression"]["macro_auc"] for kind, rows in part["moments"].items()
+    }
     assert named["original"]["low"] > 0.8
     assert named["matched"]["value"] < named["original"]["value"] - 0.1
 
 
 def test_longer_exposures_have_more_signal_over_noise_and_the_same_lenses(predictor):
     bench = bench_of(predictor, n=6)
-    plain = {"background_rms": 0.01, "sky_brightness": None}  # read noise per exposure would not fall with the time
+    plain = {
+        "background_rms": 0.01,
+        "sky_brightness": None,
+    }  # read noise per exposure would not fall with the time
     instrument = dataclasses.replace(bench.survey.instrument, **plain)
-    bench = dataclasses.replace(bench, survey=dataclasses.replace(bench.survey, instrument=instrument))
+    bench = dataclasses.replace(
+        bench, survey=dataclasses.replace(bench.survey, instrument=instrument)
+    )
     images = {}
     for factor in (1.0, 100.0):
-        point = Point(audit_measure._exposed(bench.survey, factor), "instrument")
+        point = Point(noise._exposed(bench.survey, factor), "instrument")
         images[factor] = next(bench.images(point))[0]
     clean = simulate("model_ii", 6, seed=bench.seed, noise="none").images
     errors = [float((images[factor] - clean).square().mean().sqrt()) for factor in (1.0, 100.0)]
     assert errors[0] == pytest.approx(10 * errors[1], rel=0.1)
-    snr = [audit_measure._peak_snr(bench, Point(audit_measure._exposed(bench.survey, f), "instrument")) for f in (1, 4)]
+    snr = [
+        noise._peak_snr(bench, Point(noise._exposed(bench.survey, f), "instrument")) for f in (1, 4)
+    ]
     assert snr[1] == pytest.approx(2 * snr[0], rel=0.05)
 
 
@@ -159,7 +194,7 @@ def test_symmetry_tells_a_model_that_knows_left_from_one_that_does_not(predictor
     rows = {}
     for columns in (64, 30):
         half = dataclasses.replace(predictor, model=Half(columns))
-        rows[columns] = {row["name"]: row for row in audit_measure.symmetry(bench_of(half))["elements"]}
+        rows[columns] = {row["name"]: row for row in symmetry.symmetry(bench_of(half))["elements"]}
     assert max(row["mean_abs_delta_logit"] for row in rows[64].values()) < 1e-5
     assert rows[30]["mirrored up-down"]["mean_abs_delta_logit"] < 1e-5
     assert rows[30]["mirrored left-right"]["mean_abs_delta_logit"] > 1e-3
@@ -169,7 +204,9 @@ def test_a_survey_is_kept_by_the_half_turn_alone_as_its_images_say():
     survey = get_survey("model_ii")
     assert [code for code in range(8) if keeps_survey(survey, code)] == [0, 2]
     numbers = np.arange(3)
-    scenes = draw_scenes(survey, numbers % 3, numbers // 3, 1, survey.class_names)[np.array([2])]  # no_sub
+    scenes = draw_scenes(survey, numbers % 3, numbers // 3, 1, survey.class_names)[
+        np.array([2])
+    ]  # no_sub
     simulator = Simulator(survey, noise="none")
     turned = dataclasses.replace(scenes, source_x=-scenes.source_x, source_y=-scenes.source_y)
     image, other = simulator.images(scenes)[:, None], simulator.images(turned)[:, None]
@@ -177,22 +214,28 @@ def test_a_survey_is_kept_by_the_half_turn_alone_as_its_images_say():
     round_lens = dataclasses.replace(survey.deflector, e1=0.0, gamma1=0.0)
     round_source = dataclasses.replace(survey.source, e1=0.0, e2=0.0)
     assert all(
-        keeps_survey(dataclasses.replace(survey, deflector=round_lens, source=round_source), k) for k in range(8)
+        keeps_survey(dataclasses.replace(survey, deflector=round_lens, source=round_source), k)
+        for k in range(8)
     )
 
 
-def test_another_surveys_lens_keeps_its_size_in_arcsec_and_comes_to_the_models_brightness(predictor):
+def test_another_surveys_lens_keeps_its_size_in_arcsec_and_comes_to_the_models_brightness(
+    predictor,
+):
     bench = bench_of(predictor)
     survey = get_survey("model_iii")  # 64 pixels of 0.08″ into 64 of 0.101″
-    bring = audit_measure._brought(bench, survey, "none")
+    bring = at_camera(bench, survey, "none")
     original = simulate(survey, 6, noise="none").images
     brought = bring(original)
     assert brought.shape == original.shape
-    radius = [image_moments(images)[:, -2] * scale for images, scale in ((original, 0.08), (brought, 0.101))]
+    radius = [
+        image_moments(images)[:, -2] * scale
+        for images, scale in ((original, 0.08), (brought, 0.101))
+    ]
     assert radius[1] == pytest.approx(radius[0], rel=0.03)
     points = {"": Point(survey, "none", prepare=bring)}
     theirs = torch.cat([images for images, _, _ in bench.images(points[""])])
-    assert audit_measure._brightness(theirs) == pytest.approx(audit_measure._brightness(bench.reference), rel=1e-3)
+    assert brightness_of(theirs) == pytest.approx(brightness_of(bench.reference), rel=1e-3)
 
 
 def test_foreign_images_are_counted_by_flag_and_at_one_per_cent(predictor, tmp_path):
@@ -206,7 +249,7 @@ def test_foreign_images_are_counted_by_flag_and_at_one_per_cent(predictor, tmp_p
     np.save(tmp_path / "lens.npy", simulate("model_iii", 1).images[0, 0].numpy())
     fields = {field.name: getattr(predictor, field.name) for field in dataclasses.fields(predictor)}
     bench = bench_of(Bright(**fields), n=60)
-    part = audit_measure.ood(bench, [str(tmp_path)], [])
+    part = out_of_distribution.ood(bench, [str(tmp_path)], [])
     rows = {row["name"]: row for row in part["sets"]}
     assert part["available"]
     assert {row["flagged"]["value"] for row in rows.values()} == {0.0}

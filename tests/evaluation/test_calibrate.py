@@ -9,10 +9,10 @@ import torch
 
 from haloformer.cli import main
 from haloformer.data.store import write_dataset
-from haloformer.deploy import load
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate
 from haloformer.evaluation.calibrate import calibrate
+from haloformer.prediction import load
 from haloformer.simulation import simulate
 
 
@@ -24,26 +24,40 @@ def test_the_artefact_gains_calibration_and_statistics_and_keeps_all_else(run, c
     before, weights = described(run), (run / "artefact" / "weights.safetensors").read_bytes()
     assert main(["calibrate", str(run), "--n", "120", "--device", "cpu"]) == 0
     after = described(run)
-    assert {key: value for key, value in after.items() if key not in ("calibration", "ood")} == before
+    assert {
+        key: value for key, value in after.items() if key not in ("calibration", "ood")
+    } == before
     assert after["calibration"]["n"] == after["ood"]["n"] == 120
     assert after["calibration"]["nll_after"] <= after["calibration"]["nll_before"]
     assert (run / "artefact" / "weights.safetensors").read_bytes() == weights
     assert f"temperature {after['calibration']['temperature']:.3f}" in capsys.readouterr().out
     assert not list(run.rglob("*.part"))
     main(["calibrate", str(run), "--n", "120", "--device", "cpu", "--batch-size", "50"])
-    assert described(run)["ood"]["thresholds"] == pytest.approx(after["ood"]["thresholds"], rel=1e-3)
+    assert described(run)["ood"]["thresholds"] == pytest.approx(
+        after["ood"]["thresholds"], rel=1e-3
+    )
 
 
 def test_it_uses_the_images_that_validated_the_training(run, tmp_path):
-    lenses = simulate("model_ii", 90, seed=11, noise="instrument")  # the artefact's val_seed and noise
+    lenses = simulate(
+        "model_ii", 90, seed=11, noise="instrument"
+    )  # the artefact's val_seed and noise
     write_dataset(
-        tmp_path / "val.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+        tmp_path / "val.h5",
+        lenses.images,
+        lenses.labels,
+        lenses.parameters,
+        lenses.class_names,
+        lenses.attributes,
     )
     simulated = calibrate(str(run), n=90, device="cpu")
     read = calibrate(str(run), data=str(tmp_path / "val.h5"), device="cpu")
     for key in ("temperature", "n", "nll_before", "nll_after"):
         assert read["calibration"][key] == pytest.approx(simulated["calibration"][key], rel=1e-3)
-    assert (simulated["calibration"]["survey"], simulated["calibration"]["seed"]) == ("model_ii", 11)
+    assert (simulated["calibration"]["survey"], simulated["calibration"]["seed"]) == (
+        "model_ii",
+        11,
+    )
 
 
 def test_an_evaluation_writes_calibrated_probabilities(run, dataset, undrawn, tmp_path):
@@ -52,7 +66,9 @@ def test_an_evaluation_writes_calibrated_probabilities(run, dataset, undrawn, tm
     evaluate(str(run), str(dataset), out=str(tmp_path / "e"), device="cpu")
     with (tmp_path / "e" / "predictions.csv").open(newline="") as stream:
         row = next(csv.DictReader(stream))
-    logits = torch.tensor([float(row[f"logit_{name}"]) for name in ("axion", "cdm", "no_sub")]).double()
+    logits = torch.tensor(
+        [float(row[f"logit_{name}"]) for name in ("axion", "cdm", "no_sub")]
+    ).double()
     assert float(row["p_cdm"]) == pytest.approx(float((logits / 4).softmax(0)[1]), rel=1e-5)
 
 
@@ -105,7 +121,9 @@ def test_what_cannot_calibrate_is_refused_and_changes_nothing(run, dataset, tmp_
     assert described(run) == before
 
 
-@pytest.mark.parametrize(("key", "message"), [("val_seed", "give the seed"), ("data", "name images")])
+@pytest.mark.parametrize(
+    ("key", "message"), [("val_seed", "give the seed"), ("data", "name images")]
+)
 def test_an_artefact_that_does_not_know_its_images_asks_for_them(run, key, message):
     content = described(run)
     content["training"][key] = None

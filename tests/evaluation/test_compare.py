@@ -11,7 +11,7 @@ from haloformer.cli import main
 from haloformer.data.store import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate, metrics
-from haloformer.evaluation.comparison import _names, compare
+from haloformer.evaluation.compare import _names, compare
 
 NORMALIZATION = {"kind": "image_max", "statistics": {}}
 
@@ -21,10 +21,15 @@ def place(tmp_path_factory, write_untrained_run, lenses):
     """A folder with three runs of different weights, a dataset, and evaluations of all runs on it."""
     place = tmp_path_factory.mktemp("compare")
     write_dataset(
-        place / "test.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+        place / "test.h5",
+        lenses.images,
+        lenses.labels,
+        lenses.parameters,
+        lenses.class_names,
+        lenses.attributes,
     )
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("haloformer.evaluation._draw", lambda *args: {})
+        patch.setattr("haloformer.evaluation.drawing.draw", lambda *args: {})
         for seed, name in ((1, "x"), (2, "y"), (3, "z")):
             write_untrained_run(place / "runs" / name, seed, NORMALIZATION, "instrument")
             evaluate(str(place / "runs" / name), str(place / "test.h5"), device="cpu")
@@ -33,7 +38,7 @@ def place(tmp_path_factory, write_untrained_run, lenses):
 
 @pytest.fixture
 def undrawn_comparison(monkeypatch):
-    monkeypatch.setattr("haloformer.evaluation.comparison._draw", lambda *args: {})
+    monkeypatch.setattr("haloformer.evaluation.compare._draw", lambda *args: {})
 
 
 def evaluations(place, *names: str) -> list[str]:
@@ -48,11 +53,17 @@ def logits_of(folder) -> tuple[np.ndarray, np.ndarray]:
     return labels, np.array([[float(row[f"logit_{name}"]) for name in classes] for row in rows])
 
 
-def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(place, tmp_path, monkeypatch):
+def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(
+    place, tmp_path, monkeypatch
+):
     folders = evaluations(place, "x", "y", "z")
     result = compare(folders, out=str(tmp_path / "c"))
     names = ("differences", "roc_axion", "roc_cdm", "roc_no_sub")
-    written = {str(path.relative_to(tmp_path / "c")) for path in (tmp_path / "c").rglob("*") if path.is_file()}
+    written = {
+        str(path.relative_to(tmp_path / "c"))
+        for path in (tmp_path / "c").rglob("*")
+        if path.is_file()
+    }
     figures = {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")}
     assert written == figures | {"report.html", "report.md", "comparison.json"}
     assert [model["name"] for model in result["models"]] == ["x", "y", "z"]
@@ -65,17 +76,21 @@ def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(plac
     assert found["accuracy"]["p"] == metrics.paired_accuracy(*right).p
     every = [d for row in result["differences"] for d in row["differences"].values()]
     assert [d["p_holm"] for d in every] == metrics.holm([d["p"] for d in every])
-    stored = json.loads((tmp_path / "c" / "comparison.json").read_text(), parse_constant=pytest.fail)
+    stored = json.loads(
+        (tmp_path / "c" / "comparison.json").read_text(), parse_constant=pytest.fail
+    )
     assert stored["differences"] == result["differences"]
 
-    monkeypatch.setattr("haloformer.evaluation.comparison._draw", lambda *args: {})
+    monkeypatch.setattr("haloformer.evaluation.compare._draw", lambda *args: {})
     again = compare(
         [str(place / "runs" / name) for name in "xyz"],
         data=str(place / "test.h5"),
         out=str(tmp_path / "d"),
         device="cpu",
     )
-    assert again["differences"][0]["differences"]["macro_auc"] == pytest.approx(found["macro_auc"], abs=1e-6)
+    assert again["differences"][0]["differences"]["macro_auc"] == pytest.approx(
+        found["macro_auc"], abs=1e-6
+    )
     page = (tmp_path / "c" / "report.html").read_text()
     assert page.count("<svg") == 4
     assert "src=" not in page
@@ -83,13 +98,25 @@ def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(plac
     assert f"{found['macro_auc']['value']:+.4f}".replace("-", "−") in text
 
 
-def test_command_simulates_images_that_no_model_has_seen(place, tmp_path, capsys, undrawn_comparison):
+def test_command_simulates_images_that_no_model_has_seen(
+    place, tmp_path, capsys, undrawn_comparison
+):
     artefact = json.loads((place / "runs" / "y" / "artefact" / "artefact.json").read_text())
     shutil.copytree(place / "runs" / "y" / "artefact", tmp_path / "w" / "artefact")
     artefact["training"] |= {"train_seed": 30, "val_seed": 31}
     (tmp_path / "w" / "artefact" / "artefact.json").write_text(json.dumps(artefact))
     out = tmp_path / "c"
-    arguments = ["compare", place / "runs" / "x", tmp_path / "w", "--data", "model_ii", "--n", 30, "--out", out]
+    arguments = [
+        "compare",
+        place / "runs" / "x",
+        tmp_path / "w",
+        "--data",
+        "model_ii",
+        "--n",
+        30,
+        "--out",
+        out,
+    ]
     assert main([*map(str, arguments), "--device", "cpu"]) == 0
     stored = json.loads((out / "comparison.json").read_text())
     assert (stored["protocol"]["seed"], stored["n_images"]) == (32, 30)
@@ -99,7 +126,9 @@ def test_command_simulates_images_that_no_model_has_seen(place, tmp_path, capsys
     assert str(out / "report.html") in printed
 
 
-def test_another_order_and_spelling_of_classes_makes_no_difference(place, tmp_path, undrawn_comparison):
+def test_another_order_and_spelling_of_classes_makes_no_difference(
+    place, tmp_path, undrawn_comparison
+):
     x, y = evaluations(place, "x", "y")
     other = tmp_path / "other"
     shutil.copytree(y, other)
@@ -109,7 +138,9 @@ def test_another_order_and_spelling_of_classes_makes_no_difference(place, tmp_pa
         text = text.replace(name, alias)
     (other / "predictions.csv").write_text(text)
     stored = json.loads((other / "metrics.json").read_text())
-    (other / "metrics.json").write_text(json.dumps({**stored, "class_names": ["no", "vort", "sphere"]}))
+    (other / "metrics.json").write_text(
+        json.dumps({**stored, "class_names": ["no", "vort", "sphere"]})
+    )
     expected = compare([x, y], out=str(tmp_path / "c"))
     found = compare([x, str(other)], out=str(tmp_path / "d"))
     assert found["differences"][0]["differences"] == expected["differences"][0]["differences"]
@@ -117,11 +148,15 @@ def test_another_order_and_spelling_of_classes_makes_no_difference(place, tmp_pa
 
 def test_other_images_are_refused(place, tmp_path, undrawn):
     x = evaluations(place, "x")[0]
-    fewer = evaluate(str(place / "runs" / "y"), "model_ii", n=30, out=str(tmp_path / "fewer"), device="cpu")["out"]
+    fewer = evaluate(
+        str(place / "runs" / "y"), "model_ii", n=30, out=str(tmp_path / "fewer"), device="cpu"
+    )["out"]
     with pytest.raises(InputError, match="tested on other images"):
         compare([x, fewer], out=str(tmp_path / "c"))
     # The same numbers and classes of images, but other images.
-    other = evaluate(str(place / "runs" / "y"), "model_ii", n=60, out=str(tmp_path / "other"), device="cpu")["out"]
+    other = evaluate(
+        str(place / "runs" / "y"), "model_ii", n=60, out=str(tmp_path / "other"), device="cpu"
+    )["out"]
     with pytest.raises(InputError, match="tested on other images"):
         compare([x, other], out=str(tmp_path / "c"))
     assert not (tmp_path / "c").exists()
@@ -143,7 +178,10 @@ def test_models_of_other_classes_are_refused(place, tmp_path):
         (["{runs}/x", "{runs}/x/artefact/../", "--data", "model_ii"], "given twice"),
         (["{runs}/x", "{runs}/y"], "name the images to test all models on"),
         (["{runs}/x", "{runs}/y/evaluation/test", "--data", "model_ii"], "is an evaluation"),
-        (["{runs}/x/evaluation/test", "{runs}/y/evaluation/test", "--data", "model_ii"], "'data' is for models"),
+        (
+            ["{runs}/x/evaluation/test", "{runs}/y/evaluation/test", "--data", "model_ii"],
+            "'data' is for models",
+        ),
         (["{runs}/x", "{runs}/absent", "--data", "model_ii"], "absent"),
         (["{runs}/x", "{runs}/y", "--data", "model_i"], "150"),
         (["{runs}/x", "{runs}/y", "--data", "model_ii", "--batch-size", "0"], "batch size 0"),

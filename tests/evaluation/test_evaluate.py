@@ -11,14 +11,21 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from haloformer.data.store import write_dataset
-from haloformer.deploy import Predictor
 from haloformer.errors import InputError
-from haloformer.evaluation import _learning_log, evaluate, figures, report
+from haloformer.evaluation import evaluate, figures
+from haloformer.evaluation.drawing import _learning_log
+from haloformer.io import strict_json
+from haloformer.prediction import Predictor
+from haloformer.reporting import interval, style
 from haloformer.simulation import simulate
 
 
 def contents(folder) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def test_evaluation_leaves_metrics_predictions_figures_and_reports(run, dataset):
@@ -27,7 +34,12 @@ def test_evaluation_leaves_metrics_predictions_figures_and_reports(run, dataset)
     assert (result["out"], result["report"]) == (str(out), str(out / "report.html"))
     names = ("roc", "confusion", "reliability", "scores", "wrong", "hardest", "learning")
     expected = {f"figures/{name}.{kind}" for name in names for kind in ("png", "svg", "pdf")}
-    assert set(contents(out)) == expected | {"metrics.json", "predictions.csv", "report.html", "report.md"}
+    assert set(contents(out)) == expected | {
+        "metrics.json",
+        "predictions.csv",
+        "report.html",
+        "report.md",
+    }
 
     stored = json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)
     assert stored["macro_auc"] == result["macro_auc"]
@@ -39,20 +51,26 @@ def test_evaluation_leaves_metrics_predictions_figures_and_reports(run, dataset)
         truth = [row["label"] == name for row in rows]
         auc = roc_auc_score(truth, [float(row[f"p_{name}"]) for row in rows])
         assert stored["per_class"][name]["auc"]["value"] == pytest.approx(auc, abs=1e-9)
-        assert stored["per_class"][name]["auc"]["low"] < auc < stored["per_class"][name]["auc"]["high"]
-    assert np.mean([row["label"] == row["class"] for row in rows]) == pytest.approx(stored["accuracy"]["value"])
+        assert (
+            stored["per_class"][name]["auc"]["low"] < auc < stored["per_class"][name]["auc"]["high"]
+        )
+    assert np.mean([row["label"] == row["class"] for row in rows]) == pytest.approx(
+        stored["accuracy"]["value"]
+    )
     text = (out / "report.md").read_text()
     assert f"{stored['macro_auc']['value']:.4f}" in text
     assert "figures/roc.png" in text
 
 
-def test_classes_stored_in_another_order_or_spelling_give_the_same_result(run, lenses, dataset, tmp_path, undrawn):
+def test_classes_stored_in_another_order_or_spelling_give_the_same_result(
+    run, lenses, dataset, tmp_path, undrawn
+):
     other = torch.tensor([2, 1, 0])[lenses.labels]
     write_dataset(tmp_path / "other.h5", lenses.images, other, {}, ("no", "sphere", "vort"))
     expected = evaluate(str(run), str(dataset), device="cpu")
     found = evaluate(str(run), str(tmp_path / "other.h5"), device="cpu")
     for key in ("macro_auc", "per_class", "confusion", "nll"):
-        assert report.to_json({key: found[key]}) == report.to_json({key: expected[key]})
+        assert strict_json.to_json({key: found[key]}) == strict_json.to_json({key: expected[key]})
 
 
 @pytest.mark.parametrize("batch_size", [1, 7])
@@ -73,7 +91,9 @@ def test_survey_name_gives_new_images_with_the_noise_of_the_training(run, undraw
 
 
 @pytest.mark.parametrize(("seed", "word"), [(10, "trained on"), (11, "chose the weights")])
-def test_images_of_the_training_or_validation_seed_are_called_contaminated(run, seed, word, tmp_path, undrawn):
+def test_images_of_the_training_or_validation_seed_are_called_contaminated(
+    run, seed, word, tmp_path, undrawn
+):
     lenses = simulate("model_ii", 9, seed=seed, noise="none")
     path = tmp_path / "seen.h5"
     write_dataset(path, lenses.images, lenses.labels, {}, lenses.class_names, lenses.attributes)
@@ -89,7 +109,9 @@ def test_images_of_the_training_or_validation_seed_are_called_contaminated(run, 
 
 
 @pytest.mark.parametrize("key", ["data", "val_data"])
-def test_the_file_that_training_read_is_recognised_without_a_seed(run, lenses, tmp_path, undrawn, key):
+def test_the_file_that_training_read_is_recognised_without_a_seed(
+    run, lenses, tmp_path, undrawn, key
+):
     path = tmp_path / "train.h5"
     write_dataset(path, lenses.images, lenses.labels, {}, lenses.class_names)
     artefact = json.loads((run / "artefact" / "artefact.json").read_text())
@@ -103,22 +125,33 @@ def test_other_noise_than_in_training_is_pointed_out(run, undrawn):
     assert any("noise instrument, these images have none" in text for text in warnings)
 
 
-def test_perfect_model_gets_an_interval_and_no_panel_of_errors(run, dataset, lenses, monkeypatch, unsaved):
+def test_perfect_model_gets_an_interval_and_no_panel_of_errors(
+    run, dataset, lenses, monkeypatch, unsaved
+):
     truth = iter((10.0 * torch.eye(3)[lenses.labels]).split(256))
     monkeypatch.setattr(Predictor, "numbers", lambda self, images: next(truth))
     result = evaluate(str(run), str(dataset), device="cpu")
     assert result["macro_auc"]["value"] == 1
     assert result["macro_auc"]["low"] == pytest.approx(0.025 ** (1 / 20))
     assert not (run / "evaluation" / "test" / "figures" / "wrong.png").exists()
-    assert "No image was classified wrongly" in (run / "evaluation" / "test" / "report.html").read_text()
+    assert (
+        "No image was classified wrongly"
+        in (run / "evaluation" / "test" / "report.html").read_text()
+    )
 
 
-def test_class_without_images_is_null_in_json_and_named_in_a_warning(run, lenses, tmp_path, undrawn):
+def test_class_without_images_is_null_in_json_and_named_in_a_warning(
+    run, lenses, tmp_path, undrawn
+):
     keep = lenses.labels != 2
-    write_dataset(tmp_path / "two.h5", lenses.images[keep], lenses.labels[keep], {}, lenses.class_names)
+    write_dataset(
+        tmp_path / "two.h5", lenses.images[keep], lenses.labels[keep], {}, lenses.class_names
+    )
     result = evaluate(str(run), str(tmp_path / "two.h5"), device="cpu")
     assert any("no images of class no_sub" in text for text in result["warnings"])
-    stored = json.loads((run / "evaluation" / "two" / "metrics.json").read_text(), parse_constant=pytest.fail)
+    stored = json.loads(
+        (run / "evaluation" / "two" / "metrics.json").read_text(), parse_constant=pytest.fail
+    )
     assert stored["per_class"]["no_sub"]["auc"]["value"] is None
     assert stored["macro_auc"]["value"] is not None
 
@@ -133,7 +166,12 @@ def bad_datasets(lenses):
     return {
         "NaN": (spoiled, labels, names, "bad.h5: image 41 holds NaN"),
         "size": (images[..., :32], labels, names, "1 × 64 × 32 .* takes 1 × 64 × 64"),
-        "channels": (images.expand(-1, 3, -1, -1), labels, names, "3 × 64 × 64 .* takes 1 × 64 × 64"),
+        "channels": (
+            images.expand(-1, 3, -1, -1),
+            labels,
+            names,
+            "3 × 64 × 64 .* takes 1 × 64 × 64",
+        ),
         "classes": (images, labels, ("axion", "cdm", "wdm"), "axion, cdm, wdm"),
         "one class": (images[:9], labels[:9] * 0, names, "all images are of class 'axion'"),
     }
@@ -191,7 +229,7 @@ def test_full_disk_leaves_the_earlier_evaluation_as_it_was(run, dataset, monkeyp
     def full(*args, **kwargs):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("haloformer.evaluation.report.to_json", full)
+    monkeypatch.setattr("haloformer.io.strict_json.to_json", full)
     with pytest.raises(InputError, match=r"test: cannot be written: No space left on device"):
         evaluate(str(run), str(dataset), overwrite=True, device="cpu")
     assert contents(out) == before
@@ -224,7 +262,9 @@ class Page(HTMLParser):
     def handle_starttag(self, tag, attributes):
         self.tags.append(tag)
         for name, value in attributes:
-            if name in ("src", "href", "xlink:href", "data", "action") and not value.startswith(("#", "data:")):
+            if name in ("src", "href", "xlink:href", "data", "action") and not value.startswith(
+                ("#", "data:")
+            ):
                 self.fetched.append(value)
             if name == "id":
                 self.ids.append(value)
@@ -239,7 +279,14 @@ def test_page_is_self_contained_and_escapes_names_from_outside(run, lenses, tmp_
     artefact |= {"class_names": names, "survey": "<b>survey</b>"}
     (run / "artefact" / "artefact.json").write_text(json.dumps(artefact))
     path = tmp_path / "<i>.h5"
-    write_dataset(path, lenses.images, lenses.labels, {}, names, {"survey": "<u>", "noise": "</style>", "seed": 1})
+    write_dataset(
+        path,
+        lenses.images,
+        lenses.labels,
+        {},
+        names,
+        {"survey": "<u>", "noise": "</style>", "seed": 1},
+    )
     evaluate(str(run), str(path), device="cpu")
     text = (run / "evaluation" / "<i>" / "report.html").read_text()
     page = Page(text)
@@ -254,10 +301,10 @@ def test_page_is_self_contained_and_escapes_names_from_outside(run, lenses, tmp_
 
 
 def test_value_below_1_is_never_shown_as_1():
-    assert figures.format_value(0.999996) == "0.999996"
-    assert figures.format_value(1.0) == "1.0000"
-    assert figures.format_value(0.98765) == "0.9877"
-    assert figures.format_value(float("nan")) == "–"
+    assert interval.format_value(0.999996) == "0.999996"
+    assert interval.format_value(1.0) == "1.0000"
+    assert interval.format_value(0.98765) == "0.9877"
+    assert interval.format_value(float("nan")) == "–"
 
 
 def test_figures_leave_matplotlib_settings_alone_and_repeat_byte_for_byte(tmp_path):
@@ -265,16 +312,21 @@ def test_figures_leave_matplotlib_settings_alone_and_repeat_byte_for_byte(tmp_pa
 
     before = dict(matplotlib.rcParams)
     counts = np.array([[5, 1], [0, 3]])
-    written = [figures.save(figures.confusion(counts, ("a", "b")), tmp_path / name) for name in ("one", "two")]
+    written = [
+        style.save(figures.confusion(counts, ("a", "b")), tmp_path / name)
+        for name in ("one", "two")
+    ]
     assert dict(matplotlib.rcParams) == before
     assert [path.suffix for path in written[0]] == [".png", ".svg", ".pdf"]
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*written))
 
 
 def test_a_figure_of_several_panels_takes_the_whole_width_of_a_page():
-    from haloformer.evaluation.page import html_page
+    from haloformer.reporting.html import html_page
 
-    figures = [(f'<svg viewBox="0 0 {width} 250"></svg>', f"{width} points") for width in (460.8, 691.2)]
+    figures = [
+        (f'<svg viewBox="0 0 {width} 250"></svg>', f"{width} points") for width in (460.8, 691.2)
+    ]
     text = html_page("T", "k", ["one", "two"], [("S", "", figures)])
     assert text.count('class="wide"') == 1
     assert '<figure id="figure-1" class="wide"' in text

@@ -26,9 +26,20 @@ def stored(released, tmp_path):
     """A function that writes the images, or what is changed of them, as a dataset."""
 
     def write(name="test.h5", keep=slice(None), class_names=released.class_names, **changes):
-        parameters = {key: value[keep] for key, value in (released.parameters | changes).items() if value is not None}
+        parameters = {
+            key: value[keep]
+            for key, value in (released.parameters | changes).items()
+            if value is not None
+        }
         path = tmp_path / name
-        write_dataset(path, released.images[keep], released.labels[keep], parameters, class_names, released.attributes)
+        write_dataset(
+            path,
+            released.images[keep],
+            released.labels[keep],
+            parameters,
+            class_names,
+            released.attributes,
+        )
         return path
 
     return write
@@ -50,12 +61,16 @@ def column(rows, name) -> np.ndarray:
 # --- regression -------------------------------------------------------------------------------------------------------
 
 
-def test_regression_is_measured_on_the_images_that_have_the_parameter(trained, stored, released, tmp_path, undrawn):
+def test_regression_is_measured_on_the_images_that_have_the_parameter(
+    trained, stored, released, tmp_path, undrawn
+):
     result, metrics, rows, page = judged(trained(task="regression"), stored(), tmp_path / "out")
     axions = np.flatnonzero(released.labels.numpy() == 0)
     assert [int(row["index"]) for row in rows] == axions.tolist()
     assert {row["label"] for row in rows} == {"axion"}
-    np.testing.assert_allclose(column(rows, f"{MASS}_true"), released.parameters[MASS][axions], rtol=1e-6)
+    np.testing.assert_allclose(
+        column(rows, f"{MASS}_true"), released.parameters[MASS][axions], rtol=1e-6
+    )
 
     measured = metrics["regression"][MASS]
     error = np.abs(column(rows, MASS) - column(rows, f"{MASS}_true"))
@@ -70,13 +85,21 @@ def test_regression_is_measured_on_the_images_that_have_the_parameter(trained, s
     assert measured["floor"]["pixel"] == pytest.approx(-22.527, abs=1e-3)
     assert measured["published_mae"] == 0.021
     assert (result["n_images"], result["left_out"]) == (20, {"cdm": 20, "no_sub": 20})
-    assert "20 images of class cdm, 20 images of class no_sub; there is nothing to estimate in them" in page
+    assert (
+        "20 images of class cdm, 20 images of class no_sub; there is nothing to estimate in them"
+        in page
+    )
 
 
-def test_report_of_a_regression_alone_has_its_figures_and_no_classes(trained, stored, tmp_path, unsaved):
+def test_report_of_a_regression_alone_has_its_figures_and_no_classes(
+    trained, stored, tmp_path, unsaved
+):
     result, metrics, _, page = judged(trained(task="regression"), stored(), tmp_path / "out")
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
-    assert figures == {"learning", *(f"{kind}_{MASS}" for kind in ("predicted", "error", "coverage"))}
+    assert figures == {
+        "learning",
+        *(f"{kind}_{MASS}" for kind in ("predicted", "error", "coverage")),
+    }
     text = (tmp_path / "out" / "report.md").read_text()
     for report in (text, page):
         assert "Mean absolute error of log10_m_axion" in report
@@ -88,7 +111,9 @@ def test_report_of_a_regression_alone_has_its_figures_and_no_classes(trained, st
     assert all(f'id="figure-{name}"' in page for name in figures)
 
 
-def test_a_regression_alone_simulates_only_images_that_have_the_parameter(trained, tmp_path, undrawn):
+def test_a_regression_alone_simulates_only_images_that_have_the_parameter(
+    trained, tmp_path, undrawn
+):
     run = trained(task="regression")
     result, _, rows, _ = judged(run, "model_ii", tmp_path / "out", n=7, seed=3)
     expected = simulate("model_ii", 7, classes=["axion"], seed=3).parameters[MASS]
@@ -96,8 +121,12 @@ def test_a_regression_alone_simulates_only_images_that_have_the_parameter(traine
     assert (result["n_images"], result["left_out"]) == (7, {})
 
 
-def test_model_of_both_is_measured_in_both_ways(trained, stored, released, tmp_path, monkeypatch, unsaved):
-    monkeypatch.setattr("haloformer.evaluation._draw_classes", lambda *args: {})  # slow, and drawn in other tests
+def test_model_of_both_is_measured_in_both_ways(
+    trained, stored, released, tmp_path, monkeypatch, unsaved
+):
+    monkeypatch.setattr(
+        "haloformer.evaluation.drawing._draw_classes", lambda *args: {}
+    )  # slow, and drawn in other tests
     run = trained(task="both", targets=[MASS, SUBHALOS])
     _, metrics, rows, page = judged(run, stored(), tmp_path / "out")
     assert [row["n"] for row in metrics["per_class"].values()] == [20, 20, 20]
@@ -105,16 +134,26 @@ def test_model_of_both_is_measured_in_both_ways(trained, stored, released, tmp_p
     for name, label in ((MASS, 0), (SUBHALOS, 1)):
         truth = column(rows, f"{name}_true")
         assert (np.isfinite(truth) == (released.labels.numpy() == label)).all()
-        assert metrics["regression"][name]["mae"]["value"] == pytest.approx(np.nanmean(abs(column(rows, name) - truth)))
+        assert metrics["regression"][name]["mae"]["value"] == pytest.approx(
+            np.nanmean(abs(column(rows, name) - truth))
+        )
     assert metrics["regression"][SUBHALOS]["floor"] is None
     assert metrics["regression"][SUBHALOS]["published_mae"] is None
-    for what in ("macro auc", f"mean absolute error of {MASS}", f"mean absolute error of {SUBHALOS}"):
+    for what in (
+        "macro auc",
+        f"mean absolute error of {MASS}",
+        f"mean absolute error of {SUBHALOS}",
+    ):
         assert what in page.lower()
-    assert {f"error_{MASS}", f"error_{SUBHALOS}"} < {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
+    assert {f"error_{MASS}", f"error_{SUBHALOS}"} < {
+        path.stem for path in (tmp_path / "out" / "figures").iterdir()
+    }
 
 
 @pytest.mark.parametrize("loss", ["quantile", "mse"])
-def test_other_losses_have_intervals_and_only_those_with_a_sigma_have_pulls(trained, stored, tmp_path, unsaved, loss):
+def test_other_losses_have_intervals_and_only_those_with_a_sigma_have_pulls(
+    trained, stored, tmp_path, unsaved, loss
+):
     _, metrics, rows, _ = judged(trained(task="regression", loss=loss), stored(), tmp_path / "out")
     measured = metrics["regression"][MASS]
     assert 0 <= measured["coverage"]["value"] <= 1
@@ -123,11 +162,18 @@ def test_other_losses_have_intervals_and_only_those_with_a_sigma_have_pulls(trai
     assert (tmp_path / "out" / "figures" / f"coverage_{MASS}.png").exists()
 
 
-def test_published_errors_are_not_compared_with_other_noise_and_intervals_promise_nothing(trained, tmp_path, undrawn):
-    result, *_ = judged(trained(task="regression"), "model_ii", tmp_path / "out", n=9, noise="instrument")
+def test_published_errors_are_not_compared_with_other_noise_and_intervals_promise_nothing(
+    trained, tmp_path, undrawn
+):
+    result, *_ = judged(
+        trained(task="regression"), "model_ii", tmp_path / "out", n=9, noise="instrument"
+    )
     assert result["regression"][MASS]["published_mae"] is None
     assert result["regression"][MASS]["floor"]["noise"] == pytest.approx(-22.57, abs=0.02)
-    assert any("Calibrated intervals promise nothing for such images" in text for text in result["warnings"])
+    assert any(
+        "Calibrated intervals promise nothing for such images" in text
+        for text in result["warnings"]
+    )
 
 
 def test_images_of_the_validation_seed_contaminate_a_regression_too(trained, tmp_path, undrawn):
@@ -140,7 +186,9 @@ def test_images_of_the_validation_seed_contaminate_a_regression_too(trained, tmp
 
 def test_other_names_of_the_class_are_understood(trained, stored, tmp_path, undrawn):
     run = trained(task="regression")
-    named, *_ = judged(run, stored("named.h5", class_names=("vort", "sphere", "no")), tmp_path / "named")
+    named, *_ = judged(
+        run, stored("named.h5", class_names=("vort", "sphere", "no")), tmp_path / "named"
+    )
     expected, *_ = judged(run, stored(), tmp_path / "out")
     assert named["regression"] == expected["regression"]
 
@@ -158,8 +206,15 @@ def test_numbers_given_to_images_of_other_classes_are_not_taken_for_true_values(
 @pytest.mark.parametrize("task", ["regression", "both"])
 def test_file_without_the_parameter_is_refused(trained, stored, tmp_path, task):
     path = stored("bare.h5", log10_m_axion=None)
-    with pytest.raises(InputError, match=r"bare.h5: the images come without the parameter 'log10_m_axion'"):
-        evaluate(str(trained(task=task, targets=[MASS])), str(path), out=str(tmp_path / "out"), device="cpu")
+    with pytest.raises(
+        InputError, match=r"bare.h5: the images come without the parameter 'log10_m_axion'"
+    ):
+        evaluate(
+            str(trained(task=task, targets=[MASS])),
+            str(path),
+            out=str(tmp_path / "out"),
+            device="cpu",
+        )
     assert not (tmp_path / "out").exists()
 
 
@@ -167,9 +222,15 @@ def test_data_without_a_true_value_are_refused_by_a_regression_and_named_by_both
     trained, stored, released, tmp_path, undrawn
 ):
     path = stored("dark.h5", keep=released.labels.numpy() != 0)
-    with pytest.raises(InputError, match=r"dark.h5: no image has a true value of log10_m_axion \(of class axion\)"):
-        evaluate(str(trained(task="regression")), str(path), out=str(tmp_path / "one"), device="cpu")
-    result, metrics, *_ = judged(trained(task="both", targets=[MASS, SUBHALOS]), path, tmp_path / "two")
+    with pytest.raises(
+        InputError, match=r"dark.h5: no image has a true value of log10_m_axion \(of class axion\)"
+    ):
+        evaluate(
+            str(trained(task="regression")), str(path), out=str(tmp_path / "one"), device="cpu"
+        )
+    result, metrics, *_ = judged(
+        trained(task="both", targets=[MASS, SUBHALOS]), path, tmp_path / "two"
+    )
     assert list(metrics["regression"]) == [SUBHALOS]
     assert any(f"No image has a true value of {MASS}" in text for text in result["warnings"])
 
@@ -177,8 +238,12 @@ def test_data_without_a_true_value_are_refused_by_a_regression_and_named_by_both
 # --- groups of classes ------------------------------------------------------------------------------------------------
 
 
-def test_grouped_classes_are_tested_as_they_were_learned(trained, stored, released, tmp_path, undrawn):
-    result, metrics, rows, page = judged(trained(classes="substructure"), stored(), tmp_path / "out")
+def test_grouped_classes_are_tested_as_they_were_learned(
+    trained, stored, released, tmp_path, undrawn
+):
+    result, metrics, rows, page = judged(
+        trained(classes="substructure"), stored(), tmp_path / "out"
+    )
     assert metrics["class_names"] == ["substructure", "no_sub"]
     assert [row["n"] for row in metrics["per_class"].values()] == [40, 20]
     expected = ["no_sub" if label == 2 else "substructure" for label in released.labels]
@@ -187,42 +252,65 @@ def test_grouped_classes_are_tested_as_they_were_learned(trained, stored, releas
     assert "axion → substructure, cdm → substructure, no_sub" in page
 
 
-def test_data_that_are_grouped_already_give_the_same_result(trained, released, stored, tmp_path, undrawn):
+def test_data_that_are_grouped_already_give_the_same_result(
+    trained, released, stored, tmp_path, undrawn
+):
     run = trained(classes="substructure")
     path = tmp_path / "grouped.h5"
     labels = torch.tensor([1, 1, 0])[released.labels]
-    write_dataset(path, released.images, labels, {}, ("no_sub", "substructure"), released.attributes)
+    write_dataset(
+        path, released.images, labels, {}, ("no_sub", "substructure"), released.attributes
+    )
     grouped, *_ = judged(run, path, tmp_path / "one")
     expected, *_ = judged(run, stored(), tmp_path / "two")
     assert grouped["macro_auc"] == expected["macro_auc"]
 
 
-def test_classes_that_a_grouping_leaves_out_are_left_out_and_counted(trained, stored, released, tmp_path, undrawn):
+def test_classes_that_a_grouping_leaves_out_are_left_out_and_counted(
+    trained, stored, released, tmp_path, undrawn
+):
     run = trained(classes="axion_cdm")
     _, metrics, rows, page = judged(run, stored(), tmp_path / "out")
     assert (metrics["n_images"], metrics["left_out"]) == (40, {"no_sub": 20})
-    assert [int(row["index"]) for row in rows] == np.flatnonzero(released.labels.numpy() != 2).tolist()
+    assert [int(row["index"]) for row in rows] == np.flatnonzero(
+        released.labels.numpy() != 2
+    ).tolist()
     assert "Left out: 20 images of class no_sub" in page
     simulated, *_ = judged(run, "model_ii", tmp_path / "new", n=30)
     assert (simulated["n_images"], simulated["left_out"]) == (30, {})
 
 
-def test_panel_of_wrong_images_shows_those_that_were_tested(trained, stored, released, tmp_path, monkeypatch):
+def test_panel_of_wrong_images_shows_those_that_were_tested(
+    trained, stored, released, tmp_path, monkeypatch
+):
     shown = []
-    monkeypatch.setattr("haloformer.evaluation.figures.image_grid", lambda images, *_: shown.append(images) or 1 / 0)
+    monkeypatch.setattr(
+        "haloformer.evaluation.figures.image_grid", lambda images, *_: shown.append(images) or 1 / 0
+    )
     with pytest.raises(ZeroDivisionError):
-        evaluate(str(trained(classes="axion_cdm")), str(stored()), out=str(tmp_path / "out"), device="cpu")
+        evaluate(
+            str(trained(classes="axion_cdm")),
+            str(stored()),
+            out=str(tmp_path / "out"),
+            device="cpu",
+        )
     tested = released.images[released.labels != 2].numpy()
     assert all((tested == image).all(axis=(1, 2, 3)).any() for image in shown[0])
 
 
 def test_grouping_does_not_excuse_a_missing_class(trained, stored, released, tmp_path):
     path = stored("two.h5", class_names=("axion", "wdm", "no_sub"))
-    with pytest.raises(InputError, match=r"two.h5: classes are axion, wdm, no_sub, but the model knows axion, cdm"):
-        evaluate(str(trained(classes="axion_cdm")), str(path), out=str(tmp_path / "out"), device="cpu")
+    with pytest.raises(
+        InputError, match=r"two.h5: classes are axion, wdm, no_sub, but the model knows axion, cdm"
+    ):
+        evaluate(
+            str(trained(classes="axion_cdm")), str(path), out=str(tmp_path / "out"), device="cpu"
+        )
 
 
-@pytest.mark.parametrize("classes", [[], {"axion": 3}, {"axion": "cdm"}, {"axion": ["axion"], "cdm": "cdm"}])
+@pytest.mark.parametrize(
+    "classes", [[], {"axion": 3}, {"axion": "cdm"}, {"axion": ["axion"], "cdm": "cdm"}]
+)
 def test_artefact_with_an_impossible_grouping_is_refused(trained, stored, tmp_path, classes):
     import shutil
 
@@ -238,16 +326,23 @@ def test_artefact_with_an_impossible_grouping_is_refused(trained, stored, tmp_pa
 
 
 def test_model_of_cropped_images_takes_the_whole_ones(trained, stored, tmp_path, undrawn):
-    result, _, _, page = judged(trained(img_size=32, fit="crop", channels=3), stored(), tmp_path / "out")
+    result, _, _, page = judged(
+        trained(img_size=32, fit="crop", channels=3), stored(), tmp_path / "out"
+    )
     assert result["n_images"] == 60
     assert "3 × 32 × 32 (crop)" in page
 
 
 @pytest.mark.parametrize(
     ("options", "words"),
-    [({"task": "regression"}, [MASS, "left out"]), ({"task": "both", "targets": [MASS]}, ["macro", "accuracy", MASS])],
+    [
+        ({"task": "regression"}, [MASS, "left out"]),
+        ({"task": "both", "targets": [MASS]}, ["macro", "accuracy", MASS]),
+    ],
 )
-def test_command_line_prints_what_was_measured(trained, stored, tmp_path, undrawn, capsys, options, words):
+def test_command_line_prints_what_was_measured(
+    trained, stored, tmp_path, undrawn, capsys, options, words
+):
     result, *_ = judged(trained(**options), stored(), tmp_path / "out")
     print_metrics(result)
     printed = capsys.readouterr().out
@@ -261,6 +356,13 @@ def test_survey_definition_that_lies_is_not_simulated(trained, released, tmp_pat
     for k, text in enumerate((json.dumps(definition), "{", "[]", '"model_ii"', "{}")):
         path = tmp_path / f"{k}.h5"
         attributes = released.attributes | {"survey_definition": text}
-        write_dataset(path, released.images, released.labels, released.parameters, released.class_names, attributes)
+        write_dataset(
+            path,
+            released.images,
+            released.labels,
+            released.parameters,
+            released.class_names,
+            attributes,
+        )
         result, *_ = judged(trained(task="regression"), path, tmp_path / str(k))
         assert result["regression"][MASS]["floor"] is None

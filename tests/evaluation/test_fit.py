@@ -8,8 +8,9 @@ import pytest
 from haloformer.cli import main
 from haloformer.data.store import write_dataset
 from haloformer.errors import InputError
-from haloformer.evaluation.smooth import fit
-from haloformer.simulation import fit_smooth, simulate
+from haloformer.fitting import fit_smooth
+from haloformer.fitting.command import fit
+from haloformer.simulation import simulate
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,9 @@ def lenses():
 @pytest.fixture(scope="module")
 def dataset(lenses, tmp_path_factory):
     path = tmp_path_factory.mktemp("fit") / "test.h5"
-    write_dataset(path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes)
+    write_dataset(
+        path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+    )
     return path
 
 
@@ -29,7 +32,9 @@ def rows(path):
         return list(csv.DictReader(file))
 
 
-def test_the_table_holds_what_fit_smooth_finds_and_the_picture_is_drawn(lenses, dataset, tmp_path, capsys):
+def test_the_table_holds_what_fit_smooth_finds_and_the_picture_is_drawn(
+    lenses, dataset, tmp_path, capsys
+):
     out, figure = tmp_path / "fits.csv", tmp_path / "fits.png"
     arguments = [
         "fit",
@@ -47,8 +52,12 @@ def test_the_table_holds_what_fit_smooth_finds_and_the_picture_is_drawn(lenses, 
     found = fit_smooth(lenses.images, "model_ii", noise="instrument")
     table = rows(out)
     assert [row["index"] for row in table] == [str(i) for i in range(12)]
-    assert [float(row["source_x"]) for row in table] == pytest.approx(found.values[:, 0].tolist(), abs=1e-5)
-    assert [float(row["source_y_error"]) for row in table] == pytest.approx(found.errors[:, 1].tolist(), rel=1e-3)
+    assert [float(row["source_x"]) for row in table] == pytest.approx(
+        found.values[:, 0].tolist(), abs=1e-5
+    )
+    assert [float(row["source_y_error"]) for row in table] == pytest.approx(
+        found.errors[:, 1].tolist(), rel=1e-3
+    )
     assert [float(row["chi2"]) for row in table] == pytest.approx(found.chi2.tolist(), rel=1e-4)
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "median chi2" in capsys.readouterr().out
@@ -60,9 +69,20 @@ def test_an_unreadable_image_gets_a_row_and_the_others_their_fits(lenses, tmp_pa
         np.save(tmp_path / f"lens{i}.npy", lenses.images[i, 0].numpy())
     np.save(tmp_path / "small.npy", np.zeros((10, 10)))
     with pytest.raises(InputError, match=r"small\.npy"):
-        fit([str(tmp_path)], survey="model_ii", out=str(tmp_path / "a.csv"), noise="instrument", on_error="stop")
+        fit(
+            [str(tmp_path)],
+            survey="model_ii",
+            out=str(tmp_path / "a.csv"),
+            noise="instrument",
+            on_error="stop",
+        )
     assert not (tmp_path / "a.csv").exists()
-    summary = fit([str(tmp_path / "*.npy")], survey="model_ii", out=str(tmp_path / "a.csv"), noise="instrument")
+    summary = fit(
+        [str(tmp_path / "*.npy")],
+        survey="model_ii",
+        out=str(tmp_path / "a.csv"),
+        noise="instrument",
+    )
     assert (summary.n_rows, summary.n_errors) == (3, 1)
     table = {row["file"].rpartition("/")[2]: row for row in rows(tmp_path / "a.csv")}
     assert "10" in table["small.npy"]["error"]

@@ -7,6 +7,7 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import average_precision_score, log_loss, roc_auc_score, roc_curve
 
 from haloformer.evaluation import metrics
+from haloformer.reporting.interval import Interval, wilson
 
 
 def scores_with_ties(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
@@ -18,7 +19,9 @@ def scores_with_ties(seed: int, n: int = 120) -> tuple[np.ndarray, np.ndarray]:
 @pytest.mark.parametrize("seed", range(5))
 def test_delong_auc_is_that_of_scikit_learn_with_ties(seed):
     scores, positive = scores_with_ties(seed)
-    assert metrics.delong(scores, positive)[0] == pytest.approx(roc_auc_score(positive, scores), abs=1e-12)
+    assert metrics.delong(scores, positive)[0] == pytest.approx(
+        roc_auc_score(positive, scores), abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -35,7 +38,9 @@ def test_macro_variance_with_two_classes_is_delongs():
     both = np.stack([-scores, scores], axis=1)
     macro = metrics.macro_auc(positive.astype(int), both)
     single = metrics.class_aucs(positive.astype(int), both)[1]
-    assert (macro.value, macro.low, macro.high) == pytest.approx((single.value, single.low, single.high), abs=1e-12)
+    assert (macro.value, macro.low, macro.high) == pytest.approx(
+        (single.value, single.low, single.high), abs=1e-12
+    )
 
 
 def three_class_logits(rng: np.random.Generator, per_class: int) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +64,10 @@ def test_intervals_hold_the_true_auc_as_often_as_they_say():
         scores = metrics.log_odds(logits)
         interval = metrics.macro_auc(labels, scores)
         macro_hits += interval.low <= true_macro <= interval.high
-        class_hits += [i.low <= true <= i.high for i, true in zip(metrics.class_aucs(labels, scores), true_classes)]
+        class_hits += [
+            i.low <= true <= i.high
+            for i, true in zip(metrics.class_aucs(labels, scores), true_classes)
+        ]
     # 3 binomial standard deviations of 600 trials at 95 % are 2.7 %.
     assert 0.923 <= macro_hits / trials <= 0.977, macro_hits / trials
     # Negatives are a fixed mix of two classes, so the classical per-class interval may err, on the safe side.
@@ -97,11 +105,13 @@ def test_log_odds_are_those_of_the_softmax():
 
 
 def test_wilson_interval_solves_the_score_equation():
-    interval = metrics.wilson(7, 50)
+    interval = wilson(7, 50)
     for bound in (interval.low, interval.high):
-        assert abs(7 / 50 - bound) / np.sqrt(bound * (1 - bound) / 50) == pytest.approx(norm.isf(0.025))
-    assert metrics.wilson(50, 50).high == 1
-    assert metrics.wilson(0, 50).low == 0
+        assert abs(7 / 50 - bound) / np.sqrt(bound * (1 - bound) / 50) == pytest.approx(
+            norm.isf(0.025)
+        )
+    assert wilson(50, 50).high == 1
+    assert wilson(0, 50).low == 0
 
 
 def test_a_class_without_images_has_no_auc_and_is_left_out_of_the_macro():
@@ -117,10 +127,16 @@ def test_classification_metrics_agree_with_their_definitions():
     labels, logits = three_class_logits(np.random.default_rng(4), 40)
     p = softmax(logits, axis=1)
     result = metrics.classification_metrics(labels, logits, ("axion", "cdm", "no_sub"))
-    assert result["macro_auc"].value == pytest.approx(roc_auc_score(labels, p, multi_class="ovr", average="macro"))
-    assert result["micro_auc"].value == pytest.approx(roc_auc_score(np.eye(3)[labels].ravel(), p.ravel()))
+    assert result["macro_auc"].value == pytest.approx(
+        roc_auc_score(labels, p, multi_class="ovr", average="macro")
+    )
+    assert result["micro_auc"].value == pytest.approx(
+        roc_auc_score(np.eye(3)[labels].ravel(), p.ravel())
+    )
     assert result["nll"].value == pytest.approx(log_loss(labels, p))
-    assert result["brier"].value == pytest.approx(np.mean(np.sum((p - np.eye(3)[labels]) ** 2, axis=1)))
+    assert result["brier"].value == pytest.approx(
+        np.mean(np.sum((p - np.eye(3)[labels]) ** 2, axis=1))
+    )
     assert result["accuracy"].value == np.mean(p.argmax(axis=1) == labels)
     assert result["confusion"].sum() == len(labels)
     assert result["confusion"][0, 1] == np.sum((labels == 0) & (p.argmax(axis=1) == 1))
@@ -142,17 +158,23 @@ def test_calibration_error_is_that_of_torchmetrics():
 
     labels, logits = three_class_logits(np.random.default_rng(3), 200)
     p = softmax(logits, axis=1)
-    expected = multiclass_calibration_error(torch.from_numpy(p), torch.from_numpy(labels), num_classes=3, n_bins=15)
+    expected = multiclass_calibration_error(
+        torch.from_numpy(p), torch.from_numpy(labels), num_classes=3, n_bins=15
+    )
     assert metrics.calibration_error(labels, p) == pytest.approx(float(expected), abs=1e-6)
     rows = metrics.reliability(labels, p)
-    error = sum(row["n"] * abs(row["confidence"] - row["accuracy"].value) for row in rows) / len(labels)
+    error = sum(row["n"] * abs(row["confidence"] - row["accuracy"].value) for row in rows) / len(
+        labels
+    )
     assert error == pytest.approx(float(expected), abs=1e-6)
 
 
 def test_temperature_changes_the_probabilities_and_nothing_else():
     labels, logits = three_class_logits(np.random.default_rng(3), 100)
     names = ("axion", "cdm", "no_sub")
-    plain, scaled = (metrics.classification_metrics(labels, logits, names, temperature=t) for t in (1.0, 2.0))
+    plain, scaled = (
+        metrics.classification_metrics(labels, logits, names, temperature=t) for t in (1.0, 2.0)
+    )
     assert plain["macro_auc"] == scaled["macro_auc"]
     assert plain["accuracy"] == scaled["accuracy"]
     assert scaled["calibration"]["before"] == plain["calibration"]["before"]
@@ -183,24 +205,30 @@ def test_resamples_keep_the_size_of_each_class_and_come_in_pieces(monkeypatch):
     parts = list(metrics.bootstrap_weights(labels, 40))
     assert [len(part) for part in parts] == [16, 16, 8]
     for weights in (whole, np.concatenate(parts)):
-        assert all(np.all(weights[:, labels == k].sum(axis=1) == n) for k, n in ((2, 5), (0, 50), (1, 20)))
+        assert all(
+            np.all(weights[:, labels == k].sum(axis=1) == n) for k, n in ((2, 5), (0, 50), (1, 20))
+        )
     assert not np.array_equal(whole[0], whole[1])
 
 
 def test_false_positive_rate_finer_than_one_negative_is_not_measured():
     labels, logits = three_class_logits(np.random.default_rng(2), 100)
-    row = metrics.classification_metrics(labels, logits, ("axion", "cdm", "no_sub"))["per_class"]["axion"]
+    row = metrics.classification_metrics(labels, logits, ("axion", "cdm", "no_sub"))["per_class"][
+        "axion"
+    ]
     assert row["tpr_at_fpr"]["0.01"].low < row["tpr_at_fpr"]["0.01"].value
     assert np.isnan(row["tpr_at_fpr"]["0.001"].value)  # 200 negatives
 
 
 def test_perfect_ranking_has_no_false_certainty():
     labels = np.repeat([0, 1, 2], 100)
-    result = metrics.classification_metrics(labels, 10.0 * np.eye(3)[labels], ("axion", "cdm", "no_sub"))
+    result = metrics.classification_metrics(
+        labels, 10.0 * np.eye(3)[labels], ("axion", "cdm", "no_sub")
+    )
     row = result["per_class"]["axion"]
     assert row["average_precision"].value == 1
     assert np.isnan(row["average_precision"].low)
-    assert row["tpr_at_fpr"]["0.01"].low == metrics.wilson(100, 100).low
+    assert row["tpr_at_fpr"]["0.01"].low == wilson(100, 100).low
     assert result["balanced_accuracy"].low < 1 == result["balanced_accuracy"].high
 
 
@@ -208,11 +236,17 @@ def test_intervals_of_micro_auc_precision_tpr_losses_and_balanced_accuracy_hold_
     rng = np.random.default_rng(0)
     names = ("axion", "cdm", "no_sub")
 
-    def measured(per_class: int, resamples: int) -> dict[str, metrics.Interval]:
-        result = metrics.classification_metrics(*three_class_logits(rng, per_class), names, resamples=resamples)
+    def measured(per_class: int, resamples: int) -> dict[str, Interval]:
+        result = metrics.classification_metrics(
+            *three_class_logits(rng, per_class), names, resamples=resamples
+        )
         cdm = result["per_class"]["cdm"]
         kept = ("micro_auc", "macro_average_precision", "balanced_accuracy", "nll", "brier", "ece")
-        return {**{key: result[key] for key in kept}, "ap": cdm["average_precision"], "tpr": cdm["tpr_at_fpr"]["0.01"]}
+        return {
+            **{key: result[key] for key in kept},
+            "ap": cdm["average_precision"],
+            "tpr": cdm["tpr_at_fpr"]["0.01"],
+        }
 
     truth = measured(40_000, 0)
     trials, hits = 120, dict.fromkeys(truth, 0)
@@ -223,7 +257,9 @@ def test_intervals_of_micro_auc_precision_tpr_losses_and_balanced_accuracy_hold_
     # tail and of a sum of absolute values hold the truth in about 90 % only.
     for key, count in hits.items():
         assert count / trials >= (0.82 if key in ("tpr", "ece") else 0.89), (key, count / trials)
-    assert sum(hits[key] for key in ("micro_auc", "nll", "brier", "balanced_accuracy")) < 4 * trials, hits
+    assert (
+        sum(hits[key] for key in ("micro_auc", "nll", "brier", "balanced_accuracy")) < 4 * trials
+    ), hits
 
 
 # --- two models -------------------------------------------------------------------------------------------------------
@@ -249,7 +285,10 @@ def test_paired_difference_matches_the_bootstrap_over_images(k):
     for weights in metrics.bootstrap_weights(labels if k is None else labels == k, 200):
         for row in weights:
             chosen = np.repeat(np.arange(300), row)
-            both = [metrics._auc_terms(labels[chosen], metrics.log_odds(z[chosen]), classes)[0] for z in (one, other)]
+            both = [
+                metrics._auc_terms(labels[chosen], metrics.log_odds(z[chosen]), classes)[0]
+                for z in (one, other)
+            ]
             draws.append(both[0].mean() - both[1].mean())
     assert (found.high - found.low) / (2 * 1.96) == pytest.approx(np.std(draws), rel=0.15)
     assert found.low < found.value < found.high
@@ -258,7 +297,12 @@ def test_paired_difference_matches_the_bootstrap_over_images(k):
 
 def test_paired_p_values_are_uniform_without_a_difference_and_small_with_one():
     rng = np.random.default_rng(2)
-    p = np.array([[metrics.paired_difference(*two_models(rng, 50), k).p for k in (None, 0)] for _ in range(150)])
+    p = np.array(
+        [
+            [metrics.paired_difference(*two_models(rng, 50), k).p for k in (None, 0)]
+            for _ in range(150)
+        ]
+    )
     # 3 binomial standard deviations of 150 trials at 5 % are 5.3 %.
     assert np.all(np.abs(np.mean(p < 0.05, axis=0) - 0.05) < 0.053), np.mean(p < 0.05, axis=0)
     assert np.all(np.abs(np.mean(p < 0.5, axis=0) - 0.5) < 0.13)
@@ -287,7 +331,9 @@ def test_interval_of_the_accuracy_difference_holds_the_truth():
 
 
 def test_holm_correction_is_the_step_down_definition():
-    assert metrics.holm([0.01, 0.04, float("nan"), 0.03]) == pytest.approx([0.03, 0.06, np.nan, 0.06], nan_ok=True)
+    assert metrics.holm([0.01, 0.04, float("nan"), 0.03]) == pytest.approx(
+        [0.03, 0.06, np.nan, 0.06], nan_ok=True
+    )
     assert metrics.holm([0.6, 0.7]) == [1.0, 1.0]
     assert metrics.holm([]) == []
 

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from haloformer.data.store import write_dataset
-from haloformer.deploy import load
 from haloformer.evaluation import physics
 from haloformer.evaluation.testset import open_test_images
+from haloformer.prediction import load
 from haloformer.simulation import simulate
 
 
@@ -19,7 +19,9 @@ def random_answers(n: int) -> tuple[np.ndarray, np.ndarray]:
 def measured(images, labels, snr=None):
     scores, right = random_answers(images.n)
     snr = np.arange(float(images.n)) if snr is None else snr
-    return physics.by_quantity(images, np.arange(images.n), labels, scores, right, ("axion", "cdm", "no_sub"), snr)
+    return physics.by_quantity(
+        images, np.arange(images.n), labels, scores, right, ("axion", "cdm", "no_sub"), snr
+    )
 
 
 def test_survey_and_file_give_the_same_bins_and_what_does_not_vary_is_left_out(run, tmp_path):
@@ -27,13 +29,24 @@ def test_survey_and_file_give_the_same_bins_and_what_does_not_vary_is_left_out(r
     simulated = open_test_images("model_ii", predictor, n=330, seed=5)
     lenses = simulate("model_ii", 330, seed=5, noise="instrument")
     write_dataset(
-        tmp_path / "t.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+        tmp_path / "t.h5",
+        lenses.images,
+        lenses.labels,
+        lenses.parameters,
+        lenses.class_names,
+        lenses.attributes,
     )
     stored = open_test_images(str(tmp_path / "t.h5"), predictor)
     labels = lenses.labels.numpy()
     found = measured(simulated, labels)
     assert found == measured(stored, labels)
-    assert list(found) == ["log10_m_axion", "log10_m_subhalos", "log10_m_heaviest", "source_offset", "snr"]
+    assert list(found) == [
+        "log10_m_axion",
+        "log10_m_subhalos",
+        "log10_m_heaviest",
+        "source_offset",
+        "snr",
+    ]
     bins = found["log10_m_axion"]["bins"]
     assert [row["n"] for row in bins] == [55, 55]
     assert (bins[0]["from"], bins[-1]["to"]) == pytest.approx((-24, -22), abs=0.1)
@@ -46,7 +59,9 @@ def test_survey_and_file_give_the_same_bins_and_what_does_not_vary_is_left_out(r
 def test_file_without_parameters_has_no_bins(run, lenses, tmp_path):
     many = lenses.images.repeat(6, 1, 1, 1), lenses.labels.repeat(6)
     write_dataset(tmp_path / "t.h5", *many, {}, lenses.class_names)
-    assert measured(open_test_images(str(tmp_path / "t.h5"), load(run, "cpu")), many[1].numpy()) == {}
+    assert (
+        measured(open_test_images(str(tmp_path / "t.h5"), load(run, "cpu")), many[1].numpy()) == {}
+    )
 
 
 def test_parameters_of_a_survey_are_those_of_its_images():

@@ -9,9 +9,9 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 
 from haloformer.errors import InputError
 from haloformer.evaluation import regression
-from haloformer.evaluation.figures import inline_svg
-from haloformer.evaluation.metrics import Interval, wilson
-from haloformer.evaluation.report import to_json
+from haloformer.io.strict_json import to_json
+from haloformer.reporting.interval import Interval, wilson
+from haloformer.reporting.style import inline_svg
 from haloformer.simulation.substructure import vortex_half_length
 from haloformer.simulation.surveys import get_survey
 
@@ -40,7 +40,9 @@ def test_estimates_are_those_of_scikit_learn():
 def test_predicting_the_mean_of_two_decades_errs_by_half_a_dex():
     truth = np.random.default_rng(0).uniform(-24, -22, 20_000)
     constant = np.full_like(truth, -23.0)
-    found = regression.regression_metrics(truth, constant, *(np.full_like(truth, np.nan) for _ in range(3)))
+    found = regression.regression_metrics(
+        truth, constant, *(np.full_like(truth, np.nan) for _ in range(3))
+    )
     assert found["mae_of_mean"] == pytest.approx(0.5, abs=0.005)
     assert found["mae"]["value"] == pytest.approx(found["mae_of_mean"], abs=0.001)
     assert found["r2"]["value"] == pytest.approx(0, abs=0.001)
@@ -55,7 +57,9 @@ def test_bootstrap_intervals_hold_the_true_error_as_often_as_they_say():
     for _ in range(trials):
         truth = rng.uniform(-24, -22, 150)
         mean = truth + 0.2 * rng.normal(size=150)
-        found = regression.regression_metrics(truth, mean, mean, mean, mean, bins=1, n_bootstrap=300)["mae"]
+        found = regression.regression_metrics(
+            truth, mean, mean, mean, mean, bins=1, n_bootstrap=300
+        )["mae"]
         hits += found["low"] <= 0.2 * np.sqrt(2 / np.pi) <= found["high"]
     assert 0.90 <= hits / trials <= 0.985, (
         hits / trials
@@ -71,7 +75,9 @@ def test_bins_hold_every_image_once_and_have_their_own_errors():
     inside = (truth >= -23) & (truth < -22.5)
     assert found[1]["n"] == inside.sum()
     assert found[1]["mae"]["value"] == pytest.approx(np.abs(mean - truth)[inside].mean())
-    assert found[1]["coverage"]["value"] == pytest.approx(((low <= truth) & (truth <= high))[inside].mean())
+    assert found[1]["coverage"]["value"] == pytest.approx(
+        ((low <= truth) & (truth <= high))[inside].mean()
+    )
 
 
 def test_empty_bins_and_single_images_give_nan_and_not_an_error():
@@ -113,7 +119,9 @@ def test_honest_sigmas_cover_what_they_say_at_every_level():
 # --- what the images can show -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "pixel"), [("model_i", -22.222), ("model_ii", -22.527), ("model_iii", -22.426)])
+@pytest.mark.parametrize(
+    ("name", "pixel"), [("model_i", -22.222), ("model_ii", -22.527), ("model_iii", -22.426)]
+)
 def test_the_resolution_floor_is_where_the_vortex_is_as_long_as_a_pixel(name, pixel):
     floor = regression.resolution_floor(name)
     camera = get_survey(name).instrument
@@ -127,7 +135,9 @@ def test_model_i_loses_the_mass_in_noise_near_1e_23_ev():
 
 
 def test_less_noise_shows_shorter_vortices_and_no_noise_has_no_limit():
-    euclid, hubble = (regression.noise_limit(name, "instrument", n=6) for name in ("model_ii", "model_iii"))
+    euclid, hubble = (
+        regression.noise_limit(name, "instrument", n=6) for name in ("model_ii", "model_iii")
+    )
     assert euclid is not None
     assert hubble is not None
     assert -23 < euclid < hubble < -22

@@ -15,8 +15,6 @@ from torch import nn
 from haloformer.cli import main
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
-from haloformer.data.residual import Residual
-from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
 from haloformer.explain import attention_overlay, explain, explain_images, pictures
 from haloformer.explain.layers import find_stages
@@ -29,15 +27,19 @@ from haloformer.explain.scores import (
     substructure_difference,
     substructure_region,
 )
+from haloformer.fitting.channels import Residual
 from haloformer.models import attention, create_model
+from haloformer.outputs.layout import Outputs
+from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import Simulator, simulate
-from haloformer.training.outputs import Outputs
 
 CLASSES = ("axion", "cdm", "no_sub")
 SIDE = 32
 
 
-def predictor_of(model, img_size=SIDE, image_size=None, framing=None, channels=1, outputs=None, **spec):
+def predictor_of(
+    model, img_size=SIDE, image_size=None, framing=None, channels=1, outputs=None, **spec
+):
     size = image_size or img_size
     artefact = {"model": {"img_size": img_size, "in_chans": channels, "num_classes": 3, **spec}}
     return Predictor(
@@ -65,7 +67,9 @@ class _Linear(nn.Module):
 
     def __init__(self, size=SIDE):
         super().__init__()
-        self.weight = nn.Parameter(torch.randn(3, size * size, generator=torch.Generator().manual_seed(2)))
+        self.weight = nn.Parameter(
+            torch.randn(3, size * size, generator=torch.Generator().manual_seed(2))
+        )
 
     def forward(self, images):
         return images.flatten(1) @ self.weight.T
@@ -121,7 +125,8 @@ def test_maps_of_a_cropped_image_with_a_residual_lie_within_the_crop_of_both():
     torch.manual_seed(0)
     model = create_model("hybrid_nano_s8", 32, in_chans=2, depth=1)
     predictor = dataclasses.replace(
-        predictor_of(model, image_size=64, framing=Framing(crop=32)), residual=Residual(definition, "original", crop=48)
+        predictor_of(model, image_size=64, framing=Framing(crop=32)),
+        residual=Residual(definition, "original", crop=48),
     )
     found = explain_images(predictor, simulate("model_ii", 3, seed=1).images)
     assert found.seen.sum() == 32 * 32
@@ -168,7 +173,9 @@ def test_rollout_is_the_product_of_the_layers_with_the_identity():
 
 
 def test_rollout_is_left_out_where_layers_do_not_share_their_tokens_and_the_reason_is_told():
-    found = explain_images(network("pvt_v2_nano", 64), images_of(64), methods=["attention", "rollout"])
+    found = explain_images(
+        network("pvt_v2_nano", 64), images_of(64), methods=["attention", "rollout"]
+    )
     assert not found.of("rollout")
     assert "spatially reduced" in found.left_out["rollout"]
     assert found.of("attention")
@@ -178,7 +185,9 @@ def test_integrated_gradients_of_a_linear_network_are_weights_times_pixels():
     model = _Linear()
     outputs = Outputs(("one",))  # a single number: no log-odds
     model.weight = nn.Parameter(model.weight[:1].detach())
-    found = explain_images(predictor_of(model, outputs=outputs), images_of(), methods=["integrated_gradients"])
+    found = explain_images(
+        predictor_of(model, outputs=outputs), images_of(), methods=["integrated_gradients"]
+    )
     expected = (model.weight.detach() * images_of().flatten(1)).abs().reshape(2, SIDE, SIDE)
     torch.testing.assert_close(found.maps[0].values, expected / expected.sum((1, 2), keepdim=True))
 
@@ -188,7 +197,9 @@ def test_gradients_are_of_the_log_odds_which_do_not_care_for_what_all_logits_sha
     shifted = copy.deepcopy(model)
     shifted.weight.data += torch.randn(SIDE * SIDE, generator=torch.Generator().manual_seed(3))
     maps = [
-        explain_images(predictor_of(m), images_of(), methods=["integrated_gradients"], target="cdm").maps[0].values
+        explain_images(predictor_of(m), images_of(), methods=["integrated_gradients"], target="cdm")
+        .maps[0]
+        .values
         for m in (model, shifted)
     ]
     torch.testing.assert_close(*maps, atol=1e-6, rtol=1e-3)
@@ -198,13 +209,16 @@ def test_grad_cam_of_a_network_that_likes_bright_pixels_is_the_image():
     images = images_of()
     found = explain_images(predictor_of(_Bright()), images, methods=["gradcam"], target="axion")
     assert [each.layer for each in found.maps] == ["conv"]
-    torch.testing.assert_close(found.maps[0].values, images[:, 0] / images[:, 0].sum((1, 2), keepdim=True))
+    torch.testing.assert_close(
+        found.maps[0].values, images[:, 0] / images[:, 0].sum((1, 2), keepdim=True)
+    )
     disliked = explain_images(predictor_of(_Bright()), images, methods=["gradcam"], target="cdm")
     assert not disliked.maps[0].values.any()  # what speaks against a class is not shown
 
 
 @pytest.mark.parametrize(
-    "name", ["vit_nano", "swin_nano", "hybrid_nano_s8", "resnet_nano", "equivariant_c4_nano", "tnt_nano"]
+    "name",
+    ["vit_nano", "swin_nano", "hybrid_nano_s8", "resnet_nano", "equivariant_c4_nano", "tnt_nano"],
 )
 def test_feature_maps_are_found_in_every_layout_and_their_gradient_is_the_networks(name):
     predictor = network(name, 64)
@@ -232,7 +246,10 @@ def test_one_image_alone_is_explained_as_in_a_batch():
     torch.manual_seed(0)
     model = create_model("haloformer_nano", SIDE, in_chans=1, depth=1)
     predictor = predictor_of(model)
-    batch, alone = explain_images(predictor, images_of()), explain_images(predictor, images_of()[:1])
+    batch, alone = (
+        explain_images(predictor, images_of()),
+        explain_images(predictor, images_of()[:1]),
+    )
     for of_batch, of_one in zip(batch.maps, alone.maps, strict=True):
         torch.testing.assert_close(of_batch.values[:1], of_one.values, atol=1e-6, rtol=1e-3)
 
@@ -252,7 +269,9 @@ def test_the_depth_of_a_vits_tokens_is_shown_where_they_are():
 
 
 def test_rollout_leaves_halted_tokens_as_they_are():
-    predictor = network("a_vit_nano", 64, gate_center=9.0, depth=3)  # all halt after the first block
+    predictor = network(
+        "a_vit_nano", 64, gate_center=9.0, depth=3
+    )  # all halt after the first block
     found = explain_images(predictor, images_of(64), methods=["rollout"]).of("rollout")
     torch.testing.assert_close(found[0].values, found[2].values)
 
@@ -279,7 +298,9 @@ def test_the_same_scene_without_substructure_differs_where_there_was_some_and_no
 
 
 def test_the_region_is_the_smallest_that_holds_half_of_the_difference():
-    region = substructure_region(np.array([[1.0, 4.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0], [0.0, 9.0, 0.0, 1.0]]))
+    region = substructure_region(
+        np.array([[1.0, 4.0, 2.0, 3.0], [0.0, 0.0, 0.0, 0.0], [0.0, 9.0, 0.0, 1.0]])
+    )
     assert region.tolist() == [[False, True, False, True], [False] * 4, [False, True, False, False]]
 
 
@@ -302,7 +323,9 @@ def test_auc_and_rank_correlation_agree_with_sklearn_and_scipy():
     a, b = rng.integers(0, 20, (2, 4, 300)).astype(float)
     region = rng.random((4, 300)) < 0.2
     assert pixel_auc(a, region) == pytest.approx([roc_auc_score(r, x) for r, x in zip(region, a)])
-    assert rank_correlation(a, b) == pytest.approx([spearmanr(x, y).statistic for x, y in zip(a, b)])
+    assert rank_correlation(a, b) == pytest.approx(
+        [spearmanr(x, y).statistic for x, y in zip(a, b)]
+    )
 
 
 def test_random_weights_are_others_and_the_same_for_a_seed(vit):
@@ -319,7 +342,9 @@ def test_an_explanation_of_the_same_weights_has_rank_correlation_one(vit):
     scores = Scores()
     scores.add_correlation(found, found)
     assert [row["correlation"] for row in scores.sanity()] == pytest.approx([1.0] * 4)
-    other = explain_images(randomised(vit, 5), images_of(n=3), methods=["attention"], target=found.target_names)
+    other = explain_images(
+        randomised(vit, 5), images_of(n=3), methods=["attention"], target=found.target_names
+    )
     scores = Scores()
     scores.add_correlation(found, other)
     assert all(abs(row["correlation"]) < 0.9 for row in scores.sanity())
@@ -329,11 +354,15 @@ def test_a_map_that_is_the_truth_scores_best_and_rows_are_by_class(vit):
     found = explain_images(vit, images_of(n=4), methods=["attention"])
     truth = torch.zeros(4, SIDE, SIDE)
     truth[:, 3:6, 20:24] = 1
-    found.maps = [dataclasses.replace(found.maps[0], values=truth / truth.sum((1, 2), keepdim=True))]
+    found.maps = [
+        dataclasses.replace(found.maps[0], values=truth / truth.sum((1, 2), keepdim=True))
+    ]
     scores = Scores()
     scores.add_truth(found, truth, ["axion", "cdm", "axion", "cdm"])
     rows = {(row["method"], row["class"]): row for row in scores.table()}
-    assert rows["attention", "all"]["gain"] == pytest.approx(SIDE * SIDE / 12)  # half of it on six of the pixels
+    assert rows["attention", "all"]["gain"] == pytest.approx(
+        SIDE * SIDE / 12
+    )  # half of it on six of the pixels
     assert rows["attention", "all"]["auc"] > 0.99
     assert rows["attention", "axion"]["n"] == 2
     assert rows["brightness", "all"]["gain"] < 3
@@ -352,9 +381,27 @@ def run(tmp_path_factory, write_untrained_run):
 @pytest.fixture(scope="module")
 def explained(run, tmp_path_factory):
     folder = tmp_path_factory.mktemp("explained")
-    np.save(folder / "lens & friends.npy", simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy())
-    arguments = ["explain", str(run), str(folder / "lens & friends.npy"), "--out", str(folder / "why")]
-    options = ["--survey", "model_ii", "--n", "5", "--batch-size", "4", "--methods", "attention,integrated_gradients"]
+    np.save(
+        folder / "lens & friends.npy",
+        simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy(),
+    )
+    arguments = [
+        "explain",
+        str(run),
+        str(folder / "lens & friends.npy"),
+        "--out",
+        str(folder / "why"),
+    ]
+    options = [
+        "--survey",
+        "model_ii",
+        "--n",
+        "5",
+        "--batch-size",
+        "4",
+        "--methods",
+        "attention,integrated_gradients",
+    ]
     assert main([*arguments, *options]) == 0
     return folder / "why", arguments
 
@@ -377,10 +424,15 @@ def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(exp
         ("attention", "random"),
         ("brightness", "trained"),
     }
-    counts = {row["class"]: int(row["n"]) for row in rows if row["method"] == "integrated_gradients"}
+    counts = {
+        row["class"]: int(row["n"]) for row in rows if row["method"] == "integrated_gradients"
+    }
     assert counts == {"axion": 3, "cdm": 2, "all": 5}
     assert json.loads((folder / "scores.json").read_text())["scores"] == told["scores"]
-    assert {(row["method"], row["n"]) for row in told["sanity"]} == {("attention", 6), ("integrated_gradients", 6)}
+    assert {(row["method"], row["n"]) for row in told["sanity"]} == {
+        ("attention", 6),
+        ("integrated_gradients", 6),
+    }
     html = (folder / "index.html").read_text()
     assert "lens &amp; friends" in html
     assert "http" not in html.replace("http-equiv", "")
@@ -388,7 +440,9 @@ def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(exp
     assert "<script" not in html
 
 
-def test_an_explanation_is_replaced_only_if_told_so_and_nothing_else_ever(explained, tmp_path, capsys):
+def test_an_explanation_is_replaced_only_if_told_so_and_nothing_else_ever(
+    explained, tmp_path, capsys
+):
     folder, arguments = explained
     before = (folder / "index.html").read_bytes()
     assert main([*arguments, "--methods", "attention"]) == 2
@@ -442,10 +496,15 @@ def test_pictures_have_axes_in_arcsec_and_a_panel_for_each_layer(vit):
 def test_a_regression_is_explained_too():
     torch.manual_seed(0)
     model = create_model("resnet_nano", SIDE, num_classes=2)
-    from haloformer.training.regression import Scaling
+    from haloformer.outputs.targets import Scaling
 
     outputs = Outputs((), ("log10_m_axion",), scaling=Scaling((-23.0,), (0.5,)))
     predictor = predictor_of(model, outputs=outputs)
     found = explain_images(predictor, images_of(), methods=["integrated_gradients"])
     assert found.target_names == ["log10_m_axion"] * 2
-    assert F.cosine_similarity(found.maps[0].values[0].flatten(), found.maps[0].values[1].flatten(), dim=0) < 0.999
+    assert (
+        F.cosine_similarity(
+            found.maps[0].values[0].flatten(), found.maps[0].values[1].flatten(), dim=0
+        )
+        < 0.999
+    )

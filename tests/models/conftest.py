@@ -16,7 +16,9 @@ def _fill(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     for index, (name, tensor) in enumerate(sorted(model.state_dict().items())):
         if not tensor.is_floating_point() or tensor.numel() == 0:
             continue
-        values = torch.from_numpy(np.random.default_rng([seed, index]).standard_normal(tuple(tensor.shape)))
+        values = torch.from_numpy(
+            np.random.default_rng([seed, index]).standard_normal(tuple(tensor.shape))
+        )
         if name.endswith("running_var"):
             values = 1 + 0.1 * values.abs()
         elif tensor.ndim >= 2:
@@ -42,7 +44,9 @@ def golden():
 
         model = _fill(create_model(name, img_size, **{"head_norm": "none", **kwargs}))
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
-        image = np.random.default_rng(7).standard_normal((1, kwargs.get("in_chans", 1), height, width))
+        image = np.random.default_rng(7).standard_normal(
+            (1, kwargs.get("in_chans", 1), height, width)
+        )
         with torch.no_grad():
             return model(torch.from_numpy(image))[0].tolist()
 
@@ -64,12 +68,17 @@ def check_protocol():
             features = model.forward_features(images)
             assert logits.shape == (2, 5)
             torch.testing.assert_close(model.forward_head(features), logits)
-            assert model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+            assert model.forward_head(features, pre_logits=True).shape == (
+                2,
+                model.head_hidden_size,
+            )
             final, maps = model.forward_intermediates(images)
             torch.testing.assert_close(final, features)
             assert len(maps) >= 2
             assert all(m.ndim == 4 and len(m) == 2 for m in maps)
-            flat = model.forward_intermediates(images, indices=1, intermediates_only=True, output_fmt="NLC")
+            flat = model.forward_intermediates(
+                images, indices=1, intermediates_only=True, output_fmt="NLC"
+            )
             assert len(flat) == 1
             torch.testing.assert_close(flat[0], maps[-1].flatten(2).transpose(1, 2))
         names = {parameter_name for parameter_name, _ in model.named_parameters()}
@@ -87,11 +96,15 @@ def check_protocol():
             network.train()
             output = network(images)
             (output * torch.arange(1.0, 11.0).reshape(2, 5)).sum().backward()
-        for (parameter_name, parameter), other in zip(model.named_parameters(), copied.parameters()):
+        for (parameter_name, parameter), other in zip(
+            model.named_parameters(), copied.parameters()
+        ):
             if not parameter.requires_grad:  # a table that belongs to the weights
                 continue
             assert parameter.grad is not None, f"no gradient reaches {parameter_name}"
-            torch.testing.assert_close(parameter.grad, other.grad, msg=lambda m, n=parameter_name: f"{n}: {m}")
+            torch.testing.assert_close(
+                parameter.grad, other.grad, msg=lambda m, n=parameter_name: f"{n}: {m}"
+            )
 
         model.eval()
         model.reset_classifier(0)
@@ -102,13 +115,19 @@ def check_protocol():
 
         # Weights of a colour model with a thousand classes load into ours: filters are summed, the classifier is new.
         info_name, options = _timm_entry(name)
-        source = timm.create_model(info_name, img_size=img_size, in_chans=3, num_classes=1000, **{**options, **kwargs})
+        source = timm.create_model(
+            info_name, img_size=img_size, in_chans=3, num_classes=1000, **{**options, **kwargs}
+        )
         loaded = timm.create_model(
             info_name, pretrained=True, pretrained_cfg_overlay={"state_dict": source.state_dict(), "num_classes": 1000},
             img_size=img_size, in_chans=1, num_classes=3, **{**options, **kwargs},
         )  # fmt: skip
-        target = timm.create_model(info_name, img_size=img_size, in_chans=3, num_classes=3, **{**options, **kwargs})
-        target.load_state_dict({k: v for k, v in source.state_dict().items() if "head" not in k}, strict=False)
+        target = timm.create_model(
+            info_name, img_size=img_size, in_chans=3, num_classes=3, **{**options, **kwargs}
+        )
+        target.load_state_dict(
+            {k: v for k, v in source.state_dict().items() if "head" not in k}, strict=False
+        )
         gray = torch.randn(2, 1, img_size, img_size)
         with torch.no_grad():
             torch.testing.assert_close(

@@ -14,7 +14,13 @@ from haloformer.models.a_vit import Attention, Halting, distribution_loss, ponde
 from haloformer.models.convert import convert_state_dict
 from haloformer.models.native_size import PaddedInput
 
-SMALL = {"stem_channels": (4, 8, 8), "stem_strides": (2, 2, 2), "embed_dim": 16, "depth": 5, "num_heads": 2}
+SMALL = {
+    "stem_channels": (4, 8, 8),
+    "stem_strides": (2, 2, 2),
+    "embed_dim": 16,
+    "depth": 5,
+    "num_heads": 2,
+}
 
 
 @pytest.fixture
@@ -39,10 +45,14 @@ def test_a_vit_keeps_timms_protocol(check_protocol):
     ids=str,
 )
 def test_a_vit_computes_what_it_always_did(golden, size, expected):
-    assert golden("a_vit_nano", size, gate_scale=1.0, gate_center=-1.0) == pytest.approx(expected, rel=1e-6)
+    assert golden("a_vit_nano", size, gate_scale=1.0, gate_center=-1.0) == pytest.approx(
+        expected, rel=1e-6
+    )
 
 
-@pytest.mark.parametrize(("name", "parameters"), [("a_vit_tiny_224", 5_717_416), ("a_vit_small_224", 22_050_664)])
+@pytest.mark.parametrize(
+    ("name", "parameters"), [("a_vit_tiny_224", 5_717_416), ("a_vit_small_224", 22_050_664)]
+)
 def test_the_papers_variants_have_the_official_number_of_parameters(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -54,7 +64,12 @@ def test_the_papers_variants_have_the_official_number_of_parameters(name, parame
 def test_no_pixel_is_ignored_at_any_size(name, size, fill):
     height, width = (size, size) if isinstance(size, int) else size
     model = fill(
-        create_model(name, size, gate_center=-40.0, **({**SMALL, "depth": 2} if "nano" in name else {"depth": 2}))
+        create_model(
+            name,
+            size,
+            gate_center=-40.0,
+            **({**SMALL, "depth": 2} if "nano" in name else {"depth": 2}),
+        )
     )
     images = torch.randn(2, 1, height, width, dtype=torch.float64, requires_grad=True)
     model(images).square().sum().backward()
@@ -78,7 +93,9 @@ def test_depth_counts_the_blocks_that_a_token_runs_through(gradual):
     assert halting.depth.shape == (2, 8, 8)
     assert halting.class_depth.shape == (2,)
     depths = torch.cat([halting.class_depth[:, None], halting.depth.flatten(1)], 1)
-    assert set(depths.flatten().tolist()) == {2, 3, 4, 5}, "the fixture should halt tokens at many depths"
+    assert set(depths.flatten().tolist()) == {2, 3, 4, 5}, (
+        "the fixture should halt tokens at many depths"
+    )
     # The last block that a token runs through is the last with a weight.
     blocks = torch.arange(1, 6)[:, None]
     assert torch.equal(((halting.weights > 0) * blocks).amax(1), depths)
@@ -150,7 +167,11 @@ def test_attention_rows_sum_to_one_over_the_running_tokens():
     attention.proj = nn.Identity()
     alive = torch.tensor([[1.0, 0, 1, 1, 0, 1, 1]], dtype=torch.float64)
     tokens = torch.randn(1, 7, 8, dtype=torch.float64)
-    q, k, v = F.linear(tokens, attention.qkv.weight, attention.qkv.bias).unflatten(2, (3, 2, 4)).permute(2, 0, 3, 1, 4)
+    q, k, v = (
+        F.linear(tokens, attention.qkv.weight, attention.qkv.bias)
+        .unflatten(2, (3, 2, 4))
+        .permute(2, 0, 3, 1, 4)
+    )
     logits = (q @ k.transpose(-2, -1) / 2).masked_fill(alive[:, None, None] == 0, -math.inf)
     expected = (logits.softmax(-1) @ v).transpose(1, 2).flatten(2)
     torch.testing.assert_close(attention(tokens, alive, (2, 3)), expected)
@@ -174,7 +195,9 @@ def test_a_score_is_the_sigmoid_of_a_tokens_first_channel(gradual):
     score = torch.sigmoid(maps[0][:, 0] - 1.0)
     torch.testing.assert_close(halting.weights[:, 0, 1:], score.flatten(1))
     torch.testing.assert_close(halting.distribution[0], score.mean())
-    assert (halting.distribution > 0).all(), "halted tokens are asked, too, or there would be no way back"
+    assert (halting.distribution > 0).all(), (
+        "halted tokens are asked, too, or there would be no way back"
+    )
 
 
 # Losses
@@ -189,8 +212,12 @@ def test_the_distribution_loss_is_least_for_a_gaussian_about_the_target_depth():
     gaussian = [math.exp(-0.5 * (block - 3) ** 2) for block in range(1, 7)]
     least = distribution_loss(_halting(gaussian), 3.0)
     assert 0 <= least < 1e-3
-    assert distribution_loss(_halting([0.01 * g for g in gaussian]), 3.0) == pytest.approx(least.item(), abs=1e-6)
-    earlier, later = (distribution_loss(_halting(d), 3.0) for d in (gaussian[1:] + gaussian[:1], [1.0] * 6))
+    assert distribution_loss(_halting([0.01 * g for g in gaussian]), 3.0) == pytest.approx(
+        least.item(), abs=1e-6
+    )
+    earlier, later = (
+        distribution_loss(_halting(d), 3.0) for d in (gaussian[1:] + gaussian[:1], [1.0] * 6)
+    )
     assert earlier > 0.1
     assert later > 0.1
 
@@ -210,7 +237,9 @@ def test_the_auxiliary_loss_is_the_weighted_sum_of_both(gradual):
     logits, loss = model.forward_with_auxiliary_loss(images)
     expected_logits, halting = model.forward_with_halting(images)
     torch.testing.assert_close(logits, expected_logits)
-    torch.testing.assert_close(loss, 0.3 * ponder_loss(halting) + 0.7 * distribution_loss(halting, 10 / 3))
+    torch.testing.assert_close(
+        loss, 0.3 * ponder_loss(halting) + 0.7 * distribution_loss(halting, 10 / 3)
+    )
 
 
 @pytest.mark.parametrize("target", [1.5, 4.0])
@@ -283,7 +312,9 @@ def test_official_keys_are_ours_and_positions_are_resized():
 
 
 def test_the_paper_variants_have_the_gates_of_the_published_weights():
-    gates = {name: timm.create_model(name, depth=1) for name in ("a_vit_tiny_224", "a_vit_small_224")}
+    gates = {
+        name: timm.create_model(name, depth=1) for name in ("a_vit_tiny_224", "a_vit_small_224")
+    }
     assert [(m.gate_scale, m.gate_center) for m in gates.values()] == [(10.0, -30.0), (10.0, -75.0)]
 
 
@@ -295,7 +326,8 @@ def test_averaging_the_patches_needs_no_class_token(gradual):
 
 
 @pytest.mark.parametrize(
-    ("keywords", "message"), [({"num_heads": 3}, "num_heads=3"), ({"stem_strides": (2, 2)}, "same length")]
+    ("keywords", "message"),
+    [({"num_heads": 3}, "num_heads=3"), ({"stem_strides": (2, 2)}, "same length")],
 )
 def test_what_cannot_be_is_refused(keywords, message):
     with pytest.raises(InputError, match=message):

@@ -20,7 +20,11 @@ from haloformer.models.tokens import TokenLayout, global_layout
 # Sized for lens cutouts, of every family; where a family has no nano, its tiny.
 _SMALL = {info.family: info.name for info in list_models() if info.size in ("tiny", "nano")}
 _SMALL |= {info.family: info.name for info in list_models() if info.size == "nano"}
-_OTHERS = {"MobileViT": "mobilevit_xxs", "Next-ViT": "nextvit_small", "DeiT": "deit_tiny_patch16_224"}
+_OTHERS = {
+    "MobileViT": "mobilevit_xxs",
+    "Next-ViT": "nextvit_small",
+    "DeiT": "deit_tiny_patch16_224",
+}
 WITHOUT_MAPS = {
     "CoaT": "factorised", "CoaT-Lite": "factorised", "EdgeNeXt": "over channels", "EfficientViT (MIT)": "linear",
     "EfficientNet": "none of its layers", "ResNet": "none of its layers", "ConvNeXt": "none of its layers",
@@ -28,7 +32,9 @@ WITHOUT_MAPS = {
 }  # fmt: skip
 CONVOLUTIONAL = {info.family: info.name for info in equivariant.MODELS if info.size == "nano"}
 WITH_MAPS = {
-    family: name for family, name in (_SMALL | _OTHERS).items() if family not in {*WITHOUT_MAPS, *CONVOLUTIONAL}
+    family: name
+    for family, name in (_SMALL | _OTHERS).items()
+    if family not in {*WITHOUT_MAPS, *CONVOLUTIONAL}
 }
 
 
@@ -63,7 +69,9 @@ def test_every_attention_of_every_family_has_a_map_over_the_whole_image(family):
         assert each.maps.shape[0] == 2
         assert each.maps.shape[2:] == (64, 64)
         assert (each.maps >= 0).all()
-        torch.testing.assert_close(total(each.maps), torch.ones(each.maps.shape[:2]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            total(each.maps), torch.ones(each.maps.shape[:2]), rtol=0, atol=1e-5
+        )
         assert each.weights is None
     assert has_attention(model)
     counting = _Counting()
@@ -71,9 +79,13 @@ def test_every_attention_of_every_family_has_a_map_over_the_whole_image(family):
         model(images)
     # ConViT's gated layers form two softmaxes each; cascaded groups one for each head.
     softmaxes = {"GPSA": 2, "CascadedGroupAttention": found[0].maps.shape[1]}
-    expected = sum(softmaxes.get(type(model.get_submodule(each.layer)).__name__, 1) for each in found)
+    expected = sum(
+        softmaxes.get(type(model.get_submodule(each.layer)).__name__, 1) for each in found
+    )
     # Mobile-Former's tokens lie nowhere: of its three layers in a block, one has places for keys.
-    expected += sum(type(module).__name__ in ("Former", "FormerToMobile") for module in model.modules())
+    expected += sum(
+        type(module).__name__ in ("Former", "FormerToMobile") for module in model.modules()
+    )
     assert counting.count == expected
 
 
@@ -102,7 +114,9 @@ def test_maps_of_padded_models_are_of_the_image_without_its_padding(name, size):
     images = images_of(size)
     for each in attention(create_model(name, size), images):
         assert each.maps.shape[2:] == images.shape[2:]
-        torch.testing.assert_close(total(each.maps), torch.ones(each.maps.shape[:2]), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            total(each.maps), torch.ones(each.maps.shape[:2]), rtol=0, atol=1e-5
+        )
 
 
 # Where the tokens lie. How the input of a layer is ordered, as (W, N, D): the rest is for the maps to say.
@@ -163,10 +177,16 @@ def test_tokens_lie_where_the_pixels_are_that_they_are_made_of(name):
     assert tokens.shape[:2] == (windows, keys)
     offsets = []
     for window, key in _some_inner_keys(first):
-        one = F.one_hot(torch.tensor(window * keys + key), windows * keys).float().view(1, windows, 1, keys)
+        one = (
+            F.one_hot(torch.tensor(window * keys + key), windows * keys)
+            .float()
+            .view(1, windows, 1, keys)
+        )
         expected = _centre(first.in_image(one)[0, 0])
         token = tokens[window, key]
-        (gradient,) = torch.autograd.grad((token * torch.randn_like(token)).sum(), images, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            (token * torch.randn_like(token)).sum(), images, retain_graph=True
+        )
         offsets.append(_centre(gradient[0, 0].square()) - expected)
     pixels = 64 / first.grid[0]
     assert torch.stack(offsets).mean(0).abs().max() < max(0.8, 0.15 * pixels)
@@ -180,7 +200,9 @@ def _some_inner_keys(each, n=8):
     inner = (each.layout.keys >= 0) & (rows >= margin_rows) & (rows < each.grid[0] - margin_rows)
     inner &= (columns >= margin_columns) & (columns < each.grid[1] - margin_columns)
     places = inner.nonzero()
-    return places[torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:n]].tolist()
+    return places[
+        torch.randperm(len(places), generator=torch.Generator().manual_seed(0))[:n]
+    ].tolist()
 
 
 @pytest.mark.parametrize("name", ["pvt_v2_nano", "twins_pcpvt_nano"])
@@ -195,27 +217,39 @@ def test_reduced_keys_lie_in_the_middle_of_the_tokens_that_they_merge(name):
     layer.norm.register_forward_hook(lambda module, args, result: seen.update(keys=result))
     model(images)
     for key in (5, 6, 9, 10):
-        expected = _centre(first.in_image(F.one_hot(torch.tensor(key), 16).float().view(1, 1, 1, 16))[0, 0])
+        expected = _centre(
+            first.in_image(F.one_hot(torch.tensor(key), 16).float().view(1, 1, 1, 16))[0, 0]
+        )
         token = seen["keys"][0, key]
-        (gradient,) = torch.autograd.grad((token * torch.randn_like(token)).sum(), images, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            (token * torch.randn_like(token)).sum(), images, retain_graph=True
+        )
         assert (_centre(gradient[0, 0].square()) - expected).norm() < 3  # of 32 pixels
 
 
 def test_tokens_that_subsampling_keeps_stay_where_they_were():
     """LeViT's second stage goes on with every second token of the first, whose tokens lie at 0.5, 16.5, 32.5, …"""
     stages = {
-        each.grid: each for each in attention(create_model("levit_nano", 128), images_of(128)) if each.kind == "global"
+        each.grid: each
+        for each in attention(create_model("levit_nano", 128), images_of(128))
+        if each.kind == "global"
     }
     for grid, key, place in (((8, 8), 9, 16.5), ((4, 4), 5, 32.5)):
         one = F.one_hot(torch.tensor(key), grid[0] * grid[1]).float().view(1, 1, 1, -1)
-        torch.testing.assert_close(_centre(stages[grid].in_image(one)[0, 0]), torch.tensor([place, place]))
+        torch.testing.assert_close(
+            _centre(stages[grid].in_image(one)[0, 0]), torch.tensor([place, place])
+        )
 
 
 def test_windows_of_swin_are_those_that_its_own_code_cuts():
     """10×10 cells in shifted, padded windows of 4×4; queries and keys switched off, values passed through."""
     torch.manual_seed(0)
     model = create_model("swin_nano", 150).eval()
-    block = model.get_submodule("layers.2.blocks.1") if not hasattr(model, "model") else model.model.layers[2].blocks[1]
+    block = (
+        model.get_submodule("layers.2.blocks.1")
+        if not hasattr(model, "model")
+        else model.model.layers[2].blocks[1]
+    )
     heads, dim = block.attn.num_heads, block.attn.dim
     assert block.shift_size == (2, 2)
     with torch.no_grad():
@@ -225,8 +259,12 @@ def test_windows_of_swin_are_those_that_its_own_code_cuts():
         block.attn.qkv.bias.zero_()
         block.attn.proj.weight.copy_(torch.eye(dim))
         block.attn.proj.bias.zero_()
-        mixed = block._attn(torch.eye(100).view(100, 10, 10, 1).expand(-1, -1, -1, dim).contiguous())
-    by_swin = mixed.view(100, 100, heads, -1)[..., 0].permute(2, 1, 0)  # (heads, cell that asks, cell that is asked)
+        mixed = block._attn(
+            torch.eye(100).view(100, 10, 10, 1).expand(-1, -1, -1, dim).contiguous()
+        )
+    by_swin = mixed.view(100, 100, heads, -1)[..., 0].permute(
+        2, 1, 0
+    )  # (heads, cell that asks, cell that is asked)
 
     (found,) = (
         each
@@ -241,9 +279,19 @@ def test_windows_of_swin_are_those_that_its_own_code_cuts():
 
 
 def test_every_cell_is_asked_and_asks_in_one_window():
-    for name in ("swin_nano", "maxvit_nano", "twins_svt_nano", "tiny_vit_nano", "hiera_nano", "mobilevit_xxs"):
+    for name in (
+        "swin_nano",
+        "maxvit_nano",
+        "twins_svt_nano",
+        "tiny_vit_nano",
+        "hiera_nano",
+        "mobilevit_xxs",
+    ):
         for each in attention(create_model(name, 96), images_of(96, 1)):
-            for cells, grid in ((each.layout.keys, each.grid), (each.layout.queries, each.layout.query_grid)):
+            for cells, grid in (
+                (each.layout.keys, each.grid),
+                (each.layout.queries, each.layout.query_grid),
+            ):
                 counts = Counter(cells[cells >= 0].tolist())
                 assert counts == Counter(range(grid[0] * grid[1])), (name, each.layer)
 
@@ -251,7 +299,14 @@ def test_every_cell_is_asked_and_asks_in_one_window():
 # Which weights.
 def test_fused_attention_shows_the_weights_that_it_would_hide():
     """The same with and without PyTorch's fused kernels, with biases, prefix tokens, and rotary positions."""
-    for name in ("vit_nano", "dinov3_nano", "twins_svt_nano", "maxvit_nano", "tiny_vit_nano", "hiera_nano"):
+    for name in (
+        "vit_nano",
+        "dinov3_nano",
+        "twins_svt_nano",
+        "maxvit_nano",
+        "tiny_vit_nano",
+        "hiera_nano",
+    ):
         torch.manual_seed(0)
         model = create_model(name, 64)
         fused = attention(model, images_of(64))
@@ -273,7 +328,9 @@ def test_weights_are_those_that_the_layer_multiplies_its_values_with():
     found = attention(model, images_of(64), keep_weights=True)[2]
     assert found.weights.shape == (2, 1, 3, 65, 65)
     values = seen["qkv"].unflatten(2, (3, 3, -1))[:, :, 2].transpose(1, 2)
-    torch.testing.assert_close((found.weights[:, 0] @ values).transpose(1, 2).flatten(2), seen["mixed"])
+    torch.testing.assert_close(
+        (found.weights[:, 0] @ values).transpose(1, 2).flatten(2), seen["mixed"]
+    )
 
 
 def test_gated_attention_gives_the_mixture_of_content_and_position():
@@ -301,7 +358,11 @@ def test_runs_of_averaged_keys_share_their_weight():
 # Which queries.
 def test_the_class_token_asks_where_it_is_classified_and_all_tokens_where_not():
     torch.manual_seed(0)
-    for name, prefix, by_class in (("vit_nano", 1, True), ("dinov3_nano", 5, False), ("eva02_nano", 1, False)):
+    for name, prefix, by_class in (
+        ("vit_nano", 1, True),
+        ("dinov3_nano", 5, False),
+        ("eva02_nano", 1, False),
+    ):
         found = attention(create_model(name, 64), images_of(64), keep_weights=True)[1]
         weights = found.weights[:, 0, :, :, prefix:]
         asking = weights[:, :, 0] if by_class else weights[:, :, prefix:].mean(2)
@@ -323,7 +384,9 @@ def test_a_query_asks_for_the_token_at_its_pixel():
     token = 1 + (39 + 1) // 8 * 19 + (80 + 1) // 8
     row = found.weights[:, :, :, token]
     shown = found.in_image(row)
-    torch.testing.assert_close(found.maps, shown / shown.sum((-2, -1), keepdim=True), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(
+        found.maps, shown / shown.sum((-2, -1), keepdim=True), rtol=1e-4, atol=1e-8
+    )
 
 
 def test_a_query_in_a_window_sees_only_that_window():
@@ -399,7 +462,9 @@ def test_models_in_half_precision_and_compiled_models_are_shown_too():
             torch.testing.assert_close(one.maps, other.maps, rtol=tolerance, atol=0)
 
 
-@pytest.mark.parametrize("name", ["swin_nano", "hiera_nano", "convit_lens_nano", "cswin_nano", "mobilevitv2_nano"])
+@pytest.mark.parametrize(
+    "name", ["swin_nano", "hiera_nano", "convit_lens_nano", "cswin_nano", "mobilevitv2_nano"]
+)
 def test_maps_are_made_where_the_model_is(name):
     """On a device whose tensors refuse to meet those of another, without a GPU."""
     found = attention(create_model(name, 64).to("meta"), images_of(64))
@@ -433,7 +498,9 @@ class _Halves(nn.Module):
 
     def token_layout(self, tokens):
         left = torch.arange(16).view(4, 4)[:, :2].flatten()
-        return TokenLayout((4, 4), (4, 4), torch.stack([left, left + 2]), torch.stack([left, left + 2]))
+        return TokenLayout(
+            (4, 4), (4, 4), torch.stack([left, left + 2]), torch.stack([left, left + 2])
+        )
 
     def forward(self, tokens):
         halves = tokens.unflatten(1, (4, 2, 2)).transpose(1, 2).flatten(2, 3)  # (B, W, N, D)
@@ -472,7 +539,9 @@ def test_unknown_layers_are_shown_if_their_tokens_match_a_map_and_named_if_not()
 
     (found,) = attention(_Own(Unknown()), images_of(64))
     assert (found.kind, found.grid) == ("global", (4, 4))
-    with pytest.raises(InputError, match=r"the attention of model _Own is not understood: layer weights of shape"):
+    with pytest.raises(
+        InputError, match=r"the attention of model _Own is not understood: layer weights of shape"
+    ):
         attention(_Own(Odd()), images_of(64))
     with pytest.raises(InputError, match="is PyTorch's own"):
         attention(_Own(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True)), images_of(64))
@@ -505,7 +574,9 @@ def test_places_follow_strides_and_paddings():
     assert _follow(images, (F.conv2d, four, None, 4)).centres((16, 12)) == ((2.0, 4.0), (2.0, 4.0))
     stem = [(F.conv2d, three, None, 2, 1)] * 4
     assert _follow(images, *stem).centres((4, 3)) == ((0.5, 16.0), (0.5, 16.0))
-    pooled = _follow(images, (F.conv2d, three, None, 2, 1), (F.avg_pool2d, 2), (F.max_pool2d, 3, 2, 1))
+    pooled = _follow(
+        images, (F.conv2d, three, None, 2, 1), (F.avg_pool2d, 2), (F.max_pool2d, 3, 2, 1)
+    )
     assert pooled.centres((8, 6)) == ((1.5, 8.0), (1.5, 8.0))
     padded = _follow(images, (F.pad, (0, 1, 0, 1)), (F.conv2d, three, None, 2, "valid"))
     assert padded.centres((32, 24)) == ((1.5, 2.0), (1.5, 2.0))
@@ -524,7 +595,9 @@ def test_places_of_two_ways_lie_midway_and_of_unseen_merging_between_the_merged(
     assert patches.centres((10, 10)) == ((4.0, 8.0), (4.0, 8.0))  # 19 cells, padded to 20
 
 
-@pytest.mark.parametrize(("grid", "size"), [((4, 4), (64, 64)), ((5, 7), (64, 45)), ((80, 80), (64, 64))])
+@pytest.mark.parametrize(
+    ("grid", "size"), [((4, 4), (64, 64)), ((5, 7), (64, 45)), ((80, 80), (64, 64))]
+)
 def test_cells_share_all_they_have_among_pixels(grid, size):
     ratio = (size[0] / grid[0], size[1] / grid[1])
     places = Places(size, 1)
@@ -537,11 +610,15 @@ def test_cells_share_all_they_have_among_pixels(grid, size):
     assert places.cell_at(grid, size[0] - 0.5, size[1] - 0.5) == grid[0] * grid[1] - 1
 
 
-@pytest.mark.parametrize("name", ["hybrid_nano", "swin_nano", "pit_nano", "levit_nano", "hiera_nano", "mobilevit_xxs"])
+@pytest.mark.parametrize(
+    "name", ["hybrid_nano", "swin_nano", "pit_nano", "levit_nano", "hiera_nano", "mobilevit_xxs"]
+)
 def test_even_attention_makes_an_even_map(name):
     """Cells at the edge, which their receptive fields hang over, too."""
     for each in attention(create_model(name, 150), images_of(150, 1)):
-        even = each.in_image(torch.ones(1, *each.layout.keys.shape[:1], 1, each.layout.keys.shape[1]))
+        even = each.in_image(
+            torch.ones(1, *each.layout.keys.shape[:1], 1, each.layout.keys.shape[1])
+        )
         torch.testing.assert_close(even, even.mean().expand_as(even), rtol=1e-4, atol=0)
 
 

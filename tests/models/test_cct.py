@@ -19,7 +19,10 @@ def test_cct_keeps_timms_protocol(check_protocol):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(64, [-0.128420136, 1.14875263, -0.930354188]), ((45, 51), [-0.0514335474, 1.24062145, -0.887460122])],
+    [
+        (64, [-0.128420136, 1.14875263, -0.930354188]),
+        ((45, 51), [-0.0514335474, 1.24062145, -0.887460122]),
+    ],
     ids=str,
 )
 def test_cct_computes_what_it_always_did(golden, size, expected):
@@ -123,7 +126,9 @@ def _official(model: CompactConvolutionalTransformer) -> dict[str, torch.Tensor]
             official[".".join(["tokenizer.conv_layers", *parts[1:]])] = tensor
         elif parts[0] == "blocks":
             tail = (
-                [p.replace("fc", "linear") for p in parts[3:]] if parts[2] == "mlp" else [inner[parts[2]], *parts[3:]]
+                [p.replace("fc", "linear") for p in parts[3:]]
+                if parts[2] == "mlp"
+                else [inner[parts[2]], *parts[3:]]
             )
             official[".".join(["classifier", *parts[:2], *tail])] = tensor
         elif parts[0] == "pos_embed":

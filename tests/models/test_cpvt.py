@@ -25,7 +25,10 @@ def test_cpvt_with_a_class_token_keeps_timms_protocol(check_protocol):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(64, [-0.926823769, -1.317787746, 0.021047107]), ((45, 51), [-1.157250561, -1.079543197, 0.212314911])],
+    [
+        (64, [-0.926823769, -1.317787746, 0.021047107]),
+        ((45, 51), [-1.157250561, -1.079543197, 0.212314911]),
+    ],
     ids=str,
 )
 def test_cpvt_computes_what_it_always_did(golden, size, expected):
@@ -67,8 +70,12 @@ def test_no_pixel_is_dropped_at_any_size(name, size, fill):
 
 def test_one_set_of_weights_serves_images_of_every_size(fill):
     """No tensor depends on the size, so a model built for 64 pixels is the one built for 40×96."""
-    model = fill(timm.create_model("cpvt_tiny_224", img_size=64, in_chans=1, class_token=True, **SMALL))
-    other = timm.create_model("cpvt_tiny_224", img_size=(48, 96), in_chans=1, class_token=True, **SMALL).double()
+    model = fill(
+        timm.create_model("cpvt_tiny_224", img_size=64, in_chans=1, class_token=True, **SMALL)
+    )
+    other = timm.create_model(
+        "cpvt_tiny_224", img_size=(48, 96), in_chans=1, class_token=True, **SMALL
+    ).double()
     other.load_state_dict(model.state_dict(), strict=True)
     images = torch.randn(1, 1, 48, 96, dtype=torch.float64)
     torch.testing.assert_close(model(images), other.eval()(images))
@@ -123,7 +130,9 @@ def test_the_encoding_moves_with_the_tokens(fill):
 
 def test_without_the_peg_the_order_of_the_patches_is_immaterial(fill):
     """And with it, it is not: it is the only thing that knows of places."""
-    model = fill(timm.create_model("cpvt_tiny_224", img_size=64, in_chans=1, class_token=True, **SMALL))
+    model = fill(
+        timm.create_model("cpvt_tiny_224", img_size=64, in_chans=1, class_token=True, **SMALL)
+    )
     images = torch.randn(1, 1, 64, 64, dtype=torch.float64)
     patches = images.reshape(1, 1, 4, 16, 4, 16)
     order = torch.tensor([2, 0, 3, 1])

@@ -64,10 +64,17 @@ def test_every_pixel_of_any_size_counts(size, fill):
 
 def test_the_papers_groups_take_150_pixels():
     """Maps of 38, 19, 10 and 5 tokens, two of them odd before they are halved or after."""
-    model = create_model("crossformer_tiny_224", 150, depths=(2, 2, 2, 2), embed_dim=16, num_heads=(1, 1, 2, 2))
+    model = create_model(
+        "crossformer_tiny_224", 150, depths=(2, 2, 2, 2), embed_dim=16, num_heads=(1, 1, 2, 2)
+    )
     with torch.no_grad():
         features, maps = model.forward_intermediates(torch.randn(1, 1, 150, 150))
-    assert [tuple(m.shape) for m in maps] == [(1, 16, 38, 38), (1, 32, 19, 19), (1, 64, 10, 10), (1, 128, 5, 5)]
+    assert [tuple(m.shape) for m in maps] == [
+        (1, 16, 38, 38),
+        (1, 32, 19, 19),
+        (1, 64, 10, 10),
+        (1, 128, 5, 5),
+    ]
     torch.testing.assert_close(model.pool(features), features.mean((2, 3)))
 
 
@@ -101,7 +108,10 @@ def test_every_token_is_in_exactly_one_group(long, grid):
 
 
 def test_short_groups_are_neighbours_and_long_ones_at_equal_intervals():
-    short, long = (GroupAttention(16, 2, 2, kind).token_layout(torch.zeros(1, 4, 3, 16)).keys for kind in (SHORT, LONG))
+    short, long = (
+        GroupAttention(16, 2, 2, kind).token_layout(torch.zeros(1, 4, 3, 16)).keys
+        for kind in (SHORT, LONG)
+    )
     assert short.tolist() == [[0, 1, 3, 4], [2, -1, 5, -1], [6, 7, 9, 10], [8, -1, 11, -1]]
     assert long.tolist() == [[0, 2, 6, 8], [1, -1, 7, -1], [3, 5, 9, 11], [4, -1, 10, -1]]
 
@@ -120,13 +130,20 @@ def test_groups_are_put_back_where_they_were_cut(long):
 def naive_attention(layer, tokens, bias):
     """One group, from the paper: softmax(q k / √d + B) v for tokens (n, D)."""
     dim, heads = tokens.shape[1], layer.num_heads
-    q, k, v = (tokens @ layer.qkv.weight.T + layer.qkv.bias).reshape(-1, 3, heads, dim // heads).unbind(1)
-    mixed = [(q[:, h] @ k[:, h].T / (dim // heads) ** 0.5 + bias[h]).softmax(-1) @ v[:, h] for h in range(heads)]
+    q, k, v = (
+        (tokens @ layer.qkv.weight.T + layer.qkv.bias).reshape(-1, 3, heads, dim // heads).unbind(1)
+    )
+    mixed = [
+        (q[:, h] @ k[:, h].T / (dim // heads) ** 0.5 + bias[h]).softmax(-1) @ v[:, h]
+        for h in range(heads)
+    ]
     return torch.cat(mixed, 1) @ layer.proj.weight.T + layer.proj.bias
 
 
 @pytest.mark.parametrize("long", [SHORT, LONG])
-@pytest.mark.parametrize("grid", [(6, 6), (5, 7), (2, 7)], ids=["whole", "padded", "lower than a group"])
+@pytest.mark.parametrize(
+    "grid", [(6, 6), (5, 7), (2, 7)], ids=["whole", "padded", "lower than a group"]
+)
 def test_each_group_attends_by_itself_and_without_padding(long, grid, fill):
     layer = fill(GroupAttention(16, 2, 3, long))
     maps = torch.randn(2, *grid, 16, dtype=torch.float64)
@@ -177,7 +194,10 @@ def test_a_token_sees_its_group_and_through_both_kinds_the_whole_map(fill):
 
 def test_blocks_alternate_between_short_and_long_distance():
     model = small(depths=(3, 2))
-    assert [[block.attn.long for block in stage] for stage in model.stages] == [[SHORT, LONG, SHORT], [SHORT, LONG]]
+    assert [[block.attn.long for block in stage] for stage in model.stages] == [
+        [SHORT, LONG, SHORT],
+        [SHORT, LONG],
+    ]
 
 
 def test_patches_of_all_sizes_share_their_centre(fill):
@@ -242,7 +262,9 @@ def test_official_weights_load(fill):
 
 def test_batch_norm_replaces_the_norms_of_maps_alone():
     model = small(batch_norm=True)
-    assert {name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)} == {
+    assert {
+        name for name, module in model.named_modules() if isinstance(module, nn.BatchNorm2d)
+    } == {
         "patch_embed.norm",
         "merges.0.norm",
     }

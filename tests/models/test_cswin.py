@@ -14,7 +14,13 @@ COLUMNS, ROWS, WHOLE = (None, 2), (2, None), (None, None)
 
 
 def small(**kwargs):
-    options = {"img_size": 32, "in_chans": 1, "num_classes": 3, "embed_dim": 8, "depths": (1, 2, 1, 1)}
+    options = {
+        "img_size": 32,
+        "in_chans": 1,
+        "num_classes": 3,
+        "embed_dim": 8,
+        "depths": (1, 2, 1, 1),
+    }
     return CSWinTransformer(**{**options, "num_heads": (2, 2, 4, 4), **kwargs})
 
 
@@ -37,7 +43,9 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("cswin_nano", 0.3e6, 1.5e6), ("cswin_tiny", 4e6, 7e6)])
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("cswin_nano", 0.3e6, 1.5e6), ("cswin_tiny", 4e6, 7e6)]
+)
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 
@@ -103,7 +111,9 @@ def test_a_block_sees_a_cross(fill):
 def naive_attention(layer, q, k, v):
     """One window (h, w, D), written from the paper: softmax(q k / √d) v, and a convolution of v."""
     height, width, dim = q.shape
-    result = F.conv2d(v.permute(2, 0, 1)[None], layer.lepe.weight, layer.lepe.bias, padding=1, groups=dim)[0]
+    result = F.conv2d(
+        v.permute(2, 0, 1)[None], layer.lepe.weight, layer.lepe.bias, padding=1, groups=dim
+    )[0]
     result = result.permute(1, 2, 0).reshape(height * width, dim)
     size = dim // layer.num_heads
     for head in range(layer.num_heads):
@@ -161,7 +171,15 @@ def test_half_the_heads_look_each_way_and_the_last_stage_everywhere():
     model = small()
     directions = [[a.stripe for a in stage.blocks[0].attns] for stage in model.stages]
     assert directions == [[(None, s), (s, None)] for s in (1, 2, 7)] + [[(None, None)]]
-    assert [a.num_heads for stage in model.stages for a in stage.blocks[0].attns] == [1, 1, 1, 1, 2, 2, 4]
+    assert [a.num_heads for stage in model.stages for a in stage.blocks[0].attns] == [
+        1,
+        1,
+        1,
+        1,
+        2,
+        2,
+        4,
+    ]
     with pytest.raises(ValueError, match="halved"):
         small(num_heads=(1, 2, 4, 4))
 
@@ -169,12 +187,19 @@ def test_half_the_heads_look_each_way_and_the_last_stage_everywhere():
 def test_stage_maps_halve(fill):
     model = fill(small())
     features, maps = model.forward_intermediates(torch.randn(1, 1, 36, 64, dtype=torch.float64))
-    assert [tuple(m.shape) for m in maps] == [(1, 8, 9, 16), (1, 16, 5, 8), (1, 32, 3, 4), (1, 64, 2, 2)]
+    assert [tuple(m.shape) for m in maps] == [
+        (1, 8, 9, 16),
+        (1, 16, 5, 8),
+        (1, 32, 3, 4),
+        (1, 64, 2, 2),
+    ]
     torch.testing.assert_close(model.pool(features), features.mean((2, 3)))
 
 
 def official_key(key: str) -> str:
-    key = key.replace("patch_embed.proj", "stage1_conv_embed.0").replace("patch_embed.norm", "stage1_conv_embed.2")
+    key = key.replace("patch_embed.proj", "stage1_conv_embed.0").replace(
+        "patch_embed.norm", "stage1_conv_embed.2"
+    )
     for i in range(4):
         key = key.replace(f"stages.{i}.downsample.proj", f"merge{i}.conv").replace(
             f"stages.{i}.downsample", f"merge{i}"

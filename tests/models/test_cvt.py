@@ -13,7 +13,13 @@ from haloformer.models.native_size import PaddedInput
 
 
 def small(**kwargs):
-    options = {"img_size": 32, "in_chans": 1, "num_classes": 3, "embed_dims": (8, 16, 24), "depths": (1, 1, 2)}
+    options = {
+        "img_size": 32,
+        "in_chans": 1,
+        "num_classes": 3,
+        "embed_dims": (8, 16, 24),
+        "depths": (1, 1, 2),
+    }
     return CvT(**{**options, "num_heads": (1, 2, 3), **kwargs})
 
 
@@ -26,7 +32,8 @@ def test_it_keeps_the_protocol_with_the_papers_class_token(check_protocol):
 
 
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("cvt_13_224", 19_997_480), ("cvt_21_224", 31_622_696), ("cvt_w24_384", 277_196_392)]
+    ("name", "parameters"),
+    [("cvt_13_224", 19_997_480), ("cvt_21_224", 31_622_696), ("cvt_w24_384", 277_196_392)],
 )
 def test_parameters_are_those_of_the_official_code(name, parameters):
     with torch.device("meta"):
@@ -34,7 +41,9 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("cvt_nano", 0.3e6, 1.5e6), ("cvt_tiny", 4e6, 7e6)])
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("cvt_nano", 0.3e6, 1.5e6), ("cvt_tiny", 4e6, 7e6)]
+)
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 
@@ -53,7 +62,9 @@ def test_every_pixel_of_any_size_counts(size, fill):
 def test_only_the_papers_stem_needs_padding_at_150_pixels():
     """Its 7-pixel windows every 4 pixels would miss the last row; two 3-pixel ones every 2 miss nothing."""
     assert isinstance(create_model("cvt_13_224", 150, depths=(1, 1, 1)), PaddedInput)
-    assert not any(isinstance(create_model("cvt_nano", size), PaddedInput) for size in (150, (45, 51)))
+    assert not any(
+        isinstance(create_model("cvt_nano", size), PaddedInput) for size in (150, (45, 51))
+    )
 
 
 def test_first_tokens_of_the_paper_see_overlapping_windows_of_7_pixels():
@@ -82,7 +93,11 @@ def naive_attention(layer, tokens, grid):
         x = linear(torch.cat([first, x.flatten(2).transpose(1, 2)], 1))
         return x.reshape(len(x), -1, layer.num_heads, x.shape[2] // layer.num_heads).transpose(1, 2)
 
-    q, k, v = project(layer.conv_q, layer.q, 1), project(layer.conv_k, layer.k, 2), project(layer.conv_v, layer.v, 2)
+    q, k, v = (
+        project(layer.conv_q, layer.q, 1),
+        project(layer.conv_k, layer.k, 2),
+        project(layer.conv_v, layer.v, 2),
+    )
     weights = (q @ k.transpose(2, 3) / tokens.shape[2] ** 0.5).softmax(-1)
     return layer.proj((weights @ v).transpose(1, 2).reshape(tokens.shape)), weights
 
@@ -123,7 +138,9 @@ def test_attention_has_no_sense_of_place_beyond_its_kernels(fill):
         conv.conv.weight.data += conv.conv.weight.data.flip(3)
     maps = torch.randn(2, 5, 7, 12, dtype=torch.float64)
     mirrored = layer(maps.flip(2).flatten(1, 2), (5, 7))
-    torch.testing.assert_close(mirrored.unflatten(1, (5, 7)).flip(2).flatten(1, 2), layer(maps.flatten(1, 2), (5, 7)))
+    torch.testing.assert_close(
+        mirrored.unflatten(1, (5, 7)).flip(2).flatten(1, 2), layer(maps.flatten(1, 2), (5, 7))
+    )
 
 
 def test_the_class_token_joins_in_the_last_stage(fill):
@@ -131,7 +148,9 @@ def test_the_class_token_joins_in_the_last_stage(fill):
     seen = []
     for stage in model.stages:
         for block in stage.blocks:
-            block.attn.register_forward_hook(lambda module, args, result: seen.append(result.shape[1]))
+            block.attn.register_forward_hook(
+                lambda module, args, result: seen.append(result.shape[1])
+            )
     features, maps = model.forward_intermediates(torch.randn(1, 1, 32, 32, dtype=torch.float64))
     assert seen == [8 * 8, 4 * 4, 1 + 2 * 2, 1 + 2 * 2]
     assert [tuple(m.shape) for m in maps] == [(1, 8, 8, 8), (1, 16, 4, 4), (1, 24, 2, 2)]
@@ -144,9 +163,14 @@ def test_a_class_token_must_be_there_to_be_read():
 
 
 def test_the_papers_norm_is_of_each_token_and_ours_takes_off_what_all_images_share():
-    paper, ours = small(global_pool="avg"), small(class_token=False, global_pool="avg", final_norm="batch")
+    paper, ours = (
+        small(global_pool="avg"),
+        small(class_token=False, global_pool="avg", final_norm="batch"),
+    )
     images = torch.randn(8, 1, 32, 32)
-    torch.testing.assert_close(paper.forward_features(images).mean(-1), torch.zeros(8, 5), atol=1e-5, rtol=0)
+    torch.testing.assert_close(
+        paper.forward_features(images).mean(-1), torch.zeros(8, 5), atol=1e-5, rtol=0
+    )
     features = ours.train().forward_features(images)
     torch.testing.assert_close(features.mean((0, 1)), torch.zeros(24), atol=1e-5, rtol=0)
     with pytest.raises(ValueError, match="final_norm"):
@@ -155,7 +179,10 @@ def test_the_papers_norm_is_of_each_token_and_ours_takes_off_what_all_images_sha
 
 def test_stochastic_depth_rises_over_the_last_stage_alone():
     model = small(depths=(1, 2, 3), drop_path_rate=0.2)
-    rates = [[getattr(block.drop_path, "drop_prob", 0.0) for block in stage.blocks] for stage in model.stages]
+    rates = [
+        [getattr(block.drop_path, "drop_prob", 0.0) for block in stage.blocks]
+        for stage in model.stages
+    ]
     assert rates == [[0], [0, 0], pytest.approx([0, 0.1, 0.2])]
 
 

@@ -31,7 +31,9 @@ def test_every_group_is_one(group):
     elements = torch.arange(group.order).numpy()
     table = group.compose(elements[:, None], elements[None, :])
     for line in (*table, *table.T):
-        assert sorted(line) == list(elements), "each row and column of the composition table has every element once"
+        assert sorted(line) == list(elements), (
+            "each row and column of the composition table has every element once"
+        )
     assert (group.compose(0, elements) == elements).all()
     assert (group.compose(group.inverse(elements), elements) == 0).all()
     triples = torch.cartesian_prod(*3 * [torch.arange(group.order)]).T.numpy()
@@ -62,27 +64,40 @@ def test_turning_the_image_turns_the_features_and_leaves_the_logits(name, size):
     image = torch.randn(1, 1, *((size, size) if isinstance(size, int) else size))
     # Two elements generate the quarter turns and reflections; together with their product they are enough.
     quarter = model.group.rotations // 4
-    elements = [quarter, *([model.group.rotations, model.group.rotations + quarter] if model.group.reflections else [])]
+    elements = [
+        quarter,
+        *(
+            [model.group.rotations, model.group.rotations + quarter]
+            if model.group.reflections
+            else []
+        ),
+    ]
     with torch.no_grad():
         features, logits = model.forward_features(image), model(image)
         for g in elements:
             turned = model.group.on_pixels(image, g)
             expected = model.group.on_fields(features, g)
             scale = float(expected.abs().max())
-            torch.testing.assert_close(model.forward_features(turned), expected, atol=1e-5 * scale, rtol=0)
+            torch.testing.assert_close(
+                model.forward_features(turned), expected, atol=1e-5 * scale, rtol=0
+            )
             torch.testing.assert_close(model(turned), logits, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize("name", NANO)
 def test_equivariance_is_exact_and_not_only_to_float32(name, fill):
     model = fill(create_model(name, (31, 40)))
-    image = torch.randn(1, 1, 31, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    image = torch.randn(
+        1, 1, 31, 40, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    )
     with torch.no_grad():
         features, logits = model.forward_features(image), model(image)
         for g in quarter_turns(model.group):
             turned = model.group.on_pixels(image, g)
             expected = model.group.on_fields(features, g)
-            torch.testing.assert_close(model.forward_features(turned), expected, atol=1e-10, rtol=1e-10)
+            torch.testing.assert_close(
+                model.forward_features(turned), expected, atol=1e-10, rtol=1e-10
+            )
             torch.testing.assert_close(model(turned), logits, atol=1e-10, rtol=1e-10)
 
 
@@ -126,7 +141,9 @@ def smooth_images(size: int, degrees: float, mirror: bool = False) -> torch.Tens
 
 
 @pytest.mark.parametrize("name", ["equivariant_c8_nano", "equivariant_d8_nano"])
-def test_a_turn_by_45_degrees_changes_the_features_by_less_than_a_tenth_of_what_another_image_does(name):
+def test_a_turn_by_45_degrees_changes_the_features_by_less_than_a_tenth_of_what_another_image_does(
+    name,
+):
     torch.manual_seed(0)
     model = create_model(name, 65)
     model.reset_classifier(0)
@@ -139,7 +156,11 @@ def test_a_turn_by_45_degrees_changes_the_features_by_less_than_a_tenth_of_what_
         before = model.eval()(upright)
         distances = torch.cdist(before, before)
         unit = distances.square().sum().div(8 * 7).sqrt()
-        for degrees, mirror in ((45, False), (135, False), *([(45, True)] if model.group.reflections else [])):
+        for degrees, mirror in (
+            (45, False),
+            (135, False),
+            *([(45, True)] if model.group.reflections else []),
+        ):
             change = model(smooth_images(65, degrees, mirror)) - before
             assert change.square().sum(1).mean().sqrt() < 0.1 * unit
 
@@ -148,7 +169,12 @@ def test_a_turn_by_45_degrees_changes_the_features_by_less_than_a_tenth_of_what_
 @pytest.mark.parametrize("kernel_size", [1, 3, 5, 7])
 def test_basis_filters_are_the_upright_ones_turned(group, kernel_size):
     table = filter_basis(group, kernel_size, "rings")
-    assert table.shape == (group.order, {1: 1, 3: 6, 5: 11, 7: 18}[kernel_size], kernel_size, kernel_size)
+    assert table.shape == (
+        group.order,
+        {1: 1, 3: 6, 5: 11, 7: 18}[kernel_size],
+        kernel_size,
+        kernel_size,
+    )
     torch.testing.assert_close(table[0].square().sum((1, 2)), torch.ones(table.shape[1]))
     for g in quarter_turns(group):
         torch.testing.assert_close(table[g], group.on_pixels(table[0], g), atol=1e-7, rtol=0)
@@ -167,7 +193,9 @@ def test_a_basis_filter_turns_by_mixing_with_its_partner_of_the_same_frequency()
 def test_weights_are_tied_as_the_group_says(group):
     basis = "rings" if group.rotations == 8 else "pixels"
     conv = GroupConv2d(2, 3, group, 3, basis)
-    filters = conv.filters().detach().unflatten(0, (group.order, 3)).unflatten(2, (group.order, 2))  # (g, o, h, i, …)
+    filters = (
+        conv.filters().detach().unflatten(0, (group.order, 3)).unflatten(2, (group.order, 2))
+    )  # (g, o, h, i, …)
     for a in quarter_turns(group):
         for g, h in ((0, 0), (1, 2), (group.order - 1, 3)):
             moved = filters[int(group.compose(a, g)), :, int(group.compose(a, h))]
@@ -175,7 +203,11 @@ def test_weights_are_tied_as_the_group_says(group):
 
 
 def test_parameters_are_one_filter_per_pair_of_fields_and_element():
-    for group, basis, size in ((GROUPS["c4"], "pixels", 9), (GROUPS["d4"], "rings", 6), (GROUPS["d8"], "rings", 6)):
+    for group, basis, size in (
+        (GROUPS["c4"], "pixels", 9),
+        (GROUPS["d4"], "rings", 6),
+        (GROUPS["d8"], "rings", 6),
+    ):
         assert GroupConv2d(5, 7, group, 3, basis).weight.numel() == 5 * 7 * group.order * size
         assert GroupConv2d(3, 7, group, 3, basis, lifting=True).weight.numel() == 3 * 7 * size
         assert sum(p.numel() for p in FieldNorm(7).parameters()) == 2 * 7
@@ -206,7 +238,9 @@ def _official_state_dict(model: EquivariantCNN) -> dict[str, torch.Tensor]:
     state = {}
     for number, block in enumerate((model.stem, *model.blocks), start=1):
         first = 1 if number == 1 else 0  # a mask precedes the first convolution
-        filters = block.conv.filters().detach().unflatten(0, (order, -1)).transpose(0, 1).flatten(0, 1)
+        filters = (
+            block.conv.filters().detach().unflatten(0, (order, -1)).transpose(0, 1).flatten(0, 1)
+        )
         if number > 1:
             filters = filters.unflatten(1, (order, -1)).transpose(1, 2).flatten(1, 2)
         state[f"block{number}.{first}.filter"] = filters
@@ -214,7 +248,11 @@ def _official_state_dict(model: EquivariantCNN) -> dict[str, torch.Tensor]:
         state[f"block{number}.{first + 1}.indices_{order}"] = torch.zeros(3)
         for key, value in block.norm.state_dict().items():
             state[f"block{number}.{first + 1}.batch_norm_[{order}].{key}"] = value
-    for ours, theirs in (("hidden.0", "fully_net.0"), ("hidden.1", "fully_net.1"), ("head", "fully_net.3")):
+    for ours, theirs in (
+        ("hidden.0", "fully_net.0"),
+        ("hidden.1", "fully_net.1"),
+        ("head", "fully_net.3"),
+    ):
         for key, value in model.get_submodule(ours).state_dict().items():
             state[f"{theirs}.{key}"] = value
     return state
@@ -240,9 +278,13 @@ def test_weights_that_cannot_be_converted_are_refused():
     model = create_model("equivariant_c8_deeplense_129", 21, **SMALL)
     state = _official_state_dict(model)
     with pytest.raises(InputError, match="training mode"):
-        convert_state_dict({key: value for key, value in state.items() if not key.endswith("filter")}, model)
+        convert_state_dict(
+            {key: value for key, value in state.items() if not key.endswith("filter")}, model
+        )
     with pytest.raises(InputError, match=r"block2\.0\.filter"):
-        convert_state_dict(state | {"block2.0.filter": torch.randn_like(state["block2.0.filter"])}, model)
+        convert_state_dict(
+            state | {"block2.0.filter": torch.randn_like(state["block2.0.filter"])}, model
+        )
 
 
 def test_networks_of_the_published_layout_have_the_parameters_that_escnn_counts():

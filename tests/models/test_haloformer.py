@@ -38,13 +38,17 @@ def test_d4_is_exact_for_any_weights_and_absent_without():
     turned = torch.rot90(images, 1, (-2, -1)).flip(-1)
     torch.manual_seed(1)
     plain = create_model("haloformer_nano", 64, in_chans=2, head_norm="none").double().eval()
-    invariant = create_model("haloformer_nano", 64, in_chans=2, head_norm="none", d4=True).double().eval()
+    invariant = (
+        create_model("haloformer_nano", 64, in_chans=2, head_norm="none", d4=True).double().eval()
+    )
     invariant.load_state_dict(plain.state_dict())
     with torch.no_grad():
         assert torch.allclose(invariant(images), invariant(turned), atol=1e-12)
         assert not torch.allclose(plain(images), plain(turned), atol=1e-6)
     # A rectangle is padded to a square, as quarter turns need one.
-    assert create_model("haloformer_nano", (64, 48), in_chans=2, d4=True).eval()(torch.zeros(2, 2, 64, 48)).shape == (
+    assert create_model("haloformer_nano", (64, 48), in_chans=2, d4=True).eval()(
+        torch.zeros(2, 2, 64, 48)
+    ).shape == (
         2,
         3,
     )
@@ -72,7 +76,11 @@ def test_halved_lifting_is_a_lifting_convolution_and_a_halving():
     layer = HalvedLifting(2, 3, GROUPS["c8"]).double().eval()
     for height, width in ((32, 32), (33, 33), (31, 40)):
         images = torch.randn(2, 2, height, width, dtype=torch.float64)
-        inside = (..., slice(3, -3), slice(3, -3))  # at the edge the blur sees what padding leaves out
+        inside = (
+            ...,
+            slice(3, -3),
+            slice(3, -3),
+        )  # at the edge the blur sees what padding leaves out
         with torch.no_grad():
             expected = layer.norm(layer.halve(layer.conv(images))).relu()
             assert torch.allclose(layer(images)[inside], expected[inside], atol=1e-12)

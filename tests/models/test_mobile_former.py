@@ -18,7 +18,11 @@ from haloformer.models.mobile_former import (
     PlainMobile,
 )
 
-SMALL = {"blocks": (("lite", 8, 3, 2), ("down", 16, 3, 2), ("plain", 16, 2, 1)), "head_dim": 32, "token_dim": 32}
+SMALL = {
+    "blocks": (("lite", 8, 3, 2), ("down", 16, 3, 2), ("plain", 16, 2, 1)),
+    "head_dim": 32,
+    "token_dim": 32,
+}
 
 
 def test_mobile_former_keeps_timms_protocol(check_protocol):
@@ -27,7 +31,10 @@ def test_mobile_former_keeps_timms_protocol(check_protocol):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(64, [-0.0648912636, 1.14581871, 1.60421143]), ((45, 51), [-0.0503600839, 0.966324216, 1.46953909])],
+    [
+        (64, [-0.0648912636, 1.14581871, 1.60421143]),
+        ((45, 51), [-0.0503600839, 0.966324216, 1.46953909]),
+    ],
     ids=str,
 )
 def test_mobile_former_computes_what_it_always_did(golden, size, expected):
@@ -58,7 +65,9 @@ def test_no_pixel_is_ignored_at_any_size(size, fill):
     model = fill(create_model("mobile_former_nano", size, **SMALL))
     images = torch.randn(3, 1, height, width, dtype=torch.float64, requires_grad=True)
     model(images).square().sum().backward()
-    assert (images.grad != 0).any(0).all()  # around any one pixel of one image, all of the stem's units may be silent
+    assert (
+        (images.grad != 0).any(0).all()
+    )  # around any one pixel of one image, all of the stem's units may be silent
 
 
 def test_one_model_runs_at_every_size():
@@ -75,7 +84,9 @@ def test_mobile_to_former_averages_cells_that_it_is_given_as_they_are():
     weights = (bridge.q(tokens[0]) @ cells.T / 2).softmax(-1)
     assert torch.allclose(weights.sum(-1), torch.ones(2))
     gathered = (weights @ cells) * (bridge.alpha(tokens[0]) / 6 + 0.5).clamp(0, 1) * 2
-    torch.testing.assert_close(bridge(tokens, maps)[0], bridge.norm(tokens[0] + bridge.proj(gathered)))
+    torch.testing.assert_close(
+        bridge(tokens, maps)[0], bridge.norm(tokens[0] + bridge.proj(gathered))
+    )
 
 
 def test_mobile_to_former_does_not_care_where_cells_lie_but_its_layout_tells():
@@ -118,7 +129,9 @@ def test_dynamic_relu_starts_as_relu_and_can_become_anything_between_its_slopes(
     torch.testing.assert_close(activation(maps, token), maps.relu())
     nn.init.constant_(activation.slopes.fc2.bias, 9.0)  # a = 2, b = 1
     torch.testing.assert_close(activation(maps, token), torch.maximum(2 * maps, maps))
-    activation.slopes.fc2.bias.data = torch.tensor([9.0, 9.0, 9.0, -9.0, -9.0, -9.0])  # a = 2, b = −1
+    activation.slopes.fc2.bias.data = torch.tensor(
+        [9.0, 9.0, 9.0, -9.0, -9.0, -9.0]
+    )  # a = 2, b = −1
     torch.testing.assert_close(activation(maps, token), torch.maximum(2 * maps, -maps))
 
 
@@ -130,7 +143,9 @@ def test_the_first_token_steers_the_convolutions(fill):
     block = fill(create_model("mobile_former_nano", 64, **SMALL)).blocks[1]
     steering = []
     block.mobile.register_forward_hook(lambda _, inputs, __: steering.append(inputs[1]))
-    _, tokens = block(torch.randn(1, 8, 6, 6, dtype=torch.float64), torch.randn(1, 4, 32, dtype=torch.float64))
+    _, tokens = block(
+        torch.randn(1, 8, 6, 6, dtype=torch.float64), torch.randn(1, 4, 32, dtype=torch.float64)
+    )
     torch.testing.assert_close(steering[0], tokens[:, 0])
 
 
@@ -187,7 +202,9 @@ def _reference(model: MobileFormer) -> dict[str, torch.Tensor]:
             layer = {"fc1": 0, "fc2": 2}[parts[5]]
             reference[f"features.{parts[1]}.hyper{number}.hyper.{layer}.{parts[6]}"] = tensor
         elif parts[3] == "ffn":
-            reference[f"features.{parts[1]}.global_block.ffn.{0 if parts[4] == 'fc1' else 2}.{parts[5]}"] = tensor
+            reference[
+                f"features.{parts[1]}.global_block.ffn.{0 if parts[4] == 'fc1' else 2}.{parts[5]}"
+            ] = tensor
         else:
             own = {**words, "proj": "channel_mlp"} if parts[2] == "former" else words
             rest = [own.get(p, p) for p in parts[2:] if p != "mobile"]
@@ -199,7 +216,11 @@ def _reference(model: MobileFormer) -> dict[str, torch.Tensor]:
 def test_reference_weights_load_strictly_and_our_own_stay_as_they_are(name):
     ours = timm.create_model(name)
     reference = _reference(ours)
-    for key in ("features.0.conv.5.weight", "features.1.conv1.1.running_mean", "features.3.global_local.proj.bias"):
+    for key in (
+        "features.0.conv.5.weight",
+        "features.1.conv1.1.running_mean",
+        "features.3.global_local.proj.bias",
+    ):
         assert key in reference  # names found in the reference's own state dict
     assert not reference.keys() & ours.state_dict().keys()
     converted = convert_state_dict(reference, ours)

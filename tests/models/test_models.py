@@ -63,12 +63,16 @@ def test_no_pixel_is_dropped(name, size):
     images = torch.randn(1, 1, size, size, dtype=torch.float64, requires_grad=True)
     model.forward_features(images).square().sum().backward()
     gradient = images.grad[0, 0]
-    assert all((edge != 0).all() for edge in (gradient[0], gradient[-1], gradient[:, 0], gradient[:, -1]))
+    assert all(
+        (edge != 0).all() for edge in (gradient[0], gradient[-1], gradient[:, 0], gradient[:, -1])
+    )
 
 
 def test_resnet_needs_no_padding_at_any_size():
     """Its strided 3x3 convolutions reach the last pixel; its 1x1 shortcuts skip pixels by design."""
-    assert not any(isinstance(create_model("resnet18", size), PaddedInput) for size in (64, 67, 150))
+    assert not any(
+        isinstance(create_model("resnet18", size), PaddedInput) for size in (64, 67, 150)
+    )
 
 
 def test_padding_is_centred_and_as_small_as_the_patches_allow():
@@ -98,7 +102,10 @@ def test_a_padded_model_can_be_copied_and_its_exceptions_from_weight_decay_exist
 
 def test_64_pixels_are_not_enlarged():
     """8-pixel patches leave 8 x 8 tokens (and a class token), not (224 / 8) squared."""
-    tokens = {name: create_model(name, 64).pos_embed.shape[1] for name in ("hybrid_nano", "hybrid_nano_s8", "vit_nano")}
+    tokens = {
+        name: create_model(name, 64).pos_embed.shape[1]
+        for name in ("hybrid_nano", "hybrid_nano_s8", "vit_nano")
+    }
     assert tokens == {"hybrid_nano": 16, "hybrid_nano_s8": 64, "vit_nano": 65}
 
 
@@ -111,7 +118,10 @@ def test_same_seed_gives_the_same_weights():
 
 
 def test_any_model_of_timm_is_accepted_with_or_without_prefix():
-    counts = [sum(p.numel() for p in create_model(name, 64).parameters()) for name in ("timm:levit_128s", "levit_128s")]
+    counts = [
+        sum(p.numel() for p in create_model(name, 64).parameters())
+        for name in ("timm:levit_128s", "levit_128s")
+    ]
     assert counts[0] == counts[1]
     # A pyramid that cannot run at 150 pixels is padded to the next size that it takes.
     assert create_model("levit_128s", 150).eval()(torch.zeros(1, 1, 150, 150)).shape == (1, 3)
@@ -119,7 +129,12 @@ def test_any_model_of_timm_is_accepted_with_or_without_prefix():
 
 def test_keywords_reach_the_model_and_win_over_the_registry():
     assert len(create_model("vit_nano", 64, depth=2).blocks) == 2
-    assert create_model("hybrid_nano", 64, stem_channels=[8, 8], stem_strides=[2, 2]).pos_embed.shape[1] == 256
+    assert (
+        create_model("hybrid_nano", 64, stem_channels=[8, 8], stem_strides=[2, 2]).pos_embed.shape[
+            1
+        ]
+        == 256
+    )
 
 
 @pytest.mark.parametrize(

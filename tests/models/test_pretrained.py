@@ -41,17 +41,25 @@ def small_vit(pretrained, img_size=64, **options):
 
 def test_real_imagenet_weights_give_the_logits_of_the_code_that_they_came_with():
     """The numbers are from the package efficientnet-lite-pytorch 0.1.0, for a 64-pixel image."""
-    model = create_model("tf_efficientnet_lite0", 64, in_chans=3, num_classes=1000, pretrained=IMAGENET).eval()
+    model = create_model(
+        "tf_efficientnet_lite0", 64, in_chans=3, num_classes=1000, pretrained=IMAGENET
+    ).eval()
     image = torch.from_numpy(np.random.default_rng(0).standard_normal((1, 3, 64, 64))).float()
     with torch.no_grad():
         logits = model(image)[0]
-    assert logits[:5].tolist() == pytest.approx([-1.43459, 0.42424, 0.04671, -0.13091, -0.09146], abs=1e-4)
+    assert logits[:5].tolist() == pytest.approx(
+        [-1.43459, 0.42424, 0.04671, -0.13091, -0.09146], abs=1e-4
+    )
     assert logits.topk(3).indices.tolist() == [111, 644, 107]
 
 
 def test_one_channel_sees_what_the_colour_model_sees_of_a_gray_image():
-    gray = create_model("tf_efficientnet_lite0", 64, in_chans=1, num_classes=3, pretrained=IMAGENET).eval()
-    colour = create_model("tf_efficientnet_lite0", 64, in_chans=3, num_classes=1000, pretrained=IMAGENET).eval()
+    gray = create_model(
+        "tf_efficientnet_lite0", 64, in_chans=1, num_classes=3, pretrained=IMAGENET
+    ).eval()
+    colour = create_model(
+        "tf_efficientnet_lite0", 64, in_chans=3, num_classes=1000, pretrained=IMAGENET
+    ).eval()
     images = torch.rand(2, 1, 64, 64)
     with torch.no_grad():
         features = gray.forward_features(images)
@@ -82,7 +90,10 @@ def test_transfer_learning_from_end_to_end(tmp_path):
         progress=False,
         **data,
     )
-    before, after = torch.load(IMAGENET, weights_only=True), load_file(out / "artefact" / "weights.safetensors")
+    before, after = (
+        torch.load(IMAGENET, weights_only=True),
+        load_file(out / "artefact" / "weights.safetensors"),
+    )
     # Six small steps leave every filter near where it began, which a start from scratch would not.
     pairs = {
         "conv_stem.weight": before["_conv_stem.weight"].sum(1, keepdim=True),
@@ -116,11 +127,19 @@ def test_other_channels_are_summed_or_repeated_as_timm_does(tmp_path, name, befo
     source = create_model(name, 64, in_chans=before, num_classes=7).state_dict()
     torch.save(source, tmp_path / "w.pth")
     loaded = create_model(name, 64, in_chans=after, pretrained=tmp_path / "w.pth").state_dict()
-    (first,) = [key for key, tensor in source.items() if tensor.ndim == 4 and tensor.shape != loaded[key].shape]
-    torch.testing.assert_close(loaded[first], adapt_input_conv(after, source[first], base_chans=before))
+    (first,) = [
+        key
+        for key, tensor in source.items()
+        if tensor.ndim == 4 and tensor.shape != loaded[key].shape
+    ]
+    torch.testing.assert_close(
+        loaded[first], adapt_input_conv(after, source[first], base_chans=before)
+    )
     if after == 1:
         torch.testing.assert_close(loaded[first], source[first].sum(1, keepdim=True))
-    others = [key for key in source if source[key].ndim > 1 and key != first and source[key].shape[0] != 7]
+    others = [
+        key for key in source if source[key].ndim > 1 and key != first and source[key].shape[0] != 7
+    ]
     assert all(torch.equal(loaded[key], source[key]) for key in others)
 
 
@@ -130,7 +149,9 @@ def test_a_classifier_of_other_classes_starts_anew_and_a_missing_one_too(tmp_pat
     five = small_vit(tmp_path / "three.pth", num_classes=5).state_dict()
     assert five["head.weight"].shape == (5, 48)
     assert torch.equal(five["blocks.0.attn.qkv.weight"], weights["blocks.0.attn.qkv.weight"])
-    torch.save({n: t for n, t in weights.items() if not n.startswith("head")}, tmp_path / "headless.pth")
+    torch.save(
+        {n: t for n, t in weights.items() if not n.startswith("head")}, tmp_path / "headless.pth"
+    )
     headless = small_vit(tmp_path / "headless.pth").state_dict()
     assert torch.equal(headless["norm.weight"], weights["norm.weight"])
     assert not torch.equal(headless["head.weight"], weights["head.weight"])
@@ -152,7 +173,9 @@ POSITIONS = {
 def test_position_embeddings_keep_their_places_at_another_size(tmp_path, name):
     """Where channel 0 rises along the rows and channel 1 along the columns, it still does on a wide image."""
     key, prefix = POSITIONS[name]
-    height, width = (128, 128) if name == "convit_tiny" else (64, 128)  # timm's ConViT is for squares only
+    height, width = (
+        (128, 128) if name == "convit_tiny" else (64, 128)
+    )  # timm's ConViT is for squares only
     shallow = {} if name.startswith(("pit", "hiera")) else {"depth": 2}
     source = timm.create_model(name, **shallow).state_dict()
     table = source[key]
@@ -203,10 +226,16 @@ def test_relative_biases_are_resized(tmp_path, name):
     model = create_model(name, 64, pretrained=tmp_path / "w.pth", **shallow)
     loaded = getattr(model, "model", model).state_dict()
     assert tables
-    if name not in ("coatnet_pico_rw_224", "efficientvit_m0", "tiny_vit_5m_224"):  # their windows stay as they are
+    if name not in (
+        "coatnet_pico_rw_224",
+        "efficientvit_m0",
+        "tiny_vit_5m_224",
+    ):  # their windows stay as they are
         assert any(loaded[key].shape != source[key].shape for key in tables)
     for key in tables:
-        torch.testing.assert_close(loaded[key], torch.full_like(loaded[key], 0.3), atol=1e-3, rtol=0)
+        torch.testing.assert_close(
+            loaded[key], torch.full_like(loaded[key], 0.3), atol=1e-3, rtol=0
+        )
 
 
 def test_one_table_of_two_sizes_is_resized_along_each_axis(tmp_path):
@@ -222,7 +251,9 @@ def test_one_table_of_two_sizes_is_resized_along_each_axis(tmp_path):
     assert grid.std(dim=1).max() < 1e-5
 
 
-@pytest.mark.parametrize("info", [i for i in list_models() if i.size == "nano"], ids=lambda i: i.name)
+@pytest.mark.parametrize(
+    "info", [i for i in list_models() if i.size == "nano"], ids=lambda i: i.name
+)
 def test_weights_of_every_small_model_start_the_same_model_at_another_size(tmp_path, info):
     torch.manual_seed(0)
     source = create_model(info.name, 64, num_classes=5).state_dict()
@@ -258,14 +289,27 @@ def test_every_usual_ending_is_read(tmp_path, weights, suffix):
     "wrap",
     [
         lambda w: {"model": w, "optimizer": {"state": {0: torch.zeros(3)}}, "epoch": 3},
-        lambda w: {"state_dict": {f"module.{n}": t for n, t in w.items()}, "args": argparse.Namespace(lr=0.1)},
+        lambda w: {
+            "state_dict": {f"module.{n}": t for n, t in w.items()},
+            "args": argparse.Namespace(lr=0.1),
+        },
         lambda w: {"state_dict": {n: t * 0 for n, t in w.items()}, "state_dict_ema": w},
         lambda w: {"model": {n: t * 0 for n, t in w.items()}, "model_ema": w},
         lambda w: {"state_dict": {f"model.{n}": t for n, t in w.items()}},
-        lambda w: {f"_orig_mod.{n}": (t.half() if t.is_floating_point() else t) for n, t in w.items()},
+        lambda w: {
+            f"_orig_mod.{n}": (t.half() if t.is_floating_point() else t) for n, t in w.items()
+        },
         lambda w: {"model": {"state_dict": w}},
     ],
-    ids=["model", "module.", "ema before the last step", "model_ema", "model.", "compiled half", "nested"],
+    ids=[
+        "model",
+        "module.",
+        "ema before the last step",
+        "model_ema",
+        "model.",
+        "compiled half",
+        "nested",
+    ],
 )
 def test_the_usual_containers_and_prefixes_are_taken_off(tmp_path, weights, wrap):
     torch.save(wrap(weights), tmp_path / "checkpoint.pth")
@@ -293,7 +337,10 @@ def _bytes(content: object) -> bytes:
 
 def _compressed(content: bytes) -> bytes:
     buffer = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new:
+    with (
+        zipfile.ZipFile(io.BytesIO(content)) as old,
+        zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
         for member in old.infolist():
             new.writestr(member.filename, old.read(member))
     return buffer.getvalue()
@@ -309,16 +356,40 @@ UNREADABLE = {
     "text": (".pth", lambda w, t: b"not weights at all", "cannot be read"),
     "truncated": (".pth", lambda w, t: _bytes(w)[:-5000], "cannot be read"),
     "first half": (".pth", lambda w, t: _bytes(w)[:20000], "cannot be read"),
-    "html": (".safetensors", lambda w, t: b"<!DOCTYPE html><html>not found</html>", "cannot be read"),
-    "truncated safetensors": (".safetensors", lambda w, t: _safetensors(w)[:-1000], "cannot be read"),
-    "huge header": (".safetensors", lambda w, t: (2**62).to_bytes(8, "little") + b"{}", "cannot be read"),
+    "html": (
+        ".safetensors",
+        lambda w, t: b"<!DOCTYPE html><html>not found</html>",
+        "cannot be read",
+    ),
+    "truncated safetensors": (
+        ".safetensors",
+        lambda w, t: _safetensors(w)[:-1000],
+        "cannot be read",
+    ),
+    "huge header": (
+        ".safetensors",
+        lambda w, t: (2**62).to_bytes(8, "little") + b"{}",
+        "cannot be read",
+    ),
     "torch file named safetensors": (".safetensors", lambda w, t: _bytes(w), "cannot be read"),
-    "code": (".pth", lambda w, t: _bytes({"model": _Evil(t / "owned")}), r"more than tensors .* \(posix.system\)"),
+    "code": (
+        ".pth",
+        lambda w, t: _bytes({"model": _Evil(t / "owned")}),
+        r"more than tensors .* \(posix.system\)",
+    ),
     "bare pickle": (".bin", lambda w, t: pickle.dumps(_Evil(t / "owned")), "cannot be read"),
     "compressed": (".pth", lambda w, t: _compressed(_bytes(w)), "compressed"),
     "4 TB": (".pth", lambda w, t: _expanded(), "not an ordinary tensor"),
-    "sparse": (".pth", lambda w, t: _bytes({"a": torch.eye(3).to_sparse()}), "not an ordinary tensor"),
-    "complex": (".pth", lambda w, t: _bytes({"a": torch.zeros(2, dtype=torch.complex64)}), "not an ordinary tensor"),
+    "sparse": (
+        ".pth",
+        lambda w, t: _bytes({"a": torch.eye(3).to_sparse()}),
+        "not an ordinary tensor",
+    ),
+    "complex": (
+        ".pth",
+        lambda w, t: _bytes({"a": torch.zeros(2, dtype=torch.complex64)}),
+        "not an ordinary tensor",
+    ),
     "list": (".pth", lambda w, t: _bytes([torch.zeros(2)]), "holds no weights"),
     "no tensors": (".pth", lambda w, t: _bytes({"epoch": 3, "args": "x"}), "holds no weights"),
     "one tensor": (".pth", lambda w, t: _bytes(torch.zeros(2)), "holds no weights"),
@@ -333,7 +404,9 @@ def _safetensors(weights) -> bytes:
 
 
 @pytest.mark.parametrize("case", UNREADABLE)
-def test_a_file_that_cannot_be_used_is_refused_in_one_line_and_runs_nothing(tmp_path, weights, case):
+def test_a_file_that_cannot_be_used_is_refused_in_one_line_and_runs_nothing(
+    tmp_path, weights, case
+):
     suffix, make, message = UNREADABLE[case]
     file = tmp_path / f"weights{suffix}"
     file.write_bytes(make(weights, tmp_path))
@@ -401,7 +474,9 @@ def test_every_model_that_is_said_to_have_imagenet_weights_has_a_place_to_downlo
 def test_downloaded_weights_are_fitted_to_channels_classes_patches_and_image_size(monkeypatch):
     torch.manual_seed(0)
     published = timm.create_model("vit_tiny_patch16_224").state_dict()
-    monkeypatch.setattr("timm.models._builder.load_state_dict_from_hf", lambda *_args, **_kwargs: dict(published))
+    monkeypatch.setattr(
+        "timm.models._builder.load_state_dict_from_hf", lambda *_args, **_kwargs: dict(published)
+    )
     loaded = create_model("vit_tiny", 64, pretrained=True).state_dict()
     assert torch.equal(loaded["blocks.11.mlp.fc2.weight"], published["blocks.11.mlp.fc2.weight"])
     assert loaded["pos_embed"].shape == (1, 65, 192)
@@ -420,7 +495,9 @@ def test_without_a_network_the_message_says_which_file_to_supply(monkeypatch, tm
     monkeypatch.setattr(socket, "getaddrinfo", no_network)
     monkeypatch.setattr("urllib.request.getproxies", dict)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    with pytest.raises(InputError, match="cannot get the pretrained weights of model 'resnet18'") as caught:
+    with pytest.raises(
+        InputError, match="cannot get the pretrained weights of model 'resnet18'"
+    ) as caught:
         create_model("resnet18", 64, pretrained=True)
     text = str(caught.value)
     assert "https://huggingface.co/timm/resnet18.a1_in1k/resolve/main/model.safetensors" in text
@@ -437,11 +514,18 @@ def test_a_model_without_downloadable_weights_says_that_a_file_will_do():
 
 # In training.
 
-RUN = {"epochs": 2, "epoch_size": 64, "batch_size": 32, "val_size": 30, "device": "cpu", "progress": False}
+RUN = {
+    "epochs": 2,
+    "epoch_size": 64,
+    "batch_size": 32,
+    "val_size": 30,
+    "device": "cpu",
+    "progress": False,
+}
 
 
 def test_a_run_goes_on_after_the_file_has_vanished(tmp_path, weights, monkeypatch):
-    from haloformer.deploy import load
+    from haloformer.prediction import load
     from haloformer.training import train
     from haloformer.training.tasks import LensTask
 
@@ -474,7 +558,14 @@ def test_a_run_starts_from_the_artefact_of_another(tmp_path, weights, monkeypatc
     first, second = tmp_path / "first", tmp_path / "second"
     train("model_ii", "vit_nano", str(first), **{**RUN, "epochs": 1}, model_args=SMALL)
     start = first / "artefact" / "weights.safetensors"
-    train("model_iii", "vit_nano", str(second), **{**RUN, "epochs": 1, "lr": 1e-9}, model_args=SMALL, pretrained=start)
+    train(
+        "model_iii",
+        "vit_nano",
+        str(second),
+        **{**RUN, "epochs": 1, "lr": 1e-9},
+        model_args=SMALL,
+        pretrained=start,
+    )
     before, after = load_file(start), load_file(second / "artefact" / "weights.safetensors")
     torch.testing.assert_close(after["head.weight"], before["head.weight"], atol=1e-6, rtol=0)
 
@@ -483,7 +574,13 @@ def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):
     from haloformer.training import train
 
     with pytest.raises(InputError, match="no such file"):
-        train("model_ii", "vit_nano", str(tmp_path / "run"), **RUN, pretrained=str(tmp_path / "nothing.pth"))
+        train(
+            "model_ii",
+            "vit_nano",
+            str(tmp_path / "run"),
+            **RUN,
+            pretrained=str(tmp_path / "nothing.pth"),
+        )
     assert list(tmp_path.iterdir()) == []
 
 

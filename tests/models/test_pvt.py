@@ -23,7 +23,10 @@ def test_the_papers_pvt_with_patches_and_a_class_token_keeps_timms_protocol(chec
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(64, [1.61492356, 0.252956386, -0.148314038]), ((45, 51), [1.6777582, -0.0421870771, 0.193417869])],
+    [
+        (64, [1.61492356, 0.252956386, -0.148314038]),
+        ((45, 51), [1.6777582, -0.0421870771, 0.193417869]),
+    ],
     ids=str,
 )
 def test_pvt_computes_what_it_always_did(golden, size, expected):
@@ -52,7 +55,9 @@ def test_no_pixel_is_ignored_at_any_size(size, stem_channels, fill):
     model = fill(create_model("pvt_nano", size, **{**SMALL, "stem_channels": stem_channels}))
     images = torch.randn(3, 1, height, width, dtype=torch.float64, requires_grad=True)
     model(images).square().sum().backward()
-    assert (images.grad != 0).any(0).all()  # around any one pixel of one image, all of the stem's units may be silent
+    assert (
+        (images.grad != 0).any(0).all()
+    )  # around any one pixel of one image, all of the stem's units may be silent
 
 
 @pytest.mark.parametrize("grid", [(8, 8), (5, 7), (3, 2)], ids=str)
@@ -62,7 +67,9 @@ def test_every_cell_is_in_exactly_one_key(grid):
     nn.init.ones_(attention.sr.weight)
     cells = torch.zeros(grid[0] * grid[1], 4, grid[0] * grid[1])
     cells[:, 0] = torch.eye(grid[0] * grid[1])
-    summed = nn.functional.conv2d(pad_to_multiple(cells.unflatten(2, grid), 4), attention.sr.weight, stride=4)
+    summed = nn.functional.conv2d(
+        pad_to_multiple(cells.unflatten(2, grid), 4), attention.sr.weight, stride=4
+    )
     assert (summed[:, 0] > 0).sum((1, 2)).eq(1).all()
     layout = attention.token_layout(torch.zeros(1, grid[0] * grid[1], 4), grid)
     assert layout.key_grid == summed.shape[2:]
@@ -80,7 +87,9 @@ def test_without_reduction_the_order_of_the_tokens_is_immaterial():
     torch.manual_seed(0)
     attention = Attention(8, 2, sr_ratio=1).eval()
     tokens, order = torch.randn(2, 12, 8), torch.randperm(12)
-    torch.testing.assert_close(attention(tokens[:, order], (3, 4)), attention(tokens, (3, 4))[:, order])
+    torch.testing.assert_close(
+        attention(tokens[:, order], (3, 4)), attention(tokens, (3, 4))[:, order]
+    )
 
 
 def test_reduced_attention_does_not_see_where_within_its_key_a_cell_lies_if_the_kernel_does_not():
@@ -139,7 +148,13 @@ def _official(model: PyramidVisionTransformer) -> dict[str, torch.Tensor]:
             official[f"pos_embed{int(parts[1]) + 1}"] = tensor.flatten(1, 2)
         else:
             official[
-                ".".join([{"embed": "patch_embed", "blocks": "block"}[parts[2]] + str(int(parts[1]) + 1), *parts[3:]])
+                ".".join(
+                    [
+                        {"embed": "patch_embed", "blocks": "block"}[parts[2]]
+                        + str(int(parts[1]) + 1),
+                        *parts[3:],
+                    ]
+                )
             ] = tensor
     last = f"pos_embed{len(model.stages)}"
     official[last] = torch.cat([official.pop("cls_pos_embed"), official[last]], dim=1)
@@ -162,7 +177,12 @@ def test_positions_are_resized_to_the_image():
     target = timm.create_model("pvt_tiny_224", img_size=(45, 150), depths=(1, 1, 1, 1))
     for weights in (_official(source), source.state_dict()):
         target.load_state_dict(convert_state_dict(weights, target), strict=True)
-        assert [stage.pos_embed.shape[1:3] for stage in target.stages] == [(12, 38), (6, 19), (3, 10), (2, 5)]
+        assert [stage.pos_embed.shape[1:3] for stage in target.stages] == [
+            (12, 38),
+            (6, 19),
+            (3, 10),
+            (2, 5),
+        ]
         for stage in target.stages:
             torch.testing.assert_close(stage.pos_embed[..., 0], torch.full((1, *stage.grid), 3.0))
         assert torch.equal(target.cls_pos_embed, source.cls_pos_embed)
@@ -172,7 +192,9 @@ def test_a_patch_is_a_linear_map_of_its_pixels():
     torch.manual_seed(0)
     embed = PatchEmbed(1, 4, 2)
     image = torch.randn(1, 1, 4, 4)
-    expected = embed.norm(embed.proj.weight.flatten(1) @ image[0, 0, 2:, :2].flatten() + embed.proj.bias)
+    expected = embed.norm(
+        embed.proj.weight.flatten(1) @ image[0, 0, 2:, :2].flatten() + embed.proj.bias
+    )
     torch.testing.assert_close(embed(image)[0, 1, 0], expected)
 
 

@@ -11,7 +11,13 @@ from haloformer.models.regionvit import RegionalAttention, RegionViT, RegionViTB
 
 
 def small(**kwargs):
-    options = {"img_size": 32, "in_chans": 1, "num_classes": 3, "embed_dims": (8, 16), "depths": (1, 2)}
+    options = {
+        "img_size": 32,
+        "in_chans": 1,
+        "num_classes": 3,
+        "embed_dims": (8, 16),
+        "depths": (1, 2),
+    }
     return RegionViT(**{**options, "num_heads": (2, 4), "window_size": 3, **kwargs})
 
 
@@ -34,7 +40,9 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
     assert sum(p.numel() for p in model.parameters()) == parameters
 
 
-@pytest.mark.parametrize(("name", "least", "most"), [("regionvit_nano", 0.3e6, 1.5e6), ("regionvit_tiny", 4e6, 7e6)])
+@pytest.mark.parametrize(
+    ("name", "least", "most"), [("regionvit_nano", 0.3e6, 1.5e6), ("regionvit_tiny", 4e6, 7e6)]
+)
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 
@@ -52,7 +60,9 @@ def test_every_pixel_of_any_size_counts(size, fill):
 
 @pytest.mark.parametrize("name", ["regionvit_tiny_224", "regionvit_medium_224"])
 def test_the_papers_regions_take_150_pixels(name):
-    model = create_model(name, 150, embed_dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2))
+    model = create_model(
+        name, 150, embed_dims=(8, 8, 16, 16), depths=(1, 1, 1, 1), num_heads=(1, 1, 2, 2)
+    )
     with torch.no_grad():
         features, maps = model.forward_intermediates(torch.randn(1, 1, 150, 150))
     assert [tuple(m.shape[2:]) for m in maps] == [(38, 38), (19, 19), (10, 10), (5, 5)]
@@ -69,7 +79,9 @@ def test_regions_and_windows_stay_aligned_when_both_are_halved():
         for side in range(1, 80):
             regions = Windows((side, side), (min(size, side),) * 2).regions[0]
             halved = -(-side // 2)
-            assert Windows((halved, halved), (min(size, halved),) * 2).regions[0] == -(-regions // 2)
+            assert Windows((halved, halved), (min(size, halved),) * 2).regions[0] == -(
+                -regions // 2
+            )
 
 
 @pytest.mark.parametrize("grid", [(6, 9), (5, 7), (2, 4), (1, 1)], ids=str)
@@ -78,7 +90,9 @@ def test_every_local_token_is_in_exactly_one_window(grid):
     layout = RegionalAttention(8, 2, 3).token_layout(torch.zeros(1), windows, False)
     assert layout.query_grid == layout.key_grid == grid
     assert len(layout.keys) == windows.regions[0] * windows.regions[1]
-    assert (layout.keys[:, 0] == -1).all(), "the regional token comes first and is at no single place"
+    assert (layout.keys[:, 0] == -1).all(), (
+        "the regional token comes first and is at no single place"
+    )
     cells = layout.keys[layout.keys >= 0]
     assert sorted(cells.tolist()) == list(range(grid[0] * grid[1]))
     assert (layout.keys >= 0).any(1).all(), "no window is all padding"
@@ -100,13 +114,17 @@ def test_windows_are_put_back_where_they_were_cut():
     for image in range(2):
         for window in range(6):
             real = cells[window] >= 0
-            assert torch.equal(windows.cut(maps)[image * 6 + window][real], flat[image][cells[window][real]])
+            assert torch.equal(
+                windows.cut(maps)[image * 6 + window][real], flat[image][cells[window][real]]
+            )
 
 
 def naive_attention(layer, tokens, places):
     """One window, from the paper: tokens (n, D) at (row, column), or None for the regional token."""
     dim, heads = tokens.shape[1], layer.num_heads
-    q, k, v = (tokens @ layer.qkv.weight.T + layer.qkv.bias).reshape(-1, 3, heads, dim // heads).unbind(1)
+    q, k, v = (
+        (tokens @ layer.qkv.weight.T + layer.qkv.bias).reshape(-1, 3, heads, dim // heads).unbind(1)
+    )
     span = 2 * layer.window_size - 1
     mixed = torch.zeros_like(q)
     for head in range(heads):
@@ -114,13 +132,18 @@ def naive_attention(layer, tokens, places):
         for i, a in enumerate(places):
             for j, b in enumerate(places):
                 if a is not None and b is not None:
-                    row, column = a[0] - b[0] + layer.window_size - 1, a[1] - b[1] + layer.window_size - 1
+                    row, column = (
+                        a[0] - b[0] + layer.window_size - 1,
+                        a[1] - b[1] + layer.window_size - 1,
+                    )
                     logits[i, j] += layer.relative_position_bias_table[row * span + column, head]
         mixed[:, head] = logits.softmax(-1) @ v[:, head]
     return mixed.flatten(1) @ layer.proj.weight.T + layer.proj.bias
 
 
-@pytest.mark.parametrize("grid", [(3, 6), (5, 4), (2, 7)], ids=["whole", "padded", "lower than a window"])
+@pytest.mark.parametrize(
+    "grid", [(3, 6), (5, 4), (2, 7)], ids=["whole", "padded", "lower than a window"]
+)
 def test_each_window_attends_by_itself_with_its_region_and_without_padding(grid, fill):
     layer = fill(RegionalAttention(8, 2, 3))
     windows = Windows(grid, (min(3, grid[0]), min(3, grid[1])))
@@ -132,7 +155,9 @@ def test_each_window_attends_by_itself_with_its_region_and_without_padding(grid,
         real = cells >= 0
         real[0] = True
         places = [None, *(divmod(int(cell), grid[1]) for cell in cells[1:] if cell >= 0)]
-        torch.testing.assert_close(mixed[index][real], naive_attention(layer, tokens[index][real], places))
+        torch.testing.assert_close(
+            mixed[index][real], naive_attention(layer, tokens[index][real], places)
+        )
 
 
 def test_regional_tokens_attend_to_all_others_and_know_no_place(fill):
@@ -140,8 +165,12 @@ def test_regional_tokens_attend_to_all_others_and_know_no_place(fill):
     regions = torch.randn(2, 6, 8, dtype=torch.float64)
     order = torch.randperm(6)
     windows = Windows((5, 7), (3, 3))
-    torch.testing.assert_close(layer(regions[:, order], windows, True), layer(regions, windows, True)[:, order])
-    torch.testing.assert_close(layer(regions, windows, True)[0], naive_attention(layer, regions[0], [None] * 6))
+    torch.testing.assert_close(
+        layer(regions[:, order], windows, True), layer(regions, windows, True)[:, order]
+    )
+    torch.testing.assert_close(
+        layer(regions, windows, True)[0], naive_attention(layer, regions[0], [None] * 6)
+    )
 
 
 def influences(block, tokens, windows, source):
@@ -179,21 +208,27 @@ def test_regions_are_embedded_from_the_pixels_of_their_windows(fill):
     regions = model._embed_regions(images, Windows((9, 11), (3, 3)))
     assert regions.shape == (1, 8, 3, 4)
     for row, column in [(0, 0), (1, 3), (2, 1)]:
-        (gradient,) = torch.autograd.grad(regions[0, :, row, column].sum(), images, retain_graph=True)
+        (gradient,) = torch.autograd.grad(
+            regions[0, :, row, column].sum(), images, retain_graph=True
+        )
         seen = torch.zeros(36, 44, dtype=torch.bool)
         seen[12 * row : 12 * row + 12, 12 * column : 12 * column + 12] = True
         assert torch.equal(gradient[0, 0] != 0, seen)
 
 
 def test_only_layer_norms_are_shared_by_both_kinds_of_tokens():
-    shared, own = (small(batch_norm=batch_norm).downsamples[0].norms for batch_norm in (False, True))
+    shared, own = (
+        small(batch_norm=batch_norm).downsamples[0].norms for batch_norm in (False, True)
+    )
     assert len(shared) == 1
     assert [type(norm) for norm in own] == [nn.BatchNorm2d, nn.BatchNorm2d]
     regions, local = torch.zeros(2, 8, 3, 3), torch.full((2, 8, 9, 9), 5.0)
     small_model = small(batch_norm=True)
     small_model.downsamples[0](regions, local)
     means = [norm.running_mean[0].item() for norm in small_model.downsamples[0].norms]
-    assert means == pytest.approx([0.0, 0.5]), "the first is the regions', each with its own statistics"
+    assert means == pytest.approx([0.0, 0.5]), (
+        "the first is the regions', each with its own statistics"
+    )
 
 
 def official(source):
@@ -205,10 +240,18 @@ def official(source):
             table = torch.empty(value.shape[1], 5, 5, dtype=value.dtype)
             for row in range(-2, 3):
                 for column in range(-2, 3):
-                    table[:, row + 1, column + 1] = value[(2 - row) * 5 + 2 - column]  # ours: query minus key
+                    table[:, row + 1, column + 1] = value[
+                        (2 - row) * 5 + 2 - column
+                    ]  # ours: query minus key
             value = table.flatten(1)
-        key = key.replace("relative_position_bias_table", "rel_pos").replace("region_embed.", "cls_token.proj.")
-        if key in ("patch_embed.proj.1.weight", "patch_embed.proj.1.bias", "downsamples.0.norms.0.weight"):
+        key = key.replace("relative_position_bias_table", "rel_pos").replace(
+            "region_embed.", "cls_token.proj."
+        )
+        if key in (
+            "patch_embed.proj.1.weight",
+            "patch_embed.proj.1.bias",
+            "downsamples.0.norms.0.weight",
+        ):
             value = value[None, :, None, None]
         if key.startswith("downsamples.0"):
             key = key.replace("downsamples.0.norms.0", "layers.1.block.0.proj.0")
@@ -226,10 +269,22 @@ def test_official_weights_load(conv_stem, fill):
     source = fill(small(conv_stem=conv_stem))
     weights = official(source)
     if not conv_stem:
-        weights = {key.replace("patch_embed.proj.0.", "patch_embed.proj."): value for key, value in weights.items()}
+        weights = {
+            key.replace("patch_embed.proj.0.", "patch_embed.proj."): value
+            for key, value in weights.items()
+        }
     stem = "patch_embed.proj.6.bias" if conv_stem else "patch_embed.proj.weight"
-    expected = {stem, "cls_token.proj.weight", "layers.0.block.1.attn.rel_pos", "layers.1.block.0.proj_cls.2.bias"}
-    assert expected | {"layers.1.block.2.norm0.weight", "layers.1.block.2.mlp.fc2.bias", "norm.weight"} <= set(weights)
+    expected = {
+        stem,
+        "cls_token.proj.weight",
+        "layers.0.block.1.attn.rel_pos",
+        "layers.1.block.0.proj_cls.2.bias",
+    }
+    assert expected | {
+        "layers.1.block.2.norm0.weight",
+        "layers.1.block.2.mlp.fc2.bias",
+        "norm.weight",
+    } <= set(weights)
     model = small(conv_stem=conv_stem).double().eval()
     converted = convert_state_dict({"model": weights}, model)
     assert list(convert_state_dict(converted, model)) == list(converted)

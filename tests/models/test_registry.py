@@ -31,7 +31,9 @@ def test_every_family_is_there_with_a_small_model(family):
 def test_names_are_unique_and_never_mean_another_model_than_timm_means():
     names = [info.name for info in MODELS]
     assert len(set(names)) == len(names)
-    shadowing = {info.name for info in MODELS if info.timm_name != info.name and timm.is_model(info.name)}
+    shadowing = {
+        info.name for info in MODELS if info.timm_name != info.name and timm.is_model(info.name)
+    }
     # The same network as timm's, which there runs at 224 pixels only.
     assert shadowing == {"efficientformer_l1", "efficientformer_l3", "efficientformer_l7"}
 
@@ -47,9 +49,13 @@ def test_small_models_are_as_small_as_their_names_say(name):
 @pytest.mark.parametrize("name", NANO)
 def test_every_pixel_reaches_the_features_at_an_odd_size(name, fill):
     if name == "efficientvit_m_nano":
-        pytest.skip("its attention subsamples queries, and its dead ReLUs leave some inner pixels without a gradient")
+        pytest.skip(
+            "its attention subsamples queries, and its dead ReLUs leave some inner pixels without a gradient"
+        )
     model = fill(create_model(name, 67))
-    images = torch.randn(1, 1, 67, 67, dtype=torch.float64, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    images = torch.randn(
+        1, 1, 67, 67, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
+    ).requires_grad_()
     features = model.forward_features(images)
     parts = features if isinstance(features, list | tuple) else [features]
     sum(part.square().sum() for part in parts).backward()

@@ -11,7 +11,13 @@ from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.models.convert import convert_state_dict
 from haloformer.models.native_size import PaddedInput
-from haloformer.models.rvt import Attention, Block, PatchwiseAugment, patchwise_augment, resize_scaling
+from haloformer.models.rvt import (
+    Attention,
+    Block,
+    PatchwiseAugment,
+    patchwise_augment,
+    resize_scaling,
+)
 
 SMALL = {"embed_dims": (24, 48), "depths": (2, 1), "num_heads": (2, 4)}
 
@@ -94,7 +100,9 @@ def test_a_scaling_of_one_is_plain_attention_and_one_of_zero_forgets_the_content
     torch.testing.assert_close(open_(tokens, (2, 3)), plain(tokens, (2, 3)))
     # Logits of zero: everybody is given the mean of the values.
     values = nn.functional.linear(tokens, shut.qkv.weight[16:], shut.qkv.bias[16:])
-    torch.testing.assert_close(shut(tokens, (2, 3)), shut.proj(values.mean(1, keepdim=True)).expand(2, 6, 8))
+    torch.testing.assert_close(
+        shut(tokens, (2, 3)), shut.proj(values.mean(1, keepdim=True)).expand(2, 6, 8)
+    )
 
 
 def test_the_scaling_is_of_a_pair_of_places_and_a_head():
@@ -143,7 +151,9 @@ def test_places_are_known_by_convolutions_and_scaling_alone(fill):
     blind = fill(Block(8, 2, 2.0, False, None, 0.0, 0.0, 0.0))
     torch.testing.assert_close(blind(tokens[:, order], (2, 3)), blind(tokens, (2, 3))[:, order])
     scaled = fill(Block(8, 2, 2.0, False, (2, 3), 0.0, 0.0, 0.0))
-    assert not torch.allclose(scaled(tokens[:, order], (2, 3)), scaled(tokens, (2, 3))[:, order], atol=1e-4)
+    assert not torch.allclose(
+        scaled(tokens[:, order], (2, 3)), scaled(tokens, (2, 3))[:, order], atol=1e-4
+    )
 
 
 def test_the_layout_has_every_token_once():
@@ -183,7 +193,9 @@ def test_official_weights_load_and_ours_stay_as_they_are():
     for weights in (official, model.state_dict()):
         converted = convert_state_dict(weights, model)
         assert converted.keys() == model.state_dict().keys()
-        assert all(torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items())
+        assert all(
+            torch.equal(converted[name], tensor) for name, tensor in model.state_dict().items()
+        )
 
 
 def test_a_scaling_is_resized_to_another_image():
@@ -203,7 +215,9 @@ def test_resizing_keeps_who_is_near_whom():
         return torch.cdist(places, places)[None]
 
     fine = resize_scaling(distances(6, 6, 1.0), (12, 12))
-    assert (fine - distances(12, 12, 0.5)).abs().max() < 0.8  # the kink at 0 and the edges are smoothed
+    assert (
+        fine - distances(12, 12, 0.5)
+    ).abs().max() < 0.8  # the kink at 0 and the edges are smoothed
     flat = resize_scaling(distances(6, 6, 1.0), (6, 3))
     assert flat.shape == (1, 18, 18)
     assert torch.equal(flat.argmin(-1)[0], torch.arange(18))
@@ -241,7 +255,9 @@ def test_every_patch_is_changed_by_itself(images):
     """With the same dice, what is in one patch decides that patch and no other."""
     other = images.clone()
     other[1, :, 8:16, 16:24] += 10
-    first, second = (patchwise_augment(i, (8, 8), 0.9, generator=_seeded()) for i in (images, other))
+    first, second = (
+        patchwise_augment(i, (8, 8), 0.9, generator=_seeded()) for i in (images, other)
+    )
     differs = (first != second).nonzero()
     assert set(differs[:, 0].tolist()) == {1}
     assert (differs[:, 2].min(), differs[:, 2].max()) == (8, 15)
@@ -263,7 +279,9 @@ def test_mirrored_patches_stay_in_their_place(images):
 
 def test_noise_has_the_standard_deviation_it_is_given():
     flat = torch.ones(8, 1, 64, 64)
-    noisy = patchwise_augment(flat, (16, 16), 1.0, noise=0.3, generator=_seeded())  # crops and mirrors leave it flat
+    noisy = patchwise_augment(
+        flat, (16, 16), 1.0, noise=0.3, generator=_seeded()
+    )  # crops and mirrors leave it flat
     assert noisy.std() == pytest.approx(0.3, rel=0.02)
     assert noisy.mean() == pytest.approx(1.0, abs=0.01)
 
@@ -271,7 +289,9 @@ def test_noise_has_the_standard_deviation_it_is_given():
 def test_crops_are_enlarged_alike_in_all_channels():
     ramp = torch.arange(16.0).expand(1, 1, 16, 16)
     images = torch.cat([ramp, -2 * ramp, 5 + 0 * ramp], 1).repeat(40, 1, 1, 1)
-    crops = patchwise_augment(images, (16, 16), 1.0, min_area=0.25, noise=0.0, generator=_seeded()).flip(-1)
+    crops = patchwise_augment(
+        images, (16, 16), 1.0, min_area=0.25, noise=0.0, generator=_seeded()
+    ).flip(-1)
     slopes = (crops[:, 0, 8, 12] - crops[:, 0, 8, 4]) / 8  # the side of the part that was kept
     assert slopes.min() >= 0.5 - 1e-5
     assert slopes.max() <= 1 + 1e-5

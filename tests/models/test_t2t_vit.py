@@ -12,7 +12,13 @@ from torch import nn
 from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.models.convert import convert_state_dict
-from haloformer.models.t2t_vit import NarrowingAttention, PerformerAttention, TokensToToken, sinusoids, soft_split
+from haloformer.models.t2t_vit import (
+    NarrowingAttention,
+    PerformerAttention,
+    TokensToToken,
+    sinusoids,
+    soft_split,
+)
 
 SMALL = {"embed_dim": 32, "depth": 2, "num_heads": 2, "token_dim": 8}
 PAPER_SPLITS = {"kernel_sizes": (7, 3, 3), "strides": (4, 2, 2)}
@@ -24,7 +30,10 @@ def test_t2t_vit_keeps_timms_protocol(check_protocol):
 
 @pytest.mark.parametrize(
     ("size", "expected"),
-    [(64, [0.228193597, -0.290608966, -1.844690403]), ((45, 51), [0.146389061, -0.302670369, -1.900119694])],
+    [
+        (64, [0.228193597, -0.290608966, -1.844690403]),
+        ((45, 51), [0.146389061, -0.302670369, -1.900119694]),
+    ],
     ids=str,
 )
 def test_t2t_vit_computes_what_it_always_did(golden, size, expected):
@@ -57,7 +66,9 @@ def test_the_papers_variants_have_the_official_number_of_parameters(name, parame
 def test_a_soft_split_is_the_official_one_where_the_stride_divides(kernel, stride, padding):
     maps = torch.randn(2, 3, 8, 12)
     tokens, grid = soft_split(maps, kernel, stride)
-    torch.testing.assert_close(tokens, nn.Unfold(kernel, padding=padding, stride=stride)(maps).transpose(1, 2))
+    torch.testing.assert_close(
+        tokens, nn.Unfold(kernel, padding=padding, stride=stride)(maps).transpose(1, 2)
+    )
     assert grid == (8 // stride, 12 // stride)
 
 
@@ -97,7 +108,9 @@ def test_without_attention_a_token_of_the_paper_sees_31_pixels(fill):
 def test_the_performers_kernel_tends_to_that_of_softmax():
     generator = torch.Generator().manual_seed(0)
     attention = PerformerAttention(8, 4, kernel_ratio=1.0)
-    attention.features = nn.Parameter(torch.randn(200_000, 4, generator=generator), requires_grad=False)
+    attention.features = nn.Parameter(
+        torch.randn(200_000, 4, generator=generator), requires_grad=False
+    )
     queries, keys, values = torch.randn(3, 1, 10, 4, generator=generator)
     queries, keys = queries / 2, keys / 2
     exact = (queries @ keys.transpose(1, 2)).softmax(-1) @ values
@@ -142,7 +155,11 @@ def test_random_features_are_orthogonal_frozen_and_part_of_the_weights():
     features = model.patch_embed.blocks[0].attn.features
     torch.testing.assert_close(features @ features.T, 32 * torch.eye(32), atol=1e-4, rtol=0)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    assert frozen == {"pos_embed", "patch_embed.blocks.0.attn.features", "patch_embed.blocks.1.attn.features"}
+    assert frozen == {
+        "pos_embed",
+        "patch_embed.blocks.0.attn.features",
+        "patch_embed.blocks.1.attn.features",
+    }
     assert frozen <= model.state_dict().keys()
 
 
@@ -150,8 +167,12 @@ def test_places_are_sines_and_cosines_of_the_order_of_the_tokens():
     table = sinusoids(50, 6).double().numpy()
     place = np.arange(50)
     for pair in range(3):
-        np.testing.assert_allclose(table[:, 2 * pair], np.sin(place / 10000 ** (pair / 3)), atol=1e-6)
-        np.testing.assert_allclose(table[:, 2 * pair + 1], np.cos(place / 10000 ** (pair / 3)), atol=1e-6)
+        np.testing.assert_allclose(
+            table[:, 2 * pair], np.sin(place / 10000 ** (pair / 3)), atol=1e-6
+        )
+        np.testing.assert_allclose(
+            table[:, 2 * pair + 1], np.cos(place / 10000 ** (pair / 3)), atol=1e-6
+        )
     model = timm.create_model("t2t_vit_nano", img_size=(40, 64), **SMALL)
     torch.testing.assert_close(model.pos_embed[0], sinusoids(1 + 5 * 8, 32))
 
@@ -167,7 +188,9 @@ def test_layouts_cover_the_image_once():
     assert model.patch_embed.grid_size == (3, 4)
     asked = []
     for block in model.patch_embed.blocks:
-        block.attn.register_forward_pre_hook(lambda layer, inputs: asked.append(layer.token_layout(*inputs)))
+        block.attn.register_forward_pre_hook(
+            lambda layer, inputs: asked.append(layer.token_layout(*inputs))
+        )
     model(torch.zeros(1, 1, 45, 51))
     assert [layout.query_grid for layout in asked] == [(12, 13), (6, 7)]
     for layout in asked:
@@ -181,12 +204,18 @@ def _official(model: nn.Module) -> dict[str, torch.Tensor]:
     performer = isinstance(model.patch_embed.blocks[0].attn, PerformerAttention)
     for key, tensor in model.state_dict().items():
         key = key.replace("patch_embed.proj", "tokens_to_token.project")
-        key = re.sub(r"patch_embed\.blocks\.(\d)", lambda m: f"tokens_to_token.attention{int(m[1]) + 1}", key)
+        key = re.sub(
+            r"patch_embed\.blocks\.(\d)", lambda m: f"tokens_to_token.attention{int(m[1]) + 1}", key
+        )
         if performer and key.startswith("tokens_to_token.attention"):
             if ".qkv." in key:
                 queries, keys, values = tensor.chunk(3)
                 tensor = torch.cat([keys, queries, values])
-            for ours, theirs in (("attn.qkv", "kqv"), ("attn.proj", "proj"), ("attn.features", "w")):
+            for ours, theirs in (
+                ("attn.qkv", "kqv"),
+                ("attn.proj", "proj"),
+                ("attn.features", "w"),
+            ):
                 key = key.replace(ours, theirs)
             key = key.replace("mlp.fc1", "mlp.0").replace("mlp.fc2", "mlp.2")
         official[key] = tensor
@@ -213,7 +242,9 @@ def test_places_are_resized_to_the_image():
     target.load_state_dict(convert_state_dict(source.state_dict(), target), strict=True)
     assert target.pos_embed.shape == (1, 1 + 4 * 7, 256)
     torch.testing.assert_close(target.pos_embed[:, 0], source.pos_embed[:, 0])
-    slow = target.pos_embed[0, 1:, -2].reshape(4, 7)  # nearly linear in the place: rows come one after the other
+    slow = target.pos_embed[0, 1:, -2].reshape(
+        4, 7
+    )  # nearly linear in the place: rows come one after the other
     assert (slow.diff(dim=0) > 0).all()
     assert (slow.diff(dim=1) > 0).all()
     with pytest.raises(InputError, match="28 places are of no square image"):
@@ -231,9 +262,13 @@ def test_three_equal_channels_give_what_one_gives():
     with torch.no_grad():
         expected = color(images.expand(-1, 3, -1, -1))
         for channels in (1, 6):
-            gray = timm.create_model("t2t_vit_7_224", img_size=32, in_chans=channels, **SMALL).eval()
+            gray = timm.create_model(
+                "t2t_vit_7_224", img_size=32, in_chans=channels, **SMALL
+            ).eval()
             gray.load_state_dict(convert_state_dict(color.state_dict(), gray), strict=True)
-            torch.testing.assert_close(gray(images.expand(-1, channels, -1, -1)), expected, atol=1e-5, rtol=1e-5)
+            torch.testing.assert_close(
+                gray(images.expand(-1, channels, -1, -1)), expected, atol=1e-5, rtol=1e-5
+            )
 
 
 def test_softmax_variants_are_fitted_to_one_channel_as_nearly_as_their_layers_allow():
@@ -244,12 +279,16 @@ def test_softmax_variants_are_fitted_to_one_channel_as_nearly_as_their_layers_al
     norm = color.patch_embed.blocks[0].norm1
     nn.init.normal_(norm.weight, 1.0)
     shift = torch.randn(49)
-    norm.bias.data = shift.repeat(3) / norm.weight.data  # equal for the colours but for their gains: this can be held
+    norm.bias.data = (
+        shift.repeat(3) / norm.weight.data
+    )  # equal for the colours but for their gains: this can be held
     images = torch.randn(2, 1, 32, 32)
     color.patch_embed.blocks[0].attn.qkv.weight.data[:, 49:] = 0
     gray.load_state_dict(convert_state_dict(color.state_dict(), gray), strict=True)
     with torch.no_grad():
-        torch.testing.assert_close(gray(images), color(images.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            gray(images), color(images.expand(-1, 3, -1, -1)), atol=1e-4, rtol=1e-4
+        )
 
 
 def test_checkpointing_takes_the_stems_statistics_once():

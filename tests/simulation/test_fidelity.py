@@ -23,11 +23,18 @@ def _relative(images, reference):
 @pytest.mark.parametrize("survey", SURVEYS)
 @pytest.mark.parametrize("name", ["axion", "cdm", "no_sub"])
 def test_every_survey_and_class_matches_lenstronomy(survey, name):
-    lenstronomy = Simulator(survey, classes=[name], seed=11, noise="none", dtype=torch.float64, backend="lenstronomy")
+    lenstronomy = Simulator(
+        survey, classes=[name], seed=11, noise="none", dtype=torch.float64, backend="lenstronomy"
+    )
     reference = lenstronomy.batch(range(6)).images[:, 0].numpy()
     for backend in ("numba", "torch"):
-        for dtype, tolerance, flux_tolerance in ((torch.float64, 1e-6, 1e-9), (torch.float32, 1e-3, 1e-4)):
-            ours = Simulator(survey, classes=[name], seed=11, noise="none", dtype=dtype, backend=backend)
+        for dtype, tolerance, flux_tolerance in (
+            (torch.float64, 1e-6, 1e-9),
+            (torch.float32, 1e-3, 1e-4),
+        ):
+            ours = Simulator(
+                survey, classes=[name], seed=11, noise="none", dtype=dtype, backend=backend
+            )
             difference, flux = _relative(ours.batch(range(6)).images[:, 0], reference)
             assert difference <= tolerance, (backend, dtype)
             assert flux <= flux_tolerance, (backend, dtype)
@@ -40,7 +47,11 @@ def test_float32_stays_within_tolerance_over_many_images_with_masses_close_to_pi
             .batch(range(600))
             .images[:, 0]
         )
-        single = Simulator("model_iii", classes=[name], seed=3, noise="none").batch(range(600)).images[:, 0]
+        single = (
+            Simulator("model_iii", classes=[name], seed=3, noise="none")
+            .batch(range(600))
+            .images[:, 0]
+        )
         difference, flux = _relative(single, double.numpy())
         assert difference <= 1e-3
         assert flux <= 1e-4
@@ -77,10 +88,17 @@ def test_any_number_of_vortex_masses_off_centre_matches_lenstronomy(n_masses):
     vortex = dataclasses.replace(base.substructure["axion"][0], n_masses=n_masses, x=0.3, y=-0.2)
     survey = dataclasses.replace(base, name="off_centre", substructure={"axion": (vortex,)})
     reference = (
-        Simulator(survey, noise="none", dtype=torch.float64, backend="lenstronomy").batch(range(6)).images[:, 0].numpy()
+        Simulator(survey, noise="none", dtype=torch.float64, backend="lenstronomy")
+        .batch(range(6))
+        .images[:, 0]
+        .numpy()
     )
     for backend in ("numba", "torch"):
-        ours = Simulator(survey, noise="none", dtype=torch.float64, backend=backend).batch(range(6)).images[:, 0]
+        ours = (
+            Simulator(survey, noise="none", dtype=torch.float64, backend=backend)
+            .batch(range(6))
+            .images[:, 0]
+        )
         assert _relative(ours, reference)[0] <= 1e-6
 
 
@@ -100,18 +118,26 @@ def test_a_survey_whose_lens_and_source_vary_matches_lenstronomy():
             "substructure": {"both": ["vortex", "point_subhalos"], "no_sub": []},
         }
     )  # fmt: skip
-    reference = Simulator(survey, seed=4, noise="none", dtype=torch.float64, backend="lenstronomy").batch(range(8))
+    reference = Simulator(
+        survey, seed=4, noise="none", dtype=torch.float64, backend="lenstronomy"
+    ).batch(range(8))
     assert len(np.unique(reference.parameters["source_n_sersic"])) == 8
     for backend in ("numba", "torch"):
         ours = (
-            Simulator(survey, seed=4, noise="none", dtype=torch.float64, backend=backend).batch(range(8)).images[:, 0]
+            Simulator(survey, seed=4, noise="none", dtype=torch.float64, backend=backend)
+            .batch(range(8))
+            .images[:, 0]
         )
         assert _relative(ours, reference.images[:, 0].numpy())[0] <= 1e-6
 
 
 def test_rendering_is_differentiable_in_the_physical_parameters():
     survey = get_survey(
-        {"base": "model_ii", "name": "small", "instrument": {"base": "euclid_vis", "num_pix": 16, "pixel_scale": 0.2}}
+        {
+            "base": "model_ii",
+            "name": "small",
+            "instrument": {"base": "euclid_vis", "num_pix": 16, "pixel_scale": 0.2},
+        }
     )
     batch = Simulator(survey, seed=1, noise="none").batch(range(3))
     names = (

@@ -9,7 +9,12 @@ import torch
 from haloformer.errors import InputError
 from haloformer.simulation import draw_scenes, get_survey
 from haloformer.simulation.deflectors import sie_deflection
-from haloformer.simulation.matching import add_mass, enclosed_substructure, match_mass, sie_mass_factor
+from haloformer.simulation.matching import (
+    add_mass,
+    enclosed_substructure,
+    match_mass,
+    sie_mass_factor,
+)
 
 
 def scenes_of(survey, per_class=6):
@@ -40,7 +45,9 @@ def mean_convergence(scenes, survey, radius):
             for c in np.linspace(-1, 1, n) * one.vortex_half_length[0]:
                 x0, y0 = c * np.cos(one.vortex_angle[0]), c * np.sin(one.vortex_angle[0])
                 d2 = (x - x0) ** 2 + (y - y0) ** 2
-                radial = radial + one.vortex_theta_E[0] ** 2 * ((x - x0) * cos + (y - y0) * sin) / d2
+                radial = (
+                    radial + one.vortex_theta_E[0] ** 2 * ((x - x0) * cos + (y - y0) * sin) / d2
+                )
         found.append(survey.scale() * float(radial.mean()) / radius[i])
     return np.array(found)
 
@@ -50,7 +57,9 @@ def test_matched_lenses_of_all_classes_have_one_mass_within_the_ring(name):
     survey = get_survey(name)
     scenes = scenes_of(survey)
     ring = survey.scale() * scenes.lens_theta_E
-    before, after = (mean_convergence(s, survey, ring) for s in (scenes, match_mass(scenes, survey)))
+    before, after = (
+        mean_convergence(s, survey, ring) for s in (scenes, match_mass(scenes, survey))
+    )
     smooth = scenes.label == survey.class_names.index("no_sub")
     assert before[~smooth].mean() > before[smooth].mean() + 0.01
     # A mass that lies nearly on the circle is not resolved by 4,000 points on it.

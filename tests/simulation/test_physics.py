@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from haloformer.errors import InputError
 from haloformer.simulation import get_survey
 from haloformer.simulation.cosmology import Cosmology, einstein_radius
-from haloformer.simulation.deflectors import point_mass_deflection, sie_deflection, vortex_deflection
+from haloformer.simulation.deflectors import (
+    point_mass_deflection,
+    sie_deflection,
+    vortex_deflection,
+)
 from haloformer.simulation.instruments import background_rms, convolve_psf, psf_weights
 from haloformer.simulation.sources import sersic_ellipse, sersic_flux
 
@@ -25,13 +29,19 @@ def test_distances_match_astropy():
 
     ours, theirs = Cosmology(70, 0.3), FlatLambdaCDM(H0=70, Om0=0.3, Ob0=0.05)
     for z in (0.1, 0.5, 1.0, 2.5):
-        assert ours.luminosity_distance(z) == pytest.approx(theirs.luminosity_distance(z).value, rel=1e-9)
+        assert ours.luminosity_distance(z) == pytest.approx(
+            theirs.luminosity_distance(z).value, rel=1e-9
+        )
     assert ours.angular_diameter_distance(0.5, 1) == pytest.approx(707.6017, rel=1e-6)
 
 
 def test_einstein_radii_are_the_published_ones_in_faithful_and_the_correct_ones_in_corrected_distances():
-    assert einstein_radius(1e12, Cosmology(), 0.5, 1.0, "luminosity") == pytest.approx(1.28149056761, rel=1e-9)
-    assert einstein_radius(3e8, Cosmology(), 0.5, 1.0, "luminosity") == pytest.approx(0.0221960677, rel=1e-8)
+    assert einstein_radius(1e12, Cosmology(), 0.5, 1.0, "luminosity") == pytest.approx(
+        1.28149056761, rel=1e-9
+    )
+    assert einstein_radius(3e8, Cosmology(), 0.5, 1.0, "luminosity") == pytest.approx(
+        0.0221960677, rel=1e-8
+    )
     assert einstein_radius(1e12, Cosmology(), 0.5, 1.0) == pytest.approx(1.6645, rel=1e-4)
     with pytest.raises(InputError, match="angular_diameter"):
         einstein_radius(1e12, Cosmology(), 0.5, 1.0, "comoving")
@@ -68,7 +78,9 @@ def test_the_vortex_in_closed_form_is_the_sum_over_its_masses(angle, half_length
     closed = vortex_deflection(x, y, _t(0.02), _t(0.1), _t(-0.2), _t(angle), _t(half_length), n)
     line = torch.linspace(-half_length, half_length, n, dtype=torch.float64)
     masses_x, masses_y = 0.1 + line * math.cos(angle), -0.2 + line * math.sin(angle)
-    summed = point_mass_deflection(axis, axis, _t(0.02).expand(1, n), masses_x[None], masses_y[None])
+    summed = point_mass_deflection(
+        axis, axis, _t(0.02).expand(1, n), masses_x[None], masses_y[None]
+    )
     scale = max(a.abs().max() for a in summed)
     for a, b in zip(closed, summed):
         assert (a - b[0]).abs().max() < 1e-6 * scale
@@ -77,7 +89,9 @@ def test_the_vortex_in_closed_form_is_the_sum_over_its_masses(angle, half_length
 def test_the_light_of_a_sersic_source_adds_up_to_its_flux():
     axis = _t((np.arange(800) - 399.5) * 0.01)
     one, zero = _t(1.0), _t(0.0)
-    image = sersic_ellipse(axis[None, :], axis[:, None], one, _t(0.3), one, _t(0.1), _t(-0.2), zero, zero)
+    image = sersic_ellipse(
+        axis[None, :], axis[:, None], one, _t(0.3), one, _t(0.1), _t(-0.2), zero, zero
+    )
     assert image.sum().item() * 1e-4 == pytest.approx(sersic_flux(0.3, 1.0), rel=1e-3)
 
 

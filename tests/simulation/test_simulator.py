@@ -8,7 +8,14 @@ import pytest
 import torch
 
 from haloformer.errors import InputError
-from haloformer.simulation import Simulator, describe_survey, get_part, get_survey, list_surveys, simulate
+from haloformer.simulation import (
+    Simulator,
+    describe_survey,
+    get_part,
+    get_survey,
+    list_surveys,
+    simulate,
+)
 
 
 @pytest.mark.parametrize("survey", ["model_i", "model_ii"])
@@ -29,13 +36,20 @@ def test_leaving_out_a_class_or_changing_the_noise_does_not_change_the_parameter
     all_classes = Simulator("model_ii", seed=5).batch(range(12))
     cdm = Simulator("model_ii", seed=5, classes=["sphere"], noise="instrument").batch(range(4))
     rows = (all_classes.labels == 1).numpy()
-    assert np.array_equal(all_classes.parameters["subhalo_mass"][rows], cdm.parameters["subhalo_mass"])
+    assert np.array_equal(
+        all_classes.parameters["subhalo_mass"][rows], cdm.parameters["subhalo_mass"]
+    )
 
 
 def test_seeds_classes_and_surveys_draw_differently():
     x = [
         simulate(survey, 3, seed=seed).parameters["source_x"]
-        for survey, seed in (("model_ii", 1), ("model_ii", 2), ("model_iii", 1), ("model_ii", 2**40 + 1))
+        for survey, seed in (
+            ("model_ii", 1),
+            ("model_ii", 2),
+            ("model_iii", 1),
+            ("model_ii", 2**40 + 1),
+        )
     ]
     assert len(np.unique(np.concatenate(x))) == 12
 
@@ -108,7 +122,15 @@ def test_a_wrong_field_in_a_survey_is_named(change, message):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "- 1\n", "a: [\n", "\x00\x01", "base: model_x\n", "!!python/object/apply:os.system ['true']\n"]
+    "text",
+    [
+        "",
+        "- 1\n",
+        "a: [\n",
+        "\x00\x01",
+        "base: model_x\n",
+        "!!python/object/apply:os.system ['true']\n",
+    ],
 )
 def test_a_file_that_is_no_survey_is_refused(tmp_path, text):
     path = tmp_path / "bad.yaml"
@@ -144,7 +166,11 @@ def test_no_images_is_an_error():
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
 def test_gpu_images_equal_cpu_images():
-    cpu = Simulator("model_ii", seed=5, noise="none", backend="torch", dtype=torch.float64).batch(range(9))
-    gpu = Simulator("model_ii", seed=5, noise="none", device="cuda", dtype=torch.float64).batch(range(9))
+    cpu = Simulator("model_ii", seed=5, noise="none", backend="torch", dtype=torch.float64).batch(
+        range(9)
+    )
+    gpu = Simulator("model_ii", seed=5, noise="none", device="cuda", dtype=torch.float64).batch(
+        range(9)
+    )
     assert torch.allclose(cpu.images, gpu.images.cpu(), rtol=1e-9, atol=1e-12)
     assert np.array_equal(cpu.parameters["source_x"], gpu.parameters["source_x"])

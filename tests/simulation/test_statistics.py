@@ -91,13 +91,17 @@ def test_a_power_law_has_its_slope():
     u = (np.arange(200_000) + 0.5) / 200_000
     x = PowerLaw(1.0, 100.0, -1.9).quantile(u)
     counts, edges = np.histogram(x, bins=np.geomspace(1.0, 100.0, 12))
-    slope = np.polyfit(np.log(np.sqrt(edges[1:] * edges[:-1])), np.log(counts / np.diff(edges)), 1)[0]
+    slope = np.polyfit(np.log(np.sqrt(edges[1:] * edges[:-1])), np.log(counts / np.diff(edges)), 1)[
+        0
+    ]
     assert slope == pytest.approx(-1.9, abs=0.02)
 
 
 def _standardised(survey, noise, backend, count):
     """Noisy images and, pixel by pixel, the noise-free ones; with the total exposure of each."""
-    noisy = Simulator(survey, classes=["no_sub"], seed=8, noise=noise, backend=backend).batch(range(count))
+    noisy = Simulator(survey, classes=["no_sub"], seed=8, noise=noise, backend=backend).batch(
+        range(count)
+    )
     clean = (
         Simulator(survey, classes=["no_sub"], seed=8, noise="none", backend=backend)
         .batch(range(count))
@@ -111,7 +115,9 @@ def _standardised(survey, noise, backend, count):
 @pytest.mark.parametrize("backend", ["numba", "torch"])
 @pytest.mark.parametrize("survey", ["model_i", "model_ii", "model_iii"])
 def test_instrument_noise_has_the_mean_and_variance_of_its_formula(survey, backend):
-    noisy, clean, seconds = _standardised(survey, "instrument", backend, 3 if survey == "model_i" else 12)
+    noisy, clean, seconds = _standardised(
+        survey, "instrument", backend, 3 if survey == "model_i" else 12
+    )
     rms = background_rms(get_survey(survey).instrument)
     pull = ((noisy - clean) / torch.sqrt(rms**2 + clean / seconds)).numpy().ravel()
     n = pull.size
@@ -145,7 +151,8 @@ def test_model_i_noise_is_poisson_twice_on_clipped_counts(backend):
 def test_models_ii_and_iii_as_released_are_twice_the_noise_free_image():
     for survey in ("model_ii", "model_iii"):
         original, none = (
-            Simulator(survey, seed=3, noise=noise).batch(range(6)).images for noise in ("original", "none")
+            Simulator(survey, seed=3, noise=noise).batch(range(6)).images
+            for noise in ("original", "none")
         )
         assert torch.equal(original, 2 * none)
 
@@ -174,7 +181,9 @@ def test_the_background_is_normal():
     from haloformer.simulation.noise import add_noise
 
     images = np.zeros((2, 300, 300))
-    kernels.add_noise(images, np.array([1, 2], dtype=np.uint64), np.ones(2), 1.0, False, *kernels.noise_tables())
+    kernels.add_noise(
+        images, np.array([1, 2], dtype=np.uint64), np.ones(2), 1.0, False, *kernels.noise_tables()
+    )
     assert stats.kstest(images.ravel(), "norm").pvalue > 1e-4
     assert abs(np.corrcoef(images[0].ravel(), images[1].ravel())[0, 1]) < 0.02
     torch_images = add_noise(

@@ -38,7 +38,9 @@ def answers(name: str) -> dict:
     lenses = simulate(predictor.artefact["survey"], 9, seed=5000, noise=predictor.artefact["noise"])
     found = {"probabilities": predictor.probabilities(lenses.images).tolist()}
     if predictor.outputs.targets:
-        found |= {key: values.tolist() for key, values in predictor.estimates(lenses.images).items()}
+        found |= {
+            key: values.tolist() for key, values in predictor.estimates(lenses.images).items()
+        }
     return found
 
 
@@ -46,6 +48,8 @@ def training() -> dict:
     """Sums of the weights and the validation metrics of a short training."""
     import haloformer
 
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums round otherwise with more, and training makes much of little
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         result = haloformer.train(
@@ -53,6 +57,7 @@ def training() -> dict:
             progress=False,
         )  # fmt: skip
         weights = haloformer.load(str(out), device="cpu").model.state_dict()
+    torch.set_num_threads(threads)
     sums = {
         name: [t.double().sum().item(), t.double().abs().sum().item()]
         for name, t in weights.items()
@@ -79,7 +84,11 @@ def values() -> dict:
 def _shipped() -> list[str]:
     import haloformer
 
-    return sorted(path.name for path in (Path(haloformer.__file__).parent / "weights").iterdir() if path.is_dir())
+    return sorted(
+        path.name
+        for path in (Path(haloformer.__file__).parent / "weights").iterdir()
+        if path.is_dir()
+    )
 
 
 if __name__ == "__main__":

@@ -7,7 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-_spec = importlib.util.spec_from_file_location("make_stored_values", Path(__file__).parent / "make.py")
+_spec = importlib.util.spec_from_file_location(
+    "make_stored_values", Path(__file__).parent / "make.py"
+)
 make = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(make)
 STORED = json.loads(make.VALUES.read_text(encoding="utf-8"))
@@ -21,7 +23,9 @@ def test_images_are_those_that_an_earlier_version_made(key):
     # Another processor rounds otherwise: the same images to float32's precision, but not to the last bit.
     scale = max(stored["std"])
     for name in ("mean", "std", "pixels"):
-        np.testing.assert_allclose(found[name], stored[name], rtol=1e-5, atol=2e-5 * scale, err_msg=f"{key}: {name}")
+        np.testing.assert_allclose(
+            found[name], stored[name], rtol=1e-5, atol=2e-5 * scale, err_msg=f"{key}: {name}"
+        )
 
 
 def test_every_shipped_model_has_stored_answers():

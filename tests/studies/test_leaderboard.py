@@ -15,7 +15,13 @@ SMALL = {"batch_size": 32, "val_size": 60}
 
 
 def run(out, **changes):
-    given = {"models": "hybrid_nano,resnet18", "budget": 96, "n_test": 90, "seeds": 1, "progress": False}
+    given = {
+        "models": "hybrid_nano,resnet18",
+        "budget": 96,
+        "n_test": 90,
+        "seeds": 1,
+        "progress": False,
+    }
     given |= {"options": {**SMALL, "device": "cpu"}} | changes
     return benchmark(out=str(out), **given)
 
@@ -23,7 +29,7 @@ def run(out, **changes):
 @pytest.fixture
 def unsaved(monkeypatch):
     """Draws for the page alone: writing the figures as files is the slow part, and looked at in another test."""
-    monkeypatch.setattr("haloformer.evaluation.figures.save", lambda figure, stem: None)
+    monkeypatch.setattr("haloformer.reporting.style.save", lambda figure, stem: None)
 
 
 @pytest.fixture(scope="module")
@@ -37,13 +43,23 @@ def test_networks_are_ranked_by_their_test_auc(finished):
     assert [row["rank"] for row in rows] == ["1", "2"]
     aucs = [float(row["macro_auc"]) for row in rows]
     assert aucs == sorted(aucs, reverse=True)
-    assert all(float(row["macro_auc_low"]) < auc < float(row["macro_auc_high"]) for row, auc in zip(rows, aucs))
-    assert all(float(row["macs"]) > 1e5 and float(row["inference_images_per_second"]) > 1 for row in rows)
+    assert all(
+        float(row["macro_auc_low"]) < auc < float(row["macro_auc_high"])
+        for row, auc in zip(rows, aucs)
+    )
+    assert all(
+        float(row["macs"]) > 1e5 and float(row["inference_images_per_second"]) > 1 for row in rows
+    )
 
 
 def test_page_and_text_hold_table_protocol_and_figures(finished):
     page, text = ((finished.out / f"leaderboard.{kind}").read_text() for kind in ("html", "md"))
-    for said in ("vit_nano", "noise instrument", "nothing was selected on these images", "haloformer benchmark"):
+    for said in (
+        "vit_nano",
+        "noise instrument",
+        "nothing was selected on these images",
+        "haloformer benchmark",
+    ):
         assert said in page
         assert said in text
     assert "<script" not in page
@@ -67,7 +83,9 @@ def test_own_folders_are_trained_and_tested_on(tmp_path, unsaved):
     from haloformer.commands import simulate
 
     for name, seed in (("train", 1), ("test", 2)):
-        simulate("model_ii", n=90, seed=seed, format="deeplense", out=str(tmp_path / name), quiet=True)
+        simulate(
+            "model_ii", n=90, seed=seed, format="deeplense", out=str(tmp_path / name), quiet=True
+        )
     result = run(
         tmp_path / "out",
         models="hybrid_nano",
@@ -79,11 +97,20 @@ def test_own_folders_are_trained_and_tested_on(tmp_path, unsaved):
 
 
 def test_published_aucs_stand_beside_the_same_architecture():
-    row = {"model": "coatnet_nano", "data": "model_i", "macro_auc": 0.9, "accuracy": 0.8, "interval": "", "n_seeds": 1}
+    row = {
+        "model": "coatnet_nano",
+        "data": "model_i",
+        "macro_auc": 0.9,
+        "accuracy": 0.8,
+        "interval": "",
+        "n_seeds": 1,
+    }
     entry = board([{**row, "variant": "x"}])[0]
     assert entry["published_macro_auc"] == pytest.approx(0.9955, abs=1e-4)
     assert "Srivastava" in entry["published_source"]
-    assert board([{**row, "model": "hybrid_nano", "variant": "x"}])[0]["published_macro_auc"] is None
+    assert (
+        board([{**row, "model": "hybrid_nano", "variant": "x"}])[0]["published_macro_auc"] is None
+    )
 
 
 def test_every_published_figure_is_of_a_family_that_we_have():
@@ -106,7 +133,10 @@ def test_every_published_figure_is_of_a_family_that_we_have():
         ({"models": "resnat18"}, "unknown model 'resnat18'"),
         ({"train_data": "a"}, "go together"),
         ({"models": ","}, "names with commas"),
-        ({"surveys": "model_i,model_ii", "train_data": "a", "test_data": "b"}, "surveys names the one"),
+        (
+            {"surveys": "model_i,model_ii", "train_data": "a", "test_data": "b"},
+            "surveys names the one",
+        ),
     ],
 )
 def test_mistakes_are_refused_before_anything_is_trained(tmp_path, changes, said):

@@ -11,8 +11,10 @@ from scipy.stats import ttest_rel
 import haloformer.training
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
-from haloformer.studies import runner as module
-from haloformer.studies.runner import list_studies, over_seeds, read_study, study
+from haloformer.studies import runs as module
+from haloformer.studies.plan import list_studies, read_study
+from haloformer.studies.results import over_seeds
+from haloformer.studies.run import study
 from haloformer.training.config import compose
 
 BASE = {
@@ -29,7 +31,9 @@ BASE = {
 
 def write(path, **content):
     path.write_text(
-        yaml.safe_dump({"title": "T", "base": BASE, "test": {"n": 90}, "seeds": 2, **content}, sort_keys=False)
+        yaml.safe_dump(
+            {"title": "T", "base": BASE, "test": {"n": 90}, "seeds": 2, **content}, sort_keys=False
+        )
     )
     return str(path)
 
@@ -44,7 +48,11 @@ def finished(tmp_path_factory):
     folder = tmp_path_factory.mktemp("study")
     name = write(
         folder / "two.yaml",
-        variants={"plain": {"augment": "none"}, "turned": {"augment": "d4"}, "broken": {"normalization": "stanadrd"}},
+        variants={
+            "plain": {"augment": "none"},
+            "turned": {"augment": "d4"},
+            "broken": {"normalization": "stanadrd"},
+        },
     )
     trained, real = [], haloformer.training.train
 
@@ -66,9 +74,18 @@ def finished(tmp_path_factory):
 
 def test_an_interrupted_study_goes_on_without_repeating_a_run(finished):
     result, before, trained, _ = finished
-    assert [(r["variant"], r["seed"]) for r in before] == [("plain", 0), ("turned", 0), ("broken", 0)]
+    assert [(r["variant"], r["seed"]) for r in before] == [
+        ("plain", 0),
+        ("turned", 0),
+        ("broken", 0),
+    ]
     done = [name for name in trained if name not in ("Ctrl-C", "broken-seed0", "broken-seed1")]
-    assert sorted(done) == ["plain-seed0", "plain-seed1", "turned-seed0", "turned-seed1"]  # each once
+    assert sorted(done) == [
+        "plain-seed0",
+        "plain-seed1",
+        "turned-seed0",
+        "turned-seed1",
+    ]  # each once
     assert (result.n_runs, result.n_failed, result.n_missing) == (4, 2, 0)
     after = {(r["variant"], r["seed"]): r for r in results(result.out)}
     assert all(after[r["variant"], r["seed"]] == r for r in before if r["status"] == "ok")
@@ -84,18 +101,34 @@ def test_a_failed_run_is_in_the_table_with_its_message_and_the_others_are_done(f
 
 def test_mean_difference_and_interval_are_those_of_the_runs(finished):
     result, *_ = finished
-    auc = {(r["variant"], r["seed"]): r["test"]["macro_auc"]["value"] for r in results(result.out) if "test" in r}
+    auc = {
+        (r["variant"], r["seed"]): r["test"]["macro_auc"]["value"]
+        for r in results(result.out)
+        if "test" in r
+    }
     plain, turned = ([auc[name, seed] for seed in (0, 1)] for name in ("plain", "turned"))
-    row = next(row for row in csv.DictReader((result.out / "table.csv").open()) if row["variant"] == "turned")
+    row = next(
+        row
+        for row in csv.DictReader((result.out / "table.csv").open())
+        if row["variant"] == "turned"
+    )
     assert float(row["macro_auc"]) == pytest.approx((turned[0] + turned[1]) / 2)
-    assert float(row["difference"]) == pytest.approx((turned[0] - plain[0] + turned[1] - plain[1]) / 2)
+    assert float(row["difference"]) == pytest.approx(
+        (turned[0] - plain[0] + turned[1] - plain[1]) / 2
+    )
     low, high = ttest_rel(turned, plain).confidence_interval(0.95)
-    assert (float(row["difference_low"]), float(row["difference_high"])) == pytest.approx((low, high))
+    assert (float(row["difference_low"]), float(row["difference_high"])) == pytest.approx(
+        (low, high)
+    )
 
 
 def test_all_runs_of_a_seed_see_the_same_test_images_and_no_training_seed(finished):
     result, *_ = finished
-    files = [np.load(result.out / "logits" / f"{name}-seed{k}.npz") for name in ("plain", "turned") for k in (0, 1)]
+    files = [
+        np.load(result.out / "logits" / f"{name}-seed{k}.npz")
+        for name in ("plain", "turned")
+        for k in (0, 1)
+    ]
     assert len({str(file["test_images"]) for file in files}) == 1
     record = results(result.out)[0]
     assert record["test_images"]["seed"] not in (0, 1)
@@ -136,7 +169,10 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(finis
 
 
 def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(tmp_path):
-    method = {"scratch": {"pretrained": False}, "tuned": {"pretrained": "{pretrained}/artefact/weights.safetensors"}}
+    method = {
+        "scratch": {"pretrained": False},
+        "tuned": {"pretrained": "{pretrained}/artefact/weights.safetensors"},
+    }
     name = write(
         tmp_path / "t.yaml",
         pretrain={"noise": "instrument"},
@@ -163,13 +199,19 @@ def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(tmp_
             {"variants": {"a": {}, "b": {"weigth_decay": 1}}},
             "variant 'b': unknown field .*'weigth_decay': did you mean 'weight_decay'",
         ),
-        ({"variants": {"a": {}}, "test": {"sead": 3}}, "unknown key in .*test 'sead': did you mean 'seed'"),
+        (
+            {"variants": {"a": {}}, "test": {"sead": 3}},
+            "unknown key in .*test 'sead': did you mean 'seed'",
+        ),
         ({"variants": {"a": {}}, "test": {"seed": 1}}, "seed 1 is the seed of the training images"),
         ({"variants": {"a": {}}, "test": {"seed": 2**40}}, "is the seed of the validation images"),
         ({"variants": {"a": {"seed": 3}}}, "seed is for the study to choose"),
         ({"variants": {"a": {"pretrained": "{pretrained}"}}}, "pretrain is missing"),
         ({"variants": {"../a": {}}}, "cannot name a variant"),
-        ({"grid": {"epochs": [1]}, "figure": {"kind": "curve", "x": "epoch"}}, "'epoch': did you mean 'epochs'"),
+        (
+            {"grid": {"epochs": [1]}, "figure": {"kind": "curve", "x": "epoch"}},
+            "'epoch': did you mean 'epochs'",
+        ),
         ({}, "needs either variants .* or grid"),
     ],
 )
@@ -196,7 +238,9 @@ def test_interval_over_one_pair_of_models_matches_the_bootstrap_over_images():
     draws = []
     for _ in range(300):
         chosen = np.concatenate([rng.choice(np.flatnonzero(labels == k), 100) for k in range(3)])
-        both = [macro_auc(labels[chosen], log_odds(logits[chosen])).value for logits in (one, other)]
+        both = [
+            macro_auc(labels[chosen], log_odds(logits[chosen])).value for logits in (one, other)
+        ]
         draws.append(both[0] - both[1])
     assert (interval.high - interval.low) / (2 * 1.96) == pytest.approx(np.std(draws), rel=0.15)
     assert paired_difference(labels, one, one).value == 0
@@ -214,20 +258,25 @@ def test_interval_over_seeds_is_students_and_ends_where_an_auc_does():
 def test_every_run_of_a_shipped_study_is_an_experiment(name):
     plan = read_study(name)
     assert plan.question.endswith("?")
-    for run in module._runs(plan, plan.variants):
+    for run in module.runs_of(plan, plan.variants):
         assert compose(None, run.options).data.source
 
 
 def test_shipped_studies_compare_what_they_say():
-    for name in ("augmentation", "regularization"):  # quick enough for two cores, and one factor at a time
-        for run in module._runs(read_study(name), read_study(name).variants):
+    for name in (
+        "augmentation",
+        "regularization",
+    ):  # quick enough for two cores, and one factor at a time
+        for run in module.runs_of(read_study(name), read_study(name).variants):
             experiment = compose(None, run.options)
             assert experiment.data.epoch_size * experiment.schedule.epochs <= 20_000
             assert run.test["noise"] == "instrument"
     plan = read_study("data_size")
     steps = {
-        compose(None, run.options).data.epoch_size // run.options["batch_size"] * run.options["epochs"]
-        for run in module._runs(plan, plan.variants)
+        compose(None, run.options).data.epoch_size
+        // run.options["batch_size"]
+        * run.options["epochs"]
+        for run in module.runs_of(plan, plan.variants)
     }
     assert steps == {20_000}
     assert read_study("regularisation") == read_study("regularization")

@@ -13,7 +13,9 @@ from safetensors.torch import load_file
 from haloformer.errors import InputError
 from haloformer.training import compose, train
 
-pytestmark = pytest.mark.skipif(not torch.distributed.is_available(), reason="PyTorch without torch.distributed")
+pytestmark = pytest.mark.skipif(
+    not torch.distributed.is_available(), reason="PyTorch without torch.distributed"
+)
 
 # No batch norm, dropout or random transform, whose statistics and random numbers are each process's own. 600 validation images
 # are three batches, which two processes cannot share evenly as wholes.
@@ -67,7 +69,16 @@ def _torchrun(out):
     config.write_text(compose(None, {**OPTIONS, "out": str(out), "devices": 2}).to_yaml())
     script.write_text(_CHILD)
     process = subprocess.Popen(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2", script, config],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            script,
+            config,
+        ],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         stderr=subprocess.PIPE,
         text=True,
@@ -92,7 +103,10 @@ def runs(tmp_path_factory):
 def _metrics(run):
     rows = list(csv.DictReader((run / "metrics.csv").open()))
     assert all(float(row["seconds"]) < 60 for row in rows)  # of the interrupted epoch, too
-    return [{k: float(v) for k, v in row.items() if k not in ("seconds", "images_per_second")} for row in rows]
+    return [
+        {k: float(v) for k, v in row.items() if k not in ("seconds", "images_per_second")}
+        for row in rows
+    ]
 
 
 def test_losses_and_validation_metrics_are_those_of_one_process(runs):
@@ -102,9 +116,15 @@ def test_losses_and_validation_metrics_are_those_of_one_process(runs):
         assert theirs.keys() == mine.keys()
         for name, value in mine.items():
             # AUCs are counts of pairs: of 40,000 a class, a few change places when the last digits do.
-            wanted = pytest.approx(value, abs=1e-3) if "auc" in name else pytest.approx(value, rel=TOLERANCE)
+            wanted = (
+                pytest.approx(value, abs=1e-3)
+                if "auc" in name
+                else pytest.approx(value, rel=TOLERANCE)
+            )
             assert theirs[name] == wanted, name
-    assert one[0]["train_loss"] != pytest.approx(one[1]["train_loss"], rel=10 * TOLERANCE)  # it did learn
+    assert one[0]["train_loss"] != pytest.approx(
+        one[1]["train_loss"], rel=10 * TOLERANCE
+    )  # it did learn
 
 
 def _assert_same_weights(mine, theirs):
@@ -116,14 +136,21 @@ def _assert_same_weights(mine, theirs):
 def test_weights_are_those_of_one_process(runs):
     files = [run / "artefact" / "weights.safetensors" for run in runs]
     _assert_same_weights(*map(load_file, files))
-    last = [torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"] for run in runs]
+    last = [
+        torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+        for run in runs
+    ]
     _assert_same_weights(*last)
 
 
 def test_every_file_is_written_once(runs):
-    one, two = ({str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in runs)
+    one, two = (
+        {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()} for run in runs
+    )
     assert one == two
-    assert len(json.loads((runs[1] / "environment.json").read_text())) == 2  # one entry per start, not per process
+    assert (
+        len(json.loads((runs[1] / "environment.json").read_text())) == 2
+    )  # one entry per start, not per process
     assert json.loads((runs[1] / "finished.json").read_text())["epochs"] == 2
 
 

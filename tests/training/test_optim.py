@@ -12,7 +12,13 @@ from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
 
 from haloformer.errors import InputError
 from haloformer.models import create_model
-from haloformer.training.optim import OPTIMIZERS, SCHEDULES, build_optimizer, build_plateau, build_schedule
+from haloformer.training.optim import (
+    OPTIMIZERS,
+    SCHEDULES,
+    build_optimizer,
+    build_plateau,
+    build_schedule,
+)
 from haloformer.training.transfer import prepare_for_tuning
 
 STEPS, PER_EPOCH = 100, 10
@@ -25,7 +31,9 @@ def two_groups():
     return torch.optim.SGD([{"params": [slow], "lr": 0.1}, {"params": [fast], "lr": 1.0}])
 
 
-def course(optimizer: torch.optim.Optimizer, schedule: LRScheduler, steps: int = STEPS) -> list[float]:
+def course(
+    optimizer: torch.optim.Optimizer, schedule: LRScheduler, steps: int = STEPS
+) -> list[float]:
     """The last group's learning rate in each step."""
     rates = []
     for _ in range(steps):
@@ -56,7 +64,9 @@ def test_norms_biases_and_position_embeddings_are_not_decayed(size, layer_decay)
     optimizer = build_optimizer(model, lr=1e-3, weight_decay=0.05, layer_decay=layer_decay)
     groups: dict[float, set[str]] = {}
     for group in optimizer.param_groups:
-        groups.setdefault(group["weight_decay"], set()).update(names[id(p)] for p in group["params"])
+        groups.setdefault(group["weight_decay"], set()).update(
+            names[id(p)] for p in group["params"]
+        )
     assert set(groups) == {0.0, 0.05}
     assert len(groups[0.0]) + len(groups[0.05]) == len(names)
     assert all(name.endswith("weight") for name in groups[0.05])
@@ -82,7 +92,9 @@ def test_each_layer_learns_slower_than_the_one_after_it(name, size):
     inner, names = layers(model)
     rates = [{rate[id(inner.get_parameter(name))] for name in layer} for layer in names]
     assert all(len(of_layer) == 1 for of_layer in rates)
-    assert [r for (r,) in rates] == pytest.approx([1e-3 * 0.5**back for back in reversed(range(len(names)))])
+    assert [r for (r,) in rates] == pytest.approx(
+        [1e-3 * 0.5**back for back in reversed(range(len(names)))]
+    )
 
 
 def test_frozen_layers_are_left_out_and_change_no_other_layers_rate():
@@ -93,7 +105,11 @@ def test_frozen_layers_are_left_out_and_change_no_other_layers_rate():
         names = {id(p): name for name, p in model.named_parameters()}
         groups = build_optimizer(model, lr=1e-3, weight_decay=0.05, layer_decay=0.75).param_groups
         rates.append({names[id(p)]: group["lr"] for group in groups for p in group["params"]})
-    assert set(rates[1]) == {name for name, p in frozen.named_parameters() if p.requires_grad} != set(rates[0])
+    assert (
+        set(rates[1])
+        == {name for name, p in frozen.named_parameters() if p.requires_grad}
+        != set(rates[0])
+    )
     assert rates[1].items() <= rates[0].items()
 
 
@@ -172,7 +188,9 @@ def test_unknown_names_suggest_the_nearest(two_groups):
 
 
 def test_cosine_rises_linearly_then_falls_to_its_least(two_groups):
-    schedule = build_schedule(two_groups, name="cosine", total_steps=STEPS, steps_per_epoch=PER_EPOCH, min_lr=0.2)
+    schedule = build_schedule(
+        two_groups, name="cosine", total_steps=STEPS, steps_per_epoch=PER_EPOCH, min_lr=0.2
+    )
     rates = course(two_groups, schedule, STEPS + 5)
     assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
     assert max(rates) == rates[10] == pytest.approx(1.0)
@@ -182,45 +200,82 @@ def test_cosine_rises_linearly_then_falls_to_its_least(two_groups):
 
 
 def test_step_falls_by_gamma_every_so_many_epochs_but_not_below_the_least(two_groups):
-    options = {"total_steps": STEPS, "steps_per_epoch": PER_EPOCH, "step_size": 3, "gamma": 0.1, "min_lr": 0.005}
+    options = {
+        "total_steps": STEPS,
+        "steps_per_epoch": PER_EPOCH,
+        "step_size": 3,
+        "gamma": 0.1,
+        "min_lr": 0.005,
+    }
     rates = course(two_groups, build_schedule(two_groups, name="step", **options))
     assert rates[:10] == pytest.approx([(i + 1) / 11 for i in range(10)])
-    assert [rates[step] for step in (10, 29, 30, 59, 60, 99)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.005])
+    assert [rates[step] for step in (10, 29, 30, 59, 60, 99)] == pytest.approx(
+        [1, 1, 0.1, 0.1, 0.01, 0.005]
+    )
 
 
 def test_one_cycle_is_torchs(two_groups):
     schedule = build_schedule(
-        two_groups, name="one_cycle", total_steps=STEPS, steps_per_epoch=PER_EPOCH, warmup=0.3, min_lr=0.001
+        two_groups,
+        name="one_cycle",
+        total_steps=STEPS,
+        steps_per_epoch=PER_EPOCH,
+        warmup=0.3,
+        min_lr=0.001,
     )
     rates = course(two_groups, schedule)
     reference = torch.optim.SGD([nn.Parameter(torch.zeros(1))])
     torchs = OneCycleLR(
-        reference, 1.0, STEPS, pct_start=0.3, div_factor=25, final_div_factor=1 / 25 / 0.001, cycle_momentum=False
+        reference,
+        1.0,
+        STEPS,
+        pct_start=0.3,
+        div_factor=25,
+        final_div_factor=1 / 25 / 0.001,
+        cycle_momentum=False,
     )
     assert rates == pytest.approx(course(reference, torchs))
 
 
 def test_constant_stays_after_its_rise(two_groups):
     rates = course(
-        two_groups, build_schedule(two_groups, name="constant", total_steps=STEPS, steps_per_epoch=PER_EPOCH)
+        two_groups,
+        build_schedule(two_groups, name="constant", total_steps=STEPS, steps_per_epoch=PER_EPOCH),
     )
     assert rates[0] == pytest.approx(1 / 11)
     assert rates[10:] == pytest.approx([1.0] * 90)
 
 
 def test_plateau_falls_when_validation_stops_improving_also_during_the_rise(two_groups):
-    warmup = build_schedule(two_groups, name="plateau", total_steps=STEPS, steps_per_epoch=PER_EPOCH, warmup=0.4)
+    warmup = build_schedule(
+        two_groups, name="plateau", total_steps=STEPS, steps_per_epoch=PER_EPOCH, warmup=0.4
+    )
     plateau = build_plateau(two_groups, gamma=0.5, plateau_patience=1, min_lr=0.2)
     rates = []
-    for auc in (0.5, 0.6, 0.6, 0.6, 0.7, 0.7, 0.7, 0.7, 0.7, 0.7):  # the fourth does not beat the second
+    for auc in (
+        0.5,
+        0.6,
+        0.6,
+        0.6,
+        0.7,
+        0.7,
+        0.7,
+        0.7,
+        0.7,
+        0.7,
+    ):  # the fourth does not beat the second
         rates += course(two_groups, warmup, PER_EPOCH)
         plateau.step(torch.tensor(auc))
     assert rates[39] == pytest.approx(40 / 41)
-    assert rates[40::10] == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.25, 0.2]), "and no lower than min_lr"
+    assert rates[40::10] == pytest.approx([0.5, 0.5, 0.5, 0.25, 0.25, 0.2]), (
+        "and no lower than min_lr"
+    )
     assert two_groups.param_groups[0]["lr"] == pytest.approx(0.02), "in proportion in all groups"
 
     two_groups.param_groups[0]["lr"], two_groups.param_groups[1]["lr"] = 0.1, 1.0
-    early = build_schedule(two_groups, name="plateau", total_steps=STEPS, steps_per_epoch=PER_EPOCH, warmup=0.4)
+    early = build_schedule(
+        two_groups, name="plateau", total_steps=STEPS, steps_per_epoch=PER_EPOCH, warmup=0.4
+    )
     plateau = build_plateau(two_groups, gamma=0.5, plateau_patience=0)
     course(two_groups, early, 20)
     for auc in (0.6, 0.6):
@@ -231,12 +286,22 @@ def test_plateau_falls_when_validation_stops_improving_also_during_the_rise(two_
 @pytest.mark.parametrize("warmup", [0.0, 0.1])
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_every_schedule_goes_on_exactly_from_its_saved_state(name, warmup):
-    options = {"name": name, "total_steps": STEPS, "steps_per_epoch": PER_EPOCH, "warmup": warmup, "step_size": 2}
+    options = {
+        "name": name,
+        "total_steps": STEPS,
+        "steps_per_epoch": PER_EPOCH,
+        "warmup": warmup,
+        "step_size": 2,
+    }
 
     def start() -> tuple[torch.optim.Optimizer, LRScheduler, LRScheduler]:
         slow, fast = nn.Parameter(torch.zeros(1)), nn.Parameter(torch.zeros(1))
         optimizer = torch.optim.SGD([{"params": [slow], "lr": 0.1}, {"params": [fast], "lr": 1.0}])
-        return optimizer, build_schedule(optimizer, **options), build_plateau(optimizer, plateau_patience=1)
+        return (
+            optimizer,
+            build_schedule(optimizer, **options),
+            build_plateau(optimizer, plateau_patience=1),
+        )
 
     def epochs(optimizer, schedule, plateau, count: int) -> list[float]:
         rates = []

@@ -11,9 +11,10 @@ import yaml
 from haloformer.data.framing import FITS
 from haloformer.data.grouping import GROUPINGS
 from haloformer.models import find_model, list_models
+from haloformer.outputs.losses import LOSSES
+from haloformer.outputs.targets import TARGETS
 from haloformer.training.config import GROUPS, SHORT_NAMES, compose, list_presets
 from haloformer.training.optim import OPTIMIZERS, SCHEDULES
-from haloformer.training.regression import LOSSES, TARGETS
 from haloformer.training.transfer import TUNING
 
 CONFIGS = resources.files("haloformer").joinpath("configs")
@@ -28,7 +29,17 @@ TEXTS = {
 RECIPES = sorted(TEXTS["recipes"])
 PUBLISHED = [name for name in RECIPES if name.startswith("published_")]
 FAMILIES = {info.family for info in list_models()}
-OURS = ["quick", "standard", "long", "noise_free", "fine_tune", "probe", "lora", "mass", "classify_and_weigh"]
+OURS = [
+    "quick",
+    "standard",
+    "long",
+    "noise_free",
+    "fine_tune",
+    "probe",
+    "lora",
+    "mass",
+    "classify_and_weigh",
+]
 
 
 def preset_of(family: str) -> str:
@@ -81,7 +92,9 @@ def test_a_model_preset_names_a_model_of_its_family_and_ours_where_there_is_one(
 def test_every_recipe_resolves_to_an_experiment_with_a_model_and_an_optimizer_that_exist(name):
     experiment = compose(name)
     info = find_model(experiment.model.name)
-    assert info.pretrained or experiment.transfer.pretrained is not True, "there are no such weights"
+    assert info.pretrained or experiment.transfer.pretrained is not True, (
+        "there are no such weights"
+    )
     assert experiment.optimizer.name in OPTIMIZERS
     assert experiment.schedule.name in SCHEDULES
 
@@ -89,7 +102,11 @@ def test_every_recipe_resolves_to_an_experiment_with_a_model_and_an_optimizer_th
 @pytest.mark.parametrize("name", OURS)
 def test_our_recipes_can_be_composed_with_any_model_and_data(name):
     experiment = compose([name, "swin"], {"data": "model_iii", "lr": 7e-4})
-    assert (experiment.data.source, experiment.model.name, experiment.optimizer.lr) == ("model_iii", "swin_nano", 7e-4)
+    assert (experiment.data.source, experiment.model.name, experiment.optimizer.lr) == (
+        "model_iii",
+        "swin_nano",
+        7e-4,
+    )
     assert not compose(name).data.source  # a recipe does not choose the data
 
 
@@ -117,7 +134,16 @@ def test_a_published_recipe_tells_author_year_and_source(name):
 def test_no_published_recipe_inherits_our_clipping_warm_up_or_early_stop(name):
     experiment = compose(name)
     stated = {key for layer in _layers(name) for key in layer}
-    assert {"clip", "warmup", "patience", "augment", "normalization", "epochs", "batch_size", "weight_decay"} <= stated
+    assert {
+        "clip",
+        "warmup",
+        "patience",
+        "augment",
+        "normalization",
+        "epochs",
+        "batch_size",
+        "weight_decay",
+    } <= stated
     assert (experiment.optimizer.clip, experiment.trainer.patience) == (0.0, 0)
     assert experiment.regularization.ema == experiment.regularization.label_smoothing == 0
 
@@ -142,7 +168,11 @@ FACTS: dict[str, dict[str, Any]] = {
         "augment": "none",
         "normalization": "none",
     },
-    "published_srivastava_2022_swin": {"model": "swinv2_tiny_window8_256", "img_size": 256, "pretrained": True},
+    "published_srivastava_2022_swin": {
+        "model": "swinv2_tiny_window8_256",
+        "img_size": 256,
+        "pretrained": True,
+    },
     "published_sachdev_2022_swin": {
         "img_size": 128,
         "batch_size": 32,
@@ -168,9 +198,19 @@ FACTS: dict[str, dict[str, Any]] = {
     },
     "published_singh_2021_resnet18": {"model": "resnet18", "rotation": 0.0, "pretrained": False},
     "published_alexander_2020_resnet": {"model": "resnet18"},
-    "published_jolly_2023_c8": {"schedule": "step", "step_size": 5, "gamma": 0.7, "epochs": 10, "img_size": 128},
+    "published_jolly_2023_c8": {
+        "schedule": "step",
+        "step_size": 5,
+        "gamma": 0.7,
+        "epochs": 10,
+        "img_size": 128,
+    },
     "published_jolly_2023_resnet18": {"pretrained": True, "channels": 3, "weight_decay": 1e-5},
-    "published_common_task_resnet18": {"model": "resnet18", "epochs": 6, "normalization": "image_minmax"},
+    "published_common_task_resnet18": {
+        "model": "resnet18",
+        "epochs": 6,
+        "normalization": "image_minmax",
+    },
     "published_halychanskyi_2022_mass": {
         "task": "regression",
         "targets": ["log10_m_axion"],
@@ -180,7 +220,13 @@ FACTS: dict[str, dict[str, Any]] = {
         "schedule": "one_cycle",
     },
     "published_guan_2022_mass": {"model": "resnet34", "lr": 3e-3, "batch_size": 128, "epochs": 300},
-    "published_deshmukh_2023_mass": {"model": "resnet50", "channels": 3, "optimizer": "adam", "lr": 1e-4, "epochs": 20},
+    "published_deshmukh_2023_mass": {
+        "model": "resnet50",
+        "channels": 3,
+        "optimizer": "adam",
+        "lr": 1e-4,
+        "epochs": 20,
+    },
 }
 
 

@@ -48,9 +48,13 @@ def _assert_same(whole, out):
     for part in ("last", "best"):
         a = torch.load(whole / "checkpoints" / f"{part}.ckpt", weights_only=True)
         b = torch.load(out / "checkpoints" / f"{part}.ckpt", weights_only=True)
-        assert all(torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"])
+        assert all(
+            torch.equal(a["state_dict"][name], b["state_dict"][name]) for name in a["state_dict"]
+        )
         assert a["global_step"] == b["global_step"]
-    mine, theirs = (list(csv.DictReader((folder / "metrics.csv").open())) for folder in (whole, out))
+    mine, theirs = (
+        list(csv.DictReader((folder / "metrics.csv").open())) for folder in (whole, out)
+    )
     for row in (*mine, *theirs):
         row.pop("seconds"), row.pop("images_per_second")
     assert mine == theirs
@@ -86,7 +90,9 @@ def _wait_for_an_epoch(out, child):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "ctrl_c", "term"])
+@pytest.mark.parametrize(
+    "sign", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM], ids=["kill", "ctrl_c", "term"]
+)
 def test_interrupted_and_resumed_run_has_the_same_weights_bit_for_bit(run, tmp_path, sign):
     whole, _ = run
     out = tmp_path / "interrupted"
@@ -158,10 +164,14 @@ def test_a_power_cut_within_an_epoch_changes_nothing(recipe, tmp_path, monkeypat
 def test_a_power_cut_within_an_epoch_of_a_file_changes_nothing(tmp_path, monkeypatch):
     batch = simulate("model_ii", 240, seed=3)
     file = tmp_path / "train.h5"
-    write_dataset(file, batch.images, batch.labels, batch.parameters, batch.class_names, batch.attributes)
+    write_dataset(
+        file, batch.images, batch.labels, batch.parameters, batch.class_names, batch.attributes
+    )
     options = {"data": str(file), **SMALL, "num_workers": 1}
     train(**options, out=str(tmp_path / "whole"))
-    monkeypatch.setattr("haloformer.training.sources.MEMORY_BUDGET", 0)  # now read by a worker process
+    monkeypatch.setattr(
+        "haloformer.training.feeds.MEMORY_BUDGET", 0
+    )  # now read by a worker process
     _interrupted_at(monkeypatch, 1, 2, **options, out=str(tmp_path / "cut"))
     train(**options, out=str(tmp_path / "cut"))
     _assert_same(tmp_path / "whole", tmp_path / "cut")
@@ -171,7 +181,10 @@ def test_a_run_can_be_repeated_from_its_configuration_alone(run, tmp_path, capsy
     from haloformer.cli import main
 
     whole, _ = run
-    assert main(["train", "--config", str(whole / "config.yaml"), "--out", str(tmp_path / "again")]) == 0
+    assert (
+        main(["train", "--config", str(whole / "config.yaml"), "--out", str(tmp_path / "again")])
+        == 0
+    )
     _assert_same(whole, tmp_path / "again")
 
 
@@ -186,7 +199,9 @@ def test_a_save_in_between_does_not_overwrite_good_weights_with_nan(tmp_path, mo
         return loss
 
     monkeypatch.setattr(LensTask, "training_step", spoilt)
-    with pytest.raises(InputError, match=r"the loss became nan in epoch 2, step 4, .*weights had become so"):
+    with pytest.raises(
+        InputError, match=r"the loss became nan in epoch 2, step 4, .*weights had become so"
+    ):
         train("model_ii", out=str(out), **SMALL, checkpoint_minutes=0.0)
     saved = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 6 + 2

@@ -61,7 +61,9 @@ def test_run_folder_holds_configuration_metrics_checkpoints_logs_and_artefact(ru
     assert {p.name for p in (out / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert list((out / "tensorboard").glob("events.*"))
     assert not list(out.rglob("*.part"))
-    assert result.metrics["val_macro_auc"] == pytest.approx(max(float(row["val_macro_auc"]) for row in rows), abs=1e-5)
+    assert result.metrics["val_macro_auc"] == pytest.approx(
+        max(float(row["val_macro_auc"]) for row in rows), abs=1e-5
+    )
 
 
 def test_artefact_alone_reproduces_the_best_validation_auc(run):
@@ -73,12 +75,19 @@ def test_artefact_alone_reproduces_the_best_validation_auc(run):
     artefact = json.loads((out / "artefact" / "artefact.json").read_text())
     fields = artefact["model"]
     model = create_model(
-        fields["name"], fields["img_size"], fields["in_chans"], fields["num_classes"], **fields["kwargs"]
+        fields["name"],
+        fields["img_size"],
+        fields["in_chans"],
+        fields["num_classes"],
+        **fields["kwargs"],
     )
     model.load_state_dict(load_file(out / "artefact" / "weights.safetensors"))
     assert artefact["training"]["val_seed"] == validation_seed(0)
     unseen = simulate(
-        artefact["survey"], SMALL["val_size"], seed=artefact["training"]["val_seed"], noise=artefact["noise"]
+        artefact["survey"],
+        SMALL["val_size"],
+        seed=artefact["training"]["val_seed"],
+        noise=artefact["noise"],
     )
     with torch.no_grad():
         logits = model.eval()(Normalization.from_dict(artefact["normalization"])(unseen.images))
@@ -132,16 +141,23 @@ def test_a_damaged_checkpoint_is_named_and_left_alone(tmp_path):
 def dataset(tmp_path_factory):
     path = tmp_path_factory.mktemp("data") / "train.h5"
     batch = simulate("model_ii", 240, seed=3)
-    write_dataset(path, batch.images, batch.labels, batch.parameters, batch.class_names, batch.attributes)
+    write_dataset(
+        path, batch.images, batch.labels, batch.parameters, batch.class_names, batch.attributes
+    )
     return path
 
 
-def test_training_from_a_file_gives_the_same_weights_in_memory_and_from_disk(dataset, tmp_path, monkeypatch):
+def test_training_from_a_file_gives_the_same_weights_in_memory_and_from_disk(
+    dataset, tmp_path, monkeypatch
+):
     options = {**SMALL, "epochs": 1, "num_workers": 0}
     train(str(dataset), out=str(tmp_path / "memory"), **options)
-    monkeypatch.setattr("haloformer.training.sources.MEMORY_BUDGET", 0)
+    monkeypatch.setattr("haloformer.training.feeds.MEMORY_BUDGET", 0)
     train(str(dataset), out=str(tmp_path / "disk"), **{**options, "num_workers": 1})
-    a, b = (load_file(tmp_path / name / "artefact" / "weights.safetensors") for name in ("memory", "disk"))
+    a, b = (
+        load_file(tmp_path / name / "artefact" / "weights.safetensors")
+        for name in ("memory", "disk")
+    )
     assert all(torch.equal(a[name], b[name]) for name in a)
     artefact = json.loads((tmp_path / "disk" / "artefact" / "artefact.json").read_text())
     assert (artefact["survey"], artefact["training"]["train_seed"]) == ("model_ii", 3)
@@ -149,17 +165,21 @@ def test_training_from_a_file_gives_the_same_weights_in_memory_and_from_disk(dat
 
 
 def test_validation_images_are_never_trained_on(dataset, tmp_path, monkeypatch):
-    from haloformer.training import sources
+    from haloformer.training import feeds
     from haloformer.training.config import compose
 
-    source = sources.open_source(compose(None, {"data": str(dataset), **SMALL, "out": str(tmp_path / "x")}))
+    source = feeds.open_feed(
+        compose(None, {"data": str(dataset), **SMALL, "out": str(tmp_path / "x")})
+    )
     seen = {
         image.numpy().tobytes()
         for epoch in (0, 1)
         for batch in source.epoch(epoch, 0, (0, 1))
         for image in batch.images
     }
-    held_out = {image.numpy().tobytes() for batch in source.validation((0, 1)) for image in batch.images}
+    held_out = {
+        image.numpy().tobytes() for batch in source.validation((0, 1)) for image in batch.images
+    }
     assert len(held_out) == 24
     assert not seen & held_out
 
@@ -168,7 +188,14 @@ def test_a_separate_validation_file_must_fit_and_must_not_be_the_training_file(d
     with pytest.raises(InputError, match="training file itself"):
         train(str(dataset), out=str(tmp_path / "a"), val_data=str(dataset), **SMALL)
     other = tmp_path / "small.h5"
-    write_dataset(other, np.zeros((6, 1, 32, 32), np.float32), np.arange(6) % 3, {}, ("axion", "cdm", "no_sub"), {})
+    write_dataset(
+        other,
+        np.zeros((6, 1, 32, 32), np.float32),
+        np.arange(6) % 3,
+        {},
+        ("axion", "cdm", "no_sub"),
+        {},
+    )
     with pytest.raises(InputError, match=r"small\.h5.*\(1, 32, 32\)"):
         train(str(dataset), out=str(tmp_path / "b"), val_data=str(other), **SMALL)
     assert not (tmp_path / "a").exists()
@@ -178,11 +205,18 @@ def test_a_separate_validation_file_must_fit_and_must_not_be_the_training_file(d
 def test_a_loss_that_becomes_nan_stops_with_advice(dataset, tmp_path):
     options = {**SMALL, "lr": 99.0, "clip": 0.0, "warmup": 0.0, "epochs": 20}
     with pytest.raises(InputError, match=r"the loss became (nan|inf).*smaller lr"):
-        train(str(dataset), "vit_nano", str(tmp_path / "x"), **{**options, "model_args": {}, "normalization": "none"})
+        train(
+            str(dataset),
+            "vit_nano",
+            str(tmp_path / "x"),
+            **{**options, "model_args": {}, "normalization": "none"},
+        )
 
 
 def test_early_stopping_ends_a_run_that_no_longer_improves(dataset, tmp_path):
-    result = train(str(dataset), out=str(tmp_path / "x"), **{**SMALL, "lr": 1e-9, "epochs": 30, "patience": 2})
+    result = train(
+        str(dataset), out=str(tmp_path / "x"), **{**SMALL, "lr": 1e-9, "epochs": 30, "patience": 2}
+    )
     assert result.epochs < 30
     assert (tmp_path / "x" / "finished.json").exists()
 

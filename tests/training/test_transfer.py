@@ -22,7 +22,9 @@ from haloformer.training.transfer import (
     trainable_parameters,
 )
 
-needs_peft = pytest.mark.skipif(importlib.util.find_spec("peft") is None, reason="peft is not installed")
+needs_peft = pytest.mark.skipif(
+    importlib.util.find_spec("peft") is None, reason="peft is not installed"
+)
 EVERYONE = [
     "vit_nano", "hybrid_nano", "swin_nano", "pvt_nano", "cct_nano", "resnet_nano", "equivariant_c4_nano",
     "equivariant_d4_nano", "convnext_lens_nano", "cvt_nano", "crossformer_nano", "crossvit_nano", "efficientformer_nano",
@@ -33,7 +35,12 @@ WITH_LINEAR_LAYERS = [
     "vit_nano", "hybrid_nano", "swin_nano", "cct_nano", "resnet_nano", "convnext_lens_nano", "efficientformer_nano",
     "pit_nano", "swinv2_nano", "eva02_nano", "coat_nano",
 ]  # fmt: skip
-DROPPING = {"drop_path_rate": 0.5, "attn_drop_rate": 0.5, "proj_drop_rate": 0.5, "pos_drop_rate": 0.5}
+DROPPING = {
+    "drop_path_rate": 0.5,
+    "attn_drop_rate": 0.5,
+    "proj_drop_rate": 0.5,
+    "pos_drop_rate": 0.5,
+}
 
 
 def build(name: str, size: int = 64, **kwargs) -> nn.Module:
@@ -59,14 +66,18 @@ def logits(model: nn.Module, size: int = 64) -> Tensor:
         return copy.deepcopy(model).eval()(images(size))
 
 
-def train(model: nn.Module, steps: int = 3, size: int = 64, between=lambda model: None) -> nn.Module:
+def train(
+    model: nn.Module, steps: int = 3, size: int = 64, between=lambda model: None
+) -> nn.Module:
     optimizer = build_optimizer(model, lr=3e-3, weight_decay=0.05)
     for step in range(steps):
         torch.manual_seed(step)
         model.train()
         frozen_modules_to_eval(model)
         out = model(images(size))
-        out = sum(out) if isinstance(out, tuple) else out  # distilled models have two heads in training
+        out = (
+            sum(out) if isinstance(out, tuple) else out
+        )  # distilled models have two heads in training
         optimizer.zero_grad()
         F.cross_entropy(out, torch.tensor([0, 1, 2, 0])).backward()
         optimizer.step()
@@ -93,11 +104,15 @@ def test_probe_trains_the_classifier_and_nothing_else_even_with_dropout_and_batc
     classifiers = classifier_names(model)
     seen: list[Tensor] = []
     for classifier in classifiers:
-        model.get_submodule(classifier).register_forward_pre_hook(lambda _, args: seen.append(args[0].detach()))
+        model.get_submodule(classifier).register_forward_pre_hook(
+            lambda _, args: seen.append(args[0].detach())
+        )
     before = state(model)
     train(model, steps=2)
     first, second = seen[: len(classifiers)], seen[len(classifiers) :]
-    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), "the frozen part is a fixed function"
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True)), (
+        "the frozen part is a fixed function"
+    )
     learned = changed(before, state(model))
     assert all(name.startswith(classifiers) for name in learned)
     assert {f"{c}.weight" for c in classifiers} <= learned
@@ -107,7 +122,12 @@ def test_the_batch_norm_before_our_classifiers_is_part_of_them():
     model = build("vit_nano")
     before = state(model)
     learned = changed(before, state(train(prepare_for_tuning(model, "probe"))))
-    assert {"head.norm.weight", "head.norm.bias", "head.norm.running_mean", "head.norm.running_var"} <= learned
+    assert {
+        "head.norm.weight",
+        "head.norm.bias",
+        "head.norm.running_mean",
+        "head.norm.running_var",
+    } <= learned
 
 
 def test_dropout_before_a_probed_classifier_still_drops():
@@ -125,8 +145,12 @@ def test_last_blocks_trains_the_end_of_the_network_alone(name):
     before = state(model)
     learned = changed(before, state(train(model)))
     parts = {name.rpartition(".")[0] for name, learns in flags.items() if learns}
-    assert {name for name, learns in flags.items() if learns} - learned <= {n for n in flags if n.endswith("bias")}
-    assert {name.rpartition(".")[0] for name in learned} <= parts, "no running statistics of frozen parts"
+    assert {name for name, learns in flags.items() if learns} - learned <= {
+        n for n in flags if n.endswith("bias")
+    }
+    assert {name.rpartition(".")[0] for name in learned} <= parts, (
+        "no running statistics of frozen parts"
+    )
     assert all(flags[f"{name}.weight"] for name in classifier_names(inner(model)))
 
 
@@ -158,7 +182,9 @@ def test_full_leaves_everything_as_it_is():
 
 
 def test_trainable_parameters_are_counted():
-    learning, total = trainable_parameters(prepare_for_tuning(build("vit_nano", head_norm="none"), "probe"))
+    learning, total = trainable_parameters(
+        prepare_for_tuning(build("vit_nano", head_norm="none"), "probe")
+    )
     assert learning == 96 * 3 + 3
     assert total > 500_000
 
@@ -187,14 +213,19 @@ def test_lora_starts_from_the_model_learns_everywhere_and_merges_into_a_plain_mo
     torch.testing.assert_close(logits(plain_model(model)), tuned, atol=1e-5, rtol=1e-4)
     learned = changed(before, merged_weights(model))
     heads = classifier_names(model)
-    assert all(before[name].ndim > 1 for name in learned if not name.startswith(heads)), "matrices and the classifier"
+    assert all(before[name].ndim > 1 for name in learned if not name.startswith(heads)), (
+        "matrices and the classifier"
+    )
     learning, total = trainable_parameters(model)
     assert learning < 0.2 * total
 
 
 @needs_peft
 def test_merging_does_not_disturb_the_training_that_goes_on():
-    alone, merged = (train(prepare_for_tuning(build("vit_nano"), "lora"), 4, between=b) for b in (id, merged_weights))
+    alone, merged = (
+        train(prepare_for_tuning(build("vit_nano"), "lora"), 4, between=b)
+        for b in (id, merged_weights)
+    )
     watched = train(prepare_for_tuning(build("vit_nano"), "lora"), 4, between=plain_model)
     assert not changed(alone.state_dict(), merged.state_dict())
     assert not changed(alone.state_dict(), watched.state_dict())
@@ -238,7 +269,9 @@ def test_dropout_of_blocks_that_lora_changes_still_drops():
 
 @needs_peft
 def test_lora_says_what_it_cannot_change():
-    with pytest.raises(InputError, match="lora finds no linear layer wider than lora_rank=8 in EquivariantCNN"):
+    with pytest.raises(
+        InputError, match="lora finds no linear layer wider than lora_rank=8 in EquivariantCNN"
+    ):
         prepare_for_tuning(build("equivariant_c4_nano"), "lora")
     with pytest.raises(InputError, match="lora_rank must be a whole number of at least 1, not 0"):
         prepare_for_tuning(build("vit_nano"), "lora", lora_rank=0)

@@ -63,7 +63,9 @@ def serving(
     """
     if not 0 <= port < 2**16:
         raise InputError(f"port {port}: must lie between 0 and 65535")
-    with tempfile.TemporaryDirectory(prefix="haloformer-app-", ignore_cleanup_errors=True) as folder:
+    with tempfile.TemporaryDirectory(
+        prefix="haloformer-app-", ignore_cleanup_errors=True
+    ) as folder:
         # Read by gradio when it is imported; uploads go to this folder, which nobody else can read
         os.environ |= {
             "GRADIO_TEMP_DIR": folder,
@@ -79,12 +81,16 @@ def serving(
         from haloformer.app.answers import warm_up
         from haloformer.app.limits import Uploads, in_background
         from haloformer.app.page import KEPT_SECONDS, build, launch
-        from haloformer.deploy import load
+        from haloformer.prediction import load
 
         uploads = Uploads(Path(folder), KEPT_SECONDS)
         predictor = load(model, device)
         page = build(predictor, Path(model).name, leaderboard, uploads)
-        warming = in_background(functools.partial(warm_up, predictor), "warm-up") if warm else contextlib.nullcontext()
+        warming = (
+            in_background(functools.partial(warm_up, predictor), "warm-up")
+            if warm
+            else contextlib.nullcontext()
+        )
         with uploads.swept(), warming:
             try:
                 yield launch(page, host, port, uploads)

@@ -13,17 +13,17 @@ from typing import Any
 import numpy as np
 import torch
 
+from haloformer.artefact.read import artefact_folder, shipped_models
 from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, choose_hdus, fits_hdus, image_suffix
+from haloformer.data.reader import DATASET_SUFFIXES, InputFile, PixelGrid, Reading, image_batches
 from haloformer.data.sky import celestial, pixel_scales
 from haloformer.data.unpacked import check_unpacked
-from haloformer.deploy.artefact import artefact_folder, read_json, shipped_models
-from haloformer.deploy.inputs import DATASET_SUFFIXES, Frame, Reading, Source, image_batches
-from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
-from haloformer.evaluation.figures import format_interval, format_value
-from haloformer.evaluation.metrics import Interval
 from haloformer.evaluation.published import best_published
 from haloformer.explain import attention_overlay
+from haloformer.io.strict_json import read_json
+from haloformer.prediction.predictor import Predictor
+from haloformer.reporting.interval import Interval, format_interval, format_value
 from haloformer.simulation import Simulator, get_survey, list_surveys
 from haloformer.simulation.distributions import LogUniform, PowerLaw
 from haloformer.simulation.substructure import PointSubhalos, Vortex
@@ -92,10 +92,14 @@ def classify(
         scale = _scale_in_words(path, predictor.frame, pixel_scale)
     except InputError as error:
         text = str(error).replace(str(path), path.name)
-        raise InputError(text.replace(_OPTION, "give its pixel scale, choose it again, and it will")) from error
+        raise InputError(
+            text.replace(_OPTION, "give its pixel scale, choose it again, and it will")
+        ) from error
     found = answer(predictor, torch.tensor(image), name)  # a copy: what was read may be read-only
     layers, maps = _attention(predictor, image) if attention else ([], None)
-    return dataclasses.replace(found, image=image.mean(0), layers=layers, attention=maps, scale=scale)
+    return dataclasses.replace(
+        found, image=image.mean(0), layers=layers, attention=maps, scale=scale
+    )
 
 
 def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
@@ -105,11 +109,17 @@ def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
     if predictor.class_names:
         logits = predictor.outputs.split(numbers)[0]
         assert logits is not None  # a model with classes has them
-        probabilities = dict(zip(predictor.class_names, predictor.probabilities_of(logits)[0].tolist(), strict=True))
+        probabilities = dict(
+            zip(predictor.class_names, predictor.probabilities_of(logits)[0].tolist(), strict=True)
+        )
     if predictor.outputs.targets:
         found = predictor.estimates_of(numbers)
         estimates = {
-            target: (float(found["mean"][0, t]), float(found["low"][0, t]), float(found["high"][0, t]))
+            target: (
+                float(found["mean"][0, t]),
+                float(found["low"][0, t]),
+                float(found["high"][0, t]),
+            )
             for t, target in enumerate(predictor.outputs.targets)
         }
     warning = None if verdict is None else verdict.reasons[0] if bool(verdict.flag[0]) else ""
@@ -126,39 +136,52 @@ def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> Non
     survey = predictor.artefact.get("survey")
     height, width = predictor.image_shape[1:]
     y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
-    ring = np.exp(-(((np.hypot(x, y) - 0.4) / 0.1) ** 2)) + 0.01 * np.random.default_rng(0).random((height, width))
+    ring = np.exp(-(((np.hypot(x, y) - 0.4) / 0.1) ** 2)) + 0.01 * np.random.default_rng(0).random(
+        (height, width)
+    )
     image = np.broadcast_to(ring.astype(np.float32), predictor.image_shape).copy()
     steps: tuple[Callable[[], Any], ...] = (
         lambda: answer(predictor, torch.from_numpy(image)),
         lambda: _attention(predictor, image),
         lambda: overlay(image[0], image[0]),
-        lambda: simulate(survey if survey in list_surveys() else next(iter(list_surveys()))),  # of the second tab: last
+        lambda: simulate(
+            survey if survey in list_surveys() else next(iter(list_surveys()))
+        ),  # of the second tab: last
     )
     for step in steps:
         if stopped is not None and stopped.is_set():
             return
-        with contextlib.suppress(InputError):  # the model finds no answer to a ring: a person's image will tell
+        with contextlib.suppress(
+            InputError
+        ):  # the model finds no answer to a ring: a person's image will tell
             step()
 
 
-def _read(path: Path, number: int, frame: Frame, reading: Reading) -> tuple[np.ndarray, str]:
+def _read(path: Path, number: int, frame: PixelGrid, reading: Reading) -> tuple[np.ndarray, str]:
     """Returns an image (C, H, W) float32 and its name."""
     if not path.is_file():
         raise InputError(f"{path} is no longer kept here: choose the file again")
     if path.stat().st_size > MAX_UPLOAD_BYTES:
-        raise InputError(f"{path} is larger than the {MAX_UPLOAD_BYTES >> 20} MiB that an upload may have")
+        raise InputError(
+            f"{path} is larger than the {MAX_UPLOAD_BYTES >> 20} MiB that an upload may have"
+        )
     dataset = path.suffix.lower() in DATASET_SUFFIXES
     if not dataset and image_suffix(path.name) not in SUFFIXES:
         raise InputError(f"{path} is not an image file: {', '.join(UPLOAD_SUFFIXES)} can be read")
     check_unpacked(path, MAX_UPLOAD_BYTES, number)
-    source, name = Source(path), path.name
+    source, name = InputFile(path), path.name
     if dataset:
         n = _dataset_length(path)
         if not 0 <= number < n:
             raise InputError(f"{path} has the images 0 … {n - 1}; there is no number {number}")
-        source, name = Source(path, 1, start=number, is_dataset=True), f"{path.name}, image {number}"
+        source, name = (
+            InputFile(path, 1, start=number, is_dataset=True),
+            f"{path.name}, image {number}",
+        )
     (item,) = next(image_batches([source], 1, frame, reading), [None])
-    if item is None:  # every image of a dataset has the same shape, and it is told once, of the first
+    if (
+        item is None
+    ):  # every image of a dataset has the same shape, and it is told once, of the first
         return _read(path, 0, frame, reading)
     if item.image is None or item.error is not None:
         raise InputError(item.error or f"{path} cannot be read")
@@ -168,19 +191,27 @@ def _read(path: Path, number: int, frame: Frame, reading: Reading) -> tuple[np.n
 _OPTION = "--pixel_scale, in arcsec, lets it"  # what a person at a command line is told
 
 
-def _scale_in_words(path: Path, frame: Frame, given: float | None) -> str:
+def _scale_in_words(path: Path, frame: PixelGrid, given: float | None) -> str:
     if frame.pixel_scale is None:
-        return "" if given is None else "The model does not know its pixel scale: the image was taken as it is."
+        return (
+            ""
+            if given is None
+            else "The model does not know its pixel scale: the image was taken as it is."
+        )
     scales = None if given is None else (given, given)
     if scales is None and image_suffix(path.name) in FITS_SUFFIXES:
         with fits_hdus(path, path.name, MAX_UPLOAD_BYTES) as hdus:
             wcs = celestial(hdus[choose_hdus(hdus, path.name, None)[0]].header)
             scales = None if wcs is None else pixel_scales(wcs)
     if scales is None:
-        return f"The file does not say its pixel scale: taken for the model's {frame.pixel_scale:g}″."
+        return (
+            f"The file does not say its pixel scale: taken for the model's {frame.pixel_scale:g}″."
+        )
     if all(math.isclose(scale, frame.pixel_scale, rel_tol=1e-3) for scale in scales):
         return ""
-    found = "″ × ".join(f"{scale:.4g}" for scale in dict.fromkeys(round(scale, 6) for scale in reversed(scales)))
+    found = "″ × ".join(
+        f"{scale:.4g}" for scale in dict.fromkeys(round(scale, 6) for scale in reversed(scales))
+    )
     return f"Resampled from pixels of {found}″ to the model's {frame.pixel_scale:g}″."
 
 
@@ -204,20 +235,26 @@ def _attention(predictor: Predictor, image: np.ndarray) -> tuple[list[str], np.n
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def light(image: np.ndarray, stretch: str = "asinh", percent: float = 99.5, cmap: str = "inferno") -> np.ndarray:
+def light(
+    image: np.ndarray, stretch: str = "asinh", percent: float = 99.5, cmap: str = "inferno"
+) -> np.ndarray:
     """Returns an image (H, W) as colours (H, W, 3) uint8, ``percent`` of the pixels between the darkest and the brightest."""
     from astropy.visualization import AsinhStretch, LinearStretch, PercentileInterval
     from matplotlib import colormaps
 
     if stretch not in STRETCHES:
         raise unknown_name("stretch", stretch, STRETCHES)
-    shown = (AsinhStretch(0.1) if stretch == "asinh" else LinearStretch()) + PercentileInterval(percent)
+    shown = (AsinhStretch(0.1) if stretch == "asinh" else LinearStretch()) + PercentileInterval(
+        percent
+    )
     if np.ptp(image) == 0:  # nothing to stretch
         return colormaps[cmap](np.zeros(image.shape), bytes=True)[..., :3]
     return colormaps[cmap](np.nan_to_num(shown(image.astype(np.float64))), bytes=True)[..., :3]
 
 
-def overlay(image: np.ndarray, attention: np.ndarray, stretch: str = "asinh", percent: float = 99.5) -> np.ndarray:
+def overlay(
+    image: np.ndarray, attention: np.ndarray, stretch: str = "asinh", percent: float = 99.5
+) -> np.ndarray:
     """Returns the image in grey with attention (H, W), at most 1, laid over it: (H, W, 3) uint8."""
     from matplotlib import colormaps
 
@@ -320,16 +357,22 @@ def simulate(
     with _RENDERING:
         noisy, plain = (_images(recipe, class_name, kind, int(draw)) for kind in (noise, "none"))
     instrument = recipe.instrument
-    return Lens(survey, *noisy, plain[0] - plain[1], noise, instrument.num_pix * instrument.pixel_scale)
+    return Lens(
+        survey, *noisy, plain[0] - plain[1], noise, instrument.num_pix * instrument.pixel_scale
+    )
 
 
 _RENDERING = threading.Lock()  # the compiled kernel is built once, on first use
 
 
-def _images(recipe: Survey, class_name: str, noise: str, draw: int) -> tuple[np.ndarray, np.ndarray]:
+def _images(
+    recipe: Survey, class_name: str, noise: str, draw: int
+) -> tuple[np.ndarray, np.ndarray]:
     simulator = Simulator(recipe, classes=[class_name], seed=draw, noise=noise)
     scenes = simulator.scenes([0])
-    return simulator.images(scenes)[0].numpy(), simulator.images(scenes.without_substructure())[0].numpy()
+    return simulator.images(scenes)[0].numpy(), simulator.images(scenes.without_substructure())[
+        0
+    ].numpy()
 
 
 def usual_exposure(survey: str) -> float:
@@ -359,25 +402,44 @@ def shipped_table() -> Table:
     for name in shipped_models():
         artefact = read_json(artefact_folder(Path(name)) / "artefact.json")
         measured: dict[str, Any] = artefact.get("measured") or {}
-        aucs = [measured.get("macro_auc"), *((measured.get("auc") or {}).get(c) for c in ("axion", "cdm", "no_sub"))]
+        aucs = [
+            measured.get("macro_auc"),
+            *((measured.get("auc") or {}).get(c) for c in ("axion", "cdm", "no_sub")),
+        ]
         cells = ["–" if auc is None else format_interval(Interval(**auc)) for auc in aucs]
         tested = f"{measured['n_images']:,}, {measured['date']}" if measured else "–"
-        rows.append([name, artefact["model"]["name"], str(artefact.get("survey", "–")), *cells, tested])
-    return ["model", "network", "survey", "macro AUC (95 %)", "axion", "cdm", "no_sub", "test images, date"], rows
+        rows.append(
+            [name, artefact["model"]["name"], str(artefact.get("survey", "–")), *cells, tested]
+        )
+    return [
+        "model",
+        "network",
+        "survey",
+        "macro AUC (95 %)",
+        "axion",
+        "cdm",
+        "no_sub",
+        "test images, date",
+    ], rows
 
 
 def published_table() -> Table:
     """Returns the networks for lens cutouts, with the best AUC that was published of each family on each survey."""
-    from haloformer.commands import _model_table
+    from haloformer.models.table import model_table
 
     rows = []
-    for model in _model_table():
+    for model in model_table():
         if model["size"] not in ("nano", "tiny"):
             continue
         best = [best_published(model["family"], survey) for survey in list_surveys()]
         cells = [f"{format_value(b.macro)} ({b.source})" if b else "–" for b in best]
         rows.append([model["name"], model["family"], f"{model['parameters'] / 1e6:.2f} M", *cells])
-    return ["model", "family", "parameters", *(f"published, {survey}" for survey in list_surveys())], rows
+    return [
+        "model",
+        "family",
+        "parameters",
+        *(f"published, {survey}" for survey in list_surveys()),
+    ], rows
 
 
 _BOARD = ("survey", "rank", "model", "family", "macro_auc", "macro_auc_low", "macro_auc_high", "published_macro_auc",
@@ -401,7 +463,9 @@ def leaderboard_table(path: str | Path) -> Table:
             for row in reader:
                 if len(rows) == _MAX_BOARD:
                     raise InputError(f"{path}: more than {_MAX_BOARD} rows")
-                interval = Interval(*(float(row[f"macro_auc{end}"]) for end in ("", "_low", "_high")))
+                interval = Interval(
+                    *(float(row[f"macro_auc{end}"]) for end in ("", "_low", "_high"))
+                )
                 published = row["published_macro_auc"]
                 rows.append([
                     row["survey"], row["rank"], row["model"], row["family"], format_interval(interval),
@@ -414,4 +478,13 @@ def leaderboard_table(path: str | Path) -> Table:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{wrong}: {error}") from error
-    return ["survey", "rank", "model", "family", "macro AUC (95 %)", "published", "accuracy", "parameters"], rows
+    return [
+        "survey",
+        "rank",
+        "model",
+        "family",
+        "macro AUC (95 %)",
+        "published",
+        "accuracy",
+        "parameters",
+    ], rows

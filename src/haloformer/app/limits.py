@@ -37,7 +37,9 @@ class Guard:
         max_kept_bytes: Of all uploads that are kept at a time.
     """
 
-    def __init__(self, app: Any, uploads: "Uploads", max_upload_bytes: int, max_kept_bytes: int) -> None:
+    def __init__(
+        self, app: Any, uploads: "Uploads", max_upload_bytes: int, max_kept_bytes: int
+    ) -> None:
         self.app, self.uploads = app, uploads
         self.max_upload_bytes, self.max_kept_bytes = max_upload_bytes, max_kept_bytes
 
@@ -46,16 +48,22 @@ class Guard:
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
         method, path = scope.get("method"), scope["path"]
-        allowed = _ADDRESSES.get("GET" if method == "HEAD" else method or "")  # a websocket has no method
+        allowed = _ADDRESSES.get(
+            "GET" if method == "HEAD" else method or ""
+        )  # a websocket has no method
         if allowed is None or not re.fullmatch(allowed, path) or ".." in path:
             return await _refuse(send, 404, "There is nothing here.")
         upload = path.endswith("/upload")
         limit = self.max_upload_bytes + _FORM_BYTES if upload else _MAX_REQUEST_BYTES
         length = _length(scope, limit)
         if length > limit:
-            return await _refuse(send, 413, f"A file may have at most {self.max_upload_bytes >> 20} MiB.")
+            return await _refuse(
+                send, 413, f"A file may have at most {self.max_upload_bytes >> 20} MiB."
+            )
         if upload and self.uploads.n_bytes() + length > self.max_kept_bytes:
-            return await _refuse(send, 507, "Too many uploads wait to be read: try again in some minutes.")
+            return await _refuse(
+                send, 507, "Too many uploads wait to be read: try again in some minutes."
+            )
         had = 0
 
         async def bounded() -> _Message:
@@ -63,7 +71,9 @@ class Guard:
             message = await receive()
             had += len(message.get("body", b""))
             if had > limit or (upload and message["type"] == "http.disconnect"):
-                raise MultiPartException("maximum allowed size")  # upon which gradio deletes what it has of the upload
+                raise MultiPartException(
+                    "maximum allowed size"
+                )  # upon which gradio deletes what it has of the upload
             return message
 
         if not upload:

@@ -17,10 +17,10 @@ from starlette.middleware import Middleware
 from haloformer.app import answers
 from haloformer.app.answers import Answer, Lens, Table
 from haloformer.app.limits import Guard, Uploads
-from haloformer.deploy.inputs import DATASET_SUFFIXES
-from haloformer.deploy.predictor import Predictor
+from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
-from haloformer.evaluation.page import html_table
+from haloformer.prediction.predictor import Predictor
+from haloformer.reporting.html import html_table
 from haloformer.simulation import list_surveys
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.vocabulary import CLASS_NAMES
@@ -29,7 +29,11 @@ KEPT_SECONDS = 900  # an uploaded dataset, so that its other images can be chose
 _MAX_KEPT_BYTES = 2**30  # of all uploads together; more are told to come back
 _SESSIONS = 64  # answers that are held for the sliders, one an open page
 _WAITING = 64  # requests that may wait; more are told that the app is busy
-_IN_WORDS = {"axion": "axion vortex", "cdm": "cold dark matter subhalos", "no_sub": "no substructure"}
+_IN_WORDS = {
+    "axion": "axion vortex",
+    "cdm": "cold dark matter subhalos",
+    "no_sub": "no substructure",
+}
 _e = html.escape
 
 
@@ -66,11 +70,24 @@ def launch(page: gr.Blocks, host: str, port: int, uploads: Uploads) -> str:
         try:
             free.bind((host, port))
         except OSError as error:
-            raise InputError(f"cannot listen on {host}, port {port}: {error.strerror or error}") from error
+            raise InputError(
+                f"cannot listen on {host}, port {port}: {error.strerror or error}"
+            ) from error
         port = free.getsockname()[1]
-    fonts = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "sans-serif"]  # none is fetched
+    fonts = [
+        "system-ui",
+        "-apple-system",
+        "Segoe UI",
+        "Roboto",
+        "Helvetica Neue",
+        "sans-serif",
+    ]  # none is fetched
     theme = gr.themes.Base(
-        primary_hue="blue", neutral_hue="slate", radius_size="lg", font=fonts, font_mono=["ui-monospace", "monospace"]
+        primary_hue="blue",
+        neutral_hue="slate",
+        radius_size="lg",
+        font=fonts,
+        font_mono=["ui-monospace", "monospace"],
     )
     css = resources.files("haloformer.app").joinpath("page.css").read_text(encoding="utf-8")
     page.launch(
@@ -92,43 +109,85 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
                 file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", height=150,
             )  # fmt: skip
             _restrict(file)
-            number = gr.Number(0, label="Image number in the dataset", precision=0, minimum=0, visible=False)
+            number = gr.Number(
+                0, label="Image number in the dataset", precision=0, minimum=0, visible=False
+            )
             scale = gr.Number(
                 0, label="Pixel scale (arcsec), where the file does not say it; 0: as it is", minimum=0, elem_id="hf-scale"
             )  # fmt: skip
-            stretch = gr.Radio(list(answers.STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch")
-            percent = gr.Slider(
-                80, 100, 99.5, step=0.1, label="Pixels between black and white (%)", elem_id="hf-percent"
+            stretch = gr.Radio(
+                list(answers.STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch"
             )
-            layer = gr.Slider(1, 2, 1, step=1, label="Layer of attention", visible=False, elem_id="hf-layer")
+            percent = gr.Slider(
+                80,
+                100,
+                99.5,
+                step=0.1,
+                label="Pixels between black and white (%)",
+                elem_id="hf-percent",
+            )
+            layer = gr.Slider(
+                1, 2, 1, step=1, label="Layer of attention", visible=False, elem_id="hf-layer"
+            )
         with gr.Column(scale=3, min_width=300):
-            told = gr.HTML(_note("Drop an image of a lens to see what the model says of it."), elem_id="hf-answer")
+            told = gr.HTML(
+                _note("Drop an image of a lens to see what the model says of it."),
+                elem_id="hf-answer",
+            )
             pictures = gr.HTML("", elem_id="hf-pictures")
 
     def read(
-        path: str | None, index: float | None, scale: float | None, stretch: str, percent: float, previous: int
+        path: str | None,
+        index: float | None,
+        scale: float | None,
+        stretch: str,
+        percent: float,
+        previous: int,
     ) -> tuple[Any, ...]:
         dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
         choose = gr.update(visible=dataset)
         if path is None:
-            return None, _note("Drop an image of a lens to see what the model says of it."), "", gr.update(), choose
+            return (
+                None,
+                _note("Drop an image of a lens to see what the model says of it."),
+                "",
+                gr.update(),
+                choose,
+            )
         try:
-            found = answers.classify(predictor, path, number=int(index or 0), pixel_scale=scale or None)
+            found = answers.classify(
+                predictor, path, number=int(index or 0), pixel_scale=scale or None
+            )
         except InputError as error:
             return None, _alert(str(error)), "", gr.update(visible=False), choose
         except Exception:  # a person is told, and whoever runs the app sees why
             logging.getLogger(__name__).exception("an upload failed")
-            return None, _alert("This file could not be read."), "", gr.update(visible=False), choose
+            return (
+                None,
+                _alert("This file could not be read."),
+                "",
+                gr.update(visible=False),
+                choose,
+            )
         finally:
             if not dataset:
                 uploads.read(path)
         n = len(found.layers)
         level = min(int(previous or 1), max(n, 1)) if previous > 1 else max(n, 1)
-        slider = gr.update(visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}")
+        slider = gr.update(
+            visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}"
+        )
         return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
 
-    inputs, outputs = [file, number, scale, stretch, percent, layer], [kept, told, pictures, layer, number]
-    options: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1, "api_visibility": "private"}
+    inputs, outputs = (
+        [file, number, scale, stretch, percent, layer],
+        [kept, told, pictures, layer, number],
+    )
+    options: dict[str, Any] = {
+        "concurrency_id": "model",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+    }
     file.change(read, inputs, outputs, **options)
     number.change(read, inputs, outputs, trigger_mode="always_last", **options)
     gr.on(
@@ -159,21 +218,39 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
     surveys = list(list_surveys())
     first = predictor.artefact.get("survey")
     first = first if first in surveys else surveys[0]
-    noise = predictor.artefact.get("noise") if predictor.artefact.get("noise") in NOISE_MODES else "original"
+    noise = (
+        predictor.artefact.get("noise")
+        if predictor.artefact.get("noise") in NOISE_MODES
+        else "original"
+    )
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             with gr.Row():
                 survey = gr.Dropdown(surveys, value=first, label="Survey", min_width=120)
                 mode = gr.Dropdown(list(NOISE_MODES), value=noise, label="Noise", min_width=120)
-            kind = gr.Radio([(_IN_WORDS[name], name) for name in CLASS_NAMES], value="axion", label="Dark matter")
-            mass = gr.Slider(-24, -22, -23.4, step=0.05, label="Axion mass, log10 (m / eV)", elem_id="hf-mass")
+            kind = gr.Radio(
+                [(_IN_WORDS[name], name) for name in CLASS_NAMES],
+                value="axion",
+                label="Dark matter",
+            )
+            mass = gr.Slider(
+                -24, -22, -23.4, step=0.05, label="Axion mass, log10 (m / eV)", elem_id="hf-mass"
+            )
             angle = gr.Slider(0, 180, 45, step=1, label="Angle of the vortex (°)")
-            count = gr.Slider(0, 100, 25, step=1, label="Number of subhalos", visible=False, elem_id="hf-count")
-            slope = gr.Slider(-2.5, 0, -0.9, step=0.1, label="Slope of their masses, dN/dm ∝ mˢ", visible=False)
+            count = gr.Slider(
+                0, 100, 25, step=1, label="Number of subhalos", visible=False, elem_id="hf-count"
+            )
+            slope = gr.Slider(
+                -2.5, 0, -0.9, step=0.1, label="Slope of their masses, dN/dm ∝ mˢ", visible=False
+            )
             x = gr.Slider(-0.6, 0.6, 0.1, step=0.01, label="Source, x (″)", elem_id="hf-x")
             y = gr.Slider(-0.6, 0.6, 0.05, step=0.01, label="Source, y (″)")
-            exposure = gr.Slider(100, 10000, round(answers.usual_exposure(first)), step=1, label="Exposure (s)")
-            draw = gr.Number(0, label="Draw of noise and subhalos", precision=0, minimum=0, maximum=10**6)
+            exposure = gr.Slider(
+                100, 10000, round(answers.usual_exposure(first)), step=1, label="Exposure (s)"
+            )
+            draw = gr.Number(
+                0, label="Draw of noise and subhalos", precision=0, minimum=0, maximum=10**6
+            )
         with gr.Column(scale=3, min_width=300):
             pictures = gr.HTML("", elem_id="hf-lens")
             told = gr.HTML("", elem_id="hf-lens-answer")
@@ -182,7 +259,9 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
     def redraw(*values: Any) -> tuple[Lens | None, str, Any]:
         names = ("source_x", "source_y", "log10_m_axion", "vortex_angle", "n_subhalos", "slope", "exposure", "noise", "draw")  # fmt: skip
         try:
-            lens = answers.simulate(values[0], values[1], **dict(zip(names, values[2:], strict=True)))
+            lens = answers.simulate(
+                values[0], values[1], **dict(zip(names, values[2:], strict=True))
+            )
         except InputError as error:
             return None, _alert(str(error)), ""
         return lens, _lens(lens), gr.update()
@@ -192,15 +271,21 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
             return ""
         if reason := answers.why_no_answer(predictor, lens):
             return _note(reason)
-        return _answer(answers.answer(predictor, torch.from_numpy(lens.image)[None], "with substructure"))
+        return _answer(
+            answers.answer(predictor, torch.from_numpy(lens.image)[None], "with substructure")
+        )
 
     sliders: list[Any] = [survey, kind, x, y, mass, angle, count, slope, exposure, mode, draw]
-    options: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "concurrency_limit": 1}
+    options: dict[str, Any] = {
+        "api_visibility": "private",
+        "show_progress": "hidden",
+        "concurrency_limit": 1,
+    }
     for trigger in (page.load, *(each.change for each in sliders)):
         once: dict[str, Any] = {} if trigger == page.load else {"trigger_mode": "always_last"}
-        trigger(redraw, sliders, [drawn, pictures, told], concurrency_id="lens", **once, **options).then(
-            ask, drawn, told, concurrency_id="model", **options
-        )
+        trigger(
+            redraw, sliders, [drawn, pictures, told], concurrency_id="lens", **once, **options
+        ).then(ask, drawn, told, concurrency_id="model", **options)
     kind.change(lambda name: [gr.update(visible=name == "axion")] * 2 + [gr.update(visible=name == "cdm")] * 2,
                 kind, [mass, angle, count, slope], **options)  # fmt: skip
     survey.change(lambda name: round(answers.usual_exposure(name)), survey, exposure, **options)
@@ -241,7 +326,9 @@ def _answer(found: Answer) -> str:
         )
         parts.append(f"<section class='hf-card'><ul class='hf-estimates'>{rows}</ul></section>")
     scale = f" {found.scale}" if found.scale else ""
-    cannot = " This model cannot tell images unlike those it knows." if found.warning is None else ""
+    cannot = (
+        " This model cannot tell images unlike those it knows." if found.warning is None else ""
+    )
     return "".join(parts) + f"<p class='hf-quiet'>{_e(found.name)}.{_e(scale)}{cannot}</p>"
 
 
@@ -253,7 +340,11 @@ def _seen(found: Answer, stretch: str, percent: float, layer: int) -> str:
         k = min(max(int(layer or 1), 1), len(found.layers)) - 1
         text = f"Where layer {k + 1} of {len(found.layers)} looks"
         shown.append(
-            _picture(answers.overlay(found.image, found.attention[k], stretch, percent), text, found.layers[k])
+            _picture(
+                answers.overlay(found.image, found.attention[k], stretch, percent),
+                text,
+                found.layers[k],
+            )
         )
     return f"<div class='hf-pictures'>{''.join(shown)}</div>"
 
@@ -295,7 +386,10 @@ def _models(board: Table | None) -> str:
     )
     if board is not None:
         return shipped + section(
-            "Leaderboard", "Networks trained alike by haloformer benchmark.", "hf-table hf-long", board
+            "Leaderboard",
+            "Networks trained alike by haloformer benchmark.",
+            "hf-table hf-long",
+            board,
         )
     text = (
         "Networks in sizes for lens cutouts, with the best macro AUC that a paper gives for any network of the family, on the released "

@@ -31,7 +31,9 @@ def check_augmentation(name: str, image_shape: tuple[int, ...]) -> None:
 
 def draw_transforms(name: str, n: int, rng: np.random.Generator) -> np.ndarray:
     """Draws the codes of ``n`` images, (n,) int64, each transform being equally likely."""
-    return np.asarray(AUGMENTATIONS[name], dtype=np.int64)[rng.integers(len(AUGMENTATIONS[name]), size=n)]
+    return np.asarray(AUGMENTATIONS[name], dtype=np.int64)[
+        rng.integers(len(AUGMENTATIONS[name]), size=n)
+    ]
 
 
 def transform(images: Tensor, codes: np.ndarray) -> Tensor:

@@ -11,7 +11,13 @@ import h5py
 import numpy as np
 
 from haloformer._version import code_version
-from haloformer.data.deeplense import ARCHIVE_SUFFIXES, LabelledImage, LabelledSource, class_order, is_archive
+from haloformer.data.deeplense import (
+    ARCHIVE_SUFFIXES,
+    LabelledImage,
+    LabelledSource,
+    class_order,
+    is_archive,
+)
 from haloformer.data.images import channels_first
 from haloformer.data.store import (
     DatasetWriter,
@@ -70,17 +76,28 @@ def convert(
     src, out = Path(src), Path(out)
     if out.exists() and src.exists() and out.resolve() == src.resolve():
         raise InputError(f"{out} is the source itself; choose another name for the output")
-    options: dict[str, Any] = {"out": out, "progress": progress, "overwrite": overwrite, "compression": compression}
+    options: dict[str, Any] = {
+        "out": out,
+        "progress": progress,
+        "overwrite": overwrite,
+        "compression": compression,
+    }
     if not src.exists():
         raise InputError(f"{src} does not exist")
     if src.is_dir() or is_archive(src):
-        source = LabelledSource(src, class_map=class_map, subset=subset, channels=channels, hdu=hdu, nan=nan)
+        source = LabelledSource(
+            src, class_map=class_map, subset=subset, channels=channels, hdu=hdu, nan=nan
+        )
         return _convert_source(source, **options)
     if h5py.is_hdf5(src) or src.suffix.lower() in (".h5", ".hdf5", ".hdf"):
         survives_hdf5(src, lambda: _try_hdf5(src, class_map))
         with open_hdf5(src) as file:
-            return _convert_hdf5(src, file, channels=channels, class_map=class_map, nan=nan, **options)
-    raise InputError(f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 file")
+            return _convert_hdf5(
+                src, file, channels=channels, class_map=class_map, nan=nan, **options
+            )
+    raise InputError(
+        f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 file"
+    )
 
 
 @dataclass
@@ -92,7 +109,11 @@ class _Batch:
 
 
 def _convert_source(
-    source: LabelledSource, out: Path, progress: Progress | None, overwrite: bool, compression: str | None
+    source: LabelledSource,
+    out: Path,
+    progress: Progress | None,
+    overwrite: bool,
+    compression: str | None,
 ) -> dict[str, Any]:
     items = iter(source)
     first = next(items)  # raises where there is nothing
@@ -121,7 +142,9 @@ def _convert_source(
     return _summary(out)
 
 
-def _batches(items: Iterable[LabelledImage], size: int, class_names: tuple[str, ...]) -> Iterator[_Batch]:
+def _batches(
+    items: Iterable[LabelledImage], size: int, class_names: tuple[str, ...]
+) -> Iterator[_Batch]:
     number = {name: label for label, name in enumerate(class_names)}
     counts: Counter[str] = Counter()
     items = iter(items)
@@ -164,7 +187,11 @@ def _convert_hdf5(
         parameters = _parameters(src, file, n)
         files = _files(src, file, n)
         units = {name: str(dataset.attrs.get("units", "")) for name, dataset in parameters.items()}
-        attributes = read_attributes(file) | {"source": src.name, "converted_by": code_version(), "units": units}
+        attributes = read_attributes(file) | {
+            "source": src.name,
+            "converted_by": code_version(),
+            "units": units,
+        }
     for own in ("format", "format_version", "class_names"):
         attributes.pop(own, None)
 
@@ -172,7 +199,9 @@ def _convert_hdf5(
         try:
             block = images[start:stop]
         except (OSError, RuntimeError, MemoryError) as error:
-            raise InputError(f"{src}: /images cannot be read from image {start} on: {str(error)[:120]}") from error
+            raise InputError(
+                f"{src}: /images cannot be read from image {start} on: {str(error)[:120]}"
+            ) from error
         # One rule says where the channels are, for files and for HDF5 alike.
         block = np.stack([channels_first(image, channels, f"{src}: /images") for image in block])
         if nan == "zero":
@@ -199,7 +228,9 @@ def _convert_hdf5(
             stop = min(start + size, n)
             with damage_named(src):
                 columns = {name: dataset[start:stop] for name, dataset in parameters.items()}
-            writer.write(_Batch(read(start, stop), labels[start:stop], columns), files and files[start:stop])
+            writer.write(
+                _Batch(read(start, stop), labels[start:stop], columns), files and files[start:stop]
+            )
             if progress is not None:
                 progress(stop, n)
     return _summary(out)
@@ -226,7 +257,10 @@ def _labels(
     if stored.shape != (n,):
         raise InputError(f"{src}: /labels has shape {stored.shape}, and there are {n} images")
     if h5py.check_string_dtype(stored.dtype) is not None or stored.dtype.kind == "S":
-        names = [item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item) for item in stored[...]]
+        names = [
+            item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+            for item in stored[...]
+        ]
         found, labels = np.unique(names, return_inverse=True)
         own_names = tuple(str(name) for name in found)
     elif stored.dtype.kind in "iu":
@@ -245,7 +279,9 @@ def _labels(
         raise InputError(f"{src}: /labels is {stored.dtype}; integers or names are needed")
 
     known = {key.lower(): value for key, value in (class_map or {}).items()}
-    own = read_attributes(file).get("format") is not None  # our own files may have classes of any name
+    own = (
+        read_attributes(file).get("format") is not None
+    )  # our own files may have classes of any name
     renamed = []
     for name in own_names:
         canonical = known.get(name.lower(), CLASS_ALIASES.get(name.lower(), name if own else None))
@@ -279,7 +315,9 @@ def _files(src: Path, file: h5py.File, n: int) -> list[str] | None:
         return None
     stored = plain_dataset(src, file, "files")
     if stored.shape != (n,) or h5py.check_string_dtype(stored.dtype) is None:
-        raise InputError(f"{src}: /files is {stored.dtype} {stored.shape}; one text per image is needed")
+        raise InputError(
+            f"{src}: /files is {stored.dtype} {stored.shape}; one text per image is needed"
+        )
     return [item.decode("utf-8", "replace") for item in stored[...]]
 
 

@@ -85,9 +85,17 @@ class LabelledSource:
             max_bytes: Limit for one image file.
         """
         self.src = Path(src)
-        self._classes = {**CLASS_ALIASES, **{key.lower(): value for key, value in (class_map or {}).items()}}
+        self._classes = {
+            **CLASS_ALIASES,
+            **{key.lower(): value for key, value in (class_map or {}).items()},
+        }
         self._subset = subset
-        self._options: dict[str, Any] = {"channels": channels, "hdu": hdu, "nan": nan, "max_bytes": max_bytes}
+        self._options: dict[str, Any] = {
+            "channels": channels,
+            "hdu": hdu,
+            "nan": nan,
+            "max_bytes": max_bytes,
+        }
         self._max_bytes = max_bytes
         self._subsets_seen: set[str] = set()
         self._files: list[tuple[Path, _Place]] = []
@@ -99,7 +107,9 @@ class LabelledSource:
         elif is_archive(self.src):
             self._archives = [self.src]
         else:
-            raise InputError(f"{self.src} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})")
+            raise InputError(
+                f"{self.src} is neither a folder nor an archive ({', '.join(ARCHIVE_SUFFIXES)})"
+            )
 
     @property
     def n(self) -> int | None:
@@ -131,7 +141,9 @@ class LabelledSource:
             data = read_bytes(path, max_bytes=self._max_bytes)
             yield self._decode(data, str(path), path.relative_to(self.src).as_posix(), place)
         for archive in self._archives:
-            for member, data in read_archive(archive, accept=self._accept(archive), max_bytes=self._max_bytes):
+            for member, data in read_archive(
+                archive, accept=self._accept(archive), max_bytes=self._max_bytes
+            ):
                 inside = self._place(PurePosixPath(member), archive)
                 assert inside is not None
                 yield self._decode(data, f"{archive}: {member}", member, inside)
@@ -140,31 +152,42 @@ class LabelledSource:
         image, mass = decode_image(data, where, **self._options)
         if not math.isnan(mass) and not 0 < mass < math.inf:
             raise InputError(f"{where}: the axion mass {mass} eV is not a positive number")
-        return LabelledImage(image, place.class_name, file, math.nan if math.isnan(mass) else math.log10(mass))
+        return LabelledImage(
+            image, place.class_name, file, math.nan if math.isnan(mass) else math.log10(mass)
+        )
 
     def _accept(self, archive: Path) -> Any:
         return lambda member: self._place(PurePosixPath(member), archive) is not None
 
     def _scan(self) -> None:
         paths = walk_files(self.src)
-        self._archives = [path for path in paths if is_archive(path) and not path.name.startswith(".")]
+        self._archives = [
+            path for path in paths if is_archive(path) and not path.name.startswith(".")
+        ]
         for path in (path for path in paths if is_image_name(path.name)):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)
             if place is not None:
                 self._files.append((path, place))
         if self._archives and self._files:
-            raise InputError(f"{self.src} holds archives beside images; convert the one or the other by its own path")
+            raise InputError(
+                f"{self.src} holds archives beside images; convert the one or the other by its own path"
+            )
         if not self._files and not self._archives:
             raise InputError(self._nothing_found())
 
     def _place(self, file: PurePosixPath, container: Path) -> _Place | None:
         """Reads class and subset off a path; None for what is passed over."""
         folders = [part for part in file.parts[:-1] if part not in (".", "/")]
-        if not is_image_name(file.name) or any(part == ".." or part == "__MACOSX" for part in folders):
+        if not is_image_name(file.name) or any(
+            part == ".." or part == "__MACOSX" for part in folders
+        ):
             return None
         for depth in range(len(folders) - 1, -1, -1):
             if folders[depth].lower() in self._classes:
-                class_name, subset = self._classes[folders[depth].lower()], "/".join(folders[:depth])
+                class_name, subset = (
+                    self._classes[folders[depth].lower()],
+                    "/".join(folders[:depth]),
+                )
                 break
         else:
             # The folder that was given, or the archive's own name, may itself be that of one class.
@@ -172,7 +195,10 @@ class LabelledSource:
             if own not in self._classes:
                 raise self._no_class(folders)
             class_name, subset = self._classes[own], "/".join(folders)
-        if self._subset is not None and self._subset.strip("/") not in (subset, subset.rpartition("/")[2]):
+        if self._subset is not None and self._subset.strip("/") not in (
+            subset,
+            subset.rpartition("/")[2],
+        ):
             self._subsets_seen.add(subset)
             return None
         self._subsets_seen.add(subset)
@@ -202,7 +228,10 @@ class LabelledSource:
 def class_order(names: Iterable[str]) -> tuple[str, ...]:
     """Returns each name once: the package's own classes in canonical order, then the others as they come."""
     unique = list(dict.fromkeys(names))
-    return (*(name for name in CLASS_NAMES if name in unique), *(name for name in unique if name not in CLASS_NAMES))
+    return (
+        *(name for name in CLASS_NAMES if name in unique),
+        *(name for name in unique if name not in CLASS_NAMES),
+    )
 
 
 def read_archive(
@@ -229,10 +258,17 @@ def read_archive(
                 # tarfile remembers every member, which adds up over a hundred thousand.
                 archive.members = []  # type: ignore[attr-defined]
                 parts = PurePosixPath(member.name).parts
-                if not member.isreg() or ".." in parts or member.name.startswith("/") or not accept(member.name):
+                if (
+                    not member.isreg()
+                    or ".." in parts
+                    or member.name.startswith("/")
+                    or not accept(member.name)
+                ):
                     continue
                 if member.issparse() or member.size > max_bytes:
-                    raise InputError(f"{path}: {member.name} is larger than the {max_bytes / 2**20:.0f} MiB allowed")
+                    raise InputError(
+                        f"{path}: {member.name} is larger than the {max_bytes / 2**20:.0f} MiB allowed"
+                    )
                 file = archive.extractfile(member)
                 assert file is not None
                 stream.limit = max_bytes
@@ -242,12 +278,24 @@ def read_archive(
                     raise InputError(f"{path} is truncated within {member.name}")
                 yield member.name, data
             if not stream.ended_in_zeros():
-                raise InputError(f"{path} is truncated or corrupt: the end of the archive is missing")
+                raise InputError(
+                    f"{path} is truncated or corrupt: the end of the archive is missing"
+                )
             stream.drain()
     except InputError:
         raise
-    except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError, ValueError, OverflowError) as error:
-        raise InputError(f"{path} is not a whole tar archive: {str(error) or type(error).__name__}") from error
+    except (
+        tarfile.TarError,
+        EOFError,
+        OSError,
+        zlib.error,
+        lzma.LZMAError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise InputError(
+            f"{path} is not a whole tar archive: {str(error) or type(error).__name__}"
+        ) from error
 
 
 def _decompressed(raw: BinaryIO) -> Any:
@@ -290,7 +338,9 @@ class _ForwardReader:
 
     def read(self, size: int = -1) -> bytes:
         if size < 0 or size > self.limit:
-            raise tarfile.ReadError(f"a header claims {size} bytes, more than the {self.limit} allowed")
+            raise tarfile.ReadError(
+                f"a header claims {size} bytes, more than the {self.limit} allowed"
+            )
         back = self._end - self._position
         data = self._tail[len(self._tail) - back :][:size] if back else b""
         if len(data) < size:
@@ -346,7 +396,9 @@ def write_deeplense_folder(
         if part.exists():
             shutil.rmtree(part)
         part.mkdir(parents=True)
-        count = _write_files(batches, part, tuple(class_names) if class_names is not None else None, n)
+        count = _write_files(
+            batches, part, tuple(class_names) if class_names is not None else None, n
+        )
         _refuse_existing_folder(out, overwrite)
         if out.exists():
             old = out.with_name(out.name + ".old")
@@ -364,7 +416,9 @@ def write_deeplense_folder(
     return count
 
 
-def _write_files(batches: Iterable[Batch], folder: Path, class_names: tuple[str, ...] | None, n: int | None) -> int:
+def _write_files(
+    batches: Iterable[Batch], folder: Path, class_names: tuple[str, ...] | None, n: int | None
+) -> int:
     count = 0
     made: set[str] = set()
     with open(folder / "parameters.csv", "w", newline="", encoding="utf-8") as table:
@@ -377,21 +431,27 @@ def _write_files(batches: Iterable[Batch], folder: Path, class_names: tuple[str,
                 if n is not None:
                     check_free_space(folder, n * images[:1].nbytes)
                 writer.writerow(["file", "class", *parameters])
-            for row, (image, label) in enumerate(zip(images, np.asarray(batch.labels).tolist(), strict=True)):
+            for row, (image, label) in enumerate(
+                zip(images, np.asarray(batch.labels).tolist(), strict=True)
+            ):
                 name = names[label]
                 file = f"{name}/{name}_{count:07d}.npy"
                 if name not in made:
                     (folder / name).mkdir()
                     made.add(name)
                 _save(folder / file, image, name, parameters, row)
-                writer.writerow([file, name, *(_cell(values[row]) for values in parameters.values())])
+                writer.writerow(
+                    [file, name, *(_cell(values[row]) for values in parameters.values())]
+                )
                 count += 1
     if count == 0:
         raise InputError("there are no images to write")
     return count
 
 
-def _save(path: Path, image: np.ndarray, name: str, parameters: dict[str, np.ndarray], row: int) -> None:
+def _save(
+    path: Path, image: np.ndarray, name: str, parameters: dict[str, np.ndarray], row: int
+) -> None:
     pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
     if name == "axion" and "log10_m_axion" in parameters:
         pair = np.empty(2, dtype=object)  # numpy no longer makes this of [image, mass] by itself
@@ -404,16 +464,26 @@ def _save(path: Path, image: np.ndarray, name: str, parameters: dict[str, np.nda
 def _cell(value: Any) -> str:
     if np.ndim(value):
         return ";".join(_cell(item) for item in value if not np.isnan(item))
-    return str(int(value)) if isinstance(value, np.integer) else ("" if np.isnan(value) else repr(float(value)))
+    return (
+        str(int(value))
+        if isinstance(value, np.integer)
+        else ("" if np.isnan(value) else repr(float(value)))
+    )
 
 
 def _refuse_existing_folder(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise InputError(f"{out} exists already; choose another name or ask for it to be overwritten")
+        raise InputError(
+            f"{out} exists already; choose another name or ask for it to be overwritten"
+        )
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if entries and ("parameters.csv" not in entries or not entries <= {"parameters.csv", *CLASS_NAMES}):
-        raise InputError(f"{out} is not a folder in DeepLense layout written by haloformer, so it is not overwritten")
+    if entries and (
+        "parameters.csv" not in entries or not entries <= {"parameters.csv", *CLASS_NAMES}
+    ):
+        raise InputError(
+            f"{out} is not a folder in DeepLense layout written by haloformer, so it is not overwritten"
+        )
     if not out.is_dir():
         raise InputError(f"{out} is a file, which a folder does not replace")

@@ -4,9 +4,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
 
@@ -42,7 +44,9 @@ class Framing:
         """Returns (C, H, W) of the network's input for images of this shape, or says why that cannot be."""
         channels, height, width = image_shape
         if self.channels is not None and channels not in (1, self.channels):
-            raise InputError(f"channels {self.channels}: the images have {channels}; only one channel can be repeated")
+            raise InputError(
+                f"channels {self.channels}: the images have {channels}; only one channel can be repeated"
+            )
         if self.crop is not None:
             if self.crop > min(height, width):
                 raise InputError(f"crop {self.crop}: more than there is of {height}×{width} images")
@@ -53,7 +57,9 @@ class Framing:
                     f"img_size {self.img_size}: cannot be cropped out of {height}×{width} images: fit: pad"
                 )
             if self.fit == "pad" and self.img_size < max(height, width):
-                raise InputError(f"img_size {self.img_size}: {height}×{width} images cannot be padded to it: fit: crop")
+                raise InputError(
+                    f"img_size {self.img_size}: {height}×{width} images cannot be padded to it: fit: crop"
+                )
             height = width = self.img_size
         return self.channels or channels, height, width
 
@@ -71,7 +77,9 @@ class Framing:
             images = _centred(images, self.crop, self.crop)
         if (height, width) != images.shape[-2:]:
             if self.fit == "resize":
-                images = F.interpolate(images, (height, width), mode="bilinear", align_corners=False, antialias=True)
+                images = F.interpolate(
+                    images, (height, width), mode="bilinear", align_corners=False, antialias=True
+                )
             else:
                 images = _centred(images, height, width)
         return images if channels == images.shape[1] else images.expand(-1, channels, -1, -1)
@@ -89,7 +97,9 @@ class Framing:
         before = size if self.crop is None else (self.crop, self.crop)
         if before != maps.shape[-2:]:
             if self.fit == "resize":
-                maps = F.interpolate(maps, before, mode="bilinear", align_corners=False, antialias=True)
+                maps = F.interpolate(
+                    maps, before, mode="bilinear", align_corners=False, antialias=True
+                )
             else:
                 maps = _uncentred(maps, before)
         return _uncentred(maps, size)
@@ -107,8 +117,28 @@ class Framing:
             value = values.get(name)
             whole = isinstance(value, int) and not isinstance(value, bool)
             if value is not None and not (whole and 1 <= value <= most):
-                raise InputError(f"framing: {name} must be a whole number from 1 to {most}, not {value!r}")
-        return cls(values.get("img_size"), str(values.get("fit", "resize")), values.get("channels"), values.get("crop"))
+                raise InputError(
+                    f"framing: {name} must be a whole number from 1 to {most}, not {value!r}"
+                )
+        return cls(
+            values.get("img_size"),
+            str(values.get("fit", "resize")),
+            values.get("channels"),
+            values.get("crop"),
+        )
+
+
+def network_input(
+    images: Tensor, framing: Framing, normalization: Normalization, with_residual: bool
+) -> Tensor:
+    """Returns what the network gets (B, C', H', W') of raw images (B, C, H, W), whose channels after the first may be a residual.
+
+    A residual is in units of the noise already: it is framed with the image, but not normalised.
+    """
+    framed = framing(images)
+    if not with_residual:
+        return normalization(framed)
+    return torch.cat([normalization(framed[:, :1]), framed[:, 1:]], dim=1)
 
 
 def _centred(images: Tensor, height: int, width: int) -> Tensor:

@@ -16,7 +16,9 @@ LEFT_OUT = -1
 """Label of images whose class a grouping leaves out."""
 
 
-def group_classes(class_names: tuple[str, ...], grouping: str) -> tuple[tuple[str, ...], np.ndarray]:
+def group_classes(
+    class_names: tuple[str, ...], grouping: str
+) -> tuple[tuple[str, ...], np.ndarray]:
     """Returns the classes to be learned, and for each class of the data its number among them.
 
     Args:
@@ -35,6 +37,12 @@ def group_classes(class_names: tuple[str, ...], grouping: str) -> tuple[tuple[st
     if groups is None:
         return class_names, np.arange(len(class_names))
     names = tuple(dict.fromkeys(groups.values()))  # in the order in which they are written above
-    if missing := [name for name in names if name not in {groups.get(known) for known in class_names}]:
-        raise InputError(f"classes: {grouping} needs images of '{missing[0]}', which are not among {list(class_names)}")
-    return names, np.array([names.index(groups[name]) if name in groups else LEFT_OUT for name in class_names])
+    if missing := [
+        name for name in names if name not in {groups.get(known) for known in class_names}
+    ]:
+        raise InputError(
+            f"classes: {grouping} needs images of '{missing[0]}', which are not among {list(class_names)}"
+        )
+    return names, np.array(
+        [names.index(groups[name]) if name in groups else LEFT_OUT for name in class_names]
+    )

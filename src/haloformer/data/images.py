@@ -52,7 +52,12 @@ def read_image(
         (C, H, W) float32 in native byte order.
     """
     return decode_image(
-        read_bytes(path, max_bytes=max_bytes), str(path), channels=channels, hdu=hdu, nan=nan, max_bytes=max_bytes
+        read_bytes(path, max_bytes=max_bytes),
+        str(path),
+        channels=channels,
+        hdu=hdu,
+        nan=nan,
+        max_bytes=max_bytes,
     )[0]
 
 
@@ -124,15 +129,21 @@ def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.nda
         raise InputError(f"{name} holds {array.dtype}, not real numbers")
     if array.ndim == 2:
         array = array[None]
-    elif shape[0] != channels and (shape[2] == channels or (shape[0] > shape[2] and shape[2] <= _MAX_CHANNELS)):
+    elif shape[0] != channels and (
+        shape[2] == channels or (shape[0] > shape[2] and shape[2] <= _MAX_CHANNELS)
+    ):
         array = np.moveaxis(array, 2, 0)
     if channels is not None and array.shape[0] != channels:
-        raise InputError(f"{name} has {array.shape[0]} channels, and {channels} are needed (its shape is {shape})")
+        raise InputError(
+            f"{name} has {array.shape[0]} channels, and {channels} are needed (its shape is {shape})"
+        )
     if channels is None and array.shape[0] > _MAX_CHANNELS:
         raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
     if min(array.shape[1:]) < 2:
         raise InputError(f"{name} has the shape {shape}, which is not an image")
-    with np.errstate(over="ignore", invalid="ignore"):  # what does not fit float32 becomes infinite and is refused
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # what does not fit float32 becomes infinite and is refused
         return np.ascontiguousarray(array, dtype=np.float32)
 
 
@@ -140,7 +151,8 @@ def image_suffix(name: str) -> str:
     """Returns the ending of a file name in lower case, ``.fits.gz`` as a whole."""
     lower = name.lower()
     return next(
-        (suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if lower.endswith(suffix)), Path(lower).suffix
+        (suffix for suffix in sorted(SUFFIXES, key=len, reverse=True) if lower.endswith(suffix)),
+        Path(lower).suffix,
     )
 
 
@@ -180,7 +192,9 @@ def walk_files(folder: Path) -> list[Path]:
     def fail(error: OSError) -> None:
         raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
 
-    return sorted(Path(parent, file) for parent, _, files in os.walk(folder, onerror=fail) for file in files)
+    return sorted(
+        Path(parent, file) for parent, _, files in os.walk(folder, onerror=fail) for file in files
+    )
 
 
 def _read_fits(data: bytes, name: str, hdu: int | str | None, max_bytes: int) -> np.ndarray:
@@ -263,11 +277,17 @@ def _hdus_of(hdus: Any, name: str, wanted: str) -> list[int]:
         found = [int(wanted)] if 0 <= int(wanted) < len(hdus) else []
     elif wanted.lower() == "all" or any(sign in wanted for sign in "*?["):
         pattern = "*" if wanted.lower() == "all" else wanted.upper()
-        found = [k for k, item in enumerate(hdus) if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)]
+        found = [
+            k
+            for k, item in enumerate(hdus)
+            if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)
+        ]
     else:
         found = [k for k, item in enumerate(hdus) if item.name.upper() == wanted.upper()][:1]
     if not found:
-        names = ", ".join(f"{number} {item.name or '(no name)'}" for number, item in enumerate(hdus))
+        names = ", ".join(
+            f"{number} {item.name or '(no name)'}" for number, item in enumerate(hdus)
+        )
         raise InputError(f"{name} has no extension '{wanted}'; there are {names}")
     if not is_fits_image(hdus[found[0]]):
         raise InputError(f"{name}: extension '{wanted}' holds no 2-D image or 3-D cube")
@@ -287,7 +307,9 @@ def _gunzip(data: bytes, name: str, max_bytes: int) -> bytes:
     except (OSError, EOFError, zlib.error) as error:
         raise InputError(f"{name} is corrupt or truncated: it cannot be decompressed") from error
     if len(plain) > max_bytes:
-        raise InputError(f"{name} unpacks to more than the {max_bytes / 2**20:.0f} MiB that one image may have")
+        raise InputError(
+            f"{name} unpacks to more than the {max_bytes / 2**20:.0f} MiB that one image may have"
+        )
     return plain
 
 
@@ -309,9 +331,13 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
     except InputError:
         raise
     except Image.DecompressionBombError as error:
-        raise InputError(f"{name} has too many pixels: one image may have {MAX_IMAGE_VALUES}") from error
+        raise InputError(
+            f"{name} has too many pixels: one image may have {MAX_IMAGE_VALUES}"
+        ) from error
     except Exception as error:  # a corrupt picture fails in Pillow in any of many ways
-        raise InputError(f"{name} is not a whole PNG or JPEG picture: {_one_line(error)}") from error
+        raise InputError(
+            f"{name} is not a whole PNG or JPEG picture: {_one_line(error)}"
+        ) from error
 
 
 def check_size(shape: tuple[int, ...], name: str) -> None:

@@ -76,7 +76,9 @@ def check_fits(file: BinaryIO, name: str) -> None:
     file.seek(0)
 
 
-def check_tiles(hdu: Any, file: BinaryIO, name: str, max_bytes: int, *, tight: bool = False) -> None:
+def check_tiles(
+    hdu: Any, file: BinaryIO, name: str, max_bytes: int, *, tight: bool = False
+) -> None:
     """Refuses a compressed FITS image of which a tile unpacks to more than ``max_bytes``.
 
     Args:
@@ -91,9 +93,13 @@ def check_tiles(hdu: Any, file: BinaryIO, name: str, max_bytes: int, *, tight: b
     shape = [int(header[f"ZNAXIS{k}"]) for k in axes]
     tile = [int(header.get(f"ZTILE{k}", shape[0] if k == 1 else 1)) for k in axes]
     if not shape or min(shape + tile) < 1:
-        raise InputError(f"{name} is corrupt: a compressed image of the shape {shape} in tiles of {tile}")
+        raise InputError(
+            f"{name} is corrupt: a compressed image of the shape {shape} in tiles of {tile}"
+        )
     if 4 * max(math.prod(shape) if tight else 0, math.prod(tile)) > max_bytes:
-        raise too_much(name, max_bytes, "" if tight else f"a tile has {' × '.join(map(str, tile))} pixels")
+        raise too_much(
+            name, max_bytes, "" if tight else f"a tile has {' × '.join(map(str, tile))} pixels"
+        )
     n_tiles = math.prod(-(-n // m) for n, m in zip(shape, tile, strict=True))
     if tight and n_tiles > _MAX_TILES:
         raise InputError(f"{name} is an image in {n_tiles} tiles, more than {_MAX_TILES}")
@@ -113,5 +119,7 @@ def check_tiles(hdu: Any, file: BinaryIO, name: str, max_bytes: int, *, tight: b
             file.seek(heap + offset)
             if not inflates_within(file.read(count * size), 31, limit):
                 raise too_much(
-                    name, max_bytes, "" if tight else f"a tile, of {count * size / 2**20:.1f} MiB as it is stored"
+                    name,
+                    max_bytes,
+                    "" if tight else f"a tile, of {count * size / 2**20:.1f} MiB as it is stored",
                 )

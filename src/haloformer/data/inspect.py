@@ -8,7 +8,16 @@ import numpy as np
 from haloformer.data.store import LensDataset
 from haloformer.errors import InputError
 
-_SHOWN_ATTRIBUTES = ("survey", "noise", "seed", "code_version", "pixel_scale", "image_unit", "source", "created")
+_SHOWN_ATTRIBUTES = (
+    "survey",
+    "noise",
+    "seed",
+    "code_version",
+    "pixel_scale",
+    "image_unit",
+    "source",
+    "created",
+)
 
 
 def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
@@ -36,8 +45,15 @@ def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
             "n": len(dataset),
             "image_shape": list(dataset.image_shape),
             "dtype": "float32",
-            "attributes": {key: dataset.attributes[key] for key in _SHOWN_ATTRIBUTES if key in dataset.attributes},
-            "classes": {name: stats.result() for name, stats in zip(dataset.class_names, pixels, strict=True)},
+            "attributes": {
+                key: dataset.attributes[key]
+                for key in _SHOWN_ATTRIBUTES
+                if key in dataset.attributes
+            },
+            "classes": {
+                name: stats.result()
+                for name, stats in zip(dataset.class_names, pixels, strict=True)
+            },
             "parameters": [_parameter_row(dataset, name) for name in dataset.parameter_names],
         }
 
@@ -94,7 +110,11 @@ def _parameter_row(dataset: LensDataset, name: str) -> dict[str, Any]:
 
 
 def _positive(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and np.isfinite(value) and value > 0 else None
+    return (
+        float(value)
+        if isinstance(value, int | float) and np.isfinite(value) and value > 0
+        else None
+    )
 
 
 def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0) -> Path:
@@ -135,7 +155,9 @@ def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0)
         unit = str(dataset.attributes.get("image_unit") or "pixel value")
 
     finite = np.concatenate([panel[np.isfinite(panel)] for panel in panels])
-    low, high = (float(finite.min()), float(np.quantile(finite, 0.999))) if finite.size else (0.0, 1.0)
+    low, high = (
+        (float(finite.min()), float(np.quantile(finite, 0.999))) if finite.size else (0.0, 1.0)
+    )
     if high <= low:
         high = float(finite.max()) if finite.size and finite.max() > low else low + 1
     height, width = panels[0].shape[1:]
@@ -165,7 +187,11 @@ def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0)
     drawing.suptitle(survey + (f", noise: {noise}" if noise else ""), fontsize=10)
     drawing.supxlabel("arcsec" if scale else "pixels from the centre", fontsize=8)
     bar = drawing.colorbar(
-        shown, ax=axes, shrink=0.8, pad=0.01, extend="max" if high < finite.max(initial=low) else "neither"
+        shown,
+        ax=axes,
+        shrink=0.8,
+        pad=0.01,
+        extend="max" if high < finite.max(initial=low) else "neither",
     )
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)

@@ -71,10 +71,14 @@ class Normalization:
             return Normalization(self.kind)
         sample = _sample(images)
         if not torch.isfinite(sample).all():
-            raise InputError(f"normalization '{self.kind}' cannot be fitted: the images hold NaN or infinite values")
+            raise InputError(
+                f"normalization '{self.kind}' cannot be fitted: the images hold NaN or infinite values"
+            )
         statistics = {}
         if self.kind in _SOFTENING:
-            statistics["scale"] = tuple(std / _SOFTENING[self.kind] for std in _mean_and_std(sample)[1])
+            statistics["scale"] = tuple(
+                std / _SOFTENING[self.kind] for std in _mean_and_std(sample)[1]
+            )
         mean, std = _mean_and_std(_stretch(self.kind, sample, statistics))
         return Normalization(self.kind, {**statistics, "mean": mean, "std": std})
 
@@ -88,21 +92,30 @@ class Normalization:
             (B, C, H, W) on the same device; float64 for float64, otherwise float32.
         """
         if not self.is_fitted:
-            raise RuntimeError(f"normalization '{self.kind}' must be fitted on training images before it is applied")
+            raise RuntimeError(
+                f"normalization '{self.kind}' must be fitted on training images before it is applied"
+            )
         x = images if images.dtype == torch.float64 else images.float()
         if self.kind == "none":
             return x
         if self.kind in _STATISTICS:
             channels = len(self.statistics["mean"])
             if x.shape[-3] != channels:
-                raise InputError(f"images have {x.shape[-3]} channels where the normalization was fitted on {channels}")
+                raise InputError(
+                    f"images have {x.shape[-3]} channels where the normalization was fitted on {channels}"
+                )
             x = _stretch(self.kind, x, self.statistics)
-            return (x - _per_channel(self.statistics["mean"], x)) / _per_channel(self.statistics["std"], x)
+            return (x - _per_channel(self.statistics["mean"], x)) / _per_channel(
+                self.statistics["std"], x
+            )
         return _PER_IMAGE[self.kind](x)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `from_dict` takes, ready for JSON or YAML."""
-        return {"kind": self.kind, "statistics": {name: list(values) for name, values in self.statistics.items()}}
+        return {
+            "kind": self.kind,
+            "statistics": {name: list(values) for name, values in self.statistics.items()},
+        }
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Normalization":
@@ -119,13 +132,22 @@ class Normalization:
                     f"normalization '{kind}': {name} must be a list of numbers, not {numbers!r}"
                 ) from error
             positive = name in ("std", "scale")
-            if not all(math.isfinite(number) and (number > 0 or not positive) for number in statistics[name]):
-                raise InputError(f"normalization '{kind}': {name} = {statistics[name]} is not usable")
+            if not all(
+                math.isfinite(number) and (number > 0 or not positive)
+                for number in statistics[name]
+            ):
+                raise InputError(
+                    f"normalization '{kind}': {name} = {statistics[name]} is not usable"
+                )
         wanted = _STATISTICS.get(kind, ())
         if statistics and set(statistics) != set(wanted):
-            raise InputError(f"normalization '{kind}' needs the statistics {list(wanted)}, not {sorted(statistics)}")
+            raise InputError(
+                f"normalization '{kind}' needs the statistics {list(wanted)}, not {sorted(statistics)}"
+            )
         if len({len(numbers) for numbers in statistics.values()}) > 1:
-            raise InputError(f"normalization '{kind}': the statistics differ in their number of channels")
+            raise InputError(
+                f"normalization '{kind}': the statistics differ in their number of channels"
+            )
         return cls(kind, statistics)
 
 
@@ -161,7 +183,11 @@ def _image_minmax(x: Tensor) -> Tensor:
     return (x - low) / torch.where(span > 0, span, torch.ones_like(span))
 
 
-_PER_IMAGE = {"image_standard": _image_standard, "image_max": _image_max, "image_minmax": _image_minmax}
+_PER_IMAGE = {
+    "image_standard": _image_standard,
+    "image_max": _image_max,
+    "image_minmax": _image_minmax,
+}
 
 
 def _peak(x: Tensor) -> Tensor:
@@ -188,7 +214,9 @@ def _sample(images: Tensor | Iterable[Tensor]) -> Tensor:
     """Takes as many images as fitting needs, (n, C, H, W) float32."""
     if isinstance(images, Tensor):
         if images.ndim != 4 or not images.numel():
-            raise InputError(f"a normalization is fitted on images (N, C, H, W), not on {tuple(images.shape)}")
+            raise InputError(
+                f"a normalization is fitted on images (N, C, H, W), not on {tuple(images.shape)}"
+            )
         n = min(len(images), _sample_size(images))
         return images[torch.linspace(0, len(images) - 1, n).round().long()].float()
     batches: list[Tensor] = []

@@ -33,7 +33,9 @@ _NUMBER = re.compile(r"[<>|=]?[biuf](1|2|4|8|16)")
 _NUMBER_NAMES = {"?": "b1"}
 
 
-def read_npy(data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[np.ndarray, float]:
+def read_npy(
+    data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES
+) -> tuple[np.ndarray, float]:
     """Reads one image and, where the file has one, the axion mass beside it.
 
     Args:
@@ -48,7 +50,9 @@ def read_npy(data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> tupl
         InputError: The contents are not an array of real numbers, alone or as a pickled ``[image, mass]``.
     """
     if len(data) > max_bytes:
-        raise InputError(f"{name} has {len(data)} bytes, more than the {max_bytes} that one image may have")
+        raise InputError(
+            f"{name} has {len(data)} bytes, more than the {max_bytes} that one image may have"
+        )
     if not data:
         raise InputError(f"{name} is empty")
     if _PICKLE_MAGIC.match(data):
@@ -59,7 +63,9 @@ def read_npy(data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES) -> tupl
     if dtype.hasobject:
         value = _read_pickle(data[start:], name)
         if dtype != np.dtype(object) or not isinstance(value, _Array) or value.shape != shape:
-            raise InputError(f"{name} is corrupt: its header and its pickle describe different arrays")
+            raise InputError(
+                f"{name} is corrupt: its header and its pickle describe different arrays"
+            )
         return _image_and_mass(value, name)
     if dtype.kind not in "biuf" or dtype.subdtype is not None:
         raise InputError(f"{name} holds {dtype}, not real numbers")
@@ -84,7 +90,9 @@ def read_bytes(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     if len(data) > max_bytes:
-        raise InputError(f"{path} is larger than the {max_bytes / 2**20:.0f} MiB that one image file may have")
+        raise InputError(
+            f"{path} is larger than the {max_bytes / 2**20:.0f} MiB that one image file may have"
+        )
     return data
 
 
@@ -93,15 +101,25 @@ def _read_header(data: bytes, name: str) -> tuple[tuple[int, ...], bool, np.dtyp
     file = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        read = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[version]
         shape, fortran, dtype = read(file)  # literal_eval of at most 10,000 characters
     except Exception as error:  # a hostile header can make Python's parser raise nearly anything
-        raise InputError(f"{name} is corrupt or truncated: its .npy header cannot be read") from error
+        raise InputError(
+            f"{name} is corrupt or truncated: its .npy header cannot be read"
+        ) from error
     return shape, fortran, dtype, file.tell()
 
 
 def _from_bytes(
-    data: bytes | bytearray, start: int, shape: tuple[int, ...], fortran: bool, dtype: np.dtype, name: str
+    data: bytes | bytearray,
+    start: int,
+    shape: tuple[int, ...],
+    fortran: bool,
+    dtype: np.dtype,
+    name: str,
 ) -> np.ndarray:
     have = len(data) - start
     need = math.prod(shape) * dtype.itemsize
@@ -109,8 +127,12 @@ def _from_bytes(
         raise InputError(f"{name} is corrupt: an array cannot have the shape {shape}")
     if need != have:
         what = "truncated" if have < need else "corrupt"
-        raise InputError(f"{name} is {what}: shape {shape} of {dtype} needs {need} bytes, and there are {have}")
-    return np.frombuffer(data, dtype=dtype, offset=start).reshape(shape, order="F" if fortran else "C")
+        raise InputError(
+            f"{name} is {what}: shape {shape} of {dtype} needs {need} bytes, and there are {have}"
+        )
+    return np.frombuffer(data, dtype=dtype, offset=start).reshape(
+        shape, order="F" if fortran else "C"
+    )
 
 
 def _image_and_mass(value: Any, name: str) -> tuple[np.ndarray, float]:
@@ -122,7 +144,9 @@ def _image_and_mass(value: Any, name: str) -> tuple[np.ndarray, float]:
         if isinstance(first, _Array | list | tuple):
             image, mass = _as_array(first, name), _as_array(second, name)
             if mass.size != 1:
-                raise InputError(f"{name} holds two arrays; an image and one number (the axion mass) are expected")
+                raise InputError(
+                    f"{name} holds two arrays; an image and one number (the axion mass) are expected"
+                )
             return image, float(mass.reshape(()))
     return _as_array(value, name), math.nan
 
@@ -131,10 +155,14 @@ def _as_array(value: Any, name: str) -> np.ndarray:
     """Makes a numeric array of an array description, a number, or nested lists of numbers."""
     if isinstance(value, _Array):
         if value.items is None:
-            return _from_bytes(value.data, 0, value.shape, value.fortran, np.dtype(value.dtype), name)
+            return _from_bytes(
+                value.data, 0, value.shape, value.fortran, np.dtype(value.dtype), name
+            )
         flat = _as_array(value.items, name)
         if flat.ndim != 1:
-            raise InputError(f"{name} holds an array of arrays, which is neither an image nor [image, mass]")
+            raise InputError(
+                f"{name} holds an array of arrays, which is neither an image nor [image, mass]"
+            )
         return flat.reshape(value.shape)  # objects are listed in C order, whatever the array's own
     shape: list[int] = []
     row = value
@@ -143,8 +171,12 @@ def _as_array(value: Any, name: str) -> np.ndarray:
             raise InputError(f"{name} holds nested lists that are not an image")
         shape.append(len(row))
         row = row[0]
-    if math.prod(shape) > MAX_OPCODES:  # each number takes a step to write; more means the same list over and over
-        raise InputError(f"{name} holds nested lists that repeat themselves into {math.prod(shape)} numbers")
+    if (
+        math.prod(shape) > MAX_OPCODES
+    ):  # each number takes a step to write; more means the same list over and over
+        raise InputError(
+            f"{name} holds nested lists that repeat themselves into {math.prod(shape)} numbers"
+        )
     numbers = [value]
     for size in shape:
         if not all(isinstance(item, list | tuple) and len(item) == size for item in numbers):
@@ -201,7 +233,12 @@ _NAMES = {
     ("_codecs", "encode"): "encode",  # how Python 3 writes bytes in protocols 0 to 2
     **{
         (module, name): name.lstrip("_")
-        for module in ("numpy.core.multiarray", "numpy._core.multiarray", "numpy.core.numeric", "numpy._core.numeric")
+        for module in (
+            "numpy.core.multiarray",
+            "numpy._core.multiarray",
+            "numpy.core.numeric",
+            "numpy._core.numeric",
+        )
         for name in ("_reconstruct", "scalar", "_frombuffer")
     },
 }
@@ -215,8 +252,12 @@ def _read_pickle(data: bytes, name: str) -> Any:
     try:
         return _interpret(data)
     except _Refused as refusal:
-        raise InputError(f"{name} is refused: its pickle {refusal}; only arrays of numbers are read") from refusal
-    except Exception as error:  # a corrupt pickle fails in pickletools or in the interpreter in any of many ways
+        raise InputError(
+            f"{name} is refused: its pickle {refusal}; only arrays of numbers are read"
+        ) from refusal
+    except (
+        Exception
+    ) as error:  # a corrupt pickle fails in pickletools or in the interpreter in any of many ways
         raise InputError(f"{name} is corrupt or truncated: its pickle cannot be read") from error
 
 
@@ -384,7 +425,11 @@ def _build(target: Any, state: Any) -> None:
     if not isinstance(target, _Array):
         raise _Refused("sets the state of something that has none")
     _, shape, dtype, fortran, data = state
-    sizes_ok = isinstance(shape, tuple) and len(shape) <= 8 and all(type(n) is int and 0 <= n < 2**40 for n in shape)
+    sizes_ok = (
+        isinstance(shape, tuple)
+        and len(shape) <= 8
+        and all(type(n) is int and 0 <= n < 2**40 for n in shape)
+    )
     if not sizes_ok or not isinstance(dtype, _DType):
         raise _Refused("describes an array that cannot exist")
     values: Any = {}
@@ -394,7 +439,10 @@ def _build(target: Any, state: Any) -> None:
             raise _Refused("describes an object array whose length does not fit its shape")
         values = {"items": data, "data": b""}
     else:
-        if not isinstance(data, bytes | bytearray) or len(data) != math.prod(shape) * np.dtype(dtype.code).itemsize:
+        if (
+            not isinstance(data, bytes | bytearray)
+            or len(data) != math.prod(shape) * np.dtype(dtype.code).itemsize
+        ):
             raise _Refused("describes an array whose bytes do not fit its shape")
         values = {"items": None, "data": data}
     target.shape, target.dtype, target.fortran = shape, dtype.code, bool(fortran)

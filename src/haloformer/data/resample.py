@@ -42,7 +42,11 @@ def resample(
     Returns:
         (C, H', W') float32.
     """
-    if image.shape[1:] == size and centre is None and all(_side(*pair) == 1 for pair in zip(step, size)):
+    if (
+        image.shape[1:] == size
+        and centre is None
+        and all(_side(*pair) == 1 for pair in zip(step, size))
+    ):
         return known_pixels(image, nan, name)
     places = []
     for n, count, side, middle in zip(image.shape[1:], size, step, centre or (None, None)):
@@ -50,7 +54,9 @@ def resample(
             raise InputError(
                 f"{name}: {count} pixels of the model's scale are {side * count:.2g} of its own, which are too coarse"
             )
-        places.append(_axis(n, count, _side(side, count), (n - 1) / 2 if middle is None else middle))
+        places.append(
+            _axis(n, count, _side(side, count), (n - 1) / 2 if middle is None else middle)
+        )
     (rows, wy, by), (columns, wx, bx) = places
     part = known_pixels(image[:, rows, columns], nan, name).astype(np.float64)
     whole = _side(step[0], size[0]) * _side(step[1], size[1])
@@ -64,7 +70,9 @@ def resample(
     blank = np.nan if nan == "mask" else 0.0
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         brightness = light / gathered
-        new = np.where(covered >= 0.5 * whole, brightness if per_area else brightness * whole, blank)
+        new = np.where(
+            covered >= 0.5 * whole, brightness if per_area else brightness * whole, blank
+        )
         return new.astype(np.float32)
 
 
@@ -79,7 +87,9 @@ def _axis(n: int, count: int, side: float, middle: float) -> tuple[slice, np.nda
     if side == 1.0:
         first = np.floor(first + 0.5)  # whole pixels: none is mixed with another
     edges = first + side * (np.arange(count + 1) - 0.5)
-    low, high = (int(np.clip(edge, 0, n)) for edge in (np.floor(edges[0]) - 1, np.ceil(edges[-1]) + 2))
+    low, high = (
+        int(np.clip(edge, 0, n)) for edge in (np.floor(edges[0]) - 1, np.ceil(edges[-1]) + 2)
+    )
     distance = edges[:, None] - np.arange(low, max(high, low))[None]
     overlap = np.diff(np.clip(distance + 0.5, 0, 1), axis=0)
     if side >= 1:

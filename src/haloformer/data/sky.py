@@ -16,12 +16,17 @@ def celestial(header: Any) -> Any:
     """Returns the WCS (astropy's) of a header's two sky axes, or None where there is none that can be used."""
     from astropy.wcs import WCS
 
-    with contextlib.suppress(Exception), warnings.catch_warnings():  # a hostile header fails in any of many ways
+    with (
+        contextlib.suppress(Exception),
+        warnings.catch_warnings(),
+    ):  # a hostile header fails in any of many ways
         warnings.simplefilter("ignore")
         if "CTYPE1" not in header:  # most often, and quick
             return None
         wcs = WCS(header).celestial
-        if wcs.has_celestial and all(_SCALES[0] < scale < _SCALES[1] for scale in pixel_scales(wcs)):
+        if wcs.has_celestial and all(
+            _SCALES[0] < scale < _SCALES[1] for scale in pixel_scales(wcs)
+        ):
             return wcs
     return None
 
@@ -68,7 +73,11 @@ def is_surface_brightness(header: Any) -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         unit = units.Unit(str(header.get("BUNIT", "")), parse_strict="silent")
-    per = [(base, power) for base, power in zip(getattr(unit, "bases", ()), getattr(unit, "powers", ())) if power < 0]
+    per = [
+        (base, power)
+        for base, power in zip(getattr(unit, "bases", ()), getattr(unit, "powers", ()))
+        if power < 0
+    ]
     return any(
         base.is_equivalent(units.sr) or (power == -2 and base.is_equivalent(units.rad))
         for base, power in per

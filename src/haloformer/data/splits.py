@@ -8,7 +8,9 @@ import numpy as np
 from haloformer.errors import InputError
 
 
-def stratified_split(labels: np.ndarray, fractions: Mapping[str, float], seed: int) -> dict[str, np.ndarray]:
+def stratified_split(
+    labels: np.ndarray, fractions: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
     """Splits images into named parts with the same share of every class.
 
     Args:
@@ -26,9 +28,13 @@ def stratified_split(labels: np.ndarray, fractions: Mapping[str, float], seed: i
     if labels.ndim != 1 or not len(labels):
         raise InputError(f"a split needs one label per image, not labels of shape {labels.shape}")
     if not fractions or any(not 0 < share <= 1 for share in fractions.values()):
-        raise InputError(f"every part of a split needs a share above 0 and up to 1, not {dict(fractions)}")
+        raise InputError(
+            f"every part of a split needs a share above 0 and up to 1, not {dict(fractions)}"
+        )
     if not math.isclose(sum(fractions.values()), 1, abs_tol=1e-6):
-        raise InputError(f"the shares of a split add up to {sum(fractions.values()):g}, not 1: {dict(fractions)}")
+        raise InputError(
+            f"the shares of a split add up to {sum(fractions.values()):g}, not 1: {dict(fractions)}"
+        )
 
     parts: dict[str, list[np.ndarray]] = {name: [] for name in fractions}
     for label in np.unique(labels):
@@ -41,7 +47,9 @@ def stratified_split(labels: np.ndarray, fractions: Mapping[str, float], seed: i
             )
         # One generator per class: the split of a class does not depend on which others are there. Its raw output is what
         # numpy promises never to change, so a split stays what it is across versions.
-        order = members[np.argsort(np.random.PCG64([seed, int(label)]).random_raw(len(members)), kind="stable")]
+        order = members[
+            np.argsort(np.random.PCG64([seed, int(label)]).random_raw(len(members)), kind="stable")
+        ]
         for name, chosen in zip(parts, np.split(order, np.cumsum(counts)[:-1]), strict=True):
             parts[name].append(chosen)
     return {name: np.sort(np.concatenate(chosen)) for name, chosen in parts.items()}

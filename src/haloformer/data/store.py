@@ -36,8 +36,12 @@ FORMAT_VERSION = 1
 MAX_IMAGE_VALUES = 2**26
 """Values (C·H·W) that one image may have: 64 Mi, 256 MiB as float32. More is taken for a corrupt or hostile file."""
 
-_PARAMETER_ROWS = 4096  # rows kept in memory before they are written: small writes cost more than the bytes
-_MAX_INFLATION = 1100  # deflate cannot shrink data more than 1032-fold; what claims more is not there
+_PARAMETER_ROWS = (
+    4096  # rows kept in memory before they are written: small writes cost more than the bytes
+)
+_MAX_INFLATION = (
+    1100  # deflate cannot shrink data more than 1032-fold; what claims more is not there
+)
 _MAX_CHUNK_BYTES = 2**30
 _PATIENCE = 30  # seconds that opening a file may take
 
@@ -86,7 +90,10 @@ class DatasetWriter:
         self.image_shape = tuple(int(size) for size in image_shape)
         self.class_names = tuple(class_names)
         self.attributes = dict(attributes or {})
-        self.units = {str(name): str(unit) for name, unit in (self.attributes.pop("units", None) or {}).items()}
+        self.units = {
+            str(name): str(unit)
+            for name, unit in (self.attributes.pop("units", None) or {}).items()
+        }
         self.compression = compression
         self.overwrite = overwrite
         self.written = 0
@@ -96,10 +103,18 @@ class DatasetWriter:
         self._rows_flushed = 0
         self._row_names: set[str] = set()
 
-        if len(self.image_shape) != 3 or min(self.image_shape) < 1 or np.prod(self.image_shape) > MAX_IMAGE_VALUES:
-            raise InputError(f"cannot store images of shape {self.image_shape}: (channels, height, width) is needed")
+        if (
+            len(self.image_shape) != 3
+            or min(self.image_shape) < 1
+            or np.prod(self.image_shape) > MAX_IMAGE_VALUES
+        ):
+            raise InputError(
+                f"cannot store images of shape {self.image_shape}: (channels, height, width) is needed"
+            )
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
-            raise InputError(f"class names must be given and differ from each other, not {list(self.class_names)}")
+            raise InputError(
+                f"class names must be given and differ from each other, not {list(self.class_names)}"
+            )
         if n is not None and n < 1:
             raise InputError(f"a dataset needs at least one image, not {n}")
         if compression not in (None, "gzip", "lzf"):
@@ -123,7 +138,9 @@ class DatasetWriter:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: Any
+    ) -> None:
         if kind is not None:
             self._abandon()
             return
@@ -151,19 +168,27 @@ class DatasetWriter:
                 f"{self.path}: a batch of shape {images.shape} does not fit {size} images of shape {self.image_shape}"
             )
         if size and (labels.min() < 0 or labels.max() >= len(self.class_names)):
-            raise InputError(f"{self.path}: labels {labels.min()}…{labels.max()} do not index {self.class_names}")
+            raise InputError(
+                f"{self.path}: labels {labels.min()}…{labels.max()} do not index {self.class_names}"
+            )
         end = self.written + size
         if self.n is not None and end > self.n:
             raise ValueError(f"{self.path}: {end} images written where {self.n} were announced")
 
-        rows = {name: _parameter_column(name, values, size) for name, values in batch.parameters.items()}
+        rows = {
+            name: _parameter_column(name, values, size) for name, values in batch.parameters.items()
+        }
         if files is not None:
-            rows["/files"] = np.array([str(file).encode("utf-8", "surrogateescape") for file in files], dtype=object)
+            rows["/files"] = np.array(
+                [str(file).encode("utf-8", "surrogateescape") for file in files], dtype=object
+            )
         with self._writing():
             if self.written == 0:
                 self._create_parameters(rows)
             elif set(rows) != self._row_names:
-                raise InputError(f"{self.path}: parameters {sorted(rows)} differ from {sorted(self._row_names)} before")
+                raise InputError(
+                    f"{self.path}: parameters {sorted(rows)} differ from {sorted(self._row_names)} before"
+                )
             if self.n is None:
                 self._file["images"].resize(end, axis=0)
             self._file["images"][self.written : end] = images
@@ -202,7 +227,9 @@ class DatasetWriter:
         return self._file.create_dataset(name, (self.n or 0, *shape), dtype, **options)
 
     def _create_parameters(self, rows: dict[str, np.ndarray]) -> None:
-        if self.n is not None and self.compression is None:  # the images were counted before; now the rest is known
+        if (
+            self.n is not None and self.compression is None
+        ):  # the images were counted before; now the rest is known
             check_free_space(self.path, sum(column[:1].nbytes for column in rows.values()) * self.n)
         self._row_names = set(rows)
         for name, column in rows.items():
@@ -229,12 +256,16 @@ class DatasetWriter:
     def _finish(self) -> None:
         assert self._file is not None
         if self.written == 0 or (self.n is not None and self.written != self.n):
-            raise ValueError(f"{self.path}: {self.written} images written where {self.n or 'some'} were announced")
+            raise ValueError(
+                f"{self.path}: {self.written} images written where {self.n or 'some'} were announced"
+            )
         self._refuse_existing()
         with self._writing():
             self._flush_rows()
             attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, **self.attributes}
-            attributes.setdefault("created", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"))
+            attributes.setdefault(
+                "created", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            )
             _write_attributes(self._file, {**attributes, "class_names": self.class_names})
             self._file.close()
         self._file = None
@@ -248,8 +279,12 @@ class DatasetWriter:
     def _abandon(self) -> None:
         if self._sink is None:
             return
-        self._sink.error = self._sink.error or OSError(errno.ECANCELED, "given up")  # no more goes to the disk
-        with _interrupts_deferred():  # an impatient second Ctrl-C must not leave the unfinished file behind
+        self._sink.error = self._sink.error or OSError(
+            errno.ECANCELED, "given up"
+        )  # no more goes to the disk
+        with (
+            _interrupts_deferred()
+        ):  # an impatient second Ctrl-C must not leave the unfinished file behind
             with contextlib.suppress(Exception):
                 if self._file is not None:
                     self._file.close()
@@ -274,7 +309,9 @@ class DatasetWriter:
         if self.path.is_dir():
             raise InputError(f"{self.path} is a folder; give the name of a file to write")
         if self.path.exists() and not self.overwrite:
-            raise InputError(f"{self.path} exists already; choose another name or ask for it to be overwritten")
+            raise InputError(
+                f"{self.path} exists already; choose another name or ask for it to be overwritten"
+            )
 
 
 def write_dataset(
@@ -374,17 +411,25 @@ class LensDataset(torch.utils.data.Dataset):
         wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
         n = len(self)
         if wanted.size and (wanted.min() < -n or wanted.max() >= n):
-            raise IndexError(f"{self.path} has {n} images; index {wanted.min()}…{wanted.max()} asked for")
+            raise IndexError(
+                f"{self.path} has {n} images; index {wanted.min()}…{wanted.max()} asked for"
+            )
         order, positions = np.unique(np.where(wanted < 0, wanted + n, wanted), return_inverse=True)
         images = np.empty((len(order), *self.image_shape), dtype=np.float32)
         with _read_errors(self.path, "images"):
             dataset = self._open()["images"]
             if dataset.chunks is None:
                 if len(order):
-                    images = dataset[order] if order[-1] - order[0] >= len(order) else dataset[order[0] : order[-1] + 1]
+                    images = (
+                        dataset[order]
+                        if order[-1] - order[0] >= len(order)
+                        else dataset[order[0] : order[-1] + 1]
+                    )
             else:  # HDF5 handles a list of chunks some ten times slower than one run after another
                 for start, stop in _runs(order):
-                    dataset.read_direct(images, np.s_[order[start] : order[stop - 1] + 1], np.s_[start:stop])
+                    dataset.read_direct(
+                        images, np.s_[order[start] : order[stop - 1] + 1], np.s_[start:stop]
+                    )
         if not np.array_equal(positions, np.arange(len(wanted))):
             images = images[positions]
         return torch.from_numpy(images)
@@ -412,7 +457,9 @@ class LensDataset(torch.utils.data.Dataset):
         self._file = None
 
     def _open(self) -> h5py.File:
-        if self._file is None or self._pid != os.getpid():  # a forked worker must not share the parent's handle
+        if (
+            self._file is None or self._pid != os.getpid()
+        ):  # a forked worker must not share the parent's handle
             self._file = open_hdf5(self.path)
             self._pid = os.getpid()
         return self._file
@@ -440,7 +487,9 @@ def check_finite(dataset: LensDataset, batch_size: int = 256) -> None:
     for number, (images, _) in enumerate(dataset.batches(batch_size)):
         bad = first_not_finite(images)
         if bad is not None:
-            raise InputError(f"{dataset.path}: image {number * batch_size + bad} holds NaN or infinite values")
+            raise InputError(
+                f"{dataset.path}: image {number * batch_size + bad} holds NaN or infinite values"
+            )
 
 
 def first_not_finite(images: Any) -> int | None:
@@ -456,7 +505,9 @@ def open_hdf5(path: str | Path) -> h5py.File:
     if not path.exists():
         raise InputError(f"{path} does not exist")
     if path.is_dir():
-        raise InputError(f"{path} is a folder, not an HDF5 file; `haloformer convert` makes one of a folder")
+        raise InputError(
+            f"{path} is a folder, not an HDF5 file; `haloformer convert` makes one of a folder"
+        )
     try:
         # Files appear whole, by renaming, and never change: locks would only hinder read-only and network file systems.
         return h5py.File(path, "r", locking=False)
@@ -492,7 +543,9 @@ def survives_hdf5(path: Path, check: Callable[[], Any]) -> None:
     if sys.platform != "linux":
         return
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads: the child needs none of them
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # of forking beside threads: the child needs none of them
         try:
             child = os.fork()
         except OSError:
@@ -524,7 +577,9 @@ def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise InputError(f"{path}: /{name} cannot be read: {_first_line(error)}") from error
         if link is None:
-            raise InputError(f"{path}: there is no /{name}; a dataset file needs /images and /labels")
+            raise InputError(
+                f"{path}: there is no /{name}; a dataset file needs /images and /labels"
+            )
         if found is None:
             raise InputError(f"{path}: /{name} is a link to somewhere else, which is not followed")
         group = found
@@ -532,12 +587,21 @@ def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
         raise InputError(f"{path}: /{name} is a group where a dataset is needed")
     if group.is_virtual or group.external:
         raise InputError(f"{path}: /{name} keeps its data in other files, which are not opened")
-    if group.shape is None or (group.dtype.hasobject and h5py.check_string_dtype(group.dtype) is None):
+    if group.shape is None or (
+        group.dtype.hasobject and h5py.check_string_dtype(group.dtype) is None
+    ):
         raise InputError(f"{path}: /{name} is not an array of numbers")
     if group.nbytes > _MAX_INFLATION * group.id.get_storage_size():
-        raise InputError(f"{path}: /{name} has shape {group.shape}, but the file does not hold that much data")
-    if group.chunks is not None and np.prod(group.chunks, dtype=float) * group.dtype.itemsize > _MAX_CHUNK_BYTES:
-        raise InputError(f"{path}: /{name} is stored in chunks of {group.chunks}, too large to read one image")
+        raise InputError(
+            f"{path}: /{name} has shape {group.shape}, but the file does not hold that much data"
+        )
+    if (
+        group.chunks is not None
+        and np.prod(group.chunks, dtype=float) * group.dtype.itemsize > _MAX_CHUNK_BYTES
+    ):
+        raise InputError(
+            f"{path}: /{name} is stored in chunks of {group.chunks}, too large to read one image"
+        )
     return group
 
 
@@ -558,7 +622,9 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:
             values[key] = json.loads(values[key])
         return values
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
-        raise InputError(f"{file.filename}: the attributes cannot be read: {_first_line(error)}") from error
+        raise InputError(
+            f"{file.filename}: the attributes cannot be read: {_first_line(error)}"
+        ) from error
 
 
 def read_class_names(path: Path, file: h5py.File) -> tuple[str, ...] | None:
@@ -567,7 +633,9 @@ def read_class_names(path: Path, file: h5py.File) -> tuple[str, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
-        raise InputError(f"{path}: the attribute class_names must be a list of names, not {value!r}")
+        raise InputError(
+            f"{path}: the attribute class_names must be a list of names, not {value!r}"
+        )
     if len(set(value)) != len(value):
         raise InputError(f"{path}: the attribute class_names repeats a name: {value}")
     return tuple(value)
@@ -576,25 +644,35 @@ def read_class_names(path: Path, file: h5py.File) -> tuple[str, ...] | None:
 def _checked_class_names(path: Path, file: h5py.File) -> tuple[str, ...]:
     names = read_class_names(path, file)
     if names is None:
-        raise InputError(f"{path}: the attribute class_names is missing, so the labels have no meaning")
+        raise InputError(
+            f"{path}: the attribute class_names is missing, so the labels have no meaning"
+        )
     return names
 
 
 def _checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
     images = plain_dataset(path, file, "images")
     if images.ndim != 4 or images.shape[0] < 1 or min(images.shape) < 1:
-        raise InputError(f"{path}: /images has shape {images.shape}; (N, channels, height, width) is needed")
+        raise InputError(
+            f"{path}: /images has shape {images.shape}; (N, channels, height, width) is needed"
+        )
     if images.dtype != np.float32:
-        raise InputError(f"{path}: /images is {images.dtype}; float32 is needed (`haloformer convert` makes it so)")
+        raise InputError(
+            f"{path}: /images is {images.dtype}; float32 is needed (`haloformer convert` makes it so)"
+        )
     if np.prod(images.shape[1:], dtype=float) > MAX_IMAGE_VALUES:
-        raise InputError(f"{path}: /images has images of {images.shape[1:]}, more than {MAX_IMAGE_VALUES} values each")
+        raise InputError(
+            f"{path}: /images has images of {images.shape[1:]}, more than {MAX_IMAGE_VALUES} values each"
+        )
     return images.shape[1:]
 
 
 def _checked_labels(path: Path, file: h5py.File, n: int, num_classes: int) -> np.ndarray:
     labels = plain_dataset(path, file, "labels")
     if labels.shape != (n,) or labels.dtype.kind not in "iu":
-        raise InputError(f"{path}: /labels is {labels.dtype} {labels.shape}; {n} integers are needed, one per image")
+        raise InputError(
+            f"{path}: /labels is {labels.dtype} {labels.shape}; {n} integers are needed, one per image"
+        )
     with _read_errors(path, "labels"):
         values = labels[...].astype(np.int64)
     wrong = np.flatnonzero((values < 0) | (values >= num_classes))
@@ -615,7 +693,11 @@ def _checked_parameters(path: Path, file: h5py.File, n: int) -> dict[str, str]:
     units = {}
     for name in sorted(file["parameters"]):
         parameter = plain_dataset(path, file, f"parameters/{name}")
-        if parameter.ndim not in (1, 2) or parameter.shape[0] != n or parameter.dtype.kind not in "iuf":
+        if (
+            parameter.ndim not in (1, 2)
+            or parameter.shape[0] != n
+            or parameter.dtype.kind not in "iuf"
+        ):
             raise InputError(
                 f"{path}: /parameters/{name} is {parameter.dtype} {parameter.shape}; ({n},) or ({n}, n_max) numbers "
                 "are needed"
@@ -629,7 +711,9 @@ def _parameter_column(name: str, values: Any, size: int) -> np.ndarray:
     if not name.isidentifier():
         raise InputError(f"'{name}' cannot name a parameter: letters, digits and _ only")
     if column.ndim not in (1, 2) or len(column) != size or column.dtype.kind not in "biuf":
-        raise InputError(f"parameter {name} is {column.dtype} {column.shape}; ({size},) or ({size}, n_max) is needed")
+        raise InputError(
+            f"parameter {name} is {column.dtype} {column.shape}; ({size},) or ({size}, n_max) is needed"
+        )
     return column.astype("<f8" if column.dtype.kind == "f" else "<i8", copy=False)
 
 
@@ -653,9 +737,15 @@ def _write_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
     encoded = []
     for key, value in attributes.items():
         value = value.item() if isinstance(value, np.generic) else value
-        if isinstance(value, tuple | list) and value and all(isinstance(item, str) for item in value):
+        if (
+            isinstance(value, tuple | list)
+            and value
+            and all(isinstance(item, str) for item in value)
+        ):
             file.attrs.create(key, list(value), dtype=h5py.string_dtype())
-        elif isinstance(value, str | bool | float) or (isinstance(value, int) and -(2**63) <= value < 2**63):
+        elif isinstance(value, str | bool | float) or (
+            isinstance(value, int) and -(2**63) <= value < 2**63
+        ):
             file.attrs[key] = value
         else:
             file.attrs[key] = json.dumps(value)
@@ -673,7 +763,9 @@ def _plain_value(value: Any) -> Any:
 def _decode_item(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
-    if isinstance(value, str):  # h5py passes bytes that are not UTF-8 on as surrogates, which nobody can write again
+    if isinstance(
+        value, str
+    ):  # h5py passes bytes that are not UTF-8 on as surrogates, which nobody can write again
         value = value.encode("utf-8", "surrogateescape")
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
 

@@ -59,7 +59,9 @@ def _blocks(numbers: np.ndarray, rows: int) -> Iterator[np.ndarray]:
 
 def _rows(batch: LensBatch, rows: slice) -> LensBatch:
     parameters = {name: values[rows] for name, values in batch.parameters.items()}
-    return dataclasses.replace(batch, images=batch.images[rows], labels=batch.labels[rows], parameters=parameters)
+    return dataclasses.replace(
+        batch, images=batch.images[rows], labels=batch.labels[rows], parameters=parameters
+    )
 
 
 class EpochStream(IterableDataset):
@@ -75,7 +77,12 @@ class EpochStream(IterableDataset):
             batch_size: Images per batch.
         """
         super().__init__()
-        self.simulator, self.epoch, self.epoch_size, self.batch_size = simulator, epoch, epoch_size, batch_size
+        self.simulator, self.epoch, self.epoch_size, self.batch_size = (
+            simulator,
+            epoch,
+            epoch_size,
+            batch_size,
+        )
 
     def __len__(self) -> int:
         return self.epoch_size // self.batch_size

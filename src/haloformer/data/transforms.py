@@ -67,7 +67,9 @@ class Augmentation:
                 or value == math.inf
             ):
                 bounds = "at least 0" if most == math.inf else f"between 0 and {most}"
-                raise InputError(f"augmentation.{name} must be a number {bounds}{unit}, not {value!r}")
+                raise InputError(
+                    f"augmentation.{name} must be a number {bounds}{unit}, not {value!r}"
+                )
 
     @property
     def interpolates(self) -> bool:
@@ -95,7 +97,9 @@ def augment_images(images: Tensor, spec: Augmentation, rng: np.random.Generator)
     """
     check_augmentation(spec.augment, tuple(images.shape[1:]))
     if not spec.shift < min(images.shape[-2:]) / 2:
-        raise InputError(f"augmentation.shift of {spec.shift} pixels is half of an image of {tuple(images.shape[-2:])}")
+        raise InputError(
+            f"augmentation.shift of {spec.shift} pixels is half of an image of {tuple(images.shape[-2:])}"
+        )
     codes = draw_transforms(spec.augment, len(images), rng)
     view, patch = rng.random((len(images), 4)), rng.random((len(images), 5))
     images = transform(images, codes)
@@ -147,13 +151,22 @@ def noise_model(survey: str | Path | Mapping[str, Any] | Survey, noise: str) -> 
     camera = survey.instrument
     rms = background_rms(camera)
     sky = None
-    if camera.background_rms is None and camera.sky_brightness is not None and camera.magnitude_zero_point is not None:
-        sky = float(magnitude_to_counts(camera.sky_brightness, camera.magnitude_zero_point)) * camera.pixel_scale**2
+    if (
+        camera.background_rms is None
+        and camera.sky_brightness is not None
+        and camera.magnitude_zero_point is not None
+    ):
+        sky = (
+            float(magnitude_to_counts(camera.sky_brightness, camera.magnitude_zero_point))
+            * camera.pixel_scale**2
+        )
     kind = survey.original_noise if noise == "original" else noise
     return NoiseModel(kind, rms, camera.num_exposures, sky, camera.read_noise)
 
 
-def draw_noise(images: Tensor, seconds: Tensor, model: NoiseModel, generator: torch.Generator) -> Tensor:
+def draw_noise(
+    images: Tensor, seconds: Tensor, model: NoiseModel, generator: torch.Generator
+) -> Tensor:
     """Observes noise-free images once more: the distribution of :func:`haloformer.simulation.noise.add_noise`, with torch's own draws.
 
     Args:
@@ -171,7 +184,9 @@ def draw_noise(images: Tensor, seconds: Tensor, model: NoiseModel, generator: to
         raise InputError("exposure_time must be positive in every image that noise is drawn for")
     seconds = seconds.to(images)[:, None, None, None]
     total = seconds * model.num_exposures
-    background = torch.randn(images.shape, generator=generator, dtype=images.dtype, device=images.device)
+    background = torch.randn(
+        images.shape, generator=generator, dtype=images.dtype, device=images.device
+    )
     background *= _background_rms(model, total)
     counts = torch.poisson((images * total).clamp_(min=0), generator=generator)
     if model.kind == "double_poisson":
@@ -192,7 +207,9 @@ def draw_exposures(seconds: Tensor, low: float, high: float, rng: np.random.Gene
         (B,) exposure times, same type and device.
     """
     if not 0 < low <= high < math.inf:
-        raise InputError(f"exposure takes two factors with 0 < low ≤ high, such as [0.5, 2], not [{low}, {high}]")
+        raise InputError(
+            f"exposure takes two factors with 0 < low ≤ high, such as [0.5, 2], not [{low}, {high}]"
+        )
     factors = low * (high / low) ** rng.random(len(seconds))
     return seconds * torch.as_tensor(factors).to(seconds)
 
@@ -216,13 +233,17 @@ def _resample(images: Tensor, spec: Augmentation, u: np.ndarray) -> Tensor:
         ],
         axis=1,
     ).reshape(-1, 2, 3)
-    grid = F.affine_grid(torch.as_tensor(matrix).to(images), list(images.shape), align_corners=False)
+    grid = F.affine_grid(
+        torch.as_tensor(matrix).to(images), list(images.shape), align_corners=False
+    )
     # Beyond the edge the outermost band goes on, mirrored to and fro: sky with its own noise. Zeros would be a frame where there is a
     # pedestal, repeated edge pixels streaks, and a mirror image of the whole would bring arcs of the lens into the corners.
     depth = (grid.abs() - 1).clamp_(min=0)
     depth = MIRRORED_BAND - (depth % (2 * MIRRORED_BAND) - MIRRORED_BAND).abs()
     grid = grid.clamp(-1, 1) - grid.sign() * depth
-    views = F.grid_sample(images, grid, mode="bicubic", padding_mode="reflection", align_corners=False)
+    views = F.grid_sample(
+        images, grid, mode="bicubic", padding_mode="reflection", align_corners=False
+    )
     # Bicubic interpolation undershoots beside bright arcs: nothing becomes darker than the image was (no negative counts, no dark rims).
     return torch.maximum(views, images.amin((-2, -1), keepdim=True))
 
@@ -247,7 +268,9 @@ def _erase(images: Tensor, probability: float, u: np.ndarray) -> Tensor:
     rows, columns = np.arange(height), np.arange(width)
     in_rows = (rows >= top[:, None]) & (rows < (top + tall)[:, None])
     in_columns = (columns >= left[:, None]) & (columns < (left + wide)[:, None])
-    inside = torch.from_numpy(in_rows[:, None, :, None] & in_columns[:, None, None, :]).to(images.device)
+    inside = torch.from_numpy(in_rows[:, None, :, None] & in_columns[:, None, None, :]).to(
+        images.device
+    )
     which = torch.from_numpy(chosen).to(images.device)
     part = images[which]
     edge = torch.cat([part[..., 0, :], part[..., -1, :], part[..., 0], part[..., -1]], dim=-1)

@@ -45,7 +45,11 @@ def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
         return
     data = read_bytes(path, max_bytes=max_bytes)
     if suffix in FITS_SUFFIXES:
-        _check_fits(_unzipped(data, path, max_bytes) if data.startswith(b"\x1f\x8b") else data, str(path), max_bytes)
+        _check_fits(
+            _unzipped(data, path, max_bytes) if data.startswith(b"\x1f\x8b") else data,
+            str(path),
+            max_bytes,
+        )
     elif suffix in (".png", ".jpg", ".jpeg"):
         _check_picture(data, path, max_bytes)
 
@@ -109,16 +113,22 @@ def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
         except InputError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
-            raise InputError(f"{path} is corrupt or truncated: its chunks cannot be read") from error
+            raise InputError(
+                f"{path} is corrupt or truncated: its chunks cannot be read"
+            ) from error
 
 
-def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, tight: bool) -> None:
+def _check_chunks(
+    path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, tight: bool
+) -> None:
     """Looks at those chunks that hold any of the rows."""
     if dataset.chunks is None:
         return
     raw = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if raw > max_bytes:
-        raise too_much(path, max_bytes, "" if tight else f"a chunk of {dataset.name} has {raw / 2**20:.0f} MiB")
+        raise too_much(
+            path, max_bytes, "" if tight else f"a chunk of {dataset.name} has {raw / 2**20:.0f} MiB"
+        )
     properties = dataset.id.get_create_plist()
     filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
     if filters[:1] == [_SHUFFLE]:
@@ -128,10 +138,14 @@ def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, 
     if not filters:
         return
     if filters not in ([_DEFLATE], [_LZF]) and (tight or len(filters) > 1):
-        raise InputError(f"{path}: /{dataset.name.strip('/')} is packed otherwise than by gzip or lzf")
+        raise InputError(
+            f"{path}: /{dataset.name.strip('/')} is packed otherwise than by gzip or lzf"
+        )
     size, limit = path.stat().st_size, raw + BLOCK if tight else max_bytes
     for row in {row - row % dataset.chunks[0] for row in rows}:
-        for place in np.ndindex(*(-(-n // m) for n, m in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))):
+        for place in np.ndindex(
+            *(-(-n // m) for n, m in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
+        ):
             start = (row, *(k * m for k, m in zip(place, dataset.chunks[1:], strict=True)))
             info = dataset.id.get_chunk_info_by_coord(start)
             if info.byte_offset is None:  # of nothing but fill values
@@ -145,7 +159,9 @@ def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, 
                 mask, packed = dataset.id.read_direct_chunk(start)
                 good = mask != 0 or inflates_within(packed, 15, limit)
             if not good:
-                stored = f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
+                stored = (
+                    f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
+                )
                 raise too_much(path, max_bytes, "" if tight else stored)
 
 

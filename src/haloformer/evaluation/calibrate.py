@@ -5,15 +5,15 @@ from typing import Any
 
 import torch
 
+from haloformer.artefact.read import artefact_folder
+from haloformer.artefact.write import write_calibration
 from haloformer.data.grouping import LEFT_OUT
-from haloformer.deploy.artefact import artefact_folder
-from haloformer.deploy.predictor import load
-from haloformer.deploy.tables import progress_bar
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import class_order, open_test_images, training_of
-from haloformer.training.artefact import write_calibration
-from haloformer.training.calibration import calibrated
-from haloformer.training.ood import MIN_IMAGES
+from haloformer.io.progress import progress_bar
+from haloformer.outputs.out_of_distribution import MIN_IMAGES
+from haloformer.outputs.temperature import calibrated
+from haloformer.prediction.predictor import load
 
 
 def calibrate(
@@ -63,11 +63,15 @@ def calibrate(
     if data is None:
         data = predictor.artefact.get("survey")
         if not isinstance(data, str) or training.get("data") != data:
-            raise InputError(f"{run}: was not trained on a shipped survey: name images of the same kind (data)")
+            raise InputError(
+                f"{run}: was not trained on a shipped survey: name images of the same kind (data)"
+            )
     if seed is None and not Path(data).is_file():
         seed = training.get("val_seed")
         if not isinstance(seed, int):
-            raise InputError(f"{run}: does not say which images validated it: give the seed of images to simulate")
+            raise InputError(
+                f"{run}: does not say which images validated it: give the seed of images to simulate"
+            )
     images = open_test_images(data, predictor, n=n, seed=seed)
     order = torch.from_numpy(class_order(images, predictor))
     numbers, all_labels, seen = [], [], []
@@ -85,12 +89,19 @@ def calibrate(
             advance(len(labels))
     count = sum(map(len, all_labels))
     if count < MIN_IMAGES:
-        raise InputError(f"{images.name}: {count} images of the model's classes are too few: at least {MIN_IMAGES}")
+        raise InputError(
+            f"{images.name}: {count} images of the model's classes are too few: at least {MIN_IMAGES}"
+        )
     known = torch.cat(all_labels)
     if missing := [name for k, name in enumerate(predictor.class_names) if not (known == k).any()]:
-        raise InputError(f"{images.name}: holds no image of class {missing[0]}")  # all such images would be strange
+        raise InputError(
+            f"{images.name}: holds no image of class {missing[0]}"
+        )  # all such images would be strange
     calibration, ood = calibrated(predictor.outputs, torch.cat(numbers), known, seen)
-    source = {"data": images.name, **{key: images.attributes.get(key) for key in ("survey", "seed")}}
+    source = {
+        "data": images.name,
+        **{key: images.attributes.get(key) for key in ("survey", "seed")},
+    }
     calibration = None if calibration is None else {**calibration, **source}
     ood = None if ood is None else ({**ood[0], **source}, ood[1])
     try:

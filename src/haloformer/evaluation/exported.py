@@ -7,12 +7,13 @@ import numpy as np
 import torch
 
 from haloformer.data.grouping import LEFT_OUT
-from haloformer.deploy.export import Export
-from haloformer.deploy.predictor import load
-from haloformer.deploy.tables import progress_bar
 from haloformer.errors import InputError
-from haloformer.evaluation.metrics import Interval, log_odds, macro_auc
+from haloformer.evaluation.metrics import log_odds, macro_auc
 from haloformer.evaluation.testset import class_order, open_test_images
+from haloformer.io.progress import progress_bar
+from haloformer.prediction.export import Export
+from haloformer.prediction.predictor import load
+from haloformer.reporting.interval import Interval
 
 _BATCH = 64
 
@@ -60,7 +61,9 @@ def check_export(
     predictor = load(model, "cpu")
     survey = predictor.artefact.get("survey")
     if not isinstance(survey, str):
-        raise InputError("the model was trained on a file without a survey: there is nothing to simulate for a check")
+        raise InputError(
+            "the model was trained on a file without a survey: there is nothing to simulate for a check"
+        )
     source = open_test_images(survey, predictor, n=n, seed=seed)
     order = class_order(source, predictor)
     answer = _runner(export)
@@ -71,7 +74,11 @@ def check_export(
             images = images[torch.from_numpy(there)]
             labels.append(order[numbers][there])
             if len(images):
-                ours = predictor.probabilities(images) if predictor.class_names else predictor.estimates(images)["mean"]
+                ours = (
+                    predictor.probabilities(images)
+                    if predictor.class_names
+                    else predictor.estimates(images)["mean"]
+                )
                 before.append(ours.double().numpy())
                 after.append(answer(images).astype(np.float64))
             advance(len(numbers))
@@ -83,7 +90,10 @@ def check_export(
         aucs = [macro_auc(known, s) for s in scores]
     what = "p" if predictor.class_names else "mean"
     return ExportCheck(
-        f"images of {survey}, seed {source.attributes['seed']}", what, np.abs(mine - theirs).max(axis=1), *aucs
+        f"images of {survey}, seed {source.attributes['seed']}",
+        what,
+        np.abs(mine - theirs).max(axis=1),
+        *aucs,
     )
 
 

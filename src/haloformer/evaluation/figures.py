@@ -4,84 +4,33 @@ Colours are Okabe & Ito's, which colour-blind readers can tell apart, and every 
 object API is used throughout: no pyplot, no global state, no display.
 """
 
-import functools
-import io
 import re
-from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.evaluation.metrics import Interval, roc_curve
+from haloformer.evaluation.metrics import roc_curve
+from haloformer.reporting.interval import Interval, format_interval
+from haloformer.reporting.style import (
+    DASHES,
+    FAINT,
+    INK,
+    PAPER,
+    class_color,
+    literal,
+    new_figure,
+    styled,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-INK, PAPER, FAINT = "#1b1f24", "#ffffff", "#8a9099"
-OKABE_ITO = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
-_STYLE: Any = {
-    "font.size": 11,
-    "axes.titlesize": 11.5,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "axes.labelsize": 11,
-    "legend.fontsize": 10,
-    "xtick.labelsize": 10,
-    "ytick.labelsize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
-    "lines.linewidth": 1.8,
-    "legend.frameon": False,
-    "svg.hashsalt": "haloformer",  # the same figure gives the same bytes
-    "pdf.fonttype": 42,  # fonts whole, as journals want them
-    "svg.fonttype": "path",  # a viewer without our font shows the same picture
-    **{key: INK for key in ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")},
-}
-
-_P = ParamSpec("_P")
-
-
-def _styled(draw: Callable[_P, "Figure"]) -> Callable[_P, "Figure"]:
-    """Draws with our style and leaves the caller's matplotlib settings alone."""
-
-    @functools.wraps(draw)
-    def wrapper(*args: _P.args, **kwargs: _P.kwargs) -> "Figure":
-        import matplotlib
-
-        with matplotlib.rc_context(_STYLE):
-            return draw(*args, **kwargs)
-
-    return wrapper
-
-
-def colour(k: int) -> str:
-    """Returns the colour of class number ``k``."""
-    return OKABE_ITO[k % len(OKABE_ITO)]
-
-
-def format_value(value: float, digits: int = 4) -> str:
-    """Returns the value rounded, but never up to a perfect 1: 0.99996 stays 0.99996."""
-    if not np.isfinite(value):
-        return "–"
-    while value < 1 and float(f"{value:.{digits}f}") == 1 and digits < 12:
-        digits += 1
-    return f"{value:.{digits}f}"
-
-
-def format_interval(interval: Interval, digits: int = 4) -> str:
-    """Returns ``0.9912 (0.9880–0.9935)``."""
-    if not np.isfinite([interval.low, interval.high]).all():
-        return format_value(interval.value, digits)
-    bounds = f"{format_value(interval.low, digits)}–{format_value(interval.high, digits)}"
-    return f"{format_value(interval.value, digits)} ({bounds})"
-
-
-@_styled
-def roc(labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str], aucs: Sequence[Interval]) -> "Figure":
+@styled
+def roc(
+    labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str], aucs: Sequence[Interval]
+) -> "Figure":
     """Draws the one-vs-rest ROC curves, with an inset on a logarithmic axis for the few false positives.
 
     Args:
@@ -94,12 +43,12 @@ def roc(labels: np.ndarray, scores: np.ndarray, class_names: Sequence[str], aucs
     for k, name in enumerate(class_names):
         positive = labels == k
         if positive.any() and not positive.all():
-            label = f"{_plain(name)}: AUC {format_interval(aucs[k])}"
+            label = f"{literal(name)}: AUC {format_interval(aucs[k])}"
             curves.append((k, label, *roc_curve(scores[:, k], positive), int((~positive).sum())))
     return _draw_roc(curves, "ROC, each class against the rest")
 
 
-@_styled
+@styled
 def roc_of_models(
     labels: np.ndarray,
     scores: Sequence[np.ndarray],
@@ -120,30 +69,46 @@ def roc_of_models(
     """
     positive = labels == k
     curves = [
-        (i, f"{_plain(name)}: AUC {format_interval(auc)}", *roc_curve(score[:, k], positive), int((~positive).sum()))
+        (
+            i,
+            f"{literal(name)}: AUC {format_interval(auc)}",
+            *roc_curve(score[:, k], positive),
+            int((~positive).sum()),
+        )
         for i, (name, auc, score) in enumerate(zip(names, aucs, scores))
     ]
-    return _draw_roc(curves, f"ROC, {_plain(class_name)} against the rest")
+    return _draw_roc(curves, f"ROC, {literal(class_name)} against the rest")
 
 
-def _draw_roc(curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, int]], title: str) -> "Figure":
-    """Draws curves, each of a number for its colour, a label, false and true positive rates, and a number of negatives."""
+def _draw_roc(
+    curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, int]], title: str
+) -> "Figure":
+    """Draws curves, each of a number for its class_color, a label, false and true positive rates, and a number of negatives."""
     # The inset covers the lower right corner; where a weak model's curve runs there, it becomes a panel of its own.
-    has_room = all(np.interp(0.36, false_rate, true_rate) > 0.72 for _, _, false_rate, true_rate, _ in curves)
+    has_room = all(
+        np.interp(0.36, false_rate, true_rate) > 0.72 for _, _, false_rate, true_rate, _ in curves
+    )
     if has_room:
-        figure = _figure(6.4, 6.4)
+        figure = new_figure(6.4, 6.4)
         axes = figure.add_subplot()
         low = axes.inset_axes((0.42, 0.13, 0.55, 0.5))
     else:
-        figure = _figure(6.4, 9.6)
+        figure = new_figure(6.4, 9.6)
         axes, low = figure.subplots(2, 1, height_ratios=(5, 3))
     for k, label, false_rate, true_rate, _ in curves:
-        style = {"color": colour(k), "linestyle": DASHES[k % len(DASHES)]}
+        style = {"color": class_color(k), "linestyle": DASHES[k % len(DASHES)]}
         axes.plot(false_rate, true_rate, label=label, **style)
         low.step(false_rate, true_rate, where="post", **style)
-    for ends in ([0, 0.34], [0.7, 1]) if has_room else ([0, 1],):  # the line of chance, not across the inset
+    for ends in (
+        ([0, 0.34], [0.7, 1]) if has_room else ([0, 1],)
+    ):  # the line of chance, not across the inset
         axes.plot(ends, ends, color=FAINT, linewidth=0.9, linestyle=":", zorder=0)
-    axes.set(xlim=(-0.01, 1.01), ylim=(-0.01, 1.01), xlabel="False positive rate", ylabel="True positive rate")
+    axes.set(
+        xlim=(-0.01, 1.01),
+        ylim=(-0.01, 1.01),
+        xlabel="False positive rate",
+        ylabel="True positive rate",
+    )
     axes.set_aspect("equal")
     axes.set_title(title)
     most = max([10, *(negatives for *_, negatives in curves)])
@@ -155,35 +120,43 @@ def _draw_roc(curves: Sequence[tuple[int, str, np.ndarray, np.ndarray, int]], ti
         low.tick_params(labelsize=9)
         low.spines[["top", "right"]].set_visible(True)
     else:
-        low.set(title="Few false positives", xlabel="False positive rate", ylabel="True positive rate")
+        low.set(
+            title="Few false positives", xlabel="False positive rate", ylabel="True positive rate"
+        )
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
     return figure
 
 
-@_styled
+@styled
 def confusion(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
     """Draws the confusion matrix (K, K), true class by row: counts, and per cent of the row."""
-    figure = _figure(5.6, 5.0)
+    figure = new_figure(5.6, 5.0)
     axes = figure.add_subplot()
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    # Blue by opacity, so that an empty cell has the page's colour, light or dark.
+    # Blue by opacity, so that an empty cell has the page's class_color, light or dark.
     cells = np.empty((*counts.shape, 4))
     cells[..., :3], cells[..., 3] = (0.0, 0.31, 0.62), 0.06 + 0.94 * shares
     axes.imshow(cells, aspect="equal")
     for row, column in np.ndindex(*counts.shape):
         share = shares[row, column]
         text = f"{counts[row, column]:,}\n{share:.1%}".replace("%", " %")
-        axes.text(column, row, text, ha="center", va="center", color="#fefefe" if share > 0.5 else INK)
+        axes.text(
+            column, row, text, ha="center", va="center", color="#fefefe" if share > 0.5 else INK
+        )
     ticks = range(len(class_names))
-    axes.set_xticks(ticks, [_plain(name) for name in class_names])
-    axes.set_yticks(ticks, [_plain(name) for name in class_names], rotation=90, va="center")
-    axes.set(xlabel="Predicted class", ylabel="True class", title="Confusion: images, and share of the true class")
+    axes.set_xticks(ticks, [literal(name) for name in class_names])
+    axes.set_yticks(ticks, [literal(name) for name in class_names], rotation=90, va="center")
+    axes.set(
+        xlabel="Predicted class",
+        ylabel="True class",
+        title="Confusion: images, and share of the true class",
+    )
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
 
 
-@_styled
+@styled
 def scores(labels: np.ndarray, log_odds: np.ndarray, class_names: Sequence[str]) -> "Figure":
     """Draws, per class, how its probability is distributed over the images of each true class.
 
@@ -192,7 +165,7 @@ def scores(labels: np.ndarray, log_odds: np.ndarray, class_names: Sequence[str])
         log_odds: (N, K) log(p / (1 − p)): the axis is linear in it and labelled in p.
         class_names: The K names.
     """
-    figure = _figure(6.4, 1.2 + 1.75 * len(class_names))
+    figure = new_figure(6.4, 1.2 + 1.75 * len(class_names))
     rows = figure.subplots(len(class_names), 1, sharex=True, squeeze=False)[:, 0]
     edge = np.log(1e4)
     bins = np.linspace(-edge, edge, 49)
@@ -201,11 +174,15 @@ def scores(labels: np.ndarray, log_odds: np.ndarray, class_names: Sequence[str])
             chosen = np.clip(log_odds[labels == true, k], -edge, edge)
             if not len(chosen):
                 continue
-            axes.hist(chosen, bins, histtype="stepfilled", color=colour(true), alpha=0.22)
-            label = f"true {_plain(name)}" if k == 0 else None
-            line = {"color": colour(true), "linestyle": DASHES[true % len(DASHES)], "linewidth": 1.5}
+            axes.hist(chosen, bins, histtype="stepfilled", color=class_color(true), alpha=0.22)
+            label = f"true {literal(name)}" if k == 0 else None
+            line = {
+                "color": class_color(true),
+                "linestyle": DASHES[true % len(DASHES)],
+                "linewidth": 1.5,
+            }
             axes.hist(chosen, bins, histtype="step", label=label, **line)
-        axes.set_title(f"p({_plain(class_names[k])})", loc="left")
+        axes.set_title(f"p({literal(class_names[k])})", loc="left")
         axes.set_ylabel("Images")
         axes.set_yscale("symlog", linthresh=1)
         axes.set_ylim(bottom=0)
@@ -218,39 +195,62 @@ def scores(labels: np.ndarray, log_odds: np.ndarray, class_names: Sequence[str])
     return figure
 
 
-@_styled
+@styled
 def reliability(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
     """Draws how often the model is right against how sure it is, and how many images it is that sure of.
 
     Args:
         stages: Label of a line → its bins, each with ``n``, ``confidence`` and ``accuracy`` (value, low, high).
     """
-    figure = _figure(5.8, 7.4)
+    figure = new_figure(5.8, 7.4)
     axes, below = figure.subplots(2, 1, sharex=True, height_ratios=(4, 1))
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":", label="as sure as right")
     for i, (label, bins) in enumerate(stages.items()):
-        style: dict[str, Any] = {"color": colour(i), "linestyle": DASHES[i]}
+        style: dict[str, Any] = {"color": class_color(i), "linestyle": DASHES[i]}
         sure = np.array([row["confidence"] for row in bins])
-        value, lower, upper = np.array([[row["accuracy"][part] for part in ("value", "low", "high")] for row in bins]).T
+        value, lower, upper = np.array(
+            [[row["accuracy"][part] for part in ("value", "low", "high")] for row in bins]
+        ).T
         spread = np.maximum([value - lower, upper - value], 0)
-        marks: dict[str, Any] = {"marker": "os"[i % 2], "markersize": 4.5, "linewidth": 1.4, "elinewidth": 1.0}
-        axes.errorbar(sure, value, spread, label=_plain(label), **marks, **style)
-        below.plot(sure, [row["n"] for row in bins], marker="os"[i % 2], markersize=3.5, linewidth=1.4, **style)
+        marks: dict[str, Any] = {
+            "marker": "os"[i % 2],
+            "markersize": 4.5,
+            "linewidth": 1.4,
+            "elinewidth": 1.0,
+        }
+        axes.errorbar(sure, value, spread, label=literal(label), **marks, **style)
+        below.plot(
+            sure,
+            [row["n"] for row in bins],
+            marker="os"[i % 2],
+            markersize=3.5,
+            linewidth=1.4,
+            **style,
+        )
     axes.set(xlim=(0, 1.01), ylim=(0, 1.01), ylabel="Share that is right")
     below.set(yscale="log", xlabel="Highest probability", ylabel="Images")
     below.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     for panel in (axes, below):
         panel.grid(color=FAINT, alpha=0.25, linewidth=0.6)
-    for place, words, side in (((0.04, 0.94), "too cautious", "left"), ((0.97, 0.06), "too sure", "right")):
+    for place, words, side in (
+        ((0.04, 0.94), "too cautious", "left"),
+        ((0.97, 0.06), "too sure", "right"),
+    ):
         axes.text(*place, words, transform=axes.transAxes, ha=side, va="center", color=FAINT)
     axes.set_title("Reliability of the probabilities")
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
     return figure
 
 
-@_styled
+@styled
 def by_parameter(
-    bins: Sequence[Mapping[str, Any]], label: str, *, share: str, auc: str, overall: tuple[float, float], hue: int = 1
+    bins: Sequence[Mapping[str, Any]],
+    label: str,
+    *,
+    share: str,
+    auc: str,
+    overall: tuple[float, float],
+    hue: int = 1,
 ) -> "Figure":
     """Draws accuracy and AUC in bins of a physical parameter, with their intervals.
 
@@ -260,34 +260,36 @@ def by_parameter(
         share: What the accuracy is of.
         auc: What the AUC is of.
         overall: Accuracy and AUC over all bins.
-        hue: Number of the colour, that of the class if only one class has the parameter.
+        hue: Number of the class_color, that of the class if only one class has the parameter.
     """
     edges = np.array([[row["from"], row["to"]] for row in bins])
     middle, half = edges.mean(axis=1), np.diff(edges, axis=1)[:, 0] / 2
-    figure = _figure(6.4, 6.4)
+    figure = new_figure(6.4, 6.4)
     panels = figure.subplots(2, 1, sharex=True)
     for axes, key, title, mean in zip(panels, ("accuracy", "auc"), (share, auc), overall):
         value, lower, upper = np.array(
             [[row[key][part] for part in ("value", "low", "high")] for row in bins], dtype=float
         ).T
         spread = np.nan_to_num(np.maximum([value - lower, upper - value], 0))
-        style: dict[str, Any] = {"color": colour(hue), "markersize": 5, "elinewidth": 1.4}
+        style: dict[str, Any] = {"color": class_color(hue), "markersize": 5, "elinewidth": 1.4}
         axes.errorbar(middle, value, spread, half, fmt="o", **style)
         axes.axhline(mean, color=FAINT, linewidth=1.2, linestyle=(0, (5, 1.5)), zorder=0)
         axes.annotate(
             "all", (1, mean), xycoords=("axes fraction", "data"), xytext=(3, 0), textcoords="offset points",
             va="center", fontsize=9, color=FAINT, annotation_clip=False,
         )  # fmt: skip
-        axes.set_ylabel(_plain(title))
+        axes.set_ylabel(literal(title))
         axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
         axes.set_ylim(top=min(1.0, axes.get_ylim()[1]) + 0.02 * np.ptp(axes.get_ylim()))
-    panels[1].set_xlabel(_plain(label))
+    panels[1].set_xlabel(literal(label))
     panels[1].set_xlim(edges[0, 0], edges[-1, 1])
     return figure
 
 
-@_styled
-def differences(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str], reference: str) -> "Figure":
+@styled
+def differences(
+    rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str], reference: str
+) -> "Figure":
     """Draws how much better models are than the reference, a panel for each measure.
 
     Args:
@@ -297,7 +299,7 @@ def differences(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str], 
     """
     columns = min(3, len(measures))
     lines = -(-len(measures) // columns)
-    figure = _figure(2.4 + 2.4 * columns, lines * (1.2 + 0.34 * len(rows)) + 0.5)
+    figure = new_figure(2.4 + 2.4 * columns, lines * (1.2 + 0.34 * len(rows)) + 0.5)
     grid = figure.subplots(lines, columns, sharey=True, squeeze=False)
     for place, axes in enumerate(grid.flat):
         if place >= len(measures):
@@ -306,24 +308,26 @@ def differences(rows: Sequence[Mapping[str, Any]], measures: Mapping[str, str], 
         key, title = list(measures.items())[place]
         for i, row in enumerate(rows):
             found = row["differences"][key]
-            style: dict[str, Any] = {"color": colour(i + 1)}
+            style: dict[str, Any] = {"color": class_color(i + 1)}
             axes.plot([found["low"], found["high"]], [i, i], linewidth=2.0, **style)
             axes.plot(found["value"], i, "o", markersize=6, **style)
         axes.axvline(0, color=INK, linewidth=0.9)
-        axes.set_title(_plain(title), fontsize=10.5)
+        axes.set_title(literal(title), fontsize=10.5)
         axes.locator_params(axis="x", nbins=4)
         axes.tick_params(axis="x", labelsize=9)
         axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
-        axes.set_yticks(range(len(rows)), [_plain(row["name"]) for row in rows])
+        axes.set_yticks(range(len(rows)), [literal(row["name"]) for row in rows])
         axes.set_ylim(len(rows) - 0.4, -0.6)
-    figure.supxlabel(f"Difference to {_plain(reference)}, 95 % interval", fontsize=10)
+    figure.supxlabel(f"Difference to {literal(reference)}, 95 % interval", fontsize=10)
     return figure
 
 
-@_styled
-def learning_curves(log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: float | None = None) -> "Figure":
+@styled
+def learning_curves(
+    log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: float | None = None
+) -> "Figure":
     """Draws loss and quality against the epoch.
 
     Args:
@@ -338,13 +342,18 @@ def learning_curves(log: dict[str, tuple[np.ndarray, np.ndarray]], best_epoch: f
         for title, pattern in kinds.items()
     }
     shown = {title: series for title, series in chosen.items() if series} or {"Loss": {}}
-    figure = _figure(6.4, 3.0 * len(shown))
+    figure = new_figure(6.4, 3.0 * len(shown))
     panels = figure.subplots(len(shown), 1, squeeze=False)[:, 0]
     for axes, (title, series) in zip(panels, shown.items()):
         for i, (name, (epochs, values)) in enumerate(sorted(series.items())):
             marker = "o" if len(epochs) < 25 else None
-            style = {"color": colour(i), "linestyle": DASHES[i % len(DASHES)], "marker": marker, "markersize": 3.5}
-            axes.plot(epochs, values, label=_plain(_in_words(name)), **style)
+            style = {
+                "color": class_color(i),
+                "linestyle": DASHES[i % len(DASHES)],
+                "marker": marker,
+                "markersize": 3.5,
+            }
+            axes.plot(epochs, values, label=literal(_in_words(name)), **style)
         if best_epoch is not None:
             axes.axvline(best_epoch, color=FAINT, linewidth=0.9, linestyle=":", zorder=0)
             axes.annotate(
@@ -373,8 +382,10 @@ def _in_words(name: str) -> str:
     return f"{kind} MAE of {target}" if of else name.replace("_", " ").replace("/", " ")
 
 
-@_styled
-def image_grid(images: np.ndarray, captions: Sequence[str], pixel_scale: float | None = None) -> "Figure":
+@styled
+def image_grid(
+    images: np.ndarray, captions: Sequence[str], pixel_scale: float | None = None
+) -> "Figure":
     """Draws single images, such as those that the model got wrong with the most confidence.
 
     Args:
@@ -385,7 +396,7 @@ def image_grid(images: np.ndarray, captions: Sequence[str], pixel_scale: float |
     columns = min(3, len(images))
     lines = -(-len(images) // columns)
     # Taller than needed and "compressed": constrained layout alone cuts the titles off square axes.
-    figure = _figure(2.0 * columns + 0.4, 2.35 * lines + 0.6)
+    figure = new_figure(2.0 * columns + 0.4, 2.35 * lines + 0.6)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(lines, columns, squeeze=False)
     height, width = images.shape[-2:]
@@ -401,8 +412,17 @@ def image_grid(images: np.ndarray, captions: Sequence[str], pixel_scale: float |
             continue
         image = images[place].mean(axis=0)
         low, high = np.percentile(image, [1, 99.8])
-        axes.imshow(image, origin="lower", extent=extent, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12))
-        axes.set_title(_plain(captions[place]), fontsize=9.5, fontweight="normal", loc="center", pad=4)
+        axes.imshow(
+            image,
+            origin="lower",
+            extent=extent,
+            cmap="inferno",
+            vmin=low,
+            vmax=max(high, low + 1e-12),
+        )
+        axes.set_title(
+            literal(captions[place]), fontsize=9.5, fontweight="normal", loc="center", pad=4
+        )
         axes.tick_params(labelsize=8.5)
         axes.spines[:].set_visible(False)
         axes.locator_params(nbins=5)
@@ -412,57 +432,4 @@ def image_grid(images: np.ndarray, captions: Sequence[str], pixel_scale: float |
             axes.set_xlabel(f"x [{unit}]", fontsize=9.5)
         if leftmost:
             axes.set_ylabel(f"y [{unit}]", fontsize=9.5)
-    return figure
-
-
-def save(figure: "Figure", stem: Path) -> list[Path]:
-    """Writes ``stem.png`` (200 dpi), ``stem.svg`` and ``stem.pdf``; returns the paths."""
-    import matplotlib
-
-    paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg", "pdf")]
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(paths[0], dpi=200)
-        figure.set_layout_engine("none")  # it stays where the first drawing put it: the layout is the slow part
-        figure.savefig(paths[1], metadata={"Date": None})
-        figure.savefig(paths[2], metadata={"CreationDate": None})
-    return paths
-
-
-def inline_svg(figure: "Figure", name: str) -> str:
-    """Returns an ``<svg>`` element for a page: transparent, ink and colours from the page.
-
-    The page defines ``--paper`` and ``--series-0`` … ``--series-6``, and may define them anew for dark mode.
-
-    Args:
-        figure: One of the figures above.
-        name: Prefix of the element ids, so that several figures fit on a page.
-    """
-    import matplotlib
-
-    stream = io.StringIO()
-    with matplotlib.rc_context(_STYLE):
-        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None})
-    svg = stream.getvalue()
-    svg = svg[svg.index("<svg") :]
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
-    svg = re.sub(r'\bid="', f'id="{name}-', svg)
-    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)")
-    for k, hue in enumerate(OKABE_ITO):
-        svg = svg.replace(hue, f"var(--series-{k})")
-    # The width of the page decides, not matplotlib's points; viewBox keeps the shape.
-    return re.sub(r'^(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", svg))
-
-
-def _plain(text: str) -> str:
-    """Keeps matplotlib from reading dollar signs in a name as mathematics."""
-    return text.replace("$", r"\$")
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=PAPER)
-    FigureCanvasAgg(figure)
     return figure

@@ -12,34 +12,24 @@ no closed form (average precision, TPR at a small FPR, the quality of probabilit
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from scipy.special import expit, log_softmax, logit, logsumexp, softmax
 from scipy.stats import binomtest, norm, rankdata
 
-CONFIDENCE = 0.95
+from haloformer.reporting.interval import CONFIDENCE, Difference, Interval, wilson
+
 RESAMPLES = 1000
+
+
 FALSE_POSITIVE_RATES = (0.01, 0.001)
+
+
 N_BINS = 15  # of the highest probability, for calibration
+
+
 _AT_ONCE = 2**20  # weights that are held in memory at a time
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A measured value and its confidence interval; NaN where the data cannot tell."""
-
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Difference(Interval):
-    """A difference between two models on the same images, its interval, and the p-value of there being none."""
-
-    p: float
 
 
 def log_odds(logits: np.ndarray) -> np.ndarray:
@@ -82,11 +72,16 @@ def delong(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     auc = float(placements[positive].mean())
     if min(n_positive, n_negative) < 2:
         return auc, float("nan")
-    variance = placements[positive].var(ddof=1) / n_positive + placements[~positive].var(ddof=1) / n_negative
+    variance = (
+        placements[positive].var(ddof=1) / n_positive
+        + placements[~positive].var(ddof=1) / n_negative
+    )
     return auc, float(variance)
 
 
-def auc_interval(auc: float, variance: float, smallest_group: int, confidence: float = CONFIDENCE) -> Interval:
+def auc_interval(
+    auc: float, variance: float, smallest_group: int, confidence: float = CONFIDENCE
+) -> Interval:
     """Returns the logit-transformed normal interval of an AUC.
 
     At an AUC of exactly 1 (or 0) the estimated variance is 0 and says nothing. Then the interval is exact instead: n
@@ -109,13 +104,17 @@ def auc_interval(auc: float, variance: float, smallest_group: int, confidence: f
     return Interval(auc, float(expit(logit(auc) - half)), float(expit(logit(auc) + half)))
 
 
-def class_aucs(labels: np.ndarray, scores: np.ndarray, confidence: float = CONFIDENCE) -> list[Interval]:
+def class_aucs(
+    labels: np.ndarray, scores: np.ndarray, confidence: float = CONFIDENCE
+) -> list[Interval]:
     """Returns the one-vs-rest AUC of each class with DeLong's interval; NaN for a class without images."""
     intervals = []
     for k in range(scores.shape[1]):
         positive = labels == k
         auc, variance = delong(scores[:, k], positive)
-        intervals.append(auc_interval(auc, variance, int(min(positive.sum(), (~positive).sum())), confidence))
+        intervals.append(
+            auc_interval(auc, variance, int(min(positive.sum(), (~positive).sum())), confidence)
+        )
     return intervals
 
 
@@ -133,7 +132,9 @@ def macro_auc(labels: np.ndarray, scores: np.ndarray, confidence: float = CONFID
     aucs, terms = _auc_terms(labels, scores, present)
     # All AUCs being 1 is no more likely than the worst one being 1, so the smallest class bounds the macro AUC too.
     smallest = min(int(np.sum(labels == k)) for k in present)
-    return auc_interval(float(np.mean(aucs)), _stratified_variance(terms, labels), smallest, confidence)
+    return auc_interval(
+        float(np.mean(aucs)), _stratified_variance(terms, labels), smallest, confidence
+    )
 
 
 def micro_auc(labels: np.ndarray, scores: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
@@ -147,10 +148,17 @@ def micro_auc(labels: np.ndarray, scores: np.ndarray, confidence: float = CONFID
     positive = np.arange(scores.shape[1]) == labels[:, None]
     placements = structural_components(scores.ravel(), positive.ravel()).reshape(positive.shape)
     terms = (placements / np.where(positive, positive.sum(), (~positive).sum())).sum(axis=1)
-    return auc_interval(float(placements[positive].mean()), _stratified_variance(terms, labels), smallest, confidence)
+    return auc_interval(
+        float(placements[positive].mean()),
+        _stratified_variance(terms, labels),
+        smallest,
+        confidence,
+    )
 
 
-def _auc_terms(labels: np.ndarray, scores: np.ndarray, classes: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+def _auc_terms(
+    labels: np.ndarray, scores: np.ndarray, classes: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
     """Returns the AUC of each of the classes and each image's term (N,) in their mean, see `macro_auc`."""
     terms, aucs = np.zeros(len(labels)), np.empty(len(classes))
     for place, k in enumerate(classes):
@@ -169,18 +177,6 @@ def _stratified_variance(terms: np.ndarray, strata: np.ndarray) -> float:
     return float(sum(len(group) * group.var(ddof=1) for group in groups))
 
 
-def wilson(successes: int, trials: int, confidence: float = CONFIDENCE) -> Interval:
-    """Returns a proportion with Wilson's score interval; NaN without trials."""
-    if trials == 0:
-        return Interval(float("nan"), float("nan"), float("nan"))
-    z2 = norm.isf((1 - confidence) / 2) ** 2
-    p = successes / trials
-    centre = (p + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = np.sqrt(z2 * (p * (1 - p) / trials + z2 / (4 * trials**2))) / (1 + z2 / trials)
-    # At 0 and at all successes the bound is exactly 0 or 1; rounding must not put the value outside its interval.
-    return Interval(p, min(p, max(0.0, float(centre - half))), max(p, min(1.0, float(centre + half))))
-
-
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) -> np.ndarray:
     """Returns counts, (K, K) int: true class by row, predicted class by column."""
     from sklearn.metrics import confusion_matrix as counts
@@ -196,7 +192,9 @@ def roc_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.
     return false_rate, true_rate
 
 
-def balanced_accuracy(hits: np.ndarray, sizes: np.ndarray, confidence: float = CONFIDENCE) -> Interval:
+def balanced_accuracy(
+    hits: np.ndarray, sizes: np.ndarray, confidence: float = CONFIDENCE
+) -> Interval:
     """Returns the mean recall over the classes that have images, with its interval.
 
     Wilson's intervals (l_k, u_k) of the independent recalls r_k are combined to mean ∓ √Σ (r_k − l_k)² / K, and with u_k
@@ -212,9 +210,6 @@ def balanced_accuracy(hits: np.ndarray, sizes: np.ndarray, confidence: float = C
     below = np.sqrt(sum((r.value - r.low) ** 2 for r in recalls)) / len(recalls)
     above = np.sqrt(sum((r.high - r.value) ** 2 for r in recalls)) / len(recalls)
     return Interval(mean, float(mean - below), float(mean + above))
-
-
-# --- what has no closed form ------------------------------------------------------------------------------------------
 
 
 def bootstrap_weights(labels: np.ndarray, resamples: int, seed: int = 0) -> Iterator[np.ndarray]:
@@ -237,7 +232,10 @@ def bootstrap_weights(labels: np.ndarray, resamples: int, seed: int = 0) -> Iter
 
 
 def ranking_measures(
-    weights: np.ndarray, scores: np.ndarray, positive: np.ndarray, rates: Sequence[float] = FALSE_POSITIVE_RATES
+    weights: np.ndarray,
+    scores: np.ndarray,
+    positive: np.ndarray,
+    rates: Sequence[float] = FALSE_POSITIVE_RATES,
 ) -> np.ndarray:
     """Returns average precision, and the true positive rate at each false positive rate, for each weighting of the images.
 
@@ -253,7 +251,10 @@ def ranking_measures(
     Returns:
         (R, 1 + number of rates).
     """
-    ups, downs = (np.flatnonzero(group)[np.argsort(-scores[group], kind="stable")] for group in (positive, ~positive))
+    ups, downs = (
+        np.flatnonzero(group)[np.argsort(-scores[group], kind="stable")]
+        for group in (positive, ~positive)
+    )
     up, down = -scores[ups], -scores[downs]  # ascending, for searchsorted
     weight = weights.take(ups, axis=1)
     hits, false = _running_sums(weight), _running_sums(weights.take(downs, axis=1))
@@ -266,7 +267,9 @@ def ranking_measures(
         at_score = false[:, 1:]  # false positives when each negative's score is the threshold
     else:
         at_score = false.take(np.searchsorted(down, down, side="right"), axis=1)
-    above = np.append(np.searchsorted(up, down, side="left"), len(up))  # positives before the first negative left out
+    above = np.append(
+        np.searchsorted(up, down, side="left"), len(up)
+    )  # positives before the first negative left out
     rows = np.arange(len(weights))
     for column, rate in enumerate(rates, 1):
         admitted = np.count_nonzero(at_score <= rate * false[:, -1:] * (1 + 1e-12), axis=1)
@@ -287,7 +290,10 @@ def confidence_bins(probabilities: np.ndarray, n_bins: int = N_BINS) -> np.ndarr
 
 
 def reliability(
-    labels: np.ndarray, probabilities: np.ndarray, n_bins: int = N_BINS, confidence: float = CONFIDENCE
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    n_bins: int = N_BINS,
+    confidence: float = CONFIDENCE,
 ) -> list[dict[str, Any]]:
     """Returns, for each equal bin of the highest probability that holds images, ``n``, ``confidence`` (its mean) and ``accuracy``."""
     bins, top = confidence_bins(probabilities, n_bins), probabilities.max(axis=1)
@@ -312,7 +318,9 @@ def _gaps(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = N_BINS) -
     """Returns confidence − correctness of each image in the column of its bin, (N, n_bins)."""
     gaps = np.zeros((len(labels), n_bins))
     right = probabilities.argmax(axis=1) == labels
-    gaps[np.arange(len(labels)), confidence_bins(probabilities, n_bins)] = probabilities.max(axis=1) - right
+    gaps[np.arange(len(labels)), confidence_bins(probabilities, n_bins)] = (
+        probabilities.max(axis=1) - right
+    )
     return gaps
 
 
@@ -351,17 +359,18 @@ def _mirrored(value: float, drawn: np.ndarray, confidence: float) -> Interval:
     if np.isnan(plain.low):
         return plain
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Interval(value, float(np.clip(2 * value - high, 0, value)), float(max(2 * value - low, value)))
+    return Interval(
+        value, float(np.clip(2 * value - high, 0, value)), float(max(2 * value - low, value))
+    )
 
 
-def _at_least_wilson(interval: Interval, successes: int, trials: int, confidence: float) -> Interval:
+def _at_least_wilson(
+    interval: Interval, successes: int, trials: int, confidence: float
+) -> Interval:
     """Returns the interval, no narrower than that of a rate at a fixed threshold: 1000 of 1000 is not certainty."""
     fixed = wilson(successes, trials, confidence)
     low, high = np.fmin(interval.low, fixed.low), np.fmax(interval.high, fixed.high)
     return Interval(interval.value, float(low), float(high))
-
-
-# --- two models on the same images ------------------------------------------------------------------------------------
 
 
 def paired_difference(
@@ -385,16 +394,28 @@ def paired_difference(
         confidence: Two-sided.
     """
     classes, strata = (np.unique(labels).tolist(), labels) if k is None else ([k], labels == k)
-    (mine, terms), (theirs, others) = (_auc_terms(labels, log_odds(z), classes) for z in (logits, reference))
+    (mine, terms), (theirs, others) = (
+        _auc_terms(labels, log_odds(z), classes) for z in (logits, reference)
+    )
     value = float(mine.mean() - theirs.mean())
     error = np.sqrt(_stratified_variance(terms - others, strata))
-    if error == 0:  # both rank alike, or all images are placed differently by the same amount, which says nothing
-        return Difference(value, value, value, 1.0) if value == 0 else Difference(value, *[float("nan")] * 3)
+    if (
+        error == 0
+    ):  # both rank alike, or all images are placed differently by the same amount, which says nothing
+        return (
+            Difference(value, value, value, 1.0)
+            if value == 0
+            else Difference(value, *[float("nan")] * 3)
+        )
     half = norm.isf((1 - confidence) / 2) * error
-    return Difference(value, float(value - half), float(value + half), float(2 * norm.sf(abs(value) / error)))
+    return Difference(
+        value, float(value - half), float(value + half), float(2 * norm.sf(abs(value) / error))
+    )
 
 
-def paired_accuracy(right: np.ndarray, reference: np.ndarray, confidence: float = CONFIDENCE) -> Difference:
+def paired_accuracy(
+    right: np.ndarray, reference: np.ndarray, confidence: float = CONFIDENCE
+) -> Difference:
     """Returns by how much one model's accuracy exceeds another's on the same images.
 
     The p-value is McNemar's, exact: of the images on which one model is right and the other wrong, as many would favour
@@ -410,7 +431,9 @@ def paired_accuracy(right: np.ndarray, reference: np.ndarray, confidence: float 
     p = float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
     more, less, total = gained + 0.5, lost + 0.5, n + 2
     centre = (more - less) / total
-    half = norm.isf((1 - confidence) / 2) * np.sqrt((more + less) / total - centre**2) / np.sqrt(total)
+    half = (
+        norm.isf((1 - confidence) / 2) * np.sqrt((more + less) / total - centre**2) / np.sqrt(total)
+    )
     value = (gained - lost) / n
     return Difference(value, min(value, float(centre - half)), max(value, float(centre + half)), p)
 
@@ -423,9 +446,6 @@ def holm(p_values: Sequence[float]) -> list[float]:
     factors = len(order) - np.arange(len(order))
     corrected[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
     return corrected.tolist()
-
-
-# --- in bins of a parameter -------------------------------------------------------------------------------------------
 
 
 def by_bins(
@@ -460,7 +480,9 @@ def by_bins(
     edges = np.unique(np.quantile(values[known], np.linspace(0, 1, number + 1)))
     if len(edges) < 3:
         return []
-    bins = np.where(known, np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2), -1)
+    bins = np.where(
+        known, np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2), -1
+    )
     rows = []
     for place, (start, stop) in enumerate(itertools.pairwise(edges.tolist())):
         inside = bins == place
@@ -469,13 +491,12 @@ def by_bins(
             auc = macro_auc(labels[inside], scores[inside])
         else:
             ranked = inside | (labels != k)
-            auc = auc_interval(*delong(scores[ranked, k], inside[ranked]), min(n, int((labels != k).sum())))
+            auc = auc_interval(
+                *delong(scores[ranked, k], inside[ranked]), min(n, int((labels != k).sum()))
+            )
         accuracy = wilson(int(right[inside].sum()), n)
         rows.append({"from": start, "to": stop, "n": n, "accuracy": accuracy, "auc": auc})
     return rows
-
-
-# --- all of it --------------------------------------------------------------------------------------------------------
 
 
 def classification_metrics(
@@ -511,7 +532,11 @@ def classification_metrics(
     confusion = confusion_matrix(labels, logits.argmax(axis=1), n_classes)
     hits, sizes, claims = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
     ranked = [k for k in range(n_classes) if 0 < sizes[k] < n]
-    stages = {"before": logits, "after": logits / temperature} if temperature != 1 else {"before": logits}
+    stages = (
+        {"before": logits, "after": logits / temperature}
+        if temperature != 1
+        else {"before": logits}
+    )
     losses = np.concatenate([_losses(labels, z) for z in stages.values()], axis=1)
 
     def measure(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -522,8 +547,12 @@ def classification_metrics(
 
     value_of_ranking, value_of_quality = (found[0] for found in measure(np.ones((1, n), np.int32)))
     drawn = [measure(weights) for weights in bootstrap_weights(labels, resamples)]
-    ranking = np.concatenate([found[0] for found in drawn] or [np.empty((0, *value_of_ranking.shape))])
-    quality = np.concatenate([found[1] for found in drawn] or [np.empty((0, *value_of_quality.shape))])
+    ranking = np.concatenate(
+        [found[0] for found in drawn] or [np.empty((0, *value_of_ranking.shape))]
+    )
+    quality = np.concatenate(
+        [found[1] for found in drawn] or [np.empty((0, *value_of_quality.shape))]
+    )
 
     nothing = Interval(float("nan"), float("nan"), float("nan"))
     per_class = {}
@@ -534,7 +563,9 @@ def classification_metrics(
             value = value_of_ranking[place].tolist()
             precise = _percentiles(value[0], ranking[:, place, 0], confidence)
             for column, rate in enumerate(FALSE_POSITIVE_RATES, 1):
-                if rate * (n - sizes[k]) * (1 + 1e-12) >= 1:  # as in ranking_measures: rounding must not decide
+                if (
+                    rate * (n - sizes[k]) * (1 + 1e-12) >= 1
+                ):  # as in ranking_measures: rounding must not decide
                     interval = _percentiles(value[column], ranking[:, place, column], confidence)
                     found = round(value[column] * sizes[k])
                     rates[str(rate)] = _at_least_wilson(interval, found, int(sizes[k]), confidence)
@@ -553,7 +584,9 @@ def classification_metrics(
             key: interval(float(value_of_quality[place, i]), quality[:, place, i], confidence)
             for i, (key, interval) in enumerate(kinds)
         }
-        calibration[stage]["reliability"] = reliability(labels, softmax(z, axis=1), confidence=confidence)
+        calibration[stage]["reliability"] = reliability(
+            labels, softmax(z, axis=1), confidence=confidence
+        )
     delivered = calibration["after" if "after" in stages else "before"]
     macro_precision = nothing
     if ranked:

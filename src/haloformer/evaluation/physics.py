@@ -13,7 +13,7 @@ import torch
 
 from haloformer.evaluation.metrics import by_bins
 from haloformer.evaluation.testset import ImageSource
-from haloformer.training.regression import TARGETS
+from haloformer.outputs.targets import TARGETS
 from haloformer.vocabulary import CLASS_ALIASES
 
 Parameters = Mapping[str, np.ndarray]
@@ -56,7 +56,12 @@ def _source_offset(parameters: Parameters) -> np.ndarray:
 QUANTITIES: tuple[Physical, ...] = (
     *(Physical(t.name, t.label, t.from_parameters, t.class_name) for t in TARGETS.values()),
     Physical("log10_m_heaviest", "log₁₀ (mass of the heaviest subhalo / M☉)", _heaviest, "cdm"),
-    Physical("log10_m_vortex", "log₁₀ (mass of the vortex / M☉)", lambda p: _log10(p["vortex_mass"]), "axion"),
+    Physical(
+        "log10_m_vortex",
+        "log₁₀ (mass of the vortex / M☉)",
+        lambda p: _log10(p["vortex_mass"]),
+        "axion",
+    ),
     Physical("source_offset", "Distance of source and lens centre [arcsec]", _source_offset),
     Physical("theta_E", "Einstein radius of the lens [arcsec]", lambda p: p["lens_theta_E"]),
     Physical("exposure_time", "Exposure time [s]", lambda p: p["exposure_time"]),
@@ -107,7 +112,11 @@ def by_quantity(
         k = None if class_name is None else canonical.index(class_name)
         bins = by_bins(values, labels, scores, right, k)
         if bins:
-            found[name] = {"label": label, "class_name": None if k is None else class_names[k], "bins": bins}
+            found[name] = {
+                "label": label,
+                "class_name": None if k is None else class_names[k],
+                "bins": bins,
+            }
     return found
 
 
@@ -139,4 +148,7 @@ def _noisy(images: ImageSource) -> bool:
         described = json.loads(images.attributes.get("survey_definition") or "null")
     except (TypeError, ValueError, RecursionError):
         return False
-    return isinstance(described, dict) and described.get("original_noise") in ("double_poisson", "instrument")
+    return isinstance(described, dict) and described.get("original_noise") in (
+        "double_poisson",
+        "instrument",
+    )

@@ -34,7 +34,11 @@ class PublishedAuc:
 @cache
 def published_aucs() -> dict[tuple[str, str], tuple[PublishedAuc, ...]]:
     """Returns (family, dataset) → what was published of it, best first."""
-    text = resources.files("haloformer.evaluation").joinpath("published_auc.csv").read_text(encoding="utf-8")
+    text = (
+        resources.files("haloformer.evaluation")
+        .joinpath("published_auc.csv")
+        .read_text(encoding="utf-8")
+    )
     found: dict[tuple[str, str, str, str], dict[str, float]] = {}
     for row in csv.DictReader(text.splitlines()):
         key = (row["family"], row["dataset"], row["source"], row["model"])
@@ -42,7 +46,9 @@ def published_aucs() -> dict[tuple[str, str], tuple[PublishedAuc, ...]]:
     groups: dict[tuple[str, str], list[PublishedAuc]] = {}
     for (family, dataset, source, model), per_class in found.items():
         groups.setdefault((family, dataset), []).append(PublishedAuc(source, model, per_class))
-    return {key: tuple(sorted(group, key=lambda item: -item.macro)) for key, group in groups.items()}
+    return {
+        key: tuple(sorted(group, key=lambda item: -item.macro)) for key, group in groups.items()
+    }
 
 
 def best_published(family: str, dataset: str) -> PublishedAuc | None:

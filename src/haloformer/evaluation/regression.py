@@ -14,8 +14,8 @@ from scipy.optimize import brentq
 from scipy.stats import norm
 
 from haloformer.errors import InputError
-from haloformer.evaluation.figures import FAINT, INK, PAPER, _figure, _styled, colour
-from haloformer.evaluation.metrics import CONFIDENCE, Interval, wilson
+from haloformer.reporting.interval import CONFIDENCE, Interval, wilson
+from haloformer.reporting.style import FAINT, INK, PAPER, class_color, new_figure, styled
 from haloformer.simulation.instruments import background_rms
 from haloformer.simulation.simulator import Simulator
 from haloformer.simulation.substructure import Vortex
@@ -81,19 +81,29 @@ def noise_limit(survey: str | Survey, noise: str, *, chi: float = 2.0, n: int = 
     """
     survey = get_survey(survey)
     kind = survey.original_noise if noise == "original" else noise
-    vortices = [part for parts in survey.substructure.values() for part in parts if isinstance(part, Vortex)]
+    vortices = [
+        part for parts in survey.substructure.values() for part in parts if isinstance(part, Vortex)
+    ]
     if not vortices or kind not in ("instrument", "double_poisson"):
         return None
 
     def images(log10_m: float) -> tuple[np.ndarray, np.ndarray]:
         substructure = {"axion": (replace(vortices[0], log10_m_axion=log10_m),)}
-        simulator = Simulator(replace(survey, substructure=substructure), noise="none", dtype=torch.float64)
+        simulator = Simulator(
+            replace(survey, substructure=substructure), noise="none", dtype=torch.float64
+        )
         batch = simulator.batch(range(n))  # the same lenses and sources whatever the mass
-        return batch.images[:, 0].numpy(), batch.parameters["exposure_time"] * survey.instrument.num_exposures
+        return batch.images[:, 0].numpy(), batch.parameters[
+            "exposure_time"
+        ] * survey.instrument.num_exposures
 
     point, seconds = images(0.0)  # a half-length of 3e-24 arcsec
-    photons = np.maximum(point, 0) / seconds[:, None, None]  # variance of I counts/s measured for T seconds: I/T
-    variance = background_rms(survey.instrument) ** 2 + (2 if kind == "double_poisson" else 1) * photons
+    photons = (
+        np.maximum(point, 0) / seconds[:, None, None]
+    )  # variance of I counts/s measured for T seconds: I/T
+    variance = (
+        background_rms(survey.instrument) ** 2 + (2 if kind == "double_poisson" else 1) * photons
+    )
 
     def excess(log10_m: float) -> float:
         squared = ((images(log10_m)[0] - point) ** 2 / variance).sum(axis=(1, 2))
@@ -150,12 +160,16 @@ def regression_metrics(
     try:
         edges = np.histogram_bin_edges(truth, bins)
     except ValueError as error:
-        raise InputError(f"bins must be edges in increasing order, or how many, not {bins!r}") from error
+        raise InputError(
+            f"bins must be edges in increasing order, or how many, not {bins!r}"
+        ) from error
     rng = np.random.default_rng(seed)
     images = np.stack([truth, mean, sigma, low, high])
     whole = _estimates(images, n_bootstrap, rng, confidence)
     # The last bin includes its upper edge, as in numpy's histograms.
-    place = np.where(truth == edges[-1], len(edges) - 2, np.searchsorted(edges, truth, side="right") - 1)
+    place = np.where(
+        truth == edges[-1], len(edges) - 2, np.searchsorted(edges, truth, side="right") - 1
+    )
     by_bin = []
     for k, (start, stop) in enumerate(zip(edges[:-1].tolist(), edges[1:].tolist())):
         part = _estimates(images[:, place == k], n_bootstrap, rng, confidence)
@@ -171,7 +185,9 @@ def regression_metrics(
     }
 
 
-def _estimates(images: np.ndarray, n_bootstrap: int, rng: np.random.Generator, confidence: float) -> dict[str, Any]:
+def _estimates(
+    images: np.ndarray, n_bootstrap: int, rng: np.random.Generator, confidence: float
+) -> dict[str, Any]:
     """Returns the estimates of images (5, n): truth, mean, sigma, low and high."""
     truth, mean, sigma, low, high = images
     n = len(truth)
@@ -179,7 +195,9 @@ def _estimates(images: np.ndarray, n_bootstrap: int, rng: np.random.Generator, c
     pull = error / sigma
     deviation = truth - truth.mean() if n else truth
     # Every statistic is a function of means over images, so a resampling is a vector of weights: one matrix product.
-    terms = np.stack([np.abs(error), error**2, error, deviation, deviation**2, pull, pull**2], axis=1)
+    terms = np.stack(
+        [np.abs(error), error**2, error, deviation, deviation**2, pull, pull**2], axis=1
+    )
     names = ("mae", "rmse", "bias", "r2", "pull_mean", "pull_std")
     if not n:
         estimates = {name: Interval(np.nan, np.nan, np.nan) for name in names}
@@ -188,12 +206,19 @@ def _estimates(images: np.ndarray, n_bootstrap: int, rng: np.random.Generator, c
         resampled = _statistics(bootstrap_means(terms, n_bootstrap, rng))
         tail = (1 - confidence) / 2
         ends = np.quantile(resampled, [tail, 1 - tail], axis=0)
-        estimates = {name: Interval(*map(float, row)) for name, row in zip(names, zip(values, *ends))}
+        estimates = {
+            name: Interval(*map(float, row)) for name, row in zip(names, zip(values, *ends))
+        }
     if np.isnan(low).any() or np.isnan(high).any():
         coverage = Interval(np.nan, np.nan, np.nan)
     else:
         coverage = wilson(int(((low <= truth) & (truth <= high)).sum()), n, confidence)
-    return {"n": n, **{name: asdict(interval) for name, interval in {**estimates, "coverage": coverage}.items()}}
+    return {
+        "n": n,
+        **{
+            name: asdict(interval) for name, interval in {**estimates, "coverage": coverage}.items()
+        },
+    }
 
 
 def _statistics(means: np.ndarray) -> np.ndarray:
@@ -201,8 +226,12 @@ def _statistics(means: np.ndarray) -> np.ndarray:
     mae, square, bias, deviation, deviation2, pull, pull2 = means.T
     with np.errstate(divide="ignore", invalid="ignore"):
         variance = deviation2 - deviation**2
-        r2 = np.where(variance > 0, 1 - square / variance, np.nan)  # one image, or all alike, have no R²
-    return np.stack([mae, np.sqrt(square), bias, r2, pull, np.sqrt(np.maximum(pull2 - pull**2, 0))], axis=1)
+        r2 = np.where(
+            variance > 0, 1 - square / variance, np.nan
+        )  # one image, or all alike, have no R²
+    return np.stack(
+        [mae, np.sqrt(square), bias, r2, pull, np.sqrt(np.maximum(pull2 - pull**2, 0))], axis=1
+    )
 
 
 def bootstrap_means(terms: np.ndarray, n_bootstrap: int, rng: np.random.Generator) -> np.ndarray:
@@ -218,11 +247,15 @@ def bootstrap_means(terms: np.ndarray, n_bootstrap: int, rng: np.random.Generato
     return np.concatenate(means)
 
 
-def sigma_coverage(truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, levels: np.ndarray) -> list[Interval]:
+def sigma_coverage(
+    truth: np.ndarray, mean: np.ndarray, sigma: np.ndarray, levels: np.ndarray
+) -> list[Interval]:
     """Returns the share of truths within the central Gaussian intervals of each nominal level, with Wilson's interval."""
     truth, mean, sigma = _known(truth, mean, sigma)
     pulls = np.abs(truth - mean) / sigma
-    return [wilson(int((pulls <= z).sum()), len(pulls)) for z in norm.isf((1 - np.asarray(levels)) / 2)]
+    return [
+        wilson(int((pulls <= z).sum()), len(pulls)) for z in norm.isf((1 - np.asarray(levels)) / 2)
+    ]
 
 
 def _known(truth: np.ndarray, *others: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -237,7 +270,7 @@ _MANY = 1000  # more points than these are drawn as a density
 _BARS = 150  # more intervals than these hide each other
 
 
-@_styled
+@styled
 def predicted_against_true(
     truth: np.ndarray,
     mean: np.ndarray,
@@ -258,7 +291,7 @@ def predicted_against_true(
         floor: What `resolution_floor` returns, if the target is the axion mass.
     """
     truth, mean, low, high = _known(truth, mean, low, high)
-    figure = _figure(6.4, 6.6)
+    figure = new_figure(6.4, 6.6)
     axes = figure.add_subplot()
     start, stop = _limits(np.concatenate([truth, mean]))
     if len(truth) > _MANY:
@@ -266,20 +299,55 @@ def predicted_against_true(
         bins = np.linspace(start, stop, 61)
         counts = np.histogram2d(mean, truth, bins=(bins, bins))[0]
         cells = np.empty((*counts.shape, 4))
-        cells[..., :3], cells[..., 3] = (0.0, 0.31, 0.62), np.sqrt(counts / np.maximum(counts.max(axis=0), 1))
-        axes.imshow(cells, origin="lower", extent=(start, stop, start, stop), interpolation="nearest")
+        cells[..., :3], cells[..., 3] = (
+            (0.0, 0.31, 0.62),
+            np.sqrt(counts / np.maximum(counts.max(axis=0), 1)),
+        )
+        axes.imshow(
+            cells, origin="lower", extent=(start, stop, start, stop), interpolation="nearest"
+        )
         centres, quantiles = _running_quantiles(truth, mean)
-        style: dict[str, Any] = {"color": colour(0), "linewidth": 1.6}
+        style: dict[str, Any] = {"color": class_color(0), "linewidth": 1.6}
         axes.plot(centres, quantiles[1], label="median of the predictions", **style)
-        axes.plot(centres, quantiles[0], linestyle=(0, (5, 1.5)), label="90 % of the predictions", **style)
+        axes.plot(
+            centres, quantiles[0], linestyle=(0, (5, 1.5)), label="90 % of the predictions", **style
+        )
         axes.plot(centres, quantiles[2], linestyle=(0, (5, 1.5)), **style)
     else:
         bars = np.argsort(truth, kind="stable")[:: -(-len(truth) // _BARS)]
-        what = "predicted interval" + ("" if len(bars) == len(truth) else f" (of {len(bars)} images)")
-        axes.vlines(truth[bars], low[bars], high[bars], color=colour(1), alpha=0.35, linewidth=1.0, label=what)
-        axes.plot(truth, mean, ".", color=colour(1), markersize=4.5, alpha=0.7, markeredgewidth=0, label="prediction")
-    axes.plot([start, stop], [start, stop], color=INK, linewidth=1.0, linestyle=":", label="predicted = true")
-    axes.set(xlim=(start, stop), ylim=(start, stop), xlabel=f"True {label}", ylabel=f"Predicted {label}")
+        what = "predicted interval" + (
+            "" if len(bars) == len(truth) else f" (of {len(bars)} images)"
+        )
+        axes.vlines(
+            truth[bars],
+            low[bars],
+            high[bars],
+            color=class_color(1),
+            alpha=0.35,
+            linewidth=1.0,
+            label=what,
+        )
+        axes.plot(
+            truth,
+            mean,
+            ".",
+            color=class_color(1),
+            markersize=4.5,
+            alpha=0.7,
+            markeredgewidth=0,
+            label="prediction",
+        )
+    axes.plot(
+        [start, stop],
+        [start, stop],
+        color=INK,
+        linewidth=1.0,
+        linestyle=":",
+        label="predicted = true",
+    )
+    axes.set(
+        xlim=(start, stop), ylim=(start, stop), xlabel=f"True {label}", ylabel=f"Predicted {label}"
+    )
     axes.set_aspect("equal")
     axes.locator_params(nbins=6)
     rows = _draw_floor(axes, floor, stop)
@@ -288,7 +356,7 @@ def predicted_against_true(
     return figure
 
 
-@_styled
+@styled
 def error_by_bin(
     metrics: Mapping[str, Any],
     *,
@@ -307,13 +375,15 @@ def error_by_bin(
     bins = [row for row in metrics["by_bin"] if row["n"]]
     edges = np.array([[row["from"], row["to"]] for row in bins])
     centres, half = edges.mean(axis=1), np.diff(edges, axis=1)[:, 0] / 2
-    figure = _figure(6.4, 7.0)
+    figure = new_figure(6.4, 7.0)
     panels = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     for axes, key, hue in ((panels[0], "mae", 1), (panels[1], "bias", 0)):
-        value, lower, upper = np.array([[row[key][part] for part in ("value", "low", "high")] for row in bins]).T
+        value, lower, upper = np.array(
+            [[row[key][part] for part in ("value", "low", "high")] for row in bins]
+        ).T
         # A percentile interval need not hold the value of a bin with few images.
         spread = np.maximum([value - lower, upper - value], 0)
-        style: dict[str, Any] = {"color": colour(hue), "markersize": 5, "elinewidth": 1.4}
+        style: dict[str, Any] = {"color": class_color(hue), "markersize": 5, "elinewidth": 1.4}
         axes.errorbar(centres, value, spread, half, fmt="o", **style)
         axes.set_ylabel("Mean absolute error [dex]" if key == "mae" else "Bias [dex]")
         axes.grid(axis="y", color=FAINT, alpha=0.25, linewidth=0.6)
@@ -322,9 +392,15 @@ def error_by_bin(
     guess: dict[str, Any] = {"color": FAINT, "linewidth": 1.4, "linestyle": (0, (5, 1.5))}
     whole = f"always the mean (over all images {metrics['mae_of_mean']:.3f})"
     panels[0].plot(true, np.abs(true - metrics["truth_mean"]), label=whole, **guess)
-    panels[0].axhline(overall, color=colour(1), linewidth=1.2, label=f"over all images {overall:.3f}")
+    panels[0].axhline(
+        overall, color=class_color(1), linewidth=1.2, label=f"over all images {overall:.3f}"
+    )
     if published is not None:
-        line: dict[str, Any] = {"color": colour(2), "linestyle": (0, (1.2, 1.2)), "linewidth": 1.6}
+        line: dict[str, Any] = {
+            "color": class_color(2),
+            "linestyle": (0, (1.2, 1.2)),
+            "linewidth": 1.6,
+        }
         panels[0].axhline(published, label=f"best published {published:.3f}", **line)
     panels[1].plot(true, metrics["truth_mean"] - true, **guess)
     panels[1].axhline(0, color=INK, linewidth=0.8)
@@ -338,7 +414,7 @@ def error_by_bin(
     return figure
 
 
-@_styled
+@styled
 def coverage_curve(
     truth: np.ndarray,
     mean: np.ndarray,
@@ -353,15 +429,17 @@ def coverage_curve(
         sigma: (N,) the curve's Gaussian standard deviations; NaN draws no curve.
         intervals: Nominal coverage → measured coverage of calibrated intervals, drawn as points.
     """
-    figure = _figure(5.6, 6.0)
+    figure = new_figure(5.6, 6.0)
     axes = figure.add_subplot()
     axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":", label="as promised")
     levels = np.linspace(0.01, 0.99, 99)
     if not np.isnan(_known(truth, sigma)[1]).any():
         measured = sigma_coverage(truth, mean, sigma, levels)
         value, lower, upper = np.array([[i.value, i.low, i.high] for i in measured]).T
-        axes.fill_between(levels, lower, upper, color=colour(1), alpha=0.2, linewidth=0)
-        axes.plot(levels, value, color=colour(1), label="mean ± z · sigma, as the network says")
+        axes.fill_between(levels, lower, upper, color=class_color(1), alpha=0.2, linewidth=0)
+        axes.plot(
+            levels, value, color=class_color(1), label="mean ± z · sigma, as the network says"
+        )
     if intervals:
         nominal = np.array(sorted(intervals))
         value, lower, upper = np.array(
@@ -369,24 +447,34 @@ def coverage_curve(
         ).T
         spread = np.maximum([value - lower, upper - value], 0)
         style: dict[str, Any] = {
-            "color": colour(0),
+            "color": class_color(0),
             "markersize": 6,
             "markeredgecolor": PAPER,
             "elinewidth": 1.6,
             "capsize": 3,
         }
         axes.errorbar(nominal, value, spread, fmt="D", label="calibrated intervals", **style)
-    axes.set(xlim=(0, 1), ylim=(0, 1.005), xlabel="Nominal coverage", ylabel="Share of true values inside")
+    axes.set(
+        xlim=(0, 1),
+        ylim=(0, 1.005),
+        xlabel="Nominal coverage",
+        ylabel="Share of true values inside",
+    )
     axes.set_aspect("equal")
     axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     axes.set_title("Coverage of the predicted intervals")
-    for place, words, side in (((0.04, 0.94), "too cautious", "left"), ((0.96, 0.06), "too sure", "right")):
+    for place, words, side in (
+        ((0.04, 0.94), "too cautious", "left"),
+        ((0.96, 0.06), "too sure", "right"),
+    ):
         axes.text(*place, words, transform=axes.transAxes, ha=side, va="center", color=FAINT)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)
     return figure
 
 
-def _draw_floor(axes: "Axes", floor: Mapping[str, Any] | None, stop: float, *, named: bool = True) -> int:
+def _draw_floor(
+    axes: "Axes", floor: Mapping[str, Any] | None, stop: float, *, named: bool = True
+) -> int:
     """Marks the masses above which the vortex is shorter than the camera resolves, or hidden by noise.
 
     Returns:
@@ -428,7 +516,9 @@ def _running_quantiles(truth: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray,
     """Returns centres (M,) of groups of equally many images by truth, and the 5, 50 and 95 % of predictions, (3, M)."""
     groups = np.array_split(np.argsort(truth, kind="stable"), max(2, min(25, len(truth) // 100)))
     centres = np.array([truth[group].mean() for group in groups])
-    return centres, np.stack([np.quantile(mean[group], [0.05, 0.5, 0.95]) for group in groups], axis=1)
+    return centres, np.stack(
+        [np.quantile(mean[group], [0.05, 0.5, 0.95]) for group in groups], axis=1
+    )
 
 
 def _limits(values: np.ndarray) -> tuple[float, float]:

@@ -10,11 +10,12 @@ import numpy as np
 import torch
 
 from haloformer.data.grouping import LEFT_OUT
+from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.data.store import LensDataset
-from haloformer.deploy.predictor import DATASET_SUFFIXES, Predictor
 from haloformer.errors import InputError
+from haloformer.outputs.targets import TARGETS, target_values
+from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import Simulator
-from haloformer.training.regression import TARGETS, target_values
 from haloformer.vocabulary import CLASS_ALIASES
 
 N_SIMULATED = 3000
@@ -52,7 +53,12 @@ class ImageSource:
 
 
 def open_test_images(
-    data: str, predictor: Predictor, *, n: int | None = None, seed: int | None = None, noise: str | None = None
+    data: str,
+    predictor: Predictor,
+    *,
+    n: int | None = None,
+    seed: int | None = None,
+    noise: str | None = None,
 ) -> ImageSource:
     """Opens a dataset file, or prepares to simulate ``n`` new images of a survey; arguments as in ``evaluate``."""
     path = Path(data)
@@ -60,7 +66,9 @@ def open_test_images(
     if path.suffix.lower() in DATASET_SUFFIXES or path.is_dir() or (path.is_file() and not yaml):
         for option, value in (("n", n), ("seed", seed), ("noise", noise)):
             if value is not None:
-                raise InputError(f"'{option}' is for images simulated from a survey; '{data}' is a file")
+                raise InputError(
+                    f"'{option}' is for images simulated from a survey; '{data}' is a file"
+                )
         return _from_file(path, predictor.outputs.targets)
     seed = unused_seed(training_of(predictor)) if seed is None else seed
     n = N_SIMULATED if n is None else n
@@ -76,7 +84,9 @@ def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
     truth = torch.zeros(len(dataset), 0)
     if targets:
         truth = target_values(targets, _Parameters(dataset), path.name)
-        truth = _of_their_class(truth, targets, dataset.class_names, torch.from_numpy(dataset.labels))
+        truth = _of_their_class(
+            truth, targets, dataset.class_names, torch.from_numpy(dataset.labels)
+        )
 
     def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for (images, labels), values in zip(dataset.batches(size), truth.split(size), strict=True):
@@ -98,7 +108,7 @@ def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
 
 def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str) -> ImageSource:
     simulator = Simulator(data, seed=seed, noise=noise)
-    of_use = _classes_of_use(simulator.class_names, predictor)
+    of_use = classes_of_use(simulator.class_names, predictor)
     if len(of_use) < len(simulator.class_names):
         if not of_use:
             raise InputError(
@@ -144,7 +154,10 @@ class _Parameters(dict[str, np.ndarray]):
 
 
 def _of_their_class(
-    truth: torch.Tensor, targets: tuple[str, ...], class_names: tuple[str, ...], labels: torch.Tensor
+    truth: torch.Tensor,
+    targets: tuple[str, ...],
+    class_names: tuple[str, ...],
+    labels: torch.Tensor,
 ) -> torch.Tensor:
     """Keeps true values (B, T) of images of the target's class only, where the data know that class."""
     names = [_canonical(name) for name in class_names]
@@ -161,16 +174,23 @@ def class_order(images: ImageSource, predictor: Predictor) -> np.ndarray:
     :data:`~haloformer.data.grouping.LEFT_OUT` stands for classes that a grouping leaves out.
     """
     if tuple(images.image_shape) != predictor.image_shape:
-        found, wanted = (" × ".join(map(str, shape)) for shape in (images.image_shape, predictor.image_shape))
-        raise InputError(f"{images.name}: images are {found} (channels, height, width), but the model takes {wanted}")
-    order = _order(images.class_names, predictor)
+        found, wanted = (
+            " × ".join(map(str, shape)) for shape in (images.image_shape, predictor.image_shape)
+        )
+        raise InputError(
+            f"{images.name}: images are {found} (channels, height, width), but the model takes {wanted}"
+        )
+    order = order_of(images.class_names, predictor)
     known = {number for number in order if number != LEFT_OUT}
     if not known or (predictor.class_names and len(known) < len(predictor.class_names)):
-        raise InputError(f"{images.name}: classes are {', '.join(images.class_names)}, {_wanted_in_words(predictor)}")
+        raise InputError(
+            f"{images.name}: classes are {', '.join(images.class_names)}, {_wanted_in_words(predictor)}"
+        )
     return np.array(order)
 
 
-def _order(class_names: tuple[str, ...], predictor: Predictor) -> list[int]:
+def order_of(class_names: tuple[str, ...], predictor: Predictor) -> list[int]:
+    """Returns the model's label of each class of the data, `LEFT_OUT` where it has none."""
     names = [_canonical(name) for name in class_names]
     if not predictor.class_names:
         return [0] * len(names)  # the true values say which images have what is estimated
@@ -178,7 +198,11 @@ def _order(class_names: tuple[str, ...], predictor: Predictor) -> list[int]:
     groups = {_canonical(name): _canonical(group) for name, group in _groups(predictor).items()}
     # Without a grouping, and where the data are already grouped, the classes must be those of the model.
     if not groups or sorted(names) == sorted(learned):
-        return [learned.index(name) for name in names] if sorted(names) == sorted(learned) else [LEFT_OUT] * len(names)
+        return (
+            [learned.index(name) for name in names]
+            if sorted(names) == sorted(learned)
+            else [LEFT_OUT] * len(names)
+        )
     return [learned.index(groups[name]) if name in groups else LEFT_OUT for name in names]
 
 
@@ -189,23 +213,31 @@ def _groups(predictor: Predictor) -> dict[str, str]:
         return {}
     texts = isinstance(groups, Mapping) and all(isinstance(name, str) for name in groups.values())
     if not texts or set(groups.values()) != set(predictor.class_names):
-        raise InputError("artefact.json: classes must be null, or say for classes of the data which class is learned")
+        raise InputError(
+            "artefact.json: classes must be null, or say for classes of the data which class is learned"
+        )
     return dict(groups)
 
 
-def _classes_of_use(class_names: tuple[str, ...], predictor: Predictor) -> list[str]:
+def classes_of_use(class_names: tuple[str, ...], predictor: Predictor) -> list[str]:
     """Returns the classes worth simulating; all where none is left out by a grouping or a regression alone."""
     if predictor.class_names and not _groups(predictor):
         return list(class_names)
     if not predictor.class_names:
         wanted = {TARGETS[target].class_name for target in predictor.outputs.targets}
         return [name for name in class_names if _canonical(name) in wanted]
-    return [name for name, number in zip(class_names, _order(class_names, predictor)) if number != LEFT_OUT]
+    return [
+        name
+        for name, number in zip(class_names, order_of(class_names, predictor))
+        if number != LEFT_OUT
+    ]
 
 
 def _wanted_in_words(predictor: Predictor) -> str:
     if not predictor.class_names:
-        wanted = [f"{target} (of {TARGETS[target].class_name})" for target in predictor.outputs.targets]
+        wanted = [
+            f"{target} (of {TARGETS[target].class_name})" for target in predictor.outputs.targets
+        ]
         return f"but the model estimates {', '.join(wanted)}"
     return f"but the model knows {', '.join(_groups(predictor) or predictor.class_names)}"
 
@@ -222,10 +254,19 @@ def contamination(predictor: Predictor, images: ImageSource) -> list[str]:
     if survey is not None and seed is not None and survey == predictor.artefact.get("survey"):
         # Noise and number of images do not matter: the same seed gives the same lenses.
         if seed == training.get("train_seed"):
-            found.append(f"These images were trained on: survey {survey} with seed {seed}, as in training.")
+            found.append(
+                f"These images were trained on: survey {survey} with seed {seed}, as in training."
+            )
         elif seed == training.get("val_seed"):
-            found.append(f"These images chose the weights: survey {survey} with seed {seed}, as in validation.")
-    if not found and survey is not None and seed is not None and (survey, seed) in _calibrated_on(predictor):
+            found.append(
+                f"These images chose the weights: survey {survey} with seed {seed}, as in validation."
+            )
+    if (
+        not found
+        and survey is not None
+        and seed is not None
+        and (survey, seed) in _calibrated_on(predictor)
+    ):
         found.append(f"These images calibrated the model: survey {survey} with seed {seed}.")
     for key, what in (("data", "trained on"), ("val_data", "used to choose the weights")):
         source = training.get(key)
@@ -254,15 +295,23 @@ def mismatches(predictor: Predictor, images: ImageSource) -> list[str]:
     for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
         trained, tested = predictor.artefact.get(key), images.attributes.get(key)
         if trained is not None and tested is not None and trained != tested:
-            found.append(f"The model was trained with {what} {trained}, these images have {tested}.")
+            found.append(
+                f"The model was trained with {what} {trained}, these images have {tested}."
+            )
     return found
 
 
 def unused_seed(*trainings: dict[str, Any]) -> int:
     """Returns the first seed after those of the trainings whose images none of them used to train or to select."""
-    used = {training.get(key) for training in trainings for key in ("seed", "train_seed", "val_seed")}
-    starts = [start for training in trainings if isinstance(start := training.get("train_seed"), int)]
-    candidates = itertools.count(max((start + 1 for start in starts if 0 <= start < 2**62), default=1))
+    used = {
+        training.get(key) for training in trainings for key in ("seed", "train_seed", "val_seed")
+    }
+    starts = [
+        start for training in trainings if isinstance(start := training.get("train_seed"), int)
+    ]
+    candidates = itertools.count(
+        max((start + 1 for start in starts if 0 <= start < 2**62), default=1)
+    )
     return next(seed for seed in candidates if seed not in used)
 
 

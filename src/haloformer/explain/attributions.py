@@ -15,12 +15,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from haloformer.data.residual import network_input
-from haloformer.deploy.predictor import Predictor
+from haloformer.data.framing import network_input
 from haloformer.errors import InputError
 from haloformer.explain.layers import Stage, find_stages, place_grid, spread
 from haloformer.models.a_vit import Halting
 from haloformer.models.attention_maps import AttentionMap, attention
+from haloformer.prediction.predictor import Predictor
 from haloformer.vocabulary import unknown_name
 
 METHODS = ("attention", "rollout", "gradcam", "integrated_gradients")
@@ -108,7 +108,9 @@ def explain_images(
         numbers = predictor.model(inputs).float()
     if not torch.isfinite(numbers).all():
         bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
-        raise InputError(f"the model gives no number for image {bad} of the batch: are its values extreme?")
+        raise InputError(
+            f"the model gives no number for image {bad} of the batch: are its values extreme?"
+        )
     targets, names = _targets(predictor, numbers, target)
     found = Explained(
         maps=[],
@@ -160,7 +162,9 @@ def check_methods(methods: Sequence[str]) -> None:
 # --- attention --------------------------------------------------------------------------------------------------------
 
 
-def _add_attention(found: Explained, predictor: Predictor, inputs: Tensor, methods: Sequence[str]) -> None:
+def _add_attention(
+    found: Explained, predictor: Predictor, inputs: Tensor, methods: Sequence[str]
+) -> None:
     wanted = [method for method in ("attention", "rollout") if method in methods]
     try:
         layers = attention(predictor.model, inputs, keep_weights="rollout" in methods)
@@ -207,7 +211,11 @@ def _why_no_rollout(layers: list[AttentionMap]) -> str | None:
             and torch.equal(layout.queries, first.queries)
             and torch.equal(layout.keys, first.keys)
         )
-        if not same or layout.query_grid != first.query_grid or not torch.equal(layout.queries, layout.keys):
+        if (
+            not same
+            or layout.query_grid != first.query_grid
+            or not torch.equal(layout.queries, layout.keys)
+        ):
             return (
                 f"rollout needs global attention among the same tokens in every layer, but that of {layer.layer} is "
                 f"{layer.kind}, from {'×'.join(map(str, layout.query_grid))} to {'×'.join(map(str, layout.key_grid))} cells"
@@ -270,7 +278,9 @@ def check_target(predictor: Predictor, target: str | None) -> None:
         raise unknown_name("target", target, known)
 
 
-def _targets(predictor: Predictor, numbers: Tensor, target: str | Sequence[str] | None) -> tuple[Tensor, list[str]]:
+def _targets(
+    predictor: Predictor, numbers: Tensor, target: str | Sequence[str] | None
+) -> tuple[Tensor, list[str]]:
     classes, parameters = predictor.class_names, predictor.outputs.targets
     if target is None and classes:
         answers = numbers[:, : len(classes)].argmax(1)
@@ -302,7 +312,9 @@ def _scores(predictor: Predictor) -> Callable[[Tensor], Tensor]:
     return scores
 
 
-def _attributed(method: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor) -> Tensor:
+def _attributed(
+    method: Callable[[Tensor, Tensor], Tensor], inputs: Tensor, targets: Tensor
+) -> Tensor:
     """Calls a method of gradients; one image alone is taken twice.
 
     On a CPU, PyTorch 2.14.1's backward pass of ``BatchNorm2d`` is wrong for a batch of one image whose output is then flattened and
@@ -319,14 +331,18 @@ def _add_grad_cam(found: Explained, predictor: Predictor, inputs: Tensor) -> Non
     def add(stage: Stage) -> bool:
         cam = _attributed(_grad_cam(predictor, stage), inputs, found.targets)[:, 0].detach()
         if not cam.any():
-            found.left_out[f"gradcam {stage.name}"] = "the answer does not depend on this map, but on what is beside it"
+            found.left_out[f"gradcam {stage.name}"] = (
+                "the answer does not depend on this map, but on what is beside it"
+            )
             return False
         kind = "×".join(map(str, stage.grid)) + " cells"
         maps = _placed(predictor, spread(cam.clamp_min(0), stage.rows, stage.columns))
         found.maps.append(Map("gradcam", stage.name, kind, maps))
         return True
 
-    if not any([add(stage) for stage in stages]) and not any(add(stage) for stage in reversed(convolutions)):
+    if not any([add(stage) for stage in stages]) and not any(
+        add(stage) for stage in reversed(convolutions)
+    ):
         found.left_out["gradcam"] = "none of the network's feature maps can be reached"
 
 
@@ -334,7 +350,9 @@ def _grad_cam(predictor: Predictor, stage: Stage) -> Callable[[Tensor, Tensor], 
     from captum.attr import LayerGradCam
 
     def method(inputs: Tensor, targets: Tensor) -> Tensor:
-        probe = nn.Identity()  # where captum, which knows no tokens, finds the layer as a feature map
+        probe = (
+            nn.Identity()
+        )  # where captum, which knows no tokens, finds the layer as a feature map
         with stage.passing(probe):
             try:
                 return LayerGradCam(_scores(predictor), probe).attribute(inputs, target=targets)
@@ -353,13 +371,23 @@ def _integrated_gradients(predictor: Predictor, inputs: Tensor, targets: Tensor)
 
     def method(inputs: Tensor, targets: Tensor) -> Tensor:
         return IntegratedGradients(_scores(predictor)).attribute(
-            inputs, blank, target=targets, n_steps=STEPS, internal_batch_size=max(_ROWS, 2 * len(inputs))
+            inputs,
+            blank,
+            target=targets,
+            n_steps=STEPS,
+            internal_batch_size=max(_ROWS, 2 * len(inputs)),
         )
 
     found = _attributed(method, inputs, targets).detach().float().abs()  # (B, C, H', W')
     per_channel = found.sum((2, 3))
     channels = per_channel / per_channel.sum(1, keepdim=True).clamp_min(1e-30)
-    return Map("integrated_gradients", "", "|sum| over channels", _placed(predictor, found.sum(1)), channels.cpu())
+    return Map(
+        "integrated_gradients",
+        "",
+        "|sum| over channels",
+        _placed(predictor, found.sum(1)),
+        channels.cpu(),
+    )
 
 
 def _blank_sky(predictor: Predictor) -> Tensor:
@@ -368,7 +396,10 @@ def _blank_sky(predictor: Predictor) -> Tensor:
     if predictor.residual is not None:
         shape = predictor.residual.output_shape(shape)
     return network_input(
-        torch.zeros(1, *shape), predictor.framing, predictor.normalization, predictor.residual is not None
+        torch.zeros(1, *shape),
+        predictor.framing,
+        predictor.normalization,
+        predictor.residual is not None,
     )
 
 

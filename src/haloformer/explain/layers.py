@@ -69,7 +69,11 @@ def find_stages(model: nn.Module, images: Tensor) -> tuple[list[Stage], list[Sta
     outputs: list[tuple[str, int | None, Tensor]] = []
     runs: dict[str, int] = {}
     with torch.no_grad(), _followed(model, images[:1]) as cells:
-        handles = [m.register_forward_hook(_note(name, outputs, runs)) for name, m in model.named_modules() if name]
+        handles = [
+            m.register_forward_hook(_note(name, outputs, runs))
+            for name, m in model.named_modules()
+            if name
+        ]
         try:
             model(images[:1])
         finally:
@@ -83,7 +87,11 @@ def find_stages(model: nn.Module, images: Tensor) -> tuple[list[Stage], list[Sta
     for wanted in maps:
         # The last that has it: those before it may be changed in place afterwards. One that runs twice has two outputs.
         for name, part, output in reversed(outputs):
-            if runs[name] > 1 or isinstance(modules[name], _SAME) or any(stage.name == name for stage in stages):
+            if (
+                runs[name] > 1
+                or isinstance(modules[name], _SAME)
+                or any(stage.name == name for stage in stages)
+            ):
                 continue
             order = _order_of(output, wanted)
             if order is not None:
@@ -105,7 +113,9 @@ _SAME = (nn.Identity, nn.Dropout, nn.Sequential)
 
 def spread(maps: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Returns what is said of cells (…, h, w) of the pixels in them, (…, H, W): a cell's value, not shared out among them."""
-    even = rows.sum(1, keepdim=True) @ columns.sum(1, keepdim=True).T  # what cells that are all 1 give
+    even = (
+        rows.sum(1, keepdim=True) @ columns.sum(1, keepdim=True).T
+    )  # what cells that are all 1 give
     return rows @ maps.to(rows) @ columns.T / even
 
 
@@ -115,7 +125,11 @@ class _Following(TorchFunctionMode):
         self.places = places
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         result = function(*args, **(kwargs or {}))
         self.places.follow(function, args, kwargs or {}, result)
@@ -123,7 +137,9 @@ class _Following(TorchFunctionMode):
 
 
 @contextmanager
-def _followed(model: nn.Module, images: Tensor) -> Iterator[Callable[[Grid], tuple[Tensor, Tensor]]]:
+def _followed(
+    model: nn.Module, images: Tensor
+) -> Iterator[Callable[[Grid], tuple[Tensor, Tensor]]]:
     """Watches a run of the network; yields a function that then tells ``rows`` and ``columns`` of a :class:`Stage` for a grid."""
     padded = next((module for module in model.modules() if isinstance(module, PaddedInput)), None)
     left, right, top, bottom = (0, 0, 0, 0) if padded is None else padded.padding
@@ -144,13 +160,17 @@ def place_grid(model: nn.Module, images: Tensor, grid: Grid) -> tuple[Tensor, Te
     return cells(grid)
 
 
-def _note(name: str, outputs: list[tuple[str, int | None, Tensor]], runs: dict[str, int]) -> Callable[..., None]:
+def _note(
+    name: str, outputs: list[tuple[str, int | None, Tensor]], runs: dict[str, int]
+) -> Callable[..., None]:
     def note(module: nn.Module, args: Any, output: Any) -> None:
         runs[name] = runs.get(name, 0) + 1
         if isinstance(output, Tensor):
             outputs.append((name, None, output))
         elif type(output) in (tuple, list):
-            outputs.extend((name, i, part) for i, part in enumerate(output) if isinstance(part, Tensor))
+            outputs.extend(
+                (name, i, part) for i, part in enumerate(output) if isinstance(part, Tensor)
+            )
 
     return note
 
@@ -163,10 +183,15 @@ def _order_of(output: Tensor, wanted: Tensor) -> Order | None:
         orders += ["NCHW"] if output.shape == wanted.shape else []
         orders += ["NHWC"] if output.shape == (batch, *grid, width) else []
     elif (
-        output.ndim == 3 and len(output) == batch and output.shape[2] == width and output.shape[1] >= grid[0] * grid[1]
+        output.ndim == 3
+        and len(output) == batch
+        and output.shape[2] == width
+        and output.shape[1] >= grid[0] * grid[1]
     ):
         orders = ["tokens"]
-    return next((o for o in orders if torch.equal(_to_map(output, o, (grid[0], grid[1])), wanted)), None)
+    return next(
+        (o for o in orders if torch.equal(_to_map(output, o, (grid[0], grid[1])), wanted)), None
+    )
 
 
 def _to_map(output: Tensor, order: Order, grid: Grid) -> Tensor:

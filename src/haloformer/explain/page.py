@@ -5,9 +5,10 @@ import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from haloformer.evaluation.figures import _STYLE, format_value
-from haloformer.evaluation.report import _e, _html_table, page
 from haloformer.explain.pictures import NAMES
+from haloformer.reporting.html import escape, page, plain_table
+from haloformer.reporting.interval import format_value
+from haloformer.reporting.style import STYLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -25,12 +26,14 @@ def picture(figure: "Figure") -> str:
     import matplotlib
 
     stream = io.BytesIO()
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure.savefig(stream, format="png", dpi=90)
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_picture: str | None) -> str:
+def to_html(
+    result: dict[str, Any], images: Sequence[dict[str, Any]], score_picture: str | None
+) -> str:
     """Returns the page.
 
     Args:
@@ -42,35 +45,54 @@ def to_html(result: dict[str, Any], images: Sequence[dict[str, Any]], score_pict
     if result["scores"]:
         rows = [row for row in result["scores"] if row["weights"] == "trained"]
         header = ["Map", "Class", "Images", "Gain", "Pixel AUC"]
-        cells = [[_map_name(r), r["class"], str(r["n"]), _measured(r, "gain", 2), _measured(r, "auc", 3)] for r in rows]
+        cells = [
+            [_map_name(r), r["class"], str(r["n"]), _measured(r, "gain", 2), _measured(r, "auc", 3)]
+            for r in rows
+        ]
         sections.append(
             "<section><h2>How much falls where substructure changes the image</h2>"
             f"<p>Gain 1 and AUC 0.5 are chance; means over images with 95 % bootstrap intervals.</p>"
-            f'<figure><img alt="scores of all maps" src="{score_picture}"></figure>{_html_table("numbers measures", header, cells)}</section>'
+            f'<figure><img alt="scores of all maps" src="{score_picture}"></figure>{plain_table("numbers measures", header, cells)}</section>'
         )
     if result["sanity"]:
-        cells = [[_map_name(row), str(row["n"]), _measured(row, "correlation", 2)] for row in result["sanity"]]
+        cells = [
+            [_map_name(row), str(row["n"]), _measured(row, "correlation", 2)]
+            for row in result["sanity"]
+        ]
         header = ["Map", "Images", "Rank correlation"]
         sections.append(
             "<section><h2>Does it depend on the weights?</h2><p>Spearman's correlation with the map of the same network "
-            f"with random weights: near 1, the map says nothing of what was learnt.</p>{_html_table('numbers measures', header, cells)}</section>"
+            f"with random weights: near 1, the map says nothing of what was learnt.</p>{plain_table('numbers measures', header, cells)}</section>"
         )
     for image in images:
         figures = "".join(
-            f'<figure><a href="{_e(path)}"><img alt="{_e(caption)}" src="{uri}"></a><figcaption>{_e(caption)}</figcaption></figure>'
+            f'<figure><a href="{escape(path)}"><img alt="{escape(caption)}" src="{uri}"></a><figcaption>{escape(caption)}</figcaption></figure>'
             for caption, uri, path in image["pictures"]
         )
-        sections.append(f"<section><h2>{_e(image['title'])}</h2><p>{_e(image['text'])}</p>{figures}</section>")
-    left_out = "".join(f"<li>{_e(what)}: {_e(why)}</li>" for what, why in result["left_out"].items())
-    warnings = "".join(f'<p class="warning"><strong>Warning.</strong> {_e(text)}</p>' for text in result["warnings"])
+        sections.append(
+            f"<section><h2>{escape(image['title'])}</h2><p>{escape(image['text'])}</p>{figures}</section>"
+        )
+    left_out = "".join(
+        f"<li>{escape(what)}: {escape(why)}</li>" for what, why in result["left_out"].items()
+    )
+    warnings = "".join(
+        f'<p class="warning"><strong>Warning.</strong> {escape(text)}</p>'
+        for text in result["warnings"]
+    )
     facts = {key: value for key, value in result["protocol"].items() if value is not None}
     protocol = "".join(
-        f'<tr><th scope="row">{_e(k.replace("_", " "))}</th><td>{_e(v)}</td></tr>' for k, v in facts.items()
+        f'<tr><th scope="row">{escape(k.replace("_", " "))}</th><td>{escape(v)}</td></tr>'
+        for k, v in facts.items()
     )
     title = f"What {result['protocol']['run']} looks at"
     notes = f'<p class="note">Left out:</p><ul class="note">{left_out}</ul>' if left_out else ""
     protocol = f'<section><h2>Protocol</h2><table class="protocol"><tbody>{protocol}</tbody></table>{notes}</section>'
-    return page("haloformer explanation", title, f"<p>{_e(_NOTES)}</p>{warnings}", "".join(sections) + protocol)
+    return page(
+        "haloformer explanation",
+        title,
+        f"<p>{escape(_NOTES)}</p>{warnings}",
+        "".join(sections) + protocol,
+    )
 
 
 def _map_name(row: dict[str, Any]) -> str:
@@ -78,5 +100,7 @@ def _map_name(row: dict[str, Any]) -> str:
 
 
 def _measured(row: dict[str, Any], what: str, digits: int) -> str:
-    value, low, high = (format_value(row[key], digits) for key in (what, f"{what}_low", f"{what}_high"))
+    value, low, high = (
+        format_value(row[key], digits) for key in (what, f"{what}_low", f"{what}_high")
+    )
     return f"{value} ({low} to {high})".replace("-", "−")

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.evaluation.figures import FAINT, INK, _figure, _plain, _styled, colour
 from haloformer.explain.attributions import DEPTH, Explained, Map
+from haloformer.reporting.style import FAINT, INK, class_color, literal, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,11 +46,15 @@ class Shown:
     difference: np.ndarray | None = None
 
 
-def shown(found: Explained, k: int, pixel_scale: float | None, difference: np.ndarray | None = None) -> Shown:
+def shown(
+    found: Explained, k: int, pixel_scale: float | None, difference: np.ndarray | None = None
+) -> Shown:
     """Returns image number k of a batch."""
     return Shown(
         image=found.images[k].mean(0).numpy(),
-        residual=found.inputs[k, found.channels.index("residual")].numpy() if "residual" in found.channels else None,
+        residual=found.inputs[k, found.channels.index("residual")].numpy()
+        if "residual" in found.channels
+        else None,
         maps=[(each, each.values[k].numpy()) for each in found.maps],
         seen=found.seen.numpy(),
         pixel_scale=pixel_scale,
@@ -58,17 +62,20 @@ def shown(found: Explained, k: int, pixel_scale: float | None, difference: np.nd
     )
 
 
-@_styled
+@styled
 def overview(one: Shown, title: str = "") -> "Figure":
     """Draws the image, what is known of it, and for each method its last layer."""
-    last = {each.method: (each, values) for each, values in one.maps}  # the last of each method stays
+    last = {
+        each.method: (each, values) for each, values in one.maps
+    }  # the last of each method stays
 
     def light(axes: "Axes") -> None:
         _light(axes, one, "inferno")
         _title(axes, "image")
 
     def residual(axes: "Axes") -> None:
-        axes.imshow(np.where(one.seen, one.residual, np.nan), cmap="RdBu_r", vmin=-5, vmax=5, **_where(one))  # type: ignore[arg-type]
+        shown = np.where(one.seen, one.residual, np.nan)  # type: ignore[arg-type]
+        axes.imshow(shown, cmap="RdBu_r", vmin=-5, vmax=5, **_where(one))
         _title(axes, "residual / noise, ±5")
 
     def truth(axes: "Axes") -> None:
@@ -89,7 +96,7 @@ def overview(one: Shown, title: str = "") -> "Figure":
         panel(axes)
         _frame(axes, one)
     if title:
-        figure.suptitle(_plain(title), fontsize=10.5)
+        figure.suptitle(literal(title), fontsize=10.5)
     return figure
 
 
@@ -102,12 +109,14 @@ def progression(one: Shown, title: str = "") -> "Figure | None":
     return _layers(one, rows, title) if rows else None
 
 
-@_styled
+@styled
 def _layers(one: Shown, rows: list[list[tuple[Map, np.ndarray]]], title: str) -> "Figure":
     columns = max(map(len, rows))
     figure, grid = _panels(len(rows) * columns, columns)
     for i, row in enumerate(rows):
-        for axes, panel in zip(grid[i * columns : (i + 1) * columns], [*row, *[None] * (columns - len(row))]):
+        for axes, panel in zip(
+            grid[i * columns : (i + 1) * columns], [*row, *[None] * (columns - len(row))]
+        ):
             if panel is None:
                 axes.set_visible(False)
                 continue
@@ -115,16 +124,16 @@ def _layers(one: Shown, rows: list[list[tuple[Map, np.ndarray]]], title: str) ->
             _overlay(axes, one, values, each.method)
             _title(axes, f"{NAMES[each.method]}\n{each.layer}")
     if title:
-        figure.suptitle(_plain(title), fontsize=10.5)
+        figure.suptitle(literal(title), fontsize=10.5)
     return figure
 
 
-@_styled
+@styled
 def score_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
     """Draws gain and pixel AUC of each map, with their intervals; open circles are those of random weights."""
     rows = [row for row in rows if row["class"] == "all"] or list(rows)
     names = list(dict.fromkeys((row["method"], row["layer"]) for row in rows))
-    figure = _figure(8.0, 1.4 + 0.34 * len(names))
+    figure = new_figure(8.0, 1.4 + 0.34 * len(names))
     panels = figure.subplots(1, 2, sharey=True)
     methods = list(dict.fromkeys(method for method, _ in names))
     for axes, what, chance in zip(panels, ("gain", "auc"), (1.0, 0.5)):
@@ -132,15 +141,24 @@ def score_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
         for row in rows:
             y = names.index((row["method"], row["layer"]))
             random = row["weights"] == "random"
-            hue = FAINT if random else colour(methods.index(row["method"]))
-            style = {"color": hue, "marker": "o", "markersize": 5, "markerfacecolor": "none" if random else hue}
+            hue = FAINT if random else class_color(methods.index(row["method"]))
+            style = {
+                "color": hue,
+                "marker": "o",
+                "markersize": 5,
+                "markerfacecolor": "none" if random else hue,
+            }
             reach = np.abs(np.array([[row[f"{what}_low"]], [row[f"{what}_high"]]]) - row[what])
-            axes.errorbar(row[what], y + 0.18 * random, xerr=reach, linestyle="none", linewidth=1.2, **style)
+            axes.errorbar(
+                row[what], y + 0.18 * random, xerr=reach, linestyle="none", linewidth=1.2, **style
+            )
         axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
     labels = [f"{NAMES[method]} {layer}".strip() for method, layer in names]
-    panels[0].set_yticks(range(len(names)), [_plain(label) for label in labels])
+    panels[0].set_yticks(range(len(names)), [literal(label) for label in labels])
     panels[0].invert_yaxis()
-    panels[0].set(xlabel="Gain: share in the region / its share of pixels", title="Where substructure shows")
+    panels[0].set(
+        xlabel="Gain: share in the region / its share of pixels", title="Where substructure shows"
+    )
     panels[0].set_xlim(left=0)
     panels[1].set(xlabel="Pixel AUC")
     panels[1].set_title("dotted: chance; open: random weights", fontsize=9, fontweight="normal")
@@ -152,7 +170,7 @@ def score_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
 
 def _panels(n: int, columns: int) -> "tuple[Figure, list[Axes]]":
     lines = -(-n // columns)
-    figure = _figure(2.15 * columns + 0.5, 2.5 * lines + 0.5)
+    figure = new_figure(2.15 * columns + 0.5, 2.5 * lines + 0.5)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for place, axes in enumerate(grid.flat):
@@ -181,14 +199,23 @@ def _overlay(axes: "Axes", one: Shown, values: np.ndarray, method: str) -> None:
     """Draws a map over the grey image: the more, the less transparent; a depth without."""
     _light(axes, one, "gray")
     if method == DEPTH:
-        drawn = axes.imshow(np.where(one.seen, values, np.nan), cmap="viridis", alpha=0.75, **_where(one))
+        drawn = axes.imshow(
+            np.where(one.seen, values, np.nan), cmap="viridis", alpha=0.75, **_where(one)
+        )
         axes.figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.02).ax.tick_params(labelsize=7.5)
     else:
         inside = values[one.seen]
-        low, high = (float(x) for x in np.percentile(inside, [5, 99.5])) if inside.any() else (0.0, 1.0)
+        low, high = (
+            (float(x) for x in np.percentile(inside, [5, 99.5])) if inside.any() else (0.0, 1.0)
+        )
         strength = np.clip((values - low) / max(high - low, 1e-30), 0, 1)
         axes.imshow(
-            strength, cmap="plasma", vmin=0, vmax=1, alpha=np.where(one.seen, 0.8 * strength**0.6, 0), **_where(one)
+            strength,
+            cmap="plasma",
+            vmin=0,
+            vmax=1,
+            alpha=np.where(one.seen, 0.8 * strength**0.6, 0),
+            **_where(one),
         )
     _frame(axes, one)
 
@@ -199,7 +226,15 @@ def _frame(axes: "Axes", one: Shown) -> None:
     if not one.seen.all():
         x, y = (np.linspace(a, b, n, endpoint=False) + (b - a) / n / 2 for a, b, n in
                 ((left, right, one.seen.shape[1]), (bottom, top, one.seen.shape[0])))  # fmt: skip
-        axes.contour(x, y, one.seen.astype(float), levels=[0.5], colors=[FAINT], linewidths=0.8, linestyles="dashed")
+        axes.contour(
+            x,
+            y,
+            one.seen.astype(float),
+            levels=[0.5],
+            colors=[FAINT],
+            linewidths=0.8,
+            linestyles="dashed",
+        )
     unit = "arcsec" if one.pixel_scale else "pixels"
     axes.tick_params(labelsize=8)
     axes.locator_params(nbins=5)
@@ -211,4 +246,4 @@ def _frame(axes: "Axes", one: Shown) -> None:
 
 
 def _title(axes: "Axes", text: str) -> None:
-    axes.set_title(_plain(text), fontsize=8.5, fontweight="normal", loc="center", color=INK)
+    axes.set_title(literal(text), fontsize=8.5, fontweight="normal", loc="center", color=INK)

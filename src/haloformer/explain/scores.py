@@ -14,12 +14,12 @@ import torch
 from scipy.stats import rankdata
 from torch import Tensor, nn
 
-from haloformer.deploy.predictor import Predictor
 from haloformer.errors import InputError
-from haloformer.evaluation.metrics import CONFIDENCE, Interval
 from haloformer.evaluation.regression import bootstrap_means
 from haloformer.explain.attributions import DEPTH, Explained, Map
 from haloformer.models import create_model
+from haloformer.prediction.predictor import Predictor
+from haloformer.reporting.interval import CONFIDENCE, Interval
 from haloformer.simulation import Simulator
 
 SHARE = 0.5
@@ -28,7 +28,9 @@ SHARE = 0.5
 _N_BOOTSTRAP = 2000
 
 
-def substructure_difference(simulator: Simulator, numbers: Sequence[int] | np.ndarray | range) -> Tensor:
+def substructure_difference(
+    simulator: Simulator, numbers: Sequence[int] | np.ndarray | range
+) -> Tensor:
     """Returns what substructure changes in images: |with − without|, (B, H, W) in counts/s per pixel, free of noise.
 
     Args:
@@ -36,10 +38,16 @@ def substructure_difference(simulator: Simulator, numbers: Sequence[int] | np.nd
         numbers: (B,) image numbers.
     """
     noise_free = Simulator(
-        simulator.survey, classes=simulator.class_names, seed=simulator.seed, noise="none", device=simulator.device
+        simulator.survey,
+        classes=simulator.class_names,
+        seed=simulator.seed,
+        noise="none",
+        device=simulator.device,
     )
     scenes = noise_free.scenes(numbers)
-    return (noise_free.images(scenes) - noise_free.images(scenes.without_substructure())).abs().cpu()
+    return (
+        (noise_free.images(scenes) - noise_free.images(scenes.without_substructure())).abs().cpu()
+    )
 
 
 def substructure_region(difference: np.ndarray, share: float = SHARE) -> np.ndarray:
@@ -83,7 +91,9 @@ def randomised(predictor: Predictor, seed: int = 0) -> Predictor:
         torch.manual_seed(seed)
         model = create_model(
             spec["name"],
-            img_size=spec["img_size"] if isinstance(spec["img_size"], int) else tuple(spec["img_size"]),
+            img_size=spec["img_size"]
+            if isinstance(spec["img_size"], int)
+            else tuple(spec["img_size"]),
             in_chans=spec["in_chans"],
             num_classes=spec["num_classes"],
             **spec.get("kwargs", {}),
@@ -108,7 +118,11 @@ class Scores:
     kinds: dict[tuple[str, str], str] = field(default_factory=dict)
 
     def add_truth(
-        self, found: Explained, difference: Tensor, class_names: Sequence[str], weights: str = "trained"
+        self,
+        found: Explained,
+        difference: Tensor,
+        class_names: Sequence[str],
+        weights: str = "trained",
     ) -> None:
         """Scores a batch against what substructure changes in it, in the pixels that the network sees.
 
@@ -132,7 +146,9 @@ class Scores:
         others = {(each.method, each.layer): each for each in random.maps}
         for each in trained.maps:
             if other := others.get((each.method, each.layer)):
-                values = rank_correlation(_pixels(each.values, trained.seen), _pixels(other.values, trained.seen))
+                values = rank_correlation(
+                    _pixels(each.values, trained.seen), _pixels(other.values, trained.seen)
+                )
                 self._note("correlation", "random", each, values)
 
     def table(self) -> list[dict[str, Any]]:
@@ -140,7 +156,9 @@ class Scores:
         rows = []
         for key in [key for key in self.measured if key[0] == "gain"]:
             weights, method, layer = key[1:]
-            labels, *numbers = (np.concatenate(self.measured[what, *key[1:]]) for what in ("class", "gain", "auc"))
+            labels, *numbers = (
+                np.concatenate(self.measured[what, *key[1:]]) for what in ("class", "gain", "auc")
+            )
             values = dict(zip(("gain", "auc"), numbers, strict=True))
             names = list(dict.fromkeys(labels.tolist()))
             for name in [*(sorted(names) if len(names) > 1 else []), "all"]:
@@ -164,7 +182,11 @@ class Scores:
         for (what, _, method, layer), batches in self.measured.items():
             if what == "correlation":
                 values = np.concatenate(batches)
-                row: dict[str, Any] = {"method": method, "layer": layer, "n": int(np.isfinite(values).sum())}
+                row: dict[str, Any] = {
+                    "method": method,
+                    "layer": layer,
+                    "n": int(np.isfinite(values).sum()),
+                }
                 rows.append({**row, **_columns("correlation", mean_interval(values))})
         return rows
 
@@ -175,11 +197,16 @@ class Scores:
 
 def references(found: Explained) -> list[Map]:
     """Returns what needs no network: the light itself, and the absolute residual where the network gets one."""
-    maps = [Map("brightness", "", "the light itself", found.images.mean(1).clamp_min(0) * found.seen)]
+    maps = [
+        Map("brightness", "", "the light itself", found.images.mean(1).clamp_min(0) * found.seen)
+    ]
     if "residual" in found.channels:
         maps.append(
             Map(
-                "residual", "", "|image − smooth lens| / noise", found.inputs[:, found.channels.index("residual")].abs()
+                "residual",
+                "",
+                "|image − smooth lens| / noise",
+                found.inputs[:, found.channels.index("residual")].abs(),
             )
         )
     return maps

@@ -21,7 +21,15 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, HybridEmbed, Mlp, PatchEmbed, resample_abs_pos_embed, to_2tuple, trunc_normal_
+from timm.layers import (
+    DropPath,
+    HybridEmbed,
+    Mlp,
+    PatchEmbed,
+    resample_abs_pos_embed,
+    to_2tuple,
+    trunc_normal_,
+)
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
@@ -32,7 +40,9 @@ from haloformer.models.info import ModelInfo, Size, small_head
 from haloformer.models.tokens import TokenLayout, global_layout
 
 _EPSILON = 0.01  # a token halts when its scores sum to 1 minus this (Section 3.1)
-_HALTED = -1000.0  # added to the logits of halted keys: zero in the softmax, yet no NaN where all have halted
+_HALTED = (
+    -1000.0
+)  # added to the logits of halted keys: zero in the softmax, yet no NaN where all have halted
 
 
 @dataclass(frozen=True)
@@ -73,7 +83,9 @@ def distribution_loss(halting: Halting, target_depth: float) -> Tensor:
     scores = halting.distribution
     blocks = torch.arange(1, len(scores) + 1, device=scores.device, dtype=scores.dtype)
     log_target = F.log_softmax(-0.5 * (blocks - target_depth) ** 2, 0)
-    scores = scores / scores.sum().clamp_min(1e-30)  # its inverse, times some hundreds, is finite in float32
+    scores = scores / scores.sum().clamp_min(
+        1e-30
+    )  # its inverse, times some hundreds, is finite in float32
     # A hundredth of a uniform distribution keeps the logarithm and its gradient bounded.
     scores = (scores + 0.01 / len(scores)) / 1.01
     return (log_target.exp() * (log_target - scores.log())).sum()
@@ -135,20 +147,30 @@ class AdaptiveVisionTransformer(Backbone):
         self.num_classes, self.num_features, self.global_pool = num_classes, embed_dim, global_pool
         self.gate_scale, self.gate_center = gate_scale, gate_center
         self.target_depth = depth * 2 / 3 if target_depth is None else target_depth
-        self.ponder_loss_scale, self.distribution_loss_scale = ponder_loss_scale, distribution_loss_scale
+        self.ponder_loss_scale, self.distribution_loss_scale = (
+            ponder_loss_scale,
+            distribution_loss_scale,
+        )
 
         sides = to_2tuple(img_size)
         if stem_channels is None:
             self.patch_embed: nn.Module = PatchEmbed(sides, patch_size, in_chans, embed_dim)
         else:
-            self.patch_embed = _stem(sides, in_chans, embed_dim, tuple(stem_channels), tuple(stem_strides or ()))
+            self.patch_embed = _stem(
+                sides, in_chans, embed_dim, tuple(stem_channels), tuple(stem_strides or ())
+            )
         self.grid_size: tuple[int, int] = self.patch_embed.grid_size
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + math.prod(self.grid_size), embed_dim))
         self.pos_drop = nn.Dropout(drop_rate)
         self.blocks = nn.ModuleList(
             Block(
-                embed_dim, num_heads, mlp_ratio, drop_rate, attn_drop_rate, drop_path_rate * index / max(1, depth - 1)
+                embed_dim,
+                num_heads,
+                mlp_ratio,
+                drop_rate,
+                attn_drop_rate,
+                drop_path_rate * index / max(1, depth - 1),
             )
             for index in range(depth)
         )
@@ -180,7 +202,9 @@ class AdaptiveVisionTransformer(Backbone):
 
     def _adapt(self, images: Tensor, maps: list[Tensor] | None = None) -> tuple[Tensor, Halting]:
         tokens = self.patch_embed(images)
-        tokens = self.pos_drop(torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self.pos_embed)
+        tokens = self.pos_drop(
+            torch.cat([self.cls_token.expand(len(tokens), -1, -1), tokens], 1) + self.pos_embed
+        )
 
         alive = torch.ones_like(tokens[..., 0])  # (B, N): 1 until a token halts
         spent = torch.zeros_like(alive)  # the sum of its scores so far
@@ -204,7 +228,9 @@ class AdaptiveVisionTransformer(Backbone):
             weights.append(weight)
             distribution.append(asked[:, self.num_prefix_tokens :].mean())
             if maps is not None:
-                maps.append(tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid_size))
+                maps.append(
+                    tokens[:, self.num_prefix_tokens :].transpose(1, 2).unflatten(2, self.grid_size)
+                )
         halting = Halting(
             weights=torch.stack(weights, 1),
             ponder=depth + remainder,
@@ -229,7 +255,11 @@ class AdaptiveVisionTransformer(Backbone):
 
 
 def _stem(
-    img_size: tuple[int, int], in_chans: int, embed_dim: int, channels: tuple[int, ...], strides: tuple[int, ...]
+    img_size: tuple[int, int],
+    in_chans: int,
+    embed_dim: int,
+    channels: tuple[int, ...],
+    strides: tuple[int, ...],
 ) -> HybridEmbed:
     """3×3 convolutions with batch norm and GELU, then a 1×1 convolution to the width of the tokens."""
     if len(channels) != len(strides):
@@ -245,13 +275,17 @@ def _stem(
     stem.num_features = embed_dim  # type: ignore[assignment]  # where HybridEmbed looks for it
     stride = math.prod(strides)
     grid = (-(-img_size[0] // stride), -(-img_size[1] // stride))
-    return HybridEmbed(stem, img_size, feature_size=grid, feature_ratio=stride, embed_dim=embed_dim, proj=False)
+    return HybridEmbed(
+        stem, img_size, feature_size=grid, feature_ratio=stride, embed_dim=embed_dim, proj=False
+    )
 
 
 class Attention(nn.Module):
     """Global self-attention to the tokens that have not halted. Its weights are (B, heads, N, N)."""
 
-    def __init__(self, dim: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.qkv = nn.Linear(dim, 3 * dim)
@@ -284,7 +318,13 @@ class Block(nn.Module):
     """Attention and feed-forward network, each with pre-norm and a residual path."""
 
     def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, drop: float, attn_drop: float, drop_path: float
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim, eps=1e-6)
@@ -323,7 +363,9 @@ _NOTES: dict[str, tuple[Size, str]] = {
 
 default_cfgs = generate_default_cfgs(
     {
-        name: weights_cfg(first_conv="patch_embed.proj" if size == "paper" else "patch_embed.backbone.0.conv")
+        name: weights_cfg(
+            first_conv="patch_embed.proj" if size == "paper" else "patch_embed.backbone.0.conv"
+        )
         for name, (size, _) in _NOTES.items()
     }
 )

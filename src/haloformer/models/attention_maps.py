@@ -67,7 +67,11 @@ class AttentionMap:
 
 
 def attention(
-    model: nn.Module, images: Tensor, *, query: tuple[int, int] | None = None, keep_weights: bool = False
+    model: nn.Module,
+    images: Tensor,
+    *,
+    query: tuple[int, int] | None = None,
+    keep_weights: bool = False,
 ) -> list[AttentionMap]:
     """Returns the attention maps of all layers that form weights between places, in the order in which they run.
 
@@ -104,19 +108,28 @@ def attention(
 
 def has_attention(model: nn.Module) -> bool:
     """Returns whether a model has layers of which :func:`attention` gives maps. Nothing is run."""
-    return any(_knows_its_tokens(module) or class_name(module) in KNOWN_LAYERS for module in model.modules())
+    return any(
+        _knows_its_tokens(module) or class_name(module) in KNOWN_LAYERS
+        for module in model.modules()
+    )
 
 
 def _check(images: Tensor, query: tuple[int, int] | None) -> None:
     if images.ndim != 4 or not images.is_floating_point():
-        raise InputError(f"images must be floats of shape (B, C, H, W), not {images.dtype} of {tuple(images.shape)}")
-    if query is not None and not all(0 <= place < side for place, side in zip(query, images.shape[-2:], strict=True)):
+        raise InputError(
+            f"images must be floats of shape (B, C, H, W), not {images.dtype} of {tuple(images.shape)}"
+        )
+    if query is not None and not all(
+        0 <= place < side for place, side in zip(query, images.shape[-2:], strict=True)
+    ):
         height, width = images.shape[-2:]
         raise InputError(f"query {query} is not a row and a column of a {height}×{width} image")
 
 
 def _name(model: nn.Module) -> str:
-    return type(next((module.model for module in model.modules() if isinstance(module, PaddedInput)), model)).__name__
+    return type(
+        next((module.model for module in model.modules() if isinstance(module, PaddedInput)), model)
+    ).__name__
 
 
 def _why_none(name: str, recorder: "_Recorder") -> str:
@@ -138,12 +151,16 @@ class _Recorder(TorchFunctionMode):
     Weights are turned into maps as soon as their layer is done, so that those of one layer at a time are in memory.
     """
 
-    def __init__(self, model: nn.Module, images: Tensor, query: tuple[int, int] | None, keep_weights: bool) -> None:
+    def __init__(
+        self, model: nn.Module, images: Tensor, query: tuple[int, int] | None, keep_weights: bool
+    ) -> None:
         super().__init__()
         self.model = model
         self.images = images
         self.keep_weights = keep_weights
-        padded = next((module for module in model.modules() if isinstance(module, PaddedInput)), None)
+        padded = next(
+            (module for module in model.modules() if isinstance(module, PaddedInput)), None
+        )
         self.padding = (0, 0, 0, 0) if padded is None else padded.padding
         left, right, top, bottom = self.padding
         height, width = images.shape[-2:]
@@ -189,7 +206,11 @@ class _Recorder(TorchFunctionMode):
             self.not_understood[call.name] = str(error)
 
     def __torch_function__(
-        self, function: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+        self,
+        function: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         if function is F.scaled_dot_product_attention:
@@ -203,17 +224,25 @@ class _Recorder(TorchFunctionMode):
             if result.ndim > 2 and dim in (-1, result.ndim - 1):
                 self._take(result)
         elif function is F.multi_head_attention_forward and self.call is not None:
-            self.not_understood[self.call.name] = "is PyTorch's own, which does not show its weights"
+            self.not_understood[self.call.name] = (
+                "is PyTorch's own, which does not show its weights"
+            )
         else:
             self.places.follow(function, args, kwargs, result)
         return result
 
     def _take(self, weights: Tensor) -> None:
         owner = self.call
-        while owner is not None and not (_knows_its_tokens(owner.module) or class_name(owner.module) in KNOWN_LAYERS):
+        while owner is not None and not (
+            _knows_its_tokens(owner.module) or class_name(owner.module) in KNOWN_LAYERS
+        ):
             owner = owner.outer
         if owner is None:
-            owner = self.call.outer if self.call and isinstance(self.call.module, nn.Softmax) else self.call
+            owner = (
+                self.call.outer
+                if self.call and isinstance(self.call.module, nn.Softmax)
+                else self.call
+            )
         if owner is not None:
             owner.weights.append(weights)
 
@@ -229,7 +258,10 @@ class _Recorder(TorchFunctionMode):
                 return
             weights = only_weights(call)
         elif name in KNOWN_LAYERS:
-            weights, layout = KNOWN_LAYERS[name].weights(call), KNOWN_LAYERS[name].layout(call, self.places)
+            weights, layout = (
+                KNOWN_LAYERS[name].weights(call),
+                KNOWN_LAYERS[name].layout(call, self.places),
+            )
         elif name in NO_MAPS:
             self.without_maps[f"{NO_MAPS[name]} ({type(module).__name__})"] = None
             return
@@ -252,7 +284,9 @@ class _Recorder(TorchFunctionMode):
         maps = rows @ _by_cell(received, layout) @ columns.T
         maps = maps / maps.sum((-2, -1), keepdim=True).clamp_min(torch.finfo(maps.dtype).tiny)
         kept = weights if self.keep_weights else None
-        self.found.append(AttentionMap(layer, _kind(layout), maps, layout.key_grid, layout, rows, columns, kept))
+        self.found.append(
+            AttentionMap(layer, _kind(layout), maps, layout.key_grid, layout, rows, columns, kept)
+        )
 
     def _asking(self, layout: TokenLayout) -> Tensor | None:
         """Returns (W, Nq): the part that each query has in the map; None if none is at the place asked for."""
@@ -285,14 +319,20 @@ def _open_attention(
     """``F.scaled_dot_product_attention``, which returns its weights as well: (weights, result)."""
     if enable_gqa:
         key, value = (x.repeat_interleave(query.shape[-3] // x.shape[-3], -3) for x in (key, value))
-    scores = query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    scores = (
+        query @ key.transpose(-2, -1) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
+    )
     if is_causal:
         attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
     if attn_mask is not None:
         if attn_mask.dtype == torch.bool:
-            attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill(~attn_mask, -math.inf)
+            attn_mask = torch.zeros_like(attn_mask, dtype=scores.dtype).masked_fill(
+                ~attn_mask, -math.inf
+            )
         scores = scores + attn_mask
-    weights = scores.softmax(-1).nan_to_num(0.0)  # a query that may see no key gets nothing, as in the fused kernels
+    weights = scores.softmax(-1).nan_to_num(
+        0.0
+    )  # a query that may see no key gets nothing, as in the fused kernels
     return weights, weights @ value
 
 
@@ -305,7 +345,9 @@ def _by_window(weights: Tensor, windows: int, batch_size: int) -> Tensor:
             return weights
         if weights.shape[2] == windows:
             return weights.transpose(1, 2)
-    raise NotUnderstood(f"formed weights of shape {tuple(weights.shape)} for {windows} windows in each image")
+    raise NotUnderstood(
+        f"formed weights of shape {tuple(weights.shape)} for {windows} windows in each image"
+    )
 
 
 def _by_cell(per_key: Tensor, layout: TokenLayout) -> Tensor:

@@ -56,7 +56,11 @@ class Backbone(nn.Module):
             return features
         if features.ndim == 4:
             return features.mean((2, 3))
-        return features[:, 0] if self.global_pool == "token" else features[:, self.num_prefix_tokens :].mean(1)
+        return (
+            features[:, 0]
+            if self.global_pool == "token"
+            else features[:, self.num_prefix_tokens :].mean(1)
+        )
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
         """Returns the logits (B, num_classes) of features, or with ``pre_logits`` what the classifier would be given."""
@@ -93,7 +97,9 @@ class Backbone(nn.Module):
         maps: list[Tensor] = []
         features = self.trunk(images, maps)
         taken, _ = feature_take_indices(len(maps), indices)
-        chosen = [maps[i] if output_fmt == "NCHW" else maps[i].flatten(2).transpose(1, 2) for i in taken]
+        chosen = [
+            maps[i] if output_fmt == "NCHW" else maps[i].flatten(2).transpose(1, 2) for i in taken
+        ]
         return chosen if intermediates_only else (features, chosen)
 
     def get_classifier(self) -> nn.Module:

@@ -10,7 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, calculate_drop_path_rates, resample_abs_pos_embed_nhwc, to_2tuple, trunc_normal_
+from timm.layers import (
+    DropPath,
+    Mlp,
+    calculate_drop_path_rates,
+    resample_abs_pos_embed_nhwc,
+    to_2tuple,
+    trunc_normal_,
+)
 from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
@@ -28,7 +35,9 @@ Grid = tuple[int, int]
 class Attention(nn.Module):
     """Global self-attention; its weights are (B, heads, N, N)."""
 
-    def __init__(self, dim: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise InputError(f"cct: num_heads={num_heads} does not divide embed_dim={dim}")
@@ -45,7 +54,9 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Maps tokens (B, N, D) of a grid to (B, N, D)."""
         q, k, v = self.qkv(tokens).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.attn_drop if self.training else 0.0
+        )
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
 
@@ -71,7 +82,13 @@ class Block(nn.Module):
     """Attention with a norm before it, then the perceptron with a norm before *both* its branches."""
 
     def __init__(
-        self, dim: int, num_heads: int, mlp_ratio: float, drop: float, attn_drop: float, drop_path: float
+        self,
+        dim: int,
+        num_heads: int,
+        mlp_ratio: float,
+        drop: float,
+        attn_drop: float,
+        drop_path: float,
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(dim)
@@ -130,9 +147,13 @@ class CompactConvolutionalTransformer(Backbone):
         layers = len(stem_channels) + 1
         strides = (stem_strides,) * layers if isinstance(stem_strides, int) else tuple(stem_strides)
         if len(strides) != layers:
-            raise InputError(f"cct: stem_strides must be one number or {layers}, one more than stem_channels")
+            raise InputError(
+                f"cct: stem_strides must be one number or {layers}, one more than stem_channels"
+            )
         if kernel_size % 2 == 0:
-            raise InputError(f"cct: kernel_size must be odd, not {kernel_size}: an even one would drop pixels")
+            raise InputError(
+                f"cct: kernel_size must be odd, not {kernel_size}: an even one would drop pixels"
+            )
         self.num_classes = num_classes
         self.num_features = embed_dim
         self.global_pool = global_pool
@@ -157,7 +178,8 @@ class CompactConvolutionalTransformer(Backbone):
         self.pos_drop = nn.Dropout(drop_rate)
         drop_path_rates: Any = calculate_drop_path_rates(drop_path_rate, depth)
         self.blocks = nn.ModuleList(
-            Block(embed_dim, num_heads, mlp_ratio, drop_rate, attn_drop_rate, rate) for rate in drop_path_rates
+            Block(embed_dim, num_heads, mlp_ratio, drop_rate, attn_drop_rate, rate)
+            for rate in drop_path_rates
         )
         self.norm = nn.LayerNorm(embed_dim)
         self.seq_pool = SequencePool(embed_dim)
@@ -176,7 +198,11 @@ class CompactConvolutionalTransformer(Backbone):
 
     def pool(self, features: Tensor) -> Tensor:
         """Returns (B, D), or the features as they are if ``global_pool`` is empty."""
-        return self.seq_pool(features, self.grid) if self.global_pool == "seq" else super().pool(features)
+        return (
+            self.seq_pool(features, self.grid)
+            if self.global_pool == "seq"
+            else super().pool(features)
+        )
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -186,7 +212,10 @@ class CompactConvolutionalTransformer(Backbone):
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of timm's layer groups."""
-        return {"stem": r"^stem|^pos_embed", "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^seq_pool", (99999,))]}
+        return {
+            "stem": r"^stem|^pos_embed",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^norm|^seq_pool", (99999,))],
+        }
 
 
 def _init_weights(module: nn.Module) -> None:
@@ -232,7 +261,13 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _cct(variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]) -> Any:
-    return build(CompactConvolutionalTransformer, variant, pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CompactConvolutionalTransformer,
+        variant,
+        pretrained,
+        checkpoint_filter_fn,
+        **{**numbers, **kwargs},
+    )
 
 
 _7X2 = {"kernel_size": 7, "stem_channels": (64,), "stem_strides": 2}
@@ -270,14 +305,26 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def cct_nano(pretrained: bool = False, **kwargs: Any) -> CompactConvolutionalTransformer:
     """D = 128, four blocks, 8×8 tokens of a 64-pixel image: 0.6 M parameters."""
-    numbers = {"stem_channels": (24, 64), "embed_dim": 128, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0}
+    numbers = {
+        "stem_channels": (24, 64),
+        "embed_dim": 128,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_ratio": 2.0,
+    }
     return _cct("cct_nano", pretrained, {**_SMALL, **numbers}, kwargs)
 
 
 @register_model
 def cct_tiny(pretrained: bool = False, **kwargs: Any) -> CompactConvolutionalTransformer:
     """D = 256, six blocks, 8×8 tokens of a 64-pixel image: 4.2 M parameters."""
-    numbers = {"stem_channels": (32, 96), "embed_dim": 256, "depth": 6, "num_heads": 4, "mlp_ratio": 3.0}
+    numbers = {
+        "stem_channels": (32, 96),
+        "embed_dim": 256,
+        "depth": 6,
+        "num_heads": 4,
+        "mlp_ratio": 3.0,
+    }
     return _cct("cct_tiny", pretrained, {**_SMALL, **numbers}, kwargs)
 
 
@@ -318,16 +365,30 @@ def cct_2_3x2_32(pretrained: bool = False, **kwargs: Any) -> CompactConvolutiona
 
 
 def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(name, "CCT", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
+    return ModelInfo(
+        name, "CCT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
+    )
 
 
 MODELS: tuple[ModelInfo, ...] = (
-    _info("cct_nano", "nano", "8×8 tokens of a 64-pixel image, from three convolutions with pooling; learns fast"),
+    _info(
+        "cct_nano",
+        "nano",
+        "8×8 tokens of a 64-pixel image, from three convolutions with pooling; learns fast",
+    ),
     _info("cct_tiny", "tiny", "the same tokenizer with six blocks of twice the width"),
     _info("cct_2_3x2_32", "paper", "for 32 pixels; an image of 64 gives 256 tokens"),
     _info("cct_4_3x2_32", "paper", "for 32 pixels; an image of 64 gives 256 tokens"),
-    _info("cct_6_3x1_32", "paper", "for 32 pixels; an image of 64 gives 1024 tokens: slow and hungry for memory"),
-    _info("cct_7_3x1_32", "paper", "for 32 pixels; an image of 64 gives 1024 tokens: slow and hungry for memory"),
+    _info(
+        "cct_6_3x1_32",
+        "paper",
+        "for 32 pixels; an image of 64 gives 1024 tokens: slow and hungry for memory",
+    ),
+    _info(
+        "cct_7_3x1_32",
+        "paper",
+        "for 32 pixels; an image of 64 gives 1024 tokens: slow and hungry for memory",
+    ),
     _info("cct_7_7x2_224", "paper", "for 224 pixels; an image of 64 gives 4×4 tokens"),
     _info("cct_14_7x2_224", "paper", "for ImageNet; an image of 64 gives 4×4 tokens"),
 )

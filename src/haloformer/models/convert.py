@@ -7,7 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 import torch.nn.functional as F
-from timm.layers import resample_abs_pos_embed, resample_abs_pos_embed_nhwc, resize_rel_pos_bias_table
+from timm.layers import (
+    resample_abs_pos_embed,
+    resample_abs_pos_embed_nhwc,
+    resize_rel_pos_bias_table,
+)
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
@@ -28,7 +32,9 @@ def convert_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
     return state_dict if convert is None else convert(state_dict, model)
 
 
-def resize_positions(state_dict: StateDict, model: nn.Module, img_size: tuple[int, int]) -> StateDict:
+def resize_positions(
+    state_dict: StateDict, model: nn.Module, img_size: tuple[int, int]
+) -> StateDict:
     """Returns a state dict whose position embeddings and relative biases are interpolated to the sizes in the model.
 
     Most architectures do this themselves in :func:`convert_state_dict`; here is what is left. What cannot be resized is
@@ -44,40 +50,64 @@ def resize_positions(state_dict: StateDict, model: nn.Module, img_size: tuple[in
     for name, tensor in state_dict.items():
         if name in wanted and wanted[name].shape != tensor.shape:
             owner = model.get_submodule(name.rpartition(".")[0])
-            fitted = _resized(name, tensor, tuple(wanted[name].shape), owner, model, img_size[0] / img_size[1])
+            fitted = _resized(
+                name, tensor, tuple(wanted[name].shape), owner, model, img_size[0] / img_size[1]
+            )
             if fitted is not None:
                 resized[name] = fitted
     return resized
 
 
 def _resized(
-    name: str, tensor: Tensor, shape: tuple[int, ...], owner: nn.Module, model: nn.Module, aspect: float
+    name: str,
+    tensor: Tensor,
+    shape: tuple[int, ...],
+    owner: nn.Module,
+    model: nn.Module,
+    aspect: float,
 ) -> Tensor | None:
     leaf = name.rpartition(".")[2]
     if leaf == "relative_position_bias_table":
         window: Any = getattr(owner, "window_size", None)
         return None if window is None else resize_rel_pos_bias_table(tensor, window, shape)
-    if leaf in ("height_rel", "width_rel") and tensor.shape[1:] == shape[1:]:  # BoTNet: (2·side − 1, D)
-        return F.interpolate(tensor.float().T[None], size=shape[0], mode="linear")[0].T.to(tensor.dtype)
+    if (
+        leaf in ("height_rel", "width_rel") and tensor.shape[1:] == shape[1:]
+    ):  # BoTNet: (2·side − 1, D)
+        return F.interpolate(tensor.float().T[None], size=shape[0], mode="linear")[0].T.to(
+            tensor.dtype
+        )
     if leaf == "attention_biases" and tensor.ndim == 2 and tensor.shape[0] == shape[0]:
         # LeViT, EfficientFormer: (heads, h·w), one bias per distance in rows and columns
-        old, new = _grid(tensor.shape[1], 1.0) or _grid(tensor.shape[1], aspect), _grid(shape[1], aspect)
+        old, new = (
+            _grid(tensor.shape[1], 1.0) or _grid(tensor.shape[1], aspect),
+            _grid(shape[1], aspect),
+        )
         if old is None or new is None:
             return None
         biases = tensor.float().unflatten(1, old)[None]
-        return F.interpolate(biases, size=new, mode="bicubic", align_corners=False)[0].flatten(1).to(tensor.dtype)
+        return (
+            F.interpolate(biases, size=new, mode="bicubic", align_corners=False)[0]
+            .flatten(1)
+            .to(tensor.dtype)
+        )
     if "pos" not in leaf or len(shape) != tensor.ndim:
         return None
-    if tensor.ndim == 4 and tensor.shape[-1] == shape[-1] and tensor.shape[1] != shape[1]:  # (1, h, w, D)
+    if (
+        tensor.ndim == 4 and tensor.shape[-1] == shape[-1] and tensor.shape[1] != shape[1]
+    ):  # (1, h, w, D)
         return resample_abs_pos_embed_nhwc(tensor, [shape[1], shape[2]])
     if tensor.ndim == 4 and tensor.shape[:2] == shape[:2]:  # PiT: (1, D, h, w)
-        return resample_abs_pos_embed_nhwc(tensor.permute(0, 2, 3, 1), [shape[2], shape[3]]).permute(0, 3, 1, 2)
+        return resample_abs_pos_embed_nhwc(
+            tensor.permute(0, 2, 3, 1), [shape[2], shape[3]]
+        ).permute(0, 3, 1, 2)
     if tensor.ndim == 3 and tensor.shape[::2] == shape[::2]:  # (1, prefix + h·w, D)
         return _resized_sequence(tensor, shape, model, aspect)
     return None
 
 
-def _resized_sequence(tensor: Tensor, shape: tuple[int, ...], model: nn.Module, aspect: float) -> Tensor | None:
+def _resized_sequence(
+    tensor: Tensor, shape: tuple[int, ...], model: nn.Module, aspect: float
+) -> Tensor | None:
     grid: Any = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     likely = [shape[1] - grid[0] * grid[1]] if isinstance(grid, tuple) else []
     for prefix in dict.fromkeys((*likely, getattr(model, "num_prefix_tokens", 1), 0, 1, 2)):
@@ -102,9 +132,20 @@ _EXPANDING = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-_NOT_EXPANDING = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_NOT_EXPANDING = {
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn1",
+    "_project_conv": "conv_pw",
+    "_bn2": "bn2",
+}
 _SQUEEZE = {"_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand"}
-_OUTSIDE = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_OUTSIDE = {
+    "_conv_stem": "conv_stem",
+    "_bn0": "bn1",
+    "_conv_head": "conv_head",
+    "_bn1": "bn2",
+    "_fc": "classifier",
+}
 
 
 def from_efficientnet_pytorch(state_dict: StateDict, model: Any) -> StateDict:
@@ -121,7 +162,11 @@ def from_efficientnet_pytorch(state_dict: StateDict, model: Any) -> StateDict:
             "variant, or give the keywords pad_type: same, bn_eps: 0.001"
         )
     # There, blocks are numbered through; in timm, within stages.
-    places = [f"blocks.{stage}.{i}" for stage, blocks in enumerate(model.blocks) for i in range(len(blocks))]
+    places = [
+        f"blocks.{stage}.{i}"
+        for stage, blocks in enumerate(model.blocks)
+        for i in range(len(blocks))
+    ]
     converted = {}
     for name, tensor in state_dict.items():
         if block := re.match(r"_blocks\.(\d+)\.(\w+)\.(\w+)$", name):
@@ -138,7 +183,10 @@ def from_efficientnet_pytorch(state_dict: StateDict, model: Any) -> StateDict:
 
 
 def _from_crossvit(state_dict: StateDict, model: nn.Module) -> StateDict:
-    return {re.sub(r"^(pos_embed|cls_token)\.", r"\1_", name): tensor for name, tensor in state_dict.items()}
+    return {
+        re.sub(r"^(pos_embed|cls_token)\.", r"\1_", name): tensor
+        for name, tensor in state_dict.items()
+    }
 
 
 _CONVERSIONS: dict[str, Callable[[StateDict, Any], StateDict]] = {

@@ -29,7 +29,11 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     image = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
     try:
         # The fused attention of CPUs is not known to the counter; the plain one is made of matrix products.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
             model(image)
     finally:
         model.train(training)

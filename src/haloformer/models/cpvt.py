@@ -87,7 +87,9 @@ class CPVT(Backbone):
         self.patch_embed = (
             _stem(img_size, in_chans, stem_channels, embed_dim)
             if stem_channels
-            else PatchEmbed(img_size, patch_size, in_chans, embed_dim, flatten=False, strict_img_size=False)
+            else PatchEmbed(
+                img_size, patch_size, in_chans, embed_dim, flatten=False, strict_img_size=False
+            )
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim)) if class_token else None
         self.pos_drop = nn.Dropout(pos_drop_rate)
@@ -145,7 +147,9 @@ class CPVT(Backbone):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the class token and the PEG."""
-        return {name for name, _ in self.named_parameters() if name.startswith(("cls_token", "peg."))}
+        return {
+            name for name, _ in self.named_parameters() if name.startswith(("cls_token", "peg."))
+        }
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -156,12 +160,19 @@ class CPVT(Backbone):
         }
 
 
-def _stem(img_size: int | tuple[int, int], in_chans: int, channels: tuple[int, ...], embed_dim: int) -> HybridEmbed:
+def _stem(
+    img_size: int | tuple[int, int], in_chans: int, channels: tuple[int, ...], embed_dim: int
+) -> HybridEmbed:
     """Convolutions of stride 2 that take images to a map of D channels."""
     # The projection is a last layer of kernel 1, to which timm gives neither norm nor activation.
     kernels, strides = [3] * len(channels) + [1], [2] * len(channels) + [1]
     convolutions = ConvStem(
-        in_chans, len(strides), (*channels, embed_dim), tuple(kernels), tuple(strides), act_layer=nn.GELU
+        in_chans,
+        len(strides),
+        (*channels, embed_dim),
+        tuple(kernels),
+        tuple(strides),
+        act_layer=nn.GELU,
     )
     convolutions.num_features = embed_dim  # type: ignore[assignment]  # where HybridEmbed looks for it
     ratio = math.prod(strides)
@@ -221,7 +232,8 @@ _NOTES: tuple[tuple[str, Size, str], ...] = (
 default_cfgs = generate_default_cfgs(
     {
         f"{name}.in1k": weights_cfg(
-            first_conv="patch_embed.proj" if size == "paper" else "patch_embed.backbone.0.conv", classifier="head"
+            first_conv="patch_embed.proj" if size == "paper" else "patch_embed.backbone.0.conv",
+            classifier="head",
         )
         for name, size, _ in _NOTES
     }
@@ -278,21 +290,27 @@ def cpvt_base_224(pretrained: bool = False, **kwargs: Any) -> CPVT:
 def cpvt_tiny_gap_224(pretrained: bool = False, **kwargs: Any) -> CPVT:
     """CPVT-Ti-GAP: 5.7 M parameters."""
     numbers = {"embed_dim": 192, "num_heads": 3, "class_token": False}
-    return build(CPVT, "cpvt_tiny_gap_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CPVT, "cpvt_tiny_gap_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def cpvt_small_gap_224(pretrained: bool = False, **kwargs: Any) -> CPVT:
     """CPVT-S-GAP: 22.0 M parameters."""
     numbers = {"embed_dim": 384, "num_heads": 6, "class_token": False}
-    return build(CPVT, "cpvt_small_gap_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CPVT, "cpvt_small_gap_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def cpvt_base_gap_224(pretrained: bool = False, **kwargs: Any) -> CPVT:
     """CPVT-B-GAP: 86.4 M parameters."""
     numbers = {"embed_dim": 768, "num_heads": 12, "class_token": False}
-    return build(CPVT, "cpvt_base_gap_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CPVT, "cpvt_base_gap_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 MODELS: tuple[ModelInfo, ...] = tuple(

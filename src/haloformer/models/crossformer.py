@@ -40,12 +40,21 @@ def to_groups(maps: Tensor, group_size: int, long: bool, fill: float = 0.0) -> T
     The maps are padded below and on the right with ``fill`` to whole groups; no group is all padding.
     """
     batch, height, width, channels = maps.shape
-    (rows, row_size), (columns, column_size) = groups_along(height, group_size), groups_along(width, group_size)
-    maps = F.pad(maps, (0, 0, 0, columns * column_size - width, 0, rows * row_size - height), value=fill)
+    (rows, row_size), (columns, column_size) = (
+        groups_along(height, group_size),
+        groups_along(width, group_size),
+    )
+    maps = F.pad(
+        maps, (0, 0, 0, columns * column_size - width, 0, rows * row_size - height), value=fill
+    )
     if long:
-        maps = maps.reshape(batch, row_size, rows, column_size, columns, channels).permute(0, 2, 4, 1, 3, 5)
+        maps = maps.reshape(batch, row_size, rows, column_size, columns, channels).permute(
+            0, 2, 4, 1, 3, 5
+        )
     else:
-        maps = maps.reshape(batch, rows, row_size, columns, column_size, channels).permute(0, 1, 3, 2, 4, 5)
+        maps = maps.reshape(batch, rows, row_size, columns, column_size, channels).permute(
+            0, 1, 3, 2, 4, 5
+        )
     return maps.reshape(-1, row_size * column_size, channels)
 
 
@@ -65,14 +74,19 @@ class DynamicPositionBias(nn.Module):
         super().__init__()
         self.pos_proj = nn.Linear(2, dim)
         self.layers = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, out)) for out in (dim, dim, num_heads)
+            nn.Sequential(nn.LayerNorm(dim), nn.ReLU(), nn.Linear(dim, out))
+            for out in (dim, dim, num_heads)
         )
 
     def forward(self, group: tuple[int, int]) -> Tensor:
         """Returns the biases (heads, N, N) of all pairs in a group of (rows, columns) tokens."""
         weight = self.pos_proj.weight
-        rows, columns = (torch.arange(1 - size, size, device=weight.device, dtype=weight.dtype) for size in group)
-        biases = self.pos_proj(torch.cartesian_prod(rows, columns))  # query minus key, as the index counts them
+        rows, columns = (
+            torch.arange(1 - size, size, device=weight.device, dtype=weight.dtype) for size in group
+        )
+        biases = self.pos_proj(
+            torch.cartesian_prod(rows, columns)
+        )  # query minus key, as the index counts them
         for layer in self.layers:
             biases = layer(biases)
         index = gen_relative_position_index(group, device=weight.device)
@@ -114,7 +128,9 @@ class GroupAttention(nn.Module):
         bias = self._bias((height, width), n)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         groups = mixed.transpose(1, 2).reshape(n, length, dim)
-        return self.proj_drop(self.proj(from_groups(groups, (height, width), self.group_size, self.long)))
+        return self.proj_drop(
+            self.proj(from_groups(groups, (height, width), self.group_size, self.long))
+        )
 
     def token_layout(self, maps: Tensor) -> TokenLayout:
         """Returns where the tokens of :meth:`forward` lie."""
@@ -128,11 +144,15 @@ class GroupAttention(nn.Module):
         if all(math.prod(groups_along(side, self.group_size)) == side for side in grid):
             return bias
         hidden = self._cells(grid).to(bias.device) < 0
-        return bias.masked_fill(hidden[:, None, None, :], -math.inf).repeat(n // len(hidden), 1, 1, 1)
+        return bias.masked_fill(hidden[:, None, None, :], -math.inf).repeat(
+            n // len(hidden), 1, 1, 1
+        )
 
     def _cells(self, grid: tuple[int, int]) -> Tensor:
         """The number of the cell of the map at each place of each group, -1 for padding: (W, N)."""
-        return to_groups(cell_numbers(grid)[None, :, :, None], self.group_size, self.long, fill=-1)[..., 0].long()
+        return to_groups(cell_numbers(grid)[None, :, :, None], self.group_size, self.long, fill=-1)[
+            ..., 0
+        ].long()
 
 
 class CrossFormerBlock(nn.Module):
@@ -174,7 +194,9 @@ class CrossScaleConvs(nn.Module):
         self.stride = kernel_sizes[0]
         widths = [dim >> min(i + 1, len(kernel_sizes) - 1) for i in range(len(kernel_sizes))]
         self.convs = nn.ModuleList(
-            nn.Conv2d(in_chans, width, kernel, stride=self.stride, padding=(kernel - self.stride) // 2)
+            nn.Conv2d(
+                in_chans, width, kernel, stride=self.stride, padding=(kernel - self.stride) // 2
+            )
             for kernel, width in zip(kernel_sizes, widths)
         )
 
@@ -186,7 +208,9 @@ class CrossScaleConvs(nn.Module):
 class PatchEmbed(nn.Module):
     """Makes tokens of patches of several sizes."""
 
-    def __init__(self, in_chans: int, dim: int, kernel_sizes: tuple[int, ...], batch_norm: bool) -> None:
+    def __init__(
+        self, in_chans: int, dim: int, kernel_sizes: tuple[int, ...], batch_norm: bool
+    ) -> None:
         super().__init__()
         self.patch_size = kernel_sizes[0]
         self.proj = CrossScaleConvs(in_chans, dim, kernel_sizes)
@@ -204,7 +228,9 @@ class PatchEmbed(nn.Module):
 class PatchMerging(nn.Module):
     """Halves a map and doubles its width by patches of several sizes."""
 
-    def __init__(self, dim: int, out_dim: int, kernel_sizes: tuple[int, ...], batch_norm: bool) -> None:
+    def __init__(
+        self, dim: int, out_dim: int, kernel_sizes: tuple[int, ...], batch_norm: bool
+    ) -> None:
         super().__init__()
         self.norm = _map_norm(dim, batch_norm)
         self.proj = CrossScaleConvs(dim, out_dim, kernel_sizes)
@@ -274,14 +300,19 @@ class CrossFormer(Backbone):
         self.global_pool = global_pool
         self.patch_embed = PatchEmbed(in_chans, embed_dim, patch_sizes, batch_norm)
         self.pos_drop = nn.Dropout(drop_rate)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())  # numbers, on "meta" too
-        self.merges = nn.ModuleList(PatchMerging(dim, 2 * dim, merge_sizes, batch_norm) for dim in dims[:-1])
+        rates = iter(
+            torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
+        )  # numbers, on "meta" too
+        self.merges = nn.ModuleList(
+            PatchMerging(dim, 2 * dim, merge_sizes, batch_norm) for dim in dims[:-1]
+        )
         self.stages = nn.ModuleList()
         for dim, heads, depth in zip(dims, num_heads, depths):
             numbers = (mlp_ratio, qkv_bias, drop_rate, attn_drop_rate)
             self.stages.append(
                 nn.ModuleList(
-                    CrossFormerBlock(dim, heads, group_size, i % 2 == 1, *numbers, next(rates)) for i in range(depth)
+                    CrossFormerBlock(dim, heads, group_size, i % 2 == 1, *numbers, next(rates))
+                    for i in range(depth)
                 )
             )
         self.norm = nn.LayerNorm(self.num_features)
@@ -309,7 +340,11 @@ class CrossFormer(Backbone):
             return {"stem": r"^patch_embed", "blocks": r"^(?:merges|stages)\.(\d+)"}
         return {
             "stem": r"^patch_embed",
-            "blocks": [(r"^stages\.(\d+)\.(\d+)", None), (r"^merges\.(\d+)", (99998,)), (r"^norm", (99999,))],
+            "blocks": [
+                (r"^stages\.(\d+)\.(\d+)", None),
+                (r"^merges\.(\d+)", (99998,)),
+                (r"^norm", (99999,)),
+            ],
         }
 
 
@@ -370,21 +405,47 @@ def crossformer_tiny_224(pretrained: bool = False, **kwargs: Any) -> CrossFormer
 def crossformer_small_224(pretrained: bool = False, **kwargs: Any) -> CrossFormer:
     """CrossFormer-S: 30.7 M parameters."""
     numbers: dict[str, Any] = {"embed_dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)}
-    return build(CrossFormer, "crossformer_small_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CrossFormer,
+        "crossformer_small_224",
+        pretrained,
+        checkpoint_filter_fn,
+        **{**numbers, **kwargs},
+    )
 
 
 @register_model
 def crossformer_base_224(pretrained: bool = False, **kwargs: Any) -> CrossFormer:
     """CrossFormer-B: 52.0 M parameters."""
-    numbers: dict[str, Any] = {"embed_dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)}
-    return build(CrossFormer, "crossformer_base_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    numbers: dict[str, Any] = {
+        "embed_dim": 96,
+        "depths": (2, 2, 18, 2),
+        "num_heads": (3, 6, 12, 24),
+    }
+    return build(
+        CrossFormer,
+        "crossformer_base_224",
+        pretrained,
+        checkpoint_filter_fn,
+        **{**numbers, **kwargs},
+    )
 
 
 @register_model
 def crossformer_large_224(pretrained: bool = False, **kwargs: Any) -> CrossFormer:
     """CrossFormer-L: 92 M parameters."""
-    numbers: dict[str, Any] = {"embed_dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)}
-    return build(CrossFormer, "crossformer_large_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    numbers: dict[str, Any] = {
+        "embed_dim": 128,
+        "depths": (2, 2, 18, 2),
+        "num_heads": (4, 8, 16, 32),
+    }
+    return build(
+        CrossFormer,
+        "crossformer_large_224",
+        pretrained,
+        checkpoint_filter_fn,
+        **{**numbers, **kwargs},
+    )
 
 
 @register_model
@@ -397,7 +458,9 @@ def crossformer_nano(pretrained: bool = False, **kwargs: Any) -> CrossFormer:
         "group_size": 8,
         "batch_norm": True,
     }
-    return build(CrossFormer, "crossformer_nano", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CrossFormer, "crossformer_nano", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
@@ -410,18 +473,26 @@ def crossformer_tiny(pretrained: bool = False, **kwargs: Any) -> CrossFormer:
         "group_size": 8,
         "batch_norm": True,
     }
-    return build(CrossFormer, "crossformer_tiny", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        CrossFormer, "crossformer_tiny", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 _PAPER = "CrossFormer: A Versatile Vision Transformer Hinging on Cross-scale Attention (arXiv:2108.00154)"
 
 
 def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(name, "CrossFormer", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
+    return ModelInfo(
+        name, "CrossFormer", _PAPER, name, notes, small_head(size), source="haloformer", size=size
+    )
 
 
 MODELS: tuple[ModelInfo, ...] = (
-    _info("crossformer_nano", "nano", "three stages in groups of 8×8 tokens of 4 pixels, batch norm between stages"),
+    _info(
+        "crossformer_nano",
+        "nano",
+        "three stages in groups of 8×8 tokens of 4 pixels, batch norm between stages",
+    ),
     _info("crossformer_tiny", "tiny", "the same, wider and deeper"),
     _info("crossformer_tiny_224", "paper", "CrossFormer-T: groups of 7×7 tokens of 4 pixels"),
     _info("crossformer_small_224", "paper", "CrossFormer-S"),

@@ -36,7 +36,13 @@ class StripeAttention(nn.Module):
         stripe: Rows and columns of a window; None is all that the map has.
     """
 
-    def __init__(self, dim: int, num_heads: int, stripe: tuple[int | None, int | None], attn_drop: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        stripe: tuple[int | None, int | None],
+        attn_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise ValueError(f"cswin: {num_heads} heads do not divide {dim} channels")
@@ -59,7 +65,11 @@ class StripeAttention(nn.Module):
         stripes = _partition(stripes, rows, columns).unflatten(0, (3, -1))  # (3, B·W, N, D)
         q, k, v = stripes.unflatten(3, (self.num_heads, -1)).transpose(2, 3)
         dropout = self.attn_drop if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, self.mask(qkv), dropout).transpose(1, 2).flatten(2)
+        mixed = (
+            F.scaled_dot_product_attention(q, k, v, self.mask(qkv), dropout)
+            .transpose(1, 2)
+            .flatten(2)
+        )
         images = stripes[2].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
         mixed = mixed + self.lepe(images).flatten(2).transpose(1, 2)
         maps = mixed.reshape(batch, down, across, rows, columns, dim).transpose(2, 3)
@@ -74,7 +84,9 @@ class StripeAttention(nn.Module):
         """Returns the cell of the map (by rows) at each place of each window, -1 for padding: (W, N)."""
         (rows, columns), (down, across) = self.windows(height, width)
         pad = (0, across * columns - width, 0, down * rows - height)
-        return _partition(F.pad(cell_numbers((height, width)), pad, value=-1)[None, :, :, None], rows, columns)[..., 0]
+        return _partition(
+            F.pad(cell_numbers((height, width)), pad, value=-1)[None, :, :, None], rows, columns
+        )[..., 0]
 
     def mask(self, qkv: Tensor) -> Tensor | None:
         """Returns which keys are tokens, (B·W, 1, 1, N), or None if all are: there is no padding."""
@@ -129,7 +141,8 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(dim)
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.attns = nn.ModuleList(
-            StripeAttention(dim // len(stripes), num_heads // len(stripes), stripe, attn_drop) for stripe in stripes
+            StripeAttention(dim // len(stripes), num_heads // len(stripes), stripe, attn_drop)
+            for stripe in stripes
         )
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
@@ -207,7 +220,9 @@ class CSWinTransformer(Backbone):
                 Block(dim, heads, split, mlp_ratio, qkv_bias, proj_drop_rate, attn_drop_rate, rate)
                 for rate in rates[end - depth : end]
             ]
-            self.stages.append(Stage(ConvEmbed(dims[i - 1], dim, 3, 2) if i else nn.Identity(), blocks))
+            self.stages.append(
+                Stage(ConvEmbed(dims[i - 1], dim, 3, 2) if i else nn.Identity(), blocks)
+            )
         self.norm = final_norm_layer(final_norm, self.num_features)
         self.head_drop = nn.Dropout(drop_rate)
         self.apply(init_weights_vit_timm)
@@ -244,7 +259,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         )
         # Official stages count from 1, and merge1 leads from the first to the second.
         key = re.sub(r"^stage(\d+)\.", lambda found: f"stages.{int(found[1]) - 1}.blocks.", key)
-        key = re.sub(r"^merge(\d+)\.", r"stages.\1.downsample.", key).replace(".downsample.conv.", ".downsample.proj.")
+        key = re.sub(r"^merge(\d+)\.", r"stages.\1.downsample.", key).replace(
+            ".downsample.conv.", ".downsample.proj."
+        )
         return key.replace(".get_v.", ".lepe.")
 
     return {renamed(key): value for key, value in state_dict.items()}
@@ -258,13 +275,19 @@ default_cfgs = generate_default_cfgs(
         "cswin_small_224.in1k": weights_cfg(first_conv="patch_embed.proj"),
         "cswin_base_224.in1k": weights_cfg(first_conv="patch_embed.proj"),
         "cswin_large_224.in22k_ft_in1k": weights_cfg(first_conv="patch_embed.proj"),
-        "cswin_base_384.in22k_ft_in1k": weights_cfg(384, first_conv="patch_embed.proj", crop_pct=1.0),
-        "cswin_large_384.in22k_ft_in1k": weights_cfg(384, first_conv="patch_embed.proj", crop_pct=1.0),
+        "cswin_base_384.in22k_ft_in1k": weights_cfg(
+            384, first_conv="patch_embed.proj", crop_pct=1.0
+        ),
+        "cswin_large_384.in22k_ft_in1k": weights_cfg(
+            384, first_conv="patch_embed.proj", crop_pct=1.0
+        ),
     }
 )
 
 
-def _cswin(name: str, pretrained: bool, numbers: dict[str, Any], given: dict[str, Any]) -> CSWinTransformer:
+def _cswin(
+    name: str, pretrained: bool, numbers: dict[str, Any], given: dict[str, Any]
+) -> CSWinTransformer:
     return build(CSWinTransformer, name, pretrained, checkpoint_filter_fn, **{**numbers, **given})
 
 
@@ -320,13 +343,23 @@ def cswin_large_224(pretrained: bool = False, **kwargs: Any) -> CSWinTransformer
 @register_model
 def cswin_base_384(pretrained: bool = False, **kwargs: Any) -> CSWinTransformer:
     """CSWin-B with the wider stripes of 384-pixel images."""
-    return _cswin("cswin_base_384", pretrained, {**_BASE, "img_size": 384, "split_sizes": (1, 2, 12, None)}, kwargs)
+    return _cswin(
+        "cswin_base_384",
+        pretrained,
+        {**_BASE, "img_size": 384, "split_sizes": (1, 2, 12, None)},
+        kwargs,
+    )
 
 
 @register_model
 def cswin_large_384(pretrained: bool = False, **kwargs: Any) -> CSWinTransformer:
     """CSWin-L with the wider stripes of 384-pixel images."""
-    return _cswin("cswin_large_384", pretrained, {**_LARGE, "img_size": 384, "split_sizes": (1, 2, 12, None)}, kwargs)
+    return _cswin(
+        "cswin_large_384",
+        pretrained,
+        {**_LARGE, "img_size": 384, "split_sizes": (1, 2, 12, None)},
+        kwargs,
+    )
 
 
 _BASE = {"embed_dim": 96, "depths": (2, 4, 32, 2), "num_heads": (4, 8, 16, 32)}
@@ -340,7 +373,11 @@ def _info(name: str, notes: str, size: Any) -> ModelInfo:
 
 
 MODELS: tuple[ModelInfo, ...] = (
-    _info("cswin_nano", "stripes of 2 tokens of 4 pixels, two convolutions as stem, three small stages", "nano"),
+    _info(
+        "cswin_nano",
+        "stripes of 2 tokens of 4 pixels, two convolutions as stem, three small stages",
+        "nano",
+    ),
     _info("cswin_tiny", "the same, wider and deeper", "tiny"),
     _info("cswin_tiny_224", "the paper's CSWin-T", "paper"),
     _info("cswin_small_224", "the paper's CSWin-S", "paper"),

@@ -31,7 +31,12 @@ class ConvEmbed(nn.Module):
     """Makes tokens by a convolution whose windows overlap, and a layer norm."""
 
     def __init__(
-        self, in_chans: int, embed_dim: int, kernel_size: int, stride: int, early: tuple[int, ...] = ()
+        self,
+        in_chans: int,
+        embed_dim: int,
+        kernel_size: int,
+        stride: int,
+        early: tuple[int, ...] = (),
     ) -> None:
         """Sizes the convolution.
 
@@ -44,9 +49,13 @@ class ConvEmbed(nn.Module):
         """
         super().__init__()
         widths = (in_chans, *early)
-        self.early = nn.Sequential(*(ConvNormAct(a, b, 3, stride=2, act_layer=nn.GELU) for a, b in pairwise(widths)))
+        self.early = nn.Sequential(
+            *(ConvNormAct(a, b, 3, stride=2, act_layer=nn.GELU) for a, b in pairwise(widths))
+        )
         # Kernel 7 with stride 4 gets a padding of 2 and kernel 3 with stride 2 one of 1, as in the official code.
-        self.proj = nn.Conv2d(widths[-1], embed_dim, kernel_size, stride, padding=(kernel_size - stride + 1) // 2)
+        self.proj = nn.Conv2d(
+            widths[-1], embed_dim, kernel_size, stride, padding=(kernel_size - stride + 1) // 2
+        )
         self.norm = nn.LayerNorm(embed_dim)
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -61,7 +70,12 @@ class ConvAttention(nn.Module):
     """
 
     def __init__(
-        self, dim: int, num_heads: int, kv_stride: int = 2, attn_drop: float = 0.0, proj_drop: float = 0.0
+        self,
+        dim: int,
+        num_heads: int,
+        kv_stride: int = 2,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
     ) -> None:
         super().__init__()
         self.num_heads = num_heads
@@ -90,7 +104,11 @@ class ConvAttention(nn.Module):
             linear(torch.cat([first, conv(maps).flatten(2).transpose(1, 2)], 1))
             .unflatten(2, (self.num_heads, -1))
             .transpose(1, 2)
-            for conv, linear in ((self.conv_q, self.q), (self.conv_k, self.k), (self.conv_v, self.v))
+            for conv, linear in (
+                (self.conv_q, self.q),
+                (self.conv_k, self.k),
+                (self.conv_v, self.v),
+            )
         )
         dropout = self.attn_drop if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
@@ -211,15 +229,29 @@ class CvT(Backbone):
         self.num_features = embed_dims[-1]
         self.global_pool = global_pool
         self.num_prefix_tokens = int(class_token)
-        self.patch_embed = ConvEmbed(in_chans, embed_dims[0], patch_kernel, patch_stride, stem_channels)
-        rates = [0.0] * sum(depths[:-1]) + torch.linspace(0, drop_path_rate, depths[-1], device="cpu").tolist()
+        self.patch_embed = ConvEmbed(
+            in_chans, embed_dims[0], patch_kernel, patch_stride, stem_channels
+        )
+        rates = [0.0] * sum(depths[:-1]) + torch.linspace(
+            0, drop_path_rate, depths[-1], device="cpu"
+        ).tolist()
         self.stages = nn.ModuleList()
         for i, (dim, depth, heads) in enumerate(zip(embed_dims, depths, num_heads, strict=True)):
             blocks = [
-                Block(dim, heads, mlp_ratio, kv_stride, attn_drop_rate, proj_drop_rate, rates[sum(depths[:i]) + j])
+                Block(
+                    dim,
+                    heads,
+                    mlp_ratio,
+                    kv_stride,
+                    attn_drop_rate,
+                    proj_drop_rate,
+                    rates[sum(depths[:i]) + j],
+                )
                 for j in range(depth)
             ]
-            self.stages.append(Stage(ConvEmbed(embed_dims[i - 1], dim, 3, 2) if i else nn.Identity(), blocks))
+            self.stages.append(
+                Stage(ConvEmbed(embed_dims[i - 1], dim, 3, 2) if i else nn.Identity(), blocks)
+            )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.num_features)) if class_token else None
         self.norm = final_norm_layer(final_norm, self.num_features)
         self.head_drop = nn.Dropout(drop_rate)
@@ -343,7 +375,9 @@ def cvt_13_224(pretrained: bool = False, **kwargs: Any) -> CvT:
 @register_model
 def cvt_21_224(pretrained: bool = False, **kwargs: Any) -> CvT:
     """CvT-21: 31.62 M parameters."""
-    return build(CvT, "cvt_21_224", pretrained, checkpoint_filter_fn, **{"depths": (1, 4, 16), **kwargs})
+    return build(
+        CvT, "cvt_21_224", pretrained, checkpoint_filter_fn, **{"depths": (1, 4, 16), **kwargs}
+    )
 
 
 @register_model
@@ -366,9 +400,17 @@ def _info(name: str, notes: str, size: Any) -> ModelInfo:
 
 
 MODELS: tuple[ModelInfo, ...] = (
-    _info("cvt_nano", "convolutional tokens and projections, 16×16 tokens of 64 pixels, three small stages", "nano"),
+    _info(
+        "cvt_nano",
+        "convolutional tokens and projections, 16×16 tokens of 64 pixels, three small stages",
+        "nano",
+    ),
     _info("cvt_tiny", "the same, wider and deeper", "tiny"),
-    _info("cvt_13_224", "the paper's CvT-13; any size of image, as it has no position embedding", "paper"),
+    _info(
+        "cvt_13_224",
+        "the paper's CvT-13; any size of image, as it has no position embedding",
+        "paper",
+    ),
     _info("cvt_21_224", "the paper's CvT-21", "paper"),
     _info("cvt_w24_384", "the paper's widest, 277 M parameters", "paper"),
 )

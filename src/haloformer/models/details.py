@@ -84,4 +84,6 @@ def _attention_layers(model: nn.Module, size: int) -> tuple[list[str], str]:
         maps = attention(model, torch.zeros(1, 1, size, size))
     except InputError as error:
         return [], str(error)
-    return [f"{m.layer}: {m.kind}, {m.maps.shape[1]} heads on {m.grid[0]}×{m.grid[1]}" for m in maps], ""
+    return [
+        f"{m.layer}: {m.kind}, {m.maps.shape[1]} heads on {m.grid[0]}×{m.grid[1]}" for m in maps
+    ], ""

@@ -49,7 +49,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Any) -> dict[str,
         elif key.endswith("attention_biases") and value.shape != own[key].shape:
             side = round(value.shape[1] ** 0.5)
             table = value.reshape(1, -1, side, side)  # by the absolute distance in rows and columns
-            value = F.interpolate(table, size=model.token_grid, mode="bilinear", align_corners=True)[0].flatten(1)
+            value = F.interpolate(
+                table, size=model.token_grid, mode="bilinear", align_corners=True
+            )[0].flatten(1)
         converted[key] = value
     return converted
 
@@ -60,8 +62,12 @@ def _distilled_cfg(name: str) -> dict[str, Any]:
 
 default_cfgs = generate_default_cfgs(
     {
-        "efficientformer_nano.untrained": weights_cfg(first_conv="stem.conv1", classifier=("head", "head_dist")),
-        "efficientformer_tiny.untrained": weights_cfg(first_conv="stem.conv1", classifier=("head", "head_dist")),
+        "efficientformer_nano.untrained": weights_cfg(
+            first_conv="stem.conv1", classifier=("head", "head_dist")
+        ),
+        "efficientformer_tiny.untrained": weights_cfg(
+            first_conv="stem.conv1", classifier=("head", "head_dist")
+        ),
         "efficientformer_l1_native.snap_dist_in1k": _distilled_cfg("efficientformer_l1"),
         "efficientformer_l3_native.snap_dist_in1k": _distilled_cfg("efficientformer_l3"),
         "efficientformer_l7_native.snap_dist_in1k": _distilled_cfg("efficientformer_l7"),

@@ -77,16 +77,27 @@ class Group:
         flip, turn = divmod(g, self.rotations)
         quarters, rest = divmod(4 * turn, self.rotations)
         if rest:
-            raise InputError(f"a rotation by {360 * turn / self.rotations:g}° does not send pixels to pixels")
+            raise InputError(
+                f"a rotation by {360 * turn / self.rotations:g}° does not send pixels to pixels"
+            )
         return torch.rot90(maps.flip(-1) if flip else maps, quarters, (-2, -1))
 
     def on_fields(self, maps: Tensor, g: int) -> Tensor:
         """Applies the same element to fields (B, |G|·F, H, W): turns each map and moves it to its new place."""
         sources = self.compose(self.inverse(g), np.arange(self.order))
-        return self.on_pixels(maps, g).unflatten(1, (self.order, -1))[:, torch.from_numpy(sources)].flatten(1, 2)
+        return (
+            self.on_pixels(maps, g)
+            .unflatten(1, (self.order, -1))[:, torch.from_numpy(sources)]
+            .flatten(1, 2)
+        )
 
 
-GROUPS = {"c4": Group(4), "c8": Group(8), "d4": Group(4, reflections=True), "d8": Group(8, reflections=True)}
+GROUPS = {
+    "c4": Group(4),
+    "c8": Group(8),
+    "d4": Group(4, reflections=True),
+    "d8": Group(8, reflections=True),
+}
 
 
 def filter_basis(group: Group, kernel_size: int, basis: Basis) -> Tensor:
@@ -104,14 +115,21 @@ def filter_basis(group: Group, kernel_size: int, basis: Basis) -> Tensor:
         raise InputError(f"equivariant filters have an odd kernel_size, not {kernel_size}")
     if basis == "pixels":
         if 4 % group.rotations:
-            raise InputError(f"basis 'pixels' has no rotations by {360 / group.rotations:g}°; use 'rings'")
+            raise InputError(
+                f"basis 'pixels' has no rotations by {360 / group.rotations:g}°; use 'rings'"
+            )
         pixels = torch.eye(kernel_size**2).unflatten(1, (kernel_size, kernel_size))
         return torch.stack([group.on_pixels(pixels, g) for g in range(group.order)])
     if basis != "rings":
         raise InputError(f"basis must be 'pixels' or 'rings', not '{basis}'")
     outermost = kernel_size // 2
-    columns, rows = np.meshgrid(np.arange(kernel_size) - outermost, np.arange(kernel_size) - outermost)
-    radius, angle = np.hypot(columns, rows), np.arctan2(-rows, columns)  # counter-clockwise in the displayed image
+    columns, rows = np.meshgrid(
+        np.arange(kernel_size) - outermost, np.arange(kernel_size) - outermost
+    )
+    radius, angle = (
+        np.hypot(columns, rows),
+        np.arctan2(-rows, columns),
+    )  # counter-clockwise in the displayed image
     flip, turn = np.divmod(np.arange(group.order)[:, None, None], group.rotations)
     # [g](x) = [0](g⁻¹x): the angle before the turn, and before the reflection.
     angles = angle - 2 * np.pi * turn / group.rotations
@@ -146,7 +164,13 @@ class GroupConv2d(nn.Module):
     """
 
     def __init__(
-        self, in_fields: int, out_fields: int, group: Group, kernel_size: int, basis: Basis, lifting: bool = False
+        self,
+        in_fields: int,
+        out_fields: int,
+        group: Group,
+        kernel_size: int,
+        basis: Basis,
+        lifting: bool = False,
     ) -> None:
         super().__init__()
         basis_filters = filter_basis(group, kernel_size, basis)
@@ -154,7 +178,9 @@ class GroupConv2d(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_fields, in_fields, orientations, size))
         self.register_buffer("basis", basis_filters, persistent=False)
         # Rows of a table (F_out·|H|, F_in·K) in the order in which the filters need them, (g, o, h) → (o, g⁻¹h).
-        shifts = torch.tensor(group.shifts() if not lifting else np.zeros((group.order, 1), dtype=int))
+        shifts = torch.tensor(
+            group.shifts() if not lifting else np.zeros((group.order, 1), dtype=int)
+        )
         rows = torch.arange(out_fields)[None, :, None] * orientations + shifts[:, None, :]
         self.register_buffer("rows", rows.flatten(), persistent=False)
         # He et al. 2015: the basis filters are of norm 1, so that a filter's expected square is K times a weight's.
@@ -184,7 +210,11 @@ class FieldNorm(nn.BatchNorm2d):
         """Takes (B, |G|·F, H, W)."""
         batch = maps.shape[0]
         # The maps of an element are as good as another image.
-        return super().forward(maps.reshape(-1, self.num_features, *maps.shape[2:])).reshape(batch, -1, *maps.shape[2:])
+        return (
+            super()
+            .forward(maps.reshape(-1, self.num_features, *maps.shape[2:]))
+            .reshape(batch, -1, *maps.shape[2:])
+        )
 
 
 class Downsample(nn.Module):
@@ -340,10 +370,14 @@ class EquivariantCNN(Backbone):
             raise InputError(f"group must be one of {', '.join(GROUPS)}, not '{group}'")
         kernel_sizes = (kernel_size,) * len(fields) if isinstance(kernel_size, int) else kernel_size
         if not len(fields) == len(strides) == len(kernel_sizes) or not set(strides) <= {1, 2}:
-            raise InputError("equivariant networks take one stride of 1 or 2 and one kernel_size for each of fields")
+            raise InputError(
+                "equivariant networks take one stride of 1 or 2 and one kernel_size for each of fields"
+            )
         self.group = symmetry = GROUPS[group]
         self.num_classes, self.global_pool = num_classes, global_pool
-        self.stem = ConvBlock(in_chans, stem_fields, symmetry, stem_kernel_size, basis, nn.Identity(), lifting=True)
+        self.stem = ConvBlock(
+            in_chans, stem_fields, symmetry, stem_kernel_size, basis, nn.Identity(), lifting=True
+        )
         rates = torch.linspace(0, drop_path_rate, len(fields), device="cpu").tolist()
         blocks: list[nn.Module] = []
         before = stem_fields
@@ -390,7 +424,10 @@ class EquivariantCNN(Backbone):
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of parameter names by which timm forms layers for layer-wise learning rates."""
-        return {"stem": r"^stem", "blocks": [(r"^blocks\.(\d+)", None), (r"^final|^hidden", (99999,))]}
+        return {
+            "stem": r"^stem",
+            "blocks": [(r"^blocks\.(\d+)", None), (r"^final|^hidden", (99999,))],
+        }
 
 
 # Of the published networks: blocks are numbered from 1, their modules by place, norms named after the size of a field.
@@ -412,7 +449,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     if not any(key.startswith("block1.") for key in state_dict):
         return state_dict
     if not any(key.endswith(".filter") for key in state_dict):
-        raise InputError("the steerable network was saved in training mode: call its eval() before state_dict()")
+        raise InputError(
+            "the steerable network was saved in training mode: call its eval() before state_dict()"
+        )
     converted = {}
     for key, value in state_dict.items():
         if _RECOMPUTED.search(key):
@@ -434,10 +473,14 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 def _coefficients(key: str, filters: Tensor, conv: GroupConv2d) -> Tensor:
     """Returns the weight (F_out, F_in, |H|, K) of a layer from escnn's filters (F_out·|G|, F_in·|H|, k, k)."""
     order, orientations = len(conv.basis), conv.weight.shape[2]
-    upright = filters.unflatten(0, (-1, order))[:, 0].unflatten(1, (-1, orientations)).flatten(3).double()
+    upright = (
+        filters.unflatten(0, (-1, order))[:, 0].unflatten(1, (-1, orientations)).flatten(3).double()
+    )
     basis = conv.basis[0].flatten(1).double()
     if upright.shape[-1] != basis.shape[-1]:
-        raise InputError(f"'{key}' has filters of {filters.shape[-1]}×{filters.shape[-1]} pixels, the model others")
+        raise InputError(
+            f"'{key}' has filters of {filters.shape[-1]}×{filters.shape[-1]} pixels, the model others"
+        )
     weight = upright @ torch.linalg.pinv(basis)
     if (weight @ basis - upright).abs().max() > 1e-4 * upright.abs().max():
         raise InputError(f"the filters '{key}' are not sums of the model's basis filters")
@@ -454,11 +497,21 @@ default_cfgs = generate_default_cfgs(
 
 # Pixels are the largest basis and the cheapest to convolve, but turn by 90° only. A blur of one pixel costs little
 # detail and halves what aliasing adds to the error at 45°.
-_PIXELS: dict[str, Any] = {"basis": "pixels", "stem_kernel_size": 5, "kernel_size": 3, "blur": 1.0, "head_hidden": 0}
+_PIXELS: dict[str, Any] = {
+    "basis": "pixels",
+    "stem_kernel_size": 5,
+    "kernel_size": 3,
+    "blur": 1.0,
+    "head_hidden": 0,
+}
 _RINGS: dict[str, Any] = {**_PIXELS, "basis": "rings", "kernel_size": 5}
 _NANO: dict[str, Any] = {"strides": (2, 2, 1, 2, 1), "head_fields": 64}
 _TINY: dict[str, Any] = {"strides": (2, 2, 2, 2, 1), "head_fields": 512, "residual": True}
-_TINY_RINGS: dict[str, Any] = {**_RINGS, **_TINY, "kernel_size": (5, 5, 5, 3, 3)}  # 5×5 would fill the last maps
+_TINY_RINGS: dict[str, Any] = {
+    **_RINGS,
+    **_TINY,
+    "kernel_size": (5, 5, 5, 3, 3),
+}  # 5×5 would fill the last maps
 
 
 def _network(name: str, pretrained: bool, kwargs: dict[str, Any], **numbers: Any) -> EquivariantCNN:
@@ -496,7 +549,13 @@ def equivariant_d8_nano(pretrained: bool = False, **kwargs: Any) -> EquivariantC
 @register_model
 def equivariant_c4_tiny(pretrained: bool = False, **kwargs: Any) -> EquivariantCNN:
     """Rotations by 90°; five residual blocks, stride 16."""
-    numbers = {**_PIXELS, **_TINY, "group": "c4", "stem_fields": 8, "fields": (12, 24, 64, 170, 170)}
+    numbers = {
+        **_PIXELS,
+        **_TINY,
+        "group": "c4",
+        "stem_fields": 8,
+        "fields": (12, 24, 64, 170, 170),
+    }
     return _network("equivariant_c4_tiny", pretrained, kwargs, **numbers)
 
 
@@ -552,7 +611,9 @@ def _info(group: str, size: Size, notes: str) -> ModelInfo:
         else "Group Equivariant Convolutional Networks (arXiv:1602.07576)"
     )
     name = f"equivariant_{group}_{'deeplense_129' if size == 'paper' else size}"
-    return ModelInfo(name, f"{group.upper()} CNN", paper, name, notes, source="haloformer", size=size)
+    return ModelInfo(
+        name, f"{group.upper()} CNN", paper, name, notes, source="haloformer", size=size
+    )
 
 
 _SYMMETRY = {
@@ -561,7 +622,13 @@ _SYMMETRY = {
     "c8": "turning by 90° changes nothing, by 45° little",
     "d8": "turning by 90° or mirroring changes nothing, turning by 45° little",
 }
-_SIZES: dict[Size, str] = {"nano": "", "tiny": "; wide, for a GPU", "paper": "; DeepLense's layout, for a GPU"}
+_SIZES: dict[Size, str] = {
+    "nano": "",
+    "tiny": "; wide, for a GPU",
+    "paper": "; DeepLense's layout, for a GPU",
+}
 MODELS: tuple[ModelInfo, ...] = tuple(
-    _info(group, size, _SYMMETRY[group] + remark) for group in _SYMMETRY for size, remark in _SIZES.items()
+    _info(group, size, _SYMMETRY[group] + remark)
+    for group in _SYMMETRY
+    for size, remark in _SIZES.items()
 )

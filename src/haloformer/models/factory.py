@@ -67,12 +67,18 @@ def _file_weights(pretrained: bool | str | os.PathLike[str]) -> StateDict | None
     if isinstance(pretrained, bool):
         return None
     if not isinstance(pretrained, str | os.PathLike) or not str(pretrained):
-        raise InputError(f"pretrained must be true, false or the path of a weights file, not {pretrained!r}")
+        raise InputError(
+            f"pretrained must be true, false or the path of a weights file, not {pretrained!r}"
+        )
     return read_weights(pretrained)
 
 
 def _checked_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
     sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
-    if len(sides) != 2 or any(isinstance(s, bool) or not isinstance(s, int) or not 8 <= s <= 4096 for s in sides):
-        raise InputError(f"img_size must be one or two whole numbers of pixels from 8 to 4096, not {img_size!r}")
+    if len(sides) != 2 or any(
+        isinstance(s, bool) or not isinstance(s, int) or not 8 <= s <= 4096 for s in sides
+    ):
+        raise InputError(
+            f"img_size must be one or two whole numbers of pixels from 8 to 4096, not {img_size!r}"
+        )
     return sides[0], sides[1]

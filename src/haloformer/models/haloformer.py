@@ -5,7 +5,7 @@ convolutional stem gathers them where they are; attention among all 8-pixel cell
 they tell a deflector from a source. The stem has residual blocks (He et al. 2016, arXiv:1512.03385), or group convolutions
 (:mod:`haloformer.models.equivariant`): arcs run in all directions, and a filter that is tied in all orientations need not learn each trace
 anew. The network's further channels, the residual of the smooth fit and the detail of that, are added outside (``physics: detail``,
-:mod:`haloformer.data.residual`), so that any other network can have them, too.
+:mod:`haloformer.fitting.channels`), so that any other network can have them, too.
 """
 
 import math
@@ -20,7 +20,14 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.equivariant import GROUPS, ConvBlock, Downsample, FieldNorm, Group, GroupConv2d
+from haloformer.models.equivariant import (
+    GROUPS,
+    ConvBlock,
+    Downsample,
+    FieldNorm,
+    Group,
+    GroupConv2d,
+)
 from haloformer.models.hybrid_vit import stem_embed
 from haloformer.models.info import ModelInfo
 from haloformer.vocabulary import unknown_name
@@ -36,7 +43,9 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(channels)
         self.act = nn.ReLU()
-        nn.init.zeros_(self.norm2.weight)  # each block begins as the identity (Goyal et al. 2017, arXiv:1706.02677)
+        nn.init.zeros_(
+            self.norm2.weight
+        )  # each block begins as the identity (Goyal et al. 2017, arXiv:1706.02677)
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the block's output."""
@@ -50,12 +59,19 @@ class ResidualStem(nn.Sequential):
     """
 
     def __init__(
-        self, in_chans: int, channels: Sequence[int], strides: Sequence[int], blocks: Sequence[int], embed_dim: int
+        self,
+        in_chans: int,
+        channels: Sequence[int],
+        strides: Sequence[int],
+        blocks: Sequence[int],
+        embed_dim: int,
     ) -> None:
         layers: list[nn.Module] = []
         width = in_chans
         for out, stride, count in zip(channels, strides, blocks, strict=True):
-            convolution = nn.Conv2d(width, out, 2 * stride - 1, stride=stride, padding=stride - 1, bias=False)
+            convolution = nn.Conv2d(
+                width, out, 2 * stride - 1, stride=stride, padding=stride - 1, bias=False
+            )
             layers += [convolution, nn.BatchNorm2d(out), nn.ReLU()]
             layers += [ResidualBlock(out) for _ in range(count)]
             width = out
@@ -76,7 +92,9 @@ class HalvedLifting(nn.Module):
         blur: Standard deviation of the Gaussian in pixels.
     """
 
-    def __init__(self, in_chans: int, out_fields: int, group: Group, kernel_size: int = 5, blur: float = 1.0) -> None:
+    def __init__(
+        self, in_chans: int, out_fields: int, group: Group, kernel_size: int = 5, blur: float = 1.0
+    ) -> None:
         super().__init__()
         self.conv = GroupConv2d(in_chans, out_fields, group, kernel_size, "rings", lifting=True)
         self.halve = Downsample(blur)
@@ -89,9 +107,13 @@ class HalvedLifting(nn.Module):
         side = filters.shape[-1]
         sides = [side + len(tap) - 1 for tap in taps]
         blur = (taps[0][:, None] * taps[1]).to(filters.dtype)[None, None]
-        blurred = F.conv2d(filters.reshape(-1, 1, side, side), blur, padding=[len(tap) - 1 for tap in taps])
+        blurred = F.conv2d(
+            filters.reshape(-1, 1, side, side), blur, padding=[len(tap) - 1 for tap in taps]
+        )
         padding = [(len(tap) - 1) // 2 + side // 2 for tap in taps]
-        maps = F.conv2d(images, blurred.reshape(*filters.shape[:2], *sides), stride=2, padding=padding)
+        maps = F.conv2d(
+            images, blurred.reshape(*filters.shape[:2], *sides), stride=2, padding=padding
+        )
         return self.norm(maps).relu()
 
 
@@ -148,7 +170,9 @@ class Haloformer(VisionTransformer):
         """
         super().__init__(**kwargs)
         if tied_positions and (self.num_prefix_tokens or self.dynamic_img_size):
-            raise InputError("haloformer: symmetry goes with neither reg_tokens nor dynamic_img_size")
+            raise InputError(
+                "haloformer: symmetry goes with neither reg_tokens nor dynamic_img_size"
+            )
         self.d4, self.tied_positions = d4, tied_positions
 
     def _pos_embed(self, x: Tensor) -> Tensor:
@@ -167,8 +191,14 @@ class Haloformer(VisionTransformer):
         if not self.d4:
             return super().forward(x)
         if x.shape[-1] != x.shape[-2]:
-            raise InputError(f"d4: quarter turns need square images, not {x.shape[-2]}×{x.shape[-1]}")
-        views = [v for turned in (torch.rot90(x, k, (-2, -1)) for k in range(4)) for v in (turned, turned.flip(-1))]
+            raise InputError(
+                f"d4: quarter turns need square images, not {x.shape[-2]}×{x.shape[-1]}"
+            )
+        views = [
+            v
+            for turned in (torch.rot90(x, k, (-2, -1)) for k in range(4))
+            for v in (turned, turned.flip(-1))
+        ]
         return super().forward(torch.cat(views)).unflatten(0, (8, -1)).mean(0)
 
 
@@ -215,15 +245,25 @@ def haloformer(
     stem: nn.Module
     if symmetry == "none":
         if not len(stem_channels) == len(stem_strides) == len(stem_blocks):
-            raise InputError("haloformer: stem_channels, stem_strides and stem_blocks must be of the same length")
+            raise InputError(
+                "haloformer: stem_channels, stem_strides and stem_blocks must be of the same length"
+            )
         stem = ResidualStem(in_chans, stem_channels, stem_strides, stem_blocks, embed_dim)
         stride = math.prod(stem_strides)
     else:
         if symmetry not in GROUPS:
             raise unknown_name("haloformer: symmetry", str(symmetry), ("none", *GROUPS))
-        if len(stem_fields) != len(field_strides) or list(field_strides[:1]) != [2] or not {*field_strides} <= {1, 2}:
-            raise InputError("haloformer: field_strides must be 1 or 2 for each of stem_fields, the first 2")
-        stem = EquivariantStem(in_chans, symmetry, stem_fields, field_strides, token_fields, embed_dim)
+        if (
+            len(stem_fields) != len(field_strides)
+            or list(field_strides[:1]) != [2]
+            or not {*field_strides} <= {1, 2}
+        ):
+            raise InputError(
+                "haloformer: field_strides must be 1 or 2 for each of stem_fields, the first 2"
+            )
+        stem = EquivariantStem(
+            in_chans, symmetry, stem_fields, field_strides, token_fields, embed_dim
+        )
         stride = math.prod(field_strides)
     return Haloformer(
         img_size=img_size,
@@ -247,7 +287,11 @@ def haloformer_nano(pretrained: bool = False, **kwargs: Any) -> Haloformer:
     """Stem of 32 and 64 channels and stride 8, D = 96, three blocks."""
     if pretrained:
         raise InputError("there are no pretrained weights of this name to download: give a file")
-    for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # timm hands these to every entry
+    for key in (
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "cache_dir",
+    ):  # timm hands these to every entry
         kwargs.pop(key, None)
     return haloformer(**kwargs)
 

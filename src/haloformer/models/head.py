@@ -16,7 +16,10 @@ from torch import Tensor, nn
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
 
-HEAD_NORMS = {"batch": "batch norm before the classifier", "none": "the classifier as the architecture has it"}
+HEAD_NORMS = {
+    "batch": "batch norm before the classifier",
+    "none": "the classifier as the architecture has it",
+}
 
 
 class HeadNorm(nn.BatchNorm1d):
@@ -25,7 +28,9 @@ class HeadNorm(nn.BatchNorm1d):
     def forward(self, input: Tensor) -> Tensor:
         """Maps (B, D) to (B, D)."""
         if self.training and input.shape[0] == 1:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+            return F.batch_norm(
+                input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
+            )
         return super().forward(input)
 
 
@@ -34,7 +39,9 @@ class NormalizedClassifier(nn.Linear):
 
     def __init__(self, classifier: nn.Linear) -> None:
         """Takes over the size and first weights of a classifier."""
-        super().__init__(classifier.in_features, classifier.out_features, bias=classifier.bias is not None)
+        super().__init__(
+            classifier.in_features, classifier.out_features, bias=classifier.bias is not None
+        )
         self.norm = HeadNorm(classifier.in_features)
         with torch.no_grad():
             self.weight.copy_(classifier.weight)
@@ -51,7 +58,9 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
     get: Any = getattr(model, "get_classifier", tuple)
     layers = get()
     layers = list(layers) if isinstance(layers, tuple | list | nn.ModuleList) else [layers]
-    return tuple(name for name, module in model.named_modules() if any(module is layer for layer in layers))
+    return tuple(
+        name for name, module in model.named_modules() if any(module is layer for layer in layers)
+    )
 
 
 def normalize_head(model: nn.Module, kind: str) -> None:
@@ -68,7 +77,9 @@ def normalize_head(model: nn.Module, kind: str) -> None:
         return
     names = classifier_names(model)
     if not names or any(not isinstance(model.get_submodule(name), nn.Linear) for name in names):
-        raise InputError(f"head_norm: batch needs a linear classifier, which {type(model).__name__} has not")
+        raise InputError(
+            f"head_norm: batch needs a linear classifier, which {type(model).__name__} has not"
+        )
     for name in names:
         parent, _, last = name.rpartition(".")
         classifier = model.get_submodule(name)
@@ -92,7 +103,10 @@ def numbers_and_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tens
 
         return hook
 
-    handles = [model.get_submodule(name).register_forward_pre_hook(keep(name)) for name in classifier_names(model)]
+    handles = [
+        model.get_submodule(name).register_forward_pre_hook(keep(name))
+        for name in classifier_names(model)
+    ]
     try:
         numbers = model(images)
     finally:
@@ -104,4 +118,10 @@ def numbers_and_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tens
 
 def _pooled(features: Tensor) -> Tensor:
     """Averages (B, D, h, w) or (B, N, D) to (B, D)."""
-    return features.mean((2, 3)) if features.ndim == 4 else features.mean(1) if features.ndim == 3 else features
+    return (
+        features.mean((2, 3))
+        if features.ndim == 4
+        else features.mean(1)
+        if features.ndim == 3
+        else features
+    )

@@ -80,19 +80,34 @@ def hybrid_vit(
     )
 
 
-def stem_embed(*, img_size: int | tuple[int, int], backbone: nn.Module, stride: int, **kwargs: Any) -> HybridEmbed:
+def stem_embed(
+    *, img_size: int | tuple[int, int], backbone: nn.Module, stride: int, **kwargs: Any
+) -> HybridEmbed:
     """The stem as a patch embedding that knows its stride; timm would divide the sizes and round it down."""
     sides = to_2tuple(img_size)
     feature_size = tuple(-(-side // stride) for side in sides)
-    return HybridEmbed(backbone, img_size=sides, feature_size=feature_size, feature_ratio=stride, proj=False, **kwargs)
+    return HybridEmbed(
+        backbone,
+        img_size=sides,
+        feature_size=feature_size,
+        feature_ratio=stride,
+        proj=False,
+        **kwargs,
+    )
 
 
 @register_model
 def hybrid_nano(pretrained: bool = False, **kwargs: Any) -> VisionTransformer:
     """Stem of stride 16 (64 pixels give 4×4 tokens), D = 128, four blocks: 0.79 M parameters."""
     if pretrained:
-        raise InputError("there are no pretrained weights of model 'hybrid_nano': pretrained must be false")
-    for key in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir"):  # timm hands these to every entry
+        raise InputError(
+            "there are no pretrained weights of model 'hybrid_nano': pretrained must be false"
+        )
+    for key in (
+        "pretrained_cfg",
+        "pretrained_cfg_overlay",
+        "cache_dir",
+    ):  # timm hands these to every entry
         kwargs.pop(key, None)
     return hybrid_vit(**kwargs)
 

@@ -37,7 +37,9 @@ class MobileToFormer(nn.Module):
     The cells are keys and values as they are, without projections: that is what makes the bridge light.
     """
 
-    def __init__(self, channels: int, token_dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, token_dim: int, num_heads: int, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q = nn.Linear(token_dim, channels)
@@ -50,7 +52,9 @@ class MobileToFormer(nn.Module):
         """Returns where the keys lie; queries are at no place, and the first is the one that is classified."""
         grid = (maps.shape[2], maps.shape[3])
         queries = torch.full((1, tokens.shape[1]), -1)
-        return TokenLayout(grid, grid, queries, torch.arange(grid[0] * grid[1])[None], class_query=0)
+        return TokenLayout(
+            grid, grid, queries, torch.arange(grid[0] * grid[1])[None], class_query=0
+        )
 
     def forward(self, tokens: Tensor, maps: Tensor) -> Tensor:
         """Maps tokens (B, T, D) and a map (B, C, h, w) to tokens (B, T, D)."""
@@ -68,7 +72,9 @@ class Former(nn.Module):
     Keys and values are the tokens as they are, without projections.
     """
 
-    def __init__(self, token_dim: int, num_heads: int, mlp_ratio: float = 2.0, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, token_dim: int, num_heads: int, mlp_ratio: float = 2.0, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.q = nn.Linear(token_dim, token_dim)
@@ -96,7 +102,9 @@ class FormerToMobile(nn.Module):
     The cells are queries as they are, without projection.
     """
 
-    def __init__(self, channels: int, token_dim: int, num_heads: int, drop_path: float = 0.0) -> None:
+    def __init__(
+        self, channels: int, token_dim: int, num_heads: int, drop_path: float = 0.0
+    ) -> None:
         super().__init__()
         self.num_heads = num_heads
         self.k = nn.Linear(token_dim, channels)
@@ -109,7 +117,10 @@ class FormerToMobile(nn.Module):
     def forward(self, maps: Tensor, tokens: Tensor) -> Tensor:
         """Maps a map (B, C, h, w) and tokens (B, T, D) to a map (B, C, h, w)."""
         q = maps.flatten(2).unflatten(1, (self.num_heads, -1)).transpose(2, 3)
-        k, v = (layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2) for layer in (self.k, self.v))
+        k, v = (
+            layer(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+            for layer in (self.k, self.v)
+        )
         given = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
         return maps + self.drop_path(given.unflatten(2, maps.shape[2:]))
 
@@ -127,9 +138,13 @@ class DynamicReLU(nn.Module):
         return torch.maximum(maps * a, maps * (b - 1))
 
 
-def _conv(in_chans: int, out_chans: int, kernel_size: int, stride: int = 1, groups: int = 1) -> nn.Module:
+def _conv(
+    in_chans: int, out_chans: int, kernel_size: int, stride: int = 1, groups: int = 1
+) -> nn.Module:
     """A convolution and batch norm."""
-    return ConvNormAct(in_chans, out_chans, kernel_size, stride=stride, groups=groups, apply_act=False)
+    return ConvNormAct(
+        in_chans, out_chans, kernel_size, stride=stride, groups=groups, apply_act=False
+    )
 
 
 def _shuffle(channels: int, groups: int) -> nn.Module:
@@ -141,7 +156,13 @@ class PlainMobile(nn.Module):
     """An inverted bottleneck: 1×1 wide, 3×3 in each channel, 1×1 narrow; its activations are dynamic."""
 
     def __init__(
-        self, in_chans: int, out_chans: int, expansion: int, groups: int, token_dim: int, drop_path: float
+        self,
+        in_chans: int,
+        out_chans: int,
+        expansion: int,
+        groups: int,
+        token_dim: int,
+        drop_path: float,
     ) -> None:
         super().__init__()
         hidden = in_chans * expansion
@@ -167,7 +188,13 @@ class DownMobile(nn.Module):
     """Halves the map: twice 3×3 wide in each channel and 1×1 narrow; the first has stride 2, the second a skip."""
 
     def __init__(
-        self, in_chans: int, out_chans: int, expansion: int, groups: int, token_dim: int, drop_path: float
+        self,
+        in_chans: int,
+        out_chans: int,
+        expansion: int,
+        groups: int,
+        token_dim: int,
+        drop_path: float,
     ) -> None:
         super().__init__()
         hidden1, hidden2 = in_chans * expansion, out_chans * _SECOND_EXPANSION
@@ -190,10 +217,14 @@ class DownMobile(nn.Module):
 class LiteBlock(nn.Module):
     """The block at the finest map: 3×3 wide in each channel and 1×1 narrow, without tokens."""
 
-    def __init__(self, in_chans: int, out_chans: int, expansion: int, stride: int, groups: int) -> None:
+    def __init__(
+        self, in_chans: int, out_chans: int, expansion: int, stride: int, groups: int
+    ) -> None:
         super().__init__()
         hidden = in_chans * expansion
-        self.conv1 = ConvNormAct(in_chans, hidden, 3, stride=stride, groups=in_chans, act_layer=nn.ReLU6)
+        self.conv1 = ConvNormAct(
+            in_chans, hidden, 3, stride=stride, groups=in_chans, act_layer=nn.ReLU6
+        )
         self.shuffle1 = _shuffle(in_chans, groups)
         self.conv2 = _conv(hidden, out_chans, 1, groups=groups)
         self.has_skip = stride == 1 and in_chans == out_chans
@@ -303,7 +334,17 @@ class MobileFormer(Backbone):
                 layers.append(LiteBlock(channels, out_chans, expansion, stride, groups))
             else:
                 layers.append(
-                    Block(kind, channels, out_chans, expansion, groups, token_dim, num_heads, former_heads, drop_path)
+                    Block(
+                        kind,
+                        channels,
+                        out_chans,
+                        expansion,
+                        groups,
+                        token_dim,
+                        num_heads,
+                        former_heads,
+                        drop_path,
+                    )
                 )
             channels = out_chans
         self.blocks = nn.ModuleList(layers)
@@ -344,7 +385,9 @@ class MobileFormer(Backbone):
             return features
         mean = features.mean((2, 3))
         cells, class_token = mean.tensor_split([features.shape[1] - self.tokens.shape[2]], dim=1)
-        return F.hardswish(self.final_norm(self.final_fc(torch.cat([F.hardswish(cells), class_token], dim=1))))
+        return F.hardswish(
+            self.final_norm(self.final_fc(torch.cat([F.hardswish(cells), class_token], dim=1)))
+        )
 
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
@@ -361,26 +404,39 @@ class MobileFormer(Backbone):
 
 
 def _check(
-    blocks: tuple[BlockNumbers, ...], stem_chs: int, token_dim: int, num_heads: int, former_heads: int, groups: int
+    blocks: tuple[BlockNumbers, ...],
+    stem_chs: int,
+    token_dim: int,
+    num_heads: int,
+    former_heads: int,
+    groups: int,
 ) -> None:
     """Says which number does not fit."""
     for kind, channels, _, stride in blocks:
         strides = {"lite": (1, 2), "plain": (1,), "down": (2,)}
         if kind not in strides:
-            raise InputError(f"mobile_former: a block's kind must be lite, plain or down, not '{kind}'")
+            raise InputError(
+                f"mobile_former: a block's kind must be lite, plain or down, not '{kind}'"
+            )
         if stride not in strides[kind]:
             raise InputError(f"mobile_former: a {kind} block cannot have stride {stride}")
         if channels % num_heads or channels % groups:
-            raise InputError(f"mobile_former: num_heads and groups must divide the {channels} channels of a block")
+            raise InputError(
+                f"mobile_former: num_heads and groups must divide the {channels} channels of a block"
+            )
     if token_dim % former_heads or token_dim % 4:
-        raise InputError(f"mobile_former: former_heads={former_heads} and 4 must divide token_dim={token_dim}")
+        raise InputError(
+            f"mobile_former: former_heads={former_heads} and 4 must divide token_dim={token_dim}"
+        )
     if stem_chs % num_heads or stem_chs % groups:
         raise InputError(f"mobile_former: num_heads and groups must divide stem_chs={stem_chs}")
 
 
 def _init_weights(module: nn.Module) -> None:
     if isinstance(module, nn.Conv2d):
-        fan_out = math.prod(module.kernel_size) * module.out_channels  # of depthwise convolutions, too
+        fan_out = (
+            math.prod(module.kernel_size) * module.out_channels
+        )  # of depthwise convolutions, too
         nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
     elif isinstance(module, nn.Linear):
         nn.init.normal_(module.weight, std=0.01)
@@ -434,7 +490,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     return converted
 
 
-def _mobile_former(variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]) -> Any:
+def _mobile_former(
+    variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]
+) -> Any:
     return build(MobileFormer, variant, pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
 
 
@@ -445,7 +503,12 @@ def _twelve(widths: tuple[int, ...], expansions: tuple[int, int]) -> tuple[Block
         ("lite", first, 2, 1),
         *(("down", second, 6, 2), ("plain", second, expansions[0], 1)),
         *(("down", third, 6, 2), ("plain", third, expansions[1], 1)),
-        *(("down", fourth, 6, 2), ("plain", fourth, 4, 1), ("plain", fifth, 6, 1), ("plain", fifth, 6, 1)),
+        *(
+            ("down", fourth, 6, 2),
+            ("plain", fourth, 4, 1),
+            ("plain", fifth, 6, 1),
+            ("plain", fifth, 6, 1),
+        ),
         *(("down", last, 6, 2), ("plain", last, 6, 1), ("plain", last, 6, 1)),
     )
 
@@ -493,63 +556,110 @@ default_cfgs = generate_default_cfgs(
 @register_model
 def mobile_former_nano(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Four tokens of 96 beside maps of 16×16, 8×8 and 4×4 cells of a 64-pixel image: 0.7 M parameters."""
-    numbers = {"stem_chs": 12, "blocks": _BLOCKS_NANO, "num_tokens": 4, "token_dim": 96, "head_dim": 256}
+    numbers = {
+        "stem_chs": 12,
+        "blocks": _BLOCKS_NANO,
+        "num_tokens": 4,
+        "token_dim": 96,
+        "head_dim": 256,
+    }
     return _mobile_former("mobile_former_nano", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_tiny(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Six tokens of 192 beside maps of 16×16, 8×8 and 4×4 cells of a 64-pixel image: 4.5 M parameters."""
-    numbers = {"stem_chs": 16, "blocks": _BLOCKS_TINY, "num_tokens": 6, "token_dim": 192, "head_dim": 1024}
+    numbers = {
+        "stem_chs": 16,
+        "blocks": _BLOCKS_TINY,
+        "num_tokens": 6,
+        "token_dim": 192,
+        "head_dim": 1024,
+    }
     return _mobile_former("mobile_former_tiny", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_26m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-26M."""
-    numbers = {"stem_chs": 8, "blocks": _BLOCKS_26M, "num_tokens": 3, "token_dim": 128, "groups": 4, "head_dim": 1024}
+    numbers = {
+        "stem_chs": 8,
+        "blocks": _BLOCKS_26M,
+        "num_tokens": 3,
+        "token_dim": 128,
+        "groups": 4,
+        "head_dim": 1024,
+    }
     return _mobile_former("mobile_former_26m_224", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_52m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-52M."""
-    numbers = {"stem_chs": 8, "blocks": _BLOCKS_26M, "num_tokens": 3, "token_dim": 128, "head_dim": 1024}
+    numbers = {
+        "stem_chs": 8,
+        "blocks": _BLOCKS_26M,
+        "num_tokens": 3,
+        "token_dim": 128,
+        "head_dim": 1024,
+    }
     return _mobile_former("mobile_former_52m_224", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_96m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-96M."""
-    numbers = {"stem_chs": 12, "blocks": _BLOCKS_96M, "num_tokens": 4, "token_dim": 128, "head_dim": 1280}
+    numbers = {
+        "stem_chs": 12,
+        "blocks": _BLOCKS_96M,
+        "num_tokens": 4,
+        "token_dim": 128,
+        "head_dim": 1280,
+    }
     return _mobile_former("mobile_former_96m_224", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_151m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-151M."""
-    numbers = {"stem_chs": 12, "blocks": _twelve((12, 16, 32, 64, 88, 128), (3, 3)), "head_dim": 1280}
+    numbers = {
+        "stem_chs": 12,
+        "blocks": _twelve((12, 16, 32, 64, 88, 128), (3, 3)),
+        "head_dim": 1280,
+    }
     return _mobile_former("mobile_former_151m_224", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_214m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-214M."""
-    numbers = {"stem_chs": 12, "blocks": _twelve((12, 20, 40, 80, 112, 160), (3, 4)), "head_dim": 1600}
+    numbers = {
+        "stem_chs": 12,
+        "blocks": _twelve((12, 20, 40, 80, 112, 160), (3, 4)),
+        "head_dim": 1600,
+    }
     return _mobile_former("mobile_former_214m_224", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_294m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-294M."""
-    numbers = {"stem_chs": 16, "blocks": _twelve((16, 24, 48, 96, 128, 192), (4, 4)), "head_dim": 1920}
+    numbers = {
+        "stem_chs": 16,
+        "blocks": _twelve((16, 24, 48, 96, 128, 192), (4, 4)),
+        "head_dim": 1920,
+    }
     return _mobile_former("mobile_former_294m_224", pretrained, numbers, kwargs)
 
 
 @register_model
 def mobile_former_508m_224(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
     """Mobile-Former-508M."""
-    numbers = {"stem_chs": 24, "blocks": _twelve((24, 40, 72, 128, 176, 240), (3, 3)), "head_dim": 1920}
+    numbers = {
+        "stem_chs": 24,
+        "blocks": _twelve((24, 40, 72, 128, 176, 240), (3, 3)),
+        "head_dim": 1920,
+    }
     return _mobile_former("mobile_former_508m_224", pretrained, numbers, kwargs)
 
 
@@ -561,7 +671,11 @@ MODELS: tuple[ModelInfo, ...] = (
     _info("mobile_former_nano", "nano", "four tokens beside a small MobileNet of stride 16"),
     _info("mobile_former_tiny", "tiny", "six tokens beside a MobileNet of stride 16"),
     *(
-        _info(f"mobile_former_{flops}m_224", "paper", f"{flops} million multiply-adds at 224 pixels; stride 32")
+        _info(
+            f"mobile_former_{flops}m_224",
+            "paper",
+            f"{flops} million multiply-adds at 224 pixels; stride 32",
+        )
         for flops in (26, 52, 96, 151, 214, 294, 508)
     ),
 )

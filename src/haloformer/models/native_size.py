@@ -27,7 +27,9 @@ class PaddedInput(nn.Module):
         padding: Pixels added on the left, right, top and bottom.
     """
 
-    def __init__(self, model: nn.Module, img_size: tuple[int, int], padded_size: tuple[int, int]) -> None:
+    def __init__(
+        self, model: nn.Module, img_size: tuple[int, int], padded_size: tuple[int, int]
+    ) -> None:
         super().__init__()
         self.model = model
         extra_h, extra_w = padded_size[0] - img_size[0], padded_size[1] - img_size[1]
@@ -62,7 +64,9 @@ class PaddedInput(nn.Module):
             if name == "model":
                 raise
             inner = getattr(super().__getattr__("model"), name)
-            if name.startswith("forward_with_"):  # an architecture's own ways from images to more than logits
+            if name.startswith(
+                "forward_with_"
+            ):  # an architecture's own ways from images to more than logits
                 return lambda images, *args, **kwargs: inner(self.pad(images), *args, **kwargs)
             return inner
 
@@ -101,7 +105,9 @@ def build_at_native_size(
         if failure is None:
             return model if size == img_size else PaddedInput(model, img_size, size)
         reasons.append(failure)
-    raise InputError(f"model '{timm_name}' cannot be built for {img_size[0]}×{img_size[1]} images: {reasons[0]}")
+    raise InputError(
+        f"model '{timm_name}' cannot be built for {img_size[0]}×{img_size[1]} images: {reasons[0]}"
+    )
 
 
 # What timm and torch raise when a size does not fit an architecture.
@@ -110,7 +116,10 @@ _SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisi
 
 def _sizes_to_try(img_size: tuple[int, int]) -> list[tuple[int, int]]:
     """The size itself, then those that pyramids with a total stride of 16, 32 or 64 take, then those that suit patches of 12 and 16."""
-    rounded = [(_round_up(img_size[0], multiple), _round_up(img_size[1], multiple)) for multiple in (1, 16, 32, 64, 48)]
+    rounded = [
+        (_round_up(img_size[0], multiple), _round_up(img_size[1], multiple))
+        for multiple in (1, 16, 32, 64, 48)
+    ]
     return list(dict.fromkeys(rounded))
 
 
@@ -131,7 +140,9 @@ def patch_size(model: nn.Module) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _build(timm_name: str, size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any) -> nn.Module:
+def _build(
+    timm_name: str, size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any
+) -> nn.Module:
     """Builds with ``img_size`` where the model takes it; convolutional models run at any size and do not."""
     options = {"in_chans": in_chans, "num_classes": num_classes, **kwargs}
     square = size[0] if size[0] == size[1] else size  # some models take only one number
@@ -147,7 +158,9 @@ def _build(timm_name: str, size: tuple[int, int], in_chans: int, num_classes: in
 
 
 def _keyword_error(timm_name: str, error: TypeError) -> InputError:
-    return InputError(f"model '{timm_name}' cannot be built with these keywords: {_one_line(error)}")
+    return InputError(
+        f"model '{timm_name}' cannot be built with these keywords: {_one_line(error)}"
+    )
 
 
 def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | None:
@@ -160,9 +173,15 @@ def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | No
     def watch(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         if _drops_pixels(layer, inputs[0]):
             height, width = inputs[0].shape[-2:]
-            dropping.append(f"a layer of stride {layer.stride} drops pixels of a {height}×{width} map")
+            dropping.append(
+                f"a layer of stride {layer.stride} drops pixels of a {height}×{width} map"
+            )
 
-    hooks = [layer.register_forward_pre_hook(watch) for layer in model.modules() if isinstance(layer, _STRIDED)]
+    hooks = [
+        layer.register_forward_pre_hook(watch)
+        for layer in model.modules()
+        if isinstance(layer, _STRIDED)
+    ]
     was_training = model.training
     model.eval()
     try:
@@ -183,10 +202,18 @@ _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
 def _drops_pixels(layer: Any, maps: Tensor) -> bool:
     """Whether a strided layer ends before the last row or column of its input."""
     # timm's "Same" layers pad as they go, whatever their attribute says; ceil_mode lets windows hang over the edge.
-    if "Same" in type(layer).__name__ or isinstance(layer.padding, str) or getattr(layer, "ceil_mode", False):
+    if (
+        "Same" in type(layer).__name__
+        or isinstance(layer.padding, str)
+        or getattr(layer, "ceil_mode", False)
+    ):
         return False
     for side, kernel, stride, padding, dilation in zip(
-        maps.shape[-2:], *(_pair(getattr(layer, name, 1)) for name in ("kernel_size", "stride", "padding", "dilation"))
+        maps.shape[-2:],
+        *(
+            _pair(getattr(layer, name, 1))
+            for name in ("kernel_size", "stride", "padding", "dilation")
+        ),
     ):
         # A kernel narrower than its stride (a ResNet's shortcut) samples on purpose.
         left_over = (side + 2 * padding - dilation * (kernel - 1) - 1) % stride

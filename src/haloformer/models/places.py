@@ -35,7 +35,13 @@ class Places:
         """Returns the sizes of the maps seen so far, the latest first."""
         return list(reversed(self._centres))
 
-    def follow(self, function: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+    def follow(
+        self,
+        function: Callable[..., Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        result: Any,
+    ) -> None:
         """Takes note of a call of a torch function, if it is one that makes a map of another size from a known one."""
         if function not in _WINDOWS:
             return
@@ -47,7 +53,10 @@ class Places:
             return
         kernel, stride, padding = _WINDOWS[function](result, *args, **kwargs)
         if function is F.unfold:  # whose result is flat
-            sides = [int((side + 2 * p - k) // s + 1) for side, k, s, p in zip(before, kernel, stride, padding)]
+            sides = [
+                int((side + 2 * p - k) // s + 1)
+                for side, k, s, p in zip(before, kernel, stride, padding)
+            ]
         else:
             sides = [*result.shape[-2:]]
         after = (sides[0], sides[1])
@@ -55,7 +64,9 @@ class Places:
         if after != before and not (stride[0] < 1 and after in self._centres):
             self.derive(after, before, kernel, stride, padding)
 
-    def derive(self, grid: Grid, source: Grid, kernel: _Pair, stride: _Pair, padding: _Pair = (0, 0)) -> None:
+    def derive(
+        self, grid: Grid, source: Grid, kernel: _Pair, stride: _Pair, padding: _Pair = (0, 0)
+    ) -> None:
         """Notes that the cells of a grid are made from windows of another grid's cells."""
         rows, columns = (
             (first + step * ((k - 1) / 2 - p), step * s)
@@ -67,7 +78,10 @@ class Places:
         ways.add((rows, columns))
         self._made[grid] = (source, ways)
         self._centres.pop(grid, None)
-        self._centres[grid] = (_mean([rows for rows, _ in ways]), _mean([columns for _, columns in ways]))
+        self._centres[grid] = (
+            _mean([rows for rows, _ in ways]),
+            _mean([columns for _, columns in ways]),
+        )
 
     def centres(self, grid: Grid) -> tuple[_Pair, _Pair]:
         """Returns (first, step) of the rows of a grid and of its columns, in pixels; the first pixel's centre is 0.5."""
@@ -139,18 +153,31 @@ def _of_convolution(
 
 
 def _of_pooling(
-    result: Tensor, input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, *_: Any, **__: Any
+    result: Tensor,
+    input: Tensor,
+    kernel_size: Any,
+    stride: Any = None,
+    padding: Any = 0,
+    *_: Any,
+    **__: Any,
 ) -> tuple[_Pair, _Pair, _Pair]:
     return _pair(kernel_size), _pair(stride or kernel_size), _pair(padding)
 
 
 def _of_unfolding(
-    result: Tensor, input: Tensor, kernel_size: Any, dilation: Any = 1, padding: Any = 0, stride: Any = 1
+    result: Tensor,
+    input: Tensor,
+    kernel_size: Any,
+    dilation: Any = 1,
+    padding: Any = 0,
+    stride: Any = 1,
 ) -> tuple[_Pair, _Pair, _Pair]:
     return _dilated(kernel_size, dilation), _pair(stride), _pair(padding)
 
 
-def _of_padding(result: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any) -> tuple[_Pair, _Pair, _Pair]:
+def _of_padding(
+    result: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any
+) -> tuple[_Pair, _Pair, _Pair]:
     return (1, 1), (1, 1), (pad[2] if len(pad) == 4 else 0, pad[0])
 
 

@@ -54,7 +54,14 @@ class Attention(nn.Module):
         proj_drop: Dropout of the output.
     """
 
-    def __init__(self, dim: int, num_heads: int, sr_ratio: int, attn_drop: float = 0.0, proj_drop: float = 0.0) -> None:
+    def __init__(
+        self,
+        dim: int,
+        num_heads: int,
+        sr_ratio: int,
+        attn_drop: float = 0.0,
+        proj_drop: float = 0.0,
+    ) -> None:
         super().__init__()
         if dim % num_heads:
             raise InputError(f"pvt: {num_heads} heads do not divide the width {dim}")
@@ -78,8 +85,14 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Maps tokens (B, N, D) of a grid, or (B, 1 + N, D) if nothing is reduced, to the same shape."""
         q = self.q(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
-        k, v = self.kv(self._reduced(tokens, grid)).unflatten(2, (2, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=self.attn_drop if self.training else 0.0)
+        k, v = (
+            self.kv(self._reduced(tokens, grid))
+            .unflatten(2, (2, self.num_heads, -1))
+            .permute(2, 0, 3, 1, 4)
+        )
+        mixed = F.scaled_dot_product_attention(
+            q, k, v, dropout_p=self.attn_drop if self.training else 0.0
+        )
         return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
 
     def _reduced(self, tokens: Tensor, grid: Grid) -> Tensor:
@@ -199,12 +212,23 @@ class PyramidVisionTransformer(Backbone):
         global_pool: str = "token",
     ) -> None:
         super().__init__()
-        if len({len(numbers) for numbers in (embed_dims, depths, num_heads, mlp_ratios, sr_ratios)}) > 1:
-            raise InputError("pvt: embed_dims, depths, num_heads, mlp_ratios and sr_ratios must be of the same length")
+        if (
+            len(
+                {len(numbers) for numbers in (embed_dims, depths, num_heads, mlp_ratios, sr_ratios)}
+            )
+            > 1
+        ):
+            raise InputError(
+                "pvt: embed_dims, depths, num_heads, mlp_ratios and sr_ratios must be of the same length"
+            )
         if stem_channels and len(stem_strides) != len(stem_channels) + 1:
-            raise InputError(f"pvt: stem_strides must be {len(stem_channels) + 1} numbers, one more than stem_channels")
+            raise InputError(
+                f"pvt: stem_strides must be {len(stem_channels) + 1} numbers, one more than stem_channels"
+            )
         if sr_ratios[-1] != 1:
-            raise InputError(f"pvt: the last of sr_ratios must be 1, not {sr_ratios[-1]}: a class token has no square")
+            raise InputError(
+                f"pvt: the last of sr_ratios must be 1, not {sr_ratios[-1]}: a class token has no square"
+            )
         self.num_classes = num_classes
         self.num_features = embed_dims[-1]
         self.global_pool = global_pool
@@ -218,13 +242,17 @@ class PyramidVisionTransformer(Backbone):
         ):
             embed: nn.Module
             if index == 0 and stem_channels:
-                embed, stride = ConvStem(in_chans, (*stem_channels, dim), stem_strides), math.prod(stem_strides)
+                embed, stride = (
+                    ConvStem(in_chans, (*stem_channels, dim), stem_strides),
+                    math.prod(stem_strides),
+                )
             else:
                 stride = 2 if index else patch_size
                 embed = PatchEmbed(channels, dim, stride)
             grid, channels = (-(-grid[0] // stride), -(-grid[1] // stride)), dim
             blocks = [
-                Block(dim, heads, mlp_ratio, sr_ratio, drop_rate, attn_drop_rate, next(drop_path)) for _ in range(depth)
+                Block(dim, heads, mlp_ratio, sr_ratio, drop_rate, attn_drop_rate, next(drop_path))
+                for _ in range(depth)
             ]
             stages.append(Stage(embed, grid, dim, blocks))
         self.stages = nn.ModuleList(stages)
@@ -267,7 +295,9 @@ class PyramidVisionTransformer(Backbone):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the names of the class token and of the position embeddings."""
-        return {name for name, _ in self.named_parameters() if name.endswith(("pos_embed", "cls_token"))}
+        return {
+            name for name, _ in self.named_parameters() if name.endswith(("pos_embed", "cls_token"))
+        }
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -281,7 +311,9 @@ class PyramidVisionTransformer(Backbone):
         ]
         return {
             "stem": r"^stages\.0\.(?:embed|pos_embed)",
-            "blocks": [(r"^stages\.(\d+)", None), (r"^cls_", (last,)), (r"^norm", (99999,))] if coarse else fine,
+            "blocks": [(r"^stages\.(\d+)", None), (r"^cls_", (last,)), (r"^norm", (99999,))]
+            if coarse
+            else fine,
         }
 
 
@@ -308,7 +340,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         name = _OFFICIAL.sub(lambda match: f"stages.{int(match[2]) - 1}.{_OURS[match[1]]}", name)
         if name.endswith(".pos_embed"):
             stage = stages[int(name.split(".")[1])]
-            if tensor.ndim == 3:  # official: (1, N, D) of a square image, in the last stage after the class token's
+            if (
+                tensor.ndim == 3
+            ):  # official: (1, N, D) of a square image, in the last stage after the class token's
                 side = int(tensor.shape[1] ** 0.5)
                 if tensor.shape[1] > side * side:
                     converted["cls_pos_embed"] = tensor[:, :1]
@@ -319,7 +353,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _pvt(variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]) -> Any:
-    return build(PyramidVisionTransformer, variant, pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        PyramidVisionTransformer, variant, pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 # Ours have a convolutional stem, and end at 4×4 cells of a 64-pixel image, which are averaged: they learn faster so.
@@ -383,11 +419,15 @@ def pvt_large_224(pretrained: bool = False, **kwargs: Any) -> PyramidVisionTrans
 
 
 def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(name, "PVT", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
+    return ModelInfo(
+        name, "PVT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
+    )
 
 
 MODELS: tuple[ModelInfo, ...] = (
-    _info("pvt_nano", "nano", "three stages behind a convolutional stem of stride 4, averaged tokens"),
+    _info(
+        "pvt_nano", "nano", "three stages behind a convolutional stem of stride 4, averaged tokens"
+    ),
     _info("pvt_tiny", "tiny", "the same with more and wider blocks"),
     _info("pvt_tiny_224", "paper", "four stages; an image of 64 pixels ends at 2×2 tokens"),
     _info("pvt_small_224", "paper", "four stages; an image of 64 pixels ends at 2×2 tokens"),

@@ -62,7 +62,9 @@ class Windows:
     def join(self, windows: Tensor) -> Tensor:
         """Puts windows (B·W, N, D) back into maps (B, D, h, w), without the padding."""
         (rows, columns), (height, width) = self.regions, self.size
-        maps = windows.reshape(-1, rows, columns, height, width, windows.shape[-1]).permute(0, 5, 1, 3, 2, 4)
+        maps = windows.reshape(-1, rows, columns, height, width, windows.shape[-1]).permute(
+            0, 5, 1, 3, 2, 4
+        )
         maps = maps.reshape(-1, windows.shape[-1], rows * height, columns * width)
         return maps[..., : self.grid[0], : self.grid[1]]
 
@@ -96,7 +98,9 @@ class RegionalAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * dim, bias=qkv_bias)
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(proj_drop)
-        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * window_size - 1) ** 2, num_heads))
+        self.relative_position_bias_table = nn.Parameter(
+            torch.zeros((2 * window_size - 1) ** 2, num_heads)
+        )
         index = gen_relative_position_index((window_size, window_size))
         self.register_buffer("relative_position_index", index, persistent=False)
         trunc_normal_(self.relative_position_bias_table, std=0.02)
@@ -129,14 +133,18 @@ class RegionalAttention(nn.Module):
         height, width = windows.size
         side = self.window_size
         # A map smaller than a window has a smaller one, with the same offsets between its tokens.
-        index = self.relative_position_index.reshape(side, side, side, side)[:height, :width, :height, :width]
+        index = self.relative_position_index.reshape(side, side, side, side)[
+            :height, :width, :height, :width
+        ]
         table = self.relative_position_bias_table[index.reshape(-1)]
         bias = table.reshape(height * width, height * width, self.num_heads).permute(2, 0, 1)
         bias = F.pad(bias, (1, 0, 1, 0))[None]
         if not any(windows.overhang):
             return bias
         hidden = F.pad(windows.cells(bias.device) < 0, (1, 0))
-        return bias.masked_fill(hidden[:, None, None, :], -math.inf).repeat(n // len(hidden), 1, 1, 1)
+        return bias.masked_fill(hidden[:, None, None, :], -math.inf).repeat(
+            n // len(hidden), 1, 1, 1
+        )
 
 
 class RegionViTBlock(nn.Module):
@@ -194,7 +202,9 @@ class LocalEmbed(nn.Module):
         """Returns maps (B, D, H/4, W/4) of images (B, C, H, W)."""
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
-            raise InputError(f"RegionViT takes images whose sides are multiples of 4, not {height}×{width}")
+            raise InputError(
+                f"RegionViT takes images whose sides are multiples of 4, not {height}×{width}"
+            )
         return self.proj(images)
 
 
@@ -206,7 +216,9 @@ class Downsample(nn.Module):
 
     def __init__(self, dim: int, out_dim: int, batch_norm: bool) -> None:
         super().__init__()
-        self.norms = nn.ModuleList(_map_norm(dim, batch_norm) for _ in range(2 if batch_norm else 1))
+        self.norms = nn.ModuleList(
+            _map_norm(dim, batch_norm) for _ in range(2 if batch_norm else 1)
+        )
         self.conv = nn.Conv2d(dim, out_dim, 3, stride=2, padding=1, groups=dim)
 
     def forward(self, regions: Tensor, local: Tensor) -> tuple[Tensor, Tensor]:
@@ -263,7 +275,9 @@ class RegionViT(Backbone):
     ) -> None:
         super().__init__()
         if not len(embed_dims) == len(depths) == len(num_heads):
-            raise InputError("RegionViT: embed_dims, depths and num_heads must be of the same length")
+            raise InputError(
+                "RegionViT: embed_dims, depths and num_heads must be of the same length"
+            )
         self.num_classes = num_classes
         self.num_features = embed_dims[-1]
         self.global_pool = global_pool
@@ -272,12 +286,22 @@ class RegionViT(Backbone):
         region = LocalEmbed.patch_size * window_size
         self.region_embed = nn.Conv2d(in_chans, embed_dims[0], region, stride=region)
         self.pos_drop = nn.Dropout(drop_rate)
-        rates = iter(torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist())  # numbers, on "meta" too
+        rates = iter(
+            torch.linspace(0, drop_path_rate, sum(depths), device="cpu").tolist()
+        )  # numbers, on "meta" too
         self.downsamples, self.stages = nn.ModuleList(), nn.ModuleList()
         for stage, dim in enumerate(embed_dims):
             if stage:
                 self.downsamples.append(Downsample(embed_dims[stage - 1], dim, batch_norm))
-            numbers = (dim, num_heads[stage], window_size, mlp_ratio, qkv_bias, drop_rate, attn_drop_rate)
+            numbers = (
+                dim,
+                num_heads[stage],
+                window_size,
+                mlp_ratio,
+                qkv_bias,
+                drop_rate,
+                attn_drop_rate,
+            )
             blocks = [RegionViTBlock(*numbers, next(rates)) for _ in range(depths[stage])]
             self.stages.append(nn.ModuleList(blocks))
         self.norm = nn.LayerNorm(self.num_features, eps=1e-6)
@@ -293,7 +317,11 @@ class RegionViT(Backbone):
                 regions, local = self.downsamples[stage - 1](regions, local)
             windows = self._windows(local)
             tokens = torch.cat(
-                (regions.flatten(2).transpose(1, 2).reshape(-1, 1, regions.shape[1]), windows.cut(local)), 1
+                (
+                    regions.flatten(2).transpose(1, 2).reshape(-1, 1, regions.shape[1]),
+                    windows.cut(local),
+                ),
+                1,
             )
             for block in cast(nn.ModuleList, blocks):
                 tokens = self.run(block, tokens, windows)
@@ -305,7 +333,9 @@ class RegionViT(Backbone):
 
     def _windows(self, local: Tensor) -> Windows:
         height, width = local.shape[-2:]
-        return Windows((height, width), (min(self.window_size, height), min(self.window_size, width)))
+        return Windows(
+            (height, width), (min(self.window_size, height), min(self.window_size, width))
+        )
 
     def _embed_regions(self, images: Tensor, windows: Windows) -> Tensor:
         """Returns a token (B, D, rows, columns) for the pixels of each window, those over the edge being zero."""
@@ -316,7 +346,11 @@ class RegionViT(Backbone):
     @torch.jit.ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the position biases."""
-        return {name for name, _ in self.named_parameters() if name.endswith("relative_position_bias_table")}
+        return {
+            name
+            for name, _ in self.named_parameters()
+            if name.endswith("relative_position_bias_table")
+        }
 
     @torch.jit.ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
@@ -326,7 +360,11 @@ class RegionViT(Backbone):
             return {"stem": stem, "blocks": r"^(?:downsamples|stages)\.(\d+)"}
         return {
             "stem": stem,
-            "blocks": [(r"^stages\.(\d+)\.(\d+)", None), (r"^downsamples\.(\d+)", (99998,)), (r"^norm", (99999,))],
+            "blocks": [
+                (r"^stages\.(\d+)\.(\d+)", None),
+                (r"^downsamples\.(\d+)", (99998,)),
+                (r"^norm", (99999,)),
+            ],
         }
 
 
@@ -347,7 +385,10 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
         if ".proj_cls." in name:
             continue
         if name.endswith(".rel_pos"):
-            name, tensor = name.replace(".rel_pos", ".relative_position_bias_table"), _unwrap_offsets(tensor)
+            name, tensor = (
+                name.replace(".rel_pos", ".relative_position_bias_table"),
+                _unwrap_offsets(tensor),
+            )
         for pattern, replacement in _OFFICIAL_NAMES:
             name = re.sub(pattern, replacement, name)
         # Official norms of maps keep their weights as (1, C, 1, 1).
@@ -359,8 +400,14 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 _OFFICIAL_NAMES = (
     (r"^patch_embed\.proj\.(weight|bias)$", r"patch_embed.proj.0.\1"),
     (r"^cls_token\.proj\.", "region_embed."),
-    (r"^layers\.(\d+)\.block\.0\.proj\.0\.", lambda match: f"downsamples.{int(match[1]) - 1}.norms.0."),
-    (r"^layers\.(\d+)\.block\.0\.proj\.2\.", lambda match: f"downsamples.{int(match[1]) - 1}.conv."),
+    (
+        r"^layers\.(\d+)\.block\.0\.proj\.0\.",
+        lambda match: f"downsamples.{int(match[1]) - 1}.norms.0.",
+    ),
+    (
+        r"^layers\.(\d+)\.block\.0\.proj\.2\.",
+        lambda match: f"downsamples.{int(match[1]) - 1}.conv.",
+    ),
     (r"^layers\.(\d+)\.block\.(\d+)\.", lambda match: f"stages.{match[1]}.{int(match[2]) - 1}."),
 )
 
@@ -412,7 +459,9 @@ def regionvit_tiny_224(pretrained: bool = False, **kwargs: Any) -> RegionViT:
 def regionvit_small_224(pretrained: bool = False, **kwargs: Any) -> RegionViT:
     """RegionViT-S: 30.6 M parameters."""
     numbers: dict[str, Any] = {"embed_dims": (96, 192, 384, 768), "num_heads": (3, 6, 12, 24)}
-    return build(RegionViT, "regionvit_small_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        RegionViT, "regionvit_small_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
@@ -424,7 +473,9 @@ def regionvit_medium_224(pretrained: bool = False, **kwargs: Any) -> RegionViT:
         "num_heads": (3, 6, 12, 24),
         "conv_stem": False,
     }
-    return build(RegionViT, "regionvit_medium_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        RegionViT, "regionvit_medium_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
@@ -436,7 +487,9 @@ def regionvit_base_224(pretrained: bool = False, **kwargs: Any) -> RegionViT:
         "num_heads": (4, 8, 16, 32),
         "conv_stem": False,
     }
-    return build(RegionViT, "regionvit_base_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        RegionViT, "regionvit_base_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
@@ -449,7 +502,9 @@ def regionvit_nano(pretrained: bool = False, **kwargs: Any) -> RegionViT:
         "window_size": 4,
         "batch_norm": True,
     }
-    return build(RegionViT, "regionvit_nano", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        RegionViT, "regionvit_nano", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
@@ -462,19 +517,25 @@ def regionvit_tiny(pretrained: bool = False, **kwargs: Any) -> RegionViT:
         "window_size": 4,
         "batch_norm": True,
     }
-    return build(RegionViT, "regionvit_tiny", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        RegionViT, "regionvit_tiny", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 _PAPER = "RegionViT: Regional-to-Local Attention for Vision Transformers (arXiv:2106.02689)"
 
 
 def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(name, "RegionViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
+    return ModelInfo(
+        name, "RegionViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
+    )
 
 
 MODELS: tuple[ModelInfo, ...] = (
     _info(
-        "regionvit_nano", "nano", "three stages, 4×4 local tokens of 4 pixels to a region, batch norm between stages"
+        "regionvit_nano",
+        "nano",
+        "three stages, 4×4 local tokens of 4 pixels to a region, batch norm between stages",
     ),
     _info("regionvit_tiny", "tiny", "the same, wider and deeper"),
     _info("regionvit_tiny_224", "paper", "RegionViT-Ti: 7×7 local tokens of 4 pixels to a region"),

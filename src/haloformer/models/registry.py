@@ -48,7 +48,10 @@ _ARCHITECTURES = (
     haloformer,
 )
 
-MODELS: tuple[ModelInfo, ...] = (*timm_models.MODELS, *(info for file in _ARCHITECTURES for info in file.MODELS))
+MODELS: tuple[ModelInfo, ...] = (
+    *timm_models.MODELS,
+    *(info for file in _ARCHITECTURES for info in file.MODELS),
+)
 
 _BY_NAME = {info.name: info for info in MODELS}
 
@@ -76,11 +79,20 @@ def find_model(name: str) -> ModelInfo:
     if ":" not in timm_name and timm.is_model(timm_name):
         has_weights = timm.models.is_model_pretrained(timm_name)
         return ModelInfo(
-            name, timm.models.get_arch_name(timm_name), "see timm", timm_name, "as timm has it", pretrained=has_weights
+            name,
+            timm.models.get_arch_name(timm_name),
+            "see timm",
+            timm_name,
+            "as timm has it",
+            pretrained=has_weights,
         )
     if name.startswith("timm:"):
         nearest = difflib.get_close_matches(timm_name, timm.list_models(), n=3)
-        hint = f"the nearest are {', '.join(nearest)}" if nearest else "timm.list_models() lists them"
+        hint = (
+            f"the nearest are {', '.join(nearest)}" if nearest else "timm.list_models() lists them"
+        )
         raise InputError(f"unknown timm model '{timm_name}': {hint}")
     # Of timm's 1,300 names only the nearest: the others would drown ours.
-    raise unknown_name("model", name, {*_BY_NAME, *difflib.get_close_matches(name, timm.list_models(), n=1)})
+    raise unknown_name(
+        "model", name, {*_BY_NAME, *difflib.get_close_matches(name, timm.list_models(), n=1)}
+    )

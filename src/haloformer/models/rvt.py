@@ -70,7 +70,11 @@ class RobustVisionTransformer(Backbone):
         super().__init__()
         if not len(embed_dims) == len(depths) == len(num_heads):
             raise InputError("rvt: embed_dims, depths and num_heads must be of the same length")
-        self.num_classes, self.num_features, self.global_pool = num_classes, embed_dims[-1], global_pool
+        self.num_classes, self.num_features, self.global_pool = (
+            num_classes,
+            embed_dims[-1],
+            global_pool,
+        )
         height, width = to_2tuple(img_size)
         self.grid_size = (height // patch_size, width // patch_size)
         self.augment = PatchwiseAugment(patch_size, patch_augment) if patch_augment else None
@@ -221,7 +225,10 @@ class ConvMlp(nn.Module):
     def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
         self.fc1, self.norm1 = nn.Conv2d(dim, hidden, 1), nn.BatchNorm2d(hidden)
-        self.dwconv, self.norm2 = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden), nn.BatchNorm2d(hidden)
+        self.dwconv, self.norm2 = (
+            nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden),
+            nn.BatchNorm2d(hidden),
+        )
         self.fc2, self.norm3 = nn.Conv2d(hidden, dim, 1), nn.BatchNorm2d(dim)
         self.drop = nn.Dropout(drop)
 
@@ -260,7 +267,9 @@ class Block(nn.Module):
         """Returns (B, N, D) of the same; ``grid`` is their rows and columns."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), grid))
         normed = self.norm2(tokens)
-        return tokens + self.drop_path(self.mlp(normed, grid) if self.conv_mlp else self.mlp(normed))
+        return tokens + self.drop_path(
+            self.mlp(normed, grid) if self.conv_mlp else self.mlp(normed)
+        )
 
 
 class PatchwiseAugment(nn.Module):
@@ -274,11 +283,17 @@ class PatchwiseAugment(nn.Module):
     """
 
     def __init__(
-        self, patch_size: int | tuple[int, int], probability: float = 0.1, min_area: float = 0.85, noise: float = 0.01
+        self,
+        patch_size: int | tuple[int, int],
+        probability: float = 0.1,
+        min_area: float = 0.85,
+        noise: float = 0.01,
     ) -> None:
         super().__init__()
         if not 0 <= probability <= 1:
-            raise InputError(f"the probability of patch-wise augmentation must lie in 0 … 1, not {probability}")
+            raise InputError(
+                f"the probability of patch-wise augmentation must lie in 0 … 1, not {probability}"
+            )
         self.patch_size = to_2tuple(patch_size)
         self.probability, self.min_area, self.noise = probability, min_area, noise
 
@@ -287,7 +302,12 @@ class PatchwiseAugment(nn.Module):
         if not self.training:
             return images
         return patchwise_augment(
-            images, self.patch_size, self.probability, min_area=self.min_area, noise=self.noise, generator=generator
+            images,
+            self.patch_size,
+            self.probability,
+            min_area=self.min_area,
+            noise=self.noise,
+            generator=generator,
         )
 
     def extra_repr(self) -> str:
@@ -323,13 +343,21 @@ def patchwise_augment(
     (batch, channels, height, width), (patch_height, patch_width) = images.shape, patch_size
     rows, columns = height // patch_height, width // patch_width
     whole = images[..., : rows * patch_height, : columns * patch_width]
-    patches = whole.unflatten(3, (columns, patch_width)).unflatten(2, (rows, patch_height)).permute(0, 2, 4, 1, 3, 5)
+    patches = (
+        whole.unflatten(3, (columns, patch_width))
+        .unflatten(2, (rows, patch_height))
+        .permute(0, 2, 4, 1, 3, 5)
+    )
     patches = patches.reshape(-1, channels, patch_height, patch_width)
 
     count = len(patches)
     device = images.device if generator is None else generator.device
-    uniform = torch.rand(6, count, generator=generator, device=device, dtype=images.dtype).to(images.device)
-    normal = torch.randn(patches.shape, generator=generator, device=device, dtype=images.dtype).to(images.device)
+    uniform = torch.rand(6, count, generator=generator, device=device, dtype=images.dtype).to(
+        images.device
+    )
+    normal = torch.randn(patches.shape, generator=generator, device=device, dtype=images.dtype).to(
+        images.device
+    )
     crop, noisy, mirror = (uniform[:3] < probability).reshape(3, count, 1, 1, 1)
 
     side = (min_area + (1 - min_area) * uniform[3]).sqrt()
@@ -343,7 +371,9 @@ def patchwise_augment(
     patches = torch.where(noisy, patches + noise * normal, patches)
     patches = torch.where(mirror, patches.flip(-1), patches)
 
-    patches = patches.reshape(batch, rows, columns, channels, patch_height, patch_width).permute(0, 3, 1, 4, 2, 5)
+    patches = patches.reshape(batch, rows, columns, channels, patch_height, patch_width).permute(
+        0, 3, 1, 4, 2, 5
+    )
     augmented = images.clone()
     augmented[..., : rows * patch_height, : columns * patch_width] = patches.reshape(whole.shape)
     return augmented
@@ -386,10 +416,14 @@ def resize_scaling(scaling: Tensor, grid: tuple[int, int]) -> Tensor:
     if rows * rows != tokens:
         rows = max(1, round(math.sqrt(tokens * grid[0] / grid[1])))
     if tokens % rows:
-        raise InputError(f"rvt: it cannot be told on which grid an attention scaling of {tokens} tokens lies")
+        raise InputError(
+            f"rvt: it cannot be told on which grid an attention scaling of {tokens} tokens lies"
+        )
     for _ in range(2):
         maps = scaling.unflatten(2, (rows, tokens // rows))
-        resized = F.interpolate(maps.float(), grid, mode="bilinear", align_corners=False).to(scaling.dtype)
+        resized = F.interpolate(maps.float(), grid, mode="bilinear", align_corners=False).to(
+            scaling.dtype
+        )
         scaling = resized.flatten(2).transpose(1, 2)
     return scaling
 

@@ -18,7 +18,13 @@ from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
-from timm.layers import ConvNormAct, Mlp, calculate_drop_path_rates, resample_abs_pos_embed, to_2tuple
+from timm.layers import (
+    ConvNormAct,
+    Mlp,
+    calculate_drop_path_rates,
+    resample_abs_pos_embed,
+    to_2tuple,
+)
 from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import Block
 from torch import Tensor, nn
@@ -87,7 +93,9 @@ class T2TViT(Backbone):
     ) -> None:
         super().__init__()
         if embed_dim % num_heads or embed_dim % 2:
-            raise InputError(f"T2T-ViT: embed_dim={embed_dim} must be even and a multiple of num_heads={num_heads}")
+            raise InputError(
+                f"T2T-ViT: embed_dim={embed_dim} must be even and a multiple of num_heads={num_heads}"
+            )
         self.num_classes = num_classes
         self.num_features = embed_dim
         self.global_pool = global_pool
@@ -179,7 +187,9 @@ class TokensToToken(nn.Module):
     ) -> None:
         super().__init__()
         if any(kernel < stride for kernel, stride in zip(kernel_sizes, strides, strict=True)):
-            raise InputError(f"T2T-ViT: windows of {kernel_sizes} at distances of {strides} leave gaps")
+            raise InputError(
+                f"T2T-ViT: windows of {kernel_sizes} at distances of {strides} leave gaps"
+            )
         self.img_size: tuple[int, int] = to_2tuple(img_size)
         self.patch_size: tuple[int, int] = to_2tuple(2 ** len(stem_channels) * math.prod(strides))
         self.kernel_sizes, self.strides = tuple(kernel_sizes), tuple(strides)
@@ -193,11 +203,18 @@ class TokensToToken(nn.Module):
             height, width = -(-height // stride), -(-width // stride)
         self.grid_size = (height, width)
         self.num_patches = height * width
-        widths = [channels * kernel**2 for channels, kernel in zip((in_chans, token_dim, token_dim), kernel_sizes)]
-        self.blocks = nn.ModuleList(TokenBlock(width, token_dim, attention, drop) for width in widths[:-1])
+        widths = [
+            channels * kernel**2
+            for channels, kernel in zip((in_chans, token_dim, token_dim), kernel_sizes)
+        ]
+        self.blocks = nn.ModuleList(
+            TokenBlock(width, token_dim, attention, drop) for width in widths[:-1]
+        )
         self.proj = nn.Linear(widths[-1], embed_dim)
 
-    def forward(self, images: Tensor, run: Callable[..., Any] = lambda block, *args: block(*args)) -> Tensor:
+    def forward(
+        self, images: Tensor, run: Callable[..., Any] = lambda block, *args: block(*args)
+    ) -> Tensor:
         """Returns the tokens (B, N, D) of images (B, C, H, W).
 
         Args:
@@ -205,8 +222,12 @@ class TokensToToken(nn.Module):
             run: What calls the blocks, so that they can be checkpointed; the stem never is, for its running statistics
                 would be taken twice.
         """
-        if tuple(images.shape[-2:]) != self.img_size:  # another shape could have as many tokens at other places
-            raise ValueError(f"T2T-ViT was built for images of {self.img_size} pixels, not {tuple(images.shape[-2:])}")
+        if (
+            tuple(images.shape[-2:]) != self.img_size
+        ):  # another shape could have as many tokens at other places
+            raise ValueError(
+                f"T2T-ViT was built for images of {self.img_size} pixels, not {tuple(images.shape[-2:])}"
+            )
         maps = self.stem(images)
         for block, kernel, stride in zip(self.blocks, self.kernel_sizes, self.strides):
             tokens, grid = soft_split(maps, kernel, stride)
@@ -225,7 +246,9 @@ class TokenBlock(nn.Module):
         elif attention == "transformer":
             self.attn, drop = NarrowingAttention(dim, token_dim), 0.0
         else:
-            raise InputError(f"T2T-ViT: token_attention must be performer or transformer, not '{attention}'")
+            raise InputError(
+                f"T2T-ViT: token_attention must be performer or transformer, not '{attention}'"
+            )
         self.norm2 = nn.LayerNorm(token_dim)
         self.mlp = Mlp(token_dim, token_dim, drop=(0.0, drop))
 
@@ -243,7 +266,9 @@ class NarrowingAttention(nn.Module):
 
     def __init__(self, dim: int, token_dim: int) -> None:
         super().__init__()
-        self.scale = dim**-0.5  # of the incoming width, as in the official code, though the keys are token_dim wide
+        self.scale = (
+            dim**-0.5
+        )  # of the incoming width, as in the official code, though the keys are token_dim wide
         self.qkv = nn.Linear(dim, 3 * token_dim, bias=False)
         self.proj = nn.Linear(token_dim, token_dim)
 
@@ -266,7 +291,9 @@ class PerformerAttention(nn.Module):
     There are no weights over keys and hence no attention map.
     """
 
-    def __init__(self, dim: int, token_dim: int, kernel_ratio: float = 0.5, drop: float = 0.0) -> None:
+    def __init__(
+        self, dim: int, token_dim: int, kernel_ratio: float = 0.5, drop: float = 0.0
+    ) -> None:
         super().__init__()
         directions = max(1, int(token_dim * kernel_ratio))
         self.qkv = nn.Linear(dim, 3 * token_dim)
@@ -286,7 +313,11 @@ class PerformerAttention(nn.Module):
         # The exponents decide everything and the sums run over thousands of tokens: half precision is too coarse.
         dtype = torch.promote_types(queries.dtype, torch.float32)
         device = queries.device.type
-        with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        with (
+            torch.autocast(device, enabled=False)
+            if torch.amp.is_autocast_available(device)
+            else nullcontext()
+        ):
             queries, keys = self.kernel(queries.to(dtype)), self.kernel(keys.to(dtype))
             sums = keys.transpose(1, 2) @ values.to(dtype)  # (B, m, D)
             norm = queries @ keys.sum(1)[:, :, None]  # (B, N, 1)
@@ -317,9 +348,12 @@ def soft_split(maps: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[in
     grid = (-(-height // stride), -(-width // stride))
     before = (kernel - stride + 1) // 2
     bottom, right = (
-        stride * (count - 1) + kernel - before - side for count, side in zip(grid, (height, width), strict=True)
+        stride * (count - 1) + kernel - before - side
+        for count, side in zip(grid, (height, width), strict=True)
     )
-    return F.unfold(F.pad(maps, (before, right, before, bottom)), kernel, stride=stride).transpose(1, 2), grid
+    return F.unfold(F.pad(maps, (before, right, before, bottom)), kernel, stride=stride).transpose(
+        1, 2
+    ), grid
 
 
 def sinusoids(length: int, dim: int) -> Tensor:
@@ -340,7 +374,10 @@ _OFFICIAL_KEYS = (
     (r"^tokens_to_token\.attention1\.", "patch_embed.blocks.0."),
     (r"^tokens_to_token\.attention2\.", "patch_embed.blocks.1."),
     (r"^tokens_to_token\.project\.", "patch_embed.proj."),
-    (r"^(patch_embed\.blocks\.\d)\.(kqv|proj)\.", r"\1.attn.\2."),  # the Performer's layers lie bare in its block
+    (
+        r"^(patch_embed\.blocks\.\d)\.(kqv|proj)\.",
+        r"\1.attn.\2.",
+    ),  # the Performer's layers lie bare in its block
     (r"^(patch_embed\.blocks\.\d)\.w$", r"\1.attn.features"),
     (r"^(patch_embed\.blocks\.\d)\.mlp\.0\.", r"\1.mlp.fc1."),
     (r"^(patch_embed\.blocks\.\d)\.mlp\.2\.", r"\1.mlp.fc2."),
@@ -365,7 +402,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     places = converted.get("pos_embed", model.pos_embed)
     if places.shape != model.pos_embed.shape:
         if math.isqrt(places.shape[1] - 1) ** 2 != places.shape[1] - 1:
-            raise InputError(f"T2T-ViT: {places.shape[1] - 1} places are of no square image: they cannot be resized")
+            raise InputError(
+                f"T2T-ViT: {places.shape[1] - 1} places are of no square image: they cannot be resized"
+            )
         converted["pos_embed"] = resample_abs_pos_embed(places, list(model.patch_embed.grid_size))
     return _fit_channels(converted, model.patch_embed)
 
@@ -377,7 +416,8 @@ def _fit_channels(state_dict: dict[str, Tensor], embed: TokensToToken) -> dict[s
     norm's gain is moved into the linear layer, whose filters can then be summed as timm sums those of a convolution.
     """
     weight, bias, gain, shift = (
-        f"patch_embed.blocks.0.{name}" for name in ("attn.qkv.weight", "attn.qkv.bias", "norm1.weight", "norm1.bias")
+        f"patch_embed.blocks.0.{name}"
+        for name in ("attn.qkv.weight", "attn.qkv.bias", "norm1.weight", "norm1.bias")
     )
     pixels = embed.kernel_sizes[0] ** 2
     wanted = embed.blocks[0].norm1.weight.numel() // pixels  # type: ignore[union-attr, operator]
@@ -388,7 +428,11 @@ def _fit_channels(state_dict: dict[str, Tensor], embed: TokensToToken) -> dict[s
     offset = state_dict[weight] @ state_dict[shift]
     many = filters[:, torch.arange(wanted) % given].flatten(1) * (given / wanted)
     filters = filters.sum(1) if wanted == 1 else many
-    fitted = {weight: filters, gain: filters.new_ones(filters.shape[1]), shift: filters.new_zeros(filters.shape[1])}
+    fitted = {
+        weight: filters,
+        gain: filters.new_ones(filters.shape[1]),
+        shift: filters.new_zeros(filters.shape[1]),
+    }
     if bias in state_dict:
         fitted[bias] = state_dict[bias] + offset
     else:  # nothing else can hold the offset: the norm's shift, as nearly as it can
@@ -396,7 +440,9 @@ def _fit_channels(state_dict: dict[str, Tensor], embed: TokensToToken) -> dict[s
     return {**state_dict, **fitted}
 
 
-_PAPER = "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet (arXiv:2101.11986)"
+_PAPER = (
+    "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet (arXiv:2101.11986)"
+)
 _NOTES: tuple[tuple[str, Size, str], ...] = (
     (
         "t2t_vit_nano",
@@ -420,7 +466,9 @@ _NOTES: tuple[tuple[str, Size, str], ...] = (
 # The paper's variants begin with no convolution: checkpoint_filter_fn fits their channels.
 default_cfgs = generate_default_cfgs(
     {
-        f"{name}.in1k": weights_cfg(first_conv=None if size == "paper" else "patch_embed.stem.0.conv")
+        f"{name}.in1k": weights_cfg(
+            first_conv=None if size == "paper" else "patch_embed.stem.0.conv"
+        )
         for name, size, _ in _NOTES
     }
 )
@@ -443,7 +491,14 @@ _SMALL: dict[str, Any] = {
 @register_model
 def t2t_vit_nano(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """Four blocks of D = 128 on 8-pixel tokens."""
-    numbers = {**_SMALL, "embed_dim": 128, "depth": 4, "num_heads": 4, "mlp_ratio": 2.0, "token_dim": 32}
+    numbers = {
+        **_SMALL,
+        "embed_dim": 128,
+        "depth": 4,
+        "num_heads": 4,
+        "mlp_ratio": 2.0,
+        "token_dim": 32,
+    }
     return build(T2TViT, "t2t_vit_nano", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
 
 
@@ -465,73 +520,95 @@ def t2t_vit_7_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
 def t2t_vit_10_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT-10, a lite one: 5.9 M parameters."""
     numbers = {"embed_dim": 256, "depth": 10, "num_heads": 4, "mlp_ratio": 2.0}
-    return build(T2TViT, "t2t_vit_10_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_10_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_12_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT-12, a lite one: 6.9 M parameters."""
     numbers = {"embed_dim": 256, "depth": 12, "num_heads": 4, "mlp_ratio": 2.0}
-    return build(T2TViT, "t2t_vit_12_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_12_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_14_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT-14: 21.5 M parameters."""
     numbers = {"embed_dim": 384, "depth": 14, "num_heads": 6}
-    return build(T2TViT, "t2t_vit_14_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_14_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_19_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT-19: 39.2 M parameters."""
     numbers = {"embed_dim": 448, "depth": 19, "num_heads": 7}
-    return build(T2TViT, "t2t_vit_19_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_19_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_24_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT-24: 64.1 M parameters."""
     numbers = {"embed_dim": 512, "depth": 24, "num_heads": 8}
-    return build(T2TViT, "t2t_vit_24_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_24_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_t_14_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT_t-14: softmax attention among the tokens, too."""
     numbers = {"embed_dim": 384, "depth": 14, "num_heads": 6, "token_attention": "transformer"}
-    return build(T2TViT, "t2t_vit_t_14_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_t_14_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_t_19_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT_t-19: softmax attention among the tokens, too."""
     numbers = {"embed_dim": 448, "depth": 19, "num_heads": 7, "token_attention": "transformer"}
-    return build(T2TViT, "t2t_vit_t_19_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_t_19_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_t_24_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT_t-24: softmax attention among the tokens, too."""
     numbers = {"embed_dim": 512, "depth": 24, "num_heads": 8, "token_attention": "transformer"}
-    return build(T2TViT, "t2t_vit_t_24_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_t_24_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_14_resnext_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """T2T-ViT-14 with 32 narrow heads, after ResNeXt."""
     numbers = {"embed_dim": 384, "depth": 14, "num_heads": 32}
-    return build(T2TViT, "t2t_vit_14_resnext_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_14_resnext_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 @register_model
 def t2t_vit_14_wide_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
     """Four wide blocks, to compare with deep and narrow."""
     numbers = {"embed_dim": 768, "depth": 4, "num_heads": 12}
-    return build(T2TViT, "t2t_vit_14_wide_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
+    return build(
+        T2TViT, "t2t_vit_14_wide_224", pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
+    )
 
 
 MODELS: tuple[ModelInfo, ...] = tuple(
-    ModelInfo(name, "T2T-ViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
+    ModelInfo(
+        name, "T2T-ViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
+    )
     for name, size, notes in _NOTES
 )

@@ -93,7 +93,9 @@ def sequence_layout(call: Call, places: Places) -> TokenLayout:
     """
     shape = call.weights[0].shape
     if len(shape) != 4 or shape[0] != places.batch_size:
-        raise NotUnderstood(f"weights of shape {tuple(shape)} instead of (images, heads, queries, keys)")
+        raise NotUnderstood(
+            f"weights of shape {tuple(shape)} instead of (images, heads, queries, keys)"
+        )
     queries, keys = shape[-2:]
     grid, prefix = _grid_of(call, places, keys)
     if queries == keys:
@@ -330,7 +332,9 @@ def _size(maps: Tensor, channels_last: bool = False) -> Grid:
     return (maps.shape[1], maps.shape[2]) if channels_last else (maps.shape[2], maps.shape[3])
 
 
-def _windows(grid: Grid, window: int | Grid, shift: Grid = (0, 0), strided: bool = False) -> TokenLayout:
+def _windows(
+    grid: Grid, window: int | Grid, shift: Grid = (0, 0), strided: bool = False
+) -> TokenLayout:
     """Cuts a map, rolled back by ``shift`` and padded to whole windows, into windows of neighbouring cells.
 
     With ``strided`` a "window" is a grid of ``window`` cells spread evenly over the map.
@@ -365,7 +369,9 @@ KNOWN_LAYERS: dict[str, KnownLayer] = {
     "timm.models.efficientformer.Attention": _SEQUENCE,
     "timm.models.efficientformer_v2.Attention2d": KnownLayer(_resolution),
     "timm.models.efficientformer_v2.Attention2dDownsample": KnownLayer(_subsampled),
-    "timm.models.efficientvit_msra.CascadedGroupAttention": KnownLayer(_group_windows, _head_by_head),
+    "timm.models.efficientvit_msra.CascadedGroupAttention": KnownLayer(
+        _group_windows, _head_by_head
+    ),
     "timm.models.eva.EvaAttention": _SEQUENCE,
     "timm.models.fastvit.Attention": _MAP,
     "timm.models.gcvit.WindowAttentionGlobal": KnownLayer(_context_windows),

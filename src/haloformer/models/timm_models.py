@@ -9,19 +9,38 @@ from typing import Any
 from haloformer.models.info import SMALL_HEAD, ModelInfo
 
 
-def _paper_variants(family: str, paper: str, names: str, notes: str = "as in the paper") -> tuple[ModelInfo, ...]:
+def _paper_variants(
+    family: str, paper: str, names: str, notes: str = "as in the paper"
+) -> tuple[ModelInfo, ...]:
     """Entries of timm's under timm's own names; a star marks those with ImageNet weights."""
     return tuple(
-        ModelInfo(name.rstrip("*"), family, paper, name.rstrip("*"), notes, pretrained=name.endswith("*"), size="paper")
+        ModelInfo(
+            name.rstrip("*"),
+            family,
+            paper,
+            name.rstrip("*"),
+            notes,
+            pretrained=name.endswith("*"),
+            size="paper",
+        )
         for name in names.split()
     )
 
 
-_BATCH_NORM_FAMILIES = ("LeViT", "FastViT", "MaxViT", "CoAtNet", "EfficientViT (MSRA)", "EfficientFormer v2")
+_BATCH_NORM_FAMILIES = (
+    "LeViT",
+    "FastViT",
+    "MaxViT",
+    "CoAtNet",
+    "EfficientViT (MSRA)",
+    "EfficientFormer v2",
+)
 """Their features come from batch norms, so what all images share hardly reaches the classifier."""
 
 
-def _sized(family: str, paper: str, timm_name: str, name: str, notes: str, **kwargs: Any) -> ModelInfo:
+def _sized(
+    family: str, paper: str, timm_name: str, name: str, notes: str, **kwargs: Any
+) -> ModelInfo:
     if family not in _BATCH_NORM_FAMILIES:
         kwargs["head_norm"] = "batch"
     size = "nano" if "nano" in name else "tiny"
@@ -29,15 +48,21 @@ def _sized(family: str, paper: str, timm_name: str, name: str, notes: str, **kwa
 
 
 _VIT = "An Image is Worth 16x16 Words (arXiv:2010.11929)"
-_DEIT = "Training data-efficient image transformers & distillation through attention (arXiv:2012.12877)"
+_DEIT = (
+    "Training data-efficient image transformers & distillation through attention (arXiv:2012.12877)"
+)
 _TNT = "Transformer in Transformer (arXiv:2103.00112)"
 _SWIN = "Swin Transformer: Hierarchical Vision Transformer using Shifted Windows (arXiv:2103.14030)"
 _SWIN2 = "Swin Transformer V2: Scaling Up Capacity and Resolution (arXiv:2111.09883)"
 _PVT2 = "PVT v2: Improved Baselines with Pyramid Vision Transformer (arXiv:2106.13797)"
 _CAIT = "Going deeper with Image Transformers (arXiv:2103.17239)"
 _CROSSVIT = "CrossViT: Cross-Attention Multi-Scale Vision Transformer for Image Classification (arXiv:2103.14899)"
-_TWINS = "Twins: Revisiting the Design of Spatial Attention in Vision Transformers (arXiv:2104.13840)"
-_EFFICIENTNET = "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (arXiv:1905.11946)"
+_TWINS = (
+    "Twins: Revisiting the Design of Spatial Attention in Vision Transformers (arXiv:2104.13840)"
+)
+_EFFICIENTNET = (
+    "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks (arXiv:1905.11946)"
+)
 _RESNET = "Deep Residual Learning for Image Recognition (arXiv:1512.03385)"
 _CONVIT = "ConViT: Improving Vision Transformers with Soft Convolutional Inductive Biases (arXiv:2103.10697)"
 _BOTNET = "Bottleneck Transformers for Visual Recognition (arXiv:2101.11605)"
@@ -56,9 +81,13 @@ _TINYVIT = "TinyViT: Fast Pretraining Distillation for Small Vision Transformers
 _NEXTVIT = "Next-ViT: Next Generation Vision Transformer (arXiv:2207.05501)"
 _DINOV3 = "DINOv3 (arXiv:2508.10104)"
 _EVA02 = "EVA-02: A Visual Representation for Neon Genesis (arXiv:2303.11331)"
-_HIERA = "Hiera: A Hierarchical Vision Transformer without the Bells-and-Whistles (arXiv:2306.00989)"
+_HIERA = (
+    "Hiera: A Hierarchical Vision Transformer without the Bells-and-Whistles (arXiv:2306.00989)"
+)
 _CONVNEXT = "A ConvNet for the 2020s (arXiv:2201.03545)"
-_CONVNEXT2 = "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders (arXiv:2301.00808)"
+_CONVNEXT2 = (
+    "ConvNeXt V2: Co-designing and Scaling ConvNets with Masked Autoencoders (arXiv:2301.00808)"
+)
 _EDGENEXT = "EdgeNeXt: Efficiently Amalgamated CNN-Transformer Architecture (arXiv:2206.10589)"
 
 MODELS: tuple[ModelInfo, ...] = (
@@ -84,8 +113,12 @@ MODELS: tuple[ModelInfo, ...] = (
         pretrained=True,
         size="tiny",
     ),  # timm resamples the patch embedding and the position embedding
-    *_paper_variants("ViT", _VIT, "vit_tiny_patch16_224* vit_small_patch16_224* vit_base_patch16_224*"),
-    *_paper_variants("DeiT", _DEIT, "deit_tiny_patch16_224* deit_small_patch16_224* deit_base_patch16_224*"),
+    *_paper_variants(
+        "ViT", _VIT, "vit_tiny_patch16_224* vit_small_patch16_224* vit_base_patch16_224*"
+    ),
+    *_paper_variants(
+        "DeiT", _DEIT, "deit_tiny_patch16_224* deit_small_patch16_224* deit_base_patch16_224*"
+    ),
     # TNT
     _sized(
         "TNT",
@@ -144,7 +177,9 @@ MODELS: tuple[ModelInfo, ...] = (
         drop_path_rate=0.0,
     ),
     *_paper_variants(
-        "Swin", _SWIN, "swin_tiny_patch4_window7_224* swin_small_patch4_window7_224* swin_base_patch4_window7_224*"
+        "Swin",
+        _SWIN,
+        "swin_tiny_patch4_window7_224* swin_small_patch4_window7_224* swin_base_patch4_window7_224*",
     ),
     _sized(
         "Swin v2",
@@ -172,7 +207,11 @@ MODELS: tuple[ModelInfo, ...] = (
         num_heads=(3, 6, 12),
         drop_path_rate=0.0,
     ),
-    *_paper_variants("Swin v2", _SWIN2, "swinv2_tiny_window8_256* swinv2_small_window8_256* swinv2_base_window8_256*"),
+    *_paper_variants(
+        "Swin v2",
+        _SWIN2,
+        "swinv2_tiny_window8_256* swinv2_small_window8_256* swinv2_base_window8_256*",
+    ),
     # PVT v2
     _sized(
         "PVT v2",
@@ -197,7 +236,9 @@ MODELS: tuple[ModelInfo, ...] = (
         mlp_ratios=(8, 8, 4, 4),
     ),
     *_paper_variants(
-        "PVT v2", _PVT2, "pvt_v2_b0* pvt_v2_b1* pvt_v2_b2* pvt_v2_b2_li* pvt_v2_b3* pvt_v2_b4* pvt_v2_b5*"
+        "PVT v2",
+        _PVT2,
+        "pvt_v2_b0* pvt_v2_b1* pvt_v2_b2* pvt_v2_b2_li* pvt_v2_b3* pvt_v2_b4* pvt_v2_b5*",
     ),
     # CaiT
     _sized(
@@ -322,7 +363,9 @@ MODELS: tuple[ModelInfo, ...] = (
     *_paper_variants("Twins-PCPVT", _TWINS, "twins_pcpvt_small* twins_pcpvt_base*"),
     # Convolutional baselines
     *_paper_variants(
-        "EfficientNet", _EFFICIENTNET, "efficientnet_lite0* efficientnet_b1* efficientnet_b2* efficientnet_b3*"
+        "EfficientNet",
+        _EFFICIENTNET,
+        "efficientnet_lite0* efficientnet_b1* efficientnet_b2* efficientnet_b3*",
     ),
     ModelInfo(
         "efficientnet_b0",
@@ -334,11 +377,29 @@ MODELS: tuple[ModelInfo, ...] = (
         size="tiny",
     ),
     _sized(
-        "ResNet", _RESNET, "resnet18", "resnet_nano", "ResNet-18 at a quarter of its width", channels=(16, 32, 64, 128)
+        "ResNet",
+        _RESNET,
+        "resnet18",
+        "resnet_nano",
+        "ResNet-18 at a quarter of its width",
+        channels=(16, 32, 64, 128),
     ),
-    _sized("ResNet", _RESNET, "resnet18", "resnet_tiny", "ResNet-18 at 5/8 of its width", channels=(40, 80, 160, 320)),
+    _sized(
+        "ResNet",
+        _RESNET,
+        "resnet18",
+        "resnet_tiny",
+        "ResNet-18 at 5/8 of its width",
+        channels=(40, 80, 160, 320),
+    ),
     ModelInfo(
-        "resnet18", "ResNet", _RESNET, "resnet18", "the usual convolutional baseline", pretrained=True, size="paper"
+        "resnet18",
+        "ResNet",
+        _RESNET,
+        "resnet18",
+        "the usual convolutional baseline",
+        pretrained=True,
+        size="paper",
     ),
     *_paper_variants("ResNet", _RESNET, "resnet34* resnet50*"),
     # ConViT
@@ -358,7 +419,10 @@ MODELS: tuple[ModelInfo, ...] = (
     *_paper_variants("ConViT", _CONVIT, "convit_tiny* convit_small* convit_base*"),
     # BoTNet
     *_paper_variants(
-        "BoTNet", _BOTNET, "botnet26t_256* botnet50ts_256", "timm's variant: self-attention in the last stages"
+        "BoTNet",
+        _BOTNET,
+        "botnet26t_256* botnet50ts_256",
+        "timm's variant: self-attention in the last stages",
     ),
     _sized(
         "BoTNet",
@@ -417,7 +481,15 @@ MODELS: tuple[ModelInfo, ...] = (
         serial_depths=(1, 1, 2, 1),
         mlp_ratios=(4, 4, 4, 4),
     ),
-    ModelInfo("coat_lite_tiny", "CoaT-Lite", _COAT, "coat_lite_tiny", "as in the paper", pretrained=True, size="tiny"),
+    ModelInfo(
+        "coat_lite_tiny",
+        "CoaT-Lite",
+        _COAT,
+        "coat_lite_tiny",
+        "as in the paper",
+        pretrained=True,
+        size="tiny",
+    ),
     *_paper_variants("CoaT-Lite", _COAT, "coat_lite_mini* coat_lite_small* coat_lite_medium*"),
     _sized(
         "CoaT",
@@ -430,7 +502,9 @@ MODELS: tuple[ModelInfo, ...] = (
         parallel_depth=2,
         mlp_ratios=(4, 2, 2, 2),
     ),
-    ModelInfo("coat_tiny", "CoaT", _COAT, "coat_tiny", "as in the paper", pretrained=True, size="tiny"),
+    ModelInfo(
+        "coat_tiny", "CoaT", _COAT, "coat_tiny", "as in the paper", pretrained=True, size="tiny"
+    ),
     *_paper_variants("CoaT", _COAT, "coat_mini* coat_small*"),
     # CoAtNet
     _sized(
@@ -454,7 +528,9 @@ MODELS: tuple[ModelInfo, ...] = (
         stem_width=(32, 64),
     ),
     *_paper_variants(
-        "CoAtNet", _COATNET, "coatnet_pico_rw_224 coatnet_nano_rw_224* coatnet_0_224 coatnet_1_224 coatnet_2_224"
+        "CoAtNet",
+        _COATNET,
+        "coatnet_pico_rw_224 coatnet_nano_rw_224* coatnet_0_224 coatnet_1_224 coatnet_2_224",
     ),
     # LeViT
     _sized(
@@ -468,8 +544,12 @@ MODELS: tuple[ModelInfo, ...] = (
         num_heads=(2, 3, 4),
         depth=(2, 2, 2),
     ),
-    ModelInfo("levit_tiny", "LeViT", _LEVIT, "levit_128s", "LeViT-128S", pretrained=True, size="tiny"),
-    *_paper_variants("LeViT", _LEVIT, "levit_128s* levit_128* levit_192* levit_256* levit_conv_128s*"),
+    ModelInfo(
+        "levit_tiny", "LeViT", _LEVIT, "levit_128s", "LeViT-128S", pretrained=True, size="tiny"
+    ),
+    *_paper_variants(
+        "LeViT", _LEVIT, "levit_128s* levit_128* levit_192* levit_256* levit_conv_128s*"
+    ),
     # PiT
     _sized(
         "PiT",
@@ -483,7 +563,15 @@ MODELS: tuple[ModelInfo, ...] = (
         depth=(1, 3, 2),
         heads=(2, 4, 8),
     ),
-    _sized("PiT", _PIT, "pit_ti_224", "pit_tiny", "PiT-Ti with patches of 8 pixels every 4", patch_size=8, stride=4),
+    _sized(
+        "PiT",
+        _PIT,
+        "pit_ti_224",
+        "pit_tiny",
+        "PiT-Ti with patches of 8 pixels every 4",
+        patch_size=8,
+        stride=4,
+    ),
     *_paper_variants("PiT", _PIT, "pit_ti_224* pit_xs_224* pit_s_224* pit_b_224*"),
     # Recent ones
     _sized(
@@ -533,7 +621,9 @@ MODELS: tuple[ModelInfo, ...] = (
         mlp_ratios=(3, 3, 3, 3),
         layer_scale_init_value=0.1,
     ),
-    *_paper_variants("FastViT", _FASTVIT, "fastvit_t8* fastvit_t12* fastvit_s12* fastvit_sa12* fastvit_sa24*"),
+    *_paper_variants(
+        "FastViT", _FASTVIT, "fastvit_t8* fastvit_t12* fastvit_s12* fastvit_sa12* fastvit_sa24*"
+    ),
     *_paper_variants("MobileViT", _MOBILEVIT, "mobilevit_xxs* mobilevit_xs* mobilevit_s*"),
     ModelInfo(
         "mobilevitv2_nano",
@@ -580,7 +670,9 @@ MODELS: tuple[ModelInfo, ...] = (
         head_widths=(512, 640),
     ),
     *_paper_variants(
-        "EfficientViT (MIT)", _EFFICIENTVIT, "efficientvit_b0* efficientvit_b1* efficientvit_b2* efficientvit_b3*"
+        "EfficientViT (MIT)",
+        _EFFICIENTVIT,
+        "efficientvit_b0* efficientvit_b1* efficientvit_b2* efficientvit_b3*",
     ),
     _sized(
         "EfficientViT (MSRA)",
@@ -618,7 +710,15 @@ MODELS: tuple[ModelInfo, ...] = (
         window_sizes=(4, 4, 4, 2),
         drop_path_rate=0.0,
     ),
-    ModelInfo("tiny_vit_tiny", "TinyViT", _TINYVIT, "tiny_vit_5m_224", "TinyViT-5M", pretrained=True, size="tiny"),
+    ModelInfo(
+        "tiny_vit_tiny",
+        "TinyViT",
+        _TINYVIT,
+        "tiny_vit_5m_224",
+        "TinyViT-5M",
+        pretrained=True,
+        size="tiny",
+    ),
     *_paper_variants("TinyViT", _TINYVIT, "tiny_vit_5m_224* tiny_vit_11m_224* tiny_vit_21m_224*"),
     *_paper_variants("Next-ViT", _NEXTVIT, "nextvit_small* nextvit_base*"),
     _sized(
@@ -643,7 +743,9 @@ MODELS: tuple[ModelInfo, ...] = (
         init_values=0.1,
     ),
     *_paper_variants(
-        "DINOv3-ViT", _DINOV3, "vit_tiny_patch16_dinov3_qkvb* vit_small_patch16_dinov3* vit_base_patch16_dinov3*"
+        "DINOv3-ViT",
+        _DINOV3,
+        "vit_tiny_patch16_dinov3_qkvb* vit_small_patch16_dinov3* vit_base_patch16_dinov3*",
     ),
     _sized(
         "EVA-02",
@@ -664,7 +766,9 @@ MODELS: tuple[ModelInfo, ...] = (
         "SwiGLU, rotary positions, 8-pixel patches",
         patch_size=8,
     ),
-    *_paper_variants("EVA-02", _EVA02, "eva02_tiny_patch14_224* eva02_small_patch14_224* eva02_base_patch14_224*"),
+    *_paper_variants(
+        "EVA-02", _EVA02, "eva02_tiny_patch14_224* eva02_small_patch14_224* eva02_base_patch14_224*"
+    ),
     _sized(
         "Hiera",
         _HIERA,
@@ -712,7 +816,9 @@ MODELS: tuple[ModelInfo, ...] = (
         ls_init_value=0.1,
     ),
     *_paper_variants(
-        "ConvNeXt", _CONVNEXT, "convnext_atto* convnext_femto* convnext_pico* convnext_tiny* convnext_small*"
+        "ConvNeXt",
+        _CONVNEXT,
+        "convnext_atto* convnext_femto* convnext_pico* convnext_tiny* convnext_small*",
     ),
     _sized(
         "ConvNeXt V2",

@@ -30,7 +30,11 @@ class TokenLayout:
 
 
 def global_layout(
-    grid: tuple[int, int], *, prefix: int = 0, key_grid: tuple[int, int] | None = None, key_prefix: int | None = None
+    grid: tuple[int, int],
+    *,
+    prefix: int = 0,
+    key_grid: tuple[int, int] | None = None,
+    key_prefix: int | None = None,
 ) -> TokenLayout:
     """The layout of global attention: every query sees every key; ``prefix`` tokens (the first a class token) precede.
 

@@ -32,7 +32,12 @@ _MAX_BYTES = 8 << 30  # ten times the largest model here, with its optimizer's s
 # Where training scripts put the weights; averaged ones first, as timm prefers them.
 _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module")
 # Tables of indices that older code saved and today's computes.
-_RECOMPUTED = ("relative_position_index", "relative_coords_table", "attention_bias_idxs", "attn_mask")
+_RECOMPUTED = (
+    "relative_position_index",
+    "relative_coords_table",
+    "attention_bias_idxs",
+    "attn_mask",
+)
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
@@ -66,13 +71,17 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
             f"{file}: cannot be read as weights: it is damaged, or holds more than tensors and plain values"
             f"{_what_else(file)}, and what a file asks for is never run; its state dict saved as .safetensors would do"
         ) from error
-    except Exception as error:  # what the two readers raise for damaged or hostile bytes is of every kind
+    except (
+        Exception
+    ) as error:  # what the two readers raise for damaged or hostile bytes is of every kind
         raise InputError(f"{file}: cannot be read as weights: {_reason(error)}") from error
     weights = _unwrapped(content)
     if not weights:
         raise InputError(f"{file}: holds no weights")
     for name, tensor in weights.items():
-        plain = tensor.layout == torch.strided and not (tensor.is_meta or tensor.is_quantized or tensor.is_complex())
+        plain = tensor.layout == torch.strided and not (
+            tensor.is_meta or tensor.is_quantized or tensor.is_complex()
+        )
         # An expanded tensor claims more numbers than the file has: a few bytes could stand for terabytes.
         if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise InputError(f"{file}: '{_shorter(name)}' is not an ordinary tensor")
@@ -80,7 +89,12 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
 
 
 def load_into(
-    model: nn.Module, weights: StateDict, source: str, img_size: tuple[int, int], in_chans: int, num_classes: int
+    model: nn.Module,
+    weights: StateDict,
+    source: str,
+    img_size: tuple[int, int],
+    in_chans: int,
+    num_classes: int,
 ) -> None:
     """Fills a model, whose channels, classes and image size may differ from those that the weights were made for.
 
@@ -109,10 +123,19 @@ def load_into(
         if name in weights and name in wanted and weights[name].shape != wanted[name].shape:
             weights[name] = _adapted(weights[name], wanted[name], in_chans)
     heads = tuple(f"{name}." for name in classifier_names(model))
-    if any(weights[n].shape != wanted[n].shape for n in weights.keys() & wanted.keys() if n.startswith(heads)):
+    if any(
+        weights[n].shape != wanted[n].shape
+        for n in weights.keys() & wanted.keys()
+        if n.startswith(heads)
+    ):
         weights = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
     headless = not any(name.startswith(heads) for name in weights)
-    _check_fit(weights, wanted, heads if headless else (), f"{source}: these weights do not fit {type(model).__name__}")
+    _check_fit(
+        weights,
+        wanted,
+        heads if headless else (),
+        f"{source}: these weights do not fit {type(model).__name__}",
+    )
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{source}: '{_shorter(name)}' holds NaN or infinite values")
@@ -128,7 +151,9 @@ def download_weights(info: ModelInfo) -> StateDict:
     try:
         with _no_waiting_for_a_missing_network():
             return timm.create_model(info.timm_name, pretrained=True).state_dict()
-    except Exception as error:  # the hub's client raises many kinds: no network, no cache, a proxy's refusal
+    except (
+        Exception
+    ) as error:  # the hub's client raises many kinds: no network, no cache, a proxy's refusal
         raise InputError(
             f"cannot get the pretrained weights of model '{info.name}' (no network, and not in the cache?): "
             f"download {weights_url(info)} elsewhere and give the file, pretrained: path/to/file.safetensors "
@@ -148,7 +173,9 @@ def weights_url(info: ModelInfo) -> str | None:
 
 def _check_file(file: Path) -> None:
     if file.is_dir():
-        raise InputError(f"{file}: is a folder: give the file itself, such as artefact/weights.safetensors of a run")
+        raise InputError(
+            f"{file}: is a folder: give the file itself, such as artefact/weights.safetensors of a run"
+        )
     if not file.is_file():
         raise InputError(f"{file}: no such file of pretrained weights")
     if file.suffix not in SUFFIXES:
@@ -157,7 +184,9 @@ def _check_file(file: Path) -> None:
     if size == 0:
         raise InputError(f"{file}: is empty")
     if size > _MAX_BYTES:
-        raise InputError(f"{file}: {size / 1e9:.0f} GB are too many for the weights of one of these models")
+        raise InputError(
+            f"{file}: {size / 1e9:.0f} GB are too many for the weights of one of these models"
+        )
 
 
 def _load(file: Path) -> Any:
@@ -166,7 +195,9 @@ def _load(file: Path) -> Any:
 
         return load_file(file)
     if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:  # PyTorch never compresses: what does could grow without end
+        with zipfile.ZipFile(
+            file
+        ) as archive:  # PyTorch never compresses: what does could grow without end
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise InputError("its parts are compressed, which PyTorch never does")
     # Training scripts of the papers save their options beside the weights, as a Namespace of plain values.
@@ -187,7 +218,9 @@ def _unwrapped(content: Any) -> StateDict:
     """The named tensors in what a file holds."""
     for _ in range(4):  # deep enough for a checkpoint in a checkpoint
         inner = (
-            next((content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None)
+            next(
+                (content[key] for key in _CONTAINERS if isinstance(content.get(key), Mapping)), None
+            )
             if (isinstance(content, Mapping))
             else None
         )
@@ -196,18 +229,26 @@ def _unwrapped(content: Any) -> StateDict:
         content = inner
     if not isinstance(content, Mapping):
         return {}
-    tensors = {name: value for name, value in content.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    tensors = {
+        name: value
+        for name, value in content.items()
+        if isinstance(name, str) and isinstance(value, Tensor)
+    }
     return clean_state_dict(tensors)
 
 
 def _without_prefix(weights: StateDict, wanted: StateDict) -> StateDict:
     """Takes off ``model.``, which a padded model and many trainers put before every name."""
-    if all(name.startswith("model.") for name in weights) and not any(name.startswith("model.") for name in wanted):
+    if all(name.startswith("model.") for name in weights) and not any(
+        name.startswith("model.") for name in wanted
+    ):
         return {name.removeprefix("model."): tensor for name, tensor in weights.items()}
     return dict(weights)
 
 
-def _converted(weights: StateDict, model: nn.Module, source: str, img_size: tuple[int, int]) -> StateDict:
+def _converted(
+    weights: StateDict, model: nn.Module, source: str, img_size: tuple[int, int]
+) -> StateDict:
     try:
         converted = dict(convert_state_dict(dict(weights), model))
     except InputError as error:
@@ -217,7 +258,9 @@ def _converted(weights: StateDict, model: nn.Module, source: str, img_size: tupl
     tensors = {name: tensor for name, tensor in converted.items() if isinstance(tensor, Tensor)}
     known = model.state_dict()
     return resize_positions(
-        {n: t for n, t in tensors.items() if n in known or not n.endswith(_RECOMPUTED)}, model, img_size
+        {n: t for n, t in tensors.items() if n in known or not n.endswith(_RECOMPUTED)},
+        model,
+        img_size,
     )
 
 
@@ -226,34 +269,51 @@ def _first_convs(model: nn.Module, in_chans: int) -> tuple[str, ...]:
     named: Any = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
     if named:
         return (named,) if isinstance(named, str) else tuple(named)
-    convs = (n for n, m in model.named_modules() if isinstance(m, nn.Conv2d) and m.in_channels == in_chans)
+    convs = (
+        n
+        for n, m in model.named_modules()
+        if isinstance(m, nn.Conv2d) and m.in_channels == in_chans
+    )
     return tuple(convs)[:1]
 
 
 def _adapted(weight: Tensor, wanted: Tensor, in_chans: int) -> Tensor:
     """The filters of the first layer for other channels; as they are if they do not fit otherwise."""
-    if weight.ndim != 4 or weight.shape[0] != wanted.shape[0] or weight.shape[2:] != wanted.shape[2:]:
+    if (
+        weight.ndim != 4
+        or weight.shape[0] != wanted.shape[0]
+        or weight.shape[2:] != wanted.shape[2:]
+    ):
         return weight
     channels, rest = divmod(
         weight.shape[1] * in_chans, wanted.shape[1]
     )  # space-to-depth stems have several per channel
     try:
-        return weight if rest or channels < 1 else adapt_input_conv(in_chans, weight, base_chans=channels)
+        return (
+            weight
+            if rest or channels < 1
+            else adapt_input_conv(in_chans, weight, base_chans=channels)
+        )
     except (NotImplementedError, AssertionError):
         return weight
 
 
-def _check_fit(weights: StateDict, wanted: StateDict, optional: tuple[str, ...], message: str) -> None:
+def _check_fit(
+    weights: StateDict, wanted: StateDict, optional: tuple[str, ...], message: str
+) -> None:
     """Demands that names and shapes agree; only what is ``optional`` and the counters of batch norms may be missing."""
     missing = [
-        n for n in wanted if n not in weights and not n.startswith(optional) and not n.endswith("num_batches_tracked")
+        n
+        for n in wanted
+        if n not in weights and not n.startswith(optional) and not n.endswith("num_batches_tracked")
     ]
     unknown = [n for n in weights if n not in wanted]
     common = weights.keys() & wanted.keys()
     other = [
         f"{_shorter(n)}: {_shape(weights[n])} in the file, {_shape(wanted[n])} in the model"
         for n in wanted
-        if n in common and (weights[n].shape != wanted[n].shape or _kind(weights[n]) != _kind(wanted[n]))
+        if n in common
+        and (weights[n].shape != wanted[n].shape or _kind(weights[n]) != _kind(wanted[n]))
     ]
     if not (missing or unknown or other):
         return

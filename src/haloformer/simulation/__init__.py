@@ -1,11 +1,24 @@
 """From physical parameters to images of strong lenses; knows nothing of learning."""
 
-from haloformer.simulation.fitting import SmoothFit, SmoothFitter, fit_smooth
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.renderer import render
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
-from haloformer.simulation.simulator import BACKENDS, LensBatch, Simulator, batches_ahead, collect, iterate, simulate
-from haloformer.simulation.surveys import Survey, describe_survey, get_part, get_survey, list_surveys
+from haloformer.simulation.simulator import (
+    BACKENDS,
+    LensBatch,
+    Simulator,
+    batches_ahead,
+    collect,
+    iterate,
+    simulate,
+)
+from haloformer.simulation.surveys import (
+    Survey,
+    describe_survey,
+    get_part,
+    get_survey,
+    list_surveys,
+)
 
 __all__ = [
     "BACKENDS",
@@ -14,14 +27,11 @@ __all__ = [
     "LensBatch",
     "Scenes",
     "Simulator",
-    "SmoothFit",
-    "SmoothFitter",
     "Survey",
     "batches_ahead",
     "collect",
     "describe_survey",
     "draw_scenes",
-    "fit_smooth",
     "get_part",
     "get_survey",
     "iterate",

@@ -28,13 +28,19 @@ class Cosmology:
 
     def __post_init__(self) -> None:
         if not (self.H0 > 0 and 0 < self.Om0 <= 1):
-            raise InputError(f"cosmology: H0 must be positive and 0 < Om0 ≤ 1, not H0={self.H0}, Om0={self.Om0}")
+            raise InputError(
+                f"cosmology: H0 must be positive and 0 < Om0 ≤ 1, not H0={self.H0}, Om0={self.Om0}"
+            )
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - frozen and tiny
     def comoving_distance(self, z: float) -> float:
         """Comoving distance to redshift ``z`` in Mpc."""
         integral, _ = integrate.quad(
-            lambda x: 1.0 / math.sqrt(self.Om0 * (1 + x) ** 3 + 1 - self.Om0), 0.0, z, epsabs=0, epsrel=1e-13
+            lambda x: 1.0 / math.sqrt(self.Om0 * (1 + x) ** 3 + 1 - self.Om0),
+            0.0,
+            z,
+            epsabs=0,
+            epsrel=1e-13,
         )
         return constants.c / 1e3 / self.H0 * integral
 
@@ -48,11 +54,17 @@ class Cosmology:
 
     def lensing_efficiency(self, z_lens: float, z_source: float) -> float:
         """D_ls / D_s of angular-diameter distances: what turns a deflection into a reduced one."""
-        return self.angular_diameter_distance(z_lens, z_source) / self.angular_diameter_distance(0.0, z_source)
+        return self.angular_diameter_distance(z_lens, z_source) / self.angular_diameter_distance(
+            0.0, z_source
+        )
 
 
 def einstein_radius(
-    mass: np.ndarray | float, cosmology: Cosmology, z_lens: float, z_source: float, distances: str = "angular_diameter"
+    mass: np.ndarray | float,
+    cosmology: Cosmology,
+    z_lens: float,
+    z_source: float,
+    distances: str = "angular_diameter",
 ) -> np.ndarray:
     """Einstein radius of a point mass: θ_E = √(4GM/c² · D_ls / (D_l D_s)) (Schneider, Ehlers & Falco 1992, eq. 2.6a).
 
@@ -71,9 +83,14 @@ def einstein_radius(
         d_l, d_s = cosmology.luminosity_distance(z_lens), cosmology.luminosity_distance(z_source)
         d_ls = d_s - d_l
     elif distances == "angular_diameter":
-        d_l, d_s = cosmology.angular_diameter_distance(0.0, z_lens), cosmology.angular_diameter_distance(0.0, z_source)
+        d_l, d_s = (
+            cosmology.angular_diameter_distance(0.0, z_lens),
+            cosmology.angular_diameter_distance(0.0, z_source),
+        )
         d_ls = cosmology.angular_diameter_distance(z_lens, z_source)
     else:
-        raise InputError(f"cosmology: distances must be 'angular_diameter' or 'luminosity', not '{distances}'")
+        raise InputError(
+            f"cosmology: distances must be 'angular_diameter' or 'luminosity', not '{distances}'"
+        )
     per_solar_mass = 4 * _GM_SUN / constants.c**2 * d_ls / (d_l * d_s * _MPC)
     return ARCSEC_PER_RADIAN * np.sqrt(per_solar_mass * np.asarray(mass, dtype=np.float64))

@@ -54,7 +54,9 @@ def shear_deflection(x: Tensor, y: Tensor, gamma1: Tensor, gamma2: Tensor) -> tu
     return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
 
-def point_mass_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x0: Tensor, y0: Tensor) -> tuple[Tensor, Tensor]:
+def point_mass_deflection(
+    x: Tensor, y: Tensor, theta_E: Tensor, x0: Tensor, y0: Tensor
+) -> tuple[Tensor, Tensor]:
     """Sum over point masses, α = Σ θ_E² Δ/|Δ|².
 
     Args:
@@ -76,7 +78,14 @@ def point_mass_deflection(x: Tensor, y: Tensor, theta_E: Tensor, x0: Tensor, y0:
 
 
 def vortex_deflection(
-    x: Tensor, y: Tensor, theta_E: Tensor, x0: Tensor, y0: Tensor, angle: Tensor, half_length: Tensor, n_masses: int
+    x: Tensor,
+    y: Tensor,
+    theta_E: Tensor,
+    x0: Tensor,
+    y0: Tensor,
+    angle: Tensor,
+    half_length: Tensor,
+    n_masses: int,
 ) -> tuple[Tensor, Tensor]:
     """A vortex line: equal point masses evenly spaced on a straight line, ends included, in closed form.
 
@@ -104,7 +113,9 @@ def vortex_deflection(
     along = along + _ASIDE
     dtype = theta_E.dtype
     if n_masses < 2 * _SHIFT:  # too short for the series below, and quick to sum
-        steps = torch.arange(n_masses, dtype=along.dtype, device=along.device) - 0.5 * (n_masses - 1)
+        steps = torch.arange(n_masses, dtype=along.dtype, device=along.device) - 0.5 * (
+            n_masses - 1
+        )
         ta, tb = (along[..., None] - steps).to(dtype), across[..., None].to(dtype)
         norm = ta**2 + tb**2
         real, imag = (ta / norm).sum(-1), -(tb / norm).sum(-1)
@@ -154,7 +165,9 @@ def _digamma_asymptotic(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
 
 def _pi_cot_pi(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """π cot(π(a + ib)) for |a| ≤ ½ and b ≥ 0, in the form that loses nothing near the pole."""
-    limit = 3.0 if a.dtype == torch.float32 else 6.0  # beyond, it equals −iπ to rounding, and sinh² would overflow
+    limit = (
+        3.0 if a.dtype == torch.float32 else 6.0
+    )  # beyond, it equals −iπ to rounding, and sinh² would overflow
     a, b = math.pi * a, math.pi * b.clamp(max=limit)
     sin, sinh = torch.sin(a), torch.sinh(b)
     weight = math.pi / (sin**2 + sinh**2)

@@ -111,7 +111,9 @@ def describe_quantity(quantity: Quantity) -> Any:
     return {name: list(astuple(quantity))}
 
 
-def draw(quantity: Quantity, uniforms: Callable[[], np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+def draw(
+    quantity: Quantity, uniforms: Callable[[], np.ndarray], shape: tuple[int, ...]
+) -> np.ndarray:
     """Draws a quantity.
 
     Args:
@@ -134,7 +136,9 @@ def _number(value: Any, field: str) -> float:
     except (TypeError, ValueError):
         number = math.nan
     if isinstance(value, bool) or not math.isfinite(number):
-        raise InputError(f"{field}: expected a number or a distribution such as {{uniform: [0, 1]}}, not {value!r}")
+        raise InputError(
+            f"{field}: expected a number or a distribution such as {{uniform: [0, 1]}}, not {value!r}"
+        )
     return number
 
 
@@ -146,7 +150,9 @@ def _check(distribution: Distribution, field: str) -> None:
             )
         return
     if distribution.low > distribution.high:
-        raise InputError(f"{field}: the lower limit {distribution.low} lies above the upper limit {distribution.high}")
+        raise InputError(
+            f"{field}: the lower limit {distribution.low} lies above the upper limit {distribution.high}"
+        )
     if not isinstance(distribution, Uniform) and distribution.low <= 0:
         raise InputError(f"{field}: the lower limit must be positive, not {distribution.low}")
     if isinstance(distribution, PowerLaw) and distribution.slope == -1:

@@ -45,11 +45,17 @@ class Instrument:
         if not (8 <= self.num_pix <= 4096):
             raise InputError(f"instrument.num_pix must lie between 8 and 4096, not {self.num_pix}")
         if not self.pixel_scale > 0:
-            raise InputError(f"instrument.pixel_scale must be positive (arcsec), not {self.pixel_scale}")
+            raise InputError(
+                f"instrument.pixel_scale must be positive (arcsec), not {self.pixel_scale}"
+            )
         if not (self.psf_fwhm >= 0 and self.psf_truncation > 0):
-            raise InputError("instrument.psf_fwhm must not be negative and instrument.psf_truncation must be positive")
+            raise InputError(
+                "instrument.psf_fwhm must not be negative and instrument.psf_truncation must be positive"
+            )
         if len(psf_weights(self)) > self.num_pix:
-            raise InputError(f"instrument.psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
+            raise InputError(
+                f"instrument.psf_fwhm of {self.psf_fwhm} arcsec is wider than the image"
+            )
 
 
 def pixel_axis(instrument: Instrument) -> np.ndarray:
@@ -103,8 +109,14 @@ def background_rms(instrument: Instrument) -> float:
             "instrument.sky_brightness needs a fixed instrument.exposure_time; give background_rms instead"
         )
     total_time = instrument.exposure_time * instrument.num_exposures
-    sky = magnitude_to_counts(instrument.sky_brightness, instrument.magnitude_zero_point) * instrument.pixel_scale**2
-    return math.sqrt(instrument.num_exposures * instrument.read_noise**2 + sky * total_time) / total_time
+    sky = (
+        magnitude_to_counts(instrument.sky_brightness, instrument.magnitude_zero_point)
+        * instrument.pixel_scale**2
+    )
+    return (
+        math.sqrt(instrument.num_exposures * instrument.read_noise**2 + sky * total_time)
+        / total_time
+    )
 
 
 def magnitude_to_counts(magnitude: np.ndarray | float, zero_point: float) -> np.ndarray | float:

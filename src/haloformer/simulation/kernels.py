@@ -18,13 +18,13 @@ import numpy as np
 from numba import njit
 from scipy import stats
 
-_FLAGS = {"contract", "reassoc", "arcp", "nsz", "afn"}
+FLAGS = {"contract", "reassoc", "arcp", "nsz", "afn"}
 _BESIDE = 0.01  # arcsec; closer than this to a point mass, single precision (and the pairing of masses) is not enough
 _ASIDE = 1e-12  # arcsec; a pixel exactly on top of a point mass is seen from this far, as in deflectors.py
 
 
-@njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
-def _exp_row(values, bits, bits_as_float):
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def exp_row(values, bits, bits_as_float):
     """Exp of float32 values ≤ 80 in place: 2^k · 2^f with a polynomial for 2^f on [−½, ½]; relative error 3e-7, and 4e-6 at −80."""
     f = np.float32
     for j in range(values.size):
@@ -44,11 +44,13 @@ def _exp_row(values, bits, bits_as_float):
         values[j] *= bits_as_float[j]
 
 
-@njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _add_point_masses(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
     """Adds Σ w Δ/|Δ|² over n point masses (n even) to one row of pixels at height y."""
     T = axis.dtype.type
-    soft = T(1e-14)  # arcsec²: keeps the product below from underflowing; such pixels are done again in float64
+    soft = T(
+        1e-14
+    )  # arcsec²: keeps the product below from underflowing; such pixels are done again in float64
     for k in range(0, n, 2):
         xa, xb, wa, wb = x0[k], x0[k + 1], weight[k], weight[k + 1]
         ya, yb = y - y0[k], y - y0[k + 1]
@@ -62,8 +64,24 @@ def _add_point_masses(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
             alpha_y[j] += fa * ya + fb * yb
 
 
-@njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
-def _add_vortex(alpha_x, alpha_y, axis, y, weight, x0, y0, cos, sin, half_length, n, c2, moments, tolerance, scratch):
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _add_vortex(
+    alpha_x,
+    alpha_y,
+    axis,
+    y,
+    weight,
+    x0,
+    y0,
+    cos,
+    sin,
+    half_length,
+    n,
+    c2,
+    moments,
+    tolerance,
+    scratch,
+):
     """Adds the deflection of a vortex line to one row of pixels.
 
     c2 holds the squared distances of the mass pairs from the centre, moments the mean of (c/λ)^2j over the masses.
@@ -89,7 +107,12 @@ def _add_vortex(alpha_x, alpha_y, axis, y, weight, x0, y0, cos, sin, half_length
     for part in range(2):
         start, stop = (0, first) if part == 0 else (last, N)
         far, out_x, out_y = axis[start:stop], alpha_x[start:stop], alpha_y[start:stop]
-        a_real, a_imag, b_real, b_imag = p_real[start:stop], p_imag[start:stop], q_real[start:stop], q_imag[start:stop]
+        a_real, a_imag, b_real, b_imag = (
+            p_real[start:stop],
+            p_imag[start:stop],
+            q_real[start:stop],
+            q_imag[start:stop],
+        )
         # Laurent series: Σ 1/(z − z_k) = (n/z) Σ_j M_2j q^j with q = (λ/z)² in the line's frame.
         for j in range(far.size):
             dx = far[j] - x0
@@ -142,7 +165,10 @@ def _add_vortex(alpha_x, alpha_y, axis, y, weight, x0, y0, cos, sin, half_length
             a, b = cos * dx + sin * dy, cos * dy - sin * dx
             imag = -z_imag[j] * s_imag[j]
             # Σ 1/(z − z_k) = 2z Σ_pairs 1/(z² − c²); the deflection is its conjugate, turned back into the lens's frame
-            f_real, f_imag = T(2.0) * (a * s_real[j] - b * imag), T(-2.0) * (a * imag + b * s_real[j])
+            f_real, f_imag = (
+                T(2.0) * (a * s_real[j] - b * imag),
+                T(-2.0) * (a * imag + b * s_real[j]),
+            )
             out_x[j] += weight * (cos * f_real - sin * f_imag)
             out_y[j] += weight * (sin * f_real + cos * f_imag)
             if n % 2:  # the mass in the middle has no partner
@@ -170,7 +196,9 @@ def _redo_beside_points(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _redo_beside_vortex(alpha_x, alpha_y, saved_x, saved_y, axis, y, weight, x0, y0, cos, sin, half_length, n):
+def _redo_beside_vortex(
+    alpha_x, alpha_y, saved_x, saved_y, axis, y, weight, x0, y0, cos, sin, half_length, n
+):
     """Sums a vortex's masses again, in float64, for the pixels of a row that lie within 0.01″ of its line.
 
     saved_x and saved_y are the row's deflections without the vortex.
@@ -184,7 +212,10 @@ def _redo_beside_vortex(alpha_x, alpha_y, saved_x, saved_y, axis, y, weight, x0,
     elif abs(dy) >= _BESIDE:
         return
     first, step = axis[0], axis[1] - axis[0]
-    for j in range(max(math.ceil((left - first) / step), 0), min(math.floor((right - first) / step) + 1, axis.size)):
+    for j in range(
+        max(math.ceil((left - first) / step), 0),
+        min(math.floor((right - first) / step) + 1, axis.size),
+    ):
         dx = axis[j] - x0
         along, across = cos * dx + sin * dy + _ASIDE, cos * dy - sin * dx
         if abs(along) > reach:
@@ -199,7 +230,7 @@ def _redo_beside_vortex(alpha_x, alpha_y, saved_x, saved_y, axis, y, weight, x0,
         alpha_y[j] = saved_y[j] + weight * (sin * real + cos * imag)
 
 
-@njit(nogil=True, cache=True, fastmath=_FLAGS, error_model="numpy")
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def render_images(
     out, axis, axis64, beta_x, beta_y, scale, source, r_min, pixel_area, psf,
     point_count, point_weight, point_x, point_y, vortex_n, vortex, pair_fractions, moments, tolerance,
@@ -256,7 +287,13 @@ def render_images(
         points = point_count[i]
         for k in range(points):
             weights[k], xs[k], ys[k] = T(point_weight[i, k]), T(point_x[i, k]), T(point_y[i, k])
-        weight, vx, vy, angle, half_length = vortex[i, 0], vortex[i, 1], vortex[i, 2], vortex[i, 3], vortex[i, 4]
+        weight, vx, vy, angle, half_length = (
+            vortex[i, 0],
+            vortex[i, 1],
+            vortex[i, 2],
+            vortex[i, 3],
+            vortex[i, 4],
+        )
         cos, sin = math.cos(angle), math.sin(angle)
         if has_vortex:
             for k in range(c2.size):
@@ -269,7 +306,14 @@ def render_images(
             if points > 0:
                 _add_point_masses(alpha_x, alpha_y, axis, y, weights, xs, ys, points)
                 _redo_beside_points(
-                    alpha_x, alpha_y, axis64, axis64[row], point_weight[i], point_x[i], point_y[i], points
+                    alpha_x,
+                    alpha_y,
+                    axis64,
+                    axis64[row],
+                    point_weight[i],
+                    point_x[i],
+                    point_y[i],
+                    points,
                 )
             if has_vortex:
                 for j in range(N):
@@ -296,7 +340,7 @@ def render_images(
                 for j in range(N):
                     light[j] = b - b * (light[j] / R_sersic) ** power
             if axis.itemsize == 4:
-                _exp_row(light, bits, bits_as_float)
+                exp_row(light, bits, bits_as_float)
             else:
                 for j in range(N):
                     light[j] = math.exp(light[j])
@@ -321,7 +365,10 @@ def render_images(
                 line[j] = psf[radius] * brightness[row, j]
             for m in range(radius):
                 tap = psf[m]
-                above, below = brightness[max(row - radius + m, 0)], brightness[min(row + radius - m, N - 1)]
+                above, below = (
+                    brightness[max(row - radius + m, 0)],
+                    brightness[min(row + radius - m, N - 1)],
+                )
                 for j in range(N):
                     line[j] += tap * (above[j] + below[j])
 
@@ -432,12 +479,16 @@ def _poisson_large(state, mean):
             return k
         if k < 0.0 or (us < 0.013 and v > us):
             continue
-        if math.log(v * inverse_alpha / (a / (us * us) + b)) <= k * math.log(mean) - mean - math.lgamma(k + 1.0):
+        if math.log(v * inverse_alpha / (a / (us * us) + b)) <= k * math.log(
+            mean
+        ) - mean - math.lgamma(k + 1.0):
             return k
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def add_noise(images, words, exposure_time, background_rms, twice, zig_x, zig_ratio, offsets, cdf, guide):
+def add_noise(
+    images, words, exposure_time, background_rms, twice, zig_x, zig_ratio, offsets, cdf, guide
+):
     """Replaces noise-free images (B, N, N) in counts/s by noisy ones, each from its own word.
 
     With ``twice``, as Model I was released: S = Poisson(I T) + T n_B, then Poisson(max(S, 0)), in counts. Without: the instrument's

@@ -30,10 +30,17 @@ def render_with_lenstronomy(survey: Survey, parameters: Mapping[str, Any]) -> np
     Raises:
         InputError: lenstronomy is not installed.
     """
-    return np.stack([model.image(lenses, sources) for model, lenses, sources in lenstronomy_scenes(survey, parameters)])
+    return np.stack(
+        [
+            model.image(lenses, sources)
+            for model, lenses, sources in lenstronomy_scenes(survey, parameters)
+        ]
+    )
 
 
-def lenstronomy_scenes(survey: Survey, parameters: Mapping[str, Any]) -> Iterator[tuple[Any, list[dict], list[dict]]]:
+def lenstronomy_scenes(
+    survey: Survey, parameters: Mapping[str, Any]
+) -> Iterator[tuple[Any, list[dict], list[dict]]]:
     """The scenes in lenstronomy's own terms, one by one.
 
     Args:
@@ -56,7 +63,11 @@ def lenstronomy_scenes(survey: Survey, parameters: Mapping[str, Any]) -> Iterato
     instrument, n = survey.instrument, survey.instrument.num_pix
     corner = -(n - 1) / 2 * instrument.pixel_scale
     grid = PixelGrid(
-        nx=n, ny=n, ra_at_xy_0=corner, dec_at_xy_0=corner, transform_pix2angle=np.eye(2) * instrument.pixel_scale
+        nx=n,
+        ny=n,
+        ra_at_xy_0=corner,
+        dec_at_xy_0=corner,
+        transform_pix2angle=np.eye(2) * instrument.pixel_scale,
     )
     if instrument.psf_fwhm > 0:
         psf = PSF(
@@ -84,7 +95,9 @@ def lenstronomy_scenes(survey: Survey, parameters: Mapping[str, Any]) -> Iterato
         yield ImageModel(grid, psf, LensModel(names), source_model_class=light), lenses, [source]
 
 
-def _lens_model(survey: Survey, values: Mapping[str, np.ndarray], i: int) -> tuple[list[str], list[dict[str, float]]]:
+def _lens_model(
+    survey: Survey, values: Mapping[str, np.ndarray], i: int
+) -> tuple[list[str], list[dict[str, float]]]:
     """Profiles and parameters of one scene; a factor s on all deflections is s on θ_E of the SIE and the shear, √s on θ_E of a point."""
     scale = survey.scale()
     sie = {
@@ -94,7 +107,12 @@ def _lens_model(survey: Survey, values: Mapping[str, np.ndarray], i: int) -> tup
         "center_x": values["lens_x"][i],
         "center_y": values["lens_y"][i],
     }
-    shear = {"gamma1": scale * values["gamma1"][i], "gamma2": scale * values["gamma2"][i], "ra_0": 0.0, "dec_0": 0.0}
+    shear = {
+        "gamma1": scale * values["gamma1"][i],
+        "gamma2": scale * values["gamma2"][i],
+        "ra_0": 0.0,
+        "dec_0": 0.0,
+    }
     masses, xs, ys = [], [], []
     if "subhalo_mass" in values:
         there = np.isfinite(values["subhalo_mass"][i])
@@ -109,7 +127,9 @@ def _lens_model(survey: Survey, values: Mapping[str, np.ndarray], i: int) -> tup
         ys.append(values["vortex_y"][i] + along * np.sin(values["vortex_angle"][i]))
     points = [
         {"theta_E": np.sqrt(scale) * float(survey.theta_E(m)), "center_x": x, "center_y": y}
-        for m, x, y in zip(np.concatenate([*masses, []]), np.concatenate([*xs, []]), np.concatenate([*ys, []]))
+        for m, x, y in zip(
+            np.concatenate([*masses, []]), np.concatenate([*xs, []]), np.concatenate([*ys, []])
+        )
     ]
     return ["SIE", "SHEAR"] + ["POINT_MASS"] * len(points), [sie, shear, *points]
 

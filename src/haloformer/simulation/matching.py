@@ -27,7 +27,9 @@ def match_mass(scenes: Scenes, survey: Survey) -> Scenes:
     """
     ring = survey.scale() * scenes.lens_theta_E
     inside = enclosed_substructure(scenes, ring)
-    theta_E = scenes.lens_theta_E - inside / (sie_mass_factor(scenes.lens_e1, scenes.lens_e2) * ring)
+    theta_E = scenes.lens_theta_E - inside / (
+        sie_mass_factor(scenes.lens_e1, scenes.lens_e2) * ring
+    )
     if (theta_E <= 0).any():
         raise InputError(
             f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched"
@@ -50,14 +52,22 @@ def add_mass(scenes: Scenes, survey: Survey) -> Scenes:
 
 def enclosed_substructure(scenes: Scenes, radius: np.ndarray) -> np.ndarray:
     """Returns Σ θ_i² in arcsec² of the point masses within ``radius`` (B,) in arcsec of the lens centre, (B,)."""
-    subhalo_r = np.hypot(scenes.subhalo_x - scenes.lens_x[:, None], scenes.subhalo_y - scenes.lens_y[:, None])
-    total = np.where(subhalo_r < radius[:, None], scenes.subhalo_theta_E**2, 0.0).sum(axis=1)  # NaN: none there
+    subhalo_r = np.hypot(
+        scenes.subhalo_x - scenes.lens_x[:, None], scenes.subhalo_y - scenes.lens_y[:, None]
+    )
+    total = np.where(subhalo_r < radius[:, None], scenes.subhalo_theta_E**2, 0.0).sum(
+        axis=1
+    )  # NaN: none there
     for n in np.unique(scenes.vortex_n_masses[scenes.vortex_n_masses > 0]):
         rows = np.flatnonzero(scenes.vortex_n_masses == n)
         vortex = scenes[rows]
         along = np.linspace(-1, 1, n) * vortex.vortex_half_length[:, None]
-        x = (vortex.vortex_x - vortex.lens_x)[:, None] + along * np.cos(vortex.vortex_angle)[:, None]
-        y = (vortex.vortex_y - vortex.lens_y)[:, None] + along * np.sin(vortex.vortex_angle)[:, None]
+        x = (vortex.vortex_x - vortex.lens_x)[:, None] + along * np.cos(vortex.vortex_angle)[
+            :, None
+        ]
+        y = (vortex.vortex_y - vortex.lens_y)[:, None] + along * np.sin(vortex.vortex_angle)[
+            :, None
+        ]
         total[rows] += vortex.vortex_theta_E**2 * (np.hypot(x, y) < radius[rows, None]).sum(axis=1)
     return total
 

@@ -17,7 +17,9 @@ NOISE_MODES = ("original", "instrument", "none")
 _MASK = 0xFFFFFFFF
 
 
-def add_noise(images: Tensor, words: np.ndarray, exposure_time: Tensor, background_rms: float, twice: bool) -> Tensor:
+def add_noise(
+    images: Tensor, words: np.ndarray, exposure_time: Tensor, background_rms: float, twice: bool
+) -> Tensor:
     """Noisy images.
 
     Args:
@@ -52,17 +54,31 @@ class _Draws:
 
     def __init__(self, pixel: Tensor, low: Tensor, high: Tensor) -> None:
         self.shape = torch.broadcast_shapes(pixel.shape, low.shape)
-        self.pixel, self.low, self.high = (t.expand(self.shape).reshape(-1) for t in (pixel, low, high))
+        self.pixel, self.low, self.high = (
+            t.expand(self.shape).reshape(-1) for t in (pixel, low, high)
+        )
 
     def uniforms(self, number: int, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Two uniforms in (0, 1) for every pixel, (B, P) float64; or for the flat positions ``where`` only."""
-        pixel, low, high = (t if where is None else t[where] for t in (self.pixel, self.low, self.high))
-        c0, c1, c2, c3 = pixel, torch.full_like(pixel, number), torch.zeros_like(pixel), torch.zeros_like(pixel)
+        pixel, low, high = (
+            t if where is None else t[where] for t in (self.pixel, self.low, self.high)
+        )
+        c0, c1, c2, c3 = (
+            pixel,
+            torch.full_like(pixel, number),
+            torch.zeros_like(pixel),
+            torch.zeros_like(pixel),
+        )
         k0, k1 = low, high
         for _ in range(10):
             # int64 products wrap around; their bits are those of the unsigned product
             p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-            c0, c1, c2, c3 = ((p1 >> 32) & _MASK) ^ c1 ^ k0, p1 & _MASK, ((p0 >> 32) & _MASK) ^ c3 ^ k1, p0 & _MASK
+            c0, c1, c2, c3 = (
+                ((p1 >> 32) & _MASK) ^ c1 ^ k0,
+                p1 & _MASK,
+                ((p0 >> 32) & _MASK) ^ c3 ^ k1,
+                p0 & _MASK,
+            )
             k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
         first = ((c0 << 20) | (c1 >> 12)).double().add_(0.5).mul_(2.0**-52)
         second = ((c2 << 20) | (c3 >> 12)).double().add_(0.5).mul_(2.0**-52)
@@ -80,13 +96,17 @@ def _poisson(mean: Tensor, draws: _Draws, first: int) -> Tensor:
         m, (u, _) = flat[small], draws.uniforms(first, small)
         total = p = torch.exp(-m)
         number = 0
-        while len(small):  # over the counts up to the largest drawn, on the pixels that are not there yet
+        while len(
+            small
+        ):  # over the counts up to the largest drawn, on the pixels that are not there yet
             beyond = u > total
             result[small[~beyond]] = number
             small, m, u, p, total = small[beyond], m[beyond], u[beyond], p[beyond], total[beyond]
             number += 1
             p = p * m / number
-            total = total + p if number < 200 else torch.ones_like(total)  # rounding may keep the sum below u for ever
+            total = (
+                total + p if number < 200 else torch.ones_like(total)
+            )  # rounding may keep the sum below u for ever
     todo = torch.nonzero(flat >= 10).flatten()
     attempt = first
     while len(todo):  # about 1.1 attempts a pixel; the loop runs over attempts, not over pixels

@@ -56,7 +56,9 @@ def render(
     instrument = survey.instrument
     # Positions stay in float64 until their differences are taken: beside a point mass, float32 would be off by percents.
     axis = torch.as_tensor(pixel_axis(instrument), device=device)
-    beta_x, beta_y = smooth_source_positions(survey, [get(name) for name in LENS_PARAMETERS], axis.to(dtype))
+    beta_x, beta_y = smooth_source_positions(
+        survey, [get(name) for name in LENS_PARAMETERS], axis.to(dtype)
+    )
     count = len(parameters["source_x"])
     if len(beta_x) < count:
         beta_x, beta_y = beta_x.expand(count, -1, -1), beta_y.expand(count, -1, -1)
@@ -67,13 +69,17 @@ def render(
             rows, alpha_x, alpha_y = found
             beta_x = beta_x.index_add(0, rows, alpha_x, alpha=-scale)
             beta_y = beta_y.index_add(0, rows, alpha_y, alpha=-scale)
-    amp, R_sersic, n_sersic, e1, e2, x0, y0 = (get(name)[:, None, None] for name in SOURCE_PARAMETERS)
+    amp, R_sersic, n_sersic, e1, e2, x0, y0 = (
+        get(name)[:, None, None] for name in SOURCE_PARAMETERS
+    )
     brightness = sersic_ellipse(beta_x, beta_y, amp, R_sersic, n_sersic, e1, e2, x0, y0)
     weights = torch.as_tensor(psf_weights(instrument), dtype=dtype, device=device)
     return convolve_psf(brightness, weights) * instrument.pixel_scale**2
 
 
-def smooth_source_positions(survey: Survey, lens: list[Tensor], axis: Tensor) -> tuple[Tensor, Tensor]:
+def smooth_source_positions(
+    survey: Survey, lens: list[Tensor], axis: Tensor
+) -> tuple[Tensor, Tensor]:
     """Where the pixels lie in the source plane behind the smooth lens alone.
 
     Args:
@@ -85,7 +91,9 @@ def smooth_source_positions(survey: Survey, lens: list[Tensor], axis: Tensor) ->
         (β_x, β_y), each (B, N, N) in arcsec, or (1, N, N) if the lens is the same in every image.
     """
     # A traced graph cannot ask for values.
-    if not torch.compiler.is_compiling() and all(not p.requires_grad and bool((p == p[:1]).all()) for p in lens):
+    if not torch.compiler.is_compiling() and all(
+        not p.requires_grad and bool((p == p[:1]).all()) for p in lens
+    ):
         lens = [p[:1] for p in lens]
     theta_E, e1, e2, x0, y0, gamma1, gamma2 = (p[:, None, None] for p in lens)
     x, y = axis[None, None, :], axis[None, :, None]
@@ -97,9 +105,16 @@ def smooth_source_positions(survey: Survey, lens: list[Tensor], axis: Tensor) ->
 
 def vortex_masses(survey: Survey) -> int:
     """The number of point masses that stand for a vortex in this survey; 0 if no class has one."""
-    numbers = {part.n_masses for parts in survey.substructure.values() for part in parts if isinstance(part, Vortex)}
+    numbers = {
+        part.n_masses
+        for parts in survey.substructure.values()
+        for part in parts
+        if isinstance(part, Vortex)
+    }
     if len(numbers) > 1:
-        raise InputError(f"survey {survey.name}: all vortices must have the same n_masses, not {sorted(numbers)}")
+        raise InputError(
+            f"survey {survey.name}: all vortices must have the same n_masses, not {sorted(numbers)}"
+        )
     return max(numbers, default=0)
 
 
@@ -108,8 +123,12 @@ def _rows(parameters: Mapping[str, Any], name: str) -> np.ndarray | None:
     if name not in parameters:
         return None
     value = parameters[name]
-    finite = np.isfinite(value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value))
-    rows = np.flatnonzero(finite.reshape(len(finite), -1).any(axis=1)) if finite.size else np.empty(0)
+    finite = np.isfinite(
+        value.detach().cpu().numpy() if isinstance(value, Tensor) else np.asarray(value)
+    )
+    rows = (
+        np.flatnonzero(finite.reshape(len(finite), -1).any(axis=1)) if finite.size else np.empty(0)
+    )
     return rows if len(rows) else None
 
 
@@ -124,7 +143,9 @@ def _subhalo_deflection(
     x0, y0 = (get(name, torch.float64)[rows] for name in ("subhalo_x", "subhalo_y"))
     there = torch.isfinite(mass)
     # sqrt has no slope at 0: an absent subhalo gets θ_E = 0 without passing through it
-    theta_E = torch.where(there, float(survey.theta_E(1.0)) * torch.sqrt(torch.where(there, mass, 1.0)), 0.0)
+    theta_E = torch.where(
+        there, float(survey.theta_E(1.0)) * torch.sqrt(torch.where(there, mass, 1.0)), 0.0
+    )
     x0, y0 = torch.where(there, x0, 0.0), torch.where(there, y0, 0.0)
     return rows, *deflectors.point_mass_deflection(axis, axis, theta_E, x0, y0)
 
@@ -137,7 +158,9 @@ def _vortex_deflection(
         return None
     n_masses = vortex_masses(survey)
     if n_masses < 2:
-        raise InputError(f"survey {survey.name} has no vortex (or one of fewer than 2 masses), but the parameters do")
+        raise InputError(
+            f"survey {survey.name} has no vortex (or one of fewer than 2 masses), but the parameters do"
+        )
     rows = torch.as_tensor(where, device=axis.device)
     mass = get("vortex_mass")[rows][:, None, None]
     angle, half_length, x0, y0 = (

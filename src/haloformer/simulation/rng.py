@@ -20,7 +20,9 @@ def name_word(name: str) -> int:
     return zlib.crc32(name.encode())
 
 
-def philox4x32(counter: tuple[np.ndarray | np.uint64, ...], key: tuple[int, int]) -> tuple[np.ndarray, ...]:
+def philox4x32(
+    counter: tuple[np.ndarray | np.uint64, ...], key: tuple[int, int]
+) -> tuple[np.ndarray, ...]:
     """Philox4x32-10: four 32-bit random words for each counter.
 
     Args:
@@ -49,7 +51,9 @@ def seed_key(seed: int) -> tuple[int, int]:
     return seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF
 
 
-def uniform(seed: int, stream: np.ndarray, index: np.ndarray, name: str, size: int = 1) -> np.ndarray:
+def uniform(
+    seed: int, stream: np.ndarray, index: np.ndarray, name: str, size: int = 1
+) -> np.ndarray:
     """Uniform draws in the open interval (0, 1), 52 bits each.
 
     Args:
@@ -70,7 +74,9 @@ def uniform(seed: int, stream: np.ndarray, index: np.ndarray, name: str, size: i
         np.asarray(stream, dtype=np.uint64)[:, None],
     )
     w0, w1, _, _ = philox4x32(counter, seed_key(seed))
-    bits = (w0 << np.uint64(20)) | (w1 >> np.uint64(12))  # 52 bits: the half-step below is then exact in float64
+    bits = (w0 << np.uint64(20)) | (
+        w1 >> np.uint64(12)
+    )  # 52 bits: the half-step below is then exact in float64
     return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
 

@@ -42,7 +42,10 @@ UNITS: dict[str, str] = {
 """Unit of every parameter that travels with an image. Einstein radii are the lens's own, before the survey's deflection scale."""
 
 
-SUBSTRUCTURE_PARAMETERS = ("log10_m_axion", *(name for name in UNITS if name.startswith(("vortex_", "subhalo_"))))
+SUBSTRUCTURE_PARAMETERS = (
+    "log10_m_axion",
+    *(name for name in UNITS if name.startswith(("vortex_", "subhalo_"))),
+)
 
 
 @dataclass
@@ -126,23 +129,32 @@ def draw_scenes(
         The scenes. Those of one (survey, class, seed, index) are always the same.
     """
     labels, index = np.asarray(labels, dtype=np.int64), np.asarray(index, dtype=np.int64)
-    words = np.array([rng.name_word(f"{survey.name}/{name}") for name in class_names], dtype=np.uint64)
+    words = np.array(
+        [rng.name_word(f"{survey.name}/{name}") for name in class_names], dtype=np.uint64
+    )
     stream = words[labels]
     count = len(labels)
 
-    def sample(quantity: Quantity, name: str, rows: np.ndarray | slice = slice(None), size: int = 1) -> np.ndarray:
+    def sample(
+        quantity: Quantity, name: str, rows: np.ndarray | slice = slice(None), size: int = 1
+    ) -> np.ndarray:
         chosen = stream[rows]
         shape = (len(chosen),) if size == 1 else (len(chosen), size)
         return draw(quantity, lambda: rng.uniform(seed, chosen, index[rows], name, size), shape)
 
     source, lens, instrument = survey.source, survey.deflector, survey.instrument
-    R_sersic, n_sersic = sample(source.R_sersic, "source_R_sersic"), sample(source.n_sersic, "source_n_sersic")
+    R_sersic, n_sersic = (
+        sample(source.R_sersic, "source_R_sersic"),
+        sample(source.n_sersic, "source_n_sersic"),
+    )
     if source.amp is not None:
         amp = sample(source.amp, "source_amp")
     else:
         assert source.magnitude is not None  # Survey checks it
         assert instrument.magnitude_zero_point is not None
-        counts = magnitude_to_counts(sample(source.magnitude, "source_magnitude"), instrument.magnitude_zero_point)
+        counts = magnitude_to_counts(
+            sample(source.magnitude, "source_magnitude"), instrument.magnitude_zero_point
+        )
         amp = np.asarray(counts / sersic_flux(R_sersic, n_sersic))
     if lens.theta_E is not None:
         theta_E = sample(lens.theta_E, "lens_theta_E")
@@ -150,10 +162,19 @@ def draw_scenes(
         assert lens.mass is not None
         theta_E = survey.theta_E(sample(lens.mass, "lens_mass"))
 
-    vortex = {name: np.full(count, np.nan) for name in ("log10_m_axion", "mass", "angle", "half_length", "x", "y")}
+    vortex = {
+        name: np.full(count, np.nan)
+        for name in ("log10_m_axion", "mass", "angle", "half_length", "x", "y")
+    }
     vortex_theta_E, vortex_n_masses = np.zeros(count), np.zeros(count, dtype=np.int64)
     n_max = max(
-        [p.number for name in class_names for p in survey.substructure[name] if isinstance(p, PointSubhalos)], default=0
+        [
+            p.number
+            for name in class_names
+            for p in survey.substructure[name]
+            if isinstance(p, PointSubhalos)
+        ],
+        default=0,
     )
     subhalo = {name: np.full((count, n_max), np.nan) for name in ("mass", "x", "y")}
     subhalo_theta_E = np.zeros((count, n_max))
@@ -171,9 +192,17 @@ def draw_scenes(
                 vortex_theta_E[rows] = survey.theta_E(vortex["mass"][rows] / part.n_masses)
                 vortex_n_masses[rows] = part.n_masses
             elif part.number:
-                radius = sample(part.radius, "subhalo_radius", rows, part.number).reshape(len(rows), part.number)
-                angle = 2 * np.pi * rng.uniform(seed, stream[rows], index[rows], "subhalo_angle", part.number)
-                mass = sample(part.mass, "subhalo_mass", rows, part.number).reshape(len(rows), part.number)
+                radius = sample(part.radius, "subhalo_radius", rows, part.number).reshape(
+                    len(rows), part.number
+                )
+                angle = (
+                    2
+                    * np.pi
+                    * rng.uniform(seed, stream[rows], index[rows], "subhalo_angle", part.number)
+                )
+                mass = sample(part.mass, "subhalo_mass", rows, part.number).reshape(
+                    len(rows), part.number
+                )
                 within = slice(0, part.number)
                 subhalo["mass"][rows, within] = mass
                 subhalo["x"][rows, within] = radius * np.sin(angle)

@@ -92,14 +92,20 @@ class Simulator:
         """
         self.survey = get_survey(survey)
         self.class_names = _choose_classes(self.survey, classes)
-        if isinstance(seed, bool) or not isinstance(seed, int | np.integer) or not 0 <= seed < 2**63:
+        if (
+            isinstance(seed, bool)
+            or not isinstance(seed, int | np.integer)
+            or not 0 <= seed < 2**63
+        ):
             raise InputError(f"seed must be a whole number from 0 to 2^63 - 1, not {seed!r}")
         self.seed = int(seed)
         if noise not in torch_noise.NOISE_MODES:
             raise unknown_name("noise mode", noise, torch_noise.NOISE_MODES)
         self.noise = noise
         if dtype not in (torch.float32, torch.float64):
-            raise InputError(f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}")
+            raise InputError(
+                f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}"
+            )
         self.dtype = dtype
         self.device = resolve_device(device)
         self.backend = _choose_backend(backend, self.device)
@@ -152,7 +158,9 @@ class Simulator:
         if numbers.ndim != 1 or (
             len(numbers) and (numbers.min() < 0 or numbers.max() // len(self.class_names) >= 2**32)
         ):
-            raise InputError("image numbers must be a list of whole numbers from 0 to 2^32 per class")
+            raise InputError(
+                "image numbers must be a list of whole numbers from 0 to 2^32 per class"
+            )
         labels, index = numbers % len(self.class_names), numbers // len(self.class_names)
         return draw_scenes(self.survey, labels, index, self.seed, self.class_names)
 
@@ -163,23 +171,31 @@ class Simulator:
         if self.backend == "lenstronomy":
             from haloformer.simulation.lenstronomy_backend import render_with_lenstronomy
 
-            images = torch.as_tensor(render_with_lenstronomy(self.survey, scenes.parameters(self.seed)))
+            images = torch.as_tensor(
+                render_with_lenstronomy(self.survey, scenes.parameters(self.seed))
+            )
             images = images.to(self.device, self.dtype)
         else:
             with torch.no_grad():
-                images = render(self.survey, scenes.parameters(self.seed), dtype=self.dtype, device=self.device)
+                images = render(
+                    self.survey, scenes.parameters(self.seed), dtype=self.dtype, device=self.device
+                )
         kind = self._noise_kind()
         if kind in ("double_poisson", "instrument"):
             seconds = torch.as_tensor(scenes.exposure_time * self.survey.instrument.num_exposures)
             rms = background_rms(self.survey.instrument)
-            return torch_noise.add_noise(images, scenes.noise_word, seconds, rms, twice=kind == "double_poisson")
+            return torch_noise.add_noise(
+                images, scenes.noise_word, seconds, rms, twice=kind == "double_poisson"
+            )
         return images * 2 if kind == "doubled" else images
 
     def _noise_kind(self) -> str:
         return self.survey.original_noise if self.noise == "original" else self.noise
 
     def _image_unit(self) -> str:
-        return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(self._noise_kind(), "counts/s")
+        return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(
+            self._noise_kind(), "counts/s"
+        )
 
     def _numba_images(self, scenes: Scenes) -> Tensor:
         from haloformer.simulation import kernels
@@ -264,7 +280,9 @@ def simulate(
         >>> lenses.images.shape
         torch.Size([6, 1, 64, 64])
     """
-    simulator = Simulator(survey, classes=classes, seed=seed, noise=noise, dtype=dtype, device=device, backend=backend)
+    simulator = Simulator(
+        survey, classes=classes, seed=seed, noise=noise, dtype=dtype, device=device, backend=backend
+    )
     return collect(simulator, n, start=start, batch_size=batch_size)
 
 
@@ -281,7 +299,9 @@ def collect(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 2
     )
 
 
-def iterate(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 256) -> Iterator[LensBatch]:
+def iterate(
+    simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 256
+) -> Iterator[LensBatch]:
     """Simulates images ``start`` … ``start + n − 1`` in batches.
 
     Raises:
@@ -292,11 +312,14 @@ def iterate(simulator: Simulator, n: int, *, start: int = 0, batch_size: int = 2
             raise InputError(f"{name} must be at least {least}, not {value}")
     stop = start + n
     yield from batches_ahead(
-        simulator, [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)]
+        simulator,
+        [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)],
     )
 
 
-def batches_ahead(simulator: Simulator, numbers: Iterable[range | np.ndarray]) -> Iterator[LensBatch]:
+def batches_ahead(
+    simulator: Simulator, numbers: Iterable[range | np.ndarray]
+) -> Iterator[LensBatch]:
     """Simulates batch after batch; while one is being used, the next is simulated in a background thread.
 
     Args:
@@ -324,7 +347,9 @@ def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str,
             raise unknown_name(f"class of survey {survey.name}", name, survey.class_names)
         chosen.add(canonical)
     if not chosen:
-        raise InputError(f"classes is empty; survey {survey.name} has {', '.join(survey.class_names)}")
+        raise InputError(
+            f"classes is empty; survey {survey.name} has {', '.join(survey.class_names)}"
+        )
     return tuple(name for name in survey.class_names if name in chosen)
 
 
@@ -340,7 +365,9 @@ def _choose_backend(backend: str, device: torch.device) -> str:
             return "torch"
         return "numba"
     if backend == "numba" and device.type != "cpu":
-        raise InputError(f"backend 'numba' renders on the CPU only; use backend 'torch' on device '{device}'")
+        raise InputError(
+            f"backend 'numba' renders on the CPU only; use backend 'torch' on device '{device}'"
+        )
     return backend
 
 
@@ -355,13 +382,17 @@ class _KernelInputs:
             beta = smooth_source_positions(survey, lens, axis)
         self.beta_x, self.beta_y = (b.numpy().astype(T) for b in beta)
         self.axis, self.axis64 = axis.numpy().astype(T), axis.numpy()
-        self.source = np.stack([getattr(scenes, name) for name in SOURCE_PARAMETERS], axis=1).astype(T)
+        self.source = np.stack(
+            [getattr(scenes, name) for name in SOURCE_PARAMETERS], axis=1
+        ).astype(T)
         self.constants = T(survey.scale()), T(SERSIC_R_MIN), T(instrument.pixel_scale**2)
         self.psf = psf_weights(instrument).astype(T)
         n_max = scenes.subhalo_theta_E.shape[1]
         even = n_max + n_max % 2
         self.points = [np.zeros((len(scenes), even)) for _ in range(3)]
-        for target, values in zip(self.points, (scenes.subhalo_theta_E**2, scenes.subhalo_x, scenes.subhalo_y)):
+        for target, values in zip(
+            self.points, (scenes.subhalo_theta_E**2, scenes.subhalo_x, scenes.subhalo_y)
+        ):
             target[:, :n_max] = np.nan_to_num(values)
         self.point_count = np.where((scenes.subhalo_theta_E > 0).any(axis=1), even, 0)
         vortex = (

@@ -97,13 +97,19 @@ class Survey:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", self.name):
-            raise InputError(f"survey name {self.name!r}: use up to 64 letters, digits, '_', '-', '.' or '+'")
+            raise InputError(
+                f"survey name {self.name!r}: use up to 64 letters, digits, '_', '-', '.' or '+'"
+            )
         if not 0 < self.z_lens < self.z_source:
-            raise InputError(f"survey {self.name}: needs 0 < z_lens < z_source, not {self.z_lens} and {self.z_source}")
+            raise InputError(
+                f"survey {self.name}: needs 0 < z_lens < z_source, not {self.z_lens} and {self.z_source}"
+            )
         if not self.substructure:
             raise InputError(f"survey {self.name}: substructure names no class")
         if self.original_noise not in ORIGINAL_NOISE:
-            raise unknown_name(f"original_noise in survey {self.name}", self.original_noise, ORIGINAL_NOISE)
+            raise unknown_name(
+                f"original_noise in survey {self.name}", self.original_noise, ORIGINAL_NOISE
+            )
         for which, part, keys in (
             ("source", self.source, ("amp", "magnitude")),
             ("deflector", self.deflector, ("mass", "theta_E")),
@@ -119,7 +125,9 @@ class Survey:
                 raise InputError(
                     f"survey {self.name}: class {name} has two parts of one kind; at most one vortex and one point_subhalos"
                 )
-        einstein_radius(1.0, self.cosmology, self.z_lens, self.z_source, self.distances)  # refuses unknown distances
+        einstein_radius(
+            1.0, self.cosmology, self.z_lens, self.z_source, self.distances
+        )  # refuses unknown distances
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -138,13 +146,17 @@ class Survey:
         if isinstance(self.deflection_scale, SourceConvention):
             convention = self.deflection_scale
             efficiency = convention.cosmology.lensing_efficiency
-            return efficiency(self.z_lens, self.z_source) / efficiency(self.z_lens, convention.z_source_convention)
+            return efficiency(self.z_lens, self.z_source) / efficiency(
+                self.z_lens, convention.z_source_convention
+            )
         return float(self.deflection_scale)
 
 
 def list_surveys() -> dict[str, str]:
     """The shipped surveys: name to one-line description."""
-    return {name: str(_shipped_survey(name).get("description", "")) for name in _shipped_survey_names()}
+    return {
+        name: str(_shipped_survey(name).get("description", "")) for name in _shipped_survey_names()
+    }
 
 
 def get_survey(survey: "str | Path | Mapping[str, Any] | Survey") -> Survey:
@@ -192,7 +204,10 @@ def describe_survey(survey: Survey) -> dict[str, Any]:
         "instrument": _describe_part(survey.instrument),
         "source": _describe_part(survey.source),
         "deflector": _describe_part(survey.deflector),
-        "substructure": {name: [_describe_part(p) for p in survey.substructure[name]] for name in survey.class_names},
+        "substructure": {
+            name: [_describe_part(p) for p in survey.substructure[name]]
+            for name in survey.class_names
+        },
         "z_lens": survey.z_lens,
         "z_source": survey.z_source,
         "cosmology": dataclasses.asdict(survey.cosmology),
@@ -217,7 +232,9 @@ _PART_TYPES: dict[str, dict[str, type]] = {
 @functools.cache
 def _shipped_survey_names() -> tuple[str, ...]:
     folder = resources.files("haloformer") / "configs" / "surveys"
-    return tuple(sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml")))
+    return tuple(
+        sorted(f.name.removesuffix(".yaml") for f in folder.iterdir() if f.name.endswith(".yaml"))
+    )
 
 
 @functools.cache
@@ -228,7 +245,9 @@ def _shipped_survey(name: str) -> dict[str, Any]:
 
 @functools.cache
 def _parts() -> dict[str, Any]:
-    return _read_yaml((resources.files("haloformer") / "configs" / "parts.yaml").read_bytes(), "parts.yaml")
+    return _read_yaml(
+        (resources.files("haloformer") / "configs" / "parts.yaml").read_bytes(), "parts.yaml"
+    )
 
 
 def _read_yaml(data: bytes, where: str) -> dict[str, Any]:
@@ -237,7 +256,9 @@ def _read_yaml(data: bytes, where: str) -> dict[str, Any]:
     try:
         content = yaml.safe_load(data)
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{where}: not readable as YAML: {' '.join(str(error).split())}") from error
+        raise InputError(
+            f"{where}: not readable as YAML: {' '.join(str(error).split())}"
+        ) from error
     if not isinstance(content, dict):
         raise InputError(f"{where}: a survey is a mapping of fields, not {type(content).__name__}")
     return content
@@ -264,7 +285,8 @@ def _build(fields: dict[str, Any], name: str) -> Survey:
             )
         fields["substructure"] = {
             str(key): tuple(
-                _build_part("substructures", part, f"survey {name}: substructure.{key}") for part in _as_list(parts)
+                _build_part("substructures", part, f"survey {name}: substructure.{key}")
+                for part in _as_list(parts)
             )
             for key, parts in classes.items()
         }
@@ -273,7 +295,9 @@ def _build(fields: dict[str, Any], name: str) -> Survey:
     scale = fields.get("deflection_scale")
     if isinstance(scale, dict):
         if set(scale) != {"z_source_convention", "cosmology"}:
-            raise InputError(f"survey {name}: deflection_scale is a number or has z_source_convention and cosmology")
+            raise InputError(
+                f"survey {name}: deflection_scale is a number or has z_source_convention and cosmology"
+            )
         fields["deflection_scale"] = SourceConvention(
             _plain(scale["z_source_convention"], f"survey {name}: z_source_convention"),
             _build_cosmology(scale["cosmology"], f"survey {name}: deflection_scale.cosmology"),
@@ -338,7 +362,9 @@ def _part_fields(section: str, spec: Any, where: str, depth: int = 0) -> dict[st
             raise unknown_name(where, spec, known)
         spec = known[spec]
     if not isinstance(spec, dict):
-        raise InputError(f"{where}: name a part ({', '.join(known)}) or write its fields as a mapping, not {spec!r}")
+        raise InputError(
+            f"{where}: name a part ({', '.join(known)}) or write its fields as a mapping, not {spec!r}"
+        )
     spec = dict(spec)
     base = spec.pop("base", None)
     if base is None:

@@ -1,7 +1,8 @@
-"""Many trainings at once: studies that compare them, and the search for good settings."""
+"""Many trainings compared: studies, and the ranking of networks."""
 
 from haloformer.studies.leaderboard import benchmark
-from haloformer.studies.runner import StudyResult, list_studies, study
-from haloformer.studies.search import SearchResult, list_searches, tune
+from haloformer.studies.plan import list_studies
+from haloformer.studies.results import StudyResult
+from haloformer.studies.run import study
 
-__all__ = ["SearchResult", "StudyResult", "benchmark", "list_searches", "list_studies", "study", "tune"]
+__all__ = ["StudyResult", "benchmark", "list_studies", "study"]

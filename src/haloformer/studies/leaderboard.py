@@ -1,6 +1,6 @@
 """`benchmark`: many networks trained alike on the same surveys, and the table that ranks them beside what was published.
 
-It is a study (:mod:`haloformer.studies.runner`) whose grid has networks and surveys, so it stops, resumes and tests as every study does;
+It is a study (:mod:`haloformer.studies.run`) whose grid has networks and surveys, so it stops, resumes and tests as every study does;
 added are the leaderboard, with published AUCs and costs, the ROC curves of the best and the best one's confusion matrix.
 """
 
@@ -12,27 +12,21 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from haloformer.data.convert import convert
-from haloformer.deploy.predictor import DATASET_SUFFIXES
+from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.evaluation import figures
-from haloformer.evaluation.metrics import Interval, class_aucs, confusion_matrix, log_odds
-from haloformer.evaluation.page import html_page, html_table
+from haloformer.evaluation.metrics import class_aucs, confusion_matrix, log_odds
 from haloformer.evaluation.published import best_published
+from haloformer.io.writing import write_text
 from haloformer.models import find_model
+from haloformer.reporting import style
+from haloformer.reporting.html import html_page, html_table
+from haloformer.reporting.interval import Interval, format_interval, format_value
 from haloformer.simulation import get_survey
-from haloformer.studies.runner import (
-    Study,
-    StudyResult,
-    carry_out,
-    parse_study,
-    prepare_folder,
-    protocol,
-    read_study,
-    report,
-    with_options,
-    write_csv,
-)
-from haloformer.training.artefact import write_text
+from haloformer.studies.plan import Study, parse_study, read_study, with_options
+from haloformer.studies.report import protocol, report, write_csv
+from haloformer.studies.results import StudyResult
+from haloformer.studies.run import carry_out, prepare_folder
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +37,10 @@ EPOCH_SIZE = 4800
 N_ROC = 8
 """Networks whose ROC curves are drawn."""
 
-_SURVEY_NOISE = {"model_ii": "instrument", "model_iii": "instrument"}  # released without any: too easy to rank networks
+_SURVEY_NOISE = {
+    "model_ii": "instrument",
+    "model_iii": "instrument",
+}  # released without any: too easy to rank networks
 
 
 def benchmark(
@@ -94,9 +91,16 @@ def benchmark(
     folder = Path(out)
     if report_only:
         if not (folder / "study.yaml").exists():
-            raise InputError(f"{folder}: there is no benchmark yet; leave report_only out to run it")
+            raise InputError(
+                f"{folder}: there is no benchmark yet; leave report_only out to run it"
+            )
         plan = read_study(str(folder / "study.yaml"))
-        command = (folder / "study.yaml").read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
+        command = (
+            (folder / "study.yaml")
+            .read_text(encoding="utf-8")
+            .partition("\n")[0]
+            .removeprefix("# ")
+        )
         result = report(folder, plan, command)
     else:
         _check_numbers(budget, n_test, seeds, workers)
@@ -108,7 +112,9 @@ def benchmark(
             )
         if train_data is not None and test_data is not None:
             if len(names) != 1:
-                raise InputError(f"with train_data, surveys names the one that the images are of, not {len(names)}")
+                raise InputError(
+                    f"with train_data, surveys names the one that the images are of, not {len(names)}"
+                )
             data = {names[0]: {"data": _dataset_path(train_data, folder / "data" / "train.h5")}}
             test = {"data": _dataset_path(test_data, folder / "data" / "test.h5")}
         else:
@@ -125,7 +131,11 @@ def benchmark(
         }
         plan = with_options(parse_study(raw, "benchmark"), preset, options, None)
         command = _command(locals())
-        given = {str(train_data): data[names[0]]["data"], str(test_data): test.get("data", "")} if train_data else {}
+        given = (
+            {str(train_data): data[names[0]]["data"], str(test_data): test.get("data", "")}
+            if train_data
+            else {}
+        )
         if conversions := {source: path for source, path in given.items() if source != path}:
             prepare_folder(folder, plan, command)
             _convert(conversions, progress)
@@ -160,12 +170,21 @@ def _noise(survey: str, noise: str) -> str:
 def _epochs(budget: int) -> dict[str, int]:
     """Returns epochs of about `EPOCH_SIZE` images that make up the budget."""
     epochs = max(1, round(budget / EPOCH_SIZE))
-    return {"epochs": epochs, "epoch_size": max(1, budget // epochs), "val_size": 600, "patience": 0}
+    return {
+        "epochs": epochs,
+        "epoch_size": max(1, budget // epochs),
+        "val_size": 600,
+        "patience": 0,
+    }
 
 
 def _dataset_path(given: str, converted: Path) -> str:
     """Returns the dataset file itself, or where a folder or an archive is converted to."""
-    return given if Path(given).is_file() and Path(given).suffix.lower() in DATASET_SUFFIXES else str(converted)
+    return (
+        given
+        if Path(given).is_file() and Path(given).suffix.lower() in DATASET_SUFFIXES
+        else str(converted)
+    )
 
 
 def _convert(conversions: Mapping[str, str], progress: bool) -> None:
@@ -195,7 +214,16 @@ def _command(given: Mapping[str, Any]) -> str:
 # --- the leaderboard --------------------------------------------------------------------------------------------------
 
 COLUMNS = (
-    *("rank", "model", "family", "macro AUC (95 %)", "axion", "cdm", "no_sub", "published macro AUC"),
+    *(
+        "rank",
+        "model",
+        "family",
+        "macro AUC (95 %)",
+        "axion",
+        "cdm",
+        "no_sub",
+        "published macro AUC",
+    ),
     *("accuracy", "parameters", "MACs", "images/s", "training s"),
 )
 
@@ -208,12 +236,19 @@ def board(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """
     ranked = []
     for survey in dict.fromkeys(row["data"] for row in rows):
-        own = sorted((r for r in rows if r["data"] == survey and "macro_auc" in r), key=lambda r: -r["macro_auc"])
+        own = sorted(
+            (r for r in rows if r["data"] == survey and "macro_auc" in r),
+            key=lambda r: -r["macro_auc"],
+        )
         for rank, row in enumerate(own, 1):
             family = find_model(row["model"]).family
             theirs = best_published(family, survey)
             entry = {"survey": survey, "rank": rank, "model": row["model"], "family": family}
-            entry |= {key: value for key, value in row.items() if key.startswith(("macro_auc", "auc_", "accuracy"))}
+            entry |= {
+                key: value
+                for key, value in row.items()
+                if key.startswith(("macro_auc", "auc_", "accuracy"))
+            }
             entry |= {"interval": row["interval"], "n_seeds": row["n_seeds"]}
             entry |= {"published_macro_auc": theirs.macro if theirs else None}
             entry |= {
@@ -221,7 +256,8 @@ def board(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
                 "published_source": theirs.source if theirs else "",
             }
             entry |= {
-                key: row.get(key) for key in ("parameters", "macs", "inference_images_per_second", "seconds_per_run")
+                key: row.get(key)
+                for key in ("parameters", "macs", "inference_images_per_second", "seconds_per_run")
             }
             ranked.append(entry)
     return ranked
@@ -229,16 +265,20 @@ def board(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _cells(entry: Mapping[str, Any]) -> list[str]:
     interval = Interval(*(entry[f"macro_auc{end}"] for end in ("", "_low", "_high")))
-    theirs, macs, speed = (entry[key] for key in ("published_macro_auc", "macs", "inference_images_per_second"))
-    classes = [figures.format_value(entry.get(f"auc_{name}", float("nan"))) for name in ("axion", "cdm", "no_sub")]
+    theirs, macs, speed = (
+        entry[key] for key in ("published_macro_auc", "macs", "inference_images_per_second")
+    )
+    classes = [
+        format_value(entry.get(f"auc_{name}", float("nan"))) for name in ("axion", "cdm", "no_sub")
+    ]
     return [
         str(entry["rank"]),
         entry["model"],
         entry["family"],
-        figures.format_interval(interval),
+        format_interval(interval),
         *classes,
-        "–" if theirs is None else figures.format_value(theirs),
-        figures.format_value(entry["accuracy"], 3),
+        "–" if theirs is None else format_value(theirs),
+        format_value(entry["accuracy"], 3),
         f"{entry['parameters'] / 1e6:.2f} M",
         "–" if macs is None else f"{macs / 1e6:.0f} M",
         "–" if speed is None else f"{speed:.0f}",
@@ -254,7 +294,7 @@ def _write(folder: Path, plan: Study, command: str, result: StudyResult) -> None
         drawn[f"cost_{survey}"] = _cost_figure(own, survey)
         drawn |= _answer_figures(folder, own, plan.seeds[0], survey)
     for name, figure in drawn.items():
-        figures.save(figure, folder / name)
+        style.save(figure, folder / name)
     write_csv(folder / "leaderboard.csv", entries)
     facts = list(protocol(folder, plan, command))
     write_text(folder / "leaderboard.md", _markdown(entries, facts, drawn, result))
@@ -289,40 +329,57 @@ def _markdown(
     captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
         lines += ["", f"## {survey}", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-        lines += [f"| {' | '.join(_cells(entry))} |" for entry in entries if entry["survey"] == survey]
-        lines += [f"\n![{text}]({name}.png)" for name, text in captions.items() if name.endswith(f"_{survey}")]
+        lines += [
+            f"| {' | '.join(_cells(entry))} |" for entry in entries if entry["survey"] == survey
+        ]
+        lines += [
+            f"\n![{text}]({name}.png)"
+            for name, text in captions.items()
+            if name.endswith(f"_{survey}")
+        ]
     if failed := [row for row in result.rows if row["failed"]]:
         lines += ["", "## Failed", "", *(f"- {row['variant']}: {row['failed']}" for row in failed)]
     lines += ["", "## Protocol", "", "| | |", "|---|---|"]
-    lines += [f"| {name} | {' '.join(text.split()).replace('|', chr(92) + '|')} |" for name, text in facts]
+    lines += [
+        f"| {name} | {' '.join(text.split()).replace('|', chr(92) + '|')} |" for name, text in facts
+    ]
     return "\n".join(lines) + "\n"
 
 
-def _page(entries: Sequence[Mapping[str, Any]], facts: Sequence[tuple[str, str]], drawn: Mapping[str, "Figure"]) -> str:
+def _page(
+    entries: Sequence[Mapping[str, Any]],
+    facts: Sequence[tuple[str, str]],
+    drawn: Mapping[str, "Figure"],
+) -> str:
     sections = []
     captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
         rows = [_cells(entry) for entry in entries if entry["survey"] == survey]
         pictures = [
-            (figures.inline_svg(drawn[name], name), text)
+            (style.inline_svg(drawn[name], name), text)
             for name, text in captions.items()
             if name.endswith(f"_{survey}")
         ]
         table = html_table("numbers plain", list(COLUMNS), rows)
         sections.append((survey, table, pictures))
-    protocol_table = html_table("protocol", ["What", "How"], [[name, how.strip("`")] for name, how in facts])
+    protocol_table = html_table(
+        "protocol", ["What", "How"], [[name, how.strip("`")] for name, how in facts]
+    )
     return html_page(
-        "Leaderboard", "networks trained alike", _HOW_TO_READ, [*sections, ("Protocol", protocol_table, [])]
+        "Leaderboard",
+        "networks trained alike",
+        _HOW_TO_READ,
+        [*sections, ("Protocol", protocol_table, [])],
     )
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
 
 
-@figures._styled
+@style.styled
 def _cost_figure(entries: Sequence[Mapping[str, Any]], survey: str) -> "Figure":
     """Draws what networks reach against what they cost; those that none beats at no more cost carry their names."""
-    figure = figures._figure(7.6, 5.2)
+    figure = style.new_figure(7.6, 5.2)
     axes = figure.add_subplot()
     points = sorted((entry for entry in entries if entry["macs"]), key=lambda entry: entry["macs"])
     best = 0.0
@@ -330,57 +387,82 @@ def _cost_figure(entries: Sequence[Mapping[str, Any]], survey: str) -> "Figure":
         error = max(1 - entry["macro_auc"], 1e-6)
         leads = entry["macro_auc"] > best
         best = max(best, entry["macro_auc"])
-        axes.plot(entry["macs"] / 1e6, error, "o", color=figures.colour(1) if leads else figures.FAINT, markersize=6)
+        axes.plot(
+            entry["macs"] / 1e6,
+            error,
+            "o",
+            color=style.class_color(1) if leads else style.FAINT,
+            markersize=6,
+        )
         if leads:
             axes.annotate(
-                figures._plain(entry["model"]),
+                style.literal(entry["model"]),
                 (entry["macs"] / 1e6, error),
                 textcoords="offset points",
                 xytext=(5, -9),
                 fontsize=8.5,
             )
-    axes.set(xscale="log", yscale="log", xlabel="MACs per image (millions)", ylabel="1 − test macro AUC")
+    axes.set(
+        xscale="log", yscale="log", xlabel="MACs per image (millions)", ylabel="1 − test macro AUC"
+    )
     axes.invert_yaxis()
-    axes.grid(color=figures.FAINT, alpha=0.25, linewidth=0.6)
-    axes.set_title(figures._plain(f"{survey}: named are those that nothing cheaper beats"))
+    axes.grid(color=style.FAINT, alpha=0.25, linewidth=0.6)
+    axes.set_title(style.literal(f"{survey}: named are those that nothing cheaper beats"))
     return figure
 
 
-def _answer_figures(folder: Path, entries: Sequence[Mapping[str, Any]], seed: int, survey: str) -> dict[str, "Figure"]:
+def _answer_figures(
+    folder: Path, entries: Sequence[Mapping[str, Any]], seed: int, survey: str
+) -> dict[str, "Figure"]:
     """Draws ROC curves of the best networks and the best one's confusion matrix, from the answers of the first seed."""
     answers = []
     for entry in entries[:N_ROC]:
         file = folder / "logits" / f"{entry['model']}-{survey}-seed{seed}.npz"
         if file.exists():
             with np.load(file) as kept:
-                answers.append((entry["model"], kept["labels"], kept["logits"], tuple(kept["class_names"].tolist())))
+                answers.append(
+                    (
+                        entry["model"],
+                        kept["labels"],
+                        kept["logits"],
+                        tuple(kept["class_names"].tolist()),
+                    )
+                )
     if not answers:
         return {}
     _, labels, logits, names = answers[0]
     counts = confusion_matrix(labels, logits.argmax(axis=1), len(names))
-    return {f"roc_{survey}": _roc_figure(answers), f"confusion_{survey}": figures.confusion(counts, names)}
+    return {
+        f"roc_{survey}": _roc_figure(answers),
+        f"confusion_{survey}": figures.confusion(counts, names),
+    }
 
 
-@figures._styled
+@style.styled
 def _roc_figure(answers: Sequence[tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]]) -> "Figure":
     """Draws one panel per class, with false positives on a logarithmic axis: there the networks differ."""
     names = answers[0][3]
-    figure = figures._figure(4.2 * len(names), 4.6)
+    figure = style.new_figure(4.2 * len(names), 4.6)
     for k, axes in enumerate(figure.subplots(1, len(names), sharey=True, squeeze=False)[0]):
         for i, (model, labels, logits, _) in enumerate(answers):
             odds = log_odds(logits)
             false_rate, true_rate = figures.roc_curve(odds[:, k], labels == k)
-            auc = figures.format_value(class_aucs(labels, odds)[k].value)
-            style: dict[str, Any] = {"color": figures.colour(i), "linestyle": figures.DASHES[i % len(figures.DASHES)]}
-            axes.plot(false_rate, true_rate, label=figures._plain(f"{model} {auc}"), linewidth=1.4, **style)
+            auc = format_value(class_aucs(labels, odds)[k].value)
+            look: dict[str, Any] = {
+                "color": style.class_color(i),
+                "linestyle": style.DASHES[i % len(style.DASHES)],
+            }
+            axes.plot(
+                false_rate, true_rate, label=style.literal(f"{model} {auc}"), linewidth=1.4, **look
+            )
         axes.set(
             xscale="log",
             xlim=(1 / max(1, int((answers[0][1] != k).sum())), 1),
             ylim=(0, 1.01),
             xlabel="False positive rate",
         )
-        axes.set_title(figures._plain(f"{names[k]} against the rest"))
+        axes.set_title(style.literal(f"{names[k]} against the rest"))
         axes.legend(fontsize=7.5, loc="lower right")
-        axes.grid(color=figures.FAINT, alpha=0.25, linewidth=0.6)
+        axes.grid(color=style.FAINT, alpha=0.25, linewidth=0.6)
     figure.axes[0].set_ylabel("True positive rate")
     return figure

@@ -19,7 +19,9 @@ _HOMES = {
 __all__ = ["Experiment", "RunResult", "compose", "list_presets", "run", "train"]
 
 
-def __getattr__(name: str) -> Any:  # on first use: prediction needs this package's small modules, but not Lightning
+def __getattr__(
+    name: str,
+) -> Any:  # on first use: prediction needs this package's small modules, but not Lightning
     if name in _HOMES:
         return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

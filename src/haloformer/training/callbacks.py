@@ -18,13 +18,15 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from haloformer.errors import InputError
-from haloformer.training.artefact import write_text
+from haloformer.io.writing import write_text
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
     """Checkpoints that are never half-written, and are read without executing what is in them."""
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None
+    ) -> None:
         """Writes beside the file and renames."""
         path = Path(path)
         part = path.with_name(path.name + ".part")
@@ -34,9 +36,13 @@ class SafeCheckpointIO(TorchCheckpointIO):
             os.replace(part, path)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a full disk
             part.unlink(missing_ok=True)
-            raise InputError(f"{path}: cannot be written (is the disk full?): {_first_line(error)}") from error
+            raise InputError(
+                f"{path}: cannot be written (is the disk full?): {_first_line(error)}"
+            ) from error
 
-    def load_checkpoint(self, path: Any, map_location: Any = None, weights_only: bool | None = True) -> dict[str, Any]:
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: bool | None = True
+    ) -> dict[str, Any]:
         """Reads tensors and plain values, nothing else."""
         try:
             return torch.load(path, map_location=map_location or "cpu", weights_only=True)
@@ -120,16 +126,26 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Saves within an epoch, but for its last step: what comes then (validation, the choice of the best) saves by itself."""
         if batch_idx + 1 == trainer.num_training_batches:
             return
-        stop, due = self.interruption.signal is not None, time.monotonic() - self._saved_at >= self.seconds
+        stop, due = (
+            self.interruption.signal is not None,
+            time.monotonic() - self._saved_at >= self.seconds,
+        )
         if trainer.world_size > 1:
             if (batch_idx + 1) % self._ASK_EVERY:
                 return
-            stop, due = (trainer.strategy.reduce_boolean_decision(wish, all=False) for wish in (stop, due))
+            stop, due = (
+                trainer.strategy.reduce_boolean_decision(wish, all=False) for wish in (stop, due)
+            )
         if stop or due:
             self._save_last(trainer, pl_module)
         if stop:
@@ -189,8 +205,14 @@ class History(pl.Callback):
         """Takes over the rows of the epochs that are not going to be repeated."""
         if self.path.exists():
             with self.path.open(encoding="utf-8", newline="") as file:
-                self.rows = [row for row in csv.DictReader(file) if int(row["epoch"]) <= trainer.current_epoch]
-        self.on_train_epoch_start(trainer, pl_module)  # which an interrupted epoch that goes on does not call
+                self.rows = [
+                    row
+                    for row in csv.DictReader(file)
+                    if int(row["epoch"]) <= trainer.current_epoch
+                ]
+        self.on_train_epoch_start(
+            trainer, pl_module
+        )  # which an interrupted epoch that goes on does not call
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock."""
@@ -205,14 +227,20 @@ class History(pl.Callback):
         row: dict[str, Any] = {"epoch": trainer.current_epoch + 1, "step": trainer.global_step}
         row["lr"] = f"{trainer.optimizers[0].param_groups[0]['lr']:.3g}"
         row |= {name: f"{float(value):.6g}" for name, value in trainer.callback_metrics.items()}
-        images = self.images_per_epoch * (trainer.global_step - self._first_step) / trainer.num_training_batches
+        images = (
+            self.images_per_epoch
+            * (trainer.global_step - self._first_step)
+            / trainer.num_training_batches
+        )
         row["images_per_second"] = f"{images / max(1e-9, self._train_seconds):.1f}"
         row["seconds"] = f"{time.monotonic() - self._started:.2f}"
         self.rows.append(row)
         if not trainer.is_global_zero:
             return
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, fieldnames=list(row), extrasaction="ignore", restval="", lineterminator="\n")
+        writer = csv.DictWriter(
+            text, fieldnames=list(row), extrasaction="ignore", restval="", lineterminator="\n"
+        )
         writer.writeheader()
         writer.writerows(self.rows)
         write_text(self.path, text.getvalue())
@@ -228,18 +256,33 @@ class Progress(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the bar where the run stands."""
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+        )
 
         text = "{task.description}"
         status = TextColumn("{task.fields[status]}")
-        self._bar = Progress(TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status)
+        self._bar = Progress(
+            TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status
+        )
         total = (trainer.max_epochs or 1) * trainer.num_training_batches
-        self._task = self._bar.add_task("training", total=total, completed=trainer.global_step, status="")
+        self._task = self._bar.add_task(
+            "training", total=total, completed=trainer.global_step, status=""
+        )
         self._seen, self._clock = 0, time.monotonic()
         self._bar.start()
 
     def on_train_batch_end(
-        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
     ) -> None:
         """Moves the bar; the loss shown is a running mean, read every few steps as it makes a GPU wait."""
         self._seen += len(batch[1])
@@ -247,9 +290,13 @@ class Progress(pl.Callback):
             loss = float(outputs["loss"])
             self._loss = loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * loss
             now = time.monotonic()
-            status = f"loss {self._loss:.3f}  {self._seen / max(1e-9, now - self._clock):.0f} images/s"
+            status = (
+                f"loss {self._loss:.3f}  {self._seen / max(1e-9, now - self._clock):.0f} images/s"
+            )
             self._bar.update(self._task, status=status)
-            self._bar.update(self._task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}")
+            self._bar.update(
+                self._task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
+            )
         self._bar.update(self._task, completed=trainer.global_step)
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -271,7 +318,9 @@ class Progress(pl.Callback):
         """Closes the bar."""
         self._close()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
         """Closes the bar."""
         self._close()
 
@@ -285,9 +334,14 @@ def _quality(metrics: dict[str, float]) -> str:
     """The validation metrics of an epoch, in one line."""
     parts = []
     if "val_macro_auc" in metrics:
-        aucs = {k.removeprefix("val_auc_"): v for k, v in metrics.items() if k.startswith("val_auc_")}
+        aucs = {
+            k.removeprefix("val_auc_"): v for k, v in metrics.items() if k.startswith("val_auc_")
+        }
         classes = ", ".join(f"{name} {value:.4f}" for name, value in aucs.items())
-        parts += [f"val AUC {metrics['val_macro_auc']:.4f} ({classes})", f"acc {metrics['val_accuracy']:.3f}"]
+        parts += [
+            f"val AUC {metrics['val_macro_auc']:.4f} ({classes})",
+            f"acc {metrics['val_accuracy']:.3f}",
+        ]
     maes = {k.removeprefix("val_mae_"): v for k, v in metrics.items() if k.startswith("val_mae_")}
     parts += [f"val MAE {name} {value:.4f}" for name, value in maes.items()]
     return "  ".join(parts)

@@ -75,11 +75,20 @@ class DataConfig:
     num_workers: int = 2
 
     def __post_init__(self) -> None:
-        _at_least(self, 1, "val_size", "epoch_size", "n_images", "labels_per_class", "channels", "crop")
+        _at_least(
+            self, 1, "val_size", "epoch_size", "n_images", "labels_per_class", "channels", "crop"
+        )
         _at_least(self, 0, "num_workers")
-        _require(self.batch_size >= 2, "batch_size", "at least 2, as batch norm needs", self.batch_size)
+        _require(
+            self.batch_size >= 2, "batch_size", "at least 2, as batch norm needs", self.batch_size
+        )
         _require(0 < self.val_fraction < 1, "val_fraction", "between 0 and 1", self.val_fraction)
-        _require(self.img_size is None or 8 <= self.img_size <= 4096, "img_size", "from 8 to 4096", self.img_size)
+        _require(
+            self.img_size is None or 8 <= self.img_size <= 4096,
+            "img_size",
+            "from 8 to 4096",
+            self.img_size,
+        )
 
 
 @dataclass(frozen=True)
@@ -119,7 +128,12 @@ class OptimizerConfig:
         _require(0 < self.lr < 100, "lr", "above 0 and below 100", self.lr)
         _at_least(self, 0, "weight_decay", "clip")
         _require(0 <= self.momentum < 1, "momentum", "from 0 to below 1", self.momentum)
-        _require(all(0 <= b < 1 for b in self.betas), "betas", "two numbers from 0 to below 1", list(self.betas))
+        _require(
+            all(0 <= b < 1 for b in self.betas),
+            "betas",
+            "two numbers from 0 to below 1",
+            list(self.betas),
+        )
 
 
 @dataclass(frozen=True)
@@ -147,7 +161,9 @@ class ScheduleConfig:
     def __post_init__(self) -> None:
         _at_least(self, 1, "epochs", "step_size")
         _at_least(self, 0, "plateau_patience")
-        _require(0 <= self.warmup < 1, "warmup", "a share of the training from 0 to below 1", self.warmup)
+        _require(
+            0 <= self.warmup < 1, "warmup", "a share of the training from 0 to below 1", self.warmup
+        )
         _require(0 <= self.min_lr <= 1, "min_lr", "a share of lr from 0 to 1", self.min_lr)
         _require(0 < self.gamma <= 1, "gamma", "above 0 and up to 1", self.gamma)
 
@@ -219,13 +235,25 @@ class AugmentationConfig:
     exposure: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        _require(0 <= self.rotation <= 180, "rotation", "an angle from 0 to 180 degrees", self.rotation)
+        _require(
+            0 <= self.rotation <= 180, "rotation", "an angle from 0 to 180 degrees", self.rotation
+        )
         _at_least(self, 0, "shift", "zoom")
         _require(0 <= self.erasing <= 1, "erasing", "a probability from 0 to 1", self.erasing)
         if self.exposure is not None:
             low, high = self.exposure
-            _require(0 < low <= high, "exposure", "two factors above 0, the smaller first", list(self.exposure))
-            _require(self.fresh_noise != "none", "fresh_noise", "original or instrument when exposure is given", "none")
+            _require(
+                0 < low <= high,
+                "exposure",
+                "two factors above 0, the smaller first",
+                list(self.exposure),
+            )
+            _require(
+                self.fresh_noise != "none",
+                "fresh_noise",
+                "original or instrument when exposure is given",
+                "none",
+            )
 
 
 @dataclass(frozen=True)
@@ -377,7 +405,9 @@ _PRESET_FOLDERS = ("recipes", "models")
 
 
 def compose(
-    presets: str | Iterable[str] | None = None, options: Mapping[str, Any] | None = None, *layers: Mapping[str, Any]
+    presets: str | Iterable[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+    *layers: Mapping[str, Any],
 ) -> Experiment:
     """Makes an experiment: the defaults, then presets, then options, what comes later winning.
 
@@ -397,7 +427,9 @@ def compose(
     built = {}
     for group, kind in GROUPS.items():
         hints = typing.get_type_hints(kind)
-        values = {name: _checked(hints[name], value, name, group) for name, value in nested[group].items()}
+        values = {
+            name: _checked(hints[name], value, name, group) for name, value in nested[group].items()
+        }
         built[group] = kind(**values)
     return Experiment(**built)
 
@@ -410,7 +442,9 @@ def short_name(key: str) -> str:
     """
     group, name = _field(key, "options")
     keyword = name.partition(".")[2]
-    short = next(short for short, place in SHORT_NAMES.items() if place == (group, name.partition(".")[0]))
+    short = next(
+        short for short, place in SHORT_NAMES.items() if place == (group, name.partition(".")[0])
+    )
     return f"{short}.{keyword}" if keyword else short
 
 
@@ -435,7 +469,9 @@ def read_options(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: is not valid YAML: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(
+            f"{path}: is not valid YAML: {' '.join(str(error).split())[:200]}"
+        ) from error
     if content is None:
         return {}
     if not isinstance(content, dict):
@@ -448,7 +484,9 @@ def read_config(path: Path) -> Experiment:
     try:
         return compose(None, read_options(path))
     except InputError as error:
-        raise InputError(f"{path}: is not a training configuration of this version: {error}") from error
+        raise InputError(
+            f"{path}: is not a training configuration of this version: {error}"
+        ) from error
 
 
 def _take(nested: dict[str, dict[str, Any]], options: Mapping[str, Any], where: str) -> None:
@@ -467,7 +505,9 @@ def _take(nested: dict[str, dict[str, Any]], options: Mapping[str, Any], where: 
 
 
 def _put(nested: dict[str, dict[str, Any]], group: str, name: str, value: Any) -> None:
-    if name.startswith("model_args"):  # keywords are added, not replaced: a preset's stay where the user's say nothing
+    if name.startswith(
+        "model_args"
+    ):  # keywords are added, not replaced: a preset's stay where the user's say nothing
         keyword = name.partition(".")[2]
         update = {keyword: value} if keyword else value
         if isinstance(update, Mapping):
@@ -481,11 +521,15 @@ def _field(key: str, where: str) -> tuple[str, str]:
     if key in SHORT_NAMES:
         return SHORT_NAMES[key]
     group, _, name = key.partition(".")
-    if group in GROUPS and name.partition(".")[0] in {f.name for f in dataclasses.fields(GROUPS[group])}:
+    if group in GROUPS and name.partition(".")[0] in {
+        f.name for f in dataclasses.fields(GROUPS[group])
+    }:
         return group, name
     if group == "model_args":
         return "model", key
-    known = [f"{g}.{f.name}" for g in [group] if g in GROUPS for f in dataclasses.fields(GROUPS[g])] or [*SHORT_NAMES]
+    known = [
+        f"{g}.{f.name}" for g in [group] if g in GROUPS for f in dataclasses.fields(GROUPS[g])
+    ] or [*SHORT_NAMES]
     raise unknown_name(f"field in {where}", key, known)
 
 
@@ -508,7 +552,11 @@ def _preset(name: str) -> dict[str, Any]:
 @functools.cache
 def _configs(folder: str) -> tuple[Any, ...]:
     place = resources.files("haloformer").joinpath("configs", folder)
-    return tuple(entry for entry in place.iterdir() if entry.name.endswith(".yaml")) if place.is_dir() else ()
+    return (
+        tuple(entry for entry in place.iterdir() if entry.name.endswith(".yaml"))
+        if place.is_dir()
+        else ()
+    )
 
 
 def _checked(hint: Any, value: Any, name: str, group: str) -> Any:
@@ -517,7 +565,9 @@ def _checked(hint: Any, value: Any, name: str, group: str) -> Any:
         fits, converted = _converted(option, value)
         if fits:
             return converted
-    raise InputError(f"{short_name(f'{group}.{name}')} must be {type_in_words(hint)}, not {value!r}")
+    raise InputError(
+        f"{short_name(f'{group}.{name}')} must be {type_in_words(hint)}, not {value!r}"
+    )
 
 
 def _is_union(hint: Any) -> bool:
@@ -529,12 +579,16 @@ def _converted(hint: Any, value: Any) -> tuple[bool, Any]:
     if hint is type(None):
         return value is None, None
     if origin is Literal:
-        text = str(value) if isinstance(value, int) and not isinstance(value, bool) else value  # precision: 32
+        text = (
+            str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+        )  # precision: 32
         return text in typing.get_args(hint), text
     if origin is tuple:
         items = typing.get_args(hint)
         value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list | tuple) or (items[-1] is not ... and len(items) != len(value)):
+        if not isinstance(value, list | tuple) or (
+            items[-1] is not ... and len(items) != len(value)
+        ):
             return False, None
         converted = [_converted(items[0], item) for item in value]
         return all(fits for fits, _ in converted), tuple(item for _, item in converted)
@@ -547,7 +601,11 @@ def _converted(hint: Any, value: Any) -> tuple[bool, Any]:
         return whole and not isinstance(value, bool), int(value) if whole else None
     if hint is float:  # YAML reads 1e-3, without a point, as a text
         try:
-            number = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else None
+            number = (
+                float(value)
+                if isinstance(value, int | float | str) and not isinstance(value, bool)
+                else None
+            )
         except ValueError:
             number = None
         return number is not None, number
@@ -572,7 +630,13 @@ def _in_words(hint: Any) -> str:
         return f"a list of {'' if items[-1] is ... else f'{len(items)} '}{_in_words(items[0]).partition(' ')[2]}s"
     if origin is list:
         return f"a list of {_in_words(typing.get_args(hint)[0]).partition(' ')[2]}s"
-    words = {type(None): "null", bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+    words = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+    }
     return words.get(hint, "a mapping of names to values")
 
 
@@ -585,7 +649,12 @@ def _plain(value: Any) -> Any:
 def _at_least(config: Any, least: int, *names: str) -> None:
     for name in names:
         value = getattr(config, name)
-        _require(value is None or value >= least, name, "0 or more" if least == 0 else f"at least {least}", value)
+        _require(
+            value is None or value >= least,
+            name,
+            "0 or more" if least == 0 else f"at least {least}",
+            value,
+        )
 
 
 def _require(fine: bool, name: str, wanted: str, value: Any) -> None:

@@ -23,25 +23,34 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from haloformer._version import code_version
+from haloformer.artefact.write import write_artefact, write_calibration
 from haloformer.data.augment import check_augmentation
-from haloformer.data.framing import Framing
+from haloformer.data.framing import Framing, network_input
 from haloformer.data.grouping import GROUPINGS
 from haloformer.data.normalization import Normalization
-from haloformer.data.residual import network_input
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
+from haloformer.io.writing import file_sha256, write_text
 from haloformer.models import create_model, find_model
 from haloformer.models.head import numbers_and_features
 from haloformer.models.weights import weights_file, weights_url
-from haloformer.training.artefact import file_sha256, write_artefact, write_calibration, write_text
-from haloformer.training.calibration import calibrated
-from haloformer.training.callbacks import Checkpoints, EpochHook, History, Interruption, Progress, SafeCheckpointIO
+from haloformer.outputs.conformal import Conformal
+from haloformer.outputs.layout import Outputs
+from haloformer.outputs.losses import predictions
+from haloformer.outputs.out_of_distribution import traits
+from haloformer.outputs.targets import Scaling
+from haloformer.outputs.temperature import calibrated
+from haloformer.training.callbacks import (
+    Checkpoints,
+    EpochHook,
+    History,
+    Interruption,
+    Progress,
+    SafeCheckpointIO,
+)
 from haloformer.training.config import RUN_ONLY, Experiment, compose, read_config
+from haloformer.training.feeds import Feed, open_feed
 from haloformer.training.loggers import make_loggers
-from haloformer.training.ood import traits
-from haloformer.training.outputs import Outputs
-from haloformer.training.regression import Conformal, Scaling, predictions
-from haloformer.training.sources import Source, open_source
 from haloformer.training.tasks import LensTask
 from haloformer.training.transfer import merged_weights, prepare_for_tuning, trainable_parameters
 
@@ -101,11 +110,16 @@ def train(
         >>> result = train("model_ii", "hybrid_nano", "runs/x", epochs=12, lr=1e-3)  # doctest: +SKIP
     """
     given = {"data": data, "model": model, "out": out}
-    experiment = compose(preset, {**{key: str(value) for key, value in given.items() if value is not None}, **options})
+    experiment = compose(
+        preset,
+        {**{key: str(value) for key, value in given.items() if value is not None}, **options},
+    )
     return run(experiment, on_epoch=on_epoch)
 
 
-def run(experiment: Experiment, *, on_epoch: Callable[[int, dict[str, float]], bool] | None = None) -> RunResult:
+def run(
+    experiment: Experiment, *, on_epoch: Callable[[int, dict[str, float]], bool] | None = None
+) -> RunResult:
     """Carries out an experiment; see :func:`train`."""
     settings = experiment.trainer
     folder = Path(settings.out)
@@ -130,15 +144,19 @@ def _run(
     on_epoch: Callable[[int, dict[str, float]], bool] | None,
 ) -> RunResult:
     settings = experiment.trainer
-    source = open_source(experiment)
+    source = open_feed(experiment)
     processes = settings.devices * settings.nodes
     if source.n_val < processes:
-        raise InputError(f"{source.n_val} validation images for {processes} processes: each needs at least one")
+        raise InputError(
+            f"{source.n_val} validation images for {processes} processes: each needs at least one"
+        )
     check_augmentation(experiment.augmentation.augment, source.image_shape)
     framing = _framing(experiment)
     input_shape = framing.output_shape(source.image_shape)
     framed = framing(source.fit.images)
-    normalize = Normalization(experiment.data.normalization).fit(framed if source.residual is None else framed[:, :1])
+    normalize = Normalization(experiment.data.normalization).fit(
+        framed if source.residual is None else framed[:, :1]
+    )
     outputs = _outputs(experiment, source)
     last = folder / "checkpoints" / "last.ckpt"
     # Deterministic from here on: dropout and the like are seeded anew at every step, but initial weights here.
@@ -151,7 +169,9 @@ def _run(
         lora_alpha=experiment.transfer.lora_alpha,
     )
     if processes > 1 and accelerator == "cuda":
-        tuned = convert_sync_batchnorm(tuned)  # timm's, as torch's would lose the activations of timm's norms
+        tuned = convert_sync_batchnorm(
+            tuned
+        )  # timm's, as torch's would lose the activations of timm's norms
     if settings.channels_last:
         tuned = tuned.to(memory_format=torch.channels_last)
     task = LensTask(
@@ -174,14 +194,20 @@ def _run(
 
     def export(trainer: pl.Trainer, epoch: int, metrics: dict[str, float]) -> None:
         if trainer.is_global_zero:
-            description = _description(experiment, source, framing, normalize, outputs, start, epoch, metrics)
+            description = _description(
+                experiment, source, framing, normalize, outputs, start, epoch, metrics
+            )
             if outputs.targets:
                 description["conformal"] = _calibrated(task, source, outputs)
             write_artefact(folder / "artefact", merged_weights(task.best_model), description)
 
     interruption = Interruption()
     checkpoints = Checkpoints(
-        folder / "checkpoints", export, (task.monitor, task.monitor_mode), settings.checkpoint_minutes, interruption
+        folder / "checkpoints",
+        export,
+        (task.monitor, task.monitor_mode),
+        settings.checkpoint_minutes,
+        interruption,
     )
     callbacks: list[pl.Callback] = [
         History(folder / "metrics.csv", source.steps * experiment.data.batch_size),
@@ -190,7 +216,11 @@ def _run(
     if on_epoch is not None:
         callbacks.append(EpochHook(on_epoch))
     if settings.patience:
-        callbacks.append(EarlyStopping(task.monitor, mode=task.monitor_mode, patience=settings.patience, min_delta=0.0))
+        callbacks.append(
+            EarlyStopping(
+                task.monitor, mode=task.monitor_mode, patience=settings.patience, min_delta=0.0
+            )
+        )
     if settings.progress:
         if is_first_process():
             callbacks.append(Progress())
@@ -221,29 +251,41 @@ def _run(
             reload_dataloaders_every_n_epochs=1,  # every epoch has batches of its own
             log_every_n_steps=50,
         )
-        trainer.fit(task, datamodule=_Epochs(source), ckpt_path=str(last) if last.exists() else None)
+        trainer.fit(
+            task, datamodule=_Epochs(source), ckpt_path=str(last) if last.exists() else None
+        )
     epochs_done = trainer.current_epoch
-    summary = {"best_epoch": checkpoints.best_epoch, "epochs": epochs_done, "metrics": checkpoints.best}
+    summary = {
+        "best_epoch": checkpoints.best_epoch,
+        "epochs": epochs_done,
+        "metrics": checkpoints.best,
+    }
     if trainer.is_global_zero:
         shipped = _network(experiment, input_shape, outputs.n, resuming=True)
-        _calibrate(folder / "artefact", shipped.to(task.device), source, framing, normalize, outputs)
+        _calibrate(
+            folder / "artefact", shipped.to(task.device), source, framing, normalize, outputs
+        )
         write_text(folder / "finished.json", json.dumps(summary, indent=2) + "\n")
     name, value = task.monitor, checkpoints.best[task.monitor]
-    _say(experiment, f"best epoch {checkpoints.best_epoch}: {_in_words(name)} {value:.4f}; {folder}")
+    _say(
+        experiment, f"best epoch {checkpoints.best_epoch}: {_in_words(name)} {value:.4f}; {folder}"
+    )
     return RunResult(folder, checkpoints.best_epoch, epochs_done, checkpoints.best)
 
 
 class _Epochs(pl.LightningDataModule):
     """Hands Lightning the batches of the epoch that it is about to run, from where the run stands."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: Feed) -> None:
         super().__init__()
         self.source = source
 
     def train_dataloader(self) -> Any:
         assert self.trainer is not None
         epoch, steps = self.trainer.current_epoch, self.source.steps
-        done = self.trainer.global_step - epoch * steps  # more than 0 when an interrupted epoch goes on
+        done = (
+            self.trainer.global_step - epoch * steps
+        )  # more than 0 when an interrupted epoch goes on
         return _RestOfEpoch(self.source, epoch, max(0, done), self._share())
 
     def val_dataloader(self) -> Any:
@@ -257,7 +299,7 @@ class _Epochs(pl.LightningDataModule):
 class _RestOfEpoch:
     """An epoch's batches from some batch on; its length is the whole epoch's, as Lightning counts on."""
 
-    def __init__(self, source: Source, epoch: int, done: int, share: tuple[int, int]) -> None:
+    def __init__(self, source: Feed, epoch: int, done: int, share: tuple[int, int]) -> None:
         self.source, self.arguments = source, (epoch, done, share)
 
     def __len__(self) -> int:
@@ -274,7 +316,7 @@ def _framing(experiment: Experiment) -> Framing:
     return Framing(data.img_size, data.fit, data.channels, data.crop)
 
 
-def _outputs(experiment: Experiment, source: Source) -> Outputs:
+def _outputs(experiment: Experiment, source: Feed) -> Outputs:
     task = experiment.task
     classes = () if task.name == "regression" else source.class_names
     if task.name == "classification":
@@ -282,7 +324,7 @@ def _outputs(experiment: Experiment, source: Source) -> Outputs:
     return Outputs(classes, task.targets, task.loss, task.coverage, Scaling.fit(source.fit.targets))
 
 
-def _calibrated(task: LensTask, source: Source, outputs: Outputs) -> dict[str, Any]:
+def _calibrated(task: LensTask, source: Feed, outputs: Outputs) -> dict[str, Any]:
     """Returns what makes the predicted intervals hold the wished share of true values, found on images of its own."""
     device = task.device
     was_training = task.best_model.training
@@ -293,16 +335,25 @@ def _calibrated(task: LensTask, source: Source, outputs: Outputs) -> dict[str, A
             values = outputs.split(task(batch.images.to(device)).float())[1]
             assert values is not None
             assert outputs.scaling is not None
-            answer = predictions(values, loss=outputs.loss, scaling=outputs.scaling, coverage=outputs.coverage)
+            answer = predictions(
+                values, loss=outputs.loss, scaling=outputs.scaling, coverage=outputs.coverage
+            )
             answers.append({name: tensor.cpu() for name, tensor in answer.items()})
             truths.append(batch.targets)
     task.best_model.train(was_training)
     together = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
-    return Conformal.fit(**together, truth=torch.cat(truths), coverage=outputs.coverage, loss=outputs.loss).to_dict()
+    return Conformal.fit(
+        **together, truth=torch.cat(truths), coverage=outputs.coverage, loss=outputs.loss
+    ).to_dict()
 
 
 def _calibrate(
-    folder: Path, network: nn.Module, source: Source, framing: Framing, normalize: Normalization, outputs: Outputs
+    folder: Path,
+    network: nn.Module,
+    source: Feed,
+    framing: Framing,
+    normalize: Normalization,
+    outputs: Outputs,
 ) -> None:
     """Adds to a finished artefact what its answers for the validation images say: a temperature, and what is usual.
 
@@ -318,14 +369,18 @@ def _calibrate(
     with torch.inference_mode():
         for batch in source.validation((0, 1)):
             images = batch.images.to(device)
-            answer, features = numbers_and_features(network, network_input(images, framing, normalize, with_residual))
+            answer, features = numbers_and_features(
+                network, network_input(images, framing, normalize, with_residual)
+            )
             numbers.append(answer.float().cpu())
             labels.append(batch.labels)
             seen.append(traits(framing(images), features, with_residual))
     write_calibration(folder, *calibrated(outputs, torch.cat(numbers), torch.cat(labels), seen))
 
 
-def _network(experiment: Experiment, input_shape: tuple[int, int, int], n_outputs: int, resuming: bool) -> nn.Module:
+def _network(
+    experiment: Experiment, input_shape: tuple[int, int, int], n_outputs: int, resuming: bool
+) -> nn.Module:
     channels, height, width = input_shape
     torch.manual_seed(experiment.trainer.seed)
     return create_model(
@@ -333,7 +388,9 @@ def _network(experiment: Experiment, input_shape: tuple[int, int, int], n_output
         img_size=height if height == width else (height, width),
         in_chans=channels,
         num_classes=n_outputs,
-        pretrained=False if resuming else experiment.transfer.pretrained,  # a run that goes on has its weights already
+        pretrained=False
+        if resuming
+        else experiment.transfer.pretrained,  # a run that goes on has its weights already
         **_model_args(experiment),
     )
 
@@ -346,14 +403,21 @@ def _model_args(experiment: Experiment) -> dict[str, Any]:
         "attn_drop_rate": given.attention_dropout,
         "drop_path_rate": given.stochastic_depth,
     }
-    return {**{name: value for name, value in words.items() if value is not None}, **experiment.model.model_args}
+    return {
+        **{name: value for name, value in words.items() if value is not None},
+        **experiment.model.model_args,
+    }
 
 
 def _prepare_folder(folder: Path, experiment: Experiment) -> None:
     """Makes the run folder, or checks that the one that is there is the beginning of this run."""
     saved = folder / "config.yaml"
     if not saved.exists() or not _saved_anything(folder):
-        if not saved.exists() and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if (
+            not saved.exists()
+            and folder.exists()
+            and (not folder.is_dir() or any(folder.iterdir()))
+        ):
             raise InputError(f"{folder}: exists and is not a run folder: choose another out")
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -379,7 +443,9 @@ def _environment() -> dict[str, Any]:
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "code_version": code_version(),
         "python": platform.python_version(),
-        "packages": {module.__name__: module.__version__ for module in (torch, torchvision, timm, pl, numpy)},
+        "packages": {
+            module.__name__: module.__version__ for module in (torch, torchvision, timm, pl, numpy)
+        },
         "platform": platform.platform(),
         "machine": platform.machine(),
         "threads": torch.get_num_threads(),
@@ -397,8 +463,12 @@ def _finished_result(folder: Path, experiment: Experiment) -> RunResult | None:
     """Returns the result of a finished run; refuses a folder whose run was configured differently."""
     if not (folder / "config.yaml").exists():
         return None
-    if not experiment.trainer.resume and is_first_process():  # which may have made it, for the others, a moment ago
-        raise InputError(f"{folder}: there is a run already, and resume is false: choose another out")
+    if (
+        not experiment.trainer.resume and is_first_process()
+    ):  # which may have made it, for the others, a moment ago
+        raise InputError(
+            f"{folder}: there is a run already, and resume is false: choose another out"
+        )
     if not _saved_anything(folder):
         return None  # a start that failed shall not keep the corrected one from its folder
     if differences := experiment.differences(read_config(folder / "config.yaml")):
@@ -420,7 +490,10 @@ def _pretrained_record(folder: Path, experiment: Experiment, resuming: bool) -> 
     if resuming:  # the file itself is needed no more
         return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     if isinstance(pretrained, str):
-        record: dict[str, Any] = {"file": pretrained, "sha256": file_sha256(weights_file(pretrained))}
+        record: dict[str, Any] = {
+            "file": pretrained,
+            "sha256": file_sha256(weights_file(pretrained)),
+        }
     else:
         record = {"url": weights_url(find_model(experiment.model.name))}
     write_text(path, json.dumps(record, indent=2) + "\n")
@@ -429,7 +502,7 @@ def _pretrained_record(folder: Path, experiment: Experiment, resuming: bool) -> 
 
 def _description(
     experiment: Experiment,
-    source: Source,
+    source: Feed,
     framing: Framing,
     normalize: Normalization,
     outputs: Outputs,
@@ -483,7 +556,9 @@ def _accelerator(experiment: Experiment) -> tuple[str, Any]:
             f"batch_size {experiment.data.batch_size} cannot be divided among {wanted} devices × {experiment.trainer.nodes} nodes"
         )
     if resolved.index is not None and wanted > 1:
-        raise InputError(f"device {experiment.trainer.device} names one device, devices says {wanted}: device: cuda")
+        raise InputError(
+            f"device {experiment.trainer.device} names one device, devices says {wanted}: device: cuda"
+        )
     if resolved.type == "cuda" and wanted > torch.cuda.device_count():
         raise InputError(f"devices {wanted}: this machine has {torch.cuda.device_count()} GPUs")
     if experiment.trainer.strategy == "fsdp":
@@ -493,9 +568,13 @@ def _accelerator(experiment: Experiment) -> tuple[str, Any]:
 
 def _check_fsdp(experiment: Experiment, accelerator: str) -> None:
     if accelerator != "cuda":
-        raise InputError(f"strategy fsdp needs CUDA GPUs, and the device is {accelerator}: take ddp")
+        raise InputError(
+            f"strategy fsdp needs CUDA GPUs, and the device is {accelerator}: take ddp"
+        )
     if experiment.optimizer.clip:
-        raise InputError("strategy fsdp cannot clip gradients by their norm: set clip to 0, or take ddp")
+        raise InputError(
+            "strategy fsdp cannot clip gradients by their norm: set clip to 0, or take ddp"
+        )
 
 
 def _strategy(experiment: Experiment) -> str:
@@ -517,13 +596,20 @@ def _precision(precision: str, accelerator: str) -> str:
     return names[precision]
 
 
-def _announce(experiment: Experiment, source: Source, network: nn.Module, resuming: bool) -> None:
+def _announce(experiment: Experiment, source: Feed, network: nn.Module, resuming: bool) -> None:
     trainable, everything = (count / 1e6 for count in trainable_parameters(network))
     some = "" if trainable == everything else f", {trainable:.3f} M of them learn"
     default = Experiment().flat()
-    changed = {key: value for key, value in experiment.flat().items() if value != default[key] and key != "out"}
+    changed = {
+        key: value
+        for key, value in experiment.flat().items()
+        if value != default[key] and key != "out"
+    }
     settings = ", ".join(f"{key}: {value}" for key, value in changed.items())
-    _say(experiment, f"{settings}; all else by default, as {experiment.trainer.out}/config.yaml says in full")
+    _say(
+        experiment,
+        f"{settings}; all else by default, as {experiment.trainer.out}/config.yaml says in full",
+    )
     _say(
         experiment,
         f"{experiment.model.name} ({everything:.2f} M parameters{some}) on {source.n_train} images"
@@ -531,10 +617,14 @@ def _announce(experiment: Experiment, source: Source, network: nn.Module, resumi
         f"validated on {source.n_val}",
     )
     if experiment.trainer.devices * experiment.trainer.nodes > 1 and any(
-        isinstance(module, nn.modules.batchnorm._BatchNorm) and not isinstance(module, nn.SyncBatchNorm)
+        isinstance(module, nn.modules.batchnorm._BatchNorm)
+        and not isinstance(module, nn.SyncBatchNorm)
         for module in network.modules()
     ):
-        _say(experiment, "batch norm here sees one process's share of each batch: across processes it needs GPUs")
+        _say(
+            experiment,
+            "batch norm here sees one process's share of each batch: across processes it needs GPUs",
+        )
     if resuming:
         _say(experiment, f"resuming the run in {experiment.trainer.out}")
 
@@ -578,7 +668,8 @@ def _explained_memory(experiment: Experiment) -> Iterator[None]:
     except (MemoryError, RuntimeError) as error:
         text = str(error).lower()
         short = isinstance(error, MemoryError | torch.OutOfMemoryError) or any(
-            words in text for words in ("out of memory", "can't allocate memory", "not enough memory")
+            words in text
+            for words in ("out of memory", "can't allocate memory", "not enough memory")
         )
         if not short:
             raise

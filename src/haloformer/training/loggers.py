@@ -43,11 +43,17 @@ def _make(name: str, folder: Path, experiment: Experiment) -> Any:
 
             offline = "WANDB_API_KEY" not in os.environ
             return WandbLogger(
-                name=folder.name, save_dir=str(folder), project="haloformer", offline=offline, config=experiment.flat()
+                name=folder.name,
+                save_dir=str(folder),
+                project="haloformer",
+                offline=offline,
+                config=experiment.flat(),
             )
         from pytorch_lightning.loggers import MLFlowLogger
 
         where = os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlflow").resolve().as_uri()
         return MLFlowLogger(experiment_name="haloformer", run_name=folder.name, tracking_uri=where)
     except ModuleNotFoundError as error:
-        raise InputError(f"logger '{name}' is not installed: pip install {name}, or leave it out of loggers") from error
+        raise InputError(
+            f"logger '{name}' is not installed: pip install {name}, or leave it out of loggers"
+        ) from error

@@ -5,7 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from timm.optim import create_optimizer_v2, get_optimizer_info, param_groups_layer_decay, param_groups_weight_decay
+from timm.optim import (
+    create_optimizer_v2,
+    get_optimizer_info,
+    param_groups_layer_decay,
+    param_groups_weight_decay,
+)
 from torch import nn
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
@@ -75,7 +80,9 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", str(name), OPTIMIZERS)
     options: dict[str, Any] = {"momentum": momentum}
-    if get_optimizer_info(name).has_betas and name != "adafactor":  # which would keep a first moment for them
+    if (
+        get_optimizer_info(name).has_betas and name != "adafactor"
+    ):  # which would keep a first moment for them
         options["betas"] = tuple(betas)
     if fused and name == "adamw" and _has_fused_kernel(model):
         options["fused"] = True
@@ -132,11 +139,17 @@ def build_schedule(
             return max(min_lr, gamma ** (step // max(1, steps_per_epoch) // step_size))
         return 1.0
 
-    return LambdaLR(optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else after_warmup(step))
+    return LambdaLR(
+        optimizer, lambda step: (step + 1) / (rise + 1) if step < rise else after_warmup(step)
+    )
 
 
 def build_plateau(
-    optimizer: torch.optim.Optimizer, *, gamma: float = 0.1, plateau_patience: int = 5, min_lr: float = 0.001
+    optimizer: torch.optim.Optimizer,
+    *,
+    gamma: float = 0.1,
+    plateau_patience: int = 5,
+    min_lr: float = 0.001,
 ) -> ReduceLROnPlateau:
     """Returns what lowers the learning rates when a metric stops rising; to be stepped once per validation with it.
 
@@ -149,11 +162,19 @@ def build_plateau(
     floors = [min_lr * group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
     # Any rise counts, as it does for the best weights; no change is too small for the slow layers of a layer-wise decay.
     return ReduceLROnPlateau(
-        optimizer, mode="max", factor=gamma, patience=plateau_patience, threshold=0.0, min_lr=floors, eps=0.0
+        optimizer,
+        mode="max",
+        factor=gamma,
+        patience=plateau_patience,
+        threshold=0.0,
+        min_lr=floors,
+        eps=0.0,
     )
 
 
-def _parameter_groups(model: nn.Module, lr: float, weight_decay: float, layer_decay: float) -> list[dict[str, Any]]:
+def _parameter_groups(
+    model: nn.Module, lr: float, weight_decay: float, layer_decay: float
+) -> list[dict[str, Any]]:
     if not 0 < layer_decay <= 1:
         raise InputError(f"layer_decay must be above 0 and at most 1, not {layer_decay!r}")
     inner: Any = model.model if isinstance(model, PaddedInput) else model
@@ -166,7 +187,9 @@ def _parameter_groups(model: nn.Module, lr: float, weight_decay: float, layer_de
         raise InputError(
             f"layer_decay: {type(inner).__name__} does not tell which layer a parameter belongs to: set layer_decay to 1"
         )
-    groups = param_groups_layer_decay(inner, weight_decay, no_weight_decay_list=exceptions, layer_decay=layer_decay)
+    groups = param_groups_layer_decay(
+        inner, weight_decay, no_weight_decay_list=exceptions, layer_decay=layer_decay
+    )
     return [{**group, "lr": lr * group.pop("lr_scale")} for group in groups]
 
 

@@ -12,16 +12,22 @@ from torch import Tensor, nn
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
-from haloformer.data.framing import Framing
+from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
-from haloformer.data.residual import Residual, network_input
-from haloformer.data.transforms import Augmentation, NoiseModel, augment_images, draw_exposures, draw_noise
+from haloformer.data.transforms import (
+    Augmentation,
+    NoiseModel,
+    augment_images,
+    draw_exposures,
+    draw_noise,
+)
 from haloformer.errors import InputError
+from haloformer.fitting.channels import Residual
+from haloformer.outputs.layout import Outputs
+from haloformer.outputs.losses import predictions, regression_loss
 from haloformer.training.config import Experiment
+from haloformer.training.feeds import Examples
 from haloformer.training.optim import build_optimizer, build_plateau, build_schedule
-from haloformer.training.outputs import Outputs
-from haloformer.training.regression import predictions, regression_loss
-from haloformer.training.sources import Examples
 from haloformer.training.transfer import frozen_modules_to_eval
 
 
@@ -57,18 +63,33 @@ class LensTask(pl.LightningModule):
         """
         super().__init__()
         self.model = model
-        self.framing, self.normalization, self.outputs, self.experiment = framing, normalization, outputs, experiment
-        self.steps_per_epoch, self.noise_model, self.residual = steps_per_epoch, noise_model, residual
+        self.framing, self.normalization, self.outputs, self.experiment = (
+            framing,
+            normalization,
+            outputs,
+            experiment,
+        )
+        self.steps_per_epoch, self.noise_model, self.residual = (
+            steps_per_epoch,
+            noise_model,
+            residual,
+        )
         self.augmentation = _augmentation(experiment)
         self.mix = _mixing(experiment, len(outputs.class_names))
         ema = experiment.regularization.ema
         self.ema = ModelEmaV3(model, decay=ema, use_warmup=True) if ema else None
-        self.monitor, self.monitor_mode = ("val_macro_auc", "max") if outputs.class_names else ("val_mae", "min")
+        self.monitor, self.monitor_mode = (
+            ("val_macro_auc", "max") if outputs.class_names else ("val_mae", "min")
+        )
         self.loss_sum: Tensor
-        self.register_buffer("loss_sum", torch.zeros(2, dtype=torch.float64))  # saved: an epoch may be interrupted
+        self.register_buffer(
+            "loss_sum", torch.zeros(2, dtype=torch.float64)
+        )  # saved: an epoch may be interrupted
         if outputs.class_names:
             self.auc = MulticlassAUROC(len(outputs.class_names), average=None, validate_args=False)
-            self.accuracy = MulticlassAccuracy(len(outputs.class_names), average="micro", validate_args=False)
+            self.accuracy = MulticlassAccuracy(
+                len(outputs.class_names), average="micro", validate_args=False
+            )
         # In the order of the targets
         self.errors = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in outputs.targets)
         self.squares = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in outputs.targets)
@@ -117,7 +138,9 @@ class LensTask(pl.LightningModule):
         if not torch.isfinite(mean):
             raise InputError(self._diagnosis(mean, inputs, numbers, batch_idx))
         with torch.no_grad():
-            self.loss_sum += torch.stack([mean.double(), torch.ones_like(mean, dtype=torch.float64)])
+            self.loss_sum += torch.stack(
+                [mean.double(), torch.ones_like(mean, dtype=torch.float64)]
+            )
         return loss
 
     def augmented(self, batch: Examples, batch_idx: int) -> Tensor:
@@ -135,7 +158,9 @@ class LensTask(pl.LightningModule):
             images = torch.cat([images[:, :1], images[:, 1:] * keep[:, None, None, None]], dim=1)
         return images
 
-    def loss(self, numbers: Tensor, labels: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+    def loss(
+        self, numbers: Tensor, labels: Tensor, targets: Tensor, smoothing: float = 0.0
+    ) -> Tensor:
         """Returns the loss of outputs (B, outputs.n); labels (B,) or, mixed, (B, K); targets (B, T) with NaN where there is none."""
         logits, values = self.outputs.split(numbers)
         task = self.experiment.task
@@ -167,7 +192,10 @@ class LensTask(pl.LightningModule):
         if values is not None:
             assert self.outputs.scaling is not None
             answer = predictions(
-                values, loss=self.outputs.loss, scaling=self.outputs.scaling, coverage=self.outputs.coverage
+                values,
+                loss=self.outputs.loss,
+                scaling=self.outputs.scaling,
+                coverage=self.outputs.coverage,
             )
             errors = answer["mean"] - batch.targets
             for i in range(len(self.outputs.targets)):
@@ -184,12 +212,18 @@ class LensTask(pl.LightningModule):
         if self.outputs.class_names:
             aucs = self.auc.compute()
             self.log("val_macro_auc", aucs.mean())
-            self.log_dict({f"val_auc_{name}": auc for name, auc in zip(self.outputs.class_names, aucs, strict=True)})
+            self.log_dict(
+                {
+                    f"val_auc_{name}": auc
+                    for name, auc in zip(self.outputs.class_names, aucs, strict=True)
+                }
+            )
             self.log("val_accuracy", self.accuracy.compute())
             self.auc.reset()
             self.accuracy.reset()
         if self.outputs.targets:
-            maes, squares = ([metric.compute() for metric in metrics] for metrics in (self.errors, self.squares))  # type: ignore[operator]
+            maes = [metric.compute() for metric in self.errors]  # type: ignore[operator]
+            squares = [metric.compute() for metric in self.squares]  # type: ignore[operator]
             self.log("val_mae", torch.stack(maes).mean())
             for name, mae, square in zip(self.outputs.targets, maes, squares, strict=True):
                 self.log_dict({f"val_mae_{name}": mae, f"val_rmse_{name}": square.sqrt()})
@@ -225,7 +259,10 @@ class LensTask(pl.LightningModule):
         if course.name == "plateau":
             # Ours to step: Lightning would skip a step when an interrupted epoch goes on.
             self.plateau = build_plateau(
-                optimizer, gamma=course.gamma, plateau_patience=course.plateau_patience, min_lr=course.min_lr
+                optimizer,
+                gamma=course.gamma,
+                plateau_patience=course.plateau_patience,
+                min_lr=course.min_lr,
             )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -263,7 +300,9 @@ class LensTask(pl.LightningModule):
             where = f"{len(broken)} weights had become so in the step before ('{broken[0]}' first)"
         elif not torch.isfinite(numbers).all():
             where = "the network's outputs overflowed" + (
-                " in half precision: precision: 32 or bf16" if self.trainer.precision == "16-mixed" else ""
+                " in half precision: precision: 32 or bf16"
+                if self.trainer.precision == "16-mixed"
+                else ""
             )
         else:
             where = "inputs, weights and outputs are finite"
@@ -290,10 +329,14 @@ def _mixing(experiment: Experiment, n_classes: int) -> Any:
     from torchvision.transforms import v2
 
     choices = [
-        kind(alpha=alpha, num_classes=n_classes) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha
+        kind(alpha=alpha, num_classes=n_classes)
+        for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
+        if alpha
     ]
     return (
-        functools.partial(_call, v2.RandomChoice(choices)) if len(choices) > 1 else functools.partial(_call, choices[0])
+        functools.partial(_call, v2.RandomChoice(choices))
+        if len(choices) > 1
+        else functools.partial(_call, choices[0])
     )
 
 

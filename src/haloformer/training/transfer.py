@@ -31,7 +31,12 @@ _ADAPTER = "default"
 
 
 def prepare_for_tuning(
-    model: nn.Module, tune: str = "full", *, last_blocks: int = 1, lora_rank: int = 8, lora_alpha: float = 16.0
+    model: nn.Module,
+    tune: str = "full",
+    *,
+    last_blocks: int = 1,
+    lora_rank: int = 8,
+    lora_alpha: float = 16.0,
 ) -> nn.Module:
     """Freezes what is not to learn in a fresh model, and for lora adds to its layers what is; the same model returns.
 
@@ -122,7 +127,11 @@ def plain_model(model: nn.Module) -> nn.Module:
 def _last_blocks(model: nn.Module, count: int) -> set[str]:
     """The names of the parameters of the last blocks, and of what comes after them."""
     matcher: Any = getattr(model, "group_matcher", None)
-    layers = list(group_parameters(model, matcher(coarse=False)).values()) if matcher else _layers_by_name(model)
+    layers = (
+        list(group_parameters(model, matcher(coarse=False)).values())
+        if matcher
+        else _layers_by_name(model)
+    )
     blocks = len(layers) - 2  # the first layer is the stem, the last the classifier
     if not 1 <= count <= blocks:
         raise InputError(
@@ -164,7 +173,8 @@ def _add_lora(model: nn.Module, rank: int, alpha: float, learning: Iterable[str]
     # As one pattern, names are compared whole: of a list, peft would also take what only ends in them.
     pattern = "|".join(re.escape(name) for name in layers)
     # In place, without peft's own wrapper: so the model keeps its type, its methods and the names of its parameters.
-    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern), model, _ADAPTER)  # type: ignore[arg-type]
+    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern)  # type: ignore[arg-type]
+    inject_adapter_in_model(settings, model, _ADAPTER)
     for name in learning:  # peft froze them
         model.get_parameter(name).requires_grad_(True)
 
@@ -192,7 +202,11 @@ def _linear_layers(model: nn.Module, rank: int) -> Iterator[str]:
 def _lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
     """The layers that peft put in, by every name that they have; known by what they can: peft need not be there."""
     modules = model.named_modules(remove_duplicate=False)
-    return ((name, m) for name, m in modules if hasattr(m, "get_delta_weight") and hasattr(m, "base_layer"))
+    return (
+        (name, m)
+        for name, m in modules
+        if hasattr(m, "get_delta_weight") and hasattr(m, "base_layer")
+    )
 
 
 def _children(module: nn.Module) -> Iterator[nn.Module]:

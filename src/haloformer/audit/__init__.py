@@ -1,0 +1,1 @@
+"""How far a trained model can be trusted, measured part by part."""

@@ -1,0 +1,287 @@
+"""The measurements of an audit, one function per part; each returns what JSON can hold.
+
+They share a :class:`Bench`: a model, the survey that it was trained on, and new scenes of it. Every point of an audit is the *same* scenes with
+something changed, so that differences to the unchanged images are paired.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from haloformer.data.framing import Framing
+from haloformer.data.grouping import LEFT_OUT
+from haloformer.errors import InputError
+from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc, paired_difference
+from haloformer.evaluation.testset import classes_of_use, order_of, training_of, unused_seed
+from haloformer.io.progress import progress_bar
+from haloformer.prediction.predictor import Predictor
+from haloformer.reporting.interval import Interval
+from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey, list_surveys
+
+SURE = 0.9
+"""A probability from which an answer counts as sure."""
+
+
+_QUANTILE = 0.99  # of an image's pixels: its brightness, which neither one hot pixel nor the empty sky decides
+
+
+_REFERENCE = 256  # images that fix a brightness
+
+
+_FEWER = 3  # the symmetry and the out-of-distribution parts take n / 3 images, as each is seen many times
+
+
+@dataclass(frozen=True)
+class Point:
+    """Images to ask the model about.
+
+    Attributes:
+        survey: Where the scenes come from.
+        noise: Noise mode of the simulator.
+        change: Of the scenes, before they are rendered.
+        prepare: Of the images (B, C, H, W), before the model sees them.
+        n: Number of images; the bench's if None.
+    """
+
+    survey: Survey
+    noise: str
+    change: Callable[[Scenes], Scenes] | None = None
+    prepare: Callable[[Tensor], Tensor] | None = None
+    n: int | None = None
+
+
+@dataclass
+class PointAnswers:
+    """(N,) labels in the model's classes and (N, K) logits."""
+
+    labels: np.ndarray
+    logits: np.ndarray
+
+    def aucs(
+        self, names: tuple[str, ...], reference: "PointAnswers | None" = None
+    ) -> dict[str, Any]:
+        """Returns macro and class AUCs, and the paired difference to answers about the same scenes."""
+        scores = log_odds(self.logits)
+        found = {
+            "n": len(self.labels),
+            "macro_auc": asdict(macro_auc(self.labels, scores)),
+            "auc": {name: asdict(auc) for name, auc in zip(names, class_aucs(self.labels, scores))},
+        }
+        if reference is not None:
+            found["difference"] = asdict(
+                paired_difference(self.labels, self.logits, reference.logits)
+            )
+        return found
+
+
+@dataclass
+class Bench:
+    """What an audit of one model works with.
+
+    Attributes:
+        predictor: The model.
+        survey: The survey that it was trained on.
+        noise: The noise that it was trained with.
+        seed: Of the scenes.
+        n: Images per point.
+        batch_size: Images at once.
+        progress: Show progress bars.
+    """
+
+    predictor: Predictor
+    survey: Survey
+    noise: str
+    seed: int
+    n: int
+    batch_size: int = 256
+    progress: bool | None = None
+
+    def images(
+        self, point: Point, seed: int | None = None
+    ) -> Iterator[tuple[Tensor, np.ndarray, Scenes]]:
+        """Yields images (B, 1, H, W), labels (B,) in the model's classes, and scenes."""
+        names = tuple(classes_of_use(point.survey.class_names, self.predictor))
+        if not names:
+            raise InputError(f"survey {point.survey.name} has none of the model's classes")
+        simulator = Simulator(
+            point.survey, classes=names, seed=self.seed if seed is None else seed, noise=point.noise
+        )
+        order = np.array(order_of(names, self.predictor))
+        if (order == LEFT_OUT).any():
+            raise InputError(
+                f"survey {point.survey.name} has other classes than the model: {', '.join(names)}"
+            )
+        n = point.n or self.n
+        for start in range(0, n, self.batch_size):
+            numbers = np.arange(start, min(start + self.batch_size, n))
+            labels, index = numbers % len(names), numbers // len(names)
+            scenes = draw_scenes(point.survey, labels, index, simulator.seed, names)
+            scenes = point.change(scenes) if point.change else scenes
+            images = simulator.images(scenes)[:, None]
+            yield point.prepare(images) if point.prepare else images, order[labels], scenes
+
+    def ask(self, points: Mapping[str, Point], what: str) -> dict[str, PointAnswers]:
+        """Asks the model about all points."""
+        found = {}
+        with progress_bar(
+            what, sum(point.n or self.n for point in points.values()), self.progress
+        ) as advance:
+            for name, point in points.items():
+                labels, logits = [], []
+                for images, truth, _ in self.images(point):
+                    labels.append(truth)
+                    logits.append(self.logits(images))
+                    advance(len(images))
+                found[name] = PointAnswers(np.concatenate(labels), np.concatenate(logits))
+        return found
+
+    def logits(self, images: Tensor) -> np.ndarray:
+        """Returns float64 (B, K) for images (B, 1, H, W)."""
+        return self.predictor.predict_logits(self.channels(images)).double().numpy()
+
+    def channels(self, images: Tensor) -> Tensor:
+        """Returns images (B, 1, H, W) with as many channels as the model takes."""
+        return images.expand(-1, self.predictor.image_shape[0], -1, -1)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The model's classes."""
+        return self.predictor.class_names
+
+    @property
+    def plain(self) -> Point:
+        """The images as in training, of new scenes."""
+        return Point(self.survey, self.noise)
+
+    @cached_property
+    def base(self) -> PointAnswers:
+        """What the model says of them."""
+        return self.ask({"": self.plain}, "audit: as trained")[""]
+
+    @cached_property
+    def reference(self) -> Tensor:
+        """The first images as in training, (M, 1, H, W)."""
+        n = min(self.n, _REFERENCE)
+        return torch.cat(
+            [images for images, _, _ in self.images(dataclasses.replace(self.plain, n=n))]
+        )
+
+    @cached_property
+    def scale(self) -> float:
+        """Pixel scale of the model's images in arcsec."""
+        return self.survey.instrument.pixel_scale
+
+    @property
+    def size(self) -> int:
+        """Side of the model's images in pixels."""
+        return self.predictor.image_shape[-1]
+
+    @property
+    def fewer(self) -> int:
+        """Number of images where each is seen many times."""
+        return max(self.n // _FEWER, min(self.n, 30))
+
+    @property
+    def kind(self) -> str:
+        """The simulator's noise, with what ``"original"`` stands for in this survey."""
+        return self.survey.original_noise if self.noise == "original" else self.noise
+
+
+def make_bench(
+    predictor: Predictor,
+    run: str,
+    *,
+    survey: str | None,
+    n: int,
+    seed: int | None,
+    batch_size: int,
+    progress: bool | None,
+) -> Bench:
+    """Returns a bench for a model, or says why it cannot be audited.
+
+    Args:
+        predictor: The model.
+        run: Its name, for messages.
+        survey: The survey it was trained on, if the artefact does not name a shipped one.
+        n: Images per point.
+        seed: Of the scenes; by default the first that the training has not used.
+        batch_size: Images at once.
+        progress: Show progress bars.
+    """
+    if not predictor.class_names:
+        raise InputError(
+            f"{run}: estimates {', '.join(predictor.outputs.targets)} and knows no classes: no AUC to audit"
+        )
+    if survey is not None:
+        recipe = get_survey(survey)
+    elif predictor.residual is not None:  # which carries the definition
+        recipe = get_survey(json.loads(predictor.residual.survey))
+    elif predictor.artefact.get("survey") in list_surveys():
+        recipe = get_survey(predictor.artefact["survey"])
+    else:
+        raise InputError(
+            f"{run}: was trained on survey {predictor.artefact.get('survey')!r}, which does not come with the package: "
+            "give its YAML file as survey"
+        )
+    side = recipe.instrument.num_pix
+    if predictor.image_shape[-2:] != (side, side):
+        height, width = predictor.image_shape[-2:]
+        raise InputError(
+            f"{run}: takes images of {height}×{width}, but those of {recipe.name} have {side}×{side}"
+        )
+    noise = predictor.artefact.get("noise")
+    return Bench(
+        predictor,
+        recipe,
+        noise if isinstance(noise, str) else "original",
+        unused_seed(training_of(predictor)) if seed is None else seed,
+        n,
+        batch_size,
+        progress,
+    )
+
+
+def at_camera(bench: Bench, survey: Survey, mode: str) -> Callable[[Tensor], Tensor]:
+    """Returns the step that brings another survey's images to the model's pixel scale, size and typical brightness."""
+
+    def to_camera(images: Tensor) -> Tensor:
+        side = images.shape[-1]
+        new = max(1, round(side * survey.instrument.pixel_scale / bench.scale))
+        if new != side:
+            images = F.interpolate(
+                images, (new, new), mode="bilinear", align_corners=False, antialias=True
+            )
+        return _sized(images, bench.size)
+
+    first = Point(survey, mode, prepare=to_camera, n=len(bench.reference))
+    theirs = torch.cat([images for images, _, _ in bench.images(first)])
+    factor = brightness_of(bench.reference) / max(brightness_of(theirs), 1e-30)
+    return lambda images: to_camera(images) * factor
+
+
+def _sized(images: Tensor, size: int) -> Tensor:
+    """The central part of larger images; zeros around smaller ones."""
+    if images.shape[-1] == size:
+        return images
+    return Framing(img_size=size, fit="crop" if images.shape[-1] > size else "pad")(images)
+
+
+def brightness_of(images: Tensor) -> float:
+    """The median over images of a bright pixel's value."""
+    return float(images.flatten(1).quantile(_QUANTILE, dim=1).median())
+
+
+def interval(value: Mapping[str, float]) -> Interval:
+    """Returns an interval from its JSON form."""
+    return Interval(
+        *(math.nan if value[key] is None else value[key] for key in ("value", "low", "high"))
+    )

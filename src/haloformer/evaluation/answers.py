@@ -1,0 +1,165 @@
+"""What a model says of test images, and what is true of them."""
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.special import softmax
+
+from haloformer.data.grouping import LEFT_OUT
+from haloformer.errors import InputError
+from haloformer.evaluation import physics
+from haloformer.evaluation.testset import (
+    ImageSource,
+)
+from haloformer.io.progress import progress_bar
+from haloformer.outputs.targets import TARGETS
+from haloformer.prediction.predictor import Predictor
+
+if TYPE_CHECKING:
+    pass
+
+
+_DIGEST_STEP = 8
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What is true of the N images that were tested, and what the model says of them.
+
+    Attributes:
+        index: (N,) number of each image in the data.
+        data_labels: (N,) index into the data's classes.
+        labels: (N,) index into the model's classes; of no meaning for a regression alone.
+        logits: (N, K) float64; K = 0 for a regression alone.
+        truth: (N, T) true values of the targets, NaN where an image has none; T = 0 for a classification alone.
+        estimates: ``mean``, ``sigma``, ``low`` and ``high``, (N, T) each.
+        left_out: Class of the data → number of its images that were not tested.
+        snr: (N,) of `physics.peak_to_noise`.
+        digest: Of the images, to tell whether another evaluation had the same.
+    """
+
+    index: np.ndarray
+    data_labels: np.ndarray
+    labels: np.ndarray
+    logits: np.ndarray
+    truth: np.ndarray
+    estimates: dict[str, np.ndarray]
+    left_out: dict[str, int]
+    snr: np.ndarray
+    digest: str
+
+
+def answers_of(
+    predictor: Predictor,
+    images: ImageSource,
+    order: np.ndarray,
+    batch_size: int,
+    progress: bool | None,
+) -> Answers:
+    """Asks the model about every image that has something to be tested; holds one batch of images at a time."""
+    index, all_labels, truth, numbers, snr = [], [], [], [], []
+    done, digest = 0, hashlib.sha256()
+    with progress_bar("evaluate", images.n, progress) as advance:
+        for batch, labels, values in images.batches(batch_size):
+            used = torch.from_numpy(order)[labels] != LEFT_OUT
+            if not predictor.class_names:
+                used &= ~torch.isnan(values).all(dim=1)
+            places = used.nonzero()[:, 0]
+            batch = batch[places]
+            bad = ~torch.isfinite(batch).flatten(1).all(dim=1)
+            if bad.any():
+                first = done + int(places[bad][0])
+                raise InputError(f"{images.name}: image {first} holds NaN or infinite values")
+            # Every eighth row and column of every image tells images apart as well as all of them, and costs nothing.
+            digest.update(
+                batch[..., ::_DIGEST_STEP, ::_DIGEST_STEP].float().cpu().numpy().tobytes()
+            )
+            if len(batch):
+                snr.append(physics.peak_to_noise(batch))
+                try:
+                    numbers.append(predictor.numbers(batch))
+                except InputError as error:
+                    raise InputError(f"{images.name}: images from {done} on: {error}") from error
+            index.append(done + places)
+            truth.append(values[places])
+            all_labels.append(labels)
+            done += len(labels)
+            advance(len(labels))
+    tested, data_labels = torch.cat(index).numpy(), torch.cat(all_labels).numpy()
+    logits, estimates = _meaning(predictor, numbers)
+    n_classes = len(images.class_names)
+    rest = np.bincount(np.delete(data_labels, tested), minlength=n_classes)
+    return Answers(
+        index=tested,
+        data_labels=data_labels[tested],
+        labels=order[data_labels[tested]],
+        logits=logits,
+        truth=torch.cat(truth).double().numpy(),
+        estimates=estimates,
+        left_out={name: n for name, n in zip(images.class_names, rest.tolist()) if n},
+        snr=torch.cat(snr).double().cpu().numpy() if snr else np.zeros(0),
+        digest=digest.hexdigest()[:16],
+    )
+
+
+def _meaning(
+    predictor: Predictor, numbers: list[torch.Tensor]
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Returns logits (N, K) and the estimates (N, T) in what the model put out."""
+    if not numbers:
+        return np.zeros((0, len(predictor.class_names))), {}
+    everything = torch.cat(numbers)
+    logits = predictor.outputs.split(everything)[0]
+    estimates = predictor.estimates_of(everything) if predictor.outputs.targets else {}
+    return (
+        logits.double().numpy() if logits is not None else np.zeros((len(everything), 0)),
+        {name: values.double().numpy() for name, values in estimates.items()},
+    )
+
+
+def check_that_something_can_be_measured(
+    predictor: Predictor, images: ImageSource, answers: Answers
+) -> None:
+    """Raises InputError if the images have fewer than two classes, or nothing to estimate."""
+    names = predictor.class_names
+    if names:
+        present = np.unique(answers.labels)
+        if len(present) < 2:
+            what = (
+                f"all images are of class '{names[present[0]]}'"
+                if len(present)
+                else "no image has a known class"
+            )
+            raise InputError(f"{images.name}: {what}; an AUC needs two")
+    elif not len(answers.index):
+        wanted = ", ".join(
+            f"{name} (of class {TARGETS[name].class_name})" for name in predictor.outputs.targets
+        )
+        raise InputError(f"{images.name}: no image has a true value of {wanted}")
+
+
+def rows_of(predictor: Predictor, images: ImageSource, answers: Answers) -> list[dict[str, Any]]:
+    """Returns the rows of ``predictions.csv``."""
+    columns: dict[str, list[Any]] = {"index": answers.index.tolist()}
+    names, logits = predictor.class_names, answers.logits
+    if names:
+        columns["label"] = [names[label] for label in answers.labels]
+        columns["class"] = [names[k] for k in logits.argmax(axis=1)]
+        columns |= {
+            f"p_{name}": p.tolist()
+            for name, p in zip(names, softmax(logits / predictor.temperature, axis=1).T)
+        }
+        columns |= {f"logit_{name}": z.tolist() for name, z in zip(names, logits.T)}
+    else:
+        columns["label"] = [images.class_names[label] for label in answers.data_labels]
+    for t, name in enumerate(predictor.outputs.targets):
+        values = {"_true": answers.truth, "": answers.estimates["mean"]}
+        values |= {f"_{key}": answers.estimates[key] for key in ("sigma", "low", "high")}
+        for what, array in values.items():
+            columns[name + what] = [
+                value if np.isfinite(value) else None for value in array[:, t].tolist()
+            ]
+    return [dict(zip(columns, row)) for row in zip(*columns.values())]

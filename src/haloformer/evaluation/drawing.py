@@ -1,0 +1,165 @@
+"""All figures of an evaluation."""
+
+import csv
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.special import softmax
+
+from haloformer.artefact.read import run_folder
+from haloformer.evaluation import figures, regression
+from haloformer.evaluation.answers import Answers
+from haloformer.evaluation.metrics import log_odds
+from haloformer.evaluation.testset import (
+    ImageSource,
+    training_of,
+)
+from haloformer.prediction.predictor import Predictor
+from haloformer.reporting import interval, style
+from haloformer.reporting.interval import Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+N_SHOWN = 9  # images that were wrong, or hard
+
+
+def draw(
+    result: dict[str, Any], predictor: Predictor, run: Path, images: ImageSource, answers: Answers
+) -> dict[str, "Figure"]:
+    """Draws all figures; returns them by name."""
+    drawn = _draw_classes(result, predictor, images, answers) if predictor.class_names else {}
+    for t, name in enumerate(predictor.outputs.targets):
+        if name in result["regression"]:
+            drawn |= _draw_target(result["regression"][name], name, answers, t)
+    log = _learning_log(run_folder(run) / "metrics.csv")
+    if log:
+        drawn["learning"] = figures.learning_curves(log, training_of(predictor).get("best_epoch"))
+    return drawn
+
+
+def _draw_classes(
+    result: dict[str, Any], predictor: Predictor, images: ImageSource, answers: Answers
+) -> dict[str, "Figure"]:
+    labels, logits = answers.labels, answers.logits
+    names, odds = predictor.class_names, log_odds(logits)
+    aucs = [Interval(**result["per_class"][name]["auc"]) for name in names]
+    drawn = {
+        "roc": figures.roc(labels, odds, names, aucs),
+        "confusion": figures.confusion(np.array(result["confusion"]), names),
+        "scores": figures.scores(labels, odds, names),
+    }
+    calibration = result["calibration"]
+    lines = {"as the network says": calibration["before"]["reliability"]}
+    if "after" in calibration:
+        lines[f"with temperature {calibration['temperature']:.3g}"] = calibration["after"][
+            "reliability"
+        ]
+    drawn["reliability"] = figures.reliability(lines)
+    for name, measured in result["by_quantity"].items():
+        drawn[f"by_{name}"] = _draw_quantity(result, measured, names)
+
+    predicted, probabilities = (
+        logits.argmax(axis=1),
+        softmax(logits / predictor.temperature, axis=1),
+    )
+    confidence = probabilities.max(axis=1)
+    ordered = np.sort(logits, axis=1)
+    hardest = np.argsort(ordered[:, -1] - ordered[:, -2], kind="stable")
+    wrong = np.flatnonzero(predicted != labels)
+    wrong = wrong[np.argsort(-confidence[wrong], kind="stable")]
+    scale = images.attributes.get("pixel_scale") or predictor.artefact.get("pixel_scale")
+    scale = float(scale) if isinstance(scale, int | float) and 0 < scale < np.inf else None
+    for kind, which in (("wrong", wrong[:N_SHOWN]), ("hardest", hardest[:N_SHOWN])):
+        if len(which):
+            captions = [
+                f"#{answers.index[i]}: {names[labels[i]]},\nread as {names[predicted[i]]}, "
+                f"{interval.format_value(confidence[i], 2)}"
+                for i in which
+            ]
+            drawn[kind] = figures.image_grid(
+                images.images_at(answers.index[which]).numpy(), captions, scale
+            )
+    return drawn
+
+
+def _draw_quantity(
+    result: dict[str, Any], measured: dict[str, Any], names: tuple[str, ...]
+) -> "Figure":
+    name = measured["class_name"]
+    if name is None:
+        overall = result["accuracy"]["value"], result["macro_auc"]["value"]
+        texts = {"share": "Accuracy", "auc": "Macro AUC"}
+        return figures.by_parameter(
+            measured["bins"], measured["label"], overall=overall, hue=3, **texts
+        )
+    row = result["per_class"][name]
+    texts = {"share": f"Share of {name} recognised", "auc": f"AUC of {name} against the rest"}
+    overall = row["recall"]["value"], row["auc"]["value"]
+    return figures.by_parameter(
+        measured["bins"], measured["label"], overall=overall, hue=names.index(name), **texts
+    )
+
+
+def _draw_target(
+    measured: dict[str, Any], name: str, answers: Answers, t: int
+) -> dict[str, "Figure"]:
+    truth = answers.truth[:, t]
+    mean, sigma, low, high = (
+        answers.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")
+    )
+    label, floor = measured["label"], measured["floor"]
+    drawn = {
+        f"predicted_{name}": regression.predicted_against_true(
+            truth, mean, low, high, label=label, floor=floor
+        ),
+        f"error_{name}": regression.error_by_bin(
+            measured, label=label, floor=floor, published=measured["published_mae"]
+        ),
+    }
+    calibrated = (
+        {measured["nominal_coverage"]: Interval(**measured["coverage"])}
+        if measured["calibration"]
+        else None
+    )
+    if calibrated or measured["coverage_by_sigma"]:
+        drawn[f"coverage_{name}"] = regression.coverage_curve(truth, mean, sigma, calibrated)
+    return drawn
+
+
+def _learning_log(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Returns (epochs, values) of each quantity in a run's log; an artefact that was copied out has none."""
+    if not path.is_file():
+        return {}
+    points: dict[str, dict[float, float]] = {}
+    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
+        for row in csv.DictReader(stream):
+            # Training and validation lines of one epoch may be apart; a cell that is empty was not measured.
+            for name, cell in row.items():
+                try:
+                    epoch, value = float(row["epoch"]), float(cell or "")
+                except (KeyError, TypeError, ValueError):
+                    continue
+                if np.isfinite(epoch) and np.isfinite(value):
+                    points.setdefault(name, {})[epoch] = value
+    wanted = {
+        name: values
+        for name, values in points.items()
+        if name.endswith(("loss", "auc", "auroc", "acc", "accuracy")) or name.startswith("val_mae_")
+    }
+    return {
+        name: (np.array(list(values)), np.array(list(values.values())))
+        for name, values in wanted.items()
+    }
+
+
+def save_figures(part: Path, drawn: dict[str, "Figure"]) -> tuple[dict[str, str], dict[str, str]]:
+    """Writes ``figures/`` into a folder; returns each figure's ``<svg>`` element and the path of its PNG."""
+    (part / "figures").mkdir()
+    svgs = {}
+    for name, figure in drawn.items():
+        style.save(figure, part / "figures" / name)
+        svgs[name] = style.inline_svg(figure, name)
+    return svgs, {name: f"figures/{name}.png" for name in drawn}

@@ -1,0 +1,220 @@
+"""The result of an evaluation: everything that ``metrics.json`` holds."""
+
+import datetime
+import json
+import os
+import platform
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from scipy.stats import beta
+
+from haloformer._version import code_version
+from haloformer.errors import InputError
+from haloformer.evaluation import physics, regression
+from haloformer.evaluation.answers import Answers
+from haloformer.evaluation.metrics import classification_metrics, log_odds
+from haloformer.evaluation.testset import (
+    ImageSource,
+    contamination,
+    mismatches,
+    training_of,
+)
+from haloformer.outputs.targets import TARGETS
+from haloformer.prediction.predictor import Predictor
+from haloformer.simulation.noise import NOISE_MODES
+from haloformer.simulation.surveys import get_survey
+
+if TYPE_CHECKING:
+    pass
+
+
+RESULT_FORMAT = 1
+
+
+_SIGMA_LEVELS = (0.5, 0.68, 0.9, 0.95)
+
+
+# What the report repeats of the artefact's account of its training.
+_TRAINING_FACTS = (
+    *(
+        "train_seed",
+        "val_seed",
+        "n_train",
+        "n_val",
+        "epochs",
+        "best_epoch",
+        "val_macro_auc",
+        "val_mae",
+    ),
+    *("batch_size", "lr", "weight_decay", "augment", "pretrained"),
+)
+
+
+def result_of(
+    predictor: Predictor, run: Path, images: ImageSource, answers: Answers
+) -> dict[str, Any]:
+    """Returns the content of ``metrics.json``."""
+    labels, logits = answers.labels, answers.logits
+    classes: dict[str, Any] = {}
+    if predictor.class_names:
+        names, right = predictor.class_names, logits.argmax(axis=1) == labels
+        measured = classification_metrics(labels, logits, names, temperature=predictor.temperature)
+        measured["by_quantity"] = physics.by_quantity(
+            images, answers.index, labels, log_odds(logits), right, names, answers.snr
+        )
+        classes = {**plain(measured), "n_wrong": int((~right).sum())}
+    estimated = {
+        name: _target_result(predictor, images, answers, t)
+        for t, name in enumerate(predictor.outputs.targets)
+        if (~np.isnan(answers.truth[:, t])).any()
+    }
+    seen = contamination(predictor, images)
+    return {
+        "format": RESULT_FORMAT,
+        "class_names": list(predictor.class_names),
+        "n_images": len(answers.index),
+        "left_out": answers.left_out,
+        **classes,
+        "regression": estimated,
+        "contaminated": bool(seen),
+        "warnings": seen + _other_warnings(predictor, images, classes, estimated),
+        "protocol": {
+            **_protocol(predictor, run, images),
+            "n_images": len(answers.index),
+            "images_digest": answers.digest,
+        },
+    }
+
+
+def _target_result(
+    predictor: Predictor, images: ImageSource, answers: Answers, t: int
+) -> dict[str, Any]:
+    """Returns what was measured of target number ``t``, ready for JSON but for NaN."""
+    name = predictor.outputs.targets[t]
+    target, conformal = TARGETS[name], predictor.conformal
+    values = [answers.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")]
+    truth, mean, sigma = answers.truth[:, t], values[0], values[1]
+    calibration = None
+    if conformal is not None:
+        # Which images calibrated it is chance, too: over them the coverage of new images is Beta-distributed (Vovk 2012).
+        k = np.ceil((conformal.n + 1) * conformal.coverage)
+        expected = beta.ppf([0.025, 0.975], k, conformal.n + 1 - k).tolist()
+        calibration = {"factor": conformal.factors[t], "n": conformal.n, "expected": expected}
+    by_sigma = []
+    if not np.isnan(sigma).any():
+        measured = regression.sigma_coverage(truth, mean, sigma, np.array(_SIGMA_LEVELS))
+        by_sigma = [
+            {"nominal": nominal, **asdict(share)} for nominal, share in zip(_SIGMA_LEVELS, measured)
+        ]
+    survey, noise = images.attributes.get("survey"), images.attributes.get("noise")
+    is_axion_mass = name == "log10_m_axion"
+    # What others reached on the released images says nothing about images with other noise.
+    as_released = is_axion_mass and noise == "original" and isinstance(survey, str)
+    return {
+        "unit": target.unit,
+        "label": target.label,
+        "description": target.description,
+        "class_name": target.class_name,
+        **regression.regression_metrics(truth, *values),
+        "nominal_coverage": conformal.coverage if conformal else predictor.outputs.coverage,
+        "calibration": calibration,
+        "coverage_by_sigma": by_sigma,
+        "floor": _floor(images) if is_axion_mass else None,
+        "published_mae": regression.published_mae(survey) if as_released else None,
+    }
+
+
+def _floor(images: ImageSource) -> dict[str, Any] | None:
+    """Returns where the images stop to show the vortex's length; None if it is not known what took them."""
+    definition, noise = images.attributes.get("survey_definition"), images.attributes.get("noise")
+    try:
+        described = json.loads(definition or "null")
+        survey = get_survey(described) if isinstance(described, dict) else None
+    except (TypeError, ValueError, RecursionError, InputError):
+        return None
+    # A file may say anything of itself; what contradicts its images is not simulated.
+    if survey is None or survey.instrument.num_pix != images.image_shape[-1]:
+        return None
+    return regression.resolution_floor(survey, noise if noise in NOISE_MODES else None)
+
+
+def _other_warnings(
+    predictor: Predictor, images: ImageSource, classes: dict[str, Any], estimated: dict[str, Any]
+) -> list[str]:
+    warnings = []
+    for name, row in classes.get("per_class", {}).items():
+        if row["n"] == 0:
+            warnings.append(
+                f"There are no images of class {name}: it has no AUC and is left out of the macro AUC."
+            )
+    for name in predictor.outputs.targets:
+        if name not in estimated:
+            warnings.append(
+                f"No image has a true value of {name}: how well it is estimated was not measured."
+            )
+        elif predictor.conformal is None:
+            warnings.append(f"The model's intervals of {name} are not calibrated.")
+    promise = (
+        " Calibrated intervals promise nothing for such images."
+        if estimated and predictor.conformal
+        else ""
+    )
+    return warnings + [text + promise for text in mismatches(predictor, images)]
+
+
+def _protocol(predictor: Predictor, run: Path, images: ImageSource) -> dict[str, Any]:
+    artefact, training = predictor.artefact, training_of(predictor)
+    # Names, not paths: a report is passed on.
+    source = training.get("data")
+    return {
+        "data": images.name,
+        "survey": images.attributes.get("survey"),
+        "noise": images.attributes.get("noise"),
+        "seed": images.attributes.get("seed"),
+        "n_images": images.n,
+        "class_of": predictor.artefact.get("classes"),
+        "targets": list(predictor.outputs.targets) or None,
+        "loss": predictor.outputs.loss if predictor.outputs.targets else None,
+        "data_code_version": images.attributes.get("code_version"),
+        "model": artefact["model"]["name"],
+        "parameters": sum(parameter.numel() for parameter in predictor.model.parameters()),
+        "image_shape": list(predictor.image_shape),
+        "network_shape": list(predictor.framing.output_shape(predictor.image_shape)),
+        "fit": predictor.framing.fit,
+        "normalization": artefact["normalization"].get("kind"),
+        "run": run.resolve().name,
+        "training_data": Path(source).name if isinstance(source, str) else None,
+        "training_survey": artefact.get("survey"),
+        "training_noise": artefact.get("noise"),
+        "training_seed": training.get("seed"),
+        **{key: training.get(key) for key in _TRAINING_FACTS},
+        "training_code_version": training.get("code_version"),
+        "code_version": code_version(),
+        "device": _device_name(predictor.device),
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "torch_version": torch.__version__,
+        "python_version": platform.python_version(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+    }
+
+
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)" if device.type == "cpu" else str(device)
+
+
+def plain(value: Any) -> Any:
+    """Returns intervals and arrays as what JSON knows."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [plain(item) for item in value]
+    return value.tolist() if isinstance(value, np.ndarray) else value

@@ -1,0 +1,201 @@
+"""A second look at each image: what its survey's best smooth lens cannot explain, in units of the noise, as further channels.
+
+`residual` is one channel: what the fit leaves. `detail` adds to it what is left of that when small changes of the lens as a whole are taken
+out, too: substructure makes the ring grow, and that growth, much stronger than all else, hides where the mass lies.
+
+The fit is :func:`haloformer.fitting.parametric.fit_smooth`. It sees the image as the camera gave it, before any turn or shift, since it
+knows how the survey's lenses lie; what it leaves is turned, shifted and framed with the image afterwards.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from haloformer.errors import InputError
+from haloformer.fitting.parametric import SmoothFitter
+from haloformer.simulation.noise import NOISE_MODES
+from haloformer.simulation.surveys import get_survey
+from haloformer.vocabulary import unknown_name
+
+CLIP = 8.0
+"""Standard deviations beyond which a residual says no more: a bright pixel of a wrong fit shall not outshine all else."""
+
+
+N_WRONG = 16
+"""Wrong lenses that :meth:`Residual.wrong` knows."""
+
+
+# What may be wrong with a fit's idea of the survey: factors of what is positive, and shifts. Wide enough for a PSF half as wide again, a
+# source a quarter larger and a shear twice as strong.
+_WRONG_FACTORS = {
+    ("instrument", "psf_fwhm"): 1.6,
+    ("source", "R_sersic"): 1.3,
+    ("source", "n_sersic"): 1.5,
+    ("deflector", "mass"): 1.03,
+}
+
+
+_WRONG_SHIFTS = {
+    **{("source", name): 0.15 for name in ("e1", "e2")},
+    **{("deflector", name): 0.05 for name in ("e1", "e2", "gamma1", "gamma2", "x", "y")},
+}
+
+
+_BATCH = 64
+
+
+@dataclass(frozen=True)
+class Residual:
+    """Adds the residual, and perhaps its detail, to raw images of one survey.
+
+    Attributes:
+        survey: The survey's definition, as ``describe_survey`` gives it, as JSON.
+        noise: The images' noise, one of :data:`~haloformer.simulation.noise.NOISE_MODES`.
+        crop: Side of the central part that is cut out first, in pixels: what is not shown need not be fitted. None: all of the image.
+        detail: Whether the residual's detail is added as well.
+    """
+
+    survey: str
+    noise: str
+    crop: int | None = None
+    detail: bool = False
+
+    @cached_property
+    def _fitter(self) -> SmoothFitter:
+        return SmoothFitter(get_survey(json.loads(self.survey)), noise=self.noise, size=self.crop)
+
+    def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
+        """Returns (2 or 3, H, W) for raw images of this shape, or says why they cannot be fitted."""
+        channels, height, width = image_shape
+        full = get_survey(json.loads(self.survey)).instrument.num_pix
+        if (channels, height, width) != (1, full, full):
+            raise InputError(
+                f"physics {'detail' if self.detail else 'residual'}: images of shape {tuple(image_shape)}, but the survey's have {(1, full, full)}"
+            )
+        side = self._fitter.size
+        return 2 + self.detail, side, side
+
+    def wrong(self, number: int) -> "Residual":
+        """Returns the same with a wrong idea of the survey: of its PSF, source and deflector, each of whose numbers is changed or not.
+
+        Args:
+            number: 0 … ``N_WRONG - 1``; the same number is always the same mistake.
+        """
+        rng = np.random.default_rng([0x57524F4E, number])
+        definition = json.loads(self.survey)
+        for part, field in (*_WRONG_FACTORS, *_WRONG_SHIFTS):
+            size, changed = rng.uniform(-1, 1), rng.random() < 0.4
+            value = definition[part].get(field)
+            if changed and isinstance(
+                value, int | float
+            ):  # what varies from image to image is fitted
+                factor = _WRONG_FACTORS.get((part, field))
+                new = value * factor**size if factor else value + size * _WRONG_SHIFTS[part, field]
+                definition[part][field] = new
+        return replace(self, survey=json.dumps(definition))
+
+    def with_wrong_fits(self, images: Tensor, wrong: np.ndarray) -> Tensor:
+        """Returns images with their residual, of which some come from a wrong lens.
+
+        Args:
+            images: (B, 1, H, W), raw.
+            wrong: (B,) numbers of :meth:`wrong`; -1: the right lens.
+
+        Returns:
+            As a call does.
+        """
+        found = images.new_empty((len(images), *self.output_shape(tuple(images.shape[1:]))))
+        for number in np.unique(wrong).tolist():
+            chosen = torch.from_numpy(np.flatnonzero(wrong == number))
+            found[chosen] = (self if number < 0 else _wrong(self, number))(images[chosen])
+        return found
+
+    def prepare(self, device: torch.device | str = "cpu") -> None:
+        """Computes what the fit needs of its survey; before ``torch.export`` follows a call."""
+        self._fitter.prepare(device)
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Returns images with their residual.
+
+        Args:
+            images: (B, 1, H, W), raw.
+
+        Returns:
+            (B, 2 or 3, H', W'): the (cropped) images, and residual and detail within ±``CLIP`` standard deviations.
+        """
+        _, side, _ = self.output_shape(tuple(images.shape[1:]))
+        images = _central_part(images.float(), side)
+        if torch.compiler.is_compiling():  # a traced graph knows no number of images
+            return torch.cat(
+                [images, self._fitter.residual(images, detail=self.detail).clamp(-CLIP, CLIP)],
+                dim=1,
+            )
+        fits = (
+            [self._fitter(part, detail=self.detail) for part in images.split(_BATCH)]
+            if len(images)
+            else []
+        )
+        looks = [
+            torch.cat([look for look in (fit.residual, fit.detail) if look is not None], dim=1)
+            for fit in fits
+        ]
+        further = (
+            torch.cat(looks).clamp(-CLIP, CLIP)
+            if looks
+            else images.expand(-1, 1 + self.detail, -1, -1)
+        )
+        return torch.cat([images, further], dim=1)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what `from_dict` takes, ready for JSON."""
+        return {
+            "survey": json.loads(self.survey),
+            "noise": self.noise,
+            "crop": self.crop,
+            **({"detail": True} if self.detail else {}),
+        }
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any], where: str = "residual") -> "Residual":
+        """Makes one of what `to_dict` wrote, refusing what cannot be one."""
+        survey, noise, crop = values.get("survey"), values.get("noise"), values.get("crop")
+        if not isinstance(survey, Mapping):
+            raise InputError(f"{where}: survey must be a survey's definition")
+        if noise not in NOISE_MODES:
+            raise unknown_name(f"{where}: noise mode", str(noise), NOISE_MODES)
+        whole = isinstance(crop, int) and not isinstance(crop, bool)
+        if crop is not None and not (whole and 8 <= crop <= 4096):
+            raise InputError(f"{where}: crop must be a whole number from 8 to 4096, not {crop!r}")
+        if not isinstance(detail := values.get("detail", False), bool):
+            raise InputError(f"{where}: detail must be true or false, not {detail!r}")
+        residual = cls(json.dumps(survey), str(noise), crop, detail)
+        _ = residual._fitter  # a definition or a crop that cannot be fitted is refused here
+        return residual
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {
+            name: self.__dict__[name] for name in ("survey", "noise", "crop", "detail")
+        }  # the fitter is made again where it is needed
+
+
+@lru_cache(maxsize=N_WRONG)
+def _wrong(residual: Residual, number: int) -> Residual:
+    return residual.wrong(number)
+
+
+def _central_part(images: Tensor, side: int | None) -> Tensor:
+    """Cuts squares of ``side`` pixels out of the centre, an odd pixel from the far side; all of the images where it is None."""
+    if side is None:
+        return images
+    height, width = images.shape[-2:]
+    if side > min(height, width):
+        raise InputError(f"crop {side}: more than there is of {height}×{width} images")
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(images, [left, side - width - left, top, side - height - top])

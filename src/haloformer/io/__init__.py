@@ -1,0 +1,1 @@
+"""Reading and writing what every part needs: whole files, folders, tables, JSON, progress, jobs."""

@@ -1,0 +1,110 @@
+"""`predict`: from files to a table of answers."""
+
+from pathlib import Path
+from typing import Literal
+
+from haloformer.data.reader import (
+    Reading,
+    check_choices,
+    find_inputs,
+)
+from haloformer.errors import InputError
+from haloformer.io.progress import progress_bar
+from haloformer.io.tables import checked_table_path, table
+from haloformer.prediction.predictor import load
+from haloformer.prediction.rows import (
+    PredictionSummary,
+    empty_summary,
+    predicted_rows,
+    table_columns,
+)
+
+
+def predict(
+    run: str,
+    images: list[str],
+    out: str,
+    *,
+    batch_size: int = 256,
+    device: str = "auto",
+    hdu: int | str | None = None,
+    band: int | str | None = None,
+    pixel_scale: float | None = None,
+    catalog: str | None = None,
+    size: float | None = None,
+    overwrite: bool = False,
+    on_error: Literal["row", "stop"] = "row",
+    nan: Literal["error", "zero", "mask"] = "error",
+    progress: bool | None = None,
+    workers: int = 0,
+    shard_size: int = 8192,
+    ray_address: str | None = None,
+) -> PredictionSummary:
+    """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
+
+    A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval. One that can tell
+    images unlike those of its training adds ``ood``, ``ood_score`` and ``ood_reason``: what it says of such images is not to be trusted.
+    Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class; FITS files ``index`` (of a plane or position),
+    ``hdu``, ``ra`` and ``dec``. Memory stays bounded: only one batch of images is held. The same call goes on where one was
+    interrupted, if there were more than ``shard_size`` images.
+
+    Args:
+        run: Run folder or artefact folder of a trained model, or the name of a shipped one, such as model_i.
+        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5). A FITS cube is as many images.
+        out: Table to write, .csv, .parquet or .fits.
+        batch_size: Images per batch; does not change the answers.
+        device: See `load`.
+        hdu: FITS extension to read: number, name, several with commas, a pattern of names ('NIR_*_FLUX'), or all; by default the first
+            that holds an image.
+        band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER or BAND of an extension; FILTER1, BAND1 …
+            of a cube).
+        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are resampled to the model's scale, their light
+            conserved, then cut or framed with zeros to its size.
+        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees (ICRS), or x and y in pixels counted from 0.
+            One row each.
+        size: With a catalog: side of the cutouts in arcsec; by default what the model looks at.
+        overwrite: Replace ``out`` if it exists.
+        on_error: What an unreadable image does: ``"row"`` gives it a row whose column ``error`` says why, ``"stop"`` ends the run and
+            writes nothing.
+        nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, ``"mask"`` leaves them out of the
+            smooth fit, if the model has one, and shows the network 0.
+        progress: Show a progress bar; by default when standard error is a terminal.
+        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process does it alone. With workers,
+            ``out`` may also be a folder, which then holds the shards.
+        shard_size: Images that are kept at a time, in case the run is interrupted; rounded up to whole batches.
+        ray_address: Of a running Ray cluster, or ``"auto"``; by default Ray is started on this machine.
+    """
+    check_choices(on_error, batch_size)
+    if shard_size < 1:
+        raise InputError(f"shard_size must be at least 1, not {shard_size}")
+    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
+    reading.check()
+    alone = not workers and ray_address is None
+    target = Path(out)
+    if alone or target.suffix:
+        checked_table_path(target, overwrite)
+    predictor = load(run, device if alone else "cpu")
+    channels = predictor.image_shape[0]
+    sources = find_inputs(images, keep_errors=on_error == "row", channels=channels, reading=reading)
+    columns = table_columns(predictor, sources, on_error)
+    total = sum(source.n for source in sources)
+    if not alone or total > shard_size:
+        from haloformer.prediction.scale import predict_shards
+
+        return predict_shards(
+            predictor, sources, target, columns, run=run, workers=None if alone else workers, shard_size=shard_size,
+            ray_address=ray_address, batch_size=batch_size, device=device, reading=reading, overwrite=overwrite,
+            on_error=on_error, progress=progress,
+        )  # fmt: skip
+    summary = empty_summary(target, predictor)
+    with (
+        table(target, columns, overwrite) as write,
+        progress_bar("predict", total, progress) as advance,
+    ):
+        for rows in predicted_rows(
+            predictor, sources, batch_size, reading=reading, on_error=on_error
+        ):
+            write(rows)
+            summary.count(rows)
+            advance(len(rows))
+    return summary

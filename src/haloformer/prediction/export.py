@@ -1,0 +1,430 @@
+"""Exports: a trained model for programs that have no haloformer, as ONNX or as a ``torch.export`` program, and as a folder for a hub.
+
+The graph takes raw images. All that `Predictor` does around its network is inside: cropping, the smooth fit where the network sees its
+residual, normalisation, softmax at the model's temperature; of a regression, the calibrated interval.
+"""
+
+import contextlib
+import copy
+import json
+import os
+import tempfile
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from haloformer._version import code_version
+from haloformer.artefact.read import artefact_files
+from haloformer.artefact.schema import HUB_FILES
+from haloformer.artefact.write import write_artefact
+from haloformer.errors import InputError
+from haloformer.io.writing import free_file, write_bytes, write_text
+from haloformer.prediction.predictor import Predictor, load
+from haloformer.vocabulary import unknown_name
+
+FORMATS = {
+    "onnx": "one .onnx file for ONNX Runtime, in any language",
+    "torch_export": "one .pt2 file for torch.export.load, without haloformer",
+    "hub": "a folder as the Hugging Face hub has them: config.json, model.safetensors, model card",
+}
+"""The formats, each with what it is."""
+
+PRECISIONS = ("fp32", "fp16", "int8")
+_SUFFIX = {"onnx": ".onnx", "torch_export": ".pt2"}
+_OPSET = 20  # the first with Gelu, and IsNaN and IsInf as the fit needs them; ONNX Runtime 1.17 and later
+_NETWORK = "network"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What was exported: the path, its format and precision, its size in bytes, the names of the outputs."""
+
+    out: Path
+    format: str
+    precision: str
+    n_bytes: int
+    outputs: tuple[str, ...]
+
+
+class EndToEnd(nn.Module):
+    """All of a `Predictor` in one module that ``torch.export`` can follow: raw images in, answers out.
+
+    The order of the outputs is :attr:`outputs`: ``probabilities`` (B, K) where there are classes; ``mean``, ``sigma``, ``low`` and ``high``
+    (B, T) where there are targets.
+    """
+
+    def __init__(self, predictor: Predictor, precision: str = "fp32") -> None:
+        """Takes the predictor; with ``fp16`` its network, and nothing else, computes in half precision."""
+        super().__init__()
+        self.half_precision = precision == "fp16"
+        network = copy.deepcopy(predictor.model) if self.half_precision else predictor.model
+        self.network = network.half() if self.half_precision else network
+        self.predictor = predictor
+        self.temperature = predictor.temperature
+        self.outputs: tuple[str, ...] = (("probabilities",) if predictor.class_names else ()) + (
+            ("mean", "sigma", "low", "high") if predictor.outputs.targets else ()
+        )
+        if predictor.residual is not None:
+            predictor.residual.prepare(predictor.device)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Answers for raw images (B, C, H, W) float32."""
+        predictor = self.predictor
+        batch = predictor.prepared(images)
+        numbers = self.network(batch.half()).float() if self.half_precision else self.network(batch)
+        logits = predictor.outputs.split(numbers)[0]
+        answers: tuple[Tensor, ...] = (
+            () if logits is None else ((logits / self.temperature).softmax(dim=1),)
+        )
+        if predictor.outputs.targets:
+            estimates = predictor.estimates_of(numbers)
+            answers += tuple(estimates[name] for name in ("mean", "sigma", "low", "high"))
+        return answers
+
+
+def export_model(
+    model: str | Predictor,
+    out: str | os.PathLike[str],
+    *,
+    format: Literal["onnx", "torch_export", "hub"] = "onnx",
+    precision: Literal["fp32", "fp16", "int8"] = "fp32",
+    overwrite: bool = False,
+) -> Export:
+    """Exports a trained model.
+
+    Args:
+        model: Run folder, artefact folder or name of a shipped model; for ``onnx`` and ``torch_export`` also a loaded one, on the CPU.
+        out: File to write, ``.onnx`` or ``.pt2``; for ``hub`` a folder.
+        format: One of :data:`FORMATS`.
+        precision: Of an ONNX network: ``fp32``; ``fp16`` halves its weights; ``int8`` quantises the weights of its matrix products, and
+            what goes into them batch by batch. The rest of the graph stays float32.
+        overwrite: Replace what is there.
+
+    Returns:
+        What was exported.
+
+    Raises:
+        InputError: A target that exists, another suffix, a missing package, or a network that cannot be traced.
+    """
+    if format not in FORMATS:
+        raise unknown_name("export format", format, FORMATS)
+    if precision not in PRECISIONS:
+        raise unknown_name("precision", precision, PRECISIONS)
+    if precision != "fp32" and format != "onnx":
+        raise InputError(f"precision {precision} is for the format onnx, not for {format}")
+    path = _checked_target(Path(out), format, overwrite)
+    if format == "onnx":
+        _require_onnx()
+    if format == "hub":
+        if isinstance(model, Predictor):
+            raise InputError(
+                "a hub folder is made of a run folder or an artefact folder, not of a loaded model"
+            )
+        return _export_hub(model, path)
+    predictor = load(model, "cpu") if isinstance(model, str) else model
+    module = EndToEnd(predictor, precision).eval()
+    program = _traced(module, predictor)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if format == "torch_export":
+        stream = BytesIO()
+        torch.export.save(
+            program,
+            stream,
+            extra_files={"haloformer.json": json.dumps(describe_export(predictor, precision))},
+        )
+        write_bytes(path, stream.getvalue())
+    else:
+        _write_onnx(program, module, predictor, precision, path)
+    return Export(path, format, precision, path.stat().st_size, module.outputs)
+
+
+def describe_export(predictor: Predictor, precision: str) -> dict[str, str]:
+    """What a program has to know of a model, as texts: those that are no plain text are JSON."""
+    artefact = predictor.artefact
+    return {
+        "haloformer_version": code_version(),
+        "class_names": json.dumps(predictor.class_names),
+        "targets": json.dumps(predictor.outputs.targets),
+        "coverage": json.dumps(predictor.outputs.coverage if predictor.outputs.targets else None),
+        "image_shape": json.dumps(predictor.image_shape),
+        "pixel_scale": json.dumps(artefact.get("pixel_scale")),
+        "survey": json.dumps(artefact.get("survey")),
+        "noise": json.dumps(artefact.get("noise")),
+        "temperature": json.dumps(predictor.temperature),
+        "precision": precision,
+        "artefact": json.dumps(artefact),  # all of the provenance
+    }
+
+
+# --- the graph --------------------------------------------------------------------------------------------------------
+
+
+def _traced(module: EndToEnd, predictor: Predictor) -> torch.export.ExportedProgram:
+    # Three images: 0 and 1 are sizes that a trace takes for constants.
+    example = torch.rand(3, *predictor.image_shape)
+    try:
+        with torch.no_grad(), _quiet(), _plain_attention(module):
+            return torch.export.export(
+                module,
+                (example,),
+                dynamic_shapes={"images": {0: torch.export.Dim("batch")}},
+                strict=False,
+            )
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # whatever a network's code may do that cannot be traced
+        name = predictor.artefact.get("model", {}).get("name", type(predictor.model).__name__)
+        raise InputError(f"{name} cannot be exported: {_reason(error)}") from error
+
+
+@contextlib.contextmanager
+def _plain_attention(module: nn.Module) -> Iterator[None]:
+    """With timm's attention as products and a softmax: ONNX has the fused one for four dimensions only, and Twins uses five."""
+    fused = [part for part in module.modules() if getattr(part, "fused_attn", False) is True]
+    for part in fused:
+        part.fused_attn = False  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in fused:
+            part.fused_attn = True  # type: ignore[assignment]
+
+
+def _write_onnx(
+    program: torch.export.ExportedProgram,
+    module: EndToEnd,
+    predictor: Predictor,
+    precision: str,
+    path: Path,
+) -> None:
+    import onnx
+
+    try:
+        with _quiet():
+            converted = torch.onnx.export(
+                program, dynamo=True, opset_version=_OPSET, input_names=["images"],
+                output_names=[_OURS + name for name in module.outputs], verbose=False,
+            )  # fmt: skip
+        assert converted is not None
+        graph = converted.model_proto
+        _name_outputs(graph.graph, list(module.outputs))
+    except Exception as error:
+        raise InputError(f"this network cannot become ONNX: {_reason(error)}") from error
+    if precision == "int8":
+        graph = _quantised(graph)
+    for node in graph.graph.node:
+        del node.metadata_props[:]  # lines of our code, and paths on this machine
+        node.doc_string = ""
+    graph.producer_name, graph.producer_version = "haloformer", code_version()
+    onnx.helper.set_model_props(graph, describe_export(predictor, precision))
+    onnx.checker.check_model(graph)
+    write_bytes(path, graph.SerializeToString())
+
+
+_OURS = "haloformer."
+
+
+def _name_outputs(graph: Any, names: list[str]) -> None:
+    """Gives the outputs their names; a value inside the graph that has one already, as a torch function's 'mean', gets another."""
+    new = {name: f"{name}.inside" for name in names} | {_OURS + name: name for name in names}
+    for node in graph.node:
+        node.input[:] = [new.get(name, name) for name in node.input]
+        node.output[:] = [new.get(name, name) for name in node.output]
+    for value in (*graph.value_info, *graph.output, *graph.initializer):
+        value.name = new.get(value.name, value.name)
+
+
+def _quantised(graph: Any) -> Any:
+    """Quantises the products by constant matrices of the network; the fit beside it stays as it is."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    weights = {item.name for item in graph.graph.initializer}
+    # The exporter says of each node in which submodule it was: 'namespace' is ': …EndToEnd/network: …Haloformer/…'.
+    chosen = [
+        node.name
+        for node in graph.graph.node
+        if node.op_type == "MatMul"
+        and node.input[1] in weights
+        and any(p.key == "namespace" and f"/{_NETWORK}: " in p.value for p in node.metadata_props)
+    ]
+    if not chosen:
+        raise InputError(
+            "precision int8 quantises products with weight matrices, and this network has none (convolutions stay as they are): use fp16"
+        )
+    with tempfile.TemporaryDirectory() as folder, _quiet():
+        source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        onnx.save(graph, source)
+        quantize_dynamic(
+            source, target, op_types_to_quantize=["MatMul"], nodes_to_quantize=chosen, per_channel=True, weight_type=QuantType.QInt8
+        )  # fmt: skip
+        return onnx.load(target)
+
+
+def _require_onnx() -> None:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime  # noqa: F401
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(
+            f"format onnx needs {error.name}: pip install 'haloformer[export]'"
+        ) from error
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporters' remarks, which are about their own inside."""
+    import logging
+
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost reason: the exporters wrap it in advice for their developers."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [
+        type(error).__name__
+    ]
+    return lines[0][:300]
+
+
+# --- the folder -------------------------------------------------------------------------------------------------------
+
+
+def _export_hub(model: str, folder: Path) -> Export:
+    from safetensors.torch import load_file
+
+    predictor = load(model, "cpu")  # whatever is exported was checked
+    description, weights = artefact_files(Path(model))
+    config = {
+        "library_name": "haloformer",
+        "architectures": [predictor.artefact["model"]["name"]],
+        **predictor.artefact,
+    }
+    write_artefact(folder, load_file(weights), config, names=HUB_FILES)
+    for other in description.parent.glob("*.safetensors"):
+        if other != weights:
+            write_bytes(folder / other.name, other.read_bytes())
+    write_text(folder / "README.md", model_card(predictor))
+    n_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
+    return Export(folder, "hub", "fp32", n_bytes, ())
+
+
+def model_card(predictor: Predictor) -> str:
+    """The model card of a trained model: what it is for, how it was trained, how well it does, and where it must not be trusted."""
+    import yaml
+
+    artefact = predictor.artefact
+    training, measured = artefact.get("training") or {}, artefact.get("measured") or {}
+    name, survey = artefact["model"]["name"], artefact.get("survey") or "images from a file"
+    classes, targets = predictor.class_names, predictor.outputs.targets
+    front: dict[str, Any] = {
+        "license": "mit",
+        "library_name": "haloformer",
+        "pipeline_tag": "image-classification" if classes else "other",
+        "tags": ["astronomy", "strong-gravitational-lensing", "dark-matter", "deeplense", name],
+    }
+    if macro := _number(measured.get("macro_auc")):
+        data = {"name": f"{survey}, simulated, seed {measured.get('seed')}", "type": "simulated"}
+        result: dict[str, Any] = {"task": {"type": "image-classification"}, "dataset": data}
+        result["metrics"] = [
+            {"type": "roc_auc", "name": "macro one-vs-rest AUC", "value": macro[0]}
+        ]
+        front["model-index"] = [{"name": name, "results": [result]}]
+    shape = " × ".join(map(str, predictor.image_shape))
+    scale = f" of {artefact['pixel_scale']}″" if artefact.get("pixel_scale") else ""
+    answers = []
+    if classes:
+        answers.append(
+            f"tells the dark matter classes {', '.join(f'`{c}`' for c in classes)} apart"
+        )
+    if targets:
+        answers.append(
+            f"estimates {', '.join(f'`{t}`' for t in targets)} with calibrated intervals"
+        )
+    lines = [
+        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "",
+        f"# {name}: dark matter from strong lenses of {survey}", "",
+        f"A network that {' and '.join(answers)}, in images of strong gravitational lenses: {shape} (channels, height, width), pixels{scale}.",
+        "", "## Use", "", "```python", "import haloformer", "",
+        'predictor = haloformer.load("path/to/this/folder")',
+        f"predictor.{'probabilities' if classes else 'estimates'}(images)  # raw images, tensor (B, {', '.join(map(str, predictor.image_shape))})",
+        "```", "",
+        f"Meant for research: for images simulated as `{survey}`, and as a start for other surveys by training on. Cropping, "
+        + ("the fit of the best smooth lens, " if predictor.residual is not None else "")
+        + "and normalisation are part of the model. Images go in as they are, in the units of the survey.", "",
+        "## Training", "",
+        *(f"- {key.replace('_', ' ')}: {training[key]}" for key in _TOLD if training.get(key) is not None),
+        f"- noise: {artefact.get('noise')}", "", "## Measured", "", *_measured_lines(measured), "", "## Limits", "",
+        "- It knows only its survey's lens, source, noise and instrument. A confident answer for an image of another telescope, or a lens of "
+        "another size, means little.",
+        "- It was trained on simulations. This card knows of no measurement on observed lenses.",
+        "- In the original DeepLense surveys the mass of the substructure enlarges the ring: a high AUC on them is not yet a statement about dark "
+        "matter.",
+        "", "## Licence and citation", "",
+        "MIT. Please cite haloformer (https://github.com/haloformer/haloformer, `CITATION.cff`), and for the surveys DeepLense: Alexander et al. "
+        "2020, ApJ 893, 15.", "",
+    ]  # fmt: skip
+    return "\n".join(lines)
+
+
+_TOLD = (
+    "data", "model", "n_train", "epochs", "best_epoch", "epoch_size", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "ema",
+    "augment", "pretrained", "train_seed", "val_seed", "code_version",
+)  # fmt: skip
+
+
+def _measured_lines(measured: dict[str, Any]) -> list[str]:
+    if not _number(measured.get("macro_auc")):
+        return [
+            "Nothing was measured on test images when this was exported: `haloformer evaluate` does."
+        ]
+    rows = [(name, _number(value)) for name, value in (measured.get("auc") or {}).items()]
+    rows.append(("macro", _number(measured["macro_auc"])))
+    facts = f"{measured.get('n_images')} test images of seed {measured.get('seed')}, {measured.get('date')}, {measured.get('hardware')}"
+    return [
+        f"{facts}: `{measured.get('command')}`", "", "| class | one-vs-rest AUC | 95 % interval |", "|---|---|---|",
+        *(f"| {name} | {row[0]:.4f} | {row[1]:.4f} – {row[2]:.4f} |" for name, row in rows if row),
+    ]  # fmt: skip
+
+
+def _number(estimate: Any) -> tuple[float, float, float] | None:
+    """An artefact may come from anybody: the value and its interval, if that is what it holds."""
+    if not isinstance(estimate, dict):
+        return None
+    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
+    if (
+        isinstance(value, int | float)
+        and isinstance(low, int | float)
+        and isinstance(high, int | float)
+    ):
+        return float(value), float(low), float(high)
+    return None
+
+
+def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
+    suffix = _SUFFIX.get(format)
+    if suffix is None:
+        if path.is_file():
+            raise InputError(f"{path}: is a file; the format hub writes a folder")
+        if path.is_dir() and any(path.iterdir()) and not overwrite:
+            raise InputError(f"{path}: exists already; choose another folder or overwrite it")
+        return path
+    if path.suffix.lower() != suffix:
+        raise InputError(f"{path}: the format {format} is written as {suffix}, not '{path.suffix}'")
+    return free_file(path, overwrite)

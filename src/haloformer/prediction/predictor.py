@@ -1,0 +1,280 @@
+"""A trained model that is ready to answer: weights, preprocessing, class names and provenance in one object.
+
+`load` reads the *artefact* that training leaves in a run folder, ``weights.safetensors`` and ``artefact.json``. Neither
+can hold code, and every field is checked before it is used. `predict` sends files through it, batch by batch, into a
+CSV or Parquet table.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from haloformer.artefact.read import artefact_files, load_weights
+from haloformer.artefact.schema import ModelFields, checked_fields
+from haloformer.data.framing import Framing, network_input
+from haloformer.data.normalization import Normalization
+from haloformer.data.reader import (
+    PixelGrid,
+)
+from haloformer.devices import resolve_device
+from haloformer.errors import InputError
+from haloformer.fitting.channels import Residual
+from haloformer.io.strict_json import read_json
+from haloformer.models import create_model
+from haloformer.models.head import numbers_and_features
+from haloformer.outputs.conformal import Conformal
+from haloformer.outputs.layout import Outputs
+from haloformer.outputs.losses import predictions
+from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, traits
+from haloformer.outputs.temperature import temperature_of
+
+
+@dataclass
+class Predictor:
+    """A model with its preprocessing.
+
+    Attributes:
+        model: Framed and normalised images in, numbers (B, outputs.n) out; in evaluation mode on ``device``.
+        framing: To the size and channels of the model.
+        residual: Adds what the best smooth lens leaves unexplained, for models that want to see it.
+        normalization: Framed images in, what the model was trained on out.
+        outputs: What the model's numbers mean.
+        conformal: Makes predicted intervals hold the wished share of true values; None without a regression.
+        image_shape: (C, H, W) of the images that go in.
+        artefact: All of ``artefact.json``.
+        device: Where the model is.
+        temperature: What the logits are divided by for calibrated probabilities; 1 where the artefact has none.
+        detector: Tells images unlike those of the training; None where the artefact has no statistics of them.
+    """
+
+    model: nn.Module
+    framing: Framing
+    residual: Residual | None
+    normalization: Normalization
+    outputs: Outputs
+    conformal: Conformal | None
+    image_shape: tuple[int, int, int]
+    artefact: dict[str, Any]
+    device: torch.device
+    temperature: float = 1.0
+    detector: OodDetector | None = None
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The K classes in the order of the logits; none for a regression alone."""
+        return self.outputs.class_names
+
+    @classmethod
+    def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
+        """Reads a run folder or its artefact folder; the same as `load`."""
+        where, weights = artefact_files(Path(path))
+        artefact = read_json(where)
+        fields = checked_fields(artefact, where)
+        target = resolve_device(device)
+        model = create_model(
+            fields.name,
+            img_size=fields.img_size,
+            in_chans=fields.in_chans,
+            num_classes=fields.num_classes,
+            **fields.kwargs,
+        )
+        load_weights(model, weights)
+        normalization = _normalization(
+            artefact["normalization"], fields.in_chans - fields.n_residual, where
+        )
+        model = model.eval().to(target)
+        return cls(
+            model=model,
+            framing=fields.framing,
+            residual=fields.residual,
+            normalization=normalization,
+            outputs=fields.outputs,
+            conformal=_conformal(artefact, fields.outputs, where),
+            image_shape=fields.image_shape,
+            artefact=artefact,
+            device=target,
+            temperature=temperature_of(artefact, str(where)),
+            detector=_detector(artefact, fields, model, where.parent),
+        )
+
+    @property
+    def frame(self) -> PixelGrid:
+        """Shape and pixel scale of the images that go in."""
+        scale = self.artefact.get("pixel_scale")
+        known = (
+            isinstance(scale, int | float) and not isinstance(scale, bool) and 1e-4 <= scale <= 1e4
+        )
+        return PixelGrid(self.image_shape, float(scale) if known else None)  # type: ignore[arg-type]
+
+    @torch.no_grad()
+    def prepared(self, images: torch.Tensor, *, masked: bool = False) -> torch.Tensor:
+        """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
+        return network_input(
+            self._seen(images, masked), self.framing, self.normalization, self.residual is not None
+        )
+
+    def in_image(self, maps: torch.Tensor) -> torch.Tensor:
+        """Puts maps (B, L, H', W') of what the network gets back on the raw images: (B, L, H, W), 0 where it does not look."""
+        height, width = self.image_shape[-2:]
+        if self.residual is None or self.residual.crop is None:
+            return self.framing.back(maps, (height, width))
+        side = self.residual.crop
+        return Framing(crop=side).back(self.framing.back(maps, (side, side)), (height, width))
+
+    @torch.inference_mode()
+    def numbers(self, images: torch.Tensor, *, masked: bool = False) -> torch.Tensor:
+        """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W).
+
+        With ``masked``, pixels that are not finite are not known: the smooth fit leaves them out, and the network sees 0 there.
+        """
+        return _finite(self.model(self.prepared(images, masked=masked)).float().cpu())
+
+    def numbers_and_ood(
+        self, images: torch.Tensor, *, masked: bool = False
+    ) -> tuple[torch.Tensor, OodVerdict | None]:
+        """Returns what `numbers` and `ood` do, from one pass through the network."""
+        if self.detector is None:
+            return self.numbers(images, masked=masked), None
+        numbers, seen = self.numbers_and_traits(images, masked=masked)
+        return _finite(numbers), self.detector.verdict(seen)
+
+    def ood(self, images: torch.Tensor) -> OodVerdict | None:
+        """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
+        return (
+            None
+            if self.detector is None
+            else self.detector.verdict(self.numbers_and_traits(images)[1])
+        )
+
+    @torch.inference_mode()
+    def numbers_and_traits(
+        self, images: torch.Tensor, *, masked: bool = False
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        """Returns what the model says of raw images (B, C, H, W), finite or not, and their traits, by which strange ones are told."""
+        seen = self._seen(images, masked)
+        with_residual = self.residual is not None
+        batch = network_input(seen, self.framing, self.normalization, with_residual)
+        numbers, features = numbers_and_features(self.model, batch)
+        return numbers.float().cpu(), traits(self.framing(seen), features, with_residual)
+
+    def _seen(self, images: torch.Tensor, masked: bool) -> torch.Tensor:
+        """Returns raw images on the device, with their residual where the model sees it."""
+        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
+            raise InputError(
+                f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}"
+            )
+        batch = images.to(self.device, torch.float32)
+        batch = batch if self.residual is None else self.residual(batch)
+        return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
+
+    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
+        logits = self.outputs.split(self.numbers(images))[0]
+        if logits is None:
+            raise InputError(
+                f"this model estimates {', '.join(self.outputs.targets)}; it knows no classes"
+            )
+        return logits
+
+    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W)."""
+        return self.probabilities_of(self.predict_logits(images))
+
+    def probabilities_of(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns the same of the logits (B, K)."""
+        return (logits.double() / self.temperature).softmax(dim=1)
+
+    def estimates(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns ``mean``, ``sigma``, ``low`` and ``high`` (B, T) of the targets for raw images (B, C, H, W).
+
+        ``low`` and ``high`` bound the calibrated interval; ``sigma`` is NaN where the loss gives none.
+        """
+        return self.estimates_of(self.numbers(images))
+
+    def estimates_of(self, numbers: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Returns the same of what `numbers` gave."""
+        values = self.outputs.split(numbers)[1]
+        if values is None:
+            raise InputError("this model tells classes apart; it estimates nothing")
+        assert self.outputs.scaling is not None
+        answer = predictions(
+            values,
+            loss=self.outputs.loss,
+            scaling=self.outputs.scaling,
+            coverage=self.outputs.coverage,
+        )
+        if self.conformal is not None:
+            answer["low"], answer["high"] = self.conformal.apply(**answer)
+        return answer
+
+
+def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
+    """Returns the trained model of a run folder, of an artefact folder that was copied out of one, or one that comes with the package.
+
+    Args:
+        path: ``runs/x`` or ``runs/x/artefact``, or the name of a shipped model (:func:`~haloformer.artefact.read.shipped_models`).
+        device: ``"auto"`` takes a GPU if there is one; else ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+    """
+    return Predictor.from_run(path, device)
+
+
+def _normalization(description: dict[str, Any], channels: int, where: Path) -> Normalization:
+    try:
+        normalization = Normalization.from_dict(description)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{where}: {error}") from error
+    if not normalization.is_fitted:
+        raise InputError(f"{where}: normalization '{normalization.kind}' lacks its statistics")
+    for name, numbers in normalization.statistics.items():
+        if len(numbers) != channels:
+            raise InputError(
+                f"{where}: normalization.statistics.{name} must hold {channels} numbers, one per channel"
+            )
+    return normalization
+
+
+def _finite(numbers: torch.Tensor) -> torch.Tensor:
+    if not torch.isfinite(numbers).all():
+        bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
+        raise InputError(
+            f"the model gives no number for image {bad} of the batch: are its values extreme?"
+        )
+    return numbers
+
+
+def _detector(
+    artefact: dict[str, Any], fields: ModelFields, model: nn.Module, folder: Path
+) -> OodDetector | None:
+    if artefact.get("ood") is None:
+        return None
+    with (
+        torch.inference_mode()
+    ):  # which features a classifier is given, only the network itself can tell
+        nothing = torch.zeros(
+            1, fields.in_chans, *fields.img_size, device=next(model.parameters()).device
+        )
+        n_features = numbers_and_features(model, nothing)[1].shape[1]
+    n_residual = fields.n_residual
+    return OodDetector.read(
+        artefact["ood"],
+        folder / "ood.safetensors",
+        n_features,
+        fields.in_chans - n_residual,
+        n_residual,
+    )
+
+
+def _conformal(artefact: dict[str, Any], outputs: Outputs, where: Path) -> Conformal | None:
+    if not outputs.targets or artefact.get("conformal") is None:
+        return None
+    try:
+        conformal = Conformal.from_dict(artefact["conformal"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    if len(conformal.factors) != len(outputs.targets) or conformal.loss != outputs.loss:
+        raise InputError(f"{where}: conformal does not belong to these outputs")
+    return conformal

@@ -1,0 +1,159 @@
+"""Answers as rows of a table."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from haloformer.data.reader import (
+    InputFile,
+    ReadImage,
+    Reading,
+    image_batches,
+    place_columns,
+    printable,
+)
+from haloformer.errors import InputError
+from haloformer.prediction.predictor import Predictor
+
+
+@dataclass
+class PredictionSummary:
+    """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class.
+
+    ``n_ood`` counts the images that are unlike those of the training; None if the model cannot tell.
+    """
+
+    out: Path
+    n_rows: int = 0
+    n_errors: int = 0
+    class_counts: dict[str, int] = field(default_factory=dict)
+    n_ood: int | None = None
+
+    def count(self, rows: list[dict[str, Any]]) -> None:
+        """Takes rows of the table into account."""
+        self.n_rows += len(rows)
+        for row in rows:
+            if row.get("error"):
+                self.n_errors += 1
+            elif row.get("class"):
+                self.class_counts[row["class"]] += 1
+            if self.n_ood is not None and row.get("ood"):
+                self.n_ood += 1
+
+
+def empty_summary(out: Path, predictor: Predictor) -> PredictionSummary:
+    """Returns a summary that has counted nothing yet."""
+    counts = dict.fromkeys(predictor.class_names, 0)
+    return PredictionSummary(
+        out, class_counts=counts, n_ood=None if predictor.detector is None else 0
+    )
+
+
+def table_columns(predictor: Predictor, sources: Sequence[InputFile], on_error: str) -> list[str]:
+    """Returns the columns of a table of predictions."""
+    columns = ["file"]
+    if predictor.class_names:
+        columns += [
+            "class",
+            *(f"p_{name}" for name in predictor.class_names),
+            "confidence",
+            "entropy",
+        ]
+    columns += [
+        name + what
+        for name in predictor.outputs.targets
+        for what in ("", "_sigma", "_low", "_high")
+    ]
+    if predictor.detector is not None:
+        columns += ["ood", "ood_score", "ood_reason"]
+    columns += place_columns(sources)
+    if on_error == "row":
+        columns.append("error")
+    return columns
+
+
+def predicted_rows(
+    predictor: Predictor,
+    sources: Sequence[InputFile],
+    batch_size: int,
+    *,
+    reading: Reading,
+    on_error: str,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the table's rows, batch by batch; the options are those of `predict`."""
+    for items in image_batches(sources, batch_size, predictor.frame, reading):
+        rows = [item.row() for item in items]
+        good = [i for i, item in enumerate(items) if item.error is None]
+        for i, error in _answer(predictor, items, rows, good).items():
+            items[i].error = error
+        for item, row in zip(items, rows):
+            if item.error is None:
+                continue
+            if on_error == "stop":
+                raise InputError(item.error)
+            row["error"] = printable(item.error)
+        yield rows
+
+
+def _answer(
+    predictor: Predictor, items: list[ReadImage], rows: list[dict[str, Any]], good: list[int]
+) -> dict[int, str]:
+    """Fills the rows of the good images in place; returns the errors of those that the model cannot answer."""
+    if not good:
+        return {}
+    arrays = [image for i in good if (image := items[i].image) is not None]
+    images = torch.from_numpy(np.stack(arrays))
+    try:
+        numbers, verdict = predictor.numbers_and_ood(
+            images, masked=not bool(torch.isfinite(images).all())
+        )
+    except InputError:
+        if len(good) == 1:
+            return {
+                good[
+                    0
+                ]: f"{items[good[0]].file}: the model gives no number for this image: are its values extreme?"
+            }
+        # One image spoils its batch: find it by asking for each alone.
+        errors: dict[int, str] = {}
+        for i in good:
+            errors |= _answer(predictor, items, rows, [i])
+        return errors
+    if predictor.class_names:
+        _put_classes(predictor, numbers, rows, good)
+    if predictor.outputs.targets:
+        _put_estimates(predictor, numbers, rows, good)
+    if verdict is not None:
+        for i, flag, score, reason in zip(
+            good, verdict.flag.tolist(), verdict.score.tolist(), verdict.reasons
+        ):
+            rows[i] |= {"ood": flag, "ood_score": score, "ood_reason": reason}
+    return {}
+
+
+def _put_classes(
+    predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]
+) -> None:
+    logits = predictor.outputs.split(numbers)[0]
+    assert logits is not None
+    for i, p in zip(good, predictor.probabilities_of(logits).numpy()):
+        rows[i]["class"] = predictor.class_names[int(p.argmax())]
+        rows[i] |= {f"p_{name}": float(value) for name, value in zip(predictor.class_names, p)}
+        rows[i] |= {
+            "confidence": float(p.max()),
+            "entropy": float(-(p * np.log(np.maximum(p, 1e-300))).sum()),
+        }
+
+
+def _put_estimates(
+    predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]
+) -> None:
+    answer = predictor.estimates_of(numbers)
+    for t, name in enumerate(predictor.outputs.targets):
+        for key, what in (("mean", ""), ("sigma", "_sigma"), ("low", "_low"), ("high", "_high")):
+            for i, value in zip(good, answer[key][:, t].tolist()):
+                rows[i][name + what] = value if np.isfinite(value) else None

@@ -1,0 +1,1 @@
+"""What reports share: figure style, HTML, Markdown, intervals."""

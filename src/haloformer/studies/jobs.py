@@ -1,0 +1,233 @@
+"""One run of a study: training and testing, in this process or another."""
+
+import dataclasses
+import datetime
+import json
+import multiprocessing
+import os
+import platform
+import signal
+import threading
+import time
+import traceback
+from collections.abc import Generator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from haloformer._version import code_version
+from haloformer.errors import InputError
+from haloformer.evaluation.metrics import classification_metrics
+from haloformer.evaluation.testset import class_order, contamination, open_test_images
+from haloformer.io.writing import write_text
+from haloformer.models.cost import count_macs, count_parameters
+from haloformer.prediction.predictor import Predictor, load
+from haloformer.reporting import interval
+from haloformer.studies.plan import PRETRAINED
+from haloformer.studies.runs import Run
+
+if TYPE_CHECKING:
+    pass
+
+
+_BATCH = 256
+
+
+def run_records(
+    folder: Path, runs: list[Run], workers: int
+) -> Generator[dict[str, Any], None, None]:
+    """Yields each run's line for results.jsonl, in the order in which they end."""
+    if workers <= 1:
+        yield from (_train_and_test(folder, run) for run in runs)
+        return
+    before = set(multiprocessing.active_children())
+    # New processes, not forks: torch's threads and CUDA do not survive a fork.
+    pool = ProcessPoolExecutor(
+        workers,
+        multiprocessing.get_context("spawn"),
+        start_worker,
+        (max(1, torch.get_num_threads() // workers),),
+    )
+    try:
+        for future in as_completed([pool.submit(_train_and_test, folder, run) for run in runs]):
+            yield future.result()
+        pool.shutdown()
+    except BrokenProcessPool as error:
+        raise InputError(
+            f"{folder}: a worker process was killed, probably for want of memory; finished runs are kept: go on with fewer workers"
+        ) from error
+    finally:  # after Ctrl-C; otherwise nothing is left to stop
+        children = set(multiprocessing.active_children()) - before
+        pool.shutdown(wait=False, cancel_futures=True)
+        for child in children:
+            child.terminate()
+        for child in children:
+            child.join(30)  # it may have a checkpoint to write
+            child.kill()
+
+
+def start_worker(threads: int) -> None:
+    """Prepares a worker process: its threads, and that it ends with its parent."""
+    torch.set_num_threads(threads)  # the simulator uses as many
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes; the first one stops the others
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)  # the study was killed: do not go on alone
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _train_and_test(folder: Path, run: Run) -> dict[str, Any]:
+    """Trains one variant with one seed and tests it once; returns the run's line for results.jsonl."""
+    from haloformer.training import train
+
+    began = time.monotonic()
+    record: dict[str, Any] = {
+        "variant": run.variant,
+        "seed": run.seed,
+        "status": "failed",
+        "message": "",
+        "changes": run.changes,
+        "options": run.options,
+        "test_images": run.test,
+    }
+    place = folder / "runs" / run.key
+    try:
+        options = {**run.options, "seed": run.seed, "out": str(place), "progress": False}
+        if isinstance(options.get("pretrained"), str):
+            start = folder / "runs" / f"{PRETRAINED}-seed{run.seed}"
+            if (
+                f"{{{PRETRAINED}}}" in options["pretrained"]
+                and not (start / "finished.json").exists()
+            ):
+                raise InputError(f"its pretraining with seed {run.seed} failed or is missing")
+            options["pretrained"] = options["pretrained"].replace(f"{{{PRETRAINED}}}", str(start))
+        result = train(**options)
+        record |= {
+            "val": dict(result.metrics),
+            "best_epoch": result.best_epoch,
+            "epochs": result.epochs,
+        }
+        predictor = load(place, str(options.get("device", "auto")))
+        record |= _cost(predictor)
+        if run.test is not None:
+            record["test"] = _test_metrics(
+                *_answers(folder / "logits" / f"{run.key}.npz", predictor, run.test)
+            )
+        record |= {"status": "ok", "hardware": _hardware(predictor.device)}
+    except InputError as error:
+        record["message"] = str(error)
+    except (OSError, MemoryError):  # the next run would fare no better
+        raise
+    except Exception as error:  # a night's study shall not end with one model's defect
+        record["message"] = f"{type(error).__name__}: {error}"
+        (folder / "failed").mkdir(exist_ok=True)
+        write_text(folder / "failed" / f"{run.key}.txt", traceback.format_exc())
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")
+    seconds = round(time.monotonic() - began, 1)
+    return {**record, "seconds": seconds, "code_version": code_version(), "date": date}
+
+
+def _cost(predictor: Predictor) -> dict[str, Any]:
+    """Returns what the network alone costs, without simulation and fit: its speed is that of a batch of 64 images."""
+    described = predictor.artefact["model"]
+    height, width = np.broadcast_to(described["img_size"], 2).tolist()
+    batch = torch.zeros(64, described["in_chans"], height, width, device=predictor.device)
+    seconds = []
+    with torch.inference_mode():
+        for _ in range(4):  # the first warms up
+            began = time.perf_counter()
+            predictor.model(batch).cpu()
+            seconds.append(time.perf_counter() - began)
+    return {
+        "parameters": count_parameters(predictor.model),
+        "macs": count_macs(predictor.model, (described["in_chans"], height, width)),
+        "inference_images_per_second": round(len(batch) / min(seconds[1:]), 1),
+    }
+
+
+def _answers(
+    path: Path, predictor: Predictor, test: dict[str, Any]
+) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
+    """Returns labels (N,), logits (N, K) and class names; computed once, then read from ``path``."""
+    wanted = json.dumps(test, sort_keys=True)
+    if path.exists():
+        with np.load(path) as kept:
+            if str(kept["test_images"]) == wanted:
+                return kept["labels"], kept["logits"], tuple(kept["class_names"].tolist())
+    images = open_test_images(**test, predictor=predictor)
+    if seen := contamination(predictor, images):
+        raise InputError(seen[0])
+    order = class_order(images, predictor)
+    labels, logits = [], []
+    for batch, numbers, _ in images.batches(_BATCH):
+        logits.append(predictor.predict_logits(batch).numpy())
+        labels.append(order[numbers.numpy()])
+    found = np.concatenate(labels)
+    kept_rows = found >= 0  # a grouping of classes may leave some out
+    answers = found[kept_rows], np.concatenate(logits)[kept_rows]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    names = np.array(predictor.class_names)
+    with part.open("wb") as file:
+        np.savez_compressed(
+            file,
+            labels=answers[0],
+            logits=answers[1],
+            class_names=names,
+            test_images=np.array(wanted),
+        )
+    os.replace(part, path)
+    return *answers, predictor.class_names
+
+
+def _test_metrics(
+    labels: np.ndarray, logits: np.ndarray, class_names: tuple[str, ...]
+) -> dict[str, Any]:
+    metrics = classification_metrics(labels, logits, class_names, resamples=0)
+    aucs = {name: dataclasses.asdict(row["auc"]) for name, row in metrics["per_class"].items()}
+    kept = {key: metrics[key].value for key in ("balanced_accuracy", "nll", "brier", "ece")}
+    return {
+        "n_images": metrics["n_images"],
+        **kept,
+        **{key: dataclasses.asdict(metrics[key]) for key in ("macro_auc", "accuracy")},
+        "auc": aucs,
+    }
+
+
+def _hardware(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
+    return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
+
+
+def in_words(record: dict[str, Any]) -> str:
+    """Returns the outcome of a run in one line."""
+    head = f"{record['variant']}, seed {record['seed']}: "
+    if record["status"] != "ok":
+        return f"{head}failed: {record['message']}"
+    if "test" not in record:
+        return f"{head}validation macro AUC {record['val']['val_macro_auc']:.4f} ({record['seconds']:.0f} s)"
+    return f"{head}test macro AUC {interval.format_value(record['test']['macro_auc']['value'])} ({record['seconds']:.0f} s)"
+
+
+def about(seconds: float) -> str:
+    """Returns how long the rest takes, for a line of progress; empty below a second."""
+    if seconds < 1:
+        return ""
+    return (
+        f"; about {seconds / 60:.0f} min left" if seconds >= 90 else f"; about {seconds:.0f} s left"
+    )

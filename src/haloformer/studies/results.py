@@ -1,0 +1,228 @@
+"""The results of a study: the file that holds them, and what they say over seeds."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from scipy.stats import t
+
+from haloformer.errors import InputError
+from haloformer.evaluation.metrics import paired_difference
+from haloformer.io.writing import write_text
+from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
+from haloformer.studies.plan import PRETRAINED, Study, Variant, settings_of
+from haloformer.studies.runs import Run, run_of
+from haloformer.training.config import RUN_ONLY, compose
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to.
+
+    Attributes:
+        out: Its folder, with ``results.jsonl``, ``table.md``, ``table.csv``, ``figure.png``, ``.svg`` and ``.pdf``, ``runs/`` and ``logits/``.
+        rows: One dictionary per variant, as in ``table.csv``: mean test macro AUC, its interval, the difference to the reference …
+        n_runs: Runs that are done, those of earlier calls included.
+        n_failed: Runs that failed.
+        n_missing: Runs of this study that are not there yet.
+    """
+
+    out: Path
+    rows: list[dict[str, Any]]
+    n_runs: int
+    n_failed: int
+    n_missing: int
+
+
+def append_result(path: Path, record: dict[str, Any]) -> None:
+    """Adds a line; the run's earlier line, if any, goes. The file is never seen half-written."""
+    kept = [
+        old
+        for old in _read_results(path)
+        if (old["variant"], old["seed"]) != (record["variant"], record["seed"])
+    ]
+    lines = [json.dumps(_without_nan(line), allow_nan=False) for line in [*kept, record]]
+    write_text(path, "\n".join(lines) + "\n")
+
+
+def _read_results(path: Path) -> list[dict[str, Any]]:
+    if not path.exists():
+        return []
+    try:
+        return [
+            json.loads(line)
+            for line in path.read_text(encoding="utf-8").splitlines()
+            if line.strip()
+        ]
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from error
+
+
+def _without_nan(value: Any) -> Any:
+    """JSON has no NaN: what could not be measured is null."""
+    if isinstance(value, Mapping):
+        return {str(key): _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def usable_results(folder: Path, plan: Study) -> list[dict[str, Any]]:
+    """Returns the results of this study's variants, as they are defined now, on its present test images.
+
+    Raises:
+        InputError: A finished run has other settings than the study gives it now.
+    """
+    expected = {variant.name: run_of(plan, variant, 0) for variant in plan.variants}
+    if plan.pretrain is not None:
+        options = settings_of(compose(None, plan.base, plan.pretrain))
+        expected[PRETRAINED] = Run(PRETRAINED, 0, plan.pretrain, options, None)
+    usable = []
+    for record in _read_results(folder / "results.jsonl"):
+        run = expected.get(record["variant"])
+        if run is None:
+            continue
+        theirs, mine = record["options"], json.loads(json.dumps(run.options))
+        keys = sorted(
+            key for key in {*theirs, *mine} - RUN_ONLY if theirs.get(key) != mine.get(key)
+        )
+        if keys and record["status"] == "ok":
+            said = [
+                f"{key}: {theirs.get(key, 'default')!r} there, {mine.get(key, 'default')!r} here"
+                for key in keys
+            ]
+            raise InputError(
+                f"{folder}: variant '{run.variant}' was run with other settings ({'; '.join(said[:4])}): choose another out"
+            )
+        if not keys and record["test_images"] == run.test:
+            usable.append(record)
+    return usable
+
+
+def over_seeds(values: Sequence[float], low: float = -np.inf, high: float = np.inf) -> Interval:
+    """Returns the mean of runs with different seeds and its 95 % interval, by Student's t; NaN bounds for a single run.
+
+    Args:
+        values: One per seed.
+        low: Smallest value that is possible; the interval ends there.
+        high: Largest value that is possible.
+    """
+    n, mean = len(values), float(np.mean(values))
+    if n < 2:
+        return Interval(mean, float("nan"), float("nan"))
+    half = t.isf((1 - CONFIDENCE) / 2, n - 1) * np.std(values, ddof=1) / np.sqrt(n)
+    return Interval(mean, max(low, float(mean - half)), min(high, float(mean + half)))
+
+
+def rows_of(folder: Path, plan: Study, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Returns one row per variant that was run, in the study's order."""
+    ok: dict[str, dict[int, dict[str, Any]]] = {variant.name: {} for variant in plan.variants}
+    failures: dict[str, list[str]] = {variant.name: [] for variant in plan.variants}
+    for record in results:
+        if record["variant"] in ok:
+            if record["status"] == "ok":
+                ok[record["variant"]][record["seed"]] = record
+            else:
+                failures[record["variant"]].append(f"seed {record['seed']}: {record['message']}")
+    rows = []
+    for variant in plan.variants:
+        runs = ok[variant.name]
+        if not runs and not failures[variant.name]:
+            continue
+        row: dict[str, Any] = {"variant": variant.name, **variant.values, "n_seeds": len(runs)}
+        row |= {
+            "seeds": sorted(runs),
+            "changes": one_line(variant.changes),
+            "reference": variant.reference or "",
+        }
+        if runs:
+            records = [runs[seed] for seed in sorted(runs)]
+            row |= _estimates(records)
+            others = ok.get(variant.reference or "", {})
+            if shared := sorted({*runs} & {*others} if variant.reference != variant.name else ()):
+                row |= _difference(folder, variant, [(runs[seed], others[seed]) for seed in shared])
+        rows.append({**row, "failed": "; ".join(failures[variant.name])})
+    return rows
+
+
+def _estimates(records: list[dict[str, Any]]) -> dict[str, Any]:
+    """Returns the means over a variant's runs."""
+    tests = [record["test"] for record in records]
+    found: dict[str, Any] = {"interval": "over seeds" if len(records) > 1 else "over test images"}
+    measured = {
+        "macro_auc": [test["macro_auc"] for test in tests],
+        "accuracy": [test["accuracy"] for test in tests],
+    }
+    measured |= {f"auc_{name}": [test["auc"][name] for test in tests] for name in tests[0]["auc"]}
+    for key, estimates in measured.items():
+        values = [estimate["value"] for estimate in estimates if estimate["value"] is not None]
+        if not values:
+            continue
+        interval = over_seeds(values, 0.0, 1.0)
+        if len(records) == 1:
+            bounds = [
+                np.nan if estimates[0][end] is None else estimates[0][end]
+                for end in ("low", "high")
+            ]
+            interval = Interval(values[0], *bounds)
+        found |= {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high}
+    found["macro_auc_per_seed"] = [test["macro_auc"]["value"] for test in tests]
+    found["val_macro_auc"] = float(np.mean([record["val"]["val_macro_auc"] for record in records]))
+    found["parameters"] = records[0]["parameters"]
+    for key in ("macs", "inference_images_per_second"):  # results of earlier versions have none
+        if known := [record[key] for record in records if key in record]:
+            found[key] = float(np.mean(known))
+    found["seconds_per_run"] = float(np.mean([record["seconds"] for record in records]))
+    return found
+
+
+def _difference(
+    folder: Path, variant: Variant, pairs: list[tuple[dict[str, Any], dict[str, Any]]]
+) -> dict[str, Any]:
+    """Returns the mean difference in macro AUC to the reference over the seeds that both have."""
+    if any(run["test_images"] != other["test_images"] for run, other in pairs):
+        return {}  # other images: there is no pair
+    values = [
+        run["test"]["macro_auc"]["value"] - other["test"]["macro_auc"]["value"]
+        for run, other in pairs
+    ]
+    interval: Interval = over_seeds(values)
+    if len(pairs) == 1:
+        files = [folder / "logits" / f"{run['variant']}-seed{run['seed']}.npz" for run in pairs[0]]
+        if all(file.exists() for file in files):
+            with np.load(files[0]) as mine, np.load(files[1]) as theirs:
+                if mine["logits"].shape == theirs["logits"].shape:
+                    interval = paired_difference(mine["labels"], mine["logits"], theirs["logits"])
+    found = {
+        "difference": interval.value,
+        "difference_low": interval.low,
+        "difference_high": interval.high,
+    }
+    if isinstance(interval, Difference):
+        found["difference_p"] = interval.p
+    return {**found, "n_pairs": len(pairs), "difference_per_seed": values}
+
+
+def label_of(name: str) -> str:
+    """A number as people write it: 10,000."""
+    try:
+        number = float(name)
+    except ValueError:
+        return name
+    return f"{int(number):,}" if number.is_integer() else name
+
+
+def one_line(settings: Mapping[str, Any]) -> str:
+    """``{"lr": 0.001}`` as ``lr: 0.001``."""
+    return ", ".join(
+        f"{key}: {{{one_line(value)}}}"
+        if isinstance(value, Mapping)
+        else f"{key}: {json.dumps(value)}".replace('"', "")
+        for key, value in settings.items()
+    )
