@@ -176,7 +176,7 @@ def convert(
         overwrite: Replace an existing file.
         quiet: Say nothing.
     """
-    from haloformer.data.convert import convert as convert_images
+    from haloformer.data.conversion import convert as convert_images
 
     with _progress("convert", None, quiet) as advance:
         summary = convert_images(

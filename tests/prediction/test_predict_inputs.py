@@ -12,7 +12,7 @@ from astropy.table import Table
 
 from haloformer.cli import main
 from haloformer.data import write_dataset
-from haloformer.data.reader import PixelGrid, Reading, find_inputs, image_batches
+from haloformer.data.reader import PixelGrid, Reading, find_inputs, read_images
 from haloformer.errors import InputError
 from haloformer.prediction import load, predict, rows
 
@@ -200,7 +200,7 @@ def test_cutouts_of_another_scale_are_centred_between_pixels(mosaic, tmp_path):
     fits.PrimaryHDU(image.astype(np.float32), sky(SCALE / 2)).writeto(tmp_path / "fine.fits")
     reading = Reading(catalog=catalog(tmp_path / "xy.csv", "id,x,y", places))
     sources = find_inputs([str(tmp_path / "fine.fits")], False, reading=reading)
-    ((first, second),) = image_batches(sources, 8, PixelGrid((1, 20, 20), SCALE), reading)
+    ((first, second),) = read_images(sources, PixelGrid((1, 20, 20), SCALE), reading, batch_size=8)
     for item in (first, second):
         middle = np.arange(20) - 9.5
         cutout = item.image[0]
@@ -345,11 +345,11 @@ def test_a_fits_table_holds_what_a_csv_does(original_run, pixels, tmp_path, caps
 
 
 def test_many_files_are_found_without_opening_those_that_are_plain(pixels, tmp_path, monkeypatch):
-    from haloformer.data import reader
+    from haloformer.data import finding
 
     for k in range(3):
         fits.PrimaryHDU(pixels[k], sky()).writeto(tmp_path / f"{k}.fits")
-    monkeypatch.setattr(reader, "fits_hdus", None)
+    monkeypatch.setattr(finding, "fits_hdus", None)
     assert [source.n for source in find_inputs([str(tmp_path)], True)] == [1, 1, 1]
 
 

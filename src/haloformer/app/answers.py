@@ -14,9 +14,15 @@ import numpy as np
 import torch
 
 from haloformer.artefact.read import artefact_folder, shipped_models
-from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, choose_hdus, fits_hdus, image_suffix
-from haloformer.data.reader import DATASET_SUFFIXES, InputFile, PixelGrid, Reading, image_batches
-from haloformer.data.sky import celestial, pixel_scales
+from haloformer.data.images import SUFFIXES, image_suffix
+from haloformer.data.reader import (
+    DATASET_SUFFIXES,
+    InputFile,
+    PixelGrid,
+    ReadImage,
+    Reading,
+    read_images,
+)
 from haloformer.data.unpacked import check_unpacked
 from haloformer.errors import InputError
 from haloformer.evaluation.published import best_published
@@ -88,8 +94,9 @@ def classify(
     reading = Reading(pixel_scale=pixel_scale)
     try:
         reading.check()
-        image, name = _read(path, number, predictor.frame, reading)
-        scale = _scale_in_words(path, predictor.frame, pixel_scale)
+        read, name = _read(path, number, predictor.grid, reading)
+        image = read.pixels
+        scale = _scale_in_words(read.scales, predictor.grid, pixel_scale)
     except InputError as error:
         text = str(error).replace(str(path), path.name)
         raise InputError(
@@ -157,8 +164,8 @@ def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> Non
             step()
 
 
-def _read(path: Path, number: int, frame: PixelGrid, reading: Reading) -> tuple[np.ndarray, str]:
-    """Returns an image (C, H, W) float32 and its name."""
+def _read(path: Path, number: int, grid: PixelGrid, reading: Reading) -> tuple[ReadImage, str]:
+    """Returns an image and its name."""
     if not path.is_file():
         raise InputError(f"{path} is no longer kept here: choose the file again")
     if path.stat().st_size > MAX_UPLOAD_BYTES:
@@ -178,41 +185,34 @@ def _read(path: Path, number: int, frame: PixelGrid, reading: Reading) -> tuple[
             InputFile(path, 1, start=number, is_dataset=True),
             f"{path.name}, image {number}",
         )
-    (item,) = next(image_batches([source], 1, frame, reading), [None])
-    if (
-        item is None
-    ):  # every image of a dataset has the same shape, and it is told once, of the first
-        return _read(path, 0, frame, reading)
-    if item.image is None or item.error is not None:
-        raise InputError(item.error or f"{path} cannot be read")
-    return item.image, name
+    for (found,) in read_images([source], grid, reading, batch_size=1):
+        return found, name
+    # Every image of a dataset has the same shape, and it is told once, of the first.
+    return _read(path, 0, grid, reading)
 
 
 _OPTION = "--pixel_scale, in arcsec, lets it"  # what a person at a command line is told
 
 
-def _scale_in_words(path: Path, frame: PixelGrid, given: float | None) -> str:
-    if frame.pixel_scale is None:
+def _scale_in_words(
+    scales: tuple[float, float] | None, grid: PixelGrid, given: float | None
+) -> str:
+    if grid.pixel_scale is None:
         return (
             ""
             if given is None
             else "The model does not know its pixel scale: the image was taken as it is."
         )
-    scales = None if given is None else (given, given)
-    if scales is None and image_suffix(path.name) in FITS_SUFFIXES:
-        with fits_hdus(path, path.name, MAX_UPLOAD_BYTES) as hdus:
-            wcs = celestial(hdus[choose_hdus(hdus, path.name, None)[0]].header)
-            scales = None if wcs is None else pixel_scales(wcs)
     if scales is None:
         return (
-            f"The file does not say its pixel scale: taken for the model's {frame.pixel_scale:g}″."
+            f"The file does not say its pixel scale: taken for the model's {grid.pixel_scale:g}″."
         )
-    if all(math.isclose(scale, frame.pixel_scale, rel_tol=1e-3) for scale in scales):
+    if all(math.isclose(scale, grid.pixel_scale, rel_tol=1e-3) for scale in scales):
         return ""
     found = "″ × ".join(
         f"{scale:.4g}" for scale in dict.fromkeys(round(scale, 6) for scale in reversed(scales))
     )
-    return f"Resampled from pixels of {found}″ to the model's {frame.pixel_scale:g}″."
+    return f"Resampled from pixels of {found}″ to the model's {grid.pixel_scale:g}″."
 
 
 def _dataset_length(path: Path) -> int:

@@ -15,7 +15,7 @@ from haloformer._version import code_version
 from haloformer.artefact.read import artefact_files
 from haloformer.audit import noise, out_of_distribution, report, shift, shortcut, symmetry
 from haloformer.audit.bench import Bench, make_bench
-from haloformer.data.images import find_images
+from haloformer.data.reader import find_inputs
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import training_of
 from haloformer.io.strict_json import to_json
@@ -86,7 +86,8 @@ def audit(
     files, others = {"real": _names(real), "galaxies": _names(galaxies)}, _names(compare)
     for paths in files.values():
         if paths:
-            find_images(paths)  # what is not there is said before anything is measured
+            # What is not there is said before anything is measured.
+            find_inputs(paths, keep_errors=False, channels=None)
     target = Path(out)
     settings: dict[str, Any] = {"n": n, "progress": progress, "batch_size": batch_size}
     bench = make_bench(load(run, device), run, survey=survey, seed=seed, **settings)

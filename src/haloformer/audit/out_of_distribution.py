@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,7 +15,7 @@ from haloformer.audit.bench import SURE, Bench, Point, at_camera, brightness_of,
 from haloformer.audit.figures import draw_points
 from haloformer.audit.words import listed
 from haloformer.data.framing import Framing
-from haloformer.data.images import find_images, read_image
+from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import classes_of_use
 from haloformer.prediction.predictor import Predictor
@@ -158,11 +157,17 @@ def _dark(scenes: Scenes) -> Scenes:
 
 def _from_files(bench: Bench, paths: Sequence[str]) -> Iterator[Tensor]:
     """Yields images of files, brought to the model's size and to the brightness of its own."""
-    return (_cutout(bench, path) for path in find_images(list(paths)))
+    reading = Reading(nan="zero")
+    inputs = find_inputs(list(paths), keep_errors=False, channels=None, reading=reading)
+    return (
+        _cutout(bench, image)
+        for batch in read_images(inputs, None, reading, batch_size=1)
+        for image in batch
+    )
 
 
-def _cutout(bench: Bench, path: Path) -> Tensor:
-    image = torch.tensor(read_image(path, nan="zero")).mean(0)[None, None]
+def _cutout(bench: Bench, found: ReadImage) -> Tensor:
+    image = torch.tensor(found.pixels).mean(0)[None, None]
     side = min(image.shape[-2:])
     image = Framing(img_size=None, crop=min(side, bench.size))(image)
     if (

@@ -1,13 +1,38 @@
 """From files and streams to batches: dataset files, readers of what users have, normalisation and splits."""
 
-from haloformer.data.convert import convert
-from haloformer.data.deeplense import LabelledImage, LabelledSource, write_deeplense_folder
-from haloformer.data.images import find_images, read_image
-from haloformer.data.inspect import figure, summarise
-from haloformer.data.normalization import NORMALIZATIONS, Normalization
-from haloformer.data.splits import stratified_split
-from haloformer.data.store import DatasetWriter, LensDataset, check_finite, write_dataset
-from haloformer.data.stream import EndlessStream, EpochStream
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haloformer.data.conversion import convert
+    from haloformer.data.deeplense import LabelledImage, LabelledSource, write_deeplense_folder
+    from haloformer.data.finding import find_images
+    from haloformer.data.images import read_image
+    from haloformer.data.inspect import figure, summarise
+    from haloformer.data.normalization import NORMALIZATIONS, Normalization
+    from haloformer.data.splits import stratified_split
+    from haloformer.data.store import DatasetWriter, LensDataset, check_finite, write_dataset
+    from haloformer.data.stream import EndlessStream, EpochStream
+
+_HOMES = {
+    "NORMALIZATIONS": "normalization",
+    "DatasetWriter": "store",
+    "EndlessStream": "stream",
+    "EpochStream": "stream",
+    "LabelledImage": "deeplense",
+    "LabelledSource": "deeplense",
+    "LensDataset": "store",
+    "Normalization": "normalization",
+    "check_finite": "store",
+    "convert": "conversion",
+    "figure": "inspect",
+    "find_images": "finding",
+    "read_image": "images",
+    "stratified_split": "splits",
+    "summarise": "inspect",
+    "write_dataset": "store",
+    "write_deeplense_folder": "deeplense",
+}
 
 __all__ = [
     "NORMALIZATIONS",
@@ -28,3 +53,9 @@ __all__ = [
     "write_dataset",
     "write_deeplense_folder",
 ]
+
+
+def __getattr__(name: str) -> Any:  # on first use: the options of reading need no torch
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

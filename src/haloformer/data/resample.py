@@ -6,7 +6,7 @@ Of an image whose values are *light per pixel* (counts, counts/s, nJy), a pixel 
 
 import numpy as np
 
-from haloformer.data.images import known_pixels
+from haloformer.data.pixels import known_pixels
 from haloformer.errors import InputError
 
 _SAME = 0.1  # pixels by which two grids may drift apart, centre to edge, and count as the same
@@ -18,7 +18,7 @@ def resample(
     step: tuple[float, float],
     size: tuple[int, int],
     *,
-    centre: tuple[float, float] | None = None,
+    center: tuple[float, float] | None = None,
     per_area: bool = False,
     nan: str = "error",
     name: str = "image",
@@ -33,7 +33,7 @@ def resample(
         image: (C, H, W) float32.
         step: Side of a new pixel, along y and x, in old pixels.
         size: (H', W') of the new image.
-        centre: (y, x) of its middle in old pixels, counted from 0 at the first one's middle; by default the old one's middle.
+        center: (y, x) of its middle in old pixels, counted from 0 at the first one's middle; by default the old one's middle.
         per_area: The values are surface brightness, not light per pixel.
         nan: What pixels do that are not finite, as in `haloformer.data.read_image`. With ``"mask"`` a new pixel of which less than half is
             known is NaN, and so is a frame; of another the known part tells the brightness. Else a frame is 0.
@@ -44,12 +44,12 @@ def resample(
     """
     if (
         image.shape[1:] == size
-        and centre is None
+        and center is None
         and all(_side(*pair) == 1 for pair in zip(step, size))
     ):
         return known_pixels(image, nan, name)
     places = []
-    for n, count, side, middle in zip(image.shape[1:], size, step, centre or (None, None)):
+    for n, count, side, middle in zip(image.shape[1:], size, step, center or (None, None)):
         if not side * count >= _LEAST:
             raise InputError(
                 f"{name}: {count} pixels of the model's scale are {side * count:.2g} of its own, which are too coarse"

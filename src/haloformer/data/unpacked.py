@@ -11,7 +11,8 @@ from typing import Any
 import h5py
 import numpy as np
 
-from haloformer.data.images import FITS_SUFFIXES, fits_errors, image_suffix
+from haloformer.data.fits import fits_errors
+from haloformer.data.images import FITS_SUFFIXES, image_suffix
 from haloformer.data.inflation import (
     BLOCK,
     DEFLATE_INFLATION,

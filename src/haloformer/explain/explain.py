@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from haloformer._version import code_version
-from haloformer.data.reader import Reading, check_choices, find_inputs, image_batches
+from haloformer.data.reader import Reading, check_choices, find_inputs, read_images, stacked
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
 from haloformer.explain import page, pictures
@@ -162,13 +162,11 @@ def explain(
         job.figures = part / "figures"
         job.figures.mkdir()
         left = limit
-        for items in image_batches(sources, batch_size, predictor.frame, reading):
-            if bad := next((item.error for item in items if item.error is not None), None):
-                raise InputError(bad)
+        for items in read_images(sources, predictor.grid, reading, batch_size=batch_size):
+            batch = stacked(items)[:left]
             items = items[:left]
             if not items:
                 break
-            batch = torch.from_numpy(np.stack([item.image for item in items]).astype(np.float32))  # type: ignore[misc]
             names = [
                 Path(item.file).stem + ("" if item.index is None else f" {item.index}")
                 for item in items

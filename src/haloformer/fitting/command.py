@@ -14,9 +14,9 @@ from haloformer.data.reader import (
     Reading,
     check_choices,
     find_inputs,
-    image_batches,
-    place_columns,
+    location_columns,
     printable,
+    read_images,
 )
 from haloformer.errors import InputError
 from haloformer.fitting.figures import DRAWN, draw_fits
@@ -100,7 +100,7 @@ def fit(
         "chi2",
         "converged",
     ]
-    columns += place_columns(sources)
+    columns += location_columns(sources)
     columns += ["error"] if on_error == "row" else []
     summary, chi2 = FitSummary(target, picture), []
     drawn: list[tuple[str, np.ndarray, SmoothFit]] = []
@@ -108,8 +108,8 @@ def fit(
         table(target, columns, overwrite) as write,
         progress_bar("fit", sum(s.n for s in sources), progress) as advance,
     ):
-        for items in image_batches(sources, batch_size, frame, reading):
-            rows = [item.row() for item in items]
+        for items in read_images(sources, frame, reading, batch_size=batch_size):
+            rows: list[dict[str, Any]] = [{**item.row()} for item in items]
             if on_error == "stop" and (
                 errors := [item.error for item in items if item.error is not None]
             ):

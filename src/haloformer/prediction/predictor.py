@@ -17,9 +17,7 @@ from haloformer.artefact.read import artefact_files, load_weights
 from haloformer.artefact.schema import ModelFields, checked_fields
 from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
-from haloformer.data.reader import (
-    PixelGrid,
-)
+from haloformer.data.reader import PixelGrid, images_in_memory
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
@@ -102,7 +100,7 @@ class Predictor:
         )
 
     @property
-    def frame(self) -> PixelGrid:
+    def grid(self) -> PixelGrid:
         """Shape and pixel scale of the images that go in."""
         scale = self.artefact.get("pixel_scale")
         known = (
@@ -131,7 +129,8 @@ class Predictor:
 
         With ``masked``, pixels that are not finite are not known: the smooth fit leaves them out, and the network sees 0 there.
         """
-        return _finite(self.model(self.prepared(images, masked=masked)).float().cpu())
+        numbers = self.model(self.prepared(images, masked=masked)).float().cpu()
+        return _finite(numbers, images, masked)
 
     def numbers_and_ood(
         self, images: torch.Tensor, *, masked: bool = False
@@ -139,8 +138,8 @@ class Predictor:
         """Returns what `numbers` and `ood` do, from one pass through the network."""
         if self.detector is None:
             return self.numbers(images, masked=masked), None
-        numbers, seen = self.numbers_and_traits(images, masked=masked)
-        return _finite(numbers), self.detector.verdict(seen)
+        numbers, features = self.numbers_and_features(images, masked=masked)
+        return _finite(numbers, images, masked), self.detector.verdict(features)
 
     def ood(self, images: torch.Tensor) -> OodVerdict | None:
         """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
@@ -163,11 +162,7 @@ class Predictor:
 
     def _seen(self, images: torch.Tensor, masked: bool) -> torch.Tensor:
         """Returns raw images on the device, with their residual where the model sees it."""
-        if images.ndim != 4 or tuple(images.shape[1:]) != self.image_shape:
-            raise InputError(
-                f"images have shape {tuple(images.shape)}, but the model takes B of {self.image_shape}"
-            )
-        batch = images.to(self.device, torch.float32)
+        batch = images_in_memory(images, self.grid).to(self.device, torch.float32)
         batch = batch if self.residual is None else self.residual(batch)
         return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
 
@@ -237,12 +232,14 @@ def _normalization(description: dict[str, Any], channels: int, where: Path) -> N
     return normalization
 
 
-def _finite(numbers: torch.Tensor) -> torch.Tensor:
+def _finite(
+    numbers: torch.Tensor, images: torch.Tensor | np.ndarray, masked: bool
+) -> torch.Tensor:
+    """Returns the numbers (B, N), all of which must be finite; raises InputError for the first image that has none."""
     if not torch.isfinite(numbers).all():
         bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
-        raise InputError(
-            f"the model gives no number for image {bad} of the batch: are its values extreme?"
-        )
+        name = f"image {bad} of the batch"
+        raise not_answered(name) if masked else why_not_finite(images[bad], name)
     return numbers
 
 

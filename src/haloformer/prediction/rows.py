@@ -12,9 +12,9 @@ from haloformer.data.reader import (
     InputFile,
     ReadImage,
     Reading,
-    image_batches,
-    place_columns,
+    location_columns,
     printable,
+    read_images,
 )
 from haloformer.errors import InputError
 from haloformer.prediction.predictor import Predictor
@@ -70,7 +70,7 @@ def table_columns(predictor: Predictor, sources: Sequence[InputFile], on_error: 
     ]
     if predictor.detector is not None:
         columns += ["ood", "ood_score", "ood_reason"]
-    columns += place_columns(sources)
+    columns += location_columns(sources)
     if on_error == "row":
         columns.append("error")
     return columns
@@ -85,8 +85,8 @@ def predicted_rows(
     on_error: str,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the table's rows, batch by batch; the options are those of `predict`."""
-    for items in image_batches(sources, batch_size, predictor.frame, reading):
-        rows = [item.row() for item in items]
+    for items in read_images(sources, predictor.grid, reading, batch_size=batch_size):
+        rows: list[dict[str, Any]] = [{**item.row()} for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]
         for i, error in _answer(predictor, items, rows, good).items():
             items[i].error = error

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from haloformer.data.convert import convert
+from haloformer.data.conversion import convert
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.evaluation import figures

@@ -18,12 +18,11 @@ from haloformer.data.deeplense import (
     class_order,
     is_archive,
 )
-from haloformer.data.images import channels_first
+from haloformer.data.pixels import channels_first, known_pixels
 from haloformer.data.store import (
     DatasetWriter,
     LensDataset,
     damage_named,
-    first_not_finite,
     open_hdf5,
     plain_dataset,
     read_attributes,
@@ -196,22 +195,7 @@ def _convert_hdf5(
         attributes.pop(own, None)
 
     def read(start: int, stop: int) -> np.ndarray:
-        try:
-            block = images[start:stop]
-        except (OSError, RuntimeError, MemoryError) as error:
-            raise InputError(
-                f"{src}: /images cannot be read from image {start} on: {str(error)[:120]}"
-            ) from error
-        # One rule says where the channels are, for files and for HDF5 alike.
-        block = np.stack([channels_first(image, channels, f"{src}: /images") for image in block])
-        if nan == "zero":
-            return np.nan_to_num(block, copy=False, nan=0, posinf=0, neginf=0)
-        bad = first_not_finite(block)
-        if bad is not None:
-            raise InputError(
-                f"{src}: image {start + bad} holds NaN or infinite values; nan='zero' puts 0 in their place"
-            )
-        return block
+        return _images(src, images, range(start, stop), channels, nan)
 
     shape = read(0, 1).shape[1:]
     size = max(1, _CHUNK_BYTES // (4 * int(np.prod(shape))))
@@ -234,6 +218,23 @@ def _convert_hdf5(
             if progress is not None:
                 progress(stop, n)
     return _summary(out)
+
+
+def _images(
+    src: Path, images: h5py.Dataset, numbers: range, channels: int | None, nan: str
+) -> np.ndarray:
+    """Reads images (n, C, H, W) float32 of an HDF5 file, under the same checks as those of image files."""
+    try:
+        block = images[numbers.start : numbers.stop]
+    except (OSError, RuntimeError, MemoryError) as error:
+        raise InputError(
+            f"{src}: /images cannot be read from image {numbers.start} on: {str(error)[:120]}"
+        ) from error
+    found = []
+    for number, image in zip(numbers, block, strict=True):
+        name = f"{src}: image {number}"
+        found.append(known_pixels(channels_first(image, channels, name), nan, name))
+    return np.stack(found)
 
 
 def _try_hdf5(src: Path, class_map: Mapping[str, str] | None) -> None:

@@ -1,0 +1,249 @@
+"""Finds what goes into a prediction or a fit: files, folders, patterns, datasets, cubes, positions in a large image.
+
+All of it is found before the first image is read, so that a misspelt name ends a run at once.
+"""
+
+import glob
+import math
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from haloformer.data.catalogs import read_positions
+from haloformer.data.fits import Hdu, choose_planes, fits_hdus
+from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
+from haloformer.data.reading import DATASET_SUFFIXES, Reading
+from haloformer.data.sky import celestial
+from haloformer.data.store import LensDataset
+from haloformer.data.unpacked import check_chunks
+from haloformer.errors import InputError
+
+_MAX_PLANES = 1_000_000  # of a cube; what claims more is no stack of images
+_NAXIS = 80 * 2, b"NAXIS   =                    2"  # the third card of a plain FITS image
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """One image file, or several images of one file, or what was named but cannot be opened.
+
+    Attributes:
+        path: The file.
+        n: Number of images.
+        start: The first of them.
+        is_dataset: They are images of a dataset.
+        error: Why there is none.
+        hdu: Number of the FITS extension; None: the first with an image.
+        plane: The one plane of a cube that is meant.
+        is_stack: They are planes of a cube.
+        catalog: They lie at the positions of this file.
+    """
+
+    path: Path
+    n: int = 1
+    start: int = 0
+    is_dataset: bool = False
+    error: str | None = None
+    hdu: int | None = None
+    plane: int | None = None
+    is_stack: bool = False
+    catalog: Path | None = None
+
+
+def find_inputs(
+    arguments: Sequence[str],
+    keep_errors: bool,
+    *,
+    channels: int | None = 1,
+    reading: Reading | None = None,
+) -> list[InputFile]:
+    """Finds all inputs before the first is read.
+
+    Args:
+        arguments: Files, folders, glob patterns, datasets.
+        keep_errors: What cannot be opened becomes an input that says so, unless it is all that there is.
+        channels: Of the images that are wanted: of one channel, a FITS cube is a stack of images;
+            else, and where any number will do (None), it is one image.
+        reading: How they are read.
+
+    Raises:
+        InputError: Nothing was found, or something cannot be opened and ``keep_errors`` is False.
+    """
+    reading = reading or Reading()
+    if not arguments:
+        raise InputError("no images given: name files, folders, glob patterns or .h5 datasets")
+    paths = list(dict.fromkeys(_expanded(arguments)))
+    if reading.catalog is not None:
+        return [_catalog_input(paths, Path(reading.catalog), channels, reading)]
+    inputs: dict[InputFile, None] = {}
+    for path in paths:
+        try:
+            inputs.update(dict.fromkeys(_inputs_at(path, channels, reading, keep_errors)))
+        except InputError as error:
+            if not keep_errors or path.is_dir():
+                raise
+            inputs[InputFile(path, error=str(error))] = None
+    if not any(found.path.exists() for found in inputs):
+        raise InputError(next(found.error for found in inputs if found.error))
+    return list(inputs)
+
+
+def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """Expands files and folders (searched to the bottom) into a list of image files, sorted within each folder.
+
+    Raises:
+        InputError: A path does not exist, a file is of no known kind, or a folder holds no image.
+    """
+    found: dict[Path, None] = {}
+    for path in [paths] if isinstance(paths, str | Path) else paths:
+        path = Path(path)
+        if path.is_dir():
+            inside = [file for file in walk_files(path) if is_image_name(file.name)]
+            if not inside:
+                raise InputError(f"{path} holds no image: {', '.join(SUFFIXES)} can be read")
+            found.update(dict.fromkeys(inside))
+        elif not path.exists():
+            raise InputError(f"{path} does not exist")
+        elif image_suffix(path.name) not in SUFFIXES:
+            raise InputError(f"{path} is not an image file: {', '.join(SUFFIXES)} can be read")
+        else:
+            found[path] = None
+    if not found:
+        raise InputError("no image was given")
+    return list(found)
+
+
+def walk_files(folder: Path) -> list[Path]:
+    """Lists all files below a folder in sorted order; a folder that cannot be listed is an error, not a gap."""
+
+    def fail(error: OSError) -> None:
+        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    return sorted(
+        Path(parent, file) for parent, _, files in os.walk(folder, onerror=fail) for file in files
+    )
+
+
+def location_columns(inputs: Sequence[InputFile]) -> list[str]:
+    """Returns the columns of a table that say where in their files the images lie."""
+    datasets = any(each.is_dataset for each in inputs)
+    fits = any(is_fits(each.path) for each in inputs)
+    return ["index"] * (datasets or fits) + ["label"] * datasets + ["hdu", "ra", "dec"] * fits
+
+
+def is_fits(path: Path) -> bool:
+    """Tells from its name whether a file is a FITS file."""
+    return image_suffix(path.name) in FITS_SUFFIXES
+
+
+def printable(text: str | Path) -> str:
+    """Returns text that any table can hold: file names may be bytes that are not UTF-8."""
+    return os.fsencode(text).decode("utf-8", "backslashreplace")
+
+
+def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
+    """Expands the glob patterns that a shell has left, and passes on the rest."""
+    for argument in arguments:
+        if Path(argument).exists() or not glob.has_magic(argument):
+            yield Path(argument)
+            continue
+        matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+        matches = [
+            path
+            for path in matches
+            if is_image_name(path.name) or path.suffix.lower() in DATASET_SUFFIXES
+        ]
+        if not matches:
+            raise InputError(f"no image matches the pattern '{argument}'")
+        yield from matches
+
+
+def _inputs_at(
+    path: Path, channels: int | None, reading: Reading, keep_errors: bool
+) -> Iterator[InputFile]:
+    if path.suffix.lower() in DATASET_SUFFIXES:
+        check_chunks(path)
+        with LensDataset(path) as dataset:
+            yield InputFile(path, len(dataset), is_dataset=True)
+        return
+    for file in find_images(path):
+        if is_fits(file):
+            yield from _fits_inputs(file, channels, reading, keep_errors)
+        else:
+            yield InputFile(file)
+
+
+def _fits_inputs(
+    path: Path, channels: int | None, reading: Reading, keep_errors: bool
+) -> list[InputFile]:
+    if reading.hdu is None and reading.band is None and _is_plain(path):
+        return [InputFile(path)]
+    name = printable(path)
+    try:
+        with fits_hdus(path, name) as hdus:
+            return [
+                _fits_input(path, name, hdus[k], k, plane, channels)
+                for k, plane in choose_planes(hdus, name, reading)
+            ]
+    except InputError as error:
+        if not keep_errors:
+            raise
+        return [InputFile(path, error=str(error))]
+
+
+def _is_plain(path: Path) -> bool:
+    """Tells at a glance whether a FITS file begins with one 2-D image: most do, and need not be opened twice."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_NAXIS[0] + len(_NAXIS[1]))[_NAXIS[0] :] == _NAXIS[1]
+    except OSError:
+        return False
+
+
+def _fits_input(
+    path: Path, name: str, hdu: Hdu, number: int, plane: int | None, channels: int | None
+) -> InputFile:
+    shape = hdu.shape
+    if plane is not None or len(shape) == 2 or channels != 1 or 1 in (shape[0], shape[2]):
+        return InputFile(path, hdu=number, plane=plane)
+    there = hdu.fileinfo()
+    size = math.prod(shape) * abs(hdu.header.get("BITPIX", 8)) // 8
+    truncated = not hasattr(hdu, "compression_type") and there["datLoc"] + size > there["file"].size
+    if truncated or shape[0] > _MAX_PLANES:
+        raise InputError(
+            f"{name} is corrupt or truncated: it does not hold the {shape} values that it claims"
+        )
+    return InputFile(path, shape[0], hdu=number, is_stack=True)
+
+
+def _catalog_input(
+    paths: Sequence[Path], catalog: Path, channels: int | None, reading: Reading
+) -> InputFile:
+    """Checks that a catalog and the one FITS image given go together."""
+    if len(paths) != 1 or not is_fits(paths[0]) or paths[0].is_dir():
+        raise InputError(
+            f"a catalog goes with one FITS image, not with {', '.join(map(str, paths[:3]))}"
+        )
+    path, name = paths[0], printable(paths[0])
+    if not path.exists():
+        raise InputError(f"{path} does not exist")
+    positions = read_positions(catalog)
+    with fits_hdus(path, name) as hdus:
+        chosen = choose_planes(hdus, name, reading)
+        if len(chosen) != 1:
+            raise InputError(
+                f"a catalog goes with one extension: hdu '{reading.hdu}' of {name} is {len(chosen)}"
+            )
+        ((number, plane),) = chosen
+        shape, wcs = hdus[number].shape, celestial(hdus[number].header)
+    if plane is None and len(shape) == 3 and shape[0] != channels:
+        raise InputError(
+            f"{name} has {shape[0]} bands, and {channels} are needed: choose one by --band"
+        )
+    if positions.on_sky and wcs is None:
+        raise InputError(
+            f"{name} has no WCS, which positions by ra and dec need: give x and y in pixels"
+        )
+    if reading.size is not None and wcs is None and reading.pixel_scale is None:
+        raise InputError(f"{name} has no WCS: size is in arcsec and needs --pixel_scale")
+    return InputFile(path, len(positions.first), hdu=number, plane=plane, catalog=catalog)

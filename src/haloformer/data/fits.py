@@ -1,0 +1,266 @@
+"""FITS files as astropy opens them: their extensions and bands, and images read from a part of one."""
+
+import contextlib
+import gzip
+import io
+import warnings
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol
+
+import numpy as np
+
+from haloformer.data.inflation import check_fits
+from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
+from haloformer.data.pixels import channels_first, check_size
+from haloformer.data.reading import Reading
+from haloformer.data.sky import celestial, is_surface_brightness, pixel_scales, ra_dec
+from haloformer.errors import InputError
+
+_GZIP = b"\x1f\x8b"
+_MAX_NAMED_PLANES = 100  # of a cube, whose header is searched for their names
+
+
+class Hdu(Protocol):
+    """What is used of astropy's extensions."""
+
+    name: str
+    header: Mapping[str, Any]
+    shape: tuple[int, ...]
+    is_image: bool
+    data: np.ndarray
+    section: Any
+
+    def fileinfo(self) -> dict[str, Any]:
+        """Returns where the extension lies in its file."""
+
+
+@contextlib.contextmanager
+def fits_hdus(
+    source: bytes | Path, name: str, max_bytes: int = MAX_FILE_BYTES
+) -> Iterator[Sequence[Hdu]]:
+    """Yields the extensions of a FITS file; all that fails while it is open is an `InputError`.
+
+    Args:
+        source: The file's contents, or its path, of which only what is asked for is read, whatever
+            its size.
+        name: Its name, for error messages.
+        max_bytes: Of what a gzipped file unpacks to.
+    """
+    from astropy.io import fits
+
+    with contextlib.ExitStack() as stack:
+        if isinstance(source, Path):
+            file = stack.enter_context(_opened(source, name, max_bytes))
+        else:
+            file = io.BytesIO(_unzipped(source, name, max_bytes))
+        start = file.read(6)
+        file.seek(0)
+        if not start:
+            raise InputError(f"{name} is empty")
+        if start != b"SIMPLE":
+            raise InputError(f"{name} is not a FITS file: it does not begin as one")
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")  # astropy warns of headers that it can mend
+        check_fits(file, name)
+        with fits_errors(name), fits.open(file, memmap=False, lazy_load_hdus=True) as hdus:
+            yield hdus
+
+
+@contextlib.contextmanager
+def fits_errors(name: str) -> Iterator[None]:
+    """Turns whatever astropy raises into an `InputError`: a corrupt FITS file fails in many ways."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"{name} is corrupt or truncated: {one_line(error)}") from error
+
+
+def one_line(error: BaseException) -> str:
+    """Returns an error's message on one line, cut to a readable length."""
+    return (" ".join(str(error).split()) or type(error).__name__)[:160]
+
+
+def _opened(path: Path, name: str, max_bytes: int) -> BinaryIO:
+    """Opens a file; one that is gzipped is unpacked in memory."""
+    if not path.is_file():  # a pipe or a device would never end
+        raise InputError(f"{name} is not a regular file")
+    try:
+        file = path.open("rb")
+        zipped = file.read(len(_GZIP)) == _GZIP
+        file.seek(0)
+    except OSError as error:
+        raise InputError(f"{name} cannot be read: {error.strerror or error}") from error
+    if not zipped:
+        return file
+    file.close()
+    return io.BytesIO(_unzipped(read_bytes(path, max_bytes=max_bytes), name, max_bytes))
+
+
+def _unzipped(data: bytes, name: str, max_bytes: int) -> bytes:
+    """Returns the contents of a file, unpacked if they are gzipped."""
+    if not data.startswith(_GZIP):
+        return data
+    try:
+        with gzip.open(io.BytesIO(data)) as file:
+            plain = file.read(max_bytes + 1)
+    except (OSError, EOFError, zlib.error) as error:
+        raise InputError(f"{name} is corrupt or truncated: it cannot be decompressed") from error
+    if len(plain) > max_bytes:
+        raise InputError(
+            f"{name} unpacks to more than the {max_bytes / 2**20:.0f} MiB that one image may have"
+        )
+    return plain
+
+
+# --- extensions and bands ---------------------------------------------------------------------------------------------
+
+
+def choose_hdus(hdus: Sequence[Hdu], name: str, wanted: int | str | None) -> list[int]:
+    """Returns the numbers of the chosen extensions, each of which holds an image.
+
+    Args:
+        hdus: What `fits_hdus` yields.
+        name: The file's name, for error messages.
+        wanted: As `Reading.hdu`; None: the first with an image.
+    """
+    if wanted is None:
+        for number, item in enumerate(hdus):
+            if is_fits_image(item):
+                return [number]
+        raise InputError(f"{name} holds no 2-D image or 3-D cube")
+    found: list[int] = []
+    for part in str(wanted).split(","):
+        found += _hdus_of(hdus, name, part.strip())
+    return list(dict.fromkeys(found))
+
+
+def choose_planes(hdus: Sequence[Hdu], name: str, reading: Reading) -> list[tuple[int, int | None]]:
+    """Returns the numbers of the chosen extensions, and of a cube the plane, None for all of it."""
+    if not isinstance(reading.band, str):
+        numbers = choose_hdus(hdus, name, reading.hdu)
+        return [(k, plane_of(hdus[k].shape, reading.band, name)) for k in numbers]
+    wanted, known = reading.band.upper(), list[str]()
+    for k in choose_hdus(hdus, name, "all" if reading.hdu is None else reading.hdu):
+        bands = _bands(hdus[k])
+        if wanted in bands:
+            return [(k, bands[wanted])]
+        known += bands
+    raise InputError(
+        f"{name} has no band '{reading.band}'; there are {', '.join(known) or 'none with a name'}"
+    )
+
+
+def plane_of(shape: Sequence[int], band: int | None, name: str) -> int | None:
+    """Returns the plane of a cube that a band's number means, None for all of it."""
+    if band is None:
+        return None
+    if len(shape) == 2 or not 0 <= band < shape[0]:
+        there = f"0 to {shape[0] - 1}" if len(shape) == 3 else "none, as it is a single image"
+        raise InputError(f"{name} has no band {band}; there are {there}")
+    return band
+
+
+def is_fits_image(hdu: Hdu) -> bool:
+    """Tells whether an extension holds a 2-D image or a 3-D cube."""
+    shape = getattr(hdu, "shape", None)
+    return bool(hdu.is_image) and shape is not None and len(shape) in (2, 3) and min(shape) > 0
+
+
+def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
+    if wanted.lstrip("-").isdigit():
+        found = [int(wanted)] if 0 <= int(wanted) < len(hdus) else []
+    elif wanted.lower() == "all" or any(sign in wanted for sign in "*?["):
+        pattern = "*" if wanted.lower() == "all" else wanted.upper()
+        found = [
+            k
+            for k, item in enumerate(hdus)
+            if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)
+        ]
+    else:
+        found = [k for k, item in enumerate(hdus) if item.name.upper() == wanted.upper()][:1]
+    if not found:
+        names = ", ".join(
+            f"{number} {item.name or '(no name)'}" for number, item in enumerate(hdus)
+        )
+        raise InputError(f"{name} has no extension '{wanted}'; there are {names}")
+    if not is_fits_image(hdus[found[0]]):
+        raise InputError(f"{name}: extension '{wanted}' holds no 2-D image or 3-D cube")
+    return found
+
+
+def _bands(hdu: Hdu) -> dict[str, int | None]:
+    """Returns the names of an extension's bands with their planes: its own name and filter, or a cube's FILTER1, BAND1, …."""
+    names: dict[str, int | None] = {}
+    if len(hdu.shape) == 2:
+        names = dict.fromkeys(
+            str(hdu.header.get(key, "")).strip().upper() for key in ("EXTNAME", "FILTER", "BAND")
+        )
+    else:
+        for key in ("FILTER", "BAND"):
+            first = 0 if f"{key}0" in hdu.header else 1
+            for plane in range(min(hdu.shape[0], _MAX_NAMED_PLANES)):
+                value = str(hdu.header.get(f"{key}{plane + first}", "")).strip().upper()
+                names.setdefault(value, plane)
+    names.pop("", None)
+    return names
+
+
+# --- images -----------------------------------------------------------------------------------------------------------
+
+
+class FitsImage:
+    """An image or cube in a FITS extension, with what its header says of the sky.
+
+    Attributes:
+        shape: (H, W) or (planes, H, W).
+        wcs: Of the two sky axes; None where there is none.
+        scales: Sides of a pixel along y and x in arcsec, by the options or the WCS; None if unknown.
+        per_area: The values are surface brightness, not light per pixel.
+    """
+
+    def __init__(self, hdu: Hdu, reading: Reading) -> None:
+        self._hdu = hdu
+        self.shape = hdu.shape
+        self.wcs = celestial(hdu.header)
+        self.scales: tuple[float, float] | None = (
+            None if self.wcs is None else pixel_scales(self.wcs)
+        )
+        if reading.pixel_scale is not None:
+            self.scales = reading.pixel_scale, reading.pixel_scale
+        self.per_area = is_surface_brightness(hdu.header)
+
+    def ra_dec(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the position of pixels in degrees, NaN without a WCS."""
+        if self.wcs is None:
+            return np.full(np.shape(x), np.nan), np.full(np.shape(x), np.nan)
+        return ra_dec(self.wcs, x, y)
+
+    def pixels(
+        self, part: tuple[slice, slice], plane: int | None, channels: int | None, name: str
+    ) -> np.ndarray:
+        """Reads a part of the image, or of one plane of it.
+
+        Args:
+            part: Rows and columns.
+            plane: Of a cube; None reads all planes as channels.
+            channels: How many there must be; None takes what is there.
+            name: For error messages.
+
+        Returns:
+            (C, H, W) float32.
+        """
+        index = (
+            (plane, *part) if plane is not None else (slice(None),) * (len(self.shape) - 2) + part
+        )
+        sides = [len(range(*one.indices(n))) for one, n in zip(part, self.shape[-2:])]
+        check_size((*(self.shape[:-2] if plane is None else ()), *sides), name)
+        # Of a compressed image whole tiles are unpacked.
+        check_size(tuple(getattr(self._hdu, "tile_shape", (1,))), name)
+        with fits_errors(name):
+            array = np.asarray(self._hdu.section[index])
+        return channels_first(array, channels, name)

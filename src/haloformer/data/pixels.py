@@ -1,0 +1,78 @@
+"""Checks of pixel arrays that came from outside: their size, where the channels are, NaN."""
+
+import numpy as np
+
+from haloformer.data.store import MAX_IMAGE_VALUES
+from haloformer.errors import InputError
+
+_MAX_CHANNELS = 16  # an axis at least this long is taken for height or width, never for bands
+
+
+def check_size(shape: tuple[int, ...], name: str) -> None:
+    """Raises InputError where an image has more values than one image may have."""
+    if np.prod(shape, dtype=float) > MAX_IMAGE_VALUES:
+        raise InputError(
+            f"{name} has the shape {shape}, more than the {MAX_IMAGE_VALUES} values that one image may have"
+        )
+
+
+def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.ndarray:
+    """Brings an image to (C, H, W) float32.
+
+    Args:
+        array: (H, W), (C, H, W) or (H, W, C), of real numbers; an axis longer than 16 is never taken
+            for channels.
+        channels: How many there must be; None takes what is there.
+        name: Where the image came from, for error messages.
+    """
+    shape = array.shape
+    check_size(shape, name)
+    if array.ndim not in (2, 3) or min(shape) < 1:
+        raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} holds {array.dtype}, not real numbers")
+    if array.ndim == 2:
+        array = array[None]
+    elif shape[0] != channels and (
+        shape[2] == channels or (shape[0] > shape[2] and shape[2] <= _MAX_CHANNELS)
+    ):
+        array = np.moveaxis(array, 2, 0)
+    if channels is not None and array.shape[0] != channels:
+        raise InputError(
+            f"{name} has {array.shape[0]} channels, and {channels} are needed (its shape is {shape})"
+        )
+    if channels is None and array.shape[0] > _MAX_CHANNELS:
+        raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
+    if min(array.shape[1:]) < 2:
+        raise InputError(f"{name} has the shape {shape}, which is not an image")
+    # What does not fit float32 becomes infinite and is refused
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def known_pixels(image: np.ndarray, nan: str, name: str) -> np.ndarray:
+    """Treats NaN and infinite pixels of an image.
+
+    Args:
+        image: Any shape, float32.
+        nan: ``"error"`` raises InputError, ``"zero"`` puts 0 there, ``"mask"`` makes all of them NaN.
+        name: Where the image came from, for the error message.
+
+    Returns:
+        The image, itself where all pixels are finite.
+    """
+    if _finite(image):
+        return image
+    bad = ~np.isfinite(image)
+    if nan == "error":
+        raise InputError(
+            f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, read it "
+            "with nan='zero' or nan='mask'"
+        )
+    return np.where(bad, np.float32(np.nan if nan == "mask" else 0), image)
+
+
+def _finite(image: np.ndarray) -> bool:
+    # A sum is finite only if every term is, and costs a third of asking each; the slow way settles an overflow.
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(image.sum(dtype=np.float64))) or bool(np.isfinite(image).all())

@@ -1,0 +1,64 @@
+"""The options by which images from outside are read: the same for every command that takes image files."""
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from haloformer.errors import InputError
+
+NanChoice = Literal["error", "zero", "mask"]
+"""What to do with NaN and infinite pixels."""
+
+NAN_CHOICES: tuple[str, ...] = get_args(NanChoice)
+
+DATASET_SUFFIXES = (".h5", ".hdf5")
+"""Endings of dataset files, in lower case."""
+
+_PIXEL_SCALES = (1e-4, 1e4)  # arcsec
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images are read from files.
+
+    Args:
+        hdu: FITS extension to read: number, name, several with commas, a pattern of names
+            ('NIR_*_FLUX'), or all; by default the first that holds an image.
+        band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER
+            or BAND of an extension; FILTER1, BAND1 … of a cube).
+        nan: NaN and infinite pixels: error refuses the image, zero puts 0 there, mask leaves them out
+            of the smooth fit, if there is one, and shows the network 0.
+        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are
+            resampled to the wanted scale, their light conserved, then cut or padded with zeros to
+            the wanted size.
+        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees
+            (ICRS), or x and y in pixels counted from 0. One image each.
+        size: With a catalog: side of the cutouts in arcsec; by default that of the wanted images.
+    """
+
+    hdu: int | str | None = None
+    band: int | str | None = None
+    nan: NanChoice = "error"
+    pixel_scale: float | None = None
+    catalog: str | None = None
+    size: float | None = None
+
+    def check(self) -> None:
+        """Validates the options; raises InputError."""
+        if self.nan not in NAN_CHOICES:
+            raise InputError(f"nan is '{self.nan}': known are {', '.join(NAN_CHOICES)}")
+        low, high = _PIXEL_SCALES
+        for name, value in (("pixel_scale", self.pixel_scale), ("size", self.size)):
+            if value is not None and not low <= value <= high:
+                raise InputError(f"{name} is {value:g}: a number of arcsec is needed")
+        if self.size is not None and self.catalog is None:
+            raise InputError(
+                "size is the side of cutouts about the positions of a catalog: give a catalog, too"
+            )
+
+
+def check_choices(on_error: str, batch_size: int) -> None:
+    """Validates ``on_error`` and ``batch_size`` of a command that reads images; raises InputError."""
+    if on_error not in ("row", "stop"):
+        raise InputError(f"on_error is '{on_error}': known are row, stop")
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
