@@ -72,7 +72,7 @@ def report(predictor: Predictor, name: str, images: Tensor) -> None:
     assert detector is not None, "haloformer calibrate makes the statistics first"
     beyond, flagged, sure = [], 0, 0
     for batch in images.split(100):
-        numbers, traits = predictor.numbers_and_traits(batch)
+        numbers, traits = predictor.numbers_and_ood_features(batch)
         verdict = detector.verdict(traits)
         flagged += int(verdict.flag.sum())
         sure += int((predictor.probabilities_of(torch.nan_to_num(numbers)).amax(1) >= 0.9).sum())

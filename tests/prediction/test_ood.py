@@ -14,7 +14,12 @@ from haloformer.errors import InputError
 from haloformer.evaluation.calibrate import calibrate
 from haloformer.models import create_model
 from haloformer.models.head import numbers_and_features
-from haloformer.outputs.out_of_distribution import IMAGE_TRAITS, OodDetector, image_traits, traits
+from haloformer.outputs.out_of_distribution import (
+    IMAGE_FEATURES,
+    OodDetector,
+    image_features,
+    ood_features,
+)
 from haloformer.prediction import load, predict
 from haloformer.simulation import simulate
 
@@ -75,11 +80,11 @@ def test_the_reason_names_what_was_changed(predictor, lenses):
     )
 
 
-def test_traits_of_an_image_do_not_depend_on_those_beside_it(lenses):
-    together = image_traits(lenses.images)
-    assert together.shape == (12, len(IMAGE_TRAITS))
-    torch.testing.assert_close(image_traits(lenses.images[3:4])[0], together[3])
-    two_bands = image_traits(lenses.images.expand(-1, 2, -1, -1))
+def test_features_of_an_image_do_not_depend_on_those_beside_it(lenses):
+    together = image_features(lenses.images)
+    assert together.shape == (12, len(IMAGE_FEATURES))
+    torch.testing.assert_close(image_features(lenses.images[3:4])[0], together[3])
+    two_bands = image_features(lenses.images.expand(-1, 2, -1, -1))
     torch.testing.assert_close(two_bands, together.repeat(1, 2))
 
 
@@ -101,7 +106,7 @@ def test_a_bad_fit_is_told_by_its_chi2():
     def seen(n: int, spread: float) -> dict[str, torch.Tensor]:
         framed = torch.randn(n, 2, 16, 16, generator=rng)
         framed[:, 1] *= spread
-        return traits(framed, framed[:, 0].flatten(1)[:, :8], True)
+        return ood_features(framed, framed[:, 0].flatten(1)[:, :8], True)
 
     detector = OodDetector.fit(seen(600, 1.0), torch.zeros(600, dtype=torch.int64))
     assert set(detector.clouds) == {"features", "image", "fit"}
@@ -215,7 +220,7 @@ TENSORS = {
     "not finite": lambda tensors: tensors["features.means"].fill_(float("nan")),
     "negative": lambda tensors: tensors["features.variances"].neg_(),
     "other shape": lambda tensors: tensors.update({"image.basis": torch.ones(2, 3)}),
-    "other number of traits": lambda tensors: tensors.update(
+    "other number of features": lambda tensors: tensors.update(
         {
             "image.means": torch.ones(1, 3),
             "image.basis": torch.eye(3),

@@ -80,7 +80,7 @@ def calibrate(
             labels = order[data_labels]
             used = labels != LEFT_OUT
             if used.any():
-                answer, traits = predictor.numbers_and_traits(batch[used])
+                answer, traits = predictor.numbers_and_ood_features(batch[used])
                 if not (torch.isfinite(answer).all() and torch.isfinite(batch).all()):
                     raise InputError(f"{images.name}: holds NaN, infinite or extreme values")
                 numbers.append(answer)

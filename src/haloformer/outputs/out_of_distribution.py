@@ -1,12 +1,12 @@
 """Is this an image of the kind that the network learned from? A verdict beside each answer, from what validation images look like.
 
-Three things of an image are measured, its *traits*:
+Three things of an image are measured, its *features*:
 
 - ``features``: what the network gives its classifier (Lee et al. 2018, arXiv:1807.03888);
-- ``image``: brightness, sky, noise, sharpness and the place of the light, which a network may overlook (`IMAGE_TRAITS`);
+- ``image``: brightness, sky, noise, sharpness and the place of the light, which a network may overlook (`IMAGE_FEATURES`);
 - ``fit``: what the survey's best smooth lens leaves, for networks that see the residual.
 
-Each is compared with those of validation images: half of them say where such traits lie (`Cloud`), the other half how far from there an image
+Each is compared with those of validation images: half of them say where such features lie (`Cloud`), the other half how far from there an image
 of the same kind may be, so that a share `ALARM_RATE` of new images of that kind is flagged (split conformal prediction, as for the
 regression's intervals).
 """
@@ -32,7 +32,7 @@ MIN_IMAGES = 20
 
 SCORE_BOUND = 1e6
 
-IMAGE_TRAITS: tuple[tuple[str, str], ...] = (
+IMAGE_FEATURES: tuple[tuple[str, str], ...] = (
     ("log_rms", "brightness"),
     ("log_peak", "peak"),
     ("mean", "total light"),
@@ -57,7 +57,7 @@ _WORDS = {
     "fit": "{fit} (chi2 = {chi2:.3g})",
 }
 _COMPONENTS = 64
-_FLOOR = 1e-3  # standard deviation that traits have at least, features in units of their own: what never varied may by rounding
+_FLOOR = 1e-3  # standard deviation that features have at least, those of the network in units of their own: what never varied may by rounding
 _LARGE = 1e30
 _MAX_DIM, _MAX_CLASSES = 16_384, 1000
 
@@ -78,8 +78,8 @@ class OodVerdict:
 
 
 @torch.no_grad()
-def image_traits(images: Tensor) -> Tensor:
-    """Returns the numbers (B, C · len(IMAGE_TRAITS)) float64 that describe images (B, C, H, W); finite whatever the images hold.
+def image_features(images: Tensor) -> Tensor:
+    """Returns the numbers (B, C · len(IMAGE_FEATURES)) float64 that describe images (B, C, H, W); finite whatever the images hold.
 
     All but the first two are in units of the image's rms, or shares of it.
     """
@@ -135,11 +135,11 @@ def image_traits(images: Tensor) -> Tensor:
         "size": spread.clamp(min=0).sqrt(),
         "asymmetry": (x - x.flip(1, 2)).square().mean((1, 2)).sqrt(),
     }
-    return torch.stack([columns[name] for name, _ in IMAGE_TRAITS], dim=1).reshape(n, -1)
+    return torch.stack([columns[name] for name, _ in IMAGE_FEATURES], dim=1).reshape(n, -1)
 
 
-def traits(framed: Tensor, features: Tensor, with_residual: bool) -> dict[str, Tensor]:
-    """Returns the traits, (B, D) float64 each on the CPU.
+def ood_features(framed: Tensor, features: Tensor, with_residual: bool) -> dict[str, Tensor]:
+    """Returns the features, (B, D) float64 each on the CPU.
 
     Args:
         framed: (B, C, H, W) what the network looks at, before normalisation; all channels but the first may be a residual.
@@ -149,7 +149,7 @@ def traits(framed: Tensor, features: Tensor, with_residual: bool) -> dict[str, T
     images = framed[:, :1] if with_residual else framed
     found = {
         "features": torch.nan_to_num(features.double(), nan=_LARGE),
-        "image": image_traits(images),
+        "image": image_features(images),
     }
     if with_residual:
         residual = torch.nan_to_num(framed[:, 1:].double(), nan=_LARGE).clamp(-1e6, 1e6)
@@ -159,7 +159,7 @@ def traits(framed: Tensor, features: Tensor, with_residual: bool) -> dict[str, T
 
 @dataclass(frozen=True)
 class Cloud:
-    """Where traits of K classes lie: a mean each, and a covariance that they share.
+    """Where features of K classes lie: a mean each, and a covariance that they share.
 
     The covariance is that of probabilistic PCA (Tipping & Bishop 1999): as observed along its main directions, and the same along all others,
     so that a few hundred images are enough for hundreds of features.
@@ -178,7 +178,7 @@ class Cloud:
 
     @classmethod
     def fit(cls, values: Tensor, labels: Tensor, relative: bool = False) -> "Cloud":
-        """Returns the cloud of traits (N, D) float64 of images with classes (N,); ``relative``: they have a unit of their own."""
+        """Returns the cloud of features (N, D) float64 of images with classes (N,); ``relative``: they have a unit of their own."""
         classes, index = labels.unique(return_inverse=True)
         means = torch.stack([values[index == k].mean(0) for k in range(len(classes))])
         centred = values - means[index]
@@ -193,7 +193,7 @@ class Cloud:
         return cls(means, basis[:kept], variances[:kept] + floor, float(left) + floor)
 
     def distance(self, values: Tensor) -> Tensor:
-        """Returns (B,) Mahalanobis distances of traits (B, D) from the nearest class."""
+        """Returns (B,) Mahalanobis distances of features (B, D) from the nearest class."""
         from_each = values[:, None] - self.means  # (B, K, D)
         along = from_each @ self.basis.T
         beside = (from_each.square().sum(2) - along.square().sum(2)).clamp(min=0)
@@ -213,7 +213,7 @@ class OodDetector:
     """Tells images unlike those of the training.
 
     Attributes:
-        clouds: Part → where its traits lie.
+        clouds: Part → where its features lie.
         thresholds: Part → distance beyond which an image is unusual.
         alarm_rate: Share of usual images that are beyond one of them.
         n: Validation images that it was made of.
@@ -226,9 +226,9 @@ class OodDetector:
 
     @classmethod
     def fit(
-        cls, traits: Mapping[str, Tensor], labels: Tensor, alarm_rate: float = ALARM_RATE
+        cls, features: Mapping[str, Tensor], labels: Tensor, alarm_rate: float = ALARM_RATE
     ) -> "OodDetector | None":
-        """Returns the detector for traits (N, D) of validation images with classes (N,); None for fewer than `MIN_IMAGES`."""
+        """Returns the detector for features (N, D) of validation images with classes (N,); None for fewer than `MIN_IMAGES`."""
         n = len(labels)
         if n < MIN_IMAGES:
             return None
@@ -237,9 +237,9 @@ class OodDetector:
         one, other = order[: n // 2], order[n // 2 :]
         clouds = {
             part: Cloud.fit(values[one], labels[one], part == "features")
-            for part, values in traits.items()
+            for part, values in features.items()
         }
-        distances = {part: cloud.distance(traits[part][other]) for part, cloud in clouds.items()}
+        distances = {part: cloud.distance(features[part][other]) for part, cloud in clouds.items()}
         # Equally rare in every part first, then all parts together as rare as is wished
         separate = {
             part: max(_upper(values, alarm_rate), 1e-6) for part, values in distances.items()
@@ -250,11 +250,12 @@ class OodDetector:
             clouds, {part: value * together for part, value in separate.items()}, alarm_rate, n
         )
 
-    def verdict(self, traits: Mapping[str, Tensor]) -> OodVerdict:
-        """Returns what the traits (B, D) of B images say."""
+    def verdict(self, features: Mapping[str, Tensor]) -> OodVerdict:
+        """Returns what the features (B, D) of B images say."""
         names = list(self.clouds)
         ratios = torch.stack(
-            [self.clouds[name].distance(traits[name]) / self.thresholds[name] for name in names], 1
+            [self.clouds[name].distance(features[name]) / self.thresholds[name] for name in names],
+            1,
         )
         ratios = torch.nan_to_num(ratios, nan=SCORE_BOUND, posinf=SCORE_BOUND).clamp(
             max=SCORE_BOUND
@@ -264,11 +265,11 @@ class OodDetector:
         usual_chi2 = (
             math.exp(float(self.clouds["fit"].means.mean())) if "fit" in self.clouds else math.nan
         )
-        strange = self.clouds["image"].deviations(traits["image"]).argmax(1) % len(IMAGE_TRAITS)
+        strange = self.clouds["image"].deviations(features["image"]).argmax(1) % len(IMAGE_FEATURES)
         reasons = [""] * len(score)
         for i in flag.nonzero()[:, 0].tolist():
-            chi2 = math.exp(float(traits["fit"][i, 0])) if "fit" in traits else math.nan
-            what = IMAGE_TRAITS[int(strange[i])][1]
+            chi2 = math.exp(float(features["fit"][i, 0])) if "fit" in features else math.nan
+            what = IMAGE_FEATURES[int(strange[i])][1]
             fit = (
                 "no smooth lens of the survey fits"
                 if chi2 > usual_chi2
@@ -336,7 +337,7 @@ class OodDetector:
                 f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}"
             ) from error
         clouds = {part: _cloud(tensors, part, path) for part in parts}
-        dims = {"features": n_features, "image": channels * len(IMAGE_TRAITS), "fit": n_residual}
+        dims = {"features": n_features, "image": channels * len(IMAGE_FEATURES), "fit": n_residual}
         for part, dim in dims.items():
             if part in clouds and clouds[part].means.shape[1] != dim:
                 raise InputError(f"{path}: '{part}.means' must have {dim} columns")

@@ -75,7 +75,7 @@ def calibrated(
         outputs: What its numbers mean.
         numbers: (N, outputs.n).
         labels: (N,) classes; of a regression alone, any.
-        seen: Traits of the images, batch by batch, as :func:`haloformer.outputs.out_of_distribution.traits` gives them.
+        seen: Features of the images, batch by batch, as :func:`haloformer.outputs.out_of_distribution.ood_features` gives them.
     """
     logits = outputs.split(numbers)[0]
     temperature = (

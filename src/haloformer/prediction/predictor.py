@@ -10,14 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from haloformer.artefact.read import artefact_files, load_weights
 from haloformer.artefact.schema import ModelFields, checked_fields
 from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
-from haloformer.data.reader import PixelGrid, images_in_memory
+from haloformer.data.reader import (
+    PixelGrid,
+    images_in_memory,
+    not_answered,
+    why_not_finite,
+)
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
@@ -27,7 +33,7 @@ from haloformer.models.head import numbers_and_features
 from haloformer.outputs.conformal import Conformal
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions
-from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, traits
+from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_features
 from haloformer.outputs.temperature import temperature_of
 
 
@@ -109,13 +115,16 @@ class Predictor:
         return PixelGrid(self.image_shape, float(scale) if known else None)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def prepared(self, images: torch.Tensor, *, masked: bool = False) -> torch.Tensor:
+    def prepared(self, images: Tensor | np.ndarray, *, masked: bool = False) -> Tensor:
         """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
         return network_input(
-            self._seen(images, masked), self.framing, self.normalization, self.residual is not None
+            self._with_residual(images, masked),
+            self.framing,
+            self.normalization,
+            self.residual is not None,
         )
 
-    def in_image(self, maps: torch.Tensor) -> torch.Tensor:
+    def in_image(self, maps: Tensor) -> Tensor:
         """Puts maps (B, L, H', W') of what the network gets back on the raw images: (B, L, H, W), 0 where it does not look."""
         height, width = self.image_shape[-2:]
         if self.residual is None or self.residual.crop is None:
@@ -124,7 +133,7 @@ class Predictor:
         return Framing(crop=side).back(self.framing.back(maps, (side, side)), (height, width))
 
     @torch.inference_mode()
-    def numbers(self, images: torch.Tensor, *, masked: bool = False) -> torch.Tensor:
+    def numbers(self, images: Tensor | np.ndarray, *, masked: bool = False) -> Tensor:
         """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W).
 
         With ``masked``, pixels that are not finite are not known: the smooth fit leaves them out, and the network sees 0 there.
@@ -133,40 +142,40 @@ class Predictor:
         return _finite(numbers, images, masked)
 
     def numbers_and_ood(
-        self, images: torch.Tensor, *, masked: bool = False
-    ) -> tuple[torch.Tensor, OodVerdict | None]:
+        self, images: Tensor | np.ndarray, *, masked: bool = False
+    ) -> tuple[Tensor, OodVerdict | None]:
         """Returns what `numbers` and `ood` do, from one pass through the network."""
         if self.detector is None:
             return self.numbers(images, masked=masked), None
-        numbers, features = self.numbers_and_features(images, masked=masked)
+        numbers, features = self.numbers_and_ood_features(images, masked=masked)
         return _finite(numbers, images, masked), self.detector.verdict(features)
 
-    def ood(self, images: torch.Tensor) -> OodVerdict | None:
+    def ood(self, images: Tensor | np.ndarray) -> OodVerdict | None:
         """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
         return (
             None
             if self.detector is None
-            else self.detector.verdict(self.numbers_and_traits(images)[1])
+            else self.detector.verdict(self.numbers_and_ood_features(images)[1])
         )
 
     @torch.inference_mode()
-    def numbers_and_traits(
-        self, images: torch.Tensor, *, masked: bool = False
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
-        """Returns what the model says of raw images (B, C, H, W), finite or not, and their traits, by which strange ones are told."""
-        seen = self._seen(images, masked)
+    def numbers_and_ood_features(
+        self, images: Tensor | np.ndarray, *, masked: bool = False
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Returns what the model says of raw images (B, C, H, W), finite or not, and the features by which unusual ones are told."""
+        shown = self._with_residual(images, masked)
         with_residual = self.residual is not None
-        batch = network_input(seen, self.framing, self.normalization, with_residual)
+        batch = network_input(shown, self.framing, self.normalization, with_residual)
         numbers, features = numbers_and_features(self.model, batch)
-        return numbers.float().cpu(), traits(self.framing(seen), features, with_residual)
+        return numbers.float().cpu(), ood_features(self.framing(shown), features, with_residual)
 
-    def _seen(self, images: torch.Tensor, masked: bool) -> torch.Tensor:
+    def _with_residual(self, images: Tensor | np.ndarray, masked: bool) -> Tensor:
         """Returns raw images on the device, with their residual where the model sees it."""
         batch = images_in_memory(images, self.grid).to(self.device, torch.float32)
         batch = batch if self.residual is None else self.residual(batch)
         return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
 
-    def predict_logits(self, images: torch.Tensor) -> torch.Tensor:
+    def predict_logits(self, images: Tensor | np.ndarray) -> Tensor:
         """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
         logits = self.outputs.split(self.numbers(images))[0]
         if logits is None:
@@ -175,22 +184,22 @@ class Predictor:
             )
         return logits
 
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
+    def probabilities(self, images: Tensor | np.ndarray) -> Tensor:
         """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W)."""
         return self.probabilities_of(self.predict_logits(images))
 
-    def probabilities_of(self, logits: torch.Tensor) -> torch.Tensor:
+    def probabilities_of(self, logits: Tensor) -> Tensor:
         """Returns the same of the logits (B, K)."""
         return (logits.double() / self.temperature).softmax(dim=1)
 
-    def estimates(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+    def estimates(self, images: Tensor | np.ndarray) -> dict[str, Tensor]:
         """Returns ``mean``, ``sigma``, ``low`` and ``high`` (B, T) of the targets for raw images (B, C, H, W).
 
         ``low`` and ``high`` bound the calibrated interval; ``sigma`` is NaN where the loss gives none.
         """
         return self.estimates_of(self.numbers(images))
 
-    def estimates_of(self, numbers: torch.Tensor) -> dict[str, torch.Tensor]:
+    def estimates_of(self, numbers: Tensor) -> dict[str, Tensor]:
         """Returns the same of what `numbers` gave."""
         values = self.outputs.split(numbers)[1]
         if values is None:
@@ -232,9 +241,7 @@ def _normalization(description: dict[str, Any], channels: int, where: Path) -> N
     return normalization
 
 
-def _finite(
-    numbers: torch.Tensor, images: torch.Tensor | np.ndarray, masked: bool
-) -> torch.Tensor:
+def _finite(numbers: Tensor, images: Tensor | np.ndarray, masked: bool) -> Tensor:
     """Returns the numbers (B, N), all of which must be finite; raises InputError for the first image that has none."""
     if not torch.isfinite(numbers).all():
         bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])

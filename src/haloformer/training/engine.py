@@ -37,7 +37,7 @@ from haloformer.models.weights import weights_file, weights_url
 from haloformer.outputs.conformal import Conformal
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions
-from haloformer.outputs.out_of_distribution import traits
+from haloformer.outputs.out_of_distribution import ood_features
 from haloformer.outputs.targets import Scaling
 from haloformer.outputs.temperature import calibrated
 from haloformer.training.callbacks import (
@@ -374,7 +374,7 @@ def _calibrate(
             )
             numbers.append(answer.float().cpu())
             labels.append(batch.labels)
-            seen.append(traits(framing(images), features, with_residual))
+            seen.append(ood_features(framing(images), features, with_residual))
     write_calibration(folder, *calibrated(outputs, torch.cat(numbers), torch.cat(labels), seen))
 
 
