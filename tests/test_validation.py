@@ -3,10 +3,10 @@
 from typing import Literal
 
 import pytest
-from pydantic import Field, field_validator
+from pydantic import Field, ValidationError, field_validator
 
 from haloformer.errors import InputError
-from haloformer.validation import Strict, validated
+from haloformer.validation import Strict, input_error, validated
 
 
 class Inner(Strict):
@@ -18,6 +18,9 @@ class Outer(Strict):
     n: int = 3
     psf: Inner | None = None
     bands: tuple[float, ...] = ()
+    seed: bool | int | None = Field(0, strict=True)
+    grid: tuple[int, ...] = Field((1,), min_length=1)
+    start: int = Field(0, lt=2**32)
     name: str = "x"
 
     @field_validator("name")
@@ -42,6 +45,9 @@ class Outer(Strict):
         ),
         ({"n": "three"}, r"x.yaml: n must be a whole number, not 'three'"),
         ({"bands": [1, "a"]}, r"x.yaml: bands\[1\] must be a number, not 'a'"),
+        ({"seed": "x"}, r"x.yaml: seed must be true or false or a whole number or null, not 'x'"),
+        ({"grid": []}, r"x.yaml: grid must be of at least 1 item, not \[\]"),
+        ({"start": 2**32}, r"x.yaml: start must be below 4294967296, not 4294967296"),
         ({"name": "too long"}, r"x.yaml: name has at most 5 letters"),
         ([1, 2], r"x.yaml: it must be a mapping, not \[1, 2\]"),
     ],
@@ -50,6 +56,13 @@ def test_a_fault_is_one_line_that_says_where_and_what_would_be_right(values, mes
     with pytest.raises(InputError, match=f"^{message}") as error:
         validated(Outer, values, "x.yaml")
     assert "\n" not in str(error.value)
+
+
+def test_the_place_of_a_fault_can_be_spelled_otherwise():
+    with pytest.raises(ValidationError) as raised:
+        Outer.model_validate({"psf": {"fwhm": -1}})
+    error = input_error(raised.value, "", Outer, spell=lambda loc: f"--{loc[-1]}")
+    assert str(error) == "--fwhm must be above 0, not -1"
 
 
 def test_what_is_right_is_returned_and_cannot_be_changed():

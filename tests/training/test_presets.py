@@ -13,18 +13,23 @@ from haloformer.data.grouping import GROUPINGS
 from haloformer.models import find_model, list_models
 from haloformer.outputs.losses import LOSSES
 from haloformer.outputs.targets import TARGETS
-from haloformer.training.config import GROUPS, SHORT_NAMES, compose, list_presets
+from haloformer.training.config import GROUPS, SHORT_NAMES, compose, list_presets, preset_text
 from haloformer.training.optim import OPTIMIZERS, SCHEDULES
 from haloformer.training.transfer import TUNING
 
 CONFIGS = resources.files("haloformer").joinpath("configs")
-TEXTS = {
+FILES = {
     kind: {
         file.name.removesuffix(".yaml"): file.read_text(encoding="utf-8")
         for file in CONFIGS.joinpath(kind).iterdir()
         if file.name.endswith(".yaml")
     }
     for kind in ("recipes", "models")
+}
+# A family of networks has a preset with or without a file of its own.
+TEXTS = {
+    "recipes": FILES["recipes"],
+    "models": {name: preset_text(name) for name in {*list_presets()} - {*FILES["recipes"]}},
 }
 RECIPES = sorted(TEXTS["recipes"])
 PUBLISHED = [name for name in RECIPES if name.startswith("published_")]
@@ -77,6 +82,16 @@ def test_no_model_is_called_like_a_recipe():
 
 def test_every_family_of_the_registry_has_a_preset_and_no_other_has_one():
     assert {preset_of(family) for family in FAMILIES} == set(TEXTS["models"])
+
+
+def test_a_model_preset_has_a_file_only_where_it_says_more_than_the_networks_name():
+    assert all(len(yaml.safe_load(text)) > 1 for text in FILES["models"].values())
+
+
+def test_a_shipped_preset_is_printed_as_its_file_is():
+    for name, text in {**FILES["recipes"], **FILES["models"]}.items():
+        assert preset_text(name) == text
+    assert yaml.safe_load(preset_text("swin")) == {"model": "swin_nano"}
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))

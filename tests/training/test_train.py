@@ -232,7 +232,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(dataset, tmp_path):
         ({"augment": "d8"}, "unknown augmentation 'd8'"),
         ({"lr": 0.0}, "lr must be above 0"),
         ({"epochs": 0}, "epochs must be at least 1"),
-        ({"warmup": 5.0}, "warmup must be a share"),
+        ({"warmup": 5.0}, "warmup must be below 1"),
         ({"seed": -1}, "seed must be"),
         ({"epoch_size": 16}, "batch_size 32 is more than"),
         ({"val_size": 2}, "val_size 2 leaves a class without"),

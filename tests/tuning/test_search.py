@@ -415,7 +415,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch):
         ({"space": {"lr": {"uniform": [0, 1], "choice": [1, 2]}}}, "not uniform and choice"),
         ({"space": {"lr": {"choice": [1e-3, "1e-3", 1e-3]}}}, "a choice is there twice"),
         ({"space": {"lr": {"choice": [1e-3, "fast"]}}}, "lr must be a number, not 'fast'"),
-        ({"space": {"warmup": {"uniform": [0, 1]}}}, "warmup must be a share"),
+        ({"space": {"warmup": {"uniform": [0, 1]}}}, "warmup must be below 1"),
         ({"space": {"epochs": {"uniform": [5, 10]}}}, "epochs must be a whole number"),
         ({"space": {"batch_size": {"int": [8, 16.5]}}}, "16.5 is not a whole number"),
         ({"space": {"model": {"choice": ["hybrid_nano", "hybird_nano_s8"]}}}, "hybird_nano_s8"),

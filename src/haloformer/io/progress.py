@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 
 @contextlib.contextmanager
 def progress_bar(
-    label: str, total: int, show: bool | None = None
+    label: str, total: int | None, show: bool | None = None
 ) -> Iterator[Callable[[int], None]]:
     """Yields ``advance(n)``, which moves a bar on standard error; by default only if that is a terminal."""
     if not (sys.stderr.isatty() if show is None else show):

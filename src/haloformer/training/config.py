@@ -1,98 +1,136 @@
-"""The experiment: what a training run is told, as one typed record that is printed, saved as YAML and compared before a run goes on.
+"""One *experiment* config defines a training run.
 
-An experiment has nine groups of fields. Each field also has a short name of its own, so that ``lr=1e-3``, ``--lr 1e-3`` and the YAML line
-``lr: 1e-3`` all mean ``optimizer.lr``; a group that is given as a plain value sets its first field (``model: swin_nano``).
+It is a typed record that is printed, saved as YAML, and compared before a run is resumed. It has
+nine groups of fields. Each field also has a short name of its own, so that ``lr=1e-3``,
+``--lr 1e-3`` and the YAML line ``lr: 1e-3`` all mean ``optimizer.lr``; a group that is given as a
+plain value sets its first field (``model: swin_nano``).
 """
 
-import dataclasses
-import functools
-import types
-import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
-from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
+from pydantic import BeforeValidator, Field, StrictBool, ValidationError, model_validator
+from pydantic_core import PydanticKnownError
 
 from haloformer.errors import InputError
+from haloformer.training.presets import (
+    list_presets,
+    preset_options,
+    preset_text,
+    read_options,
+)
+from haloformer.validation import Strict, field_path, input_error
 from haloformer.vocabulary import unknown_name
 
+__all__ = [
+    "GROUPS",
+    "RUN_ONLY",
+    "SHORT_NAMES",
+    "Experiment",
+    "compose",
+    "list_presets",
+    "preset_text",
+    "read_config",
+    "read_options",
+    "short_name",
+]
+
+
+def _no_bool_for_int(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticKnownError("int_type")
+    return value
+
+
+def _no_bool_for_float(value: object) -> object:
+    if isinstance(value, bool):
+        raise PydanticKnownError("float_type")
+    return value
+
+
+def _path_to_text(value: object) -> object:
+    return str(value) if isinstance(value, Path) else value
+
+
+def _int_to_text(value: object) -> object:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+def _split_names(value: object) -> object:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+# Where pydantic by itself accepts too much (true for 1) or too little (no path for a text).
+Int = Annotated[int, BeforeValidator(_no_bool_for_int)]
+Float = Annotated[float, BeforeValidator(_no_bool_for_float)]  # "1e-3", too: YAML reads a text
+Text = Annotated[str, BeforeValidator(_path_to_text)]
+Share = Annotated[Float, Field(ge=0, lt=1)]
+Positive = Annotated[Float, Field(gt=0)]
+
 Noise = Literal["original", "instrument", "none"]
+Target = Literal["log10_m_axion", "log10_m_subhalos"]
 Optimizer = Literal[
     "adamw", "adam", "adamax", "adabelief", "adopt", "nadam", "nadamw", "radam", "adagrad", "rmsprop", "adafactor", "sgd",
     "lamb", "lars", "lion",
 ]  # fmt: skip
 
 
-@dataclass(frozen=True)
-class DataConfig:
-    """Which images are trained on, and how they become the network's input.
+class DataConfig(Strict):
+    """Training images, and how they become the network's input.
 
     Attributes:
-        source: A dataset file (train.h5), or a survey (model_ii, or a YAML file of your own) whose images are simulated as they
-            are needed, each seen once. Short name: data.
-        val_data: A dataset file to validate on, with the classes and shape of the training images. Without it, a share of the data
-            file or freshly simulated images serve.
+        source: A dataset file (train.h5), or a survey (model_ii, or a YAML file of your own) whose
+            images are simulated during training, each used once. Short name: data.
+        val_data: Dataset file to validate on, with the classes and shape of the training images.
+            Without it, a share of the dataset file or freshly simulated images are used.
         val_size: Validation images to simulate, for a survey.
-        val_fraction: Share of a dataset file's images kept for validation, the same share of every class.
+        val_fraction: Share of a dataset file's images kept for validation, the same of every class.
         noise: Noise of simulated images: as the survey was released, the instrument's own, or none.
-        epoch_size: Images per epoch. By default 6000 of a survey's endless stream; for a dataset file or with n_images, every image
-            once. Where there are fewer, they are used in turn, each as often as the others.
-        n_images: For a survey: only so many different images, which come again in every epoch.
-        labels_per_class: Use only so many labelled training images of each class (of a file, or of n_images).
-        classes: all classes; substructure (axion and cdm together, against no_sub); or axion_cdm (one against the other).
+        epoch_size: Images per epoch. By default 6000 of a survey's endless stream; for a dataset
+            file or with n_images, every image once. If there are fewer, all are used equally often.
+        n_images: For a survey: only so many different images, the same in every epoch.
+        labels_per_class: Use only so many labelled training images of each class (of a file, or of
+            n_images).
+        classes: all classes; substructure (axion and cdm together, against no_sub); or axion_cdm
+            (one against the other).
         batch_size: Images per optimiser step, over all processes together.
-        normalization: How pixel values become network input; fitted on training images and stored with the model. Kinds: standard,
-            sqrt, asinh, asinh_faint (for images with little noise), image_standard, image_max, image_minmax, none.
+        normalization: How pixel values become network input; fitted on training images and stored
+            with the model. Kinds: standard, sqrt, asinh, asinh_faint (for images with little
+            noise), image_standard, image_max, image_minmax, none.
         crop: First cut out the central part of so many pixels a side.
         img_size: Side of the images that the network gets, in pixels; by default that of the data.
-        fit: How other images come to img_size: resize (interpolated), crop (the centre), or pad (with zeros).
-        channels: Channels that the network gets: 3 repeats a one-channel image, as ImageNet weights like it.
-        physics: residual gives the network one more channel: what the survey's best smooth lens cannot explain of the image, in units of
-            the noise (docs/fitting.md). detail adds a third: what is left of that when small changes of the lens as a whole are taken out,
-            too. none: the image alone.
+        fit: How other images are brought to img_size: resize (interpolated), crop (the centre), or
+            pad (with zeros).
+        channels: Channels that the network gets: 3 repeats a one-channel image, for ImageNet
+            weights.
+        physics: residual gives the network one more channel: image minus the survey's best smooth
+            lens, in units of the noise (docs/fitting.md). detail adds a third: the same after small
+            changes of the whole lens are fitted, too. none: the image alone.
         num_workers: Processes that read a dataset file too large for memory.
     """
 
-    source: str = ""
-    val_data: str | None = None
-    val_size: int = 1500
-    val_fraction: float = 0.1
+    source: Text = ""
+    val_data: Text | None = None
+    val_size: Int = Field(default=1500, ge=1)
+    val_fraction: Float = Field(default=0.1, gt=0, lt=1)
     noise: Noise = "original"
-    epoch_size: int | None = None
-    n_images: int | None = None
-    labels_per_class: int | None = None
+    epoch_size: Int | None = Field(default=None, ge=1)
+    n_images: Int | None = Field(default=None, ge=1)
+    labels_per_class: Int | None = Field(default=None, ge=1)
     classes: Literal["all", "substructure", "axion_cdm"] = "all"
-    batch_size: int = 64
-    normalization: str = "sqrt"
-    crop: int | None = None
-    img_size: int | None = None
+    batch_size: Int = Field(default=64, ge=2)  # batch norm needs two
+    normalization: Text = "sqrt"
+    crop: Int | None = Field(default=None, ge=1)
+    img_size: Int | None = Field(default=None, ge=8, le=4096)
     fit: Literal["resize", "crop", "pad"] = "resize"
-    channels: int | None = None
+    channels: Int | None = Field(default=None, ge=1)
     physics: Literal["none", "residual", "detail"] = "none"
-    num_workers: int = 2
-
-    def __post_init__(self) -> None:
-        _at_least(
-            self, 1, "val_size", "epoch_size", "n_images", "labels_per_class", "channels", "crop"
-        )
-        _at_least(self, 0, "num_workers")
-        _require(
-            self.batch_size >= 2, "batch_size", "at least 2, as batch norm needs", self.batch_size
-        )
-        _require(0 < self.val_fraction < 1, "val_fraction", "between 0 and 1", self.val_fraction)
-        _require(
-            self.img_size is None or 8 <= self.img_size <= 4096,
-            "img_size",
-            "from 8 to 4096",
-            self.img_size,
-        )
+    num_workers: Int = Field(default=2, ge=0)
 
 
-@dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(Strict):
     """The network.
 
     Attributes:
@@ -100,219 +138,179 @@ class ModelConfig:
         model_args: More keywords for the network, such as {depth: 6, embed_dim: 96}.
     """
 
-    name: str = "hybrid_nano"
-    model_args: dict[str, Any] = field(default_factory=dict)
+    name: Text = "hybrid_nano"
+    model_args: dict[str, Any] = Field(default_factory=dict)
 
 
-@dataclass(frozen=True)
-class OptimizerConfig:
-    """How weights are changed.
+class OptimizerConfig(Strict):
+    """How the weights are updated.
 
     Attributes:
-        name: adamw is the usual one for transformers; sgd wants lr of about 0.1. Short name: optimizer.
-        lr: Peak learning rate. If the loss stays near ln(classes) or becomes NaN, try a third of it.
-        weight_decay: Pull of the weights towards zero; not applied to norms, biases and position embeddings.
-        momentum: Of sgd and its like.
-        betas: Of adam and its like.
+        name: adamw is the usual one for transformers; sgd wants lr of about 0.1. Short name:
+            optimizer.
+        lr: Peak learning rate. If the loss stays near ln(classes) or becomes NaN, try a third of
+            it.
+        weight_decay: Decay of the weights towards zero; not applied to norms, biases and position
+            embeddings.
+        momentum: Momentum of sgd and similar optimizers.
+        betas: The two decay rates of adam and similar optimizers.
         clip: Largest norm of a step's gradient; 0 turns clipping off.
     """
 
     name: Optimizer = "adamw"
-    lr: float = 1e-3
-    weight_decay: float = 0.05
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
-    clip: float = 1.0
-
-    def __post_init__(self) -> None:
-        _require(0 < self.lr < 100, "lr", "above 0 and below 100", self.lr)
-        _at_least(self, 0, "weight_decay", "clip")
-        _require(0 <= self.momentum < 1, "momentum", "from 0 to below 1", self.momentum)
-        _require(
-            all(0 <= b < 1 for b in self.betas),
-            "betas",
-            "two numbers from 0 to below 1",
-            list(self.betas),
-        )
+    lr: Float = Field(default=1e-3, gt=0, lt=100)
+    weight_decay: Float = Field(default=0.05, ge=0)
+    momentum: Share = 0.9
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    clip: Float = Field(default=1.0, ge=0)
 
 
-@dataclass(frozen=True)
-class ScheduleConfig:
-    """How long, and with what learning rate when.
+class ScheduleConfig(Strict):
+    """Length of the training and course of the learning rate.
 
     Attributes:
-        name: Course of the learning rate, after its rise. Short name: schedule.
-        epochs: Passes over the data, or blocks of epoch_size simulated images. Each ends with a validation.
+        name: Course of the learning rate after the warm-up. Short name: schedule.
+        epochs: Passes over the data, or blocks of epoch_size simulated images. Each ends with a
+            validation.
         warmup: Share of all steps over which the learning rate rises.
-        min_lr: Where cosine and one_cycle end, and what step and plateau do not go below, as a share of lr.
-        step_size: step: epochs between two falls of the learning rate.
-        gamma: step, plateau: the factor by which it falls.
-        plateau_patience: plateau: epochs without a better validation result before it falls.
+        min_lr: Last learning rate of cosine and one_cycle, and lowest of step and plateau, as a
+            share of lr.
+        step_size: step: epochs between two drops of the learning rate.
+        gamma: step, plateau: the factor by which it drops.
+        plateau_patience: plateau: epochs without a better validation result before it drops.
     """
 
     name: Literal["cosine", "step", "plateau", "one_cycle", "constant"] = "cosine"
-    epochs: int = 10
-    warmup: float = 0.1
-    min_lr: float = 0.001
-    step_size: int = 10
-    gamma: float = 0.1
-    plateau_patience: int = 5
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "epochs", "step_size")
-        _at_least(self, 0, "plateau_patience")
-        _require(
-            0 <= self.warmup < 1, "warmup", "a share of the training from 0 to below 1", self.warmup
-        )
-        _require(0 <= self.min_lr <= 1, "min_lr", "a share of lr from 0 to 1", self.min_lr)
-        _require(0 < self.gamma <= 1, "gamma", "above 0 and up to 1", self.gamma)
+    epochs: Int = Field(default=10, ge=1)
+    warmup: Share = 0.1
+    min_lr: Float = Field(default=0.001, ge=0, le=1)
+    step_size: Int = Field(default=10, ge=1)
+    gamma: Float = Field(default=0.1, gt=0, le=1)
+    plateau_patience: Int = Field(default=5, ge=0)
 
 
-@dataclass(frozen=True)
-class RegularizationConfig:
-    """What keeps the network from learning images by heart.
+class RegularizationConfig(Strict):
+    """Against overfitting.
 
     Attributes:
-        dropout: Share of activations dropped before the classifier or in the MLPs, as the architecture has it; null: its own default.
+        dropout: Share of activations dropped before the classifier or in the MLPs, as the
+            architecture has it; null: its own default.
         attention_dropout: Share of attention weights dropped; null: the architecture's default.
         stochastic_depth: Share of residual branches skipped; null: the architecture's default.
         label_smoothing: Share of each label spread over all classes.
-        ema: Decay of an exponential moving average of the weights, such as 0.999, which is then validated and shipped; 0: none.
-        mixup: Images and labels are mixed in pairs, with weights from a Beta(mixup, mixup); 0: none.
-        residual_dropout: Share of training images whose residual (of physics: residual or detail) is wiped out, so that the network can do without.
-        wrong_fits: Share of training images whose residual comes from the fit of a wrong lens, PSF or source, so that the network learns what
-            that looks like; for surveys that are simulated as they go.
-        cutmix: A rectangle of another image, and its share of the label, is put in; with Beta(cutmix, cutmix); 0: none.
+        ema: Decay of an exponential moving average of the weights, such as 0.999, which is then
+            validated and shipped; 0: none.
+        mixup: Images and labels are mixed in pairs, with weights from a Beta(mixup, mixup); 0:
+            none.
+        cutmix: A rectangle of another image, and its share of the label, is put in; with
+            Beta(cutmix, cutmix); 0: none.
+        residual_dropout: Share of training images whose residual (see physics) is set to zero, so
+            that the network can do without.
+        wrong_fits: Share of training images whose residual is fitted with a wrong lens, PSF or
+            source, so that the network knows such residuals; for surveys simulated during training.
     """
 
-    dropout: float | None = None
-    attention_dropout: float | None = None
-    stochastic_depth: float | None = None
-    label_smoothing: float = 0.0
-    ema: float = 0.0
-    mixup: float = 0.0
-    cutmix: float = 0.0
-    residual_dropout: float = 0.0
-    wrong_fits: float = 0.0
-
-    def __post_init__(self) -> None:
-        shares = (
-            "dropout",
-            "attention_dropout",
-            "stochastic_depth",
-            "label_smoothing",
-            "ema",
-            "residual_dropout",
-            "wrong_fits",
-        )
-        for name in shares:
-            value = getattr(self, name)
-            _require(value is None or 0 <= value < 1, name, "from 0 to below 1", value)
-        _at_least(self, 0, "mixup", "cutmix")
+    dropout: Share | None = None
+    attention_dropout: Share | None = None
+    stochastic_depth: Share | None = None
+    label_smoothing: Share = 0.0
+    ema: Share = 0.0
+    mixup: Float = Field(default=0.0, ge=0)
+    cutmix: Float = Field(default=0.0, ge=0)
+    residual_dropout: Share = 0.0
+    wrong_fits: Share = 0.0
 
 
-@dataclass(frozen=True)
-class AugmentationConfig:
-    """Random changes of training images; docs/augmentation.md says which of them keep the label true.
+class AugmentationConfig(Strict):
+    """Random changes of training images; docs/augmentation.md says which of them keep the label.
 
     Attributes:
-        augment: d4 (the eight quarter turns and mirrors of a square, exact), flips (those that keep a rectangle's shape), or none.
+        augment: d4 (the eight quarter turns and mirrors of a square, exact), flips (those that keep
+            a rectangle's shape), or none.
         rotation: Largest angle of a rotation, in degrees; interpolated.
         shift: Largest shift along each axis, in pixels; interpolated.
         zoom: Largest relative change of scale: 0.1 is a factor between 1/1.1 and 1.1; interpolated.
-        erasing: Probability that one rectangle of an image is wiped out.
-        fresh_noise: For simulated images and noise-free dataset files: draw the noise anew each time an image is used, as released or
-            as the instrument's; none: the images keep the noise that they have.
-        exposure: With fresh_noise: factors between which the exposure time varies, such as [0.5, 2].
+        erasing: Probability that one rectangle of an image is erased.
+        fresh_noise: For simulated images and noise-free dataset files: draw the noise anew each
+            time an image is used, as released or as the instrument's; none: the images keep their
+            noise.
+        exposure: With fresh_noise: factors between which the exposure time varies, such as
+            [0.5, 2].
     """
 
-    augment: str = "d4"
-    rotation: float = 0.0
-    shift: float = 0.0
-    zoom: float = 0.0
-    erasing: float = 0.0
+    augment: Text = "d4"
+    rotation: Float = Field(default=0.0, ge=0, le=180)
+    shift: Float = Field(default=0.0, ge=0)
+    zoom: Float = Field(default=0.0, ge=0)
+    erasing: Float = Field(default=0.0, ge=0, le=1)
     fresh_noise: Noise = "none"
-    exposure: tuple[float, float] | None = None
+    exposure: tuple[Positive, Positive] | None = None
 
-    def __post_init__(self) -> None:
-        _require(
-            0 <= self.rotation <= 180, "rotation", "an angle from 0 to 180 degrees", self.rotation
-        )
-        _at_least(self, 0, "shift", "zoom")
-        _require(0 <= self.erasing <= 1, "erasing", "a probability from 0 to 1", self.erasing)
+    @model_validator(mode="after")
+    def _check_exposure(self) -> "AugmentationConfig":
         if self.exposure is not None:
-            low, high = self.exposure
-            _require(
-                0 < low <= high,
-                "exposure",
-                "two factors above 0, the smaller first",
-                list(self.exposure),
-            )
-            _require(
-                self.fresh_noise != "none",
-                "fresh_noise",
-                "original or instrument when exposure is given",
-                "none",
-            )
+            if self.exposure[0] > self.exposure[1]:
+                raise ValueError(
+                    "exposure must be two factors above 0, the smaller first, "
+                    f"not {list(self.exposure)}"
+                )
+            if self.fresh_noise == "none":
+                raise ValueError(
+                    "fresh_noise must be original or instrument when exposure is given, not 'none'"
+                )
+        return self
 
 
-@dataclass(frozen=True)
-class TransferConfig:
-    """Starting from weights that are there already.
+class TransferConfig(Strict):
+    """Starting from trained weights.
 
     Attributes:
-        pretrained: true for ImageNet's, which timm downloads; or a file (.safetensors, .pth, .pt, .bin, .tar) of the official code or
-            of timm; or the run folder of another training. Read when the run begins, not when it goes on.
-        tune: full: all weights learn; probe: the classifier alone; last_blocks: the last blocks and the classifier; lora: low-rank
-            additions to the frozen weights.
+        pretrained: true for ImageNet's, which timm downloads; or a file (.safetensors, .pth, .pt,
+            .bin, .tar) of the official code or of timm; or the run folder of another training. Read
+            when the run begins, not when it is resumed.
+        tune: full: all weights learn; probe: the classifier alone; last_blocks: the last blocks and
+            the classifier; lora: low-rank additions to the frozen weights.
         last_blocks: How many.
-        layer_decay: Factor of the learning rate from each layer to the one before; 1: the same for all.
+        layer_decay: Factor of the learning rate from each layer to the one before; 1: the same for
+            all.
         lora_rank: Rank of the additions.
         lora_alpha: Their weight is lora_alpha / lora_rank.
     """
 
-    pretrained: bool | str = False
+    pretrained: StrictBool | Text = False
     tune: Literal["full", "probe", "last_blocks", "lora"] = "full"
-    last_blocks: int = 1
-    layer_decay: float = 1.0
-    lora_rank: int = 8
-    lora_alpha: float = 16.0
-
-    def __post_init__(self) -> None:
-        _at_least(self, 1, "last_blocks", "lora_rank")
-        _require(0 < self.layer_decay <= 1, "layer_decay", "above 0 and up to 1", self.layer_decay)
-        _require(self.lora_alpha > 0, "lora_alpha", "above 0", self.lora_alpha)
+    last_blocks: Int = Field(default=1, ge=1)
+    layer_decay: Float = Field(default=1.0, gt=0, le=1)
+    lora_rank: Int = Field(default=8, ge=1)
+    lora_alpha: Positive = 16.0
 
 
-@dataclass(frozen=True)
-class TaskConfig:
+class TaskConfig(Strict):
     """What is learned.
 
     Attributes:
         name: classification; regression of the targets; or both in one network. Short name: task.
-        targets: Of the regression: log10_m_axion (of axion images), log10_m_subhalos (total subhalo mass, of cdm images).
-        loss: Of the regression: beta_nll (mean and variance), quantile (median and interval), or mse (mean only).
+        targets: Of the regression: log10_m_axion (of axion images), log10_m_subhalos (total subhalo
+            mass, of cdm images).
+        loss: Of the regression: beta_nll (mean and variance), quantile (median and interval), or
+            mse (mean only).
         beta: Of beta_nll: 0 is the plain likelihood, 1 weighs errors as mse does.
-        coverage: Share of images whose true value the predicted interval shall contain; calibrated after training.
+        coverage: Share of images whose true value should lie in the predicted interval; calibrated
+            after training.
         regression_weight: both: weight of the regression's loss beside the classification's.
     """
 
     name: Literal["classification", "regression", "both"] = "classification"
-    targets: tuple[Literal["log10_m_axion", "log10_m_subhalos"], ...] = ("log10_m_axion",)
+    targets: Annotated[tuple[Target, ...], BeforeValidator(_split_names)] = Field(
+        default=("log10_m_axion",), min_length=1
+    )
     loss: Literal["beta_nll", "quantile", "mse"] = "beta_nll"
-    beta: float = 0.5
-    coverage: float = 0.9
-    regression_weight: float = 0.3
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.beta <= 1, "beta", "from 0 to 1", self.beta)
-        _require(0 < self.coverage < 1, "coverage", "between 0 and 1", self.coverage)
-        _require(self.regression_weight > 0, "regression_weight", "above 0", self.regression_weight)
-        _require(len(self.targets) > 0, "targets", "at least one name", list(self.targets))
+    beta: Float = Field(default=0.5, ge=0, le=1)
+    coverage: Float = Field(default=0.9, gt=0, lt=1)
+    regression_weight: Positive = 0.3
 
 
-@dataclass(frozen=True)
-class TrainerConfig:
+class TrainerConfig(Strict):
     """How and where the run is carried out.
 
     Attributes:
@@ -323,55 +321,57 @@ class TrainerConfig:
         devices: GPUs (or, on the CPU, processes) per machine; each takes its share of every batch.
         nodes: Machines, when started on each by torchrun or srun.
         strategy: How several processes work together: auto (ddp), ddp, fsdp.
-        deterministic: Use only algorithms that give the same result every time, on GPUs too; slower.
-        checkpoint_minutes: Besides after every epoch, save where the run stands after so many minutes.
+        deterministic: Use only algorithms that give the same result every time, on GPUs too;
+            slower.
+        checkpoint_minutes: Save a checkpoint after so many minutes, besides after every epoch.
         patience: Stop after so many epochs without a better validation result; 0 never stops early.
         compile: Compile the network by torch.compile: slow to start, then faster.
-        channels_last: Keep images in memory with the channel last: often faster for convolutions on GPUs.
-        loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be installed.
+        channels_last: Keep images in memory with the channel last: often faster for convolutions on
+            GPUs.
+        loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be
+            installed.
         resume: Continue a run found in out; if false, such a folder is an error.
         progress: Show a progress bar and a line per epoch.
     """
 
-    out: str = "runs/latest"
-    seed: int = 0
-    precision: Literal["auto", "32", "bf16", "16"] = "auto"
-    device: str = "auto"
-    devices: int = 1
-    nodes: int = 1
+    out: Text = "runs/latest"
+    seed: Int = Field(default=0, ge=0, lt=2**32)
+    precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_int_to_text)] = (
+        "auto"
+    )
+    device: Text = "auto"
+    devices: Int = Field(default=1, ge=1)
+    nodes: Int = Field(default=1, ge=1)
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
-    deterministic: bool = False
-    checkpoint_minutes: float = 5.0
-    patience: int = 20
-    compile: bool = False
-    channels_last: bool = False
-    loggers: tuple[str, ...] = ("tensorboard",)
-    resume: bool = True
-    progress: bool = True
-
-    def __post_init__(self) -> None:
-        _require(0 <= self.seed < 2**32, "seed", "a whole number from 0 to 2^32 - 1", self.seed)
-        _at_least(self, 1, "devices", "nodes")
-        _at_least(self, 0, "patience", "checkpoint_minutes")
+    deterministic: StrictBool = False
+    checkpoint_minutes: Float = Field(default=5.0, ge=0)
+    patience: Int = Field(default=20, ge=0)
+    compile: StrictBool = False
+    channels_last: StrictBool = False
+    loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
+    resume: StrictBool = True
+    progress: StrictBool = True
 
 
-@dataclass(frozen=True)
-class Experiment:
-    """Everything that a training run is told. :func:`compose` makes one from presets and options."""
+class Experiment(Strict):
+    """Everything that defines a training run. `compose` makes one from presets and options."""
 
-    data: DataConfig = field(default_factory=DataConfig)
-    model: ModelConfig = field(default_factory=ModelConfig)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
-    regularization: RegularizationConfig = field(default_factory=RegularizationConfig)
-    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
-    transfer: TransferConfig = field(default_factory=TransferConfig)
-    task: TaskConfig = field(default_factory=TaskConfig)
-    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+    regularization: RegularizationConfig = RegularizationConfig()
+    augmentation: AugmentationConfig = AugmentationConfig()
+    transfer: TransferConfig = TransferConfig()
+    task: TaskConfig = TaskConfig()
+    trainer: TrainerConfig = TrainerConfig()
 
     def nested(self) -> dict[str, dict[str, Any]]:
         """Returns plain values by group and field, ready for YAML and JSON."""
-        return _plain(dataclasses.asdict(self))
+        return {
+            group: {name: _plain(value) for name, value in fields.items()}
+            for group, fields in self.model_dump().items()
+        }
 
     def flat(self) -> dict[str, Any]:
         """Returns plain values by short name."""
@@ -383,25 +383,29 @@ class Experiment:
         return yaml.safe_dump(self.nested(), sort_keys=False, allow_unicode=True)
 
     def differences(self, other: "Experiment") -> list[str]:
-        """Returns what another run's experiment says differently, as ``lr: 0.001 there, 0.002 here``."""
+        """Returns where another run's experiment differs, as ``lr: 0.001 there, 0.002 here``."""
         mine, theirs = self.flat(), other.flat()
         keys = [key for key in mine if key not in RUN_ONLY and mine[key] != theirs[key]]
         return [f"{key}: {theirs[key]!r} there, {mine[key]!r} here" for key in keys]
 
 
-GROUPS: dict[str, type] = {f.name: f.type for f in dataclasses.fields(Experiment)}  # type: ignore[misc]
+GROUPS: dict[str, type[Strict]] = {
+    group: type(field.default) for group, field in Experiment.model_fields.items()
+}
+"""Name of each group → its class."""
 
 SHORT_NAMES: dict[str, tuple[str, str]] = {
-    group if i == 0 and f.name in ("source", "name") else f.name: (group, f.name)
+    group if i == 0 and name in ("source", "name") else name: (group, name)
     for group, kind in GROUPS.items()
-    for i, f in enumerate(dataclasses.fields(kind))
+    for i, name in enumerate(kind.model_fields)
 }
 """Short name → group and field."""
 
-# How and where a run is carried out, not what is learned: free to change when it is resumed, and not in the artefact.
-RUN_ONLY = {"out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"}
+_SHORT_OF = {place: short for short, place in SHORT_NAMES.items()}
 
-_PRESET_FOLDERS = ("recipes", "models")
+RUN_ONLY = {"out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"}
+"""Fields that say where and how a run is carried out, not what is learned: they may change when a
+run is resumed, and are not in the artefact."""
 
 
 def compose(
@@ -409,29 +413,26 @@ def compose(
     options: Mapping[str, Any] | None = None,
     *layers: Mapping[str, Any],
 ) -> Experiment:
-    """Makes an experiment: the defaults, then presets, then options, what comes later winning.
+    """Makes an experiment from the defaults, then presets, then options; what comes later wins.
 
     Args:
         presets: Names of shipped presets, or YAML files; one, several, or ``"a,b"``.
-        options: Field → value, by short name (``lr``), by group and field (``optimizer.lr``), or nested by group. ``preset`` names
-            more presets. ``model_args.depth`` changes one keyword of the network.
+        options: Field → value, by short name (``lr``), by group and field (``optimizer.lr``), or
+            nested by group. ``preset`` names more presets. ``model_args.depth`` changes one keyword
+            of the network.
         *layers: More of the same kind.
 
     Raises:
         InputError: An unknown field, with the nearest; a value of the wrong type or out of range.
     """
     nested: dict[str, dict[str, Any]] = {group: {} for group in GROUPS}
-    _take(nested, {"preset": presets}, "options")
+    _merge(nested, {"preset": presets}, "options")
     for layer in (options or {}, *layers):
-        _take(nested, layer, "options")
-    built = {}
-    for group, kind in GROUPS.items():
-        hints = typing.get_type_hints(kind)
-        values = {
-            name: _checked(hints[name], value, name, group) for name, value in nested[group].items()
-        }
-        built[group] = kind(**values)
-    return Experiment(**built)
+        _merge(nested, layer, "options")
+    try:
+        return Experiment.model_validate(nested)
+    except ValidationError as error:
+        raise input_error(error, "", Experiment, spell=_short_path) from error
 
 
 def short_name(key: str) -> str:
@@ -441,42 +442,9 @@ def short_name(key: str) -> str:
         InputError: There is no such field.
     """
     group, name = _field(key, "options")
-    keyword = name.partition(".")[2]
-    short = next(
-        short for short, place in SHORT_NAMES.items() if place == (group, name.partition(".")[0])
-    )
+    field, _, keyword = name.partition(".")
+    short = _SHORT_OF[group, field]
     return f"{short}.{keyword}" if keyword else short
-
-
-def list_presets() -> dict[str, str]:
-    """Returns the shipped presets: name → what its first comment line says."""
-    found = {}
-    for folder in _PRESET_FOLDERS:
-        for file in sorted(_configs(folder), key=lambda entry: entry.name):
-            first = file.read_text(encoding="utf-8").partition("\n")[0]
-            found[file.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
-    return found
-
-
-def read_options(path: Path) -> dict[str, Any]:
-    """Returns the options that a YAML file holds.
-
-    Raises:
-        InputError: It cannot be read, or is no mapping.
-    """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: is not valid YAML: {' '.join(str(error).split())[:200]}"
-        ) from error
-    if content is None:
-        return {}
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must hold options, one 'name: value' per line")
-    return content
 
 
 def read_config(path: Path) -> Experiment:
@@ -489,11 +457,11 @@ def read_config(path: Path) -> Experiment:
         ) from error
 
 
-def _take(nested: dict[str, dict[str, Any]], options: Mapping[str, Any], where: str) -> None:
-    """Puts options into the groups they belong to."""
+def _merge(nested: dict[str, dict[str, Any]], options: Mapping[str, Any], where: str) -> None:
+    """Puts options, by any of their spellings, into their groups; the options' presets first."""
     presets = options.get("preset")
     for preset in presets.split(",") if isinstance(presets, str) else presets or ():
-        _take(nested, _preset(str(preset).strip()), f"preset '{preset}'")
+        _merge(nested, preset_options(str(preset).strip()), f"preset '{preset}'")
     for key, value in options.items():
         if key == "preset":
             continue
@@ -504,16 +472,14 @@ def _take(nested: dict[str, dict[str, Any]], options: Mapping[str, Any], where: 
             _put(nested, *_field(str(key), where), value)
 
 
-def _put(nested: dict[str, dict[str, Any]], group: str, name: str, value: Any) -> None:
-    if name.startswith(
-        "model_args"
-    ):  # keywords are added, not replaced: a preset's stay where the user's say nothing
-        keyword = name.partition(".")[2]
+def _put(nested: dict[str, dict[str, Any]], group: str, name: str, value: object) -> None:
+    field, _, keyword = name.partition(".")
+    if field == "model_args" and (keyword or isinstance(value, Mapping)):
+        # Keywords are added to those of a preset, not put in their place.
         update = {keyword: value} if keyword else value
-        if isinstance(update, Mapping):
-            nested[group]["model_args"] = {**nested[group].get("model_args", {}), **update}
-            return
-    nested[group][name] = value
+        nested[group][field] = {**nested[group].get(field, {}), **update}  # type: ignore[dict-item]
+    else:
+        nested[group][name] = value
 
 
 def _field(key: str, where: str) -> tuple[str, str]:
@@ -521,142 +487,26 @@ def _field(key: str, where: str) -> tuple[str, str]:
     if key in SHORT_NAMES:
         return SHORT_NAMES[key]
     group, _, name = key.partition(".")
-    if group in GROUPS and name.partition(".")[0] in {
-        f.name for f in dataclasses.fields(GROUPS[group])
-    }:
+    if group in GROUPS and name.partition(".")[0] in GROUPS[group].model_fields:
         return group, name
     if group == "model_args":
         return "model", key
-    known = [
-        f"{g}.{f.name}" for g in [group] if g in GROUPS for f in dataclasses.fields(GROUPS[g])
-    ] or [*SHORT_NAMES]
+    fields = GROUPS[group].model_fields if group in GROUPS else ()
+    known = [f"{group}.{field}" for field in fields] or [*SHORT_NAMES]
     raise unknown_name(f"field in {where}", key, known)
 
 
-def preset_text(name: str) -> str:
-    """Returns the YAML of a shipped preset, comments included."""
-    for folder in _PRESET_FOLDERS:
-        for file in _configs(folder):
-            if file.name == f"{name}.yaml":
-                return file.read_text(encoding="utf-8")
-    raise unknown_name("preset", name, list_presets())
-
-
-def _preset(name: str) -> dict[str, Any]:
-    path = Path(name)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return read_options(path)
-    return yaml.safe_load(preset_text(name)) or {}
-
-
-@functools.cache
-def _configs(folder: str) -> tuple[Any, ...]:
-    place = resources.files("haloformer").joinpath("configs", folder)
-    return (
-        tuple(entry for entry in place.iterdir() if entry.name.endswith(".yaml"))
-        if place.is_dir()
-        else ()
-    )
-
-
-def _checked(hint: Any, value: Any, name: str, group: str) -> Any:
-    """Returns a value as its field's type has it, or says what would be right."""
-    for option in typing.get_args(hint) if _is_union(hint) else (hint,):
-        fits, converted = _converted(option, value)
-        if fits:
-            return converted
-    raise InputError(
-        f"{short_name(f'{group}.{name}')} must be {type_in_words(hint)}, not {value!r}"
-    )
-
-
-def _is_union(hint: Any) -> bool:
-    return typing.get_origin(hint) in (typing.Union, types.UnionType)
-
-
-def _converted(hint: Any, value: Any) -> tuple[bool, Any]:
-    origin = typing.get_origin(hint)
-    if hint is type(None):
-        return value is None, None
-    if origin is Literal:
-        text = (
-            str(value) if isinstance(value, int) and not isinstance(value, bool) else value
-        )  # precision: 32
-        return text in typing.get_args(hint), text
-    if origin is tuple:
-        items = typing.get_args(hint)
-        value = [value] if isinstance(value, str) else value
-        if not isinstance(value, list | tuple) or (
-            items[-1] is not ... and len(items) != len(value)
-        ):
-            return False, None
-        converted = [_converted(items[0], item) for item in value]
-        return all(fits for fits, _ in converted), tuple(item for _, item in converted)
-    if origin is dict or hint is dict:
-        return isinstance(value, Mapping), dict(value) if isinstance(value, Mapping) else None
-    if hint is bool:
-        return isinstance(value, bool), value
-    if hint is int:
-        whole = isinstance(value, int) or (isinstance(value, float) and value.is_integer())
-        return whole and not isinstance(value, bool), int(value) if whole else None
-    if hint is float:  # YAML reads 1e-3, without a point, as a text
-        try:
-            number = (
-                float(value)
-                if isinstance(value, int | float | str) and not isinstance(value, bool)
-                else None
-            )
-        except ValueError:
-            number = None
-        return number is not None, number
-    if hint is str:
-        return isinstance(value, str | Path), str(value)
-    raise TypeError(f"no rule for {hint}")
-
-
-def type_in_words(hint: Any) -> str:
-    """Returns what a value of a type is, for people: ``a whole number or null``."""
-    return " or ".join(map(_in_words, typing.get_args(hint) if _is_union(hint) else (hint,)))
-
-
-def _in_words(hint: Any) -> str:
-    origin = typing.get_origin(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, typing.get_args(hint)))
-    if origin is tuple:
-        items = typing.get_args(hint)
-        if typing.get_origin(items[0]) is Literal:
-            return f"a list of names out of {', '.join(typing.get_args(items[0]))}"
-        return f"a list of {'' if items[-1] is ... else f'{len(items)} '}{_in_words(items[0]).partition(' ')[2]}s"
-    if origin is list:
-        return f"a list of {_in_words(typing.get_args(hint)[0]).partition(' ')[2]}s"
-    words = {
-        type(None): "null",
-        bool: "true or false",
-        int: "a whole number",
-        float: "a number",
-        str: "a text",
-    }
-    return words.get(hint, "a mapping of names to values")
+def _short_path(loc: tuple[int | str, ...]) -> str:
+    """Returns where a fault of an experiment lies, by the field's short name: ``betas[1]``."""
+    group, *inside = loc
+    if not inside:
+        return ""  # a check of several fields, which names them itself
+    short = _SHORT_OF.get((str(group), str(inside[0])), str(inside[0]))
+    return short + field_path(tuple(part for part in inside[1:] if isinstance(part, int)))
 
 
 def _plain(value: Any) -> Any:
+    """Returns a value with lists in place of tuples, ready for YAML."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
-
-
-def _at_least(config: Any, least: int, *names: str) -> None:
-    for name in names:
-        value = getattr(config, name)
-        _require(
-            value is None or value >= least,
-            name,
-            "0 or more" if least == 0 else f"at least {least}",
-            value,
-        )
-
-
-def _require(fine: bool, name: str, wanted: str, value: Any) -> None:
-    if not fine:
-        raise InputError(f"{name} must be {wanted}, not {value!r}")

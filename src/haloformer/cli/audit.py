@@ -1,0 +1,27 @@
+"""``haloformer audit``."""
+
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+from haloformer.cli.registry import Command
+
+
+def present(result: Mapping[str, Any]) -> None:
+    """Prints the verdict of an audit, and where its report is."""
+    print(textwrap.fill(result["verdict"], 100))
+    print(f"report: {result['report']}")
+
+
+COMMAND = Command(
+    "test how far a trained network can be trusted: shortcuts, noise, cameras, symmetries, "
+    "out-of-distribution images",
+    positional=("run",),
+    present=present,
+    examples=(
+        "haloformer audit model_i --out audits/model_i",
+        "haloformer audit runs/x --out audits/x --parts noise,shift --n 600",
+        "haloformer audit runs/x --out audits/x --compare runs/y,runs/z --real cutouts/ "
+        "--galaxies galaxies/",
+    ),
+)

@@ -1,0 +1,89 @@
+"""``haloformer convert``."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+from haloformer.cli.registry import Command
+
+COMMAND = Command(
+    "convert DeepLense folders, archives or labelled images to a dataset file", positional=("src",)
+)
+
+
+def convert(
+    src: str,
+    out: str,
+    *,
+    channels: int | None = None,
+    hdu: int | str | None = None,
+    class_map: dict[str, str] | None = None,
+    subset: str | None = None,
+    nan: Literal["error", "zero"] = "error",
+    compression: Literal["gzip", "lzf"] | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Converts labelled images that you have to one dataset file.
+
+    Reads DeepLense folders and .tgz archives (axion|vort, cdm|sphere, no_sub|no; plain and pickled
+    .npy, the latter without ever running what a pickle asks for), folders of class folders with
+    FITS, PNG or JPEG images, and other HDF5 files.
+
+    Examples:
+        haloformer convert Model_I.tgz --out model_i.h5
+        haloformer convert dataset --subset val --out val.h5
+        haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5
+
+    Args:
+        src: Folder, archive (.tgz, .tar.gz, .tar) or HDF5 file.
+        out: Dataset file to write. It must not exist.
+        channels: How many channels each image must have; by default as many as there are.
+        hdu: Number or name of the FITS extension to read.
+        class_map: Class of each folder that has a name of its own.
+        subset: Which part to take where the input holds several, such as train and val: they are
+            never mixed.
+        nan: error: refuse images with NaN or infinite pixels; zero: put 0 there.
+        compression: gzip or lzf make smaller files that are slower to read.
+        overwrite: Replace an existing file.
+        quiet: Print nothing.
+    """
+    from haloformer.data.conversion import convert as convert_images
+
+    with _progress("convert", quiet) as show:
+        summary = convert_images(
+            src,
+            out,
+            channels=channels,
+            progress=show,
+            overwrite=overwrite,
+            hdu=hdu,
+            class_map=class_map,
+            subset=subset,
+            nan=nan,
+            compression=compression,
+        )
+    if not quiet:
+        counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
+        shape = "×".join(str(size) for size in summary["image_shape"])
+        print(f"wrote {summary['n']} images of {shape} ({counts}) to {out}")
+
+
+@contextlib.contextmanager
+def _progress(label: str, quiet: bool) -> Iterator[Callable[[int, int | None], None]]:
+    """Yields a function of images done and in all; the bar appears when the first are done."""
+    from haloformer.io.progress import progress_bar
+
+    advance: Callable[[int], None] | None = None
+    shown = 0
+    with contextlib.ExitStack() as stack:
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal advance, shown
+            if advance is None:
+                bar = progress_bar(label, total, False if quiet else None)
+                advance = stack.enter_context(bar)
+            advance(done - shown)
+            shown = done
+
+        yield show

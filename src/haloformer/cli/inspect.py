@@ -1,0 +1,86 @@
+"""``haloformer inspect``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from haloformer.cli.present import print_json, print_table, rounded
+from haloformer.cli.registry import Command
+from haloformer.errors import InputError
+
+COMMAND = Command(
+    "show the content of a dataset file, as tables and as a figure", positional=("data",)
+)
+
+
+def inspect(
+    data: str,
+    *,
+    figure: str | None = None,
+    per_class: int = 6,
+    seed: int = 0,
+    json: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """Shows the content of a dataset file: classes, pixel statistics, parameters, provenance.
+
+    Examples:
+        haloformer inspect train.h5
+        haloformer inspect train.h5 --figure samples.png
+
+    Args:
+        data: Dataset file (.h5).
+        figure: Also draw sample images of each class to this file (.png, .svg, .pdf).
+        per_class: Images per class in the figure.
+        seed: Seed that chooses the images of the figure.
+        json: Print JSON instead of tables.
+        overwrite: Replace an existing figure.
+    """
+    from haloformer.data import inspect as inspection
+
+    if figure is not None and Path(figure).exists() and not overwrite:
+        raise InputError(f"{figure} exists: choose another name, or give --overwrite")
+    summary = inspection.summarise(data)
+    if figure is not None:
+        inspection.figure(data, figure, per_class=per_class, seed=seed)
+    if json:
+        print_json(summary)
+        return
+    _print_summary(data, summary)
+    if figure is not None:
+        print(f"drew {figure}")
+
+
+def _print_summary(data: str, summary: Mapping[str, Any]) -> None:
+    shape = "×".join(str(size) for size in summary["image_shape"])
+    size = f"{summary['bytes'] / 1e6:.1f} MB"
+    print(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {size}")
+    provenance = [
+        [key, str(value)]
+        for key, value in summary["attributes"].items()
+        if value is not None and len(str(value)) < 80 and key not in ("class_names", "units")
+    ]
+    print_table("provenance", ["field", "value"], provenance)
+    statistics = ("count", "mean", "std", "min", "max", "zero_fraction", "not_finite")
+    print_table(
+        "pixels",
+        ["class", "images", "mean", "std", "min", "max", "zeros", "not finite"],
+        [
+            [name, *(rounded(row[key]) for key in statistics)]
+            for name, row in summary["classes"].items()
+        ],
+    )
+    print_table(
+        "parameters",
+        ["name", "unit", "per image", "min", "median", "max", "applies to"],
+        [
+            [
+                row["name"],
+                row["unit"],
+                "×".join(map(str, row["shape"])) or "1",
+                *(rounded(row[key]) for key in ("min", "median", "max")),
+                f"{100 * row['applicable']:.0f} %",
+            ]
+            for row in summary["parameters"]
+        ],
+    )

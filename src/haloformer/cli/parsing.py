@@ -1,0 +1,261 @@
+"""From a command's typed function to options, and from arguments to its keywords.
+
+The signature gives names, types and defaults, the docstring the help. jsonargparse reads the values;
+what it finds wrong becomes one line.
+"""
+
+import argparse
+import difflib
+import functools
+import importlib
+import inspect
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NoReturn
+
+from docstring_parser import parse as parse_docstring
+from jsonargparse import ArgumentParser, DefaultHelpFormatter
+
+from haloformer.cli.registry import Command
+from haloformer.errors import InputError
+
+_READING = "haloformer.data.reading"  # its `Reading` describes options that several commands share
+
+
+class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Shows types and defaults, and keeps the lines of descriptions as they are written."""
+
+
+class _Parser(ArgumentParser):
+    """A parser that raises `InputError`, in one line, for what is wrong.
+
+    Attributes:
+        hints: Option → its type.
+    """
+
+    def __init__(self, name: str, description: str) -> None:
+        super().__init__(
+            prog=f"haloformer {name}", description=description, formatter_class=_Formatter
+        )
+        self.hints: dict[str, object] = {}
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        raise InputError(f"{_in_our_words(message, self.hints)} (see {self.prog} --help)")
+
+
+def parse(
+    name: str, command: Command, function: Callable[..., object], arguments: Sequence[str]
+) -> dict[str, Any]:
+    """Returns the keywords for a command's function that were given on the command line.
+
+    Args:
+        name: The command.
+        command: How its function is used.
+        function: What carries it out.
+        arguments: What follows the command.
+
+    Raises:
+        InputError: An unknown option, or a value of the wrong type.
+        SystemExit: After ``--help`` and ``--print_config``.
+    """
+    signature = inspect.signature(function)
+    parser = _Parser(name, _description(function, command.examples))
+    _add_function(parser, function, command)
+    if command.experiment:
+        _add_experiment(parser, skip=signature.parameters)
+        places = "".join(f" {place.upper()}" for place in command.positional)
+        parser.usage = f"haloformer {name}{places} [--preset NAME] [--FIELD VALUE ...]"
+    values = parser.parse_args(_usual_spelling(arguments, parser.hints)).as_dict()
+    if not command.experiment:
+        values.pop("config", None)
+        return values
+    fields = {key for key in values if key not in signature.parameters}
+    return {
+        **{key: value for key, value in values.items() if key not in fields},
+        "options": {key: values[key] for key in fields},
+    }
+
+
+def _add_function(parser: _Parser, function: Callable[..., object], command: Command) -> None:
+    """Adds an option for each argument of a function, and ``--config``.
+
+    A function that takes an experiment reads YAML files itself.
+    """
+    texts = _argument_texts(function)
+    parameters = inspect.signature(function).parameters
+    for name in command.positional:
+        many = "list" in str(parameters[name].annotation)
+        optional = parameters[name].default is not inspect.Parameter.empty
+        nargs = ("*" if optional else "+") if many else ("?" if optional else None)
+        more = {} if nargs is None else {"nargs": nargs}
+        parser.add_argument(name, type=str, help=_help(texts, name), **more)
+    if not command.experiment:
+        parser.add_argument(
+            "--config",
+            action="config",
+            help="YAML file with any of the options below; --print_config writes one.",
+        )
+    for name, parameter in parameters.items():
+        if name in command.positional or (command.experiment and name == "options"):
+            continue
+        hint = parameter.annotation
+        parser.hints[name] = hint
+        required = parameter.default is inspect.Parameter.empty
+        given: dict[str, Any] = {"required": True} if required else {"default": parameter.default}
+        parser.add_argument(
+            f"--{name}", type=hint, help=_help(texts, name), **given, **_metavar(hint)
+        )
+
+
+def _add_experiment(parser: _Parser, skip: typing.Container[str]) -> None:
+    """Adds an option for every field of an experiment, by its short name."""
+    from haloformer.training.config import GROUPS, SHORT_NAMES
+
+    for group, kind in GROUPS.items():
+        texts, hints = _argument_texts(kind), typing.get_type_hints(kind)
+        summary = (inspect.getdoc(kind) or "").partition("\n")[0].rstrip(".")
+        section = parser.add_argument_group(f"{group}: {summary}")
+        for short, (owner, field) in SHORT_NAMES.items():
+            if owner != group or short in skip:
+                continue
+            hint, default = hints[field], getattr(kind(), field)
+            if typing.get_origin(hint) is tuple and typing.get_args(hint)[-1] is ...:
+                hint = hint | str  # one name needs no brackets
+            parser.hints[short] = hint
+            section.add_argument(
+                f"--{short}",
+                type=hint,
+                default=argparse.SUPPRESS,
+                help=_help(texts, field) + _default_text(default).replace("%", "%%"),
+                **_metavar(hint),
+            )
+
+
+def _default_text(default: object) -> str:
+    if default in ("", {}):
+        return ""
+    shown = list(default) if isinstance(default, tuple) else "null" if default is None else default
+    return f" (default: {shown})"
+
+
+def _metavar(hint: object) -> dict[str, str]:
+    """Returns how the value of a switch is shown; nothing for other options."""
+    if bool not in _alternatives(hint):
+        return {}
+    return {"metavar": "[true|false|FILE]" if str in _alternatives(hint) else "[true|false]"}
+
+
+def _description(function: Callable[..., object], examples: Sequence[str]) -> str:
+    """Returns a docstring up to its arguments, and the examples."""
+    head = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
+    if examples:
+        head += "\n\nExamples:\n" + "\n".join(f"    {line}" for line in examples)
+    return head
+
+
+def _argument_texts(documented: object) -> Mapping[str, str]:
+    """Returns what a docstring says of each argument or attribute, without line breaks."""
+    found = parse_docstring(inspect.getdoc(documented) or "").params
+    return {text.arg_name: " ".join((text.description or "").split()) for text in found}
+
+
+def _help(texts: Mapping[str, str], name: str) -> str:
+    text = texts.get(name) or _reading_texts().get(name, "")
+    return text.partition(" Short name:")[0].replace("%", "%%")
+
+
+@functools.cache
+def _reading_texts() -> Mapping[str, str]:
+    """Returns the help of the reading options, for commands that do not repeat it."""
+    try:
+        return _argument_texts(importlib.import_module(_READING).Reading)
+    except ModuleNotFoundError:
+        return {}
+
+
+def _usual_spelling(arguments: Sequence[str], hints: Mapping[str, object]) -> list[str]:
+    """Takes ``--batch-size`` for ``--batch_size`` and ``--overwrite`` for ``--overwrite true``.
+
+    Values stay as they are.
+    """
+    translated: list[str] = []
+    for i, argument in enumerate(arguments):
+        if argument == "--":
+            return [*translated, *arguments[i:]]
+        if argument.startswith("--"):
+            option, equals, value = argument.removeprefix("--").partition("=")
+            option = _short(option.replace("-", "_"))
+            is_switch = bool in _alternatives(hints.get(option))
+            if is_switch and not equals and not _is_value(arguments[i + 1 : i + 2], hints[option]):
+                equals, value = "=", "true"
+            argument = f"--{option}{equals}{value}"
+        translated.append(argument)
+    return translated
+
+
+def _is_value(following: Sequence[str], hint: object) -> bool:
+    """Whether what follows a switch is its value."""
+    if str in _alternatives(hint):
+        return bool(following) and not following[0].startswith("--")
+    return list(following) in (["true"], ["false"], ["null"])
+
+
+def _short(option: str) -> str:
+    """Takes ``optimizer.lr`` for ``lr``; other dotted options stay."""
+    group, dot, _ = option.partition(".")
+    if not dot:
+        return option
+    from haloformer.training.config import GROUPS, short_name
+
+    return short_name(option) if group in GROUPS else option
+
+
+def _in_our_words(message: str, hints: Mapping[str, object]) -> str:
+    """Returns one of jsonargparse's messages as one line that says what would be right."""
+    text = " ".join(message.split()).removeprefix("Validation failed: ").removeprefix("error: ")
+    if found := re.search(r"unrecognized arguments: ([^\s=]+)", text, flags=re.IGNORECASE):
+        unknown = found[1]
+        known = [f"--{name}" for name in (*hints, "config", "print_config", "help")]
+        nearest = difflib.get_close_matches(unknown, known, n=1)
+        what = "option" if unknown.startswith("--") else "argument"
+        hint = f": did you mean '{nearest[0]}'?" if nearest else ""
+        return f"unknown {what} '{unknown}'{hint}"
+    if found := re.match(r'Parser key "(\w+)": (.*)', text):
+        name, reason = found[1], found[2]
+        if name not in hints:
+            return f"{name}: {reason}"
+        _, got, value = reason.rpartition("value: ")
+        return f"{name} must be {_type_in_words(hints[name])}" + (f", not {value}" if got else "")
+    return text
+
+
+def _alternatives(hint: object) -> tuple[object, ...]:
+    """Returns the types of a union; a type alone is one."""
+    union = typing.get_origin(hint) in (typing.Union, types.UnionType)
+    return typing.get_args(hint) if union else (hint,)
+
+
+def _type_in_words(hint: object) -> str:
+    """Returns what a value of a type is, for people: ``a whole number or null``."""
+    return " or ".join(map(_one_type_in_words, _alternatives(hint)))
+
+
+def _one_type_in_words(hint: object) -> str:
+    origin, items = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Literal:
+        return "one of " + ", ".join(map(str, items))
+    if origin is tuple and typing.get_origin(items[0]) is typing.Literal:
+        return f"a list of names out of {', '.join(typing.get_args(items[0]))}"
+    if origin in (tuple, list):
+        number = f"{len(items)} " if origin is tuple and items[-1] is not ... else ""
+        return f"a list of {number}{_one_type_in_words(items[0]).partition(' ')[2]}s"
+    words: dict[object, str] = {
+        type(None): "null",
+        bool: "true or false",
+        int: "a whole number",
+        float: "a number",
+        str: "a text",
+    }
+    return words.get(hint, "a mapping of names to values")

@@ -1,0 +1,48 @@
+"""What a command is, and where each lives."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+HOMES: dict[str, str] = {
+    "simulate": "haloformer.cli.simulate",
+    "convert": "haloformer.cli.convert",
+    "inspect": "haloformer.cli.inspect",
+    "train": "haloformer.cli.train",
+    "study": "haloformer.studies.run",
+    "benchmark": "haloformer.studies.leaderboard",
+    "tune": "haloformer.tuning.search",
+    "presets": "haloformer.cli.presets",
+    "evaluate": "haloformer.evaluation.evaluate",
+    "calibrate": "haloformer.evaluation.calibrate",
+    "audit": "haloformer.audit.command",
+    "compare": "haloformer.evaluation.compare",
+    "predict": "haloformer.prediction.command",
+    "export": "haloformer.cli.export",
+    "fit": "haloformer.fitting.command",
+    "explain": "haloformer.explain.explain",
+    "app": "haloformer.app",
+    "models": "haloformer.cli.models",
+    "surveys": "haloformer.cli.surveys",
+}
+"""Command → module of the function of that name, whose signature is the options and whose docstring
+is their help. In the order of ``haloformer --help``."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """How a function is used on the command line.
+
+    Attributes:
+        summary: One line for the overview.
+        positional: Arguments that are given without a name.
+        examples: Lines for ``--help``, if the docstring has none.
+        experiment: Whether the fields of an experiment are options, too.
+        present: Prints the function's result for people; may return the exit code.
+    """
+
+    summary: str
+    positional: tuple[str, ...] = ()
+    examples: tuple[str, ...] = ()
+    experiment: bool = False
+    present: Callable[[Any], int | None] | None = None

@@ -1,0 +1,147 @@
+"""``haloformer simulate``."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Literal
+
+from haloformer.cli.registry import Command
+from haloformer.errors import InputError
+
+if TYPE_CHECKING:
+    from haloformer.simulation import LensBatch, Simulator
+
+COMMAND = Command("simulate lenses of a survey into a dataset file", positional=("survey",))
+
+
+def simulate(
+    survey: str,
+    out: str,
+    *,
+    n: int = 3000,
+    seed: int = 0,
+    start: int = 0,
+    classes: list[str] | str | None = None,
+    noise: Literal["original", "instrument", "none"] = "original",
+    format: Literal["hdf5", "deeplense"] = "hdf5",
+    dtype: Literal["float32", "float64"] = "float32",
+    device: str = "cpu",
+    backend: Literal["auto", "numba", "torch", "lenstronomy"] = "auto",
+    batch_size: int = 256,
+    workers: int = 0,
+    shard_size: int = 8192,
+    ray_address: str | None = None,
+    overwrite: bool = False,
+    quiet: bool = False,
+) -> None:
+    """Simulates lenses and writes them, with their class and all physical parameters, to one file.
+
+    Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start.
+    With --workers many processes make the same images as one would, shard by shard; the same
+    command again makes only the shards that are missing.
+
+    Examples:
+        haloformer simulate model_ii --n 3000 --seed 1 --out train.h5
+        haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5
+        haloformer simulate model_iii --n 900 --format deeplense --out Model_III
+        haloformer simulate model_ii --n 1000000 --workers 8 --out million.h5
+
+    Args:
+        survey: model_i, model_ii, model_iii, or a YAML file that describes a survey of your own.
+        out: File to write (folder, for the format deeplense). It must not exist. With workers: a
+            name that ends in .h5 is one file in the end, any other a folder of shards, each a
+            dataset file.
+        n: Number of images in all, balanced over the classes.
+        seed: Seed of all random draws: another seed gives other, independent images.
+        start: Number of the first image.
+        classes: Classes to simulate, such as cdm,no_sub; all of the survey's by default.
+        noise: original: as the survey was released; instrument: the camera's own, in counts/s;
+            none.
+        format: hdf5: one self-describing file; deeplense: the original folders of .npy files.
+        dtype: Precision of the computation; files hold float32.
+        device: Where to render: cpu, cuda, cuda:1.
+        backend: numba: compiled CPU kernel; torch: any device; lenstronomy: that package, slowly,
+            to check ours.
+        batch_size: Images rendered at once; changes memory and speed only.
+        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process
+            does it alone.
+        shard_size: With workers: images per shard.
+        ray_address: Of a running Ray cluster, or auto; by default Ray is started on this machine.
+        overwrite: Replace an existing file.
+        quiet: Print nothing.
+    """
+    import torch
+
+    from haloformer.simulation import Simulator
+
+    names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
+    simulator = Simulator(
+        survey,
+        classes=names,
+        seed=seed,
+        noise=noise,
+        dtype=getattr(torch, dtype),
+        device=device,
+        backend=backend,
+    )
+    began = time.perf_counter()
+    if workers or ray_address is not None:
+        if format == "deeplense":
+            raise InputError("--workers writes the format hdf5, not deeplense")
+        from haloformer.prediction.scale import simulate_shards
+
+        simulate_shards(
+            simulator, out, n=n, start=start, batch_size=batch_size, workers=workers, shard_size=shard_size,
+            ray_address=ray_address, overwrite=overwrite, progress=False if quiet else None,
+        )  # fmt: skip
+    else:
+        from haloformer.io.progress import progress_bar
+        from haloformer.simulation import iterate
+
+        label = f"simulate {simulator.survey.name}"
+        with progress_bar(label, n, False if quiet else None) as advance:
+            batches = _counted(iterate(simulator, n, start=start, batch_size=batch_size), advance)
+            _write(simulator, batches, out, n, format, overwrite)
+    if not quiet:
+        speed = n / (time.perf_counter() - began)
+        classes_ = ", ".join(simulator.class_names)
+        print(
+            f"wrote {n} images of {simulator.survey.name} ({classes_}) to {out}: {speed:.0f} images/s"
+        )
+
+
+def _write(
+    simulator: "Simulator",
+    batches: "Iterator[LensBatch]",
+    out: str,
+    n: int,
+    format: str,
+    overwrite: bool,
+) -> None:
+    from haloformer.data.deeplense import write_deeplense_folder
+    from haloformer.data.store import DatasetWriter
+
+    if format == "deeplense":
+        write_deeplense_folder(
+            batches, out, class_names=simulator.class_names, n=n, overwrite=overwrite
+        )
+        return
+    writer = DatasetWriter(
+        out,
+        n=n,
+        image_shape=simulator.image_shape,
+        class_names=simulator.class_names,
+        attributes=simulator.attributes,
+        overwrite=overwrite,
+    )
+    with writer:
+        for batch in batches:
+            writer.write(batch)
+
+
+def _counted(
+    batches: "Iterator[LensBatch]", advance: Callable[[int], None]
+) -> "Iterator[LensBatch]":
+    """Yields the batches, and moves the progress bar when each was written."""
+    for batch in batches:
+        yield batch
+        advance(len(batch.labels))

@@ -1,0 +1,50 @@
+"""``haloformer train``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from haloformer.cli.registry import Command
+
+COMMAND = Command(
+    "train a network on a dataset file or on freshly simulated images", experiment=True
+)
+
+
+def train(
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    print_config: bool = False,
+    options: Mapping[str, object] | None = None,
+) -> None:
+    """Trains a network; the run folder gets its configuration, metrics, checkpoints and artefact.
+
+    The same command again continues an interrupted run, and gives the same weights as if it had
+    never been interrupted (on a CPU, bit for bit). A test set is never used.
+
+    Every option can stand in a YAML file, by its short name (lr: 1e-3) or by its group
+    (optimizer: {lr: 1e-3}). What comes later wins: defaults, presets, --config files, options.
+
+    Examples:
+        haloformer train --data train.h5 --model hybrid_nano --out runs/x
+        haloformer train --preset quick --data model_ii --out runs/y
+        haloformer train --preset standard,swin --data model_ii --epochs 20 --lr 5e-4 --print_config
+        haloformer train --config runs/y/config.yaml --out runs/again
+        torchrun --nproc_per_node 4 -m haloformer train --config mine.yaml --devices 4
+
+    Args:
+        preset: Recipes and models to start from, such as standard,swin; `haloformer presets` lists
+            them. Or YAML files.
+        config: YAML file with options, such as the config.yaml of another run.
+        print_config: Print the whole experiment as YAML, with all options, and train nothing.
+        options: Fields of the experiment, by short name.
+    """
+    from haloformer.training.config import compose, read_options
+
+    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    if print_config:
+        print(experiment.to_yaml(), end="")
+        return
+    from haloformer.training import run
+
+    run(experiment)
