@@ -319,15 +319,3 @@ def test_figures_leave_matplotlib_settings_alone_and_repeat_byte_for_byte(tmp_pa
     assert dict(matplotlib.rcParams) == before
     assert [path.suffix for path in written[0]] == [".png", ".svg", ".pdf"]
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*written))
-
-
-def test_a_figure_of_several_panels_takes_the_whole_width_of_a_page():
-    from haloformer.reporting.html import html_page
-
-    figures = [
-        (f'<svg viewBox="0 0 {width} 250"></svg>', f"{width} points") for width in (460.8, 691.2)
-    ]
-    text = html_page("T", "k", ["one", "two"], [("S", "", figures)])
-    assert text.count('class="wide"') == 1
-    assert '<figure id="figure-1" class="wide"' in text
-    assert "<p>one</p><p>two</p>" in text

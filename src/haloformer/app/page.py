@@ -20,7 +20,7 @@ from haloformer.app.limits import Guard, Uploads
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.prediction.predictor import Predictor
-from haloformer.reporting.html import html_table
+from haloformer.reporting.html import table as html_table
 from haloformer.simulation import list_surveys
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.vocabulary import CLASS_NAMES
@@ -376,7 +376,7 @@ def _picture(colours: np.ndarray, title: str, detail: str) -> str:
 
 def _models(board: Table | None) -> str:
     def section(title: str, text: str, kind: str, table: Table) -> str:
-        return f"<section class='hf-card'><h2>{_e(title)}</h2><p class='hf-quiet'>{_e(text)}</p>{html_table(kind, *table)}</section>"
+        return f"<section class='hf-card'><h2>{_e(title)}</h2><p class='hf-quiet'>{_e(text)}</p>{html_table(*table, kind=kind)}</section>"
 
     shipped = section(
         "Trained models of this package",

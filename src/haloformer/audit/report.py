@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from haloformer.audit.bench import SURE
 from haloformer.audit.noise import draw_noise, noise_says, noise_tables
 from haloformer.audit.out_of_distribution import draw_ood, ood_says, ood_tables
 from haloformer.audit.shift import draw_matrix, draw_shift, shift_says, shift_tables
 from haloformer.audit.shortcut import MOMENTS, draw_shortcut, shortcut_says, shortcut_tables
 from haloformer.audit.symmetry import draw_symmetry, symmetry_says, symmetry_tables
-from haloformer.reporting.html import escape, html_page, html_table
+from haloformer.reporting import html
 from haloformer.reporting.markdown import cell, markdown_table
 
 if TYPE_CHECKING:
@@ -144,28 +146,26 @@ def to_markdown(result: dict[str, Any], figures: dict[str, str]) -> str:
     return "\n".join(lines)
 
 
-def to_html(result: dict[str, Any], figures: dict[str, str]) -> str:
+def to_html(result: dict[str, Any], figures: dict[str, Markup]) -> str:
     """Returns the audit as one self-contained page.
 
     Args:
         result: The content of ``audit.json``.
-        figures: Name of each figure and its ``<svg>`` element (`figures.inline_svg`), which is trusted.
+        figures: Name of each figure and its ``<svg>`` element, of `reporting.style.inline_svg`.
     """
-    sections = [
-        (
-            _TITLES[section.name],
-            f"<p>{escape(section.what)}</p>"
-            + "<br>".join(html_table("numbers measures", *table) for table in section.tables),
-            [
-                (figures[name], _CAPTIONS[name])
-                for name in _FIGURES[section.name]
-                if name in figures
-            ],
-        )
-        for section in _sections(result)
-    ]
-    sections.append(("Protocol", f"<p>{escape(_subject(result))}</p>", []))
-    return html_page(_title(result), "audit", _paragraphs(result), sections)
+    sections = []
+    for section in _sections(result):
+        tables = [html.table(*table) for table in section.tables]
+        shown = [
+            html.figure(name, figures[name], _CAPTIONS[name])
+            for name in _FIGURES[section.name]
+            if name in figures
+        ]
+        sections.append(html.section(_TITLES[section.name], html.paragraph(section.what), *tables))
+        sections += html.figures_section(shown)
+    sections.append(html.section("Protocol", html.paragraph(_subject(result))))
+    lead = [html.paragraph(text) for text in _paragraphs(result)]
+    return html.page("audit", _title(result), lead, sections)
 
 
 _FIGURES = {

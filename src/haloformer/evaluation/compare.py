@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
+from markupsafe import Markup
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
@@ -34,8 +35,7 @@ from haloformer.evaluation.testset import (
 from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.prediction.predictor import load
-from haloformer.reporting import interval
-from haloformer.reporting.html import escape, page, pairs_table, picture, plain_table
+from haloformer.reporting import html, interval
 from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
 from haloformer.reporting.markdown import cell, markdown_table
 from haloformer.vocabulary import CLASS_ALIASES
@@ -513,30 +513,18 @@ def _protocol_rows(result: dict[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def _to_html(result: dict[str, Any], svgs: dict[str, str]) -> str:
-    warnings = "".join(
-        f'<p class="warning"><strong>Warning.</strong> {escape(t)}</p>' for t in result["warnings"]
-    )
-    pictures = "".join(picture(name, svg, _captions(result)[name]) for name, svg in svgs.items())
-    sections = f"""<section>
-<h2>Differences</h2>
-{plain_table("numbers measures", *_difference_table(result))}
-</section>
-<section>
-<h2>Side by side</h2>
-{plain_table("numbers measures", *_side_by_side(result))}
-</section>
-<section class="figures">
-<h2>Figures</h2>
-{pictures}
-</section>
-<section>
-<h2>Protocol</h2>
-{pairs_table(_protocol_rows(result))}
-<p class="note">{escape(_METHODS)}</p>
-</section>"""
-    header = f"<p>{escape(_subject(result))}</p>{warnings}"
-    return page("haloformer comparison", _title(result), header, sections)
+def _to_html(result: dict[str, Any], svgs: dict[str, Markup]) -> str:
+    captions = _captions(result)
+    figures = [html.figure(name, svg, captions[name]) for name, svg in svgs.items()]
+    protocol = html.pairs_table(_protocol_rows(result))
+    sections = [
+        html.section("Differences", html.table(*_difference_table(result))),
+        html.section("Side by side", html.table(*_side_by_side(result))),
+        html.section("Figures", *figures, kind="figures"),
+        html.section("Protocol", protocol, html.paragraph(_METHODS, kind="note")),
+    ]
+    lead = [html.paragraph(_subject(result)), *map(html.warning, result["warnings"])]
+    return html.page("comparison", _title(result), lead, sections)
 
 
 def _to_markdown(result: dict[str, Any], pngs: dict[str, str]) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 from scipy.special import softmax
 
 from haloformer.artefact.read import run_folder
@@ -155,7 +156,9 @@ def _learning_log(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     }
 
 
-def save_figures(part: Path, drawn: dict[str, "Figure"]) -> tuple[dict[str, str], dict[str, str]]:
+def save_figures(
+    part: Path, drawn: dict[str, "Figure"]
+) -> tuple[dict[str, Markup], dict[str, str]]:
     """Writes ``figures/`` into a folder; returns each figure's ``<svg>`` element and the path of its PNG."""
     (part / "figures").mkdir()
     svgs = {}

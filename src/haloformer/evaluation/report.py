@@ -7,7 +7,10 @@ light or dark setting. Everything that comes from outside (class names, file nam
 import math
 from typing import Any
 
-from haloformer.reporting.html import escape, page, pairs_table, picture, plain_table
+from markupsafe import Markup
+
+from haloformer.reporting import html
+from haloformer.reporting.html import Headline
 from haloformer.reporting.interval import (
     Interval,
     format_interval,
@@ -170,96 +173,77 @@ def to_markdown(result: dict[str, Any], figures: dict[str, str] | None = None) -
     return "\n".join([*lines, *(line for text in _methods(result) for line in (text, ""))])
 
 
-def to_html(result: dict[str, Any], figures: dict[str, str] | None = None) -> str:
+def to_html(result: dict[str, Any], figures: dict[str, Markup] | None = None) -> str:
     """Returns the report as one self-contained page.
 
     Args:
         result: What ``evaluate`` returns.
-        figures: Name of each figure and its ``<svg>`` element (`figures.inline_svg`), which is trusted.
+        figures: Name of each figure and its ``<svg>`` element, of `reporting.style.inline_svg`.
     """
     figures = figures or {}
-    warnings = "".join(
-        f'<p class="warning"><strong>Warning.</strong> {escape(text)}</p>'
-        for text in result["warnings"]
-    )
-    headlines = "".join(
-        f'<p class="headline"><span class="value">{escape(value)}<small>{escape(unit)}</small></span>\n'
-        f'<span class="what">{escape(what)}<br><small>{escape(interval)}</small></span></p>'
-        for what, value, unit, interval in _headlines(result)
-    )
-    pictures = "".join(
-        picture(name, figures[name], caption)
+    shown = [
+        html.figure(name, figures[name], caption)
         for name, caption in captions(result).items()
         if name in figures
-    )
+    ]
     if result.get("n_wrong") == 0:
-        pictures += "<p>No image was classified wrongly, so there is no panel of wrong ones.</p>"
-    notes = "".join(f'<p class="note">{escape(text)}</p>' for text in _methods(result))
-    header = f"""<div class="headlines">{headlines}</div>
-<p>{escape(_subject(result))}</p>
-{warnings}"""
-    sections = f"""{_class_section(result)}{_target_section(result)}<section class="figures">
-<h2>Figures</h2>
-{pictures}
-</section>
-<section>
-<h2>Protocol</h2>
-{pairs_table(_protocol(result))}
-{notes}
-</section>"""
-    return page("haloformer evaluation", _title(result), header, sections)
+        shown.append(html.paragraph("No image was misclassified, so none is shown."))
+    lead = [
+        html.headlines(_headlines(result)),
+        html.paragraph(_subject(result)),
+        *map(html.warning, result["warnings"]),
+    ]
+    notes = [html.paragraph(text, kind="note") for text in _methods(result)]
+    sections = [
+        *(_class_sections(result) if result["class_names"] else []),
+        *(_target_sections(result) if result["regression"] else []),
+        html.section("Figures", *shown, kind="figures"),
+        html.section("Protocol", html.pairs_table(_protocol(result)), *notes),
+    ]
+    return html.page("evaluation", _title(result), lead, sections)
 
 
-def _class_section(result: dict[str, Any]) -> str:
-    if not result["class_names"]:
-        return ""
-    tiles = "".join(
-        f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(interval)}</small></dd></div>"
-        for name, value, interval in _overall(result)
-    )
-    return f"""<section>
-<h2>Each class against the rest</h2>
-{plain_table("numbers", *_class_table(result))}
-<dl class="tiles">{tiles}</dl>
-</section>
-<section>
-<h2>Finding a class among the others</h2>
-{plain_table("numbers", *_ranking_table(result))}
-</section>
-<section>
-<h2>The probabilities</h2>
-{plain_table("numbers measures", *_probability_table(result))}
-</section>
-"""
+def _class_sections(result: dict[str, Any]) -> list[Markup]:
+    return [
+        html.section(
+            "Each class against the rest",
+            html.table(*_class_table(result), kind="numbers"),
+            html.tiles(_overall(result)),
+        ),
+        html.section(
+            "Finding a class among the others",
+            html.table(*_ranking_table(result), kind="numbers"),
+        ),
+        html.section("The probabilities", html.table(*_probability_table(result))),
+    ]
 
 
-def _target_section(result: dict[str, Any]) -> str:
-    if not result["regression"]:
-        return ""
-    return f"""<section>
-<h2>Estimated parameters</h2>
-{plain_table("numbers measures", *_target_table(result))}
-</section>
-"""
+def _target_sections(result: dict[str, Any]) -> list[Markup]:
+    return [html.section("Estimated parameters", html.table(*_target_table(result)))]
 
 
 def _title(result: dict[str, Any]) -> str:
     return f"{result['protocol']['model']} on {result['protocol']['data']}"
 
 
-def _headlines(result: dict[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Returns what the whole comes down to: a name, a value, its unit, and its interval."""
+def _headlines(result: dict[str, Any]) -> list[Headline]:
+    """Returns the main results: the macro AUC, and the mean absolute error of each parameter."""
     found = []
     if result["class_names"]:
         macro = Interval(**result["macro_auc"])
         found.append(
-            ("Macro AUC", format_value(macro.value), "", interval_text(macro, result["confidence"]))
+            Headline(
+                "Macro AUC",
+                format_value(macro.value),
+                "",
+                interval_text(macro, result["confidence"]),
+            )
         )
     for name, measured in result["regression"].items():
         mae = Interval(**measured["mae"])
         interval = interval_text(mae, measured["confidence"], 3)
         found.append(
-            (f"Mean absolute error of {name}", format_value(mae.value, 3), " dex", interval)
+            Headline(f"Mean absolute error of {name}", format_value(mae.value, 3), " dex", interval)
         )
     return found
 

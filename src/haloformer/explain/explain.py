@@ -234,7 +234,7 @@ class _Job:
         self.left_out: dict[str, str] = {}
         self.warnings: list[str] = []
         self.images: list[dict[str, Any]] = []
-        self.sections: list[dict[str, Any]] = []
+        self.sections: list[page.ExplainedImage] = []
 
     def explain(
         self,
@@ -311,7 +311,7 @@ class _Job:
             text += "; integrated gradients: " + ", ".join(
                 f"{100 * s:.0f} % {c}" for c, s in zip(found.channels, shares)
             )
-        self.sections.append({"title": name, "text": text, "pictures": shown})
+        self.sections.append(page.ExplainedImage(name, text, shown))
 
     def _answer(self, numbers: Tensor) -> tuple[str | None, float]:
         logits = self.predictor.outputs.split(numbers)[0]

@@ -3,10 +3,13 @@
 import base64
 import io
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from markupsafe import Markup
+
 from haloformer.explain.pictures import NAMES
-from haloformer.reporting.html import escape, page, plain_table
+from haloformer.reporting import html
 from haloformer.reporting.interval import format_value
 from haloformer.reporting.style import STYLE
 
@@ -21,6 +24,21 @@ _NOTES = (
 )
 
 
+@dataclass(frozen=True)
+class ExplainedImage:
+    """One image as the page shows it.
+
+    Attributes:
+        title: Its name.
+        text: True class, answer and what was explained.
+        pictures: Caption, data URI, and path of the large picture, of each figure.
+    """
+
+    title: str
+    text: str
+    pictures: list[tuple[str, str, str]]
+
+
 def picture(figure: "Figure") -> str:
     """Returns a figure as a data URI of a PNG, small enough for a page with many."""
     import matplotlib
@@ -32,67 +50,75 @@ def picture(figure: "Figure") -> str:
 
 
 def to_html(
-    result: dict[str, Any], images: Sequence[dict[str, Any]], score_picture: str | None
+    result: dict[str, Any], images: Sequence[ExplainedImage], score_picture: str | None
 ) -> str:
     """Returns the page.
 
     Args:
         result: What ``explain`` writes as JSON.
-        images: For each image ``title``, ``text`` and ``pictures``, a list of caption, data URI and path of the large one.
+        images: The images that are shown.
         score_picture: Data URI of the figure of scores, if there are any.
     """
-    sections = []
-    if result["scores"]:
-        rows = [row for row in result["scores"] if row["weights"] == "trained"]
-        header = ["Map", "Class", "Images", "Gain", "Pixel AUC"]
-        cells = [
-            [_map_name(r), r["class"], str(r["n"]), _measured(r, "gain", 2), _measured(r, "auc", 3)]
-            for r in rows
+    sections = [
+        *(_score_sections(result["scores"], score_picture) if score_picture else []),
+        *(_sanity_sections(result["sanity"]) if result["sanity"] else []),
+        *map(_image_section, images),
+        _protocol_section(result),
+    ]
+    lead = [html.paragraph(_NOTES), *map(html.warning, result["warnings"])]
+    return html.page("explanation", f"What {result['protocol']['run']} looks at", lead, sections)
+
+
+def _score_sections(scores: Sequence[dict[str, Any]], picture_of_scores: str) -> list[Markup]:
+    header = ["Map", "Class", "Images", "Gain", "Pixel AUC"]
+    rows = [
+        [
+            _map_name(row),
+            row["class"],
+            str(row["n"]),
+            _measured(row, "gain", 2),
+            _measured(row, "auc", 3),
         ]
-        sections.append(
-            "<section><h2>How much falls where substructure changes the image</h2>"
-            f"<p>Gain 1 and AUC 0.5 are chance; means over images with 95 % bootstrap intervals.</p>"
-            f'<figure><img alt="scores of all maps" src="{score_picture}"></figure>{plain_table("numbers measures", header, cells)}</section>'
-        )
-    if result["sanity"]:
-        cells = [
-            [_map_name(row), str(row["n"]), _measured(row, "correlation", 2)]
-            for row in result["sanity"]
-        ]
-        header = ["Map", "Images", "Rank correlation"]
-        sections.append(
-            "<section><h2>Does it depend on the weights?</h2><p>Spearman's correlation with the map of the same network "
-            f"with random weights: near 1, the map says nothing of what was learnt.</p>{plain_table('numbers measures', header, cells)}</section>"
-        )
-    for image in images:
-        figures = "".join(
-            f'<figure><a href="{escape(path)}"><img alt="{escape(caption)}" src="{uri}"></a><figcaption>{escape(caption)}</figcaption></figure>'
-            for caption, uri, path in image["pictures"]
-        )
-        sections.append(
-            f"<section><h2>{escape(image['title'])}</h2><p>{escape(image['text'])}</p>{figures}</section>"
-        )
-    left_out = "".join(
-        f"<li>{escape(what)}: {escape(why)}</li>" for what, why in result["left_out"].items()
+        for row in scores
+        if row["weights"] == "trained"
+    ]
+    text = (
+        "Gain 1 and AUC 0.5 are chance; values are means over images with 95 % bootstrap intervals."
     )
-    warnings = "".join(
-        f'<p class="warning"><strong>Warning.</strong> {escape(text)}</p>'
-        for text in result["warnings"]
+    return [
+        html.section(
+            "How much falls where substructure changes the image",
+            html.paragraph(text),
+            html.photo(picture_of_scores, "scores of all maps"),
+            html.table(header, rows),
+        )
+    ]
+
+
+def _sanity_sections(sanity: Sequence[dict[str, Any]]) -> list[Markup]:
+    rows = [[_map_name(row), str(row["n"]), _measured(row, "correlation", 2)] for row in sanity]
+    text = (
+        "Spearman's rank correlation with the map of the same network with random weights: near 1, "
+        "the map does not depend on what the network has learnt."
     )
-    facts = {key: value for key, value in result["protocol"].items() if value is not None}
-    protocol = "".join(
-        f'<tr><th scope="row">{escape(k.replace("_", " "))}</th><td>{escape(v)}</td></tr>'
-        for k, v in facts.items()
-    )
-    title = f"What {result['protocol']['run']} looks at"
-    notes = f'<p class="note">Left out:</p><ul class="note">{left_out}</ul>' if left_out else ""
-    protocol = f'<section><h2>Protocol</h2><table class="protocol"><tbody>{protocol}</tbody></table>{notes}</section>'
-    return page(
-        "haloformer explanation",
-        title,
-        f"<p>{escape(_NOTES)}</p>{warnings}",
-        "".join(sections) + protocol,
-    )
+    table = html.table(["Map", "Images", "Rank correlation"], rows)
+    return [html.section("Does it depend on the weights?", html.paragraph(text), table)]
+
+
+def _image_section(image: ExplainedImage) -> Markup:
+    shown = [html.photo(uri, caption, caption, path) for caption, uri, path in image.pictures]
+    return html.section(image.title, html.paragraph(image.text), *shown)
+
+
+def _protocol_section(result: dict[str, Any]) -> Markup:
+    facts = [
+        (key.replace("_", " "), str(value))
+        for key, value in result["protocol"].items()
+        if value is not None
+    ]
+    left_out = list(result["left_out"].items())
+    notes = [html.paragraph("Left out:", kind="note"), html.items(left_out)] if left_out else []
+    return html.section("Protocol", html.pairs_table(facts), *notes)
 
 
 def _map_name(row: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
 """Markdown: cells that cannot break a table, and tables."""
 
 import html
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 
-def cell(value: Any) -> str:
+def cell(value: object) -> str:
     """Escapes what Markdown would read as markup, and keeps a value on its line."""
     text = html.escape(" ".join(str(value).split()), quote=False)
     for mark in "\\`*_[]|":
@@ -12,7 +12,7 @@ def cell(value: Any) -> str:
     return text
 
 
-def markdown_table(header: list[str], rows: Any) -> list[str]:
+def markdown_table(header: Sequence[str], rows: Iterable[Iterable[object]]) -> list[str]:
     """Returns the lines of a table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return lines + ["| " + " | ".join(cell(value) for value in row) + " |" for row in rows]

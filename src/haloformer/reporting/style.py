@@ -9,7 +9,9 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec
+from typing import TYPE_CHECKING, ParamSpec
+
+from markupsafe import Markup
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -21,10 +23,13 @@ INK, PAPER, FAINT = "#1b1f24", "#ffffff", "#8a9099"
 OKABE_ITO = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
 
 
-DASHES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+Dash = str | tuple[float, tuple[float, ...]]
 
 
-STYLE: Any = {
+DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
+
+
+STYLE: dict[str, object] = {
     "font.size": 11,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",
@@ -65,7 +70,7 @@ def styled(draw: Callable[_P, "Figure"]) -> Callable[_P, "Figure"]:
 
 
 def class_color(k: int) -> str:
-    """Returns the class_color of class number ``k``."""
+    """Returns the color of class number ``k``."""
     return OKABE_ITO[k % len(OKABE_ITO)]
 
 
@@ -84,10 +89,10 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
     return paths
 
 
-def inline_svg(figure: "Figure", name: str) -> str:
-    """Returns an ``<svg>`` element for a page: transparent, ink and colours from the page.
+def inline_svg(figure: "Figure", name: str) -> Markup:
+    """Returns an ``<svg>`` element for a page: transparent, with the page's own ink and colors.
 
-    The page defines ``--paper`` and ``--series-0`` … ``--series-6``, and may define them anew for dark mode.
+    ``report.css`` defines ``--paper`` and ``--series-0`` … ``--series-6``, for light and for dark screens.
 
     Args:
         figure: One of the figures above.
@@ -107,9 +112,9 @@ def inline_svg(figure: "Figure", name: str) -> str:
     for k, hue in enumerate(OKABE_ITO):
         svg = svg.replace(hue, f"var(--series-{k})")
     # The width of the page decides, not matplotlib's points; viewBox keeps the shape.
-    return re.sub(
-        r'^(<svg[^>]*?) width="[^"]*"', r"\1", re.sub(r'^(<svg[^>]*?) height="[^"]*"', r"\1", svg)
-    )
+    for side in ("width", "height"):
+        svg = re.sub(rf'^(<svg[^>]*?) {side}="[^"]*"', r"\1", svg)
+    return Markup(svg)  # matplotlib has escaped all names in it
 
 
 def literal(text: str) -> str:

@@ -19,8 +19,7 @@ from haloformer.evaluation.metrics import class_aucs, confusion_matrix, log_odds
 from haloformer.evaluation.published import best_published
 from haloformer.io.writing import write_text
 from haloformer.models import find_model
-from haloformer.reporting import style
-from haloformer.reporting.html import html_page, html_table
+from haloformer.reporting import html, style
 from haloformer.reporting.interval import Interval, format_interval, format_value
 from haloformer.simulation import get_survey
 from haloformer.studies.plan import Study, parse_study, read_study, with_options
@@ -355,22 +354,17 @@ def _page(
     captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
         rows = [_cells(entry) for entry in entries if entry["survey"] == survey]
-        pictures = [
-            (style.inline_svg(drawn[name], name), text)
+        shown = [
+            html.figure(name, style.inline_svg(drawn[name], name), text)
             for name, text in captions.items()
             if name.endswith(f"_{survey}")
         ]
-        table = html_table("numbers plain", list(COLUMNS), rows)
-        sections.append((survey, table, pictures))
-    protocol_table = html_table(
-        "protocol", ["What", "How"], [[name, how.strip("`")] for name, how in facts]
-    )
-    return html_page(
-        "Leaderboard",
-        "networks trained alike",
-        _HOW_TO_READ,
-        [*sections, ("Protocol", protocol_table, [])],
-    )
+        sections.append(html.section(survey, html.table(COLUMNS, rows, kind="numbers plain")))
+        sections += html.figures_section(shown)
+    how = [[name, text.strip("`")] for name, text in facts]
+    sections.append(html.section("Protocol", html.table(["What", "How"], how, kind="protocol")))
+    lead = [html.paragraph(_HOW_TO_READ)]
+    return html.page("networks trained alike", "Leaderboard", lead, sections)
 
 
 # --- figures ----------------------------------------------------------------------------------------------------------
