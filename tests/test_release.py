@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 import tomllib
 import zipfile
 from pathlib import Path
@@ -11,6 +12,15 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "haloformer"
+
+
+def _benchmark(name: str):
+    """A file of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the types of their fields
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -66,9 +76,7 @@ def test_the_citation_file_is_of_this_version():
 
 
 def test_every_architecture_of_the_registry_is_in_the_citations():
-    spec = importlib.util.spec_from_file_location("citations", ROOT / "benchmarks" / "citations.py")
-    citations = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(citations)
+    citations = _benchmark("citations")
     written = (ROOT / "docs" / "citations.md").read_text(encoding="utf-8")
     assert written == citations.document(), "run python benchmarks/citations.py"
 
@@ -82,9 +90,7 @@ def test_every_dependency_bound_has_its_reason_beside_it():
 
 
 def test_the_lowest_versions_are_those_of_every_bound():
-    spec = importlib.util.spec_from_file_location("minimum", ROOT / "benchmarks" / "minimum.py")
-    minimum = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(minimum)
+    minimum = _benchmark("minimum")
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     bounds = re.findall(r'^  "([\w.-]+)(?:\[\w+\])?>=([\w.]+)', text, flags=re.MULTILINE)
     assert {tuple(line.split(";")[0].split("==")) for line in minimum.lowest()} == set(bounds)
@@ -139,3 +145,27 @@ def test_issue_forms_have_what_the_host_asks_for(form):
         assert part["attributes"].get("label") or part["attributes"].get("value")
     ids = [part["id"] for part in content["body"] if "id" in part]
     assert len(ids) == len(set(ids))
+
+
+def test_structure_measures_branches_private_names_and_circular_imports(tmp_path):
+    structure = _benchmark("structure")
+    package = tmp_path / "small"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from small.b import _hidden, shown\n\n\ndef f(): return shown\n")
+    (package / "b.py").write_text(
+        "from typing import TYPE_CHECKING\n\n"
+        "from small import c\n\n"
+        "if TYPE_CHECKING:\n    from small import a\n\n\n"
+        "def shown(x, y):\n    if x and y:\n        return [z for z in x if z]\n    return c\n"
+    )
+    (package / "c.py").write_text("from . import d\n")
+    (package / "d.py").write_text("def late():\n    from .b import shown\n    return shown\n")
+    modules = structure.read_modules(package)
+    branches = {f.place: f.branches for f in structure.functions(modules)}
+    assert branches == {"a.py:f": 0, "b.py:shown": 4, "d.py:late": 0}
+    assert structure.private_imports(modules) == ["small.a imports _hidden of small.b"]
+    graph = structure.import_graph(modules)
+    assert graph["small.a"] == {"small.b"}
+    assert structure.circles(graph) == [["small.b", "small.c", "small.d"]]
+    assert "circular imports         1" in structure.report(package, 3)
