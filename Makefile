@@ -50,7 +50,7 @@ demo: $(READY)
 
 # Each worker begins with a stretch of the tests of its own, so that what a file's tests share is made once.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=15
 
 lint: $(READY)
 	$(BIN)/ruff check .
