@@ -51,7 +51,7 @@ demo: $(READY)
 
 # Each worker begins with a stretch of the tests of its own, so that what a file's tests share is made once.
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist worksteal --durations=15
 
 # The lowest version of every direct dependency in an environment of its own; without the page (app), Ray (scale)
 # and the site (docs), which ask for higher versions of what the core depends on.

@@ -1,11 +1,15 @@
 """Fixtures that several folders share."""
 
+import hashlib
 import json
 import os
+import pickle
+import shutil
 import signal
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 # Workers side by side share the cores: a thread that has to wait for one which another worker's thread is on costs both. Read by torch
 # when it is imported, and by what the tests start.
@@ -15,6 +19,32 @@ if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
 # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# Begun first: one of them begun last would leave the other processes with nothing to do.
+LONG = {
+    "test_scale.py",
+    "test_package.py",
+    "test_examples.py",
+    "test_resume.py",
+    "test_distributed.py",
+    "test_search.py",
+    "test_study.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the long files first; within and among the others the order stays."""
+    items.sort(key=lambda item: item.path.name not in LONG)
+
+
+@pytest.fixture
+def unsaved(monkeypatch):
+    """Draws for the page alone: an empty file stands for those of each figure, whose writing is the slow part."""
+    monkeypatch.setattr(
+        "haloformer.reporting.style.save",
+        lambda figure, stem: stem.with_name(f"{stem.name}.png").touch(),
+    )
 
 
 @pytest.fixture(scope="session")
@@ -61,20 +91,35 @@ def write_untrained_run():
 
 
 @pytest.fixture(scope="session")
-def trained_run(tmp_path_factory):
-    """A run folder of a tiny network after one short epoch: real, and bad at its job."""
+def train_once(tmp_path_factory):
+    """A function of the options of `train` that returns the result of a run with them, not to be changed.
+
+    Whichever test asks first trains it; later ones find it, in all processes of the session.
+    """
     from haloformer.training import train
 
-    out = tmp_path_factory.mktemp("trained") / "run"
+    own = tmp_path_factory.getbasetemp()
+    shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared_runs"
+
+    def run(**options):
+        text = json.dumps(options, sort_keys=True)
+        folder = shared / hashlib.sha256(text.encode()).hexdigest()[:16]
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = folder / "result.pickle"
+        with FileLock(folder / "lock"):
+            if not kept.exists():
+                result = train(**{"progress": False, **options, "out": str(folder / "run")})
+                kept.write_bytes(pickle.dumps(result))
+        return pickle.loads(kept.read_bytes())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, train_once):
+    """A run folder of a tiny network after one short epoch: real, and bad at its job."""
     small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-    train(
-        "model_ii",
-        "vit_nano",
-        str(out),
-        epochs=1,
-        epoch_size=64,
-        val_size=30,
-        model_args=small,
-        progress=False,
+    result = train_once(
+        data="model_ii", model="vit_nano", epochs=1, epoch_size=64, val_size=30, model_args=small
     )
-    return out
+    return shutil.copytree(result.out, tmp_path_factory.mktemp("trained") / "run")

@@ -59,14 +59,14 @@ def test_the_design_is_drawn_as_the_model_is(example, tmp_path):
     assert (tmp_path / "h.png").stat().st_size > 50_000
 
 
-def test_fine_tuning_is_compared_with_scratch(example, capsys, tmp_path):
+def test_fine_tuning_is_compared_with_scratch(example, capsys, tmp_path, unsaved):
     example("fine_tune.py")["main"](str(tmp_path / "few"), **SMALL, labels=10, n_test=30)
     assert re.search(r"tuned minus that of .*scratch: [+-]\d", capsys.readouterr().out)
     tuned = json.loads((tmp_path / "few" / "tuned" / "pretrained.json").read_text())
     assert "source" in json.dumps(tuned)
 
 
-def test_a_model_is_as_good_as_itself(example, capsys, trained_run):
+def test_a_model_is_as_good_as_itself(example, capsys, trained_run, unsaved):
     example("compare.py")["main"](str(trained_run), str(trained_run), "model_ii", 30)
     assert "+0.0000 (+0.0000 to +0.0000)" in capsys.readouterr().out
 
@@ -76,7 +76,7 @@ def test_the_two_small_ones_to_compare_are_trained(example, tmp_path):
     assert all((Path(run) / "artefact" / "weights.safetensors").is_file() for run in runs)
 
 
-def test_the_mass_comes_with_intervals(example, capsys, tmp_path):
+def test_the_mass_comes_with_intervals(example, capsys, tmp_path, unsaved):
     example("mass.py")["main"](str(tmp_path / "mass"), **SMALL, epochs=1, n_test=45)
     assert re.search(
         r"mean error \d\.\d+ dex.*\n\d+% of the true masses lie in their 90% intervals",
@@ -154,7 +154,7 @@ def test_deeplense_folders_become_a_report(tmp_path, monkeypatch):
     assert (tmp_path / "runs" / "model_iii" / "evaluation" / "test" / "report.html").is_file()
 
 
-def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys):
+def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys, unsaved):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCALE", "check")
     notebook = json.loads((EXAMPLES / "published_row.ipynb").read_text(encoding="utf-8"))

@@ -47,7 +47,8 @@ from haloformer.prediction import load
 lenses = haloformer.simulate("model_ii", 6)
 assert lenses.attributes["backend"] == "torch"
 small = {{"depth": 1, "embed_dim": 32, "num_heads": 2}}
-haloformer.train("model_ii", "vit_nano", "run", epochs=1, epoch_size=64, val_size=30, model_args=small, progress=False)
+tiny = {{"epochs": 1, "epoch_size": 32, "batch_size": 32, "val_size": 6}}
+haloformer.train("model_ii", "vit_nano", "run", model_args=small, progress=False, **tiny)
 assert load("run").probabilities(lenses.images).shape == (6, 3)
 """
     result = _run(code, cwd=tmp_path)
@@ -256,24 +257,49 @@ def test_links_in_the_documents_lead_to_files(document):
             assert (document.parent / target).exists(), target
 
 
+@pytest.fixture(scope="session")
+def document_folder(trained_run, tmp_path_factory):
+    """What the documents suppose to be there: a dataset and a run."""
+    folder = tmp_path_factory.mktemp("documents")
+    (folder / "runs").mkdir()
+    (folder / "runs" / "x").symlink_to(trained_run)
+    dataset = str(folder / "train.h5")
+    assert main(["simulate", "model_ii", "--n", "120", "--out", dataset, "--quiet"]) == 0
+    return folder
+
+
 @pytest.mark.parametrize(
     "document",
     [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")],
-    ids=lambda p: p.stem,
+    ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_python_code_in_the_documents_runs(document, trained_run, tmp_path):
-    blocks = re.findall(
-        r"```python\n(.*?)```", document.read_text(encoding="utf-8"), flags=re.DOTALL
-    )
-    (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "x").symlink_to(trained_run)
-    assert (
-        main(["simulate", "model_ii", "--n", "120", "--out", str(tmp_path / "train.h5"), "--quiet"])
-        == 0
-    )
-    code = "\n".join(blocks)
-    result = _run(code, cwd=tmp_path)
-    assert result.returncode == 0, result.stderr[-2000:]
+def test_python_code_in_the_documents_runs(document, document_folder, tmp_path, monkeypatch):
+    text = document.read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    for path in document_folder.iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    # Not a process each, which would spend most of its time on importing PyTorch.
+    exec(compile(code, document.name, "exec"), {"__name__": "__main__"})
+
+
+@pytest.mark.parametrize(
+    "document",
+    [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")],
+    ids=lambda p: str(p.relative_to(ROOT)),
+)
+def test_python_code_in_the_documents_imports_the_modules_that_it_names(document):
+    """Which the test above cannot tell: in its process, others have imported them."""
+    text = document.read_text(encoding="utf-8")
+    tree = ast.parse("\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)))
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import)
+        for alias in node.names
+    }
+    named = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    assert named & _modules().keys() <= imported
 
 
 @pytest.mark.parametrize(

@@ -1,3 +1,4 @@
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,29 +38,20 @@ def undrawn(monkeypatch):
     monkeypatch.setattr("haloformer.evaluation.drawing.draw", lambda *args: {})
 
 
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Draws for the page alone: an empty file stands for those of each figure, whose writing is the slow part."""
-    monkeypatch.setattr(
-        "haloformer.reporting.style.save",
-        lambda figure, stem: stem.with_name(f"{stem.name}.png").touch(),
-    )
-
-
 @pytest.fixture(scope="session")
-def trained(tmp_path_factory):
+def trained(tmp_path_factory, train_once):
     """A function of a task's options that gives the run folder of a tiny network after one short epoch."""
-    from haloformer.training import train
-
-    runs: dict[str, Path] = {}
+    copies: dict[Path, Path] = {}
 
     def run(**options) -> Path:
-        key = repr(sorted(options.items()))
-        if key not in runs:
-            runs[key] = tmp_path_factory.mktemp("trained") / "run"
-            small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
-            train("model_ii", "vit_nano", str(runs[key]), epochs=1, epoch_size=128, val_size=60,
-                  model_args=small, normalization="asinh_faint", progress=False, **options)  # fmt: skip
-        return runs[key]
+        small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+        result = train_once(
+            data="model_ii", model="vit_nano", epochs=1, epoch_size=128, val_size=60,
+            model_args=small, normalization="asinh_faint", **options,
+        )  # fmt: skip
+        if result.out not in copies:
+            folder = tmp_path_factory.mktemp("trained") / "run"
+            copies[result.out] = shutil.copytree(result.out, folder)
+        return copies[result.out]
 
     return run

@@ -86,7 +86,7 @@ def test_a_trained_model_needs_the_image_alone_and_answers_as_in_validation(tmp_
     predictor = haloformer.load(str(out), device="cpu")
     assert predictor.image_shape == (1, 150, 150)
     experiment = compose(
-        None, {"data": "model_i", "physics": "residual", "crop": 96, "val_size": 60}
+        None, {"data": "model_i", "physics": "residual", "crop": 96, **TINY, "val_size": 60}
     )
     raw = simulate("model_i", 60, seed=2**40)  # the validation images, as the camera gave them
     examples = next(iter(open_feed(experiment).validation((0, 1))))

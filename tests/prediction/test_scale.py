@@ -1,6 +1,7 @@
 """Many processes give what one gives, whatever happens to them, and nothing is done twice."""
 
 import csv
+import importlib.util
 import os
 import signal
 import sys
@@ -16,8 +17,10 @@ from haloformer.prediction import predict
 from haloformer.prediction.scale import MANIFEST, _check_answers, simulate_shards
 from haloformer.simulation import Simulator, simulate
 
-ray = pytest.importorskip("ray")
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+pytestmark = [
+    pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
+    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
+]
 
 N, SHARD = 40, 12  # three whole shards and a rest
 
@@ -31,6 +34,7 @@ def deadly(tmp_path_factory):
 @pytest.fixture(scope="module", autouse=True)
 def cluster(deadly):
     """Two workers; the calls below find Ray running and use it."""
+    import ray  # here, as it takes seconds
 
     def lay_trap():
         from haloformer.data.store import DatasetWriter, LensDataset

@@ -37,10 +37,10 @@ SMALL = {
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(train_once):
     """A finished run on simulated images."""
-    out = tmp_path_factory.mktemp("runs") / "x"
-    return out, train("model_ii", out=str(out), **SMALL)
+    result = train_once(data="model_ii", **SMALL)
+    return result.out, result
 
 
 def test_run_folder_holds_configuration_metrics_checkpoints_logs_and_artefact(run):

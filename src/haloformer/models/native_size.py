@@ -101,14 +101,19 @@ def build_at_native_size(
             rounded = (_round_up(size[0], multiple[0]), _round_up(size[1], multiple[1]))
             model = _build(timm_name, rounded, in_chans, num_classes, **kwargs)
             size = rounded
-        failure = _dry_run(model, in_chans, size)
+        built = repr((timm_name, size, in_chans, num_classes, sorted(kwargs.items())))
+        failure = None if built in _RUNNING else _dry_run(model, in_chans, size)
         if failure is None:
+            _RUNNING.add(built)
             return model if size == img_size else PaddedInput(model, img_size, size)
         reasons.append(failure)
     raise InputError(
         f"model '{timm_name}' cannot be built for {img_size[0]}×{img_size[1]} images: {reasons[0]}"
     )
 
+
+_RUNNING: set[str] = set()
+"""What was built before in this process and did run: a second dry run would find the same."""
 
 # What timm and torch raise when a size does not fit an architecture.
 _SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)
