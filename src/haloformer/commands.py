@@ -67,9 +67,9 @@ def simulate(
         device: Where to render: cpu, cuda, cuda:1.
         backend: numba: compiled CPU kernel; torch: any device; lenstronomy: that package, slowly, to check ours.
         batch_size: Images rendered at once; changes memory and speed only.
-        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process does it alone.
+        workers: Processes that share the images, one CPU (or one GPU) each; 0: this process does it alone.
         shard_size: With workers: images per shard.
-        ray_address: Of a running Ray cluster, or auto; by default Ray is started on this machine.
+        ray_address: Of a running Ray cluster, or auto: its machines share the images.
         overwrite: Replace an existing file.
         quiet: Say nothing.
     """
@@ -91,7 +91,7 @@ def simulate(
     if workers or ray_address is not None:
         if format == "deeplense":
             raise InputError("--workers writes the format hdf5, not deeplense")
-        from haloformer.prediction.scale import simulate_shards
+        from haloformer.data.shards import simulate_shards
 
         simulate_shards(
             simulator, out, n=n, start=start, batch_size=batch_size, workers=workers, shard_size=shard_size,
