@@ -265,7 +265,7 @@ def prepare(survey: str, images: int, scratch: Path, seed: int) -> dict[str, Any
     import numpy as np
 
     from haloformer.commands import simulate
-    from haloformer.data.store import LensDataset
+    from haloformer.data.dataset import LensDataset
 
     file, val, folder = (scratch / f"{survey}{end}" for end in (".h5", "_val.h5", ""))
     simulate(survey, n=images, seed=seed, out=str(file), quiet=True)

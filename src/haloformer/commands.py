@@ -116,8 +116,8 @@ def _simulate_alone(
     overwrite: bool,
     quiet: bool,
 ) -> None:
+    from haloformer.data.dataset_writer import DatasetWriter
     from haloformer.data.deeplense import write_deeplense_folder
-    from haloformer.data.store import DatasetWriter
     from haloformer.simulation import iterate
 
     batches = iterate(simulator, n, start=start, batch_size=batch_size)

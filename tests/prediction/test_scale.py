@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from haloformer.cli import main
+from haloformer.data.dataset import LensDataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.data.shards import simulate_shards
-from haloformer.data.store import LensDataset, write_dataset
 from haloformer.errors import InputError
 from haloformer.io import cluster, jobs
 from haloformer.io.cluster import check_answers
@@ -31,7 +32,8 @@ class Trap:
     def find_spec(self, name, path=None, target=None):
         if name == "haloformer.data.shards":  # imported by each worker, and after what is changed here
             sys.meta_path.remove(self)
-            from haloformer.data.store import DatasetWriter, LensDataset
+            from haloformer.data.dataset import LensDataset
+            from haloformer.data.dataset_writer import DatasetWriter
             DatasetWriter.write = trapped(DatasetWriter.write)
             LensDataset.images_at = trapped(LensDataset.images_at)
 

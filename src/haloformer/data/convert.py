@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 
 from haloformer._version import code_version
+from haloformer.data.dataset import LensDataset, first_not_finite
+from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.deeplense import (
     ARCHIVE_SUFFIXES,
     LabelledImage,
@@ -18,18 +20,15 @@ from haloformer.data.deeplense import (
     class_order,
     is_archive,
 )
-from haloformer.data.images import channels_first
-from haloformer.data.store import (
-    DatasetWriter,
-    LensDataset,
+from haloformer.data.hdf5_checks import (
     damage_named,
-    first_not_finite,
     open_hdf5,
     plain_dataset,
     read_attributes,
     read_class_names,
     survives_hdf5,
 )
+from haloformer.data.images import channels_first
 from haloformer.errors import InputError
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 

@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.data.inflation import check_fits
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes, read_npy
-from haloformer.data.store import MAX_IMAGE_VALUES
 from haloformer.errors import InputError
 
 NAN_CHOICES = ("error", "zero", "mask")

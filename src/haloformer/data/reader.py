@@ -17,6 +17,8 @@ from typing import Any
 
 import numpy as np
 
+from haloformer.data.dataset import LensDataset
+from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.data.images import (
     FITS_SUFFIXES,
     NAN_CHOICES,
@@ -34,7 +36,6 @@ from haloformer.data.images import (
 from haloformer.data.npy import read_bytes
 from haloformer.data.resample import resample
 from haloformer.data.sky import celestial, is_surface_brightness, pixel_scales, pixels, ra_dec
-from haloformer.data.store import MAX_IMAGE_VALUES, LensDataset
 from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 

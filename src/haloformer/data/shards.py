@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from haloformer.data.store import DatasetWriter, LensDataset
+from haloformer.data.dataset import LensDataset
+from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.errors import InputError
 from haloformer.io.progress import progress_bar
 from haloformer.io.shards import Shards, Workers, check_counts, make_missing_shards

@@ -11,6 +11,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from haloformer.data.hdf5_checks import open_hdf5, plain_dataset, survives_hdf5
 from haloformer.data.images import FITS_SUFFIXES, fits_errors, image_suffix
 from haloformer.data.inflation import (
     BLOCK,
@@ -21,7 +22,6 @@ from haloformer.data.inflation import (
     too_much,
 )
 from haloformer.data.npy import read_bytes
-from haloformer.data.store import open_hdf5, plain_dataset, survives_hdf5
 from haloformer.errors import InputError
 
 _MAX_HDUS = 200  # of which the first with an image is read

@@ -23,7 +23,7 @@ from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
-from haloformer.io.writing import write_text
+from haloformer.io.writing import whole_file, write_text
 from haloformer.models.cost import count_macs, count_parameters
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval
@@ -176,9 +176,8 @@ def _answers(
     kept_rows = found >= 0  # a grouping of classes may leave some out
     answers = found[kept_rows], np.concatenate(logits)[kept_rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     names = np.array(predictor.class_names)
-    with part.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez_compressed(
             file,
             labels=answers[0],
@@ -186,7 +185,6 @@ def _answers(
             class_names=names,
             test_images=np.array(wanted),
         )
-    os.replace(part, path)
     return *answers, predictor.class_names
 
 
