@@ -120,6 +120,18 @@ def test_a_task_that_kills_each_worker_is_given_up(tasks, tmp_path):
     assert not multiprocessing.active_children()
 
 
+def test_a_worker_that_is_killed_without_a_task_is_replaced(tasks):
+    def wanted():
+        yield "a", (1,)
+        (idle,) = multiprocessing.active_children()
+        idle.kill()
+        idle.join()
+        yield "b", (2,)
+
+    found = jobs.results(tasks.double, wanted(), workers=1, retries=1)
+    assert list(found) == [("a", 2), ("b", 4)]
+
+
 def test_closing_the_results_stops_the_workers(tasks):
     found = jobs.results(tasks.sleep_and_tell, [("a", ("a", 0)), ("b", ("b", 600))], workers=2)
     assert next(found) == ("a", "a")

@@ -143,8 +143,13 @@ class _Worker:
         )
 
     def submit(self, function: Callable[..., Result], *arguments: object) -> Future[Result]:
+        """Starts a task; the process is started if need be."""
         with _interrupts_kept_from_children():
-            return self._executor.submit(function, *arguments)
+            try:
+                return self._executor.submit(function, *arguments)
+            except BrokenProcessPool:  # killed while it had nothing to do
+                self.replace()
+                return self._executor.submit(function, *arguments)
 
     def had_started(self) -> bool:
         """Tells whether the process came as far as taking tasks."""
