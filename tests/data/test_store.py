@@ -13,7 +13,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data import DatasetWriter, LensDataset, check_finite, store, write_dataset
+from haloformer.data import DatasetWriter, LensDataset, check_finite, hdf5_checks, write_dataset
+from haloformer.data.hdf5_sink import Sink
 from haloformer.errors import InputError
 
 
@@ -163,7 +164,8 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(tmp_path, n):
         from types import SimpleNamespace
         import numpy as np
         from haloformer.data import DatasetWriter
-        from haloformer.errors import InputError
+        from haloformer.data.hdf5_sink import Sink
+from haloformer.errors import InputError
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
         batch = SimpleNamespace(images=np.ones((40, 1, 64, 64)), labels=np.zeros(40, int), parameters={{"x": np.ones(40)}})
         try:
@@ -188,13 +190,13 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(tmp_path, n):
 
 
 def test_ctrl_c_in_the_middle_of_hdf5_is_held_back_and_then_obeyed(tmp_path, lenses, monkeypatch):
-    plain = store._Sink.write
+    plain = Sink.write
 
     def interrupted(self, data):
         os.kill(os.getpid(), signal.SIGINT)
         return plain(self, data)
 
-    monkeypatch.setattr(store._Sink, "write", interrupted)
+    monkeypatch.setattr(Sink, "write", interrupted)
     with pytest.raises(KeyboardInterrupt), writer(tmp_path / "x.h5", lenses) as out:
         out.write(batch(lenses))
     assert not os.listdir(tmp_path)
@@ -315,11 +317,11 @@ def test_the_first_image_with_nan_is_named(tmp_path, lenses):
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs fork")
 def test_a_file_on_which_hdf5_crashes_or_hangs_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(store, "_PATIENCE", 1)
+    monkeypatch.setattr(hdf5_checks, "_PATIENCE", 1)
     with pytest.raises(InputError, match=r"x\.h5 is corrupt: HDF5 crashes"):
-        store.survives_hdf5(tmp_path / "x.h5", lambda: os.kill(os.getpid(), signal.SIGKILL))
+        hdf5_checks.survives_hdf5(tmp_path / "x.h5", lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(InputError, match=r"x\.h5 is corrupt: HDF5 does not come to an end"):
-        store.survives_hdf5(tmp_path / "x.h5", signal.pause)
+        hdf5_checks.survives_hdf5(tmp_path / "x.h5", signal.pause)
 
 
 @given(
@@ -343,7 +345,7 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, changes):
     (folder / "bad.h5").write_bytes(damaged)
     message = "bad.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(store, "_PATIENCE", 2)
+        patch.setattr(hdf5_checks, "_PATIENCE", 2)
         try:
             with LensDataset(folder / "bad.h5") as data:
                 data.images_at(range(len(data)))

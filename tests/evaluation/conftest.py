@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.simulation import simulate
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from haloformer.cli import main
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate
 from haloformer.evaluation.calibrate import calibrate

@@ -10,7 +10,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate, figures
 from haloformer.evaluation.drawing import _learning_log

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from haloformer.cli import main
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.fitting import fit_smooth
 from haloformer.fitting.command import fit

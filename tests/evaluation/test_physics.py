@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.evaluation import physics
 from haloformer.evaluation.testset import open_test_images
 from haloformer.prediction import load

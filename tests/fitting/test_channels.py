@@ -173,7 +173,7 @@ def test_what_does_not_go_together_is_said(tmp_path, options, message):
 
 
 def test_a_file_that_does_not_say_its_survey_is_refused(tmp_path):
-    from haloformer.data.store import write_dataset
+    from haloformer.data.dataset_writer import write_dataset
 
     lenses = simulate("model_ii", 60, seed=1, noise="instrument")
     path = tmp_path / "a.h5"

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from haloformer.app import answers
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from haloformer.data import reader
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.prediction import load, predict, predictor
 

@@ -1,9 +1,8 @@
 """Many processes give what one gives, whatever happens to them, and nothing is done twice."""
 
 import csv
-import importlib.util
+import multiprocessing
 import os
-import signal
 import sys
 
 import h5py
@@ -11,58 +10,56 @@ import numpy as np
 import pytest
 
 from haloformer.cli import main
-from haloformer.data.store import LensDataset, write_dataset
+from haloformer.data.dataset import LensDataset
+from haloformer.data.dataset_writer import write_dataset
+from haloformer.data.shards import simulate_shards
 from haloformer.errors import InputError
+from haloformer.io import cluster, jobs
+from haloformer.io.cluster import check_answers
+from haloformer.io.shards import MANIFEST
 from haloformer.prediction import predict
-from haloformer.prediction.scale import MANIFEST, _check_answers, simulate_shards
 from haloformer.simulation import Simulator, simulate
 
-pytestmark = [
-    pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals"),
-    pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="ray is not installed"),
-]
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 N, SHARD = 40, 12  # three whole shards and a rest
 
+# In each process that starts: while the file DEADLY exists, the next one to have done a part of its shard is killed.
+TRAP = """
+import os, signal, sys
 
-@pytest.fixture(scope="module")
-def deadly(tmp_path_factory):
+class Trap:
+    def find_spec(self, name, path=None, target=None):
+        if name == "haloformer.data.shards":  # imported by each worker, and after what is changed here
+            sys.meta_path.remove(self)
+            from haloformer.data.dataset import LensDataset
+            from haloformer.data.dataset_writer import DatasetWriter
+            DatasetWriter.write = trapped(DatasetWriter.write)
+            LensDataset.images_at = trapped(LensDataset.images_at)
+
+def trapped(function):
+    def call(*arguments, **options):
+        result = function(*arguments, **options)
+        try:
+            os.unlink(os.environ["DEADLY"])
+        except FileNotFoundError:
+            return result
+        os.kill(os.getpid(), signal.SIGKILL)
+    return call
+
+sys.meta_path.insert(0, Trap())
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path_factory, monkeypatch):
     """A file whose presence kills the next worker that has done a part of its shard."""
-    return tmp_path_factory.mktemp("marks") / "deadly"
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster(deadly):
-    """Two workers; the calls below find Ray running and use it."""
-    import ray  # here, as it takes seconds
-
-    def lay_trap():
-        from haloformer.data.store import DatasetWriter, LensDataset
-
-        def trapped(function):
-            def call(*arguments, **options):
-                result = function(*arguments, **options)
-                if deadly.exists():
-                    deadly.unlink()
-                    os.kill(os.getpid(), signal.SIGKILL)
-                return result
-
-            return call
-
-        DatasetWriter.write = trapped(DatasetWriter.write)
-        LensDataset.images_at = trapped(LensDataset.images_at)
-
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        address="local",
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        object_store_memory=2**27,
-        runtime_env={"worker_process_setup_hook": lay_trap},
-    )
-    yield
-    ray.shutdown()
+    folder = tmp_path_factory.mktemp("trap")
+    (folder / "sitecustomize.py").write_text(TRAP)
+    before = os.environ.get("PYTHONPATH", "")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), before]).rstrip(os.pathsep))
+    monkeypatch.setenv("DEADLY", str(folder / "deadly"))
+    return folder / "deadly"
 
 
 @pytest.fixture(scope="module")
@@ -253,17 +250,59 @@ def test_a_bad_image_ends_it_and_the_finished_shards_are_used_again(
         predict(str(original_run), inputs, "table", **{**options, "batch_size": 6})
 
 
+def test_a_worker_that_is_killed_each_time_ends_it_and_finished_shards_are_kept(
+    simulator, tmp_path, monkeypatch
+):
+    from haloformer.io import shards
+
+    monkeypatch.setattr(shards, "_RETRIES", 1)
+    folder = tmp_path / "trap"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text(TRAP.replace("os.unlink", "open"))
+    (folder / "deadly").touch()
+    before = os.environ.get("PYTHONPATH", "")
+    with monkeypatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), before]).rstrip(os.pathsep))
+        patch.setenv("DEADLY", str(folder / "deadly"))
+        with pytest.raises(InputError, match=r"part-00000\.h5: its worker was killed 2 times"):
+            simulate_shards(
+                simulator, tmp_path / "out", n=N, workers=1, shard_size=SHARD, progress=False
+            )
+    assert not multiprocessing.active_children()
+
+
+def test_a_cluster_of_ray_makes_the_same_images(simulator, alone, tmp_path):
+    ray = pytest.importorskip("ray")
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 2**27}
+    ray.init(address="local", num_cpus=2, **options)
+    try:
+        simulate_shards(
+            simulator,
+            tmp_path / "shards",
+            n=N,
+            start=5,
+            shard_size=SHARD,
+            ray_address="auto",
+            progress=False,
+        )
+        _assert_same_images(_shards(tmp_path / "shards"), alone)
+        with pytest.raises(jobs.WorkerKilled) as caught:
+            list(cluster.results(os._exit, [("a", (1,))], address="auto", retries=1))
+        assert (caught.value.key, caught.value.times) == ("a", 2)
+    finally:
+        ray.shutdown()
+
+
 def test_a_cluster_that_does_not_answer_is_named_at_once():
     with pytest.raises(InputError, match=r"no Ray cluster answers at '127\.0\.0\.1:1'"):
-        _check_answers("127.0.0.1:1")
+        check_answers("127.0.0.1:1")
 
 
-def test_without_ray_the_command_says_how_to_get_it(monkeypatch, tmp_path, capsys):
+def test_ray_is_needed_for_a_cluster_only(monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
-    assert (
-        main(
-            ["simulate", "model_ii", "--n", "3", "--out", str(tmp_path / "x.h5"), "--workers", "2"]
-        )
-        == 2
-    )
+    common = ["simulate", "model_ii", "--n", "3", "--out", str(tmp_path / "x.h5"), "--workers", "1"]
+    assert main([*common, "--ray_address", "127.0.0.1:1"]) == 2
     assert "pip install 'haloformer[scale]'" in capsys.readouterr().err
+    assert main([*common, "--quiet"]) == 0
+    assert len(LensDataset(tmp_path / "x.h5")) == 3

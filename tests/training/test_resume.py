@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 
-from haloformer.data.store import write_dataset
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.simulation import simulate
 from haloformer.training import train

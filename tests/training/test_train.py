@@ -10,8 +10,8 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.data.normalization import Normalization
-from haloformer.data.store import write_dataset
 from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.simulation import simulate

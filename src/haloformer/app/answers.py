@@ -216,7 +216,7 @@ def _scale_in_words(
 
 
 def _dataset_length(path: Path) -> int:
-    from haloformer.data.store import LensDataset
+    from haloformer.data.dataset import LensDataset
 
     with LensDataset(path) as dataset:
         if math.prod(dataset.image_shape) > _MAX_DATASET_VALUES:

@@ -62,10 +62,10 @@ def simulate(
         backend: numba: compiled CPU kernel; torch: any device; lenstronomy: that package, slowly,
             to check ours.
         batch_size: Images rendered at once; changes memory and speed only.
-        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process
+        workers: Processes that share the images, one CPU (or one GPU) each; 0: this process
             does it alone.
         shard_size: With workers: images per shard.
-        ray_address: Of a running Ray cluster, or auto; by default Ray is started on this machine.
+        ray_address: Of a running Ray cluster, or auto: its machines share the images.
         overwrite: Replace an existing file.
         quiet: Print nothing.
     """
@@ -87,7 +87,7 @@ def simulate(
     if workers or ray_address is not None:
         if format == "deeplense":
             raise InputError("--workers writes the format hdf5, not deeplense")
-        from haloformer.prediction.scale import simulate_shards
+        from haloformer.data.shards import simulate_shards
 
         simulate_shards(
             simulator, out, n=n, start=start, batch_size=batch_size, workers=workers, shard_size=shard_size,
@@ -117,8 +117,8 @@ def _write(
     format: str,
     overwrite: bool,
 ) -> None:
+    from haloformer.data.dataset_writer import DatasetWriter
     from haloformer.data.deeplense import write_deeplense_folder
-    from haloformer.data.store import DatasetWriter
 
     if format == "deeplense":
         write_deeplense_folder(

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haloformer.data.conversion import convert
+    from haloformer.data.dataset import LensDataset, check_finite
+    from haloformer.data.dataset_writer import DatasetWriter, write_dataset
     from haloformer.data.deeplense import LabelledImage, LabelledSource, write_deeplense_folder
     from haloformer.data.finding import find_images
     from haloformer.data.images import read_image
     from haloformer.data.inspect import figure, summarise
     from haloformer.data.normalization import NORMALIZATIONS, Normalization
     from haloformer.data.splits import stratified_split
-    from haloformer.data.store import DatasetWriter, LensDataset, check_finite, write_dataset
     from haloformer.data.stream import EndlessStream, EpochStream
 
 _HOMES = {

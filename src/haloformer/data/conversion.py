@@ -11,6 +11,8 @@ import h5py
 import numpy as np
 
 from haloformer._version import code_version
+from haloformer.data.dataset import LensDataset
+from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.deeplense import (
     ARCHIVE_SUFFIXES,
     LabelledImage,
@@ -18,10 +20,7 @@ from haloformer.data.deeplense import (
     class_order,
     is_archive,
 )
-from haloformer.data.pixels import channels_first, known_pixels
-from haloformer.data.store import (
-    DatasetWriter,
-    LensDataset,
+from haloformer.data.hdf5_checks import (
     damage_named,
     open_hdf5,
     plain_dataset,
@@ -29,6 +28,7 @@ from haloformer.data.store import (
     read_class_names,
     survives_hdf5,
 )
+from haloformer.data.pixels import channels_first, known_pixels
 from haloformer.errors import InputError
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 

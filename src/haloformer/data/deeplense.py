@@ -21,10 +21,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from haloformer.data.dataset_writer import Batch, check_free_space
 from haloformer.data.finding import walk_files
 from haloformer.data.images import decode_image, is_image_name
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
-from haloformer.data.store import Batch, check_free_space
 from haloformer.errors import InputError
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
 

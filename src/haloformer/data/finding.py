@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from haloformer.data.catalogs import read_positions
+from haloformer.data.dataset import LensDataset
 from haloformer.data.fits import Hdu, choose_planes, fits_hdus
 from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
 from haloformer.data.reading import DATASET_SUFFIXES, Reading
 from haloformer.data.sky import celestial
-from haloformer.data.store import LensDataset
 from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from haloformer.data.fits import choose_hdus, fits_hdus, one_line
+from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes, read_npy
 from haloformer.data.pixels import channels_first, check_size, known_pixels
 from haloformer.data.reading import NAN_CHOICES
-from haloformer.data.store import MAX_IMAGE_VALUES
 from haloformer.errors import InputError
 
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz")

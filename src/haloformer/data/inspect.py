@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.data.store import LensDataset
+from haloformer.data.dataset import LensDataset
 from haloformer.errors import InputError
+from haloformer.io.writing import whole_file
 
 _SHOWN_ATTRIBUTES = (
     "survey",
@@ -196,12 +197,10 @@ def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0)
     bar.set_label(unit, fontsize=8)
     bar.ax.tick_params(labelsize=7)
 
-    part = out.with_name(out.name + ".part")
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
-        drawing.savefig(part, format=kind, dpi=150)
-        part.replace(out)
+        with whole_file(out) as part:
+            drawing.savefig(part, format=kind, dpi=150)
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     return out

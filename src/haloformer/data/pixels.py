@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from haloformer.data.store import MAX_IMAGE_VALUES
+from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.errors import InputError
 
 _MAX_CHANNELS = 16  # an axis at least this long is taken for height or width, never for bands

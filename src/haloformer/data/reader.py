@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from haloformer.data.catalogs import Positions, read_positions
+from haloformer.data.dataset import LensDataset
 from haloformer.data.finding import (
     InputFile,
     find_inputs,
@@ -26,11 +27,11 @@ from haloformer.data.finding import (
 )
 from haloformer.data.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
+from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.data.images import read_image
 from haloformer.data.pixels import known_pixels
 from haloformer.data.reading import DATASET_SUFFIXES, Reading, check_choices
 from haloformer.data.sky import pixels
-from haloformer.data.store import MAX_IMAGE_VALUES, LensDataset
 from haloformer.errors import InputError
 
 __all__ = [

@@ -12,6 +12,7 @@ import h5py
 import numpy as np
 
 from haloformer.data.fits import fits_errors
+from haloformer.data.hdf5_checks import open_hdf5, plain_dataset, survives_hdf5
 from haloformer.data.images import FITS_SUFFIXES, image_suffix
 from haloformer.data.inflation import (
     BLOCK,
@@ -22,7 +23,6 @@ from haloformer.data.inflation import (
     too_much,
 )
 from haloformer.data.npy import read_bytes
-from haloformer.data.store import open_hdf5, plain_dataset, survives_hdf5
 from haloformer.errors import InputError
 
 _MAX_HDUS = 200  # of which the first with an image is read

@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from haloformer.data.dataset import LensDataset
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
-from haloformer.data.store import LensDataset
 from haloformer.errors import InputError
 from haloformer.outputs.targets import TARGETS, target_values
 from haloformer.prediction.predictor import Predictor

@@ -1,7 +1,6 @@
 """`fit`: image files in, the best smooth lens of each out, as a table and as pictures of what it leaves unexplained."""
 
 import dataclasses
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -23,6 +22,7 @@ from haloformer.fitting.figures import DRAWN, draw_fits
 from haloformer.fitting.parametric import SmoothFit, SmoothFitter, describe_fit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
+from haloformer.io.writing import whole_file
 from haloformer.simulation.surveys import get_survey
 
 if TYPE_CHECKING:
@@ -142,9 +142,8 @@ def fit(
     summary.chi2 = float(np.median(chi2)) if chi2 else float("nan")
     if picture is not None and drawn:
         drawing = draw_fits(drawn, recipe.instrument.pixel_scale)
-        part = picture.with_name(picture.name + ".part")
-        drawing.savefig(part, format=picture.suffix[1:].lower(), dpi=150, bbox_inches="tight")
-        os.replace(part, picture)
+        with whole_file(picture) as part:
+            drawing.savefig(part, format=picture.suffix[1:].lower(), dpi=150, bbox_inches="tight")
     return summary
 
 

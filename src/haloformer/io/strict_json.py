@@ -1,22 +1,31 @@
-"""JSON as the standard has it, which knows no NaN."""
+"""JSON as the standard has it: no NaN, no name twice; files of bounded size."""
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from haloformer.errors import InputError
 
-
-def to_json(result: dict[str, Any]) -> str:
-    """Returns the result as strict JSON; NaN, which JSON does not know, becomes null."""
-    return json.dumps(without_nan(result), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+MAX_JSON_BYTES = 1 << 20
+"""Of a file that is read: keeps a malformed artefact from asking for absurd memory."""
 
 
-def without_nan(value: Any) -> Any:
-    """Returns the value with null for each number that JSON does not know."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
+def to_json(value: object) -> str:
+    """Returns the value as indented JSON; NaN and infinite numbers become null."""
+    return json.dumps(without_nan(value), indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+
+
+def to_json_line(value: object) -> str:
+    """Returns the value as JSON in one line of ASCII; NaN and infinite numbers become null."""
+    return json.dumps(without_nan(value), allow_nan=False)
+
+
+def without_nan(value: object) -> object:
+    """Returns the value with None for each number that JSON does not know, and texts as keys."""
+    if isinstance(value, Mapping):
+        return {str(key): without_nan(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [without_nan(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
@@ -24,23 +33,46 @@ def without_nan(value: Any) -> Any:
     return value
 
 
-# These keep a malformed artefact from asking for absurd memory, and from making the model factory download or open
-# other files.
-_MAX_JSON_BYTES = 1 << 20
+def parse_json(text: str, where: object) -> Any:  # JSON may hold anything
+    """Returns what a JSON text says; NaN, which other programs write, becomes None as in `to_json`.
+
+    Args:
+        text: The JSON.
+        where: What it was read from, for messages.
+
+    Raises:
+        InputError: It is not valid JSON, or an object has a name twice.
+    """
+    try:
+        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=lambda name: None)
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: is not valid JSON: {error}") from error
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object that a JSON file of reasonable size holds."""
+    """Returns the object that a JSON file of at most `MAX_JSON_BYTES` holds.
+
+    Raises:
+        InputError: The file is too large, cannot be read, or does not hold one JSON object.
+    """
     try:
-        if path.stat().st_size > _MAX_JSON_BYTES:
-            raise InputError(f"{path}: too large for the description of a model")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        if path.stat().st_size > MAX_JSON_BYTES:
+            raise InputError(f"{path}: is larger than {MAX_JSON_BYTES >> 20} MiB")
+        text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
+    except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not valid JSON: {error}") from error
+    content = parse_json(text, path)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object")
     return content
+
+
+def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"'{twice}' is there twice")
+    return found

@@ -2,22 +2,18 @@
 
 import contextlib
 import csv
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from haloformer.errors import InputError
-from haloformer.io.writing import free_file
+from haloformer.io.writing import free_file, whole_file
 
 TABLE_SUFFIXES = (".csv", ".parquet", ".fits")
 
 
 _TEXTS = {"file", "class", "label", "error", "ood_reason"}
-
-
 _WHOLE, _YES_NO = {"index", "hdu"}, {"ood", "converged"}  # all else is float64
-
 
 Rows = list[dict[str, Any]]
 
@@ -33,38 +29,39 @@ def checked_table_path(path: Path, overwrite: bool) -> Path:
 
 @contextlib.contextmanager
 def table(path: Path, columns: list[str], overwrite: bool) -> Iterator[Callable[[Rows], None]]:
-    """Yields a function that appends rows; the table appears under its name only when all were written."""
-    part = path.with_name(path.name + ".part")
-    callers: BaseException | None = None
+    """Yields a function that appends rows; the table appears under its name when all were written.
+
+    Args:
+        path: The table, of a suffix among `TABLE_SUFFIXES`.
+        columns: Their names, in order. Keys of a row that are no column are left out.
+        overwrite: Replace an existing table.
+
+    Raises:
+        InputError: The table cannot be written, or another process has written it meanwhile.
+    """
+    writer = {".parquet": write_parquet, ".fits": write_fits}.get(path.suffix.lower(), write_csv)
+    callers: BaseException | None = None  # an error of the block, which is not one of writing
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.unlink(
-            missing_ok=True
-        )  # left by a run that was killed; if it is a link, what it points to stays
-        writer = {".parquet": write_parquet, ".fits": write_fits}.get(
-            path.suffix.lower(), write_csv
-        )
-        with writer(part, columns) as write:
+        with whole_file(path) as part:
+            with writer(part, columns) as write:
 
-            def append(rows: Rows) -> None:
+                def append(rows: Rows) -> None:
+                    try:
+                        write(rows)
+                    except OSError as error:
+                        raise _write_error(path, error) from error
+
                 try:
-                    write(rows)
-                except OSError as error:
-                    raise _write_error(path, error) from error
-
-            try:
-                yield append
-            except BaseException as error:
-                callers = error
-                raise
-        checked_table_path(path, overwrite)  # another process may have written it meanwhile
-        os.replace(part, path)
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
-        if isinstance(error, OSError) and error is not callers:
-            raise _write_error(path, error) from error
-        raise
+                    yield append
+                except BaseException as error:
+                    callers = error
+                    raise
+            checked_table_path(path, overwrite)  # another process may have written it meanwhile
+    except OSError as error:
+        if error is callers:
+            raise
+        raise _write_error(path, error) from error
 
 
 def _write_error(path: Path, error: OSError) -> InputError:
@@ -78,8 +75,6 @@ def write_csv(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None]
         writer = csv.DictWriter(stream, columns, extrasaction="ignore", lineterminator="\n")
         writer.writeheader()
         yield writer.writerows
-        stream.flush()
-        os.fsync(stream.fileno())
 
 
 @contextlib.contextmanager
@@ -100,9 +95,9 @@ def write_parquet(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], N
 
 @contextlib.contextmanager
 def write_fits(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None]]:
-    """Yields a function that appends rows to a FITS table, which holds all of them until the end, as its texts are as wide as the longest.
+    """Yields a function that appends rows to a FITS table, which is written in the end.
 
-    FITS knows ASCII alone: other characters are written as in Python's source, × as x.
+    All rows are held until then, as its texts are as wide as the longest. FITS knows ASCII alone: other characters are written as in Python's source, × as x.
     """
     import numpy as np
     from astropy.table import MaskedColumn, Table

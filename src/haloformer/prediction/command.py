@@ -69,10 +69,10 @@ def predict(
         nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, ``"mask"`` leaves them out of the
             smooth fit, if the model has one, and shows the network 0.
         progress: Show a progress bar; by default when standard error is a terminal.
-        workers: Processes that share the images by Ray, one CPU (or one GPU) each; 0: this process does it alone. With workers,
+        workers: Processes that share the images, one CPU (or one GPU) each; 0: this process does it alone. With workers,
             ``out`` may also be a folder, which then holds the shards.
         shard_size: Images that are kept at a time, in case the run is interrupted; rounded up to whole batches.
-        ray_address: Of a running Ray cluster, or ``"auto"``; by default Ray is started on this machine.
+        ray_address: Of a running Ray cluster, or ``"auto"``: its machines share the images.
     """
     check_choices(on_error, batch_size)
     if shard_size < 1:
@@ -89,7 +89,7 @@ def predict(
     columns = table_columns(predictor, sources, on_error)
     total = sum(source.n for source in sources)
     if not alone or total > shard_size:
-        from haloformer.prediction.scale import predict_shards
+        from haloformer.prediction.shards import predict_shards
 
         return predict_shards(
             predictor, sources, target, columns, run=run, workers=None if alone else workers, shard_size=shard_size,

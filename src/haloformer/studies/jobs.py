@@ -1,18 +1,14 @@
 """One run of a study: training and testing, in this process or another."""
 
+import contextlib
 import dataclasses
 import datetime
 import json
-import multiprocessing
 import os
 import platform
-import signal
-import threading
 import time
 import traceback
 from collections.abc import Generator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +19,8 @@ from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
-from haloformer.io.writing import write_text
+from haloformer.io import jobs
+from haloformer.io.writing import whole_file, write_text
 from haloformer.models.cost import count_macs, count_parameters
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval
@@ -35,55 +32,27 @@ if TYPE_CHECKING:
 
 
 _BATCH = 256
+_RETRIES = 1  # of a run whose process was killed: it goes on from its checkpoint
 
 
 def run_records(
     folder: Path, runs: list[Run], workers: int
 ) -> Generator[dict[str, Any], None, None]:
     """Yields each run's line for results.jsonl, in the order in which they end."""
-    if workers <= 1:
-        yield from (_train_and_test(folder, run) for run in runs)
-        return
-    before = set(multiprocessing.active_children())
-    # New processes, not forks: torch's threads and CUDA do not survive a fork.
-    pool = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        start_worker,
-        (max(1, torch.get_num_threads() // workers),),
-    )
+    tasks = ((run.key, (folder, run)) for run in runs)
+    threads = max(1, torch.get_num_threads() // max(1, workers))
+    several = workers if workers > 1 else 0
     try:
-        for future in as_completed([pool.submit(_train_and_test, folder, run) for run in runs]):
-            yield future.result()
-        pool.shutdown()
-    except BrokenProcessPool as error:
+        ended = jobs.results(
+            _train_and_test, tasks, workers=several, threads=threads, retries=_RETRIES
+        )
+        with contextlib.closing(ended):
+            for _, record in ended:
+                yield record
+    except jobs.WorkerKilled as error:
         raise InputError(
             f"{folder}: a worker process was killed, probably for want of memory; finished runs are kept: go on with fewer workers"
         ) from error
-    finally:  # after Ctrl-C; otherwise nothing is left to stop
-        children = set(multiprocessing.active_children()) - before
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in children:
-            child.terminate()
-        for child in children:
-            child.join(30)  # it may have a checkpoint to write
-            child.kill()
-
-
-def start_worker(threads: int) -> None:
-    """Prepares a worker process: its threads, and that it ends with its parent."""
-    torch.set_num_threads(threads)  # the simulator uses as many
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C reaches all processes; the first one stops the others
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def follow() -> None:
-        parent.join()
-        os._exit(1)  # the study was killed: do not go on alone
-
-    threading.Thread(target=follow, daemon=True).start()
 
 
 def _train_and_test(folder: Path, run: Run) -> dict[str, Any]:
@@ -176,9 +145,8 @@ def _answers(
     kept_rows = found >= 0  # a grouping of classes may leave some out
     answers = found[kept_rows], np.concatenate(logits)[kept_rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
     names = np.array(predictor.class_names)
-    with part.open("wb") as file:
+    with whole_file(path) as part, part.open("wb") as file:
         np.savez_compressed(
             file,
             labels=answers[0],
@@ -186,7 +154,6 @@ def _answers(
             class_names=names,
             test_images=np.array(wanted),
         )
-    os.replace(part, path)
     return *answers, predictor.class_names
 
 

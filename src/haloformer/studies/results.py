@@ -11,6 +11,7 @@ from scipy.stats import t
 
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import paired_difference
+from haloformer.io.strict_json import to_json_line
 from haloformer.io.writing import write_text
 from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
 from haloformer.studies.plan import PRETRAINED, Study, Variant, settings_of
@@ -47,7 +48,7 @@ def append_result(path: Path, record: dict[str, Any]) -> None:
         for old in _read_results(path)
         if (old["variant"], old["seed"]) != (record["variant"], record["seed"])
     ]
-    lines = [json.dumps(_without_nan(line), allow_nan=False) for line in [*kept, record]]
+    lines = [to_json_line(line) for line in [*kept, record]]
     write_text(path, "\n".join(lines) + "\n")
 
 
@@ -62,15 +63,6 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
         ]
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN: what could not be measured is null."""
-    if isinstance(value, Mapping):
-        return {str(key): _without_nan(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(item) for item in value]
-    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 def usable_results(folder: Path, plan: Study) -> list[dict[str, Any]]:

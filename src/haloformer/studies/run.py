@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import DATASET_SUFFIXES
-from haloformer.data.store import LensDataset
 from haloformer.data.stream import validation_seed
 from haloformer.errors import InputError
 from haloformer.io.writing import write_text

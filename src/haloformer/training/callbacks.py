@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import math
-import os
 import pickle
 import signal
 import threading
@@ -18,7 +17,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 
 from haloformer.errors import InputError
-from haloformer.io.writing import write_text
+from haloformer.io.writing import whole_file, write_text
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -29,13 +28,11 @@ class SafeCheckpointIO(TorchCheckpointIO):
     ) -> None:
         """Writes beside the file and renames."""
         path = Path(path)
-        part = path.with_name(path.name + ".part")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(checkpoint, part)
-            os.replace(part, path)
+            with whole_file(path) as part:
+                torch.save(checkpoint, part)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a full disk
-            part.unlink(missing_ok=True)
             raise InputError(
                 f"{path}: cannot be written (is the disk full?): {_first_line(error)}"
             ) from error

@@ -12,9 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from haloformer.data.dataset import LensDataset, check_finite
 from haloformer.data.grouping import LEFT_OUT, group_classes
 from haloformer.data.splits import stratified_split
-from haloformer.data.store import LensDataset, check_finite
 from haloformer.data.stream import BLOCK_IMAGES, simulate_set, stream_batches, validation_seed
 from haloformer.data.transforms import NoiseModel, draw_noise, noise_model
 from haloformer.errors import InputError

@@ -11,11 +11,11 @@ import math
 import shlex
 import time
 from collections.abc import Mapping
-from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haloformer.errors import InputError
+from haloformer.io.jobs import WorkerKilled
 from haloformer.io.writing import write_text
 from haloformer.tuning.plan import Search, read_search, search_text, with_options
 from haloformer.tuning.report import SearchResult, write_report
@@ -86,7 +86,7 @@ def tune(
         )
         try:
             carry_out_trials(folder, plan, command, study, target, workers, deadline, progress)
-        except BrokenProcessPool as error:
+        except WorkerKilled as error:
             raise InputError(
                 f"{folder}: a worker process was killed, probably for want of memory; finished trials are kept: go on with fewer workers"
             ) from error

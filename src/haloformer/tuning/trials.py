@@ -5,11 +5,9 @@ import csv
 import datetime
 import io
 import math
-import multiprocessing
 import time
 import traceback
-from collections.abc import Callable, Generator, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,9 +16,10 @@ import yaml
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
+from haloformer.io import jobs
 from haloformer.io.writing import write_text
 from haloformer.reporting import interval
-from haloformer.studies.jobs import about, start_worker
+from haloformer.studies.jobs import about
 from haloformer.studies.plan import settings_of
 from haloformer.training.config import RUN_ONLY, compose
 from haloformer.tuning.plan import Search, label_of, metric_in_words
@@ -68,54 +67,44 @@ def carry_out_trials(
     began, finished = time.monotonic(), 0
     waiting = target - counts(study)
     gpus = torch.cuda.device_count() if compose(None, plan.base).trainer.device == "auto" else 0
-    running: dict[Future[dict[str, Any]], tuple[optuna.Trial, int]] = {}
-    with contextlib.closing(_processes(folder, max(1, min(workers, waiting)))) as processes:
-        submit = next(processes)
-        while True:
-            while (
-                len(running) < workers
-                and finished + len(running) < waiting
-                and time.monotonic() < deadline
-            ):
-                fresh = [
-                    t for t in study.get_trials(deepcopy=False) if "continues" not in t.user_attrs
-                ]
-                study.sampler = sampler_of(
-                    plan, sum(t.state != optuna.trial.TrialState.WAITING for t in fresh)
-                )
-                trial = study.ask()
-                values = _suggest(plan, trial)
-                _take_over(folder, study, trial)
-                if progress:
-                    print(f"trial {trial.number} begins: {one_line(values)}", flush=True)
-                slot = min({*range(workers)} - {slot for _, slot in running.values()})
-                device = {"device": f"cuda:{slot % gpus}"} if gpus > 1 else {}
-                running[submit(_trial, folder, plan, trial.number, {**values, **device})] = (
-                    trial,
-                    slot,
-                )
-            if not running:
+
+    def asked() -> Iterator[tuple[optuna.Trial, tuple[object, ...]]]:
+        for _ in range(waiting):
+            if time.monotonic() >= deadline:
                 return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                trial, _ = running.pop(future)
-                outcome = future.result()
-                _tell(study, trial, outcome)
-                finished += 1
-                write_trials(folder, plan, study)
-                best = best_trial(study)
-                if best is not None:
-                    write_best(folder, plan, command, study, best)
-                elif outcome["state"] == "failed":
-                    _give_up_on_the_same_failure(folder, study)
-                if progress:
-                    left = (time.monotonic() - began) / finished * (waiting - finished)
-                    head = f"[{target - waiting + finished}/{target}] trial {trial.number}: {in_words(plan, outcome)}"
-                    so_far = (
-                        f"; best {interval.format_value(value_of(best))} (trial {best.number})"
-                        if best is not None
-                        else ""
-                    )
-                    print(f"{head}{so_far}{about(left)}", flush=True)
+            fresh = [t for t in study.get_trials(deepcopy=False) if "continues" not in t.user_attrs]
+            begun = sum(t.state != optuna.trial.TrialState.WAITING for t in fresh)
+            study.sampler = sampler_of(plan, begun)
+            trial = study.ask()
+            values = _suggest(plan, trial)
+            _take_over(folder, study, trial)
+            if progress:
+                print(f"trial {trial.number} begins: {one_line(values)}", flush=True)
+            yield trial, (folder, plan, trial.number, values)
+
+    several = min(workers, waiting) if min(workers, waiting) > 1 else 0
+    threads = max(1, torch.get_num_threads() // max(1, several))
+    with contextlib.closing(
+        jobs.results(_trial, asked(), workers=several, threads=threads, gpus=gpus)
+    ) as outcomes:
+        for trial, outcome in outcomes:
+            _tell(study, trial, outcome)
+            finished += 1
+            write_trials(folder, plan, study)
+            best = best_trial(study)
+            if best is not None:
+                write_best(folder, plan, command, study, best)
+            elif outcome["state"] == "failed":
+                _give_up_on_the_same_failure(folder, study)
+            if progress:
+                left = (time.monotonic() - began) / finished * (waiting - finished)
+                head = f"[{target - waiting + finished}/{target}] trial {trial.number}: {in_words(plan, outcome)}"
+                so_far = (
+                    f"; best {interval.format_value(value_of(best))} (trial {best.number})"
+                    if best is not None
+                    else ""
+                )
+                print(f"{head}{so_far}{about(left)}", flush=True)
 
 
 def counts(study: "optuna.Study") -> int:
@@ -125,40 +114,6 @@ def counts(study: "optuna.Study") -> int:
         t.state.is_finished() and t.number not in done_again
         for t in study.get_trials(deepcopy=False)
     )
-
-
-def _processes(
-    folder: Path, workers: int
-) -> Generator[Callable[..., Future[dict[str, Any]]], None, None]:
-    """Yields what starts a trial: at once and here, or in one of several processes."""
-    if workers <= 1:
-        yield _here
-        return
-    before = set(multiprocessing.active_children())
-    # New processes, not forks: torch's threads and CUDA do not survive a fork.
-    pool = ProcessPoolExecutor(
-        workers,
-        multiprocessing.get_context("spawn"),
-        start_worker,
-        (max(1, torch.get_num_threads() // workers),),
-    )
-    try:
-        yield pool.submit
-        pool.shutdown()
-    finally:
-        children = set(multiprocessing.active_children()) - before
-        pool.shutdown(wait=False, cancel_futures=True)
-        for child in children:
-            child.terminate()
-        for child in children:
-            child.join(30)  # it may have a checkpoint to write
-            child.kill()
-
-
-def _here(function: Callable[..., dict[str, Any]], *arguments: Any) -> Future[dict[str, Any]]:
-    future: Future[dict[str, Any]] = Future()
-    future.set_result(function(*arguments))
-    return future
 
 
 def _take_over(folder: Path, study: "optuna.Study", trial: "optuna.Trial") -> None:
