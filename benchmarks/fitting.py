@@ -65,12 +65,7 @@ def fit_rate(
 
 def starting_points(fitter: SmoothFitter, images: torch.Tensor) -> np.ndarray:
     """Where our own fit begins, (B, P)."""
-    data = images[:, 0]
-    return (
-        fitter._start(data, torch.isfinite(data), fitter._seconds(len(data), None, data.device))
-        .double()
-        .numpy()
-    )
+    return fitter.prepare().start(images).double().numpy()
 
 
 def fit_with_lenstronomy(

@@ -166,9 +166,8 @@ LAYERS = {
         "explain",
     ),
 }
-READS_FILES = {
-    "fitting/command.py"
-}  # the only part of `fitting` that knows of more than simulation
+# The only parts of `fitting` that know of more than simulation.
+READS_FILES = {"fitting/command.py", "fitting/to_table.py"}
 
 
 def _modules() -> dict[str, Path]:

@@ -10,7 +10,8 @@ import torch
 from haloformer.errors import InputError
 from haloformer.fitting import fit_smooth
 from haloformer.fitting.channels import Residual
-from haloformer.fitting.parametric import SmoothFitter, _macro_fields
+from haloformer.fitting.detail import macro_fields
+from haloformer.fitting.parametric import SmoothFitter
 from haloformer.simulation import describe_survey, get_survey, simulate
 
 
@@ -33,7 +34,7 @@ def test_macro_fields_are_gradients() -> None:
         (grid_x**2 - grid_y**2) / square**2,
         grid_x * grid_y / square**2,
     ]
-    found = _macro_fields(x, y, 0.05)
+    found = macro_fields(x, y, 0.05)
     assert len(found) == len(potentials)
     for potential, field in zip(potentials, found, strict=True):
         wanted = torch.autograd.grad(

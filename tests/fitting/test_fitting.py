@@ -8,8 +8,9 @@ import torch
 
 from haloformer.errors import InputError
 from haloformer.fitting import fit_smooth
+from haloformer.fitting.model import sersic_with_gradient
 from haloformer.fitting.moments import noise_moments
-from haloformer.fitting.parametric import SmoothFitter, sersic_with_gradient
+from haloformer.fitting.parametric import SmoothFitter
 from haloformer.simulation import get_survey, simulate
 from haloformer.simulation.distributions import Normal, Uniform
 from haloformer.simulation.noise import add_noise

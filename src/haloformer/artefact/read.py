@@ -1,14 +1,46 @@
 """Finds and reads artefacts: run folders, hub folders and shipped models."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
-from haloformer.artefact.schema import ARTEFACT_FILES, HUB_FILES
+from haloformer.artefact.schema import (
+    ARTEFACT_FILES,
+    HUB_FILES,
+    ArtefactFields,
+    checked_fields,
+)
 from haloformer.errors import InputError
+from haloformer.io.strict_json import read_json
 
 _SHIPPED = Path(__file__).parents[1] / "weights"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """An artefact that has been read and checked, all but its weights.
+
+    Attributes:
+        path: Of the description.
+        weights: Path of the weights.
+        description: All of ``artefact.json``.
+        fields: What of it builds a predictor.
+    """
+
+    path: Path
+    weights: Path
+    description: dict[str, Any]
+    fields: ArtefactFields
+
+
+def read_artefact(path: Path) -> Artefact:
+    """Reads the description of an artefact, given what `artefact_folder` takes; raises InputError."""
+    where, weights = artefact_files(path)
+    description = read_json(where)
+    return Artefact(where, weights, description, checked_fields(description, where))
 
 
 def shipped_models() -> tuple[str, ...]:

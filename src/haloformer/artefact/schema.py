@@ -1,28 +1,28 @@
-"""What ``artefact.json`` holds: the fields that build a model, each checked."""
+"""What ``artefact.json`` holds, each field checked for type, range and agreement with the others."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Protocol, Self
+
+from pydantic import BeforeValidator, Field, InstanceOf, field_validator, model_validator
 
 from haloformer.data.framing import Framing
+from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
+from haloformer.outputs.conformal import Conformal
 from haloformer.outputs.layout import Outputs
+from haloformer.validation import Strict, validated
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
 ARTEFACT_FILES = ("artefact.json", "weights.safetensors")
 
-
 HUB_FILES = ("config.json", "model.safetensors")
 """What the two files of an artefact are called in a hub's folder."""
 
-
 _MAX_SIZE, _MAX_CHANNELS, _MAX_CLASSES = 4096, 64, 1000
-
-
 _MAX_NUMBER = 10_000  # no width, depth or patch of an image model is near it
-
-
+_MAX_DEPTH = 3  # of lists inside lists
 _FORBIDDEN_KWARGS = {
     "name",
     "img_size",
@@ -35,132 +35,147 @@ _FORBIDDEN_KWARGS = {
     "cache_dir",
 }
 
+Name = Annotated[str, Field(min_length=1)]
+Side = Annotated[int, Field(strict=True, ge=1, le=_MAX_SIZE)]
 
-@dataclass(frozen=True)
-class ModelFields:
-    """What builds the model, and what goes in and comes out of it."""
+
+class _Described(Protocol):
+    """What is written to the artefact by ``to_dict``."""
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Returns what ``to_dict`` described; raises InputError."""
+
+
+def _from(kind: type[_Described]) -> BeforeValidator:
+    """Returns the validator that makes an object of what its ``to_dict`` wrote."""
+
+    def read(value: object) -> object:
+        if isinstance(value, kind):
+            return value
+        if not isinstance(value, Mapping):
+            raise ValueError("must be a mapping")
+        return kind.from_dict(value)
+
+    return BeforeValidator(read)
+
+
+class ModelFields(Strict, extra="ignore"):
+    """What builds the network: the arguments of `haloformer.models.create_model`."""
 
     name: str
-    img_size: tuple[int, int]
-    in_chans: int
-    num_classes: int
-    kwargs: dict[str, Any]
-    outputs: Outputs
-    framing: Framing
-    residual: Residual | None
-    image_shape: tuple[int, int, int]
+    img_size: tuple[Side, Side]
+    in_chans: int = Field(strict=True, ge=1, le=_MAX_CHANNELS)
+    num_classes: int = Field(strict=True, ge=1, le=_MAX_CLASSES)
+    kwargs: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("img_size", mode="before")
+    @classmethod
+    def _square(cls, value: object) -> object:
+        return (value, value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+    @field_validator("kwargs")
+    @classmethod
+    def _plain_values(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
+        if not all(_plain(value) for value in kwargs.values()):
+            raise ValueError(f"must hold numbers up to {_MAX_NUMBER:,}, texts, and lists of them")
+        if refused := sorted(_FORBIDDEN_KWARGS & kwargs.keys()):
+            raise ValueError(f"must not hold '{refused[0]}', which the artefact itself decides")
+        return kwargs
+
+
+class ArtefactFields(Strict, extra="ignore"):
+    """What builds a predictor; the provenance beside it is for people.
+
+    Attributes:
+        model: The network.
+        class_names: The classes that it tells apart.
+        outputs: What its numbers mean; artefacts of classifiers were written without, once.
+        framing: How images come to its size and channels.
+        image_shape: (C, H, W) of the images that go in.
+        residual: The smooth fit whose residual it sees; None without.
+        normalization: Of its input, fitted.
+        conformal: Of its intervals; None without.
+    """
+
+    model: ModelFields
+    class_names: tuple[Name, ...]
+    outputs: Annotated[InstanceOf[Outputs], _from(Outputs)] | None = None
+    framing: Annotated[InstanceOf[Framing], _from(Framing)] = Framing()
+    image_shape: tuple[Side, Side, Side]
+    residual: Annotated[InstanceOf[Residual], _from(Residual)] | None = None
+    normalization: Annotated[InstanceOf[Normalization], _from(Normalization)]
+    conformal: Annotated[InstanceOf[Conformal], _from(Conformal)] | None = None
+
+    @property
+    def layout(self) -> Outputs:
+        """What the network's numbers mean."""
+        return self.outputs or Outputs(self.class_names)
 
     @property
     def n_residual(self) -> int:
-        """How many of ``in_chans`` show what a fit leaves."""
-        return 0 if self.residual is None else self.in_chans - self.image_shape[0]
+        """How many of the network's channels show what a fit leaves."""
+        return 0 if self.residual is None else self.model.in_chans - self.image_shape[0]
+
+    @model_validator(mode="after")
+    def _classes_agree(self) -> "ArtefactFields":
+        names = self.class_names
+        if len(set(names)) != len(names):
+            raise ValueError("class_names must be different names")
+        if self.layout.class_names != names:
+            raise ValueError("outputs.class_names must be class_names")
+        if self.layout.n != self.model.num_classes:
+            raise ValueError(
+                f"class_names and outputs must give {self.model.num_classes} numbers, "
+                "as model.num_classes says"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _shapes_agree(self) -> "ArtefactFields":
+        shape = self.image_shape
+        shown = shape if self.residual is None else self.residual.output_shape(shape)
+        wanted = (self.model.in_chans, *self.model.img_size)
+        if self.framing.output_shape(shown) != wanted:
+            raise ValueError(
+                f"image_shape must be framed to {list(wanted)}, as model.in_chans and model.img_size say"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _normalization_is_fitted(self) -> "ArtefactFields":
+        normalization, channels = self.normalization, self.model.in_chans - self.n_residual
+        if not normalization.is_fitted:
+            raise ValueError(f"normalization '{normalization.kind}' lacks its statistics")
+        for name, numbers in normalization.statistics.items():
+            if len(numbers) != channels:
+                raise ValueError(
+                    f"normalization.statistics.{name} must hold {channels} numbers, one per channel"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _intervals_agree(self) -> "ArtefactFields":
+        conformal, layout = self.conformal, self.layout
+        if conformal is None or not layout.targets:
+            return self
+        if (len(conformal.factors), conformal.loss) != (len(layout.targets), layout.loss):
+            raise ValueError("conformal does not belong to these outputs")
+        return self
 
 
-def checked_fields(artefact: dict[str, Any], where: Path) -> ModelFields:
-    """Returns the fields that build the model, each checked for type, range and agreement with the others."""
-
-    def fail(key: str, wanted: str) -> InputError:
-        return InputError(f"{where}: {key} must be {wanted}")
-
-    def whole(value: Any, most: int) -> bool:
-        return isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= most
-
+def checked_fields(artefact: dict[str, Any], where: Path) -> ArtefactFields:
+    """Returns the fields that build a predictor; raises InputError with the first that is wrong."""
     if artefact.get("format") != ARTEFACT_FORMAT:
         raise InputError(
             f"{where}: format is {artefact.get('format')!r}, this version of haloformer reads {ARTEFACT_FORMAT}"
         )
-    model = artefact.get("model")
-    if not isinstance(model, dict):
-        raise fail("model", "an object")
-    name, size = model.get("name"), model.get("img_size")
-    if not isinstance(name, str):
-        raise fail("model.name", "a text")
-    sides = [size, size] if whole(size, _MAX_SIZE) else size
-    if (
-        not isinstance(sides, list)
-        or len(sides) != 2
-        or not all(whole(side, _MAX_SIZE) for side in sides)
-    ):
-        raise fail("model.img_size", f"a number of pixels or two, at most {_MAX_SIZE}")
-    if not whole(model.get("in_chans"), _MAX_CHANNELS):
-        raise fail("model.in_chans", f"a whole number between 1 and {_MAX_CHANNELS}")
-    if not whole(model.get("num_classes"), _MAX_CLASSES):
-        raise fail("model.num_classes", f"a whole number between 1 and {_MAX_CLASSES}")
-    kwargs = model.get("kwargs", {})
-    if not isinstance(kwargs, dict) or not all(_plain(value) for value in kwargs.values()):
-        raise fail(
-            "model.kwargs", f"an object of numbers up to {_MAX_NUMBER:,}, texts, and lists of them"
-        )
-    if refused := sorted(_FORBIDDEN_KWARGS & kwargs.keys()):
-        raise InputError(
-            f"{where}: model.kwargs must not hold '{refused[0]}', which the artefact itself decides"
-        )
-    names = artefact.get("class_names")
-    if not isinstance(names, list) or not all(isinstance(item, str) and item for item in names):
-        raise fail("class_names", "a list of names")
-    if len(set(names)) != len(names):
-        raise fail("class_names", "different names")
-    outputs = Outputs(tuple(names))
-    if "outputs" in artefact:  # artefacts of classifiers were written without, once
-        if not isinstance(artefact["outputs"], dict):
-            raise fail("outputs", "an object")
-        outputs = Outputs.from_dict(artefact["outputs"], f"{where}: outputs")
-        if list(outputs.class_names) != names:
-            raise fail("outputs.class_names", "class_names")
-    if outputs.n != model["num_classes"]:
-        raise fail(
-            "class_names", f"{model['num_classes']} different names, as model.num_classes says"
-        )
-    framing = _framing(artefact.get("framing", {}), where)
-    shape = artefact.get("image_shape")
-    if (
-        not isinstance(shape, list)
-        or len(shape) != 3
-        or not all(whole(side, _MAX_SIZE) for side in shape)
-    ):
-        raise fail("image_shape", "three whole numbers: channels, height, width")
-    residual = None
-    if artefact.get("residual") is not None:
-        if not isinstance(artefact["residual"], dict):
-            raise fail("residual", "an object")
-        residual = Residual.from_dict(artefact["residual"], f"{where}: residual")
-    try:
-        seen = tuple(shape) if residual is None else residual.output_shape(tuple(shape))
-        fits = framing.output_shape(seen) == (model["in_chans"], *sides)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    if not fits:
-        raise fail(
-            "image_shape",
-            f"{[model['in_chans'], *sides]}, as model.in_chans and model.img_size say",
-        )
-    if not isinstance(artefact.get("normalization"), dict):
-        raise fail("normalization", "an object")
-    return ModelFields(
-        name=name,
-        img_size=(sides[0], sides[1]),
-        in_chans=model["in_chans"],
-        num_classes=model["num_classes"],
-        kwargs=kwargs,
-        outputs=outputs,
-        framing=framing,
-        residual=residual,
-        image_shape=(shape[0], shape[1], shape[2]),
-    )
+    return validated(ArtefactFields, artefact, str(where))
 
 
-def _framing(values: Any, where: Path) -> Framing:
-    if not isinstance(values, dict):
-        raise InputError(f"{where}: framing must be an object")
-    try:
-        return Framing.from_dict(values)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-
-
-def _plain(value: Any, depth: int = 0) -> bool:
+def _plain(value: object, depth: int = 0) -> bool:
     if isinstance(value, list):
-        return depth < 3 and all(_plain(item, depth + 1) for item in value)
+        return depth < _MAX_DEPTH and all(_plain(item, depth + 1) for item in value)
     if isinstance(value, int | float):  # NaN fails the comparison
         return isinstance(value, bool) or abs(value) <= _MAX_NUMBER
     return value is None or isinstance(value, str)

@@ -254,35 +254,10 @@ def _labels(
     src: Path, file: h5py.File, n: int, class_map: Mapping[str, str] | None
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels in this package's class order, whatever the file's own order and spelling."""
-    stored = plain_dataset(src, file, "labels")
-    if stored.shape != (n,):
-        raise InputError(f"{src}: /labels has shape {stored.shape}, and there are {n} images")
-    if h5py.check_string_dtype(stored.dtype) is not None or stored.dtype.kind == "S":
-        names = [
-            item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
-            for item in stored[...]
-        ]
-        found, labels = np.unique(names, return_inverse=True)
-        own_names = tuple(str(name) for name in found)
-    elif stored.dtype.kind in "iu":
-        labels = stored[...].astype(np.int64)
-        declared = read_class_names(src, file)
-        if declared is None and class_map is None:
-            raise InputError(
-                f"{src}: the attribute class_names is missing; class_map says what each label number means"
-            )
-        own_names = declared or tuple(str(number) for number in range(int(labels.max()) + 1))
-        if labels.min() < 0 or labels.max() >= len(own_names):
-            raise InputError(
-                f"{src}: /labels runs from {labels.min()} to {labels.max()}, with {len(own_names)} classes"
-            )
-    else:
-        raise InputError(f"{src}: /labels is {stored.dtype}; integers or names are needed")
-
+    labels, own_names = _stored_labels(src, file, n, has_map=class_map is not None)
     known = {key.lower(): value for key, value in (class_map or {}).items()}
-    own = (
-        read_attributes(file).get("format") is not None
-    )  # our own files may have classes of any name
+    # Our own files may have classes of any name.
+    own = read_attributes(file).get("format") is not None
     renamed = []
     for name in own_names:
         canonical = known.get(name.lower(), CLASS_ALIASES.get(name.lower(), name if own else None))
@@ -293,6 +268,36 @@ def _labels(
         renamed.append(canonical)
     class_names = class_order(renamed)
     return np.array([class_names.index(name) for name in renamed])[labels], class_names
+
+
+def _stored_labels(
+    src: Path, file: h5py.File, n: int, *, has_map: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns labels (n,) and the names that they index, as the file has them."""
+    stored = plain_dataset(src, file, "labels")
+    if stored.shape != (n,):
+        raise InputError(f"{src}: /labels has shape {stored.shape}, and there are {n} images")
+    if h5py.check_string_dtype(stored.dtype) is not None or stored.dtype.kind == "S":
+        texts = [
+            item.decode("utf-8", "replace") if isinstance(item, bytes) else str(item)
+            for item in stored[...]
+        ]
+        found, labels = np.unique(texts, return_inverse=True)
+        return labels, tuple(str(name) for name in found)
+    if stored.dtype.kind not in "iu":
+        raise InputError(f"{src}: /labels is {stored.dtype}; integers or names are needed")
+    labels = stored[...].astype(np.int64)
+    declared = read_class_names(src, file)
+    if declared is None and not has_map:
+        raise InputError(
+            f"{src}: the attribute class_names is missing; class_map says what each label number means"
+        )
+    names = declared or tuple(str(number) for number in range(int(labels.max()) + 1))
+    if labels.min() < 0 or labels.max() >= len(names):
+        raise InputError(
+            f"{src}: /labels runs from {labels.min()} to {labels.max()}, with {len(names)} classes"
+        )
+    return labels, names
 
 
 def _parameters(src: Path, file: h5py.File, n: int) -> dict[str, Any]:

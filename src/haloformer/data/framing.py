@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
+from haloformer.validation import Strict, validated
 from haloformer.vocabulary import unknown_name
 
 FITS = {
@@ -18,6 +20,18 @@ FITS = {
     "pad": "a frame of zeros around it: nothing is lost or mixed",
 }
 """How an image comes to another size, each with what it does."""
+
+
+Size = Annotated[int, Field(strict=True, ge=1, le=4096)]
+
+
+class _FramingFields(Strict):
+    """What a file may say of a framing."""
+
+    img_size: Size | None = None
+    fit: str = "resize"
+    channels: Annotated[int, Field(strict=True, ge=1, le=64)] | None = None
+    crop: Size | None = None
 
 
 @dataclass(frozen=True)
@@ -110,22 +124,8 @@ class Framing:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Framing":
-        """Makes a framing of what `to_dict` wrote, refusing what cannot be one."""
-        if unknown := sorted(set(values) - {"img_size", "fit", "channels", "crop"}):
-            raise InputError(f"framing has no '{unknown[0]}'")
-        for name, most in (("img_size", 4096), ("channels", 64), ("crop", 4096)):
-            value = values.get(name)
-            whole = isinstance(value, int) and not isinstance(value, bool)
-            if value is not None and not (whole and 1 <= value <= most):
-                raise InputError(
-                    f"framing: {name} must be a whole number from 1 to {most}, not {value!r}"
-                )
-        return cls(
-            values.get("img_size"),
-            str(values.get("fit", "resize")),
-            values.get("channels"),
-            values.get("crop"),
-        )
+        """Makes a framing of what `to_dict` wrote; raises InputError."""
+        return cls(**validated(_FramingFields, values, "framing").model_dump())
 
 
 def network_input(

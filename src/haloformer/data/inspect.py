@@ -1,13 +1,17 @@
 """Looking into a dataset file: what is in it, as a table's worth of numbers and as a panel of sample images."""
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from haloformer.data.dataset import LensDataset
 from haloformer.errors import InputError
 from haloformer.io.writing import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _SHOWN_ATTRIBUTES = (
     "survey",
@@ -130,73 +134,13 @@ def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0)
     Returns:
         ``out``.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-    from matplotlib.layout_engine import ConstrainedLayoutEngine
-
     out = Path(out)
     if per_class < 1:
         raise InputError(f"a figure needs at least one image per class, not {per_class}")
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("png", "pdf", "svg"):
         raise InputError(f"{out}: a figure is written as .png, .pdf or .svg")
-    with LensDataset(path) as dataset:
-        rng = np.random.default_rng(seed)
-        rows = []
-        for label, name in enumerate(dataset.class_names):
-            members = np.flatnonzero(dataset.labels == label)
-            if len(members):
-                chosen = np.sort(rng.choice(members, min(per_class, len(members)), replace=False))
-                rows.append((name, len(members), chosen, dataset.images_at(chosen).numpy()))
-        # Colour images are shown as the mean over their channels: bands are not red, green and blue.
-        panels = [images.mean(axis=1) for *_, images in rows]
-        scale = _positive(dataset.attributes.get("pixel_scale"))
-        survey = str(dataset.attributes.get("survey") or dataset.path.name)
-        noise = dataset.attributes.get("noise")
-        unit = str(dataset.attributes.get("image_unit") or "pixel value")
-
-    finite = np.concatenate([panel[np.isfinite(panel)] for panel in panels])
-    low, high = (
-        (float(finite.min()), float(np.quantile(finite, 0.999))) if finite.size else (0.0, 1.0)
-    )
-    if high <= low:
-        high = float(finite.max()) if finite.size and finite.max() > low else low + 1
-    height, width = panels[0].shape[1:]
-    size = scale or 1.0
-    extent = (-width * size / 2, width * size / 2, -height * size / 2, height * size / 2)
-
-    columns = max(len(panel) for panel in panels)
-    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
-    drawing = Figure(figsize=(1.6 * columns + 1.5, 1.6 * len(rows) + 0.9), layout=layout)
-    FigureCanvasAgg(drawing)
-    axes = drawing.subplots(len(rows), columns, squeeze=False, sharex=True, sharey=True)
-    for row, (name, count, chosen, _) in enumerate(rows):
-        for column in range(columns):
-            ax = axes[row, column]
-            if column >= len(chosen):
-                ax.set_axis_off()
-                continue
-            shown = ax.imshow(
-                panels[row][column], origin="lower", extent=extent, cmap="viridis", vmin=low, vmax=high,
-                interpolation="nearest",
-            )  # fmt: skip
-            ax.tick_params(labelsize=7, length=2)
-            ax.text(
-                0.04, 0.95, f"#{chosen[column]}", transform=ax.transAxes, ha="left", va="top", color="white", fontsize=7
-            )  # fmt: skip
-        axes[row, 0].set_ylabel(f"{name}\n({count:,} images)", fontsize=9)
-    drawing.suptitle(survey + (f", noise: {noise}" if noise else ""), fontsize=10)
-    drawing.supxlabel("arcsec" if scale else "pixels from the centre", fontsize=8)
-    bar = drawing.colorbar(
-        shown,
-        ax=axes,
-        shrink=0.8,
-        pad=0.01,
-        extend="max" if high < finite.max(initial=low) else "neither",
-    )
-    bar.set_label(unit, fontsize=8)
-    bar.ax.tick_params(labelsize=7)
-
+    drawing = _draw(_sample(path, per_class, seed))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:
@@ -204,3 +148,92 @@ def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0)
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     return out
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Images of a dataset to draw.
+
+    Attributes:
+        rows: Per class its name, how many images it has, and (n,) the numbers of those drawn.
+        panels: Per class (n, H, W): the mean over the channels, as bands are not red, green and blue.
+        pixel_scale: In arcsec; None if it is not known.
+        title: Survey and noise.
+        unit: Of the pixels.
+    """
+
+    rows: list[tuple[str, int, np.ndarray]]
+    panels: list[np.ndarray]
+    pixel_scale: float | None
+    title: str
+    unit: str
+
+    def limits(self) -> tuple[float, float, float]:
+        """Returns the values drawn darkest and brightest, and the largest that there is."""
+        finite = np.concatenate([panel[np.isfinite(panel)] for panel in self.panels])
+        if not finite.size:
+            return 0.0, 1.0, 0.0
+        low, high = float(finite.min()), float(np.quantile(finite, 0.999))
+        if high <= low:
+            high = float(finite.max()) if finite.max() > low else low + 1
+        return low, high, float(finite.max())
+
+
+def _sample(path: str | Path, per_class: int, seed: int) -> _Sample:
+    with LensDataset(path) as dataset:
+        rng = np.random.default_rng(seed)
+        rows, panels = [], []
+        for label, name in enumerate(dataset.class_names):
+            members = np.flatnonzero(dataset.labels == label)
+            if len(members):
+                chosen = np.sort(rng.choice(members, min(per_class, len(members)), replace=False))
+                rows.append((name, len(members), chosen))
+                panels.append(dataset.images_at(chosen).numpy().mean(axis=1))
+        survey = str(dataset.attributes.get("survey") or dataset.path.name)
+        noise = dataset.attributes.get("noise")
+        return _Sample(
+            rows,
+            panels,
+            pixel_scale=_positive(dataset.attributes.get("pixel_scale")),
+            title=survey + (f", noise: {noise}" if noise else ""),
+            unit=str(dataset.attributes.get("image_unit") or "pixel value"),
+        )
+
+
+def _draw(sample: _Sample) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    low, high, largest = sample.limits()
+    height, width = sample.panels[0].shape[1:]
+    size = sample.pixel_scale or 1.0
+    extent = (-width * size / 2, width * size / 2, -height * size / 2, height * size / 2)
+    n_rows, columns = len(sample.rows), max(len(panel) for panel in sample.panels)
+    layout = ConstrainedLayoutEngine(w_pad=0.02, h_pad=0.02, wspace=0.02, hspace=0.02)
+    drawing = Figure(figsize=(1.6 * columns + 1.5, 1.6 * n_rows + 0.9), layout=layout)
+    FigureCanvasAgg(drawing)
+    axes = drawing.subplots(n_rows, columns, squeeze=False, sharex=True, sharey=True)
+    for row, (name, count, chosen) in enumerate(sample.rows):
+        for column in range(columns):
+            ax = axes[row, column]
+            if column >= len(chosen):
+                ax.set_axis_off()
+                continue
+            shown = ax.imshow(
+                sample.panels[row][column], origin="lower", extent=extent, cmap="viridis", vmin=low, vmax=high,
+                interpolation="nearest",
+            )  # fmt: skip
+            ax.tick_params(labelsize=7, length=2)
+            ax.text(
+                0.04, 0.95, f"#{chosen[column]}", transform=ax.transAxes, ha="left", va="top", color="white", fontsize=7
+            )  # fmt: skip
+        axes[row, 0].set_ylabel(f"{name}\n({count:,} images)", fontsize=9)
+    drawing.suptitle(sample.title, fontsize=10)
+    drawing.supxlabel("arcsec" if sample.pixel_scale else "pixels from the centre", fontsize=8)
+    bar = drawing.colorbar(
+        shown, ax=axes, shrink=0.8, pad=0.01, extend="max" if high < largest else "neither"
+    )
+    bar.set_label(sample.unit, fontsize=8)
+    bar.ax.tick_params(labelsize=7)
+    return drawing

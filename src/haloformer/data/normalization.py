@@ -123,8 +123,11 @@ class Normalization:
         kind = values.get("kind")
         if not isinstance(kind, str) or kind not in NORMALIZATIONS:
             raise unknown_name("normalization", str(kind), NORMALIZATIONS)
+        described = values.get("statistics") or {}
+        if not isinstance(described, Mapping):
+            raise InputError(f"normalization '{kind}': statistics must be a mapping")
         statistics: dict[str, tuple[float, ...]] = {}
-        for name, numbers in dict(values.get("statistics") or {}).items():
+        for name, numbers in described.items():
             try:
                 statistics[name] = tuple(float(number) for number in numbers)
             except (TypeError, ValueError) as error:

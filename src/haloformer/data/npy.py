@@ -415,15 +415,23 @@ _REDUCE: dict[str, Callable[..., Any]] = {
 def _build(target: Any, state: Any) -> None:
     """Stands for ``target.__setstate__(state)``."""
     if isinstance(target, _DType):
-        # (version, byte order, subarray, names, fields, itemsize, alignment, flags, ...)
-        order: Any = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
-        if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
-            raise _Refused("describes a dtype that is not a plain number")
-        if target.code != "O" and order != "|":
-            target.code = np.dtype(target.code).newbyteorder(order).str
-        return
-    if not isinstance(target, _Array):
+        _build_dtype(target, state)
+    elif isinstance(target, _Array):
+        _build_array(target, state)
+    else:
         raise _Refused("sets the state of something that has none")
+
+
+def _build_dtype(target: _DType, state: Any) -> None:
+    # (version, byte order, subarray, names, fields, itemsize, alignment, flags, ...)
+    order: Any = state[1].decode("ascii") if isinstance(state[1], bytes) else state[1]
+    if order not in ("<", ">", "|", "=") or any(part is not None for part in state[2:5]):
+        raise _Refused("describes a dtype that is not a plain number")
+    if target.code != "O" and order != "|":
+        target.code = np.dtype(target.code).newbyteorder(order).str
+
+
+def _build_array(target: _Array, state: Any) -> None:
     _, shape, dtype, fortran, data = state
     sizes_ok = (
         isinstance(shape, tuple)
@@ -432,18 +440,16 @@ def _build(target: Any, state: Any) -> None:
     )
     if not sizes_ok or not isinstance(dtype, _DType):
         raise _Refused("describes an array that cannot exist")
-    values: Any = {}
+    items: list[Any] | None = None
     if dtype.code == "O":
-        data = [data] if shape == () and not isinstance(data, list) else data
-        if not isinstance(data, list) or len(data) != math.prod(shape):
+        items = [data] if shape == () and not isinstance(data, list) else data
+        if not isinstance(items, list) or len(items) != math.prod(shape):
             raise _Refused("describes an object array whose length does not fit its shape")
-        values = {"items": data, "data": b""}
-    else:
-        if (
-            not isinstance(data, bytes | bytearray)
-            or len(data) != math.prod(shape) * np.dtype(dtype.code).itemsize
-        ):
-            raise _Refused("describes an array whose bytes do not fit its shape")
-        values = {"items": None, "data": data}
+        data = b""
+    elif (
+        not isinstance(data, bytes | bytearray)
+        or len(data) != math.prod(shape) * np.dtype(dtype.code).itemsize
+    ):
+        raise _Refused("describes an array whose bytes do not fit its shape")
     target.shape, target.dtype, target.fortran = shape, dtype.code, bool(fortran)
-    target.items, target.data = values["items"], values["data"]
+    target.items, target.data = items, data

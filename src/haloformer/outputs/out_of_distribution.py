@@ -313,19 +313,10 @@ class OodDetector:
         from safetensors.torch import load_file
 
         parts = ("features", "image", "fit") if n_residual else ("features", "image")
-        wrong = InputError(
-            f"{path.parent / 'artefact.json'}: ood must hold alarm_rate, n and thresholds of {', '.join(parts)}"
-        )
-        if not isinstance(description, dict):
-            raise wrong
-        rate: Any
-        rate, n, thresholds = (description.get(key) for key in ("alarm_rate", "n", "thresholds"))
-        if not _number(rate, 1) or not isinstance(n, int) or isinstance(n, bool) or n < 1:
-            raise wrong
-        if not isinstance(thresholds, dict) or set(thresholds) != set(parts):
-            raise wrong
-        if not all(_number(value, 1e12) for value in thresholds.values()):
-            raise wrong
+        if not _describes_detector(description, parts):
+            raise InputError(
+                f"{path.parent / 'artefact.json'}: ood must hold alarm_rate, n and thresholds of {', '.join(parts)}"
+            )
         if not path.is_file():
             raise InputError(
                 f"{path}: no such file; the artefact lacks the statistics that its 'ood' speaks of"
@@ -341,7 +332,23 @@ class OodDetector:
         for part, dim in dims.items():
             if part in clouds and clouds[part].means.shape[1] != dim:
                 raise InputError(f"{path}: '{part}.means' must have {dim} columns")
-        return cls(clouds, {part: float(thresholds[part]) for part in parts}, float(rate), n)
+        thresholds = {part: float(description["thresholds"][part]) for part in parts}
+        return cls(clouds, thresholds, float(description["alarm_rate"]), description["n"])
+
+
+def _describes_detector(description: Any, parts: tuple[str, ...]) -> bool:
+    if not isinstance(description, dict):
+        return False
+    n, thresholds = description.get("n"), description.get("thresholds")
+    return (
+        _number(description.get("alarm_rate"), 1)
+        and isinstance(n, int)
+        and not isinstance(n, bool)
+        and n >= 1
+        and isinstance(thresholds, dict)
+        and set(thresholds) == set(parts)
+        and all(_number(value, 1e12) for value in thresholds.values())
+    )
 
 
 def _cloud(tensors: dict[str, Tensor], part: str, path: Path) -> Cloud:

@@ -1,23 +1,9 @@
-"""`predict`: from files to a table of answers."""
+"""`predict`: from image files to a table of answers."""
 
-from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-from haloformer.data.reader import (
-    Reading,
-    check_choices,
-    find_inputs,
-)
-from haloformer.errors import InputError
-from haloformer.io.progress import progress_bar
-from haloformer.io.tables import checked_table_path, table
-from haloformer.prediction.predictor import load
-from haloformer.prediction.rows import (
-    PredictionSummary,
-    empty_summary,
-    predicted_rows,
-    table_columns,
-)
+if TYPE_CHECKING:
+    from haloformer.prediction.rows import PredictionSummary
 
 
 def predict(
@@ -39,7 +25,7 @@ def predict(
     workers: int = 0,
     shard_size: int = 8192,
     ray_address: str | None = None,
-) -> PredictionSummary:
+) -> "PredictionSummary":
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
 
     A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval. One that can tell
@@ -74,37 +60,18 @@ def predict(
         shard_size: Images that are kept at a time, in case the run is interrupted; rounded up to whole batches.
         ray_address: Of a running Ray cluster, or ``"auto"``: its machines share the images.
     """
-    check_choices(on_error, batch_size)
-    if shard_size < 1:
-        raise InputError(f"shard_size must be at least 1, not {shard_size}")
-    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
-    reading.check()
-    alone = not workers and ray_address is None
-    target = Path(out)
-    if alone or target.suffix:
-        checked_table_path(target, overwrite)
-    predictor = load(run, device if alone else "cpu")
-    channels = predictor.image_shape[0]
-    sources = find_inputs(images, keep_errors=on_error == "row", channels=channels, reading=reading)
-    columns = table_columns(predictor, sources, on_error)
-    total = sum(source.n for source in sources)
-    if not alone or total > shard_size:
-        from haloformer.prediction.shards import predict_shards
+    from haloformer.data.reading import Reading
+    from haloformer.prediction.to_table import Shards, predict_to_table
 
-        return predict_shards(
-            predictor, sources, target, columns, run=run, workers=None if alone else workers, shard_size=shard_size,
-            ray_address=ray_address, batch_size=batch_size, device=device, reading=reading, overwrite=overwrite,
-            on_error=on_error, progress=progress,
-        )  # fmt: skip
-    summary = empty_summary(target, predictor)
-    with (
-        table(target, columns, overwrite) as write,
-        progress_bar("predict", total, progress) as advance,
-    ):
-        for rows in predicted_rows(
-            predictor, sources, batch_size, reading=reading, on_error=on_error
-        ):
-            write(rows)
-            summary.count(rows)
-            advance(len(rows))
-    return summary
+    return predict_to_table(
+        run,
+        images,
+        out,
+        reading=Reading(hdu, band, nan, pixel_scale, catalog, size),
+        shards=Shards(workers, shard_size, ray_address),
+        batch_size=batch_size,
+        device=device,
+        overwrite=overwrite,
+        on_error=on_error,
+        progress=progress,
+    )

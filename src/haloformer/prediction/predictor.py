@@ -14,8 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from haloformer.artefact.read import artefact_files, load_weights
-from haloformer.artefact.schema import ModelFields, checked_fields
+from haloformer.artefact.read import Artefact, load_weights, read_artefact
 from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
 from haloformer.data.reader import (
@@ -27,7 +26,6 @@ from haloformer.data.reader import (
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
-from haloformer.io.strict_json import read_json
 from haloformer.models import create_model
 from haloformer.models.head import numbers_and_features
 from haloformer.outputs.conformal import Conformal
@@ -75,34 +73,30 @@ class Predictor:
     @classmethod
     def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
         """Reads a run folder or its artefact folder; the same as `load`."""
-        where, weights = artefact_files(Path(path))
-        artefact = read_json(where)
-        fields = checked_fields(artefact, where)
+        artefact = read_artefact(Path(path))
+        fields, spec = artefact.fields, artefact.fields.model
         target = resolve_device(device)
         model = create_model(
-            fields.name,
-            img_size=fields.img_size,
-            in_chans=fields.in_chans,
-            num_classes=fields.num_classes,
-            **fields.kwargs,
+            spec.name,
+            img_size=spec.img_size,
+            in_chans=spec.in_chans,
+            num_classes=spec.num_classes,
+            **spec.kwargs,
         )
-        load_weights(model, weights)
-        normalization = _normalization(
-            artefact["normalization"], fields.in_chans - fields.n_residual, where
-        )
+        load_weights(model, artefact.weights)
         model = model.eval().to(target)
         return cls(
             model=model,
             framing=fields.framing,
             residual=fields.residual,
-            normalization=normalization,
-            outputs=fields.outputs,
-            conformal=_conformal(artefact, fields.outputs, where),
+            normalization=fields.normalization,
+            outputs=fields.layout,
+            conformal=fields.conformal if fields.layout.targets else None,
             image_shape=fields.image_shape,
-            artefact=artefact,
+            artefact=artefact.description,
             device=target,
-            temperature=temperature_of(artefact, str(where)),
-            detector=_detector(artefact, fields, model, where.parent),
+            temperature=temperature_of(artefact.description, str(artefact.path)),
+            detector=_detector(artefact, model),
         )
 
     @property
@@ -226,21 +220,6 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     return Predictor.from_run(path, device)
 
 
-def _normalization(description: dict[str, Any], channels: int, where: Path) -> Normalization:
-    try:
-        normalization = Normalization.from_dict(description)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"{where}: {error}") from error
-    if not normalization.is_fitted:
-        raise InputError(f"{where}: normalization '{normalization.kind}' lacks its statistics")
-    for name, numbers in normalization.statistics.items():
-        if len(numbers) != channels:
-            raise InputError(
-                f"{where}: normalization.statistics.{name} must hold {channels} numbers, one per channel"
-            )
-    return normalization
-
-
 def _finite(numbers: Tensor, images: Tensor | np.ndarray, masked: bool) -> Tensor:
     """Returns the numbers (B, N), all of which must be finite; raises InputError for the first image that has none."""
     if not torch.isfinite(numbers).all():
@@ -250,35 +229,19 @@ def _finite(numbers: Tensor, images: Tensor | np.ndarray, masked: bool) -> Tenso
     return numbers
 
 
-def _detector(
-    artefact: dict[str, Any], fields: ModelFields, model: nn.Module, folder: Path
-) -> OodDetector | None:
-    if artefact.get("ood") is None:
+def _detector(artefact: Artefact, model: nn.Module) -> OodDetector | None:
+    if artefact.description.get("ood") is None:
         return None
-    with (
-        torch.inference_mode()
-    ):  # which features a classifier is given, only the network itself can tell
-        nothing = torch.zeros(
-            1, fields.in_chans, *fields.img_size, device=next(model.parameters()).device
-        )
+    spec, n_residual = artefact.fields.model, artefact.fields.n_residual
+    # Which features a classifier is given, only the network itself can tell.
+    with torch.inference_mode():
+        device = next(model.parameters()).device
+        nothing = torch.zeros(1, spec.in_chans, *spec.img_size, device=device)
         n_features = numbers_and_features(model, nothing)[1].shape[1]
-    n_residual = fields.n_residual
     return OodDetector.read(
-        artefact["ood"],
-        folder / "ood.safetensors",
+        artefact.description["ood"],
+        artefact.path.parent / "ood.safetensors",
         n_features,
-        fields.in_chans - n_residual,
+        spec.in_chans - n_residual,
         n_residual,
     )
-
-
-def _conformal(artefact: dict[str, Any], outputs: Outputs, where: Path) -> Conformal | None:
-    if not outputs.targets or artefact.get("conformal") is None:
-        return None
-    try:
-        conformal = Conformal.from_dict(artefact["conformal"])
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from error
-    if len(conformal.factors) != len(outputs.targets) or conformal.loss != outputs.loss:
-        raise InputError(f"{where}: conformal does not belong to these outputs")
-    return conformal

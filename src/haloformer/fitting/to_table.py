@@ -1,0 +1,164 @@
+"""Fits of image files as a table, and a picture of the first of them: the one part of the fit that reads and writes files."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from haloformer.data.reader import (
+    PixelGrid,
+    ReadImage,
+    Reading,
+    check_choices,
+    find_inputs,
+    location_columns,
+    printable,
+    read_images,
+    stacked,
+)
+from haloformer.errors import InputError
+from haloformer.fitting.figures import DRAWN, draw_fits
+from haloformer.fitting.parametric import SmoothFit, SmoothFitter, describe_fit
+from haloformer.io.progress import progress_bar
+from haloformer.io.tables import checked_table_path, table
+from haloformer.io.writing import whole_file
+from haloformer.simulation.surveys import get_survey
+
+
+@dataclass
+class FitSummary:
+    """Result of a call of `fit`.
+
+    Attributes:
+        out: The table's path.
+        figure: The picture's path; None if none was asked for.
+        n_rows: Rows of the table.
+        n_errors: How many of them are errors.
+        n_unsettled: How many fits did not converge.
+        chi2: The median χ²; NaN without a fit.
+    """
+
+    out: Path
+    figure: Path | None = None
+    n_rows: int = 0
+    n_errors: int = 0
+    n_unsettled: int = 0
+    chi2: float = float("nan")
+
+
+def fit_to_table(
+    images: Sequence[str],
+    *,
+    survey: str,
+    out: str,
+    noise: str,
+    figure: str | None,
+    reading: Reading,
+    batch_size: int,
+    overwrite: bool,
+    on_error: str,
+    progress: bool | None,
+) -> FitSummary:
+    """Writes a table with one row per image: `haloformer.fit`, whose arguments these are.
+
+    Args:
+        images: Files, folders, patterns, datasets.
+        survey: The survey that they are of.
+        out: Table to write.
+        noise: The images' noise.
+        figure: Picture to draw; None draws none.
+        reading: How the images are read.
+        batch_size: Images per batch.
+        overwrite: Replace ``out`` and ``figure`` if they exist.
+        on_error: ``"row"`` or ``"stop"``.
+        progress: Show a progress bar; by default when standard error is a terminal.
+    """
+    check_choices(on_error, batch_size)
+    reading.check()
+    target = checked_table_path(Path(out), overwrite)
+    picture = None if figure is None else _checked_figure(Path(figure), overwrite)
+    recipe = get_survey(survey)
+    fitter = SmoothFitter(recipe, noise=noise)
+    grid = PixelGrid((1, fitter.size, fitter.size), recipe.instrument.pixel_scale)
+    inputs = find_inputs(images, keep_errors=on_error == "row", reading=reading)
+    columns = ["file"]
+    columns += [name + what for name in fitter.names for what in ("", "_error")]
+    columns += ["chi2", "converged", *location_columns(inputs)]
+    columns += ["error"] if on_error == "row" else []
+    fits = _Fits(fitter, FitSummary(target, picture))
+    with (
+        table(target, columns, overwrite) as write,
+        progress_bar("fit", sum(each.n for each in inputs), progress) as advance,
+    ):
+        for batch in read_images(inputs, grid, reading, batch_size=batch_size):
+            if on_error == "stop":
+                stacked(batch)  # raises for the first image that cannot be read
+            rows = fits.rows(batch)
+            write(rows)
+            advance(len(rows))
+    fits.summary.chi2 = float(np.median(fits.chi2)) if fits.chi2 else float("nan")
+    if picture is not None and fits.drawn:
+        drawing = draw_fits(fits.drawn, recipe.instrument.pixel_scale)
+        with whole_file(picture) as part:
+            drawing.savefig(part, format=picture.suffix[1:].lower(), dpi=150, bbox_inches="tight")
+    return fits.summary
+
+
+@dataclass
+class _Fits:
+    """Fits batch after batch, and keeps what the summary and the picture need."""
+
+    fitter: SmoothFitter
+    summary: FitSummary
+    chi2: list[float] = field(default_factory=list)
+    drawn: list[tuple[str, np.ndarray, SmoothFit]] = field(default_factory=list)
+
+    def rows(self, batch: Sequence[ReadImage]) -> list[dict[str, Any]]:
+        """Returns the rows of a batch of images, of which some may be errors."""
+        rows: list[dict[str, Any]] = [{**image.row()} for image in batch]
+        good = [i for i, image in enumerate(batch) if image.error is None]
+        if good:
+            self._fit([batch[i] for i in good], [rows[i] for i in good])
+        for image, row in zip(batch, rows):
+            if image.error is not None:
+                row["error"] = printable(image.error)
+                self.summary.n_errors += 1
+        self.summary.n_rows += len(rows)
+        return rows
+
+    def _fit(self, images: Sequence[ReadImage], rows: Sequence[dict[str, Any]]) -> None:
+        """Fits images, all of which could be read, and completes their rows."""
+        to_draw = 0 if self.summary.figure is None else DRAWN - len(self.drawn)
+        batch = stacked(images)
+        found = self.fitter(batch, detail=to_draw > 0)
+        for name, column in describe_fit(found).items():
+            for row, value in zip(rows, column.tolist()):
+                row[name] = value
+        self.chi2 += found.chi2.tolist()
+        self.summary.n_unsettled += int((~found.converged).sum())
+        for k, image in enumerate(images[: max(0, to_draw)]):
+            name = image.label or Path(image.file).name
+            self.drawn.append((name, batch[k, 0].numpy(), _one(found, k)))
+
+
+def _one(found: SmoothFit, k: int) -> SmoothFit:
+    cut: dict[str, Any] = {
+        name: value[k : k + 1]
+        for name, value in vars(found).items()
+        if isinstance(value, torch.Tensor)
+    }
+    return dataclasses.replace(found, **cut)
+
+
+def _checked_figure(path: Path, overwrite: bool) -> Path:
+    if path.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise InputError(f"{path}: figures are written as .png, .svg or .pdf")
+    if path.exists() and not overwrite:
+        raise InputError(f"{path}: exists already: overwrite replaces it")
+    if not path.absolute().parent.is_dir():
+        raise InputError(f"{path}: there is no folder {path.parent}")
+    return path
