@@ -355,7 +355,7 @@ def write_dataset(
         writer.write(batch)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _ArrayBatch:
     images: torch.Tensor | np.ndarray
     labels: torch.Tensor | np.ndarray

@@ -104,7 +104,7 @@ def results(
                     again = ended.again(retries)
                     running[again.worker.submit(function, *again.arguments)] = again
                     continue
-                free.append(ended.worker)
+                free.insert(0, ended.worker)  # rather than to start another process
                 yield ended.key, result
 
 

@@ -170,7 +170,8 @@ def make_missing_shards(
     Raises:
         InputError: As ``work`` raises it; or the workers of a shard were killed again and again.
     """
-    missing, counts = [], {}
+    missing: list[tuple[Path, tuple[object, ...]]] = []
+    counts: dict[Path, int] = {}
     with progress_bar(label, total, progress) as advance:
         for path, n, arguments in wanted:
             if path.exists():
