@@ -1,12 +1,12 @@
-"""Refuses a file from a stranger that unpacks to far more than it holds, before anything is unpacked: gzip, FITS tiles, HDF5 chunks, pictures."""
+"""Refuses files that unpack to far more than they hold: gzip, FITS tiles, HDF5 chunks, pictures."""
 
 import gzip
 import io
 import math
 import warnings
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -106,7 +106,7 @@ def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
             raise too_much(path, max_bytes)
         try:
             for dataset in (images, labels):
-                rows: Any = range(0, len(dataset), (dataset.chunks or dataset.shape)[0])
+                rows: Sequence[int] = range(0, len(dataset), (dataset.chunks or dataset.shape)[0])
                 if number is not None and dataset is images:
                     rows = sorted({min(max(number, 0), len(images) - 1), 0, len(images) - 1})
                 _check_chunks(path, dataset, rows, max_bytes, tight)
@@ -119,7 +119,7 @@ def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
 
 
 def _check_chunks(
-    path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, tight: bool
+    path: Path, dataset: h5py.Dataset, rows: Iterable[int], max_bytes: int, tight: bool
 ) -> None:
     """Looks at those chunks that hold any of the rows."""
     if dataset.chunks is None:
@@ -129,12 +129,7 @@ def _check_chunks(
         raise too_much(
             path, max_bytes, "" if tight else f"a chunk of {dataset.name} has {raw / 2**20:.0f} MiB"
         )
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
-    if filters[:1] == [_SHUFFLE]:
-        filters = filters[1:]
-    if filters[-1:] == [_FLETCHER32]:
-        filters = filters[:-1]
+    filters = _filters(dataset)
     if not filters:
         return
     if filters not in ([_DEFLATE], [_LZF]) and (tight or len(filters) > 1):
@@ -142,27 +137,52 @@ def _check_chunks(
             f"{path}: /{dataset.name.strip('/')} is packed otherwise than by gzip or lzf"
         )
     size, limit = path.stat().st_size, raw + BLOCK if tight else max_bytes
+    for start in _chunks_of(dataset, rows):
+        info = dataset.id.get_chunk_info_by_coord(start)
+        if info.byte_offset is None:  # of nothing but fill values
+            continue
+        if info.size > size:
+            raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
+        if not _chunk_fits(dataset, start, info.size, filters, limit, max_bytes):
+            stored = f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
+            raise too_much(path, max_bytes, "" if tight else stored)
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """Returns the numbers of the filters that change the size of a chunk."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
+    if filters[:1] == [_SHUFFLE]:
+        filters = filters[1:]
+    if filters[-1:] == [_FLETCHER32]:
+        filters = filters[:-1]
+    return filters
+
+
+def _chunks_of(dataset: h5py.Dataset, rows: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    """Yields the first element of each chunk that holds any of the rows."""
+    sizes = dataset.chunks[1:]
+    counts = [-(-n // m) for n, m in zip(dataset.shape[1:], sizes, strict=True)]
     for row in {row - row % dataset.chunks[0] for row in rows}:
-        for place in np.ndindex(
-            *(-(-n // m) for n, m in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
-        ):
-            start = (row, *(k * m for k, m in zip(place, dataset.chunks[1:], strict=True)))
-            info = dataset.id.get_chunk_info_by_coord(start)
-            if info.byte_offset is None:  # of nothing but fill values
-                continue
-            if info.size > size:
-                raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
-            good = True
-            if filters == [_LZF]:
-                good = _LZF_INFLATION * info.size <= 16 * max_bytes
-            elif filters == [_DEFLATE] and DEFLATE_INFLATION * info.size > limit:
-                mask, packed = dataset.id.read_direct_chunk(start)
-                good = mask != 0 or inflates_within(packed, 15, limit)
-            if not good:
-                stored = (
-                    f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
-                )
-                raise too_much(path, max_bytes, "" if tight else stored)
+        for place in np.ndindex(*counts):
+            yield row, *(k * m for k, m in zip(place, sizes, strict=True))
+
+
+def _chunk_fits(
+    dataset: h5py.Dataset,
+    start: tuple[int, ...],
+    stored: int,
+    filters: list[int],
+    limit: int,
+    max_bytes: int,
+) -> bool:
+    """Tells whether a chunk of ``stored`` bytes unpacks to what is allowed."""
+    if filters == [_LZF]:
+        return _LZF_INFLATION * stored <= 16 * max_bytes
+    if filters == [_DEFLATE] and DEFLATE_INFLATION * stored > limit:
+        mask, packed = dataset.id.read_direct_chunk(start)
+        return mask != 0 or inflates_within(packed, 15, limit)
+    return True
 
 
 def _check_picture(data: bytes, path: Path, max_bytes: int) -> None:
