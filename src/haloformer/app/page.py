@@ -1,4 +1,7 @@
-"""The page of `haloformer app`: what `answers` says, in gradio. Pictures are part of the page's text, so that none is left on disk."""
+"""The page of `haloformer app` in gradio.
+
+Pictures are part of its text, so that none is left on disk.
+"""
 
 import base64
 import html
@@ -174,7 +177,7 @@ def _read_upload(
     percent: float,
     previous: int,
 ) -> Shown:
-    """Returns an upload's answer, its text and pictures, and changes of the slider and the number."""
+    """Returns an upload's answer, text and pictures, and updates of slider and number."""
     dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
     choose = gr.update(visible=dataset)
     if path is None:
@@ -210,7 +213,11 @@ def _read_upload(
 
 
 def _restrict(file: gr.File) -> None:
-    """Keeps gradio from two habits: to fetch an address that a visitor names as his file, and to leave an empty file with each answer."""
+    """Keeps gradio from two habits: fetching addresses, and leaving files behind.
+
+    It would fetch an address that a visitor names as his file, and leave an empty file with each
+    answer.
+    """
     usual = file.async_move_resource_to_block_cache
 
     async def move(path: str | Path | None) -> str | None:

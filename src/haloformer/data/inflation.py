@@ -1,4 +1,4 @@
-"""What packed data may unpack to, found out before it does: streams of deflate, and the tiles of compressed FITS images."""
+"""How much packed data unpacks to: deflate streams, and tiles of compressed FITS images."""
 
 import itertools
 import math
@@ -61,7 +61,9 @@ def inflates_within(data: bytes, wbits: int, limit: int) -> bool:
 
 
 def check_fits(file: BinaryIO, name: str) -> None:
-    """Refuses a FITS file with a compressed image of which a tile unpacks to more than `MAX_UNPACKED_BYTES`; what is damaged passes.
+    """Refuses a FITS file of which a tile unpacks to more than `MAX_UNPACKED_BYTES`.
+
+    What is damaged passes: what reads it says so.
 
     Args:
         file: The file, not itself compressed; it is read again from its beginning afterwards.
@@ -89,11 +91,13 @@ def check_tiles(
     """Refuses a compressed FITS image of which a tile unpacks to more than ``max_bytes``.
 
     Args:
-        hdu: The table that it is in the file, as astropy gives it with ``disable_image_compression``; its header says ``ZIMAGE``.
+        hdu: The table that it is in the file, as astropy gives it with
+            ``disable_image_compression``; its header says ``ZIMAGE``.
         file: The file, not itself compressed.
         name: Its name, for error messages.
         max_bytes: Of a tile.
-        tight: All of the image must fit ``max_bytes`` as well, and no tile may unpack to more than its pixels need.
+        tight: All of the image must fit ``max_bytes`` as well, and no tile may unpack to more than
+            its pixels need.
     """
     shape, tile = _shapes(hdu.header, name)
     if 4 * max(math.prod(shape) if tight else 0, math.prod(tile)) > max_bytes:

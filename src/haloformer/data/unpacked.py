@@ -30,11 +30,15 @@ _LZF_INFLATION = 90  # a back reference of 3 bytes stands for 264
 
 
 def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
-    """Refuses an image file or a dataset that needs more than ``max_bytes`` when it is unpacked; at most that much is unpacked to find out.
+    """Refuses an image file or a dataset that needs more than ``max_bytes`` unpacked.
+
+    At most that much is unpacked to find out.
 
     Args:
-        path: The file, of a kind that `read_image` or `LensDataset` reads; what is damaged otherwise is left to them.
-        max_bytes: Of the file, of what a gzipped file holds, of one image, tile or chunk, and of the labels.
+        path: The file, of a kind that `read_image` or `LensDataset` reads; what is damaged
+            otherwise is left to them.
+        max_bytes: Of the file, of what a gzipped file holds, of one image, tile or chunk, and of
+            the labels.
         number: The image of a dataset that will be read.
     """
     path = Path(path)
@@ -55,7 +59,10 @@ def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
 
 
 def check_chunks(path: str | Path) -> None:
-    """Refuses a dataset of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`; what is damaged otherwise is left to `LensDataset`."""
+    """Refuses a dataset of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`.
+
+    What is damaged otherwise is left to `LensDataset`.
+    """
     path = Path(path)
     if path.is_file() and DEFLATE_INFLATION * path.stat().st_size > MAX_UNPACKED_BYTES:
         survives_hdf5(path, lambda: _check_dataset(path, MAX_UNPACKED_BYTES, None))
@@ -96,7 +103,10 @@ def _check_fits(data: bytes, name: str, max_bytes: int) -> None:
 
 
 def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
-    """Looks tightly at one image and the first and the last; without a number at all of them, for chunks that are too large alone."""
+    """Checks the chunks of one image and of the first and the last.
+
+    Without a number: all chunks, for those that are too large by themselves.
+    """
     with open_hdf5(path) as file:
         images, labels = (plain_dataset(path, file, name) for name in ("images", "labels"))
         if images.ndim != 4 or labels.ndim != 1 or min(images.shape) < 1:
