@@ -13,7 +13,10 @@ except metadata.PackageNotFoundError:  # a bare checkout on PYTHONPATH
 
 @functools.cache
 def code_version() -> str:
-    """Returns the version written into every file: ``0.1.0``, or ``0.1.0+g1a2b3c4`` (``.dirty``) in a git checkout."""
+    """Returns the version written into every file: ``0.1.0``, or ``0.1.0+g1a2b3c4``.
+
+    The latter in a git checkout, ``.dirty`` if it has changes.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return __version__

@@ -273,6 +273,10 @@ def test_a_worker_that_is_killed_each_time_ends_it_and_finished_shards_are_kept(
 
 def test_a_cluster_of_ray_makes_the_same_images(simulator, alone, tmp_path):
     ray = pytest.importorskip("ray")
+
+    def die():
+        os._exit(1)
+
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     options = {"include_dashboard": False, "log_to_driver": False, "object_store_memory": 2**27}
     ray.init(address="local", num_cpus=2, **options)
@@ -288,7 +292,7 @@ def test_a_cluster_of_ray_makes_the_same_images(simulator, alone, tmp_path):
         )
         _assert_same_images(_shards(tmp_path / "shards"), alone)
         with pytest.raises(jobs.WorkerKilled) as caught:
-            list(cluster.results(os._exit, [("a", (1,))], address="auto", retries=1))
+            list(cluster.results(die, [("a", ())], address="auto", retries=1))
         assert (caught.value.key, caught.value.times) == ("a", 2)
     finally:
         ray.shutdown()

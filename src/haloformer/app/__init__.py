@@ -7,7 +7,6 @@ import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from haloformer.errors import InputError
 
@@ -24,7 +23,8 @@ def app(
 ) -> None:
     """Opens a local page to classify images, to simulate lenses by sliders, and to compare models.
 
-    It needs no network, tells nobody that it runs, and keeps nothing that is uploaded. Ctrl-C ends it.
+    It needs no network, tells nobody that it runs, and keeps nothing that is uploaded. Ctrl-C ends
+    it.
 
     Examples:
         haloformer app
@@ -32,13 +32,15 @@ def app(
 
     Args:
         model: Name of a shipped model, or run folder of a trained one.
-        host: Address to listen on; only this machine reaches the default. There is no password: think before you give another.
+        host: Address to listen on; only this machine reaches the default. There is no password:
+            think before you give another.
         port: Port to listen on; 0 takes a free one.
-        leaderboard: The leaderboard.csv of haloformer benchmark, to be shown instead of published AUCs.
+        leaderboard: The leaderboard.csv of haloformer benchmark, to be shown instead of published
+            AUCs.
         device: ``"auto"`` takes a GPU if there is one.
     """
 
-    def stop(*_: Any) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     with serving(model, host=host, port=port, leaderboard=leaderboard, device=device) as url:

@@ -1,4 +1,4 @@
-"""What the app shows, as plain functions: an uploaded image's answer, a lens redrawn by hand, the tables of models."""
+"""What the app shows, as plain functions: answers, simulated lenses, tables of models."""
 
 import contextlib
 import csv
@@ -49,7 +49,8 @@ class Answer:
     Attributes:
         name: Of the file, and the image's number in a dataset.
         probabilities: Class → calibrated probability; empty for a model that only estimates.
-        warning: Why the image is unlike those of the training; empty if it is not, None if the model cannot tell.
+        warning: Why the image is unlike those of the training; empty if it is not, None if the
+            model cannot tell.
         estimates: Parameter → (value, low, high) of its interval.
         coverage: Share of true values that the intervals shall hold.
         image: (H, W) float32, the mean over the channels; None where the image was drawn here.
@@ -84,11 +85,12 @@ def classify(
         path: At most `MAX_UPLOAD_BYTES`, unpacked, too; never unpickled.
         number: Of the image, from 0; for datasets only.
         attention: Ask where the network looks, too.
-        pixel_scale: Of the image in arcsec; goes before what a FITS header says. The image is resampled to the model's.
+        pixel_scale: Of the image in arcsec; goes before what a FITS header says. The image is
+            resampled to the model's.
 
     Raises:
-        InputError: The file is too large, no image, damaged, of another size than the model takes, or full of NaN. The message has the
-            file's name without its folder.
+        InputError: The file is too large, no image, damaged, of another size than the model takes,
+            or full of NaN. The message has the file's name without its folder.
     """
     path = Path(path)
     reading = Reading(pixel_scale=pixel_scale)
@@ -134,7 +136,7 @@ def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
 
 
 def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> None:
-    """Answers and draws once for nobody: the kernels are compiled and the libraries read before a person waits for them.
+    """Answers and draws once, so that kernels are compiled before a person waits for them.
 
     Args:
         predictor: That shall answer.
@@ -147,7 +149,7 @@ def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> Non
         (height, width)
     )
     image = np.broadcast_to(ring.astype(np.float32), predictor.image_shape).copy()
-    steps: tuple[Callable[[], Any], ...] = (
+    steps: tuple[Callable[[], object], ...] = (
         lambda: answer(predictor, torch.from_numpy(image)),
         lambda: _attention(predictor, image),
         lambda: overlay(image[0], image[0]),
@@ -238,7 +240,10 @@ def _attention(predictor: Predictor, image: np.ndarray) -> tuple[list[str], np.n
 def light(
     image: np.ndarray, stretch: str = "asinh", percent: float = 99.5, cmap: str = "inferno"
 ) -> np.ndarray:
-    """Returns an image (H, W) as colours (H, W, 3) uint8, ``percent`` of the pixels between the darkest and the brightest."""
+    """Returns an image (H, W) as colours (H, W, 3) uint8.
+
+    ``percent`` of the pixels lie between the darkest and the brightest.
+    """
     from astropy.visualization import AsinhStretch, LinearStretch, PercentileInterval
     from matplotlib import colormaps
 
@@ -265,7 +270,10 @@ def overlay(
 
 
 def signed(difference: np.ndarray) -> np.ndarray:
-    """Returns a difference (H, W) as colours (H, W, 3) uint8: orange where it is positive, blue where negative, black at 0."""
+    """Returns a difference (H, W) as colors (H, W, 3) uint8.
+
+    Orange where it is positive, blue where it is negative, black at 0.
+    """
     scaled = difference / max(float(np.abs(difference).max()), 1e-12)
     scaled = (np.sign(scaled) * np.abs(scaled) ** 0.5)[..., None]
     orange, blue = np.array([255, 176, 59]), np.array([86, 180, 233])
@@ -376,7 +384,7 @@ def _images(
 
 
 def usual_exposure(survey: str) -> float:
-    """Returns a survey's exposure time in s; the middle of its distribution on a logarithmic scale."""
+    """Returns a survey's exposure time in s; of a distribution, its median."""
     time = get_survey(survey).instrument.exposure_time
     return float(time) if isinstance(time, float | int) else float(time.quantile(np.array(0.5)))
 
@@ -424,7 +432,7 @@ def shipped_table() -> Table:
 
 
 def published_table() -> Table:
-    """Returns the networks for lens cutouts, with the best AUC that was published of each family on each survey."""
+    """Returns the networks for lens cutouts, with the best published AUC of each family."""
     from haloformer.models.table import model_table
 
     rows = []
@@ -454,7 +462,7 @@ def leaderboard_table(path: str | Path) -> Table:
         InputError: It cannot be read, or is no leaderboard.
     """
     wrong = f"{path}: is not the leaderboard.csv that haloformer benchmark writes"
-    rows: list[Any] = []
+    rows: list[list[str]] = []
     try:
         with open(path, newline="", encoding="utf-8") as stream:
             reader = csv.DictReader(stream)

@@ -1,4 +1,9 @@
-"""What a visitor of the page can reach and leave behind: a few addresses, requests of bounded size, files for some minutes."""
+"""Limits of the page: its addresses, the size of requests, how long uploads stay.
+
+Gradio itself bounds one file (``max_file_size``) and can delete old ones (``delete_cache``). What
+is here bounds the rest: a request as a whole, all uploads together, and uploads that were
+interrupted; a file is deleted as soon as it is answered.
+"""
 
 import contextlib
 import json
@@ -7,15 +12,11 @@ import re
 import threading
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from starlette.formparsers import MultiPartException
-
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 # All that the page asks for. Gradio also answers with files by their path, fetches addresses for its visitors, and takes recordings.
 _ADDRESSES = {
@@ -28,7 +29,10 @@ _MAX_REQUEST_BYTES = 2**18  # of any other request: the positions of sliders, th
 
 
 class Guard:
-    """ASGI middleware that answers 404 to all that the page does not need, 413 to what is too large, 507 when uploads pile up.
+    """ASGI middleware that bounds what a visitor can ask for.
+
+    It answers 404 to all that the page does not need, 413 to what is too large, 507 when uploads
+    pile up.
 
     Args:
         app: What it stands before.
@@ -38,12 +42,12 @@ class Guard:
     """
 
     def __init__(
-        self, app: Any, uploads: "Uploads", max_upload_bytes: int, max_kept_bytes: int
+        self, app: ASGIApp, uploads: "Uploads", max_upload_bytes: int, max_kept_bytes: int
     ) -> None:
         self.app, self.uploads = app, uploads
         self.max_upload_bytes, self.max_kept_bytes = max_upload_bytes, max_kept_bytes
 
-    async def __call__(self, scope: _Message, receive: _Receive, send: _Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers a request, or passes it on."""
         if scope["type"] == "lifespan":
             return await self.app(scope, receive, send)
@@ -66,7 +70,7 @@ class Guard:
             )
         had = 0
 
-        async def bounded() -> _Message:
+        async def bounded() -> Message:
             nonlocal had
             message = await receive()
             had += len(message.get("body", b""))
@@ -81,7 +85,7 @@ class Guard:
         with self.uploads.under_way(length) as paths:
             said = bytearray()
 
-            async def heard(message: _Message) -> None:
+            async def heard(message: Message) -> None:
                 said.extend(message.get("body", b"")[:_MAX_REQUEST_BYTES])
                 await send(message)
 
@@ -90,12 +94,12 @@ class Guard:
                 paths += [path for path in json.loads(said) if isinstance(path, str)]
 
 
-def _length(scope: _Message, unknown: int) -> int:
+def _length(scope: Scope, unknown: int) -> int:
     value = next((value for name, value in scope["headers"] if name == b"content-length"), b"")
     return int(value) if value.isdigit() and len(value) < 20 else unknown
 
 
-async def _refuse(send: _Send, status: int, text: str) -> None:
+async def _refuse(send: Send, status: int, text: str) -> None:
     headers = [(b"content-type", b"text/plain; charset=utf-8")]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": text.encode()})
@@ -104,13 +108,14 @@ async def _refuse(send: _Send, status: int, text: str) -> None:
 class Uploads:
     """The files that visitors have uploaded: deleted when they are read, or after some minutes.
 
-    Gradio names a file by its content, so that two visitors with the same file share one path: it goes when the last of them has been
-    answered, and never while an upload is under way.
+    Gradio names a file by its content, so that two visitors with the same file share one path: it
+    goes when the last of them has been answered, and never while an upload is under way.
 
     Attributes:
         folder: Where they are; nothing else is ever deleted.
         seconds: How long one is kept that nobody reads, an interrupted one, or a dataset.
-        forget: Sets of paths that gradio keeps, out of which those are taken that are no longer there.
+        forget: Sets of paths that gradio keeps, out of which those are taken that are no longer
+            there.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
@@ -127,7 +132,7 @@ class Uploads:
 
     @contextlib.contextmanager
     def under_way(self, n_bytes: int = 0) -> Iterator[list[str]]:
-        """Around one upload of this length: what the block appends to the list are the paths of its files."""
+        """Surrounds one upload; the block appends the paths of its files to the list."""
         paths: list[str] = []
         with self._lock:
             self._under_way, self._coming = self._under_way + 1, self._coming + n_bytes
@@ -185,7 +190,10 @@ class Uploads:
 
 @contextlib.contextmanager
 def in_background(work: Callable[[threading.Event], None], name: str) -> Iterator[None]:
-    """Does work in a thread beside the block; at its end the event tells the thread to stop, and some seconds are left for it."""
+    """Does work in a thread beside the block.
+
+    At its end the event tells the thread to stop, and some seconds are left for it.
+    """
     stopped = threading.Event()
     thread = threading.Thread(target=work, args=(stopped,), name=f"haloformer-{name}", daemon=True)
     thread.start()

@@ -1,4 +1,7 @@
-"""The page of `haloformer app`: what `answers` says, in gradio. Pictures are part of the page's text, so that none is left on disk."""
+"""The page of `haloformer app` in gradio.
+
+Pictures are part of its text, so that none is left on disk.
+"""
 
 import base64
 import html
@@ -35,6 +38,9 @@ _IN_WORDS = {
     "no_sub": "no substructure",
 }
 _e = html.escape
+
+Update = dict[str, Any]  # of a component, as gr.update returns it
+Shown = tuple[Answer | None, str, str, Update, Update]
 
 
 def build(predictor: Predictor, name: str, leaderboard: str | None, uploads: Uploads) -> gr.Blocks:
@@ -136,48 +142,8 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
             )
             pictures = gr.HTML("", elem_id="hf-pictures")
 
-    def read(
-        path: str | None,
-        index: float | None,
-        scale: float | None,
-        stretch: str,
-        percent: float,
-        previous: int,
-    ) -> tuple[Any, ...]:
-        dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
-        choose = gr.update(visible=dataset)
-        if path is None:
-            return (
-                None,
-                _note("Drop an image of a lens to see what the model says of it."),
-                "",
-                gr.update(),
-                choose,
-            )
-        try:
-            found = answers.classify(
-                predictor, path, number=int(index or 0), pixel_scale=scale or None
-            )
-        except InputError as error:
-            return None, _alert(str(error)), "", gr.update(visible=False), choose
-        except Exception:  # a person is told, and whoever runs the app sees why
-            logging.getLogger(__name__).exception("an upload failed")
-            return (
-                None,
-                _alert("This file could not be read."),
-                "",
-                gr.update(visible=False),
-                choose,
-            )
-        finally:
-            if not dataset:
-                uploads.read(path)
-        n = len(found.layers)
-        level = min(int(previous or 1), max(n, 1)) if previous > 1 else max(n, 1)
-        slider = gr.update(
-            visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}"
-        )
-        return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
+    def read(*values: Any) -> Shown:
+        return _read_upload(predictor, uploads, *values)
 
     inputs, outputs = (
         [file, number, scale, stretch, percent, layer],
@@ -201,8 +167,57 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
     )
 
 
+def _read_upload(
+    predictor: Predictor,
+    uploads: Uploads,
+    path: str | None,
+    index: float | None,
+    scale: float | None,
+    stretch: str,
+    percent: float,
+    previous: int,
+) -> Shown:
+    """Returns an upload's answer, text and pictures, and updates of slider and number."""
+    dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
+    choose = gr.update(visible=dataset)
+    if path is None:
+        return (
+            None,
+            _note("Drop an image of a lens to see what the model says of it."),
+            "",
+            gr.update(),
+            choose,
+        )
+    try:
+        found = answers.classify(predictor, path, number=int(index or 0), pixel_scale=scale or None)
+    except InputError as error:
+        return None, _alert(str(error)), "", gr.update(visible=False), choose
+    except Exception:  # a person is told, and whoever runs the app sees why
+        logging.getLogger(__name__).exception("an upload failed")
+        return (
+            None,
+            _alert("This file could not be read."),
+            "",
+            gr.update(visible=False),
+            choose,
+        )
+    finally:
+        if not dataset:
+            uploads.read(path)
+    n = len(found.layers)
+    level = min(int(previous or 1), max(n, 1)) if previous > 1 else max(n, 1)
+    slider = gr.update(
+        visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}"
+    )
+    return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
+
+
 def _restrict(file: gr.File) -> None:
-    """Keeps gradio from two habits: to fetch an address that a visitor names as his file, and to leave an empty file with each answer."""
+    """Keeps gradio from two habits: fetching addresses, and leaving files behind.
+
+    It would fetch an address that a visitor names as his file, and leave an empty file with each
+    answer.
+    """
     usual = file.async_move_resource_to_block_cache
 
     async def move(path: str | Path | None) -> str | None:

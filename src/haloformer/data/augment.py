@@ -1,7 +1,7 @@
-"""Exact symmetries of the pixel grid as training augmentation: nothing is interpolated, every pixel value survives.
+"""Exact symmetries of the pixel grid as augmentation: every pixel value survives.
 
-The eight transforms of a square are numbered 0 … 7: code % 4 quarter turns (counter-clockwise, as ``torch.rot90`` turns
-rows towards columns), then a left-right mirror for codes 4 … 7.
+The eight transforms of a square are numbered 0 … 7: code % 4 quarter turns (counter-clockwise, as
+``torch.rot90`` turns rows towards columns), then a left-right mirror for codes 4 … 7.
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ AUGMENTATIONS: dict[str, tuple[int, ...]] = {
 
 
 def check_augmentation(name: str, image_shape: tuple[int, ...]) -> None:
-    """Raises InputError unless the augmentation exists and keeps the shape (C, H, W) of the images."""
+    """Raises InputError unless the augmentation exists and keeps the image shape (C, H, W)."""
     if name not in AUGMENTATIONS:
         raise unknown_name("augmentation", name, AUGMENTATIONS)
     if name == "d4" and image_shape[-1] != image_shape[-2]:

@@ -1,4 +1,4 @@
-"""Reading datasets: a file of :mod:`haloformer.data.dataset_writer`, read quickly in random batches."""
+"""Reading datasets, as `dataset_writer` writes them, quickly in random batches."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -28,8 +28,9 @@ from haloformer.vocabulary import unknown_name
 class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """A dataset file as a PyTorch dataset of (image float32 (C, H, W), label int).
 
-    The file is checked when the object is made and opened anew in every process that reads from it, so the object can
-    be pickled and is safe with forked and spawned workers. Batches are fetched by one sorted read.
+    The file is checked when the object is made and opened anew in every process that reads from it,
+    so the object can be pickled and is safe with forked and spawned workers. Batches are fetched by
+    one sorted read.
     """
 
     def __init__(self, path: str | Path):
@@ -63,7 +64,7 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return tuple(self.units)
 
     def parameters(self, name: str) -> np.ndarray:
-        """Returns one physical parameter of every image, (N,) or (N, n_max), in the unit ``self.units[name]``."""
+        """Returns a parameter of every image, (N,) or (N, n_max), in ``self.units[name]``."""
         if name not in self.units:
             raise unknown_name(f"parameter in {self.path}", name, self.units)
         with read_errors(self.path, f"parameters/{name}"):
@@ -163,7 +164,7 @@ def check_finite(dataset: LensDataset, batch_size: int = 256) -> None:
 
 
 def first_not_finite(images: torch.Tensor | np.ndarray) -> int | None:
-    """Returns the index of the first image of (B, C, H, W) with a NaN or infinite value, or None."""
+    """Returns the index of the first image (of B, C, H, W) that is not finite, or None."""
     tensor = torch.as_tensor(images)
     bad = ~torch.isfinite(tensor).flatten(1).all(1)
     return int(bad.nonzero()[0]) if bad.any() else None

@@ -1,12 +1,12 @@
 """Writing datasets: one self-describing HDF5 file, written whole or not at all.
 
-The file holds ``/images`` (N, C, H, W) float32, ``/labels`` (N,) int64 that index the attribute ``class_names``, and
-``/parameters/NAME``, (N,) or (N, n_max), each with its unit in the attribute ``units`` and NaN where it does not apply.
-Nothing but h5py is needed to read it.
+The file holds ``/images`` (N, C, H, W) float32, ``/labels`` (N,) int64 that index the attribute
+``class_names``, and ``/parameters/NAME``, (N,) or (N, n_max), each with its unit in the attribute
+``units`` and NaN where it does not apply. Nothing but h5py is needed to read it.
 
-Without compression, and when the number of images is known beforehand, images lie contiguously: random batches then
-read six to twenty times faster than from chunks, whatever the chunk size. A file that has to grow (an archive of
-unknown length) or is compressed holds one image per chunk.
+Without compression, and when the number of images is known beforehand, images lie contiguously:
+random batches then read six to twenty times faster than from chunks, whatever the chunk size. A
+file that has to grow (an archive of unknown length) or is compressed holds one image per chunk.
 """
 
 import contextlib
@@ -48,10 +48,12 @@ class Batch(Protocol):
 
 
 class DatasetWriter:
-    """Writes one dataset file, batch by batch, beside its final place, and renames it when it is whole.
+    """Writes one dataset file, batch by batch.
 
-    Use it as a context manager. When the block ends in an exception (Ctrl-C and a full disk included) the unfinished
-    file is removed and an older file of that name is left as it was.
+    It is written beside its place and renamed when it is whole.
+
+    Use it as a context manager. When the block ends in an exception (Ctrl-C and a full disk
+    included) the unfinished file is removed and an older file of that name is left as it was.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class DatasetWriter:
 
         Args:
             path: The file to make, usually ``*.h5``.
-            n: How many images will be written, or None when that is not known (slower to read later).
+            n: How many images will be written, or None when that is not known (slower to read
+                later).
             image_shape: (C, H, W).
             class_names: What the labels index.
-            attributes: JSON-able provenance for the file: survey, noise, seed, pixel_scale, code_version …; its entry
-                ``units`` (parameter name → unit) goes to the parameters' own attributes.
+            attributes: JSON-able provenance for the file: survey, noise, seed, pixel_scale,
+                code_version …; its entry ``units`` (parameter name → unit) goes to the parameters'
+                own attributes.
             compression: None, ``"gzip"`` or ``"lzf"``.
             overwrite: Replace an existing file.
         """
@@ -155,9 +159,10 @@ class DatasetWriter:
         """Appends a batch.
 
         Args:
-            batch: Has ``images`` (B, C, H, W), ``labels`` (B,) and ``parameters`` (name → (B,) or (B, n_max)), the same
-                names and widths in every batch.
-            files: Where each image came from, kept in ``/files``; given for every batch or for none.
+            batch: Has ``images`` (B, C, H, W), ``labels`` (B,) and ``parameters`` (name → (B,) or
+                (B, n_max)), the same names and widths in every batch.
+            files: Where each image came from, kept in ``/files``; given for every batch or for
+                none.
         """
         if self._file is None:
             raise RuntimeError("DatasetWriter.write is called inside the with-block only")
@@ -199,7 +204,10 @@ class DatasetWriter:
                 self._flush_rows()
 
     def drop_absent_classes(self) -> None:
-        """Forgets the classes that no image has, renumbering the labels: for sources whose classes show up late."""
+        """Removes the classes that no image has and renumbers the labels.
+
+        For archives whose classes are known only at the end.
+        """
         assert self._file is not None
         with self._writing():
             self._flush_rows()
@@ -330,7 +338,7 @@ def write_dataset(
     compression: str | None = None,
     overwrite: bool = False,
 ) -> None:
-    """Writes arrays that are already in memory as a dataset file; the arguments are those of `DatasetWriter`.
+    """Writes arrays in memory as a dataset file; the arguments are those of `DatasetWriter`.
 
     Args:
         path: The file to make.
@@ -355,7 +363,7 @@ def write_dataset(
         writer.write(batch)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _ArrayBatch:
     images: torch.Tensor | np.ndarray
     labels: torch.Tensor | np.ndarray
@@ -387,9 +395,10 @@ def _to_numpy(values: torch.Tensor | ArrayLike) -> np.ndarray:
 
 
 def _write_attributes(file: h5py.File, attributes: Mapping[str, object]) -> None:
-    """Plain numbers, strings and lists of strings stay readable in any HDF5 tool; everything else becomes JSON.
+    """Writes numbers, strings and lists of strings as they are, everything else as JSON.
 
-    Which ones were turned into JSON stands in the attribute ``json_attributes``, so that they come back as they were.
+    Which ones were turned into JSON stands in the attribute ``json_attributes``, so that they come
+    back as they were.
     """
     encoded = []
     for key, value in attributes.items():

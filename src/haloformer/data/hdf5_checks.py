@@ -1,4 +1,4 @@
-"""What is checked of an HDF5 file from outside: links, sizes, types, and files on which HDF5 itself fails."""
+"""Checks of HDF5 files from outside: links, sizes, types, and whether HDF5 survives them."""
 
 import contextlib
 import json
@@ -26,7 +26,7 @@ _PATIENCE = 30  # seconds that opening a file may take
 
 
 def open_hdf5(path: str | Path) -> h5py.File:
-    """Opens an HDF5 file for reading; whatever is wrong with it is an `InputError` that names it."""
+    """Opens an HDF5 file for reading; raises InputError that names it if that fails."""
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
@@ -48,7 +48,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
 
 @contextlib.contextmanager
 def damage_named(path: Path) -> Iterator[None]:
-    """Turns whatever h5py raises on a damaged file, which may be nearly anything, into one line that names it."""
+    """Turns what h5py raises on a damaged file, nearly anything, into one line that names it."""
     try:
         yield
     except InputError:
@@ -67,10 +67,10 @@ def read_errors(path: Path, field: str) -> Iterator[None]:
 
 
 def survives_hdf5(path: Path, check: Callable[[], object]) -> None:
-    """Runs ``check`` in a forked process first, because HDF5 hangs or crashes on some damaged files.
+    """Runs ``check`` in a forked process first: HDF5 hangs or crashes on some damaged files.
 
-    What ``check`` raises is not reported here: the caller runs it again. Without fork (or where it is unsafe, as on
-    macOS) nothing is done.
+    What ``check`` raises is not reported here: the caller runs it again. Without fork (or where it
+    is unsafe, as on macOS) nothing is done.
 
     Raises:
         InputError: The process ended by a signal, which is what would have happened to this one.
@@ -100,7 +100,9 @@ def survives_hdf5(path: Path, check: Callable[[], object]) -> None:
 
 
 def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns a dataset that lies inside the file itself; a link to elsewhere or an absurd size is refused.
+    """Returns a dataset that lies inside the file itself and has a plausible size.
+
+    Links to elsewhere are refused.
 
     Following links to other files would let a dataset file show what else is on the disk.
     """

@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 class Sink:
     """A file-like object for HDF5 that keeps the disk's failures to itself.
 
-    HDF5 cannot close a file that it failed to write to: it prints pages of errors and crashes the interpreter at exit.
-    So it is told that all went well, what could not be written is kept in memory (little, for the writer asks for
-    ``error`` after every batch and gives up), and the file is thrown away.
+    HDF5 cannot close a file that it failed to write to: it prints pages of errors and crashes the
+    interpreter at exit. So it is told that all went well, what could not be written is kept in
+    memory (little, for the writer asks for ``error`` after every batch and gives up), and the file
+    is thrown away.
     """
 
     def __init__(self, path: Path):
@@ -93,7 +94,7 @@ class Sink:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Holds back Ctrl-C while HDF5 is at work, which calls a :class:`Sink` and crashes if that raises."""
+    """Holds back Ctrl-C while HDF5 is at work, which crashes if a :class:`Sink` raises."""
     before = signal.getsignal(signal.SIGINT)
     if threading.current_thread() is not threading.main_thread() or before is None:
         yield

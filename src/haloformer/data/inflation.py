@@ -1,14 +1,18 @@
-"""What packed data may unpack to, found out before it does: streams of deflate, and the tiles of compressed FITS images."""
+"""How much packed data unpacks to: deflate streams, and tiles of compressed FITS images."""
 
 import itertools
 import math
 import os
 import zlib
-from typing import Any, BinaryIO
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
 from haloformer.errors import InputError
+
+if TYPE_CHECKING:
+    from astropy.io import fits
 
 MAX_UNPACKED_BYTES = 2**30
 """Of one tile of a FITS image or one chunk of a dataset, which are unpacked as a whole: twice what the largest image needs in float64.
@@ -30,7 +34,10 @@ def too_much(what: object, max_bytes: int, part: str = "") -> InputError:
 
 
 def inflates_within(data: bytes, wbits: int, limit: int) -> bool:
-    """Tells whether a zlib or gzip stream, or several gzip streams in a row, hold at most ``limit`` bytes; what is damaged does, too."""
+    """Tells whether a zlib stream, or gzip streams in a row, hold at most ``limit`` bytes.
+
+    A damaged stream does, too: what unpacks it reports the damage.
+    """
     if DEFLATE_INFLATION * len(data) <= limit:
         return True
     stream, begins = zlib.decompressobj(wbits), True
@@ -54,7 +61,9 @@ def inflates_within(data: bytes, wbits: int, limit: int) -> bool:
 
 
 def check_fits(file: BinaryIO, name: str) -> None:
-    """Refuses a FITS file with a compressed image of which a tile unpacks to more than `MAX_UNPACKED_BYTES`; what is damaged passes.
+    """Refuses a FITS file of which a tile unpacks to more than `MAX_UNPACKED_BYTES`.
+
+    What is damaged passes: what reads it says so.
 
     Args:
         file: The file, not itself compressed; it is read again from its beginning afterwards.
@@ -77,25 +86,20 @@ def check_fits(file: BinaryIO, name: str) -> None:
 
 
 def check_tiles(
-    hdu: Any, file: BinaryIO, name: str, max_bytes: int, *, tight: bool = False
+    hdu: "fits.BinTableHDU", file: BinaryIO, name: str, max_bytes: int, *, tight: bool = False
 ) -> None:
     """Refuses a compressed FITS image of which a tile unpacks to more than ``max_bytes``.
 
     Args:
-        hdu: The table that it is in the file, as astropy gives it with ``disable_image_compression``; its header says ``ZIMAGE``.
+        hdu: The table that it is in the file, as astropy gives it with
+            ``disable_image_compression``; its header says ``ZIMAGE``.
         file: The file, not itself compressed.
         name: Its name, for error messages.
         max_bytes: Of a tile.
-        tight: All of the image must fit ``max_bytes`` as well, and no tile may unpack to more than its pixels need.
+        tight: All of the image must fit ``max_bytes`` as well, and no tile may unpack to more than
+            its pixels need.
     """
-    header = hdu.header
-    axes = range(1, int(header["ZNAXIS"]) + 1)
-    shape = [int(header[f"ZNAXIS{k}"]) for k in axes]
-    tile = [int(header.get(f"ZTILE{k}", shape[0] if k == 1 else 1)) for k in axes]
-    if not shape or min(shape + tile) < 1:
-        raise InputError(
-            f"{name} is corrupt: a compressed image of the shape {shape} in tiles of {tile}"
-        )
+    shape, tile = _shapes(hdu.header, name)
     if 4 * max(math.prod(shape) if tight else 0, math.prod(tile)) > max_bytes:
         raise too_much(
             name, max_bytes, "" if tight else f"a tile has {' × '.join(map(str, tile))} pixels"
@@ -104,22 +108,45 @@ def check_tiles(
     if tight and n_tiles > _MAX_TILES:
         raise InputError(f"{name} is an image in {n_tiles} tiles, more than {_MAX_TILES}")
     limit = 8 * math.prod(tile) + BLOCK if tight else max_bytes
+    for stored, packed in _gzipped_tiles(hdu, file, n_tiles, limit):
+        if not inflates_within(packed, 31, limit):
+            raise too_much(
+                name,
+                max_bytes,
+                "" if tight else f"a tile, of {stored / 2**20:.1f} MiB as it is stored",
+            )
+
+
+def _shapes(header: "fits.Header", name: str) -> tuple[list[int], list[int]]:
+    """Returns the shapes of a compressed image and of its tiles, the fastest axis first."""
+    axes = range(1, int(header["ZNAXIS"]) + 1)
+    shape = [int(header[f"ZNAXIS{k}"]) for k in axes]
+    tile = [int(header.get(f"ZTILE{k}", shape[0] if k == 1 else 1)) for k in axes]
+    if not shape or min(shape + tile) < 1:
+        raise InputError(
+            f"{name} is corrupt: a compressed image of the shape {shape} in tiles of {tile}"
+        )
+    return shape, tile
+
+
+def _gzipped_tiles(
+    hdu: "fits.BinTableHDU", file: BinaryIO, n_tiles: int, limit: int
+) -> Iterator[tuple[int, bytes]]:
+    """Yields size and content of each gzipped tile that may unpack to more than ``limit`` bytes."""
+    header = hdu.header
     heap = hdu.fileinfo()["datLoc"] + int(header.get("THEAP", header["NAXIS1"] * header["NAXIS2"]))
     rows = np.asarray(hdu.data[:n_tiles]).view(np.ndarray)
     for column in hdu.columns:
-        packed = column.name == "GZIP_COMPRESSED_DATA" or (
-            column.name == "COMPRESSED_DATA" and str(header.get("ZCMPTYPE", "")).startswith("GZIP")
-        )
-        if not packed:
+        if not (
+            column.name == "GZIP_COMPRESSED_DATA"
+            or (
+                column.name == "COMPRESSED_DATA"
+                and str(header.get("ZCMPTYPE", "")).startswith("GZIP")
+            )
+        ):
             continue
         size = {"B": 1, "I": 2, "J": 4}.get(str(column.format).lstrip("0123456789")[1:2], 1)
         for count, offset in rows[column.name].reshape(len(rows), 2).tolist():
-            if DEFLATE_INFLATION * count * size <= limit:
-                continue
-            file.seek(heap + offset)
-            if not inflates_within(file.read(count * size), 31, limit):
-                raise too_much(
-                    name,
-                    max_bytes,
-                    "" if tight else f"a tile, of {count * size / 2**20:.1f} MiB as it is stored",
-                )
+            if DEFLATE_INFLATION * count * size > limit:
+                file.seek(heap + offset)
+                yield count * size, file.read(count * size)

@@ -33,12 +33,14 @@ def simulate_shards(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> None:
-    """Simulates images ``start`` … ``start + n − 1`` in several processes: the images that one process makes.
+    """Simulates images ``start`` … ``start + n − 1`` in several processes.
+
+    They are the images that one process makes.
 
     Args:
         simulator: What to simulate; on a GPU, every worker takes one.
-        out: A name that ends in ``.h5`` or ``.hdf5`` becomes one dataset file, any other a folder of
-            ``part-00000.h5`` …, each a dataset file by itself.
+        out: A name that ends in ``.h5`` or ``.hdf5`` becomes one dataset file, any other a folder
+            of ``part-00000.h5`` …, each a dataset file by itself.
         n: Number of images.
         start: Number of the first image.
         batch_size: Images rendered at once.
@@ -49,8 +51,8 @@ def simulate_shards(
         progress: Show a progress bar; by default when standard error is a terminal.
 
     Raises:
-        InputError: A value out of range, shards of another configuration, no Ray at that address, or a
-            shard whose workers were all killed.
+        InputError: A value out of range, shards of another configuration, no Ray at that address,
+            or a shard whose workers were all killed.
     """
     out = Path(out)
     check_counts(n=n, batch_size=batch_size, shard_size=shard_size)
@@ -93,7 +95,10 @@ def simulate_shards(
 
 
 def one_gpu_each(device: torch.device) -> bool:
-    """Tells whether each worker needs a GPU; raises InputError for a device that they cannot share out."""
+    """Tells whether each worker needs a GPU.
+
+    Raises InputError for a device that workers cannot share out.
+    """
     if device.type == "mps" or device.index is not None:
         raise InputError(
             f"device '{device}': with workers it is cpu or cuda, of which each worker takes one"

@@ -1,7 +1,8 @@
-"""Training batches without a stored dataset: an endless, reproducible stream of freshly simulated images.
+"""Training batches without a stored dataset: a reproducible stream of simulated images.
 
-Epoch e consists of the image numbers e·n … (e+1)·n − 1 of one simulator seed, n being the epoch's size. So no image is
-seen twice, an epoch can be repeated exactly (which makes training resumable), and images can be traced by their number.
+Epoch e consists of the image numbers e·n … (e+1)·n − 1 of one simulator seed, n being the epoch's
+size. So no image is seen twice, an epoch can be repeated exactly (which makes training resumable),
+and images can be traced by their number.
 """
 
 import dataclasses
@@ -29,13 +30,15 @@ def validation_seed(seed: int) -> int:
 def stream_batches(
     simulator: Simulator, numbers: np.ndarray, batch_size: int, *, share: tuple[int, int] = (0, 1)
 ) -> Iterator[LensBatch]:
-    """Simulates images of given numbers, batch by batch; while a block of them is being used the next one is made.
+    """Simulates images of given numbers, batch by batch, one block ahead of their use.
 
     Args:
-        simulator: Gives the images by number; its kernels release Python's lock, so no worker processes are needed.
+        simulator: Gives the images by number; its kernels release Python's lock, so no worker
+            processes are needed.
         numbers: (n,) image numbers, in the order in which they are wanted.
         batch_size: Images per batch; a last batch that would be incomplete is left out.
-        share: (k, of): yield only the k-th of so many equal parts of every batch, for processes that work together.
+        share: (k, of): yield only the k-th of so many equal parts of every batch, for processes
+            that work together.
 
     Yields:
         Batches with parameters.
@@ -50,7 +53,10 @@ def stream_batches(
 
 
 def _blocks(numbers: np.ndarray, rows: int) -> Iterator[np.ndarray]:
-    """Splits image numbers into blocks of whole batches: the first is one batch, so that training begins at once; each next one is twice as large."""
+    """Splits image numbers into blocks of whole batches, each twice as large as the last.
+
+    The first is one batch, so that training begins at once.
+    """
     first, size, largest = 0, rows, max(1, BLOCK_IMAGES // rows) * rows
     while first < len(numbers):
         yield numbers[first : first + size]
@@ -65,7 +71,7 @@ def _rows(batch: LensBatch, rows: slice) -> LensBatch:
 
 
 class EpochStream(IterableDataset):
-    """One epoch of the stream as ready-made batches; hand it to ``DataLoader(stream, batch_size=None)``."""
+    """One epoch of the stream as batches, for ``DataLoader(stream, batch_size=None)``."""
 
     def __init__(self, simulator: Simulator, epoch: int, epoch_size: int, batch_size: int) -> None:
         """Prepares an epoch.
@@ -95,10 +101,12 @@ class EpochStream(IterableDataset):
 
 
 class EndlessStream(IterableDataset):
-    """Batches of fresh images for ever, for training loops of one's own: ``DataLoader(stream, batch_size=None, num_workers=…)``.
+    """Batches of fresh images without end, for training loops of your own.
 
-    Batch b consists of the image numbers b·batch_size … (b+1)·batch_size − 1. Several workers share the batches among them, so that
-    no image comes twice.
+    Use ``DataLoader(stream, batch_size=None, num_workers=…)``.
+
+    Batch b consists of the image numbers b·batch_size … (b+1)·batch_size − 1. Several workers share
+    the batches among them, so that no image comes twice.
     """
 
     def __init__(self, simulator: Simulator, batch_size: int, start: int = 0) -> None:

@@ -1,7 +1,8 @@
 """Augmentation of training batches: other views of the same lens, and other observations of it.
 
-What each transform does to the label is argued in ``docs/augmentation.md``. Where both are wanted, turn and shift the noise-free image
-first and draw the noise afterwards: interpolation then finds no noise to smooth, and the noise stays as white as the camera's.
+What each transform does to the label is argued in ``docs/augmentation.md``. Where both are wanted,
+turn and shift the noise-free image first and draw the noise afterwards: interpolation then finds no
+noise to smooth, and the noise stays as white as the camera's.
 """
 
 import math
@@ -37,7 +38,8 @@ class Augmentation:
     """Which random views of an image are shown. The default is exact: nothing is interpolated.
 
     Attributes:
-        augment: Symmetries of the pixel grid, one of :data:`~haloformer.data.augment.AUGMENTATIONS`.
+        augment: Symmetries of the pixel grid, one of
+            :data:`~haloformer.data.augment.AUGMENTATIONS`.
         rotation: Largest turn either way, in degrees.
         shift: Largest shift along either axis, in pixels; fractions of a pixel occur.
         zoom: Images are enlarged by a factor between 1/(1 + zoom) and 1 + zoom, log-uniform.
@@ -80,20 +82,22 @@ class Augmentation:
 def augment_images(images: Tensor, spec: Augmentation, rng: np.random.Generator) -> Tensor:
     """Shows each image in another random view.
 
-    In this order: a symmetry of the pixel grid (exact), then rotation, zoom and shift in one resampling, then erasing. Pixel values are
-    surface brightness, which a change of scale keeps; so an enlarged lens is brighter in all, as a more massive one is.
+    In this order: a symmetry of the pixel grid (exact), then rotation, zoom and shift in one
+    resampling, then erasing. Pixel values are surface brightness, which a change of scale keeps; so
+    an enlarged lens is brighter in all, as a more massive one is.
 
     Args:
         images: (B, C, H, W), any float type and device; square for ``"d4"``.
         spec: What to draw from.
-        rng: The only source of random numbers. An image's draws depend neither on the device nor on which of rotation, shift, zoom and
-            erasing are on.
+        rng: The only source of random numbers. An image's draws depend neither on the device nor on
+            which of rotation, shift, zoom and erasing are on.
 
     Returns:
         (B, C, H, W); ``images`` itself where nothing is to be done.
 
     Example:
-        >>> views = augment_images(images, Augmentation(rotation=180, shift=2), np.random.default_rng(0))
+        >>> spec = Augmentation(rotation=180, shift=2)
+        >>> views = augment_images(images, spec, np.random.default_rng(0))
     """
     check_augmentation(spec.augment, tuple(images.shape[1:]))
     if not spec.shift < min(images.shape[-2:]) / 2:
@@ -113,12 +117,14 @@ class NoiseModel:
     """What a survey's detector does to a noise-free image.
 
     Attributes:
-        kind: ``"double_poisson"``: Model I as released, in counts; ``"instrument"``: the camera's own, in counts/s; ``"doubled"``: none,
-            the image is doubled.
-        background_rms: Standard deviation of the background in counts/s per pixel, at the survey's own exposure time.
+        kind: ``"double_poisson"``: Model I as released, in counts; ``"instrument"``: the camera's
+            own, in counts/s; ``"doubled"``: none, the image is doubled.
+        background_rms: Standard deviation of the background in counts/s per pixel, at the survey's
+            own exposure time.
         num_exposures: Exposures that are added.
-        sky: Counts/s per pixel from the sky, where the background follows from sky and read noise and so depends on the exposure time;
-            None where ``background_rms`` holds for every exposure time.
+        sky: Counts/s per pixel from the sky, where the background follows from sky and read noise
+            and so depends on the exposure time; None where ``background_rms`` holds for every
+            exposure time.
         read_noise: e⁻ per pixel and exposure, beside ``sky``.
     """
 
@@ -134,7 +140,7 @@ class NoiseModel:
 
 
 def noise_model(survey: str | Path | Mapping[str, Any] | Survey, noise: str) -> NoiseModel | None:
-    """Returns the noise of a survey in one of the modes of :data:`~haloformer.simulation.noise.NOISE_MODES`.
+    """Returns the noise of a survey in one of the modes of `NOISE_MODES`.
 
     Args:
         survey: Whatever :func:`~haloformer.simulation.surveys.get_survey` takes.
@@ -167,10 +173,13 @@ def noise_model(survey: str | Path | Mapping[str, Any] | Survey, noise: str) -> 
 def draw_noise(
     images: Tensor, seconds: Tensor, model: NoiseModel, generator: torch.Generator
 ) -> Tensor:
-    """Observes noise-free images once more: the distribution of :func:`haloformer.simulation.noise.add_noise`, with torch's own draws.
+    """Observes noise-free images once more, with noise drawn by torch.
+
+    The distribution is that of :func:`haloformer.simulation.noise.add_noise`.
 
     Args:
-        images: (B, C, H, W) noise-free, in counts/s per pixel. What interpolation left below 0 counts as dark.
+        images: (B, C, H, W) noise-free, in counts/s per pixel. What interpolation left below 0
+            counts as dark.
         seconds: (B,) time of one exposure, as the parameter ``exposure_time`` stores it.
         model: The survey's noise.
         generator: Of the random numbers, on the device of the images.
@@ -215,7 +224,7 @@ def draw_exposures(seconds: Tensor, low: float, high: float, rng: np.random.Gene
 
 
 def _resample(images: Tensor, spec: Augmentation, u: np.ndarray) -> Tensor:
-    """Rotation, zoom and shift from the uniform draws ``u`` (B, 4), by one bicubic interpolation."""
+    """Rotates, zooms and shifts by the uniform draws ``u`` (B, 4), in one bicubic resampling."""
     height, width = images.shape[-2:]
     angle = np.deg2rad(spec.rotation) * (2 * u[:, 0] - 1)
     dx, dy = spec.shift * (2 * u[:, 1] - 1), spec.shift * (2 * u[:, 2] - 1)
@@ -249,11 +258,14 @@ def _resample(images: Tensor, spec: Augmentation, u: np.ndarray) -> Tensor:
 
 
 def _erase(images: Tensor, probability: float, u: np.ndarray) -> Tensor:
-    """Overwrites one rectangle of some images, from the uniform draws ``u`` (B, 5): whether, area, aspect, row, column.
+    """Overwrites one rectangle of some images, by the uniform draws ``u`` (B, 5).
 
-    The fill is the median of the image's outermost pixels, channel by channel. The edge of a lens image is sky, so this is the sky level in
-    any unit and with any pedestal: the patch looks like empty sky. Zeros would be a hole where there is a pedestal, the mean of the image a
-    glow that grows with the ring, random values a texture that occurs nowhere else.
+    The draws are: whether, area, aspect, row, column.
+
+    The fill is the median of the image's outermost pixels, channel by channel. The edge of a lens
+    image is sky, so this is the sky level in any unit and with any pedestal: the patch looks like
+    empty sky. Zeros would be a hole where there is a pedestal, the mean of the image a glow that
+    grows with the ring, random values a texture that occurs nowhere else.
     """
     height, width = images.shape[-2:]
     chosen = np.flatnonzero(u[:, 0] < probability)
@@ -282,7 +294,10 @@ def _erase(images: Tensor, probability: float, u: np.ndarray) -> Tensor:
 
 
 def _background_rms(model: NoiseModel, total: Tensor) -> Tensor | float:
-    """Noise of the background in counts/s per pixel after ``total`` seconds in all, as ``instruments.background_rms`` has it."""
+    """Returns the background noise in counts/s per pixel after ``total`` seconds.
+
+    As ``instruments.background_rms`` has it.
+    """
     if model.sky is None:
         return model.background_rms
     return torch.sqrt(model.num_exposures * model.read_noise**2 + model.sky * total) / total

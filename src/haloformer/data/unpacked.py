@@ -1,12 +1,12 @@
-"""Refuses a file from a stranger that unpacks to far more than it holds, before anything is unpacked: gzip, FITS tiles, HDF5 chunks, pictures."""
+"""Refuses files that unpack to far more than they hold: gzip, FITS tiles, HDF5 chunks, pictures."""
 
 import gzip
 import io
 import math
 import warnings
 import zlib
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import h5py
 import numpy as np
@@ -31,11 +31,15 @@ _LZF_INFLATION = 90  # a back reference of 3 bytes stands for 264
 
 
 def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
-    """Refuses an image file or a dataset that needs more than ``max_bytes`` when it is unpacked; at most that much is unpacked to find out.
+    """Refuses an image file or a dataset that needs more than ``max_bytes`` unpacked.
+
+    At most that much is unpacked to find out.
 
     Args:
-        path: The file, of a kind that `read_image` or `LensDataset` reads; what is damaged otherwise is left to them.
-        max_bytes: Of the file, of what a gzipped file holds, of one image, tile or chunk, and of the labels.
+        path: The file, of a kind that `read_image` or `LensDataset` reads; what is damaged
+            otherwise is left to them.
+        max_bytes: Of the file, of what a gzipped file holds, of one image, tile or chunk, and of
+            the labels.
         number: The image of a dataset that will be read.
     """
     path = Path(path)
@@ -56,7 +60,10 @@ def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
 
 
 def check_chunks(path: str | Path) -> None:
-    """Refuses a dataset of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`; what is damaged otherwise is left to `LensDataset`."""
+    """Refuses a dataset of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`.
+
+    What is damaged otherwise is left to `LensDataset`.
+    """
     path = Path(path)
     if path.is_file() and DEFLATE_INFLATION * path.stat().st_size > MAX_UNPACKED_BYTES:
         survives_hdf5(path, lambda: _check_dataset(path, MAX_UNPACKED_BYTES, None))
@@ -97,7 +104,10 @@ def _check_fits(data: bytes, name: str, max_bytes: int) -> None:
 
 
 def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
-    """Looks tightly at one image and the first and the last; without a number at all of them, for chunks that are too large alone."""
+    """Checks the chunks of one image and of the first and the last.
+
+    Without a number: all chunks, for those that are too large by themselves.
+    """
     with open_hdf5(path) as file:
         images, labels = (plain_dataset(path, file, name) for name in ("images", "labels"))
         if images.ndim != 4 or labels.ndim != 1 or min(images.shape) < 1:
@@ -107,7 +117,7 @@ def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
             raise too_much(path, max_bytes)
         try:
             for dataset in (images, labels):
-                rows: Any = range(0, len(dataset), (dataset.chunks or dataset.shape)[0])
+                rows: Sequence[int] = range(0, len(dataset), (dataset.chunks or dataset.shape)[0])
                 if number is not None and dataset is images:
                     rows = sorted({min(max(number, 0), len(images) - 1), 0, len(images) - 1})
                 _check_chunks(path, dataset, rows, max_bytes, tight)
@@ -120,7 +130,7 @@ def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
 
 
 def _check_chunks(
-    path: Path, dataset: h5py.Dataset, rows: Any, max_bytes: int, tight: bool
+    path: Path, dataset: h5py.Dataset, rows: Iterable[int], max_bytes: int, tight: bool
 ) -> None:
     """Looks at those chunks that hold any of the rows."""
     if dataset.chunks is None:
@@ -130,12 +140,7 @@ def _check_chunks(
         raise too_much(
             path, max_bytes, "" if tight else f"a chunk of {dataset.name} has {raw / 2**20:.0f} MiB"
         )
-    properties = dataset.id.get_create_plist()
-    filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
-    if filters[:1] == [_SHUFFLE]:
-        filters = filters[1:]
-    if filters[-1:] == [_FLETCHER32]:
-        filters = filters[:-1]
+    filters = _filters(dataset)
     if not filters:
         return
     if filters not in ([_DEFLATE], [_LZF]) and (tight or len(filters) > 1):
@@ -143,27 +148,52 @@ def _check_chunks(
             f"{path}: /{dataset.name.strip('/')} is packed otherwise than by gzip or lzf"
         )
     size, limit = path.stat().st_size, raw + BLOCK if tight else max_bytes
+    for start in _chunks_of(dataset, rows):
+        info = dataset.id.get_chunk_info_by_coord(start)
+        if info.byte_offset is None:  # of nothing but fill values
+            continue
+        if info.size > size:
+            raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
+        if not _chunk_fits(dataset, start, info.size, filters, limit, max_bytes):
+            stored = f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
+            raise too_much(path, max_bytes, "" if tight else stored)
+
+
+def _filters(dataset: h5py.Dataset) -> list[int]:
+    """Returns the numbers of the filters that change the size of a chunk."""
+    properties = dataset.id.get_create_plist()
+    filters = [properties.get_filter(k)[0] for k in range(properties.get_nfilters())]
+    if filters[:1] == [_SHUFFLE]:
+        filters = filters[1:]
+    if filters[-1:] == [_FLETCHER32]:
+        filters = filters[:-1]
+    return filters
+
+
+def _chunks_of(dataset: h5py.Dataset, rows: Iterable[int]) -> Iterator[tuple[int, ...]]:
+    """Yields the first element of each chunk that holds any of the rows."""
+    sizes = dataset.chunks[1:]
+    counts = [-(-n // m) for n, m in zip(dataset.shape[1:], sizes, strict=True)]
     for row in {row - row % dataset.chunks[0] for row in rows}:
-        for place in np.ndindex(
-            *(-(-n // m) for n, m in zip(dataset.shape[1:], dataset.chunks[1:], strict=True))
-        ):
-            start = (row, *(k * m for k, m in zip(place, dataset.chunks[1:], strict=True)))
-            info = dataset.id.get_chunk_info_by_coord(start)
-            if info.byte_offset is None:  # of nothing but fill values
-                continue
-            if info.size > size:
-                raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
-            good = True
-            if filters == [_LZF]:
-                good = _LZF_INFLATION * info.size <= 16 * max_bytes
-            elif filters == [_DEFLATE] and DEFLATE_INFLATION * info.size > limit:
-                mask, packed = dataset.id.read_direct_chunk(start)
-                good = mask != 0 or inflates_within(packed, 15, limit)
-            if not good:
-                stored = (
-                    f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
-                )
-                raise too_much(path, max_bytes, "" if tight else stored)
+        for place in np.ndindex(*counts):
+            yield row, *(k * m for k, m in zip(place, sizes, strict=True))
+
+
+def _chunk_fits(
+    dataset: h5py.Dataset,
+    start: tuple[int, ...],
+    stored: int,
+    filters: list[int],
+    limit: int,
+    max_bytes: int,
+) -> bool:
+    """Tells whether a chunk of ``stored`` bytes unpacks to what is allowed."""
+    if filters == [_LZF]:
+        return _LZF_INFLATION * stored <= 16 * max_bytes
+    if filters == [_DEFLATE] and DEFLATE_INFLATION * stored > limit:
+        mask, packed = dataset.id.read_direct_chunk(start)
+        return mask != 0 or inflates_within(packed, 15, limit)
+    return True
 
 
 def _check_picture(data: bytes, path: Path, max_bytes: int) -> None:

@@ -27,13 +27,13 @@ def results(
     gpu: bool = False,
     retries: int = 0,
 ) -> Generator[tuple[Key, Result], None, None]:
-    """Calls ``function(*arguments)`` for each task and yields (key, result) in the order in which they end.
+    """Calls a function for each task and yields (key, result) in the order in which tasks end.
 
     Args:
         function: Of a module that all machines have.
         tasks: (key, arguments) each; taken when a worker is free for it.
-        address: Of a running cluster, ``HOST:PORT``, or ``"auto"``. If the caller has connected to Ray,
-            that connection is used.
+        address: Of a running cluster, ``HOST:PORT``, or ``"auto"``. If the caller has connected to
+            Ray, that connection is used.
         workers: Tasks at a time; 0: as many as the cluster has CPUs (or GPUs).
         gpu: Each task takes a GPU besides its CPU.
         retries: How many more times a task is done whose worker was killed.
@@ -65,7 +65,7 @@ def results(
 
 @contextlib.contextmanager
 def _errors_of_tasks(ray: ModuleType, key: object, retries: int) -> Iterator[None]:
-    """Raises an InputError of a task as it was raised there, and WorkerKilled for what befell Ray."""
+    """Raises an InputError of a task as it was, and WorkerKilled for what befell Ray."""
     try:
         yield
     except ray.exceptions.RayTaskError as error:

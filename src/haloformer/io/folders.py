@@ -30,7 +30,9 @@ def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: s
 
 @contextmanager
 def new_folder(target: Path, overwrite: bool, files: Sequence[str], what: str) -> Iterator[Path]:
-    """Yields an empty folder beside the target, which takes its place in the end; an old one goes only when the new one is whole.
+    """Yields an empty folder beside the target, which takes its place in the end.
+
+    An old folder goes only when the new one is whole.
 
     Arguments as for :func:`refuse_existing`.
     """

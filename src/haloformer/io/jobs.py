@@ -1,7 +1,7 @@
 """Tasks in worker processes: one pool for simulation, prediction, studies and searches.
 
-Worker processes are spawned, not forked: neither PyTorch's threads nor CUDA survive a fork. A spawned
-process imports the module of the main program again, so a script that starts workers needs
+Worker processes are spawned, not forked: neither PyTorch's threads nor CUDA survive a fork. A
+spawned process imports the module of the main program again, so a script that starts workers needs
 ``if __name__ == "__main__":``.
 
 No numerical library is imported here, so that :func:`_prepare` can limit the threads of numerical
@@ -64,19 +64,23 @@ def results(
     retries: int = 0,
     gpus: int = 0,
 ) -> Generator[tuple[Key, Result], None, None]:
-    """Calls ``function(*arguments)`` for each task and yields (key, result) in the order in which they end.
+    """Calls a function for each task and yields (key, result) in the order in which tasks end.
 
-    A task is taken from ``tasks`` only when a worker is free for it, so a generator of tasks may depend on
-    the results yielded so far. When the generator is closed, or ends by an exception (Ctrl-C included), all
-    workers are stopped; they also end when this process does.
+    A task is taken from ``tasks`` only when a worker is free for it, so a generator of tasks may
+    depend on the results yielded so far. When the generator is closed, or ends by an exception
+    (Ctrl-C included), all workers are stopped; they also end when this process does.
 
     Args:
-        function: Of a module's top level, so that it can be pickled; likewise its arguments and results.
+        function: Of a module's top level, so that it can be pickled; likewise its arguments and
+            results.
         tasks: (key, arguments) each.
-        workers: Number of processes; 0 calls the function in this process, one task after the other.
+        workers: Number of processes; 0 calls the function in this process, one task after the
+            other.
         threads: Threads per worker, for PyTorch and for linear algebra.
-        retries: How many more times a task is done whose worker was killed; each time in a new process.
-        gpus: If positive, worker k sees only the GPU number ``k % gpus`` of those that this process sees.
+        retries: How many more times a task is done whose worker was killed; each time in a new
+            process.
+        gpus: If positive, worker k sees only the GPU number ``k % gpus`` of those that this process
+            sees.
 
     Raises:
         WorkerKilled: The worker of a task was killed more than ``retries`` times.
@@ -104,7 +108,7 @@ def results(
                     again = ended.again(retries)
                     running[again.worker.submit(function, *again.arguments)] = again
                     continue
-                free.append(ended.worker)
+                free.insert(0, ended.worker)  # rather than to start another process
                 yield ended.key, result
 
 
@@ -185,7 +189,7 @@ class _Worker:
 
 
 class _RecordingContext(SpawnContext):
-    """The spawn context, which remembers its processes: an executor does not tell what it started."""
+    """The spawn context, which remembers its processes: an executor does not tell them."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -200,7 +204,7 @@ class _RecordingContext(SpawnContext):
 
 @contextmanager
 def _stopped_at_the_end(workers: list[_Worker]) -> Iterator[list[_Worker]]:
-    """Yields a list of the workers; in the end waits for them, or stops them where the block fails."""
+    """Yields a list of the workers; waits for them in the end, or stops them after an error."""
     try:
         yield list(workers)
     except BaseException:
@@ -219,7 +223,9 @@ def _stopped_at_the_end(workers: list[_Worker]) -> Iterator[list[_Worker]]:
 
 @contextmanager
 def _interrupts_kept_from_children() -> Iterator[None]:
-    """Blocks SIGINT in a process that starts meanwhile: Ctrl-C reaches it, too, before it can ignore it.
+    """Blocks SIGINT in a process that starts meanwhile, until it can ignore it.
+
+    Ctrl-C reaches it, too.
 
     In this process another thread takes the signal, so that it is not lost.
     """
@@ -247,7 +253,7 @@ def _environment(number: int, gpus: int) -> dict[str, str]:
 def _prepare(
     started: Event, threads: int, environment: dict[str, str]
 ) -> None:  # in the worker process
-    """Sets a worker's threads and GPU, leaves Ctrl-C to its parent, and lets it end with its parent."""
+    """Sets a worker's threads and GPU; leaves Ctrl-C to its parent, with which it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class Reach(Protocol):
-    """Moves a bar to ``done``; a ``total`` that was unknown, or has changed, is told along with it."""
+    """Moves a bar to ``done``; ``total`` is given where it was unknown or has changed."""
 
     def __call__(self, done: int, total: int | None = None) -> None: ...  # noqa: D102
 
@@ -36,7 +36,7 @@ def progress_bar(
 
 @contextlib.contextmanager
 def progress_to(label: str, total: int | None, show: bool | None = None) -> Iterator[Reach]:
-    """Yields ``reach(done, total=None)``, which moves a bar to ``done``; arguments as `progress_bar`."""
+    """Yields ``reach(done, total=None)``, which moves a bar to ``done``; see `progress_bar`."""
     with _bar(label, total, show) as shown:
 
         def reach(done: int, total: int | None = None) -> None:

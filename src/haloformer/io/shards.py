@@ -1,8 +1,8 @@
 """Folders of shards: what they are shards of, which of them are finished, and work on the others.
 
-A folder holds the shards, and ``_shards.json`` says what they are shards of. Each is written under a
-temporary name and renamed when it is whole, so a shard that is there is finished, whatever happened: the
-same call again makes only those that are missing.
+A folder holds the shards, and ``_shards.json`` says what they are shards of. Each is written under
+a temporary name and renamed when it is whole, so a shard that is there is finished, whatever
+happened: the same call again makes only those that are missing.
 """
 
 import contextlib
@@ -35,8 +35,8 @@ class Shards:
         suffix: Of their files, such as ``".h5"``.
         size: Images per shard.
         n: Images in all.
-        configuration: JSON-able description of what they are shards of: a folder with another one is
-            refused.
+        configuration: JSON-able description of what they are shards of: a folder with another one
+            is refused.
     """
 
     folder: Path
@@ -170,7 +170,8 @@ def make_missing_shards(
     Raises:
         InputError: As ``work`` raises it; or the workers of a shard were killed again and again.
     """
-    missing, counts = [], {}
+    missing: list[tuple[Path, tuple[object, ...]]] = []
+    counts: dict[Path, int] = {}
     with progress_bar(label, total, progress) as advance:
         for path, n, arguments in wanted:
             if path.exists():

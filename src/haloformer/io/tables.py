@@ -97,7 +97,8 @@ def write_parquet(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], N
 def write_fits(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None]]:
     """Yields a function that appends rows to a FITS table, which is written in the end.
 
-    All rows are held until then, as its texts are as wide as the longest. FITS knows ASCII alone: other characters are written as in Python's source, × as x.
+    All rows are held until then, as its texts are as wide as the longest. FITS knows ASCII alone:
+    other characters are written as in Python's source, × as x.
     """
     import numpy as np
     from astropy.table import MaskedColumn, Table

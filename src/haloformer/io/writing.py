@@ -1,4 +1,4 @@
-"""Files that are never seen half-written: written under a temporary name beside their place, then renamed."""
+"""Files that are never seen half-written: written beside their place, then renamed."""
 
 import contextlib
 import hashlib
@@ -11,16 +11,16 @@ from haloformer.errors import InputError
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, exclusive: bool = False) -> Iterator[Path]:
-    """Yields ``NAME.part`` beside ``path``; the file that the block writes there is renamed in the end.
+    """Yields ``NAME.part``; the file that the block writes there becomes ``path`` in the end.
 
-    Before that it is brought to the disk. If the block fails (Ctrl-C included), it is removed, and an
-    older file at ``path`` stays as it was. What a killed process has left is overwritten; if a link lies
-    there, it is not followed.
+    Before that it is brought to the disk. If the block fails (Ctrl-C included), it is removed, and
+    an older file at ``path`` stays as it was. What a killed process has left is overwritten; if a
+    link lies there, it is not followed.
 
     Args:
         path: The file to write. Its folder must exist.
-        exclusive: Keep other processes that ask for the same from writing the file meanwhile, where the
-            system can. The block must not replace ``NAME.part``, but open and change it.
+        exclusive: Keep other processes that ask for the same from writing the file meanwhile, where
+            the system can. The block must not replace ``NAME.part``, but open and change it.
 
     Raises:
         InputError: Another process is writing this file.

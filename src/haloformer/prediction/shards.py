@@ -60,10 +60,10 @@ def predict_shards(
         path: Table to write; a name without a suffix is a folder of ``part-00000.parquet`` ….
         columns: Of the table.
         run: Run folder or artefact folder of the model, or the name of a shipped one.
-        workers: Processes; 0 takes all CPUs (or GPUs) of this machine or of the cluster, None is this one
-            process.
-        shard_size: Images per shard, rounded up to whole batches, as a batch's composition moves the last
-            digits.
+        workers: Processes; 0 takes all CPUs (or GPUs) of this machine or of the cluster, None is
+            this one process.
+        shard_size: Images per shard, rounded up to whole batches, as a batch's composition moves
+            the last digits.
         ray_address: Of a running Ray cluster, or ``"auto"``; None: processes of this machine.
         batch_size: Images per batch.
         device: ``"cuda"``: every worker takes a GPU; ``"cpu"``; ``"auto"``: as this machine has it.
@@ -198,7 +198,7 @@ def _write_predictions(
 
 @functools.lru_cache(maxsize=1)
 def _loaded(artefact: str, model: tuple[str, ...], device: str) -> Predictor:
-    """Returns the model, which a worker keeps; its hashes tell it from another in the same folder."""
+    """Returns the model, which a worker keeps; its hashes tell models of one folder apart."""
     return load(artefact, device)
 
 
