@@ -1,13 +1,18 @@
 """What people write in YAML, JSON and on the command line, checked by pydantic; what is wrong becomes one line.
 
 `Strict` is the base of all such descriptions: unknown keys are refused, with the nearest known one. `validated` checks values against one
-and raises `InputError`.
+and raises `InputError`. `checked` does the same for dataclasses, which are also built and changed in Python.
 """
 
+import dataclasses
+import difflib
+import re
+import typing
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import pydantic.dataclasses
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
@@ -21,7 +26,45 @@ class Strict(BaseModel):
     )
 
 
-M = TypeVar("M", bound=BaseModel)
+def _no_bool(value: object) -> object:
+    """Refuses true and false, which pydantic would take for 1 and 0."""
+    if isinstance(value, bool):
+        raise InputError(f"must be a number, not {value}")
+    return value
+
+
+Number = Annotated[float, BeforeValidator(_no_bool)]
+"""A finite number; as a text, too, because YAML reads ``1e6`` as one."""
+
+WholeNumber = Annotated[int, BeforeValidator(_no_bool)]
+"""A whole number, which may be written as ``1e6``."""
+
+M = TypeVar("M")
+
+
+def checked(kind: type[M]) -> type[M]:
+    """Makes a frozen dataclass check and convert its fields, in Python as in YAML.
+
+    Numbers may be written as texts (YAML reads ``1e6`` as one); unknown fields and values that do not
+    fit their annotations raise `InputError`. ``dataclasses.replace`` checks, too.
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made: Any = pydantic.dataclasses.dataclass(kind, config=config, frozen=True)
+    construct = made.__init__
+    positional = [f.name for f in dataclasses.fields(made) if f.init and not f.kw_only]
+
+    def __init__(self: M, *args: object, **kwargs: object) -> None:
+        if len(args) > len(positional):
+            raise TypeError(f"{kind.__name__} takes at most {len(positional)} positional arguments")
+        try:
+            construct(self, **dict(zip(positional, args)), **kwargs)
+        except ValidationError as error:
+            raise input_error(error, kind.__name__, made) from error
+
+    made.__init__ = __init__  # pydantic's own raises ValidationError
+    checked_kind: type[M] = made
+    return checked_kind
+
 
 _WANTED = {
     "int": "a whole number",
@@ -34,9 +77,11 @@ _WANTED = {
     "dict": "a mapping",
     "mapping": "a mapping",
     "model": "a mapping",
+    "dataclass": "a mapping",
     "path": "a path",
     "none": "null",
 }
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _BOUNDS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),
@@ -50,7 +95,7 @@ def validated(model: type[M], values: Any, where: str) -> M:
     """Returns the values as ``model``.
 
     Args:
-        model: What they describe.
+        model: What they describe: a `Strict` or a `checked` dataclass.
         values: As read from YAML or JSON, or given in Python.
         where: Their file or option, for the message.
 
@@ -60,14 +105,12 @@ def validated(model: type[M], values: Any, where: str) -> M:
     if isinstance(values, model):
         return values
     try:
-        return model.model_validate(values)
+        return TypeAdapter(model).validate_python(values)
     except ValidationError as error:
         raise input_error(error, where, model) from error
 
 
-def input_error(
-    error: ValidationError, where: str, model: type[BaseModel] | None = None
-) -> InputError:
+def input_error(error: ValidationError, where: str, model: type[Any] | None = None) -> InputError:
     """Returns the first fault of a validation as an error of one line.
 
     Args:
@@ -77,11 +120,11 @@ def input_error(
     """
     faults = error.errors(include_url=False)
     # Of a value that may be one of several things, the fault that goes deepest says most.
-    fault = max(faults, key=lambda f: (f["type"] == "extra_forbidden", len(f["loc"])))
+    fault = max(faults, key=lambda f: (f["type"] in _UNKNOWN_KEY, len(f["loc"])))
     path = field_path(fault["loc"])
     kind, context = fault["type"], fault.get("ctx", {})
     start = f"{where}: " if where else ""
-    if kind == "extra_forbidden":
+    if kind in _UNKNOWN_KEY:
         inside = field_path(fault["loc"][:-1])
         known = _fields_at(model, fault["loc"][:-1])
         place = " in ".join(
@@ -92,6 +135,12 @@ def input_error(
             if known
             else InputError(f"unknown {place}: '{path}'")
         )
+    if kind == "union_tag_invalid":  # which of several kinds it is
+        key = str(context["discriminator"]).strip("'")
+        place = " in ".join(part for part in (f"{key} of {path}" if path else key, where) if part)
+        return unknown_name(place, str(context["tag"]), _quoted(context["expected_tags"]))
+    if kind == "union_tag_not_found":
+        return InputError(f"{start}{path} has no {context['discriminator']}")
     if kind == "missing":
         return InputError(f"{start}{path} is missing")
     if kind in (
@@ -102,8 +151,9 @@ def input_error(
         return InputError(
             f"{start}{message}" if not path or path in message else f"{start}{path}: {message}"
         )
+    hint = _nearest(fault["input"], context) if kind == "literal_error" else ""
     return InputError(
-        f"{start}{path or 'it'} must be {_wanted(kind, context)}, not {_shown(fault['input'])}"
+        f"{start}{path or 'it'} must be {_wanted(kind, context)}, not {_shown(fault['input'])}{hint}"
     )
 
 
@@ -136,14 +186,47 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _fields_at(model: type[BaseModel] | None, loc: tuple[int | str, ...]) -> list[str]:
+def _quoted(text: str) -> list[str]:
+    """Returns the names that one of pydantic's messages has between quotes."""
+    return re.findall(r"'([^']*)'", text)
+
+
+def _nearest(value: Any, context: Mapping[str, Any]) -> str:
+    nearest = difflib.get_close_matches(str(value), _quoted(context["expected"]), n=1)
+    return f": did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def _fields_at(model: type[Any] | None, loc: tuple[int | str, ...]) -> list[str]:
     """Returns the field names of the model inside a model, found by following its annotations."""
+    candidates = [] if model is None else [model]
     for part in loc:
-        if model is None or part not in model.model_fields:
-            return []
-        annotation = model.model_fields[str(part)].annotation
-        inner = [annotation, *getattr(annotation, "__args__", ())]
-        model = next(
-            (kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), None
-        )
-    return [] if model is None else list(model.model_fields)
+        owners = [kind for kind in candidates if part in _annotations(kind)]
+        if owners:
+            annotations = [_annotations(kind)[str(part)] for kind in owners]
+            candidates = [kind for annotation in annotations for kind in _models_in(annotation)]
+        else:  # a position in a list, a key of a mapping, or which of several kinds it is
+            named = [kind for kind in candidates if part == kind.__name__ or _has_tag(kind, part)]
+            candidates = named or candidates
+    return list(dict.fromkeys(name for kind in candidates for name in _annotations(kind)))
+
+
+def _annotations(kind: type[Any]) -> dict[str, Any]:
+    """Returns the fields of a model or dataclass with their annotations."""
+    if issubclass(kind, BaseModel):
+        fields = kind.model_fields.items()
+        return {field.alias or name: field.annotation for name, field in fields}
+    return {field.name: field.type for field in dataclasses.fields(kind)}
+
+
+def _models_in(annotation: Any) -> list[type[Any]]:
+    """Returns the models and dataclasses that an annotation names anywhere inside."""
+    if isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
+    ):
+        return [annotation]
+    return [kind for inner in typing.get_args(annotation) for kind in _models_in(inner)]
+
+
+def _has_tag(kind: type[Any], tag: int | str) -> bool:
+    """Returns whether a field of a model or dataclass can only be ``tag``, which tells alternatives apart."""
+    return any(typing.get_args(annotation) == (tag,) for annotation in _annotations(kind).values())
