@@ -56,7 +56,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "study": Command(
         "run a study: what augmentation, regularisation, transfer, data size … are worth",
-        "haloformer.studies.run",
+        "haloformer.studies.command",
         positional=("name",),
         present="print_study",
         experiment=True,
@@ -69,7 +69,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "benchmark": Command(
         "train many networks alike and rank them, beside published AUCs",
-        "haloformer.studies.leaderboard",
+        "haloformer.studies.command",
         present="print_leaderboard",
         experiment=True,
         examples=(
@@ -80,7 +80,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "tune": Command(
         "search for good hyper-parameters",
-        "haloformer.tuning.search",
+        "haloformer.tuning.command",
         positional=("name",),
         present="print_search",
         experiment=True,
