@@ -31,7 +31,7 @@ def seed_list(seeds: object, first: int = 0) -> tuple[int, ...]:
     if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
         return tuple(range(first, first + seeds))
     if (
-        isinstance(seeds, list)
+        isinstance(seeds, list | tuple)
         and seeds
         and all(isinstance(seed, int) for seed in seeds)
         and len({*seeds}) == len(seeds)
