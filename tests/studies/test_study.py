@@ -12,9 +12,9 @@ import haloformer.training
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
 from haloformer.studies import runs as module
+from haloformer.studies.command import study
 from haloformer.studies.plan import list_studies, read_study
 from haloformer.studies.results import over_seeds
-from haloformer.studies.run import study
 from haloformer.training.config import compose
 
 BASE = {
@@ -201,7 +201,7 @@ def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(tmp_
         ),
         (
             {"variants": {"a": {}}, "test": {"sead": 3}},
-            "unknown key in .*test 'sead': did you mean 'seed'",
+            "unknown key in test .*'sead': did you mean 'seed'",
         ),
         ({"variants": {"a": {}}, "test": {"seed": 1}}, "seed 1 is the seed of the training images"),
         ({"variants": {"a": {}}, "test": {"seed": 2**40}}, "is the seed of the validation images"),

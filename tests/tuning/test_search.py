@@ -18,8 +18,8 @@ from haloformer.models import create_model
 from haloformer.training import RunResult, engine
 from haloformer.training.config import compose, read_options
 from haloformer.tuning import report, search, storage, trials
+from haloformer.tuning.command import tune
 from haloformer.tuning.plan import list_searches, read_search
-from haloformer.tuning.search import tune
 
 optuna = pytest.importorskip("optuna")
 
@@ -410,14 +410,14 @@ def test_without_optuna_the_extra_is_named(monkeypatch):
         ),
         ({"space": {"lr": {"log_uniform": [0, 1e-2]}}}, "bounds must be above 0"),
         ({"space": {"lr": {"uniform": [1e-2, 1e-4]}}}, "the smaller bound comes first"),
-        ({"space": {"lr": {"uniform": ["low", 1]}}}, "'low' is not a number"),
-        ({"space": {"lr": {"uniform": [1, 2, 3]}}}, "a list of two bounds"),
+        ({"space": {"lr": {"uniform": ["low", 1]}}}, "must be a number, not 'low'"),
+        ({"space": {"lr": {"uniform": [1, 2, 3]}}}, "lr.* at most 2 items"),
         ({"space": {"lr": {"uniform": [0, 1], "choice": [1, 2]}}}, "not uniform and choice"),
         ({"space": {"lr": {"choice": [1e-3, "1e-3", 1e-3]}}}, "a choice is there twice"),
         ({"space": {"lr": {"choice": [1e-3, "fast"]}}}, "lr must be a number, not 'fast'"),
         ({"space": {"warmup": {"uniform": [0, 1]}}}, "warmup must be below 1"),
         ({"space": {"epochs": {"uniform": [5, 10]}}}, "epochs must be a whole number"),
-        ({"space": {"batch_size": {"int": [8, 16.5]}}}, "16.5 is not a whole number"),
+        ({"space": {"batch_size": {"int": [8, 16.5]}}}, "a whole number, not 16.5"),
         ({"space": {"model": {"choice": ["hybrid_nano", "hybird_nano_s8"]}}}, "hybird_nano_s8"),
         ({"space": {"seed": {"int": [0, 9]}}}, "seed must be the same in all trials"),
         (
@@ -441,7 +441,7 @@ def test_without_optuna_the_extra_is_named(monkeypatch):
         ),
         ({"metric": "test_macro_auc"}, "'test_macro_auc': did you mean 'val_macro_auc'"),
         ({"metric": "val_loss", "direction": "maximize"}, "the best val_loss is the minimum"),
-        ({"trials": 0}, "trials must be a whole number of at least 1"),
+        ({"trials": 0}, "trials must be at least 1"),
         ({"base": {**BASE, "out": "runs/x"}}, "out is for the search to choose"),
         ({"base": {**BASE, "data": ""}}, "data is missing"),
     ],

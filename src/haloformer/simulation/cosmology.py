@@ -6,11 +6,16 @@ Written with scipy, as the core runs where astropy is not installed; the tests c
 import functools
 import math
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
+from pydantic import Field
 from scipy import constants, integrate
 
 from haloformer.errors import InputError
+from haloformer.validation import Number, checked
+
+Distances = Literal["angular_diameter", "luminosity"]
 
 ARCSEC_PER_RADIAN = 206265.0
 """As the original code rounds it (exact: 206264.806…)."""
@@ -19,18 +24,13 @@ _MPC = 1e6 * constants.parsec  # m
 _GM_SUN = 1.3271244e20  # m³ s⁻², nominal solar mass parameter, IAU 2015 Resolution B3
 
 
+@checked
 @dataclass(frozen=True)
 class Cosmology:
     """Flat ΛCDM: Hubble constant ``H0`` in km/s/Mpc and matter density ``Om0``."""
 
-    H0: float = 70.0
-    Om0: float = 0.3
-
-    def __post_init__(self) -> None:
-        if not (self.H0 > 0 and 0 < self.Om0 <= 1):
-            raise InputError(
-                f"cosmology: H0 must be positive and 0 < Om0 ≤ 1, not H0={self.H0}, Om0={self.Om0}"
-            )
+    H0: Annotated[Number, Field(gt=0)] = 70.0
+    Om0: Annotated[Number, Field(gt=0, le=1)] = 0.3
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - frozen and tiny
     def comoving_distance(self, z: float) -> float:

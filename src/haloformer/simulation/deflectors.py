@@ -1,13 +1,19 @@
 """Reduced deflection angles α(θ) of lenses, as pure functions of tensors; the source lies at β = θ − α(θ).
 
+:class:`SIEShear` is the named, recombinable part of a survey built on them.
+
 All arguments broadcast together; positions, angles and deflections are in arcsec. Every function is differentiable in every
 floating-point argument.
 """
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+from haloformer.simulation.distributions import Quantity
+from haloformer.validation import checked
 
 _SIE_CORE = 1e-10  # arcsec; lenstronomy's core of the singular isothermal ellipsoid
 _ASIDE = 1e-12  # arcsec; a pixel exactly on top of a point mass is seen from this far: deflected far away, not by 0/0
@@ -172,3 +178,29 @@ def _pi_cot_pi(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     sin, sinh = torch.sin(a), torch.sinh(b)
     weight = math.pi / (sin**2 + sinh**2)
     return weight * sin * torch.cos(a), -weight * sinh * torch.cosh(b)
+
+
+@checked
+@dataclass(frozen=True)
+class SIEShear:
+    """A singular isothermal ellipsoid with external shear about the origin. Each number may be a distribution.
+
+    Attributes:
+        mass: Point mass in M_sun whose Einstein radius it has; give this or ``theta_E``.
+        theta_E: Einstein radius in arcsec.
+        e1: Ellipticity.
+        e2: Ellipticity.
+        x: Centre in arcsec.
+        y: Centre in arcsec.
+        gamma1: External shear.
+        gamma2: External shear.
+    """
+
+    mass: Quantity | None = None
+    theta_E: Quantity | None = None
+    e1: Quantity = 0.0
+    e2: Quantity = 0.0
+    x: Quantity = 0.0
+    y: Quantity = 0.0
+    gamma1: Quantity = 0.0
+    gamma2: Quantity = 0.0

@@ -5,48 +5,64 @@ In YAML a distribution is a mapping with one key: ``{uniform: [-0.35, 0.35]}``, 
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import astuple, dataclass, fields
-from typing import Any
+from typing import Annotated
 
 import numpy as np
+from pydantic import PlainValidator
 from scipy import special
 
 from haloformer.errors import InputError
+from haloformer.validation import Number, checked
 from haloformer.vocabulary import unknown_name
 
 
+@checked
 @dataclass(frozen=True)
 class Uniform:
     """Uniform between ``low`` and ``high``."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
+
+    def __post_init__(self) -> None:
+        _check_limits(self.low, self.high)
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
         return self.low + u * (self.high - self.low)
 
 
+@checked
 @dataclass(frozen=True)
 class LogUniform:
     """Uniform in the logarithm between ``low`` and ``high``, both positive."""
 
-    low: float
-    high: float
+    low: Number
+    high: Number
+
+    def __post_init__(self) -> None:
+        _check_limits(self.low, self.high, positive=True)
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
         return self.low * (self.high / self.low) ** u
 
 
+@checked
 @dataclass(frozen=True)
 class PowerLaw:
     """dN/dx ∝ x^slope between ``low`` and ``high``, both positive; ``slope`` ≠ −1 (that is :class:`LogUniform`)."""
 
-    low: float
-    high: float
-    slope: float
+    low: Number
+    high: Number
+    slope: Number
+
+    def __post_init__(self) -> None:
+        _check_limits(self.low, self.high, positive=True)
+        if self.slope == -1:
+            raise InputError("a power law of slope -1 is written log_uniform")
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
@@ -54,22 +70,35 @@ class PowerLaw:
         return (self.low**p + u * (self.high**p - self.low**p)) ** (1.0 / p)
 
 
+@checked
 @dataclass(frozen=True)
 class Normal:
     """Gaussian with ``mean`` and standard deviation ``sigma``."""
 
-    mean: float
-    sigma: float
+    mean: Number
+    sigma: Number
+
+    def __post_init__(self) -> None:
+        if self.sigma < 0:
+            raise InputError(
+                f"the standard deviation of normal must not be negative, not {self.sigma}"
+            )
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
         return self.mean + self.sigma * special.ndtri(u)
 
 
-Distribution = Uniform | LogUniform | PowerLaw | Normal
-Quantity = float | Distribution
+def _check_limits(low: float, high: float, positive: bool = False) -> None:
+    if low > high:
+        raise InputError(f"the lower limit {low} lies above the upper limit {high}")
+    if positive and low <= 0:
+        raise InputError(f"the lower limit must be positive, not {low}")
 
-DISTRIBUTIONS: dict[str, type] = {
+
+Distribution = Uniform | LogUniform | PowerLaw | Normal
+
+DISTRIBUTIONS: dict[str, type[Distribution]] = {
     "uniform": Uniform,
     "log_uniform": LogUniform,
     "power_law": PowerLaw,
@@ -77,33 +106,47 @@ DISTRIBUTIONS: dict[str, type] = {
 }
 
 
-def parse_quantity(value: Any, field: str) -> Quantity:
+def parse_quantity(value: object) -> float | Distribution:
     """Reads a number or a distribution as written in YAML.
 
     Args:
         value: A number, or a mapping such as ``{"uniform": [0, 1]}``.
-        field: Where it stands, for the error message.
 
     Raises:
         InputError: It is neither, or its limits make no sense.
     """
-    if isinstance(value, Uniform | LogUniform | PowerLaw | Normal):
+    if isinstance(value, Distribution):
         return value
-    if isinstance(value, dict) and len(value) == 1:
-        ((name, arguments),) = value.items()
-        if name not in DISTRIBUTIONS:
-            raise unknown_name(f"distribution in {field}", str(name), DISTRIBUTIONS)
-        kind = DISTRIBUTIONS[name]
-        wanted = len(fields(kind))
-        if not isinstance(arguments, list | tuple) or len(arguments) != wanted:
-            raise InputError(f"{field}: {name} takes a list of {wanted} numbers, not {arguments!r}")
-        distribution: Distribution = kind(*(_number(a, field) for a in arguments))
-        _check(distribution, field)
-        return distribution
-    return _number(value, field)
+    if not isinstance(value, Mapping) or len(value) != 1:
+        return _number(value)
+    ((name, arguments),) = value.items()
+    if name not in DISTRIBUTIONS:
+        raise unknown_name("distribution", str(name), DISTRIBUTIONS)
+    kind = DISTRIBUTIONS[name]
+    wanted = len(fields(kind))
+    if not isinstance(arguments, list | tuple) or len(arguments) != wanted:
+        raise InputError(f"{name} takes a list of {wanted} numbers, not {arguments!r}")
+    return kind(*arguments)
 
 
-def describe_quantity(quantity: Quantity) -> Any:
+def _number(value: object) -> float:
+    # YAML reads 1e6 (no dot) as text; a user means the number.
+    try:
+        number = math.nan if isinstance(value, bool) else float(value)  # type: ignore[arg-type]  # what else it is, float says
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise InputError(
+            f"must be a number or a distribution such as {{uniform: [0, 1]}}, not {value!r}"
+        )
+    return number
+
+
+Quantity = Annotated[float | Distribution, PlainValidator(parse_quantity)]
+"""A number, or the distribution that it is drawn from for each image."""
+
+
+def describe_quantity(quantity: Quantity) -> float | dict[str, list[float]]:
     """The inverse of :func:`parse_quantity`: what to write into YAML."""
     if isinstance(quantity, float | int):
         return quantity
@@ -127,33 +170,3 @@ def draw(
     if isinstance(quantity, float | int):
         return np.full(shape, float(quantity))
     return quantity.quantile(uniforms().reshape(shape))
-
-
-def _number(value: Any, field: str) -> float:
-    # YAML reads 1e6 (no dot) as text; a user means the number.
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = math.nan
-    if isinstance(value, bool) or not math.isfinite(number):
-        raise InputError(
-            f"{field}: expected a number or a distribution such as {{uniform: [0, 1]}}, not {value!r}"
-        )
-    return number
-
-
-def _check(distribution: Distribution, field: str) -> None:
-    if isinstance(distribution, Normal):
-        if distribution.sigma < 0:
-            raise InputError(
-                f"{field}: the standard deviation of normal must not be negative, not {distribution.sigma}"
-            )
-        return
-    if distribution.low > distribution.high:
-        raise InputError(
-            f"{field}: the lower limit {distribution.low} lies above the upper limit {distribution.high}"
-        )
-    if not isinstance(distribution, Uniform) and distribution.low <= 0:
-        raise InputError(f"{field}: the lower limit must be positive, not {distribution.low}")
-    if isinstance(distribution, PowerLaw) and distribution.slope == -1:
-        raise InputError(f"{field}: a power law of slope -1 is written log_uniform")

@@ -2,17 +2,21 @@
 
 import math
 from dataclasses import dataclass
+from typing import Annotated
 
 import numpy as np
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.simulation.distributions import Quantity
+from haloformer.validation import Number, WholeNumber, checked
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
 
+@checked
 @dataclass(frozen=True)
 class Instrument:
     """A camera with square pixels and a Gaussian point-spread function.
@@ -30,32 +34,20 @@ class Instrument:
         background_rms: Noise of the background in counts/s per pixel; computed from sky and read noise if None.
     """
 
-    num_pix: int
-    pixel_scale: float
-    psf_fwhm: float = 0.0
-    psf_truncation: float = 4.0
+    num_pix: Annotated[WholeNumber, Field(ge=8, le=4096)]
+    pixel_scale: Annotated[Number, Field(gt=0)]
+    psf_fwhm: Annotated[Number, Field(ge=0)] = 0.0
+    psf_truncation: Annotated[Number, Field(gt=0)] = 4.0
     exposure_time: Quantity = 1.0
-    num_exposures: int = 1
-    magnitude_zero_point: float | None = None
-    sky_brightness: float | None = None
-    read_noise: float = 0.0
-    background_rms: float | None = None
+    num_exposures: Annotated[WholeNumber, Field(ge=0)] = 1
+    magnitude_zero_point: Number | None = None
+    sky_brightness: Number | None = None
+    read_noise: Number = 0.0
+    background_rms: Number | None = None
 
     def __post_init__(self) -> None:
-        if not (8 <= self.num_pix <= 4096):
-            raise InputError(f"instrument.num_pix must lie between 8 and 4096, not {self.num_pix}")
-        if not self.pixel_scale > 0:
-            raise InputError(
-                f"instrument.pixel_scale must be positive (arcsec), not {self.pixel_scale}"
-            )
-        if not (self.psf_fwhm >= 0 and self.psf_truncation > 0):
-            raise InputError(
-                "instrument.psf_fwhm must not be negative and instrument.psf_truncation must be positive"
-            )
         if len(psf_weights(self)) > self.num_pix:
-            raise InputError(
-                f"instrument.psf_fwhm of {self.psf_fwhm} arcsec is wider than the image"
-            )
+            raise InputError(f"psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
 
 
 def pixel_axis(instrument: Instrument) -> np.ndarray:
@@ -120,5 +112,5 @@ def background_rms(instrument: Instrument) -> float:
 
 
 def magnitude_to_counts(magnitude: np.ndarray | float, zero_point: float) -> np.ndarray | float:
-    """Counts/s of a magnitude, 10^(−0.4 (magnitude − zero_point))."""
+    """WholeNumbers/s of a magnitude, 10^(−0.4 (magnitude − zero_point))."""
     return 10 ** (-0.4 * (magnitude - zero_point))

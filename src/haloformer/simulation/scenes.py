@@ -113,6 +113,35 @@ class Scenes:
         return {**named, "seed": np.full(len(self), seed, dtype=np.int64)}
 
 
+@dataclass(frozen=True)
+class _Images:
+    """Images whose parameters are drawn; a draw depends on survey, class, seed, number and the parameter's name alone.
+
+    Attributes:
+        seed: The dataset's seed.
+        label: (B,) classes as indices into the class names.
+        stream: (B,) what survey and class stand for in the random numbers.
+        index: (B,) numbers of the images within their class.
+    """
+
+    seed: int
+    label: np.ndarray
+    stream: np.ndarray
+    index: np.ndarray
+
+    def draw(
+        self, quantity: Quantity, name: str, rows: np.ndarray | slice = slice(None), size: int = 1
+    ) -> np.ndarray:
+        """Draws a parameter of some of the images: (rows,), or (rows, size) for several values of each."""
+        n_rows = len(self.stream[rows])
+        shape = (n_rows,) if size == 1 else (n_rows, size)
+        return draw(quantity, lambda: self.uniform(name, rows, size), shape)
+
+    def uniform(self, name: str, rows: np.ndarray | slice, size: int) -> np.ndarray:
+        """Draws uniformly between 0 and 1."""
+        return rng.uniform(self.seed, self.stream[rows], self.index[rows], name, size)
+
+
 def draw_scenes(
     survey: Survey, labels: np.ndarray, index: np.ndarray, seed: int, class_names: tuple[str, ...]
 ) -> Scenes:
@@ -132,111 +161,108 @@ def draw_scenes(
     words = np.array(
         [rng.name_word(f"{survey.name}/{name}") for name in class_names], dtype=np.uint64
     )
-    stream = words[labels]
-    count = len(labels)
-
-    def sample(
-        quantity: Quantity, name: str, rows: np.ndarray | slice = slice(None), size: int = 1
-    ) -> np.ndarray:
-        chosen = stream[rows]
-        shape = (len(chosen),) if size == 1 else (len(chosen), size)
-        return draw(quantity, lambda: rng.uniform(seed, chosen, index[rows], name, size), shape)
-
-    source, lens, instrument = survey.source, survey.deflector, survey.instrument
-    R_sersic, n_sersic = (
-        sample(source.R_sersic, "source_R_sersic"),
-        sample(source.n_sersic, "source_n_sersic"),
-    )
-    if source.amp is not None:
-        amp = sample(source.amp, "source_amp")
-    else:
-        assert source.magnitude is not None  # Survey checks it
-        assert instrument.magnitude_zero_point is not None
-        counts = magnitude_to_counts(
-            sample(source.magnitude, "source_magnitude"), instrument.magnitude_zero_point
-        )
-        amp = np.asarray(counts / sersic_flux(R_sersic, n_sersic))
-    if lens.theta_E is not None:
-        theta_E = sample(lens.theta_E, "lens_theta_E")
-    else:
-        assert lens.mass is not None
-        theta_E = survey.theta_E(sample(lens.mass, "lens_mass"))
-
-    vortex = {
-        name: np.full(count, np.nan)
-        for name in ("log10_m_axion", "mass", "angle", "half_length", "x", "y")
-    }
-    vortex_theta_E, vortex_n_masses = np.zeros(count), np.zeros(count, dtype=np.int64)
-    n_max = max(
-        [
-            p.number
-            for name in class_names
-            for p in survey.substructure[name]
-            if isinstance(p, PointSubhalos)
-        ],
-        default=0,
-    )
-    subhalo = {name: np.full((count, n_max), np.nan) for name in ("mass", "x", "y")}
-    subhalo_theta_E = np.zeros((count, n_max))
-    for label, name in enumerate(class_names):
-        rows = np.flatnonzero(labels == label)
-        if not len(rows):
-            continue
-        for part in survey.substructure[name]:
-            if isinstance(part, Vortex):
-                for key in ("log10_m_axion", "mass", "angle"):
-                    vortex[key][rows] = sample(getattr(part, key), f"vortex_{key}", rows)
-                vortex["x"][rows] = sample(part.x, "vortex_x", rows)
-                vortex["y"][rows] = sample(part.y, "vortex_y", rows)
-                vortex["half_length"][rows] = vortex_half_length(vortex["log10_m_axion"][rows])
-                vortex_theta_E[rows] = survey.theta_E(vortex["mass"][rows] / part.n_masses)
-                vortex_n_masses[rows] = part.n_masses
-            elif part.number:
-                radius = sample(part.radius, "subhalo_radius", rows, part.number).reshape(
-                    len(rows), part.number
-                )
-                angle = (
-                    2
-                    * np.pi
-                    * rng.uniform(seed, stream[rows], index[rows], "subhalo_angle", part.number)
-                )
-                mass = sample(part.mass, "subhalo_mass", rows, part.number).reshape(
-                    len(rows), part.number
-                )
-                within = slice(0, part.number)
-                subhalo["mass"][rows, within] = mass
-                subhalo["x"][rows, within] = radius * np.sin(angle)
-                subhalo["y"][rows, within] = radius * np.cos(angle)
-                subhalo_theta_E[rows, within] = survey.theta_E(mass)
+    images = _Images(seed, labels, words[labels], index)
     return Scenes(
         label=labels,
         index=index,
-        noise_word=rng.noise_words(seed, stream, index),
-        source_x=sample(source.x, "source_x"),
-        source_y=sample(source.y, "source_y"),
-        source_R_sersic=R_sersic,
-        source_n_sersic=n_sersic,
-        source_e1=sample(source.e1, "source_e1"),
-        source_e2=sample(source.e2, "source_e2"),
-        source_amp=amp,
-        lens_theta_E=theta_E,
-        lens_e1=sample(lens.e1, "lens_e1"),
-        lens_e2=sample(lens.e2, "lens_e2"),
-        lens_x=sample(lens.x, "lens_x"),
-        lens_y=sample(lens.y, "lens_y"),
-        gamma1=sample(lens.gamma1, "gamma1"),
-        gamma2=sample(lens.gamma2, "gamma2"),
-        exposure_time=sample(instrument.exposure_time, "exposure_time"),
-        log10_m_axion=vortex["log10_m_axion"],
-        vortex_mass=vortex["mass"],
-        vortex_angle=vortex["angle"],
-        vortex_half_length=vortex["half_length"],
-        vortex_x=vortex["x"],
-        vortex_y=vortex["y"],
-        vortex_theta_E=vortex_theta_E,
-        vortex_n_masses=vortex_n_masses,
-        subhalo_mass=subhalo["mass"],
-        subhalo_x=subhalo["x"],
-        subhalo_y=subhalo["y"],
-        subhalo_theta_E=subhalo_theta_E,
+        noise_word=rng.noise_words(seed, images.stream, index),
+        exposure_time=images.draw(survey.instrument.exposure_time, "exposure_time"),
+        **_draw_source(survey, images),
+        **_draw_lens(survey, images),
+        **_draw_vortices(survey, images, class_names),
+        **_draw_subhalos(survey, images, class_names),
     )
+
+
+def _draw_source(survey: Survey, images: _Images) -> dict[str, np.ndarray]:
+    """Draws the source's parameters; a magnitude becomes the surface brightness ``amp``."""
+    source = survey.source
+    names = ("x", "y", "R_sersic", "n_sersic", "e1", "e2")
+    drawn = {
+        f"source_{name}": images.draw(getattr(source, name), f"source_{name}") for name in names
+    }
+    if source.amp is not None:
+        return {**drawn, "source_amp": images.draw(source.amp, "source_amp")}
+    zero_point = survey.instrument.magnitude_zero_point
+    assert source.magnitude is not None  # Survey checks it
+    assert zero_point is not None
+    counts = magnitude_to_counts(images.draw(source.magnitude, "source_magnitude"), zero_point)
+    flux = sersic_flux(drawn["source_R_sersic"], drawn["source_n_sersic"])
+    return {**drawn, "source_amp": np.asarray(counts / flux)}
+
+
+def _draw_lens(survey: Survey, images: _Images) -> dict[str, np.ndarray]:
+    """Draws the smooth lens's parameters; a mass becomes the Einstein radius ``theta_E``."""
+    lens = survey.deflector
+    if lens.theta_E is not None:
+        theta_E = images.draw(lens.theta_E, "lens_theta_E")
+    else:
+        assert lens.mass is not None  # Survey checks it
+        theta_E = survey.theta_E(images.draw(lens.mass, "lens_mass"))
+    return {
+        "lens_theta_E": theta_E,
+        "lens_e1": images.draw(lens.e1, "lens_e1"),
+        "lens_e2": images.draw(lens.e2, "lens_e2"),
+        "lens_x": images.draw(lens.x, "lens_x"),
+        "lens_y": images.draw(lens.y, "lens_y"),
+        "gamma1": images.draw(lens.gamma1, "gamma1"),
+        "gamma2": images.draw(lens.gamma2, "gamma2"),
+    }
+
+
+def _draw_vortices(
+    survey: Survey, images: _Images, class_names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Draws the vortices of the classes that have one."""
+    count = len(images.label)
+    names = ("log10_m_axion", "mass", "angle", "x", "y", "half_length")
+    drawn = {name: np.full(count, np.nan) for name in names}
+    theta_E, n_masses = np.zeros(count), np.zeros(count, dtype=np.int64)
+    for label, class_name in enumerate(class_names):
+        rows = np.flatnonzero(images.label == label)
+        for part in survey.substructure[class_name]:
+            if not isinstance(part, Vortex) or not len(rows):
+                continue
+            for name in ("log10_m_axion", "mass", "angle", "x", "y"):
+                drawn[name][rows] = images.draw(getattr(part, name), f"vortex_{name}", rows)
+            drawn["half_length"][rows] = vortex_half_length(drawn["log10_m_axion"][rows])
+            theta_E[rows] = survey.theta_E(drawn["mass"][rows] / part.n_masses)
+            n_masses[rows] = part.n_masses
+    log10_m_axion = drawn.pop("log10_m_axion")
+    return {
+        "log10_m_axion": log10_m_axion,
+        **{f"vortex_{name}": values for name, values in drawn.items()},
+        "vortex_theta_E": theta_E,
+        "vortex_n_masses": n_masses,
+    }
+
+
+def _draw_subhalos(
+    survey: Survey, images: _Images, class_names: tuple[str, ...]
+) -> dict[str, np.ndarray]:
+    """Draws the subhalos of the classes that have some; as many columns as the class with most of them."""
+    found = [
+        (label, part)
+        for label, name in enumerate(class_names)
+        for part in survey.substructure[name]
+        if isinstance(part, PointSubhalos)
+    ]
+    shape = (len(images.label), max((part.number for _, part in found), default=0))
+    drawn = {name: np.full(shape, np.nan) for name in ("mass", "x", "y")}
+    theta_E = np.zeros(shape)
+    for label, part in found:
+        rows = np.flatnonzero(images.label == label)
+        if not len(rows) or not part.number:
+            continue
+        each, within = (len(rows), part.number), slice(0, part.number)
+        radius = images.draw(part.radius, "subhalo_radius", rows, part.number).reshape(each)
+        mass = images.draw(part.mass, "subhalo_mass", rows, part.number).reshape(each)
+        angle = 2 * np.pi * images.uniform("subhalo_angle", rows, part.number)
+        drawn["mass"][rows, within] = mass
+        drawn["x"][rows, within] = radius * np.sin(angle)
+        drawn["y"][rows, within] = radius * np.cos(angle)
+        theta_E[rows, within] = survey.theta_E(mass)
+    return {
+        **{f"subhalo_{name}": values for name, values in drawn.items()},
+        "subhalo_theta_E": theta_E,
+    }

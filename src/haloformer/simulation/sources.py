@@ -10,6 +10,7 @@ from scipy import special
 from torch import Tensor
 
 from haloformer.simulation.distributions import Quantity
+from haloformer.validation import checked
 
 SERSIC_R_MIN = 1e-3
 """Arcsec: the brightness is constant inside, as in lenstronomy before 1.14 (1e-4 since)."""
@@ -68,6 +69,7 @@ def sersic_flux(R_sersic: np.ndarray | float, n_sersic: np.ndarray | float) -> n
     )
 
 
+@checked
 @dataclass(frozen=True)
 class SersicSource:
     """A galaxy with an elliptical Sérsic profile. Each number may be a distribution.

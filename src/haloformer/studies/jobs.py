@@ -10,7 +10,6 @@ import time
 import traceback
 from collections.abc import Generator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -25,27 +24,20 @@ from haloformer.models.cost import count_macs, count_parameters
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval
 from haloformer.studies.plan import PRETRAINED
-from haloformer.studies.runs import Run
-
-if TYPE_CHECKING:
-    pass
-
+from haloformer.studies.results import Record
+from haloformer.studies.runs import HeldOut, Run
 
 _BATCH = 256
 _RETRIES = 1  # of a run whose process was killed: it goes on from its checkpoint
 
 
-def run_records(
-    folder: Path, runs: list[Run], workers: int
-) -> Generator[dict[str, Any], None, None]:
+def run_records(folder: Path, runs: list[Run], workers: int) -> Generator[Record, None, None]:
     """Yields each run's line for results.jsonl, in the order in which they end."""
     tasks = ((run.key, (folder, run)) for run in runs)
-    threads = max(1, torch.get_num_threads() // max(1, workers))
     several = workers if workers > 1 else 0
+    threads = max(1, torch.get_num_threads() // max(1, workers))
+    ended = jobs.results(_train_and_test, tasks, workers=several, threads=threads, retries=_RETRIES)
     try:
-        ended = jobs.results(
-            _train_and_test, tasks, workers=several, threads=threads, retries=_RETRIES
-        )
         with contextlib.closing(ended):
             for _, record in ended:
                 yield record
@@ -55,12 +47,12 @@ def run_records(
         ) from error
 
 
-def _train_and_test(folder: Path, run: Run) -> dict[str, Any]:
+def _train_and_test(folder: Path, run: Run) -> Record:
     """Trains one variant with one seed and tests it once; returns the run's line for results.jsonl."""
     from haloformer.training import train
 
     began = time.monotonic()
-    record: dict[str, Any] = {
+    record: Record = {
         "variant": run.variant,
         "seed": run.seed,
         "status": "failed",
@@ -71,16 +63,8 @@ def _train_and_test(folder: Path, run: Run) -> dict[str, Any]:
     }
     place = folder / "runs" / run.key
     try:
-        options = {**run.options, "seed": run.seed, "out": str(place), "progress": False}
-        if isinstance(options.get("pretrained"), str):
-            start = folder / "runs" / f"{PRETRAINED}-seed{run.seed}"
-            if (
-                f"{{{PRETRAINED}}}" in options["pretrained"]
-                and not (start / "finished.json").exists()
-            ):
-                raise InputError(f"its pretraining with seed {run.seed} failed or is missing")
-            options["pretrained"] = options["pretrained"].replace(f"{{{PRETRAINED}}}", str(start))
-        result = train(**options)
+        options = _with_pretraining(folder, run)
+        result = train(**options, seed=run.seed, out=str(place), progress=False)
         record |= {
             "val": dict(result.metrics),
             "best_epoch": result.best_epoch,
@@ -89,15 +73,14 @@ def _train_and_test(folder: Path, run: Run) -> dict[str, Any]:
         predictor = load(place, str(options.get("device", "auto")))
         record |= _cost(predictor)
         if run.test is not None:
-            record["test"] = _test_metrics(
-                *_answers(folder / "logits" / f"{run.key}.npz", predictor, run.test)
-            )
+            answers = _answers(folder / "logits" / f"{run.key}.npz", predictor, run.test)
+            record["test"] = _test_metrics(*answers)
         record |= {"status": "ok", "hardware": _hardware(predictor.device)}
     except InputError as error:
         record["message"] = str(error)
     except (OSError, MemoryError):  # the next run would fare no better
         raise
-    except Exception as error:  # a night's study shall not end with one model's defect
+    except Exception as error:  # one model's defect must not end a study of many hours
         record["message"] = f"{type(error).__name__}: {error}"
         (folder / "failed").mkdir(exist_ok=True)
         write_text(folder / "failed" / f"{run.key}.txt", traceback.format_exc())
@@ -106,7 +89,18 @@ def _train_and_test(folder: Path, run: Run) -> dict[str, Any]:
     return {**record, "seconds": seconds, "code_version": code_version(), "date": date}
 
 
-def _cost(predictor: Predictor) -> dict[str, Any]:
+def _with_pretraining(folder: Path, run: Run) -> dict[str, object]:
+    """Returns a run's options with the folder of its pretraining in place of ``{pretrained}``."""
+    pretrained, mark = run.options.get("pretrained"), f"{{{PRETRAINED}}}"
+    if not isinstance(pretrained, str) or mark not in pretrained:
+        return run.options
+    start = folder / "runs" / f"{PRETRAINED}-seed{run.seed}"
+    if not (start / "finished.json").exists():
+        raise InputError(f"its pretraining with seed {run.seed} failed or is missing")
+    return {**run.options, "pretrained": pretrained.replace(mark, str(start))}
+
+
+def _cost(predictor: Predictor) -> dict[str, object]:
     """Returns what the network alone costs, without simulation and fit: its speed is that of a batch of 64 images."""
     described = predictor.artefact["model"]
     height, width = np.broadcast_to(described["img_size"], 2).tolist()
@@ -125,7 +119,7 @@ def _cost(predictor: Predictor) -> dict[str, Any]:
 
 
 def _answers(
-    path: Path, predictor: Predictor, test: dict[str, Any]
+    path: Path, predictor: Predictor, test: HeldOut
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Returns labels (N,), logits (N, K) and class names; computed once, then read from ``path``."""
     wanted = json.dumps(test, sort_keys=True)
@@ -133,7 +127,7 @@ def _answers(
         with np.load(path) as kept:
             if str(kept["test_images"]) == wanted:
                 return kept["labels"], kept["logits"], tuple(kept["class_names"].tolist())
-    images = open_test_images(**test, predictor=predictor)
+    images = open_test_images(predictor=predictor, **test)
     if seen := contamination(predictor, images):
         raise InputError(seen[0])
     order = class_order(images, predictor)
@@ -159,7 +153,8 @@ def _answers(
 
 def _test_metrics(
     labels: np.ndarray, logits: np.ndarray, class_names: tuple[str, ...]
-) -> dict[str, Any]:
+) -> dict[str, object]:
+    """Returns what of a test is kept in results.jsonl."""
     metrics = classification_metrics(labels, logits, class_names, resamples=0)
     aucs = {name: dataclasses.asdict(row["auc"]) for name, row in metrics["per_class"].items()}
     kept = {key: metrics[key].value for key in ("balanced_accuracy", "nll", "brier", "ece")}
@@ -181,7 +176,7 @@ def _hardware(device: torch.device) -> str:
     return f"{name}, {torch.get_num_threads()} of {os.cpu_count()} cores"
 
 
-def in_words(record: dict[str, Any]) -> str:
+def in_words(record: Record) -> str:
     """Returns the outcome of a run in one line."""
     head = f"{record['variant']}, seed {record['seed']}: "
     if record["status"] != "ok":
@@ -189,12 +184,3 @@ def in_words(record: dict[str, Any]) -> str:
     if "test" not in record:
         return f"{head}validation macro AUC {record['val']['val_macro_auc']:.4f} ({record['seconds']:.0f} s)"
     return f"{head}test macro AUC {interval.format_value(record['test']['macro_auc']['value'])} ({record['seconds']:.0f} s)"
-
-
-def about(seconds: float) -> str:
-    """Returns how long the rest takes, for a line of progress; empty below a second."""
-    if seconds < 1:
-        return ""
-    return (
-        f"; about {seconds / 60:.0f} min left" if seconds >= 90 else f"; about {seconds:.0f} s left"
-    )

@@ -4,49 +4,87 @@ import dataclasses
 import fnmatch
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Annotated, Literal
 
-import yaml
+from pydantic import BeforeValidator, ConfigDict, Field, PlainValidator, model_validator
 
 from haloformer.errors import InputError
 from haloformer.models import find_model, list_models
-from haloformer.training.config import Experiment, compose, read_options
+from haloformer.studies.settings import Options, nothing_is_empty, settings_of
+from haloformer.studies.shipped import Shipped
+from haloformer.training.config import Experiment, Noise, compose
+from haloformer.validation import Strict, validated
 from haloformer.vocabulary import unknown_name
-
-if TYPE_CHECKING:
-    pass
-
 
 PRETRAINED = "pretrained"
 """Name of the runs that others start from; ``"{pretrained}"`` in a variant stands for their folder."""
 
-
-_KEYS = (
-    "title",
-    "question",
-    "notes",
-    "base",
-    "variants",
-    "grid",
-    "reference",
-    "pretrain",
-    "seeds",
-    "test",
-    "figure",
-)
+_SHIPPED = Shipped("study", "studies")
+_NAME = r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,99}"
 
 
-_TEST_KEYS = ("data", "noise", "n", "seed")
+def seed_list(seeds: object, first: int = 0) -> tuple[int, ...]:
+    """Returns seeds that are given as a number of them, counted from ``first``, or as a list."""
+    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
+        return tuple(range(first, first + seeds))
+    if (
+        isinstance(seeds, list | tuple)
+        and seeds
+        and all(isinstance(seed, int) for seed in seeds)
+        and len({*seeds}) == len(seeds)
+    ):
+        return tuple(seeds)
+    raise InputError(
+        f"seeds must be how many (at least 1), or a list of different whole numbers, not {seeds!r}"
+    )
 
 
-_FIGURE_KEYS = ("kind", "x", "by")
+class HeldOutImages(Strict):
+    """Images that all runs are tested on. Those of a file are as they are; simulated ones take noise, n and seed."""
+
+    data: str | None = None
+    noise: Noise | None = None
+    n: Annotated[int, Field(ge=2, strict=True)] | None = None
+    seed: Annotated[int, Field(ge=0, strict=True)] | None = None
 
 
-_FIGURE_KINDS = ("bars", "curve")
+class FigureChoice(Strict):
+    """Figure of a study: for a grid, ``x`` and ``by`` are its axes; ``by`` has a panel or a line for each value."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    kind: Literal["bars", "curve"] | None = None
+    x: str | None = None
+    by: str | None = None
+
+
+class StudyFile(Strict):
+    """A study as its YAML file describes it; see docs/studies.md."""
+
+    model_config = ConfigDict(coerce_numbers_to_str=True)
+
+    title: str | None = None
+    question: str | None = None
+    notes: str | None = None
+    base: Options = Field(default_factory=dict)
+    variants: dict[str, Options] | None = None
+    grid: dict[str, Annotated[list[object], Field(min_length=1)] | dict[str, Options]] | None = None
+    reference: str | dict[str, str] | None = None
+    pretrain: dict[str, object] | None = None
+    seeds: Annotated[tuple[int, ...], PlainValidator(seed_list)] = (0, 1, 2)
+    test: Annotated[HeldOutImages, BeforeValidator(nothing_is_empty)] = HeldOutImages()
+    figure: Annotated[FigureChoice, BeforeValidator(nothing_is_empty)] = FigureChoice()
+
+    @model_validator(mode="after")
+    def _variants_or_grid(self) -> "StudyFile":
+        if (self.variants is None) == (self.grid is None):
+            raise InputError(
+                "needs either variants (name: what it changes) or grid (field: values)"
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -62,35 +100,44 @@ class Variant:
 
     name: str
     values: dict[str, str]
-    changes: dict[str, Any]
+    changes: dict[str, object]
     reference: str | None
 
 
 @dataclass(frozen=True)
 class Study:
-    """A study as its YAML file describes it, checked; see docs/studies.md. ``raw`` is what the file holds."""
+    """A study that was read and checked.
 
-    raw: dict[str, Any]
+    Attributes:
+        raw: What its file holds.
+        title: Its title.
+        question: The question that it answers.
+        notes: What else readers should know.
+        base: Fields that all runs share.
+        variants: What is compared.
+        axes: For a grid: axis → names of the values there.
+        pretrain: Fields of the run that others start from.
+        seeds: Of the trainings of each variant.
+        test: Images for the test.
+        figure: What is drawn.
+    """
+
+    raw: dict[str, object]
     title: str
     question: str
     notes: str
-    base: dict[str, Any]
+    base: dict[str, object]
     variants: tuple[Variant, ...]
     axes: dict[str, list[str]]
-    pretrain: dict[str, Any] | None
+    pretrain: dict[str, object] | None
     seeds: tuple[int, ...]
-    test: dict[str, Any]
-    figure: dict[str, str]
+    test: HeldOutImages
+    figure: FigureChoice
 
 
 def list_studies() -> dict[str, str]:
     """Returns the shipped studies: name → question."""
-    return {
-        file.name.removesuffix(".yaml"): str(
-            yaml.safe_load(file.read_text(encoding="utf-8")).get("question", "")
-        )
-        for file in sorted(_shipped(), key=lambda file: file.name)
-    }
+    return _SHIPPED.summaries("question")
 
 
 def read_study(name: str) -> Study:
@@ -99,125 +146,56 @@ def read_study(name: str) -> Study:
     Raises:
         InputError: There is no such study, a key or field is unknown, or a value makes no sense.
     """
-    path = Path(name)
-    if path.suffix.lower() in (".yaml", ".yml"):
-        return parse_study(read_options(path), str(path))
-    shipped = {file.name.removesuffix(".yaml"): file for file in _shipped()}
-    spelling = name.replace("isation", "ization")
-    if spelling not in shipped:
-        raise unknown_name("study", name, shipped)
-    return parse_study(
-        yaml.safe_load(shipped[spelling].read_text(encoding="utf-8")), f"study {spelling}"
-    )
+    return parse_study(*_SHIPPED.read(name))
 
 
-def _shipped() -> list[Any]:
-    folder = resources.files("haloformer").joinpath("configs", "studies")
-    return [entry for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-
-
-def parse_study(raw: dict[str, Any], where: str) -> Study:
+def parse_study(raw: dict[str, object], where: str) -> Study:
     """Checks what a study's YAML file holds, all but the images; errors begin with ``where``."""
-    check_keys(raw, _KEYS, where)
-    if ("variants" in raw) == ("grid" in raw):
-        raise InputError(
-            f"{where}: needs either variants (name: what it changes) or grid (field: values)"
+    file = validated(StudyFile, raw, where)
+    try:
+        axes = {axis: _axis(axis, values) for axis, values in (file.grid or {}).items()}
+        variants = _crossed(axes, file.reference) if file.variants is None else _named(file)
+        _check_names(variants)
+        plan = Study(
+            raw=raw,
+            title=file.title or where,
+            question=file.question or "",
+            notes=" ".join((file.notes or "").split()),
+            base=file.base,
+            variants=tuple(variants),
+            axes={axis: list(values) for axis, values in axes.items()},
+            pretrain=file.pretrain,
+            seeds=file.seeds,
+            test=file.test,
+            figure=_figure_choice(file.figure, list(axes)),
         )
-    axes: dict[str, dict[str, dict[str, Any]]] = {}
-    if "variants" in raw:
-        named = mapping(raw["variants"], f"{where}: variants")
-        first = raw.get("reference") or next(iter(named), None)
-        if first not in named:
-            raise unknown_name(f"reference in {where}", str(first), named)
-        variants = [
-            Variant(
-                name, {}, dict(mapping(changes or {}, f"{where}: variant '{name}'")), str(first)
-            )
-            for name, changes in named.items()
-        ]
-    else:
-        axes = {
-            axis: _axis(axis, values, where)
-            for axis, values in mapping(raw["grid"], f"{where}: grid").items()
-        }
-        variants = _crossed(axes, raw.get("reference"), where)
-    for variant in variants:
-        if (
-            not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+=-]{0,99}", variant.name)
-            or variant.name == PRETRAINED
-        ):
-            raise InputError(
-                f"{where}: '{variant.name}' cannot name a variant: use letters, digits, '_', '.', '-'"
-            )
-    pretrain = raw.get("pretrain")
-    plan = Study(
-        raw=raw,
-        title=str(raw.get("title") or where),
-        question=str(raw.get("question") or ""),
-        notes=" ".join(str(raw.get("notes") or "").split()),
-        base=dict(mapping(raw.get("base") or {}, f"{where}: base")),
-        variants=tuple(variants),
-        axes={axis: list(values) for axis, values in axes.items()},
-        pretrain=None if pretrain is None else dict(mapping(pretrain, f"{where}: pretrain")),
-        seeds=_seed_list(raw.get("seeds", 3), where),
-        test=dict(mapping(raw.get("test") or {}, f"{where}: test")),
-        figure=_figure_choice(raw.get("figure") or {}, axes, where),
-    )
-    check_keys(plan.test, _TEST_KEYS, f"{where}: test")
-    # A misspelt field shall not be found after an hour.
-    layers: dict[str, dict[str, Any]] = {"base": {}}
-    layers |= {f"variant '{variant.name}'": variant.changes for variant in plan.variants}
-    for what, changes in (layers | {"pretrain": plan.pretrain or {}}).items():
-        try:
-            experiment = compose(None, plan.base, changes)
-            find_model(experiment.model.name)
-            if what == "base":
-                common = experiment.trainer
-            for name in ("seed", "out", "resume", "progress"):
-                if getattr(experiment.trainer, name) != getattr(common, name):
-                    raise InputError(f"{name} is for the study to choose")
-        except InputError as error:
-            raise InputError(f"{where}: {what}: {error}") from error
-        if experiment.task.name == "regression":
-            raise InputError(
-                f"{where}: {what}: a study compares classifiers; task must be classification or both"
-            )
-        if PRETRAINED in _template(experiment) and plan.pretrain is None:
-            raise InputError(
-                f"{where}: {what}: pretrained is '{experiment.transfer.pretrained}', but pretrain is missing"
-            )
+        _check_experiments(plan)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
     return plan
 
 
-def check_keys(given: Mapping[str, Any], known: Sequence[str], where: str) -> None:
-    """Raises InputError for a key that is not known, with the nearest that is."""
-    for key in given:
-        if key not in known:
-            raise unknown_name(f"key in {where}", str(key), known)
+def _named(file: StudyFile) -> list[Variant]:
+    """Returns the variants that have names; the first is the reference unless another is named."""
+    named = file.variants or {}
+    reference = file.reference or next(iter(named), None)
+    if not isinstance(reference, str) or reference not in named:
+        raise unknown_name("reference", str(reference), named)
+    return [Variant(name, {}, changes, reference) for name, changes in named.items()]
 
 
-def mapping(value: Any, where: str) -> Mapping[str, Any]:
-    """Returns a mapping with texts as keys, or says that it is none."""
-    if not isinstance(value, Mapping):
-        raise InputError(f"{where}: must be 'name: value' lines, not {value!r}")
-    return {str(key): item for key, item in value.items()}
-
-
-def _axis(axis: str, values: Any, where: str) -> dict[str, dict[str, Any]]:
+def _axis(
+    axis: str, values: list[object] | dict[str, dict[str, object]]
+) -> dict[str, dict[str, object]]:
     """Returns value's name → what it changes: values of one field, or groups of changes that have names."""
-    if isinstance(values, Mapping):
-        return {
-            str(name): dict(mapping(changes or {}, f"{where}: {axis}"))
-            for name, changes in values.items()
-        }
-    if not isinstance(values, list) or not values:
-        raise InputError(
-            f"{where}: grid: {axis} must be a list of values, or names with what each changes"
-        )
+    if isinstance(values, dict):
+        return values
     if axis == "model":  # "*_nano": all models of that name
-        names = [info.name for info in list_models()]
+        known = [info.name for info in list_models()]
         values = [
-            found for v in values for found in (fnmatch.filter(names, v) if "*" in str(v) else [v])
+            name
+            for value in values
+            for name in (fnmatch.filter(known, str(value)) if "*" in str(value) else [value])
         ]
     return {
         Path(str(value)).stem if "/" in str(value) else str(value): {axis: value}
@@ -226,21 +204,21 @@ def _axis(axis: str, values: Any, where: str) -> dict[str, dict[str, Any]]:
 
 
 def _crossed(
-    axes: Mapping[str, Mapping[str, dict[str, Any]]], reference: Any, where: str
+    axes: Mapping[str, Mapping[str, dict[str, object]]], reference: str | dict[str, str] | None
 ) -> list[Variant]:
     """Returns every combination of the axes' values."""
-    fixed = {
-        axis: str(value) for axis, value in mapping(reference or {}, f"{where}: reference").items()
-    }
+    if isinstance(reference, str):
+        raise InputError(f"reference of a grid is axis: value, not '{reference}'")
+    fixed = reference or {}
     for axis, value in fixed.items():
         if axis not in axes:
-            raise unknown_name(f"axis in {where}: reference", axis, axes)
+            raise unknown_name("axis in reference", axis, axes)
         if value not in axes[axis]:
-            raise unknown_name(f"value in {where}: reference", value, axes[axis])
+            raise unknown_name("value in reference", value, axes[axis])
     variants = []
     for names in itertools.product(*axes.values()):
         values = dict(zip(axes, names))
-        changes: dict[str, Any] = {}
+        changes: dict[str, object] = {}
         for axis, name in values.items():
             changes |= axes[axis][name]
         compared = "-".join({**values, **fixed}.values()) if fixed else None
@@ -248,53 +226,73 @@ def _crossed(
     return variants
 
 
-def _seed_list(seeds: Any, where: str, first: int = 0) -> tuple[int, ...]:
-    if isinstance(seeds, int) and not isinstance(seeds, bool) and seeds >= 1:
-        return tuple(range(first, first + seeds))
-    if (
-        isinstance(seeds, list)
-        and seeds
-        and all(isinstance(s, int) for s in seeds)
-        and len({*seeds}) == len(seeds)
-    ):
-        return tuple(seeds)
-    raise InputError(
-        f"{where}: seeds must be how many (at least 1), or a list of different whole numbers, not {seeds!r}"
-    )
+def _check_names(variants: list[Variant]) -> None:
+    """Variants' names become parts of file names."""
+    for variant in variants:
+        if not re.fullmatch(_NAME, variant.name) or variant.name == PRETRAINED:
+            raise InputError(
+                f"'{variant.name}' cannot name a variant: use letters, digits, '_', '.', '-'"
+            )
 
 
-def _figure_choice(given: Any, axes: Mapping[str, Any], where: str) -> dict[str, str]:
-    choice = dict(mapping(given, f"{where}: figure"))
-    check_keys(choice, _FIGURE_KEYS, f"{where}: figure")
-    names = list(axes)
-    choice.setdefault("kind", "curve" if len(names) > 1 else "bars")
-    if choice["kind"] not in _FIGURE_KINDS:
-        raise unknown_name(f"figure kind in {where}", str(choice["kind"]), _FIGURE_KINDS)
-    if len(names) > 2:
+def _figure_choice(given: FigureChoice, axes: list[str]) -> FigureChoice:
+    """Returns the figure with what it leaves open filled in: a curve for two axes, the last one as x."""
+    if len(axes) > 2:
+        raise InputError(f"a grid has one or two axes, not {len(axes)}: {', '.join(axes)}")
+    kind = given.kind or ("curve" if len(axes) > 1 else "bars")
+    if not axes and kind == "curve":
+        raise InputError("figure: a curve needs a grid; variants are shown as bars")
+    x = given.x or next((axis for axis in reversed(axes) if axis != given.by), None)
+    by = given.by or next((axis for axis in axes if axis != x), None)
+    for key, axis in (("x", x), ("by", by)):
+        if axis and axis not in axes:
+            raise unknown_name(f"axis in figure: {key}", axis, axes)
+    return FigureChoice(kind=kind, x=x, by=by)
+
+
+def _check_experiments(plan: Study) -> None:
+    """Fail fast: catch misspelt fields before training starts."""
+    common = _experiment(plan, "base", {})
+    for variant in plan.variants:
+        _check_experiment(plan, f"variant '{variant.name}'", variant.changes, common)
+    _check_experiment(plan, "base", {}, common)
+    _check_experiment(plan, "pretrain", plan.pretrain or {}, common)
+
+
+def _experiment(plan: Study, what: str, changes: Mapping[str, object]) -> Experiment:
+    try:
+        experiment = compose(None, plan.base, changes)
+        find_model(experiment.model.name)
+    except InputError as error:
+        raise InputError(f"{what}: {error}") from error
+    return experiment
+
+
+def _check_experiment(
+    plan: Study, what: str, changes: Mapping[str, object], common: Experiment
+) -> None:
+    experiment = _experiment(plan, what, changes)
+    for name in ("seed", "out", "resume", "progress"):
+        if getattr(experiment.trainer, name) != getattr(common.trainer, name):
+            raise InputError(f"{what}: {name} is for the study to choose")
+    if experiment.task.name == "regression":
         raise InputError(
-            f"{where}: a grid has one or two axes, not {len(names)}: {', '.join(names)}"
+            f"{what}: a study compares classifiers; task must be classification or both"
         )
-    if names:
-        choice.setdefault("x", next(axis for axis in reversed(names) if axis != choice.get("by")))
-        if len(names) == 2:
-            choice.setdefault("by", next(axis for axis in names if axis != choice["x"]))
-    elif choice["kind"] == "curve":
-        raise InputError(f"{where}: figure: a curve needs a grid; variants are shown as bars")
-    for key in ("x", "by"):
-        if key in choice and choice[key] not in axes:
-            raise unknown_name(f"axis in {where}: figure: {key}", str(choice[key]), axes)
-    return choice
+    start = experiment.transfer.pretrained
+    if plan.pretrain is None and isinstance(start, str) and f"{{{PRETRAINED}}}" in start:
+        raise InputError(f"{what}: pretrained is '{start}', but pretrain is missing")
 
 
 def with_options(
     plan: Study,
     preset: str | list[str] | None,
-    options: Mapping[str, Any] | None,
+    options: Mapping[str, object] | None,
     seeds: int | None,
 ) -> Study:
     """Returns the study with the user's presets and options put over its base."""
     base = compose(None, plan.base, {"preset": preset}, options or {})
-    chosen = plan.seeds if seeds is None else _seed_list(seeds, "seeds", base.trainer.seed)
+    chosen = plan.seeds if seeds is None else seed_list(seeds, base.trainer.seed)
     if seeds is None and plan.seeds == tuple(range(len(plan.seeds))):
         chosen = tuple(base.trainer.seed + seed for seed in plan.seeds)
     settings = {
@@ -303,15 +301,3 @@ def with_options(
         if key not in ("seed", "out", "progress")
     }
     return dataclasses.replace(plan, base=settings, seeds=chosen)
-
-
-def settings_of(experiment: Experiment) -> dict[str, Any]:
-    """Returns the fields, by short name, that differ from the defaults: a run's description that people can read."""
-    defaults = Experiment().flat()
-    return {key: value for key, value in experiment.flat().items() if value != defaults[key]}
-
-
-def _template(experiment: Experiment) -> str:
-    """Returns ``pretrained`` if it asks for the study's own pretraining; else nothing."""
-    pretrained = experiment.transfer.pretrained
-    return pretrained if isinstance(pretrained, str) and f"{{{PRETRAINED}}}" in pretrained else ""

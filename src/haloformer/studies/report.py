@@ -2,10 +2,8 @@
 
 import csv
 import io
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,13 +14,17 @@ from haloformer.reporting import interval, style
 from haloformer.reporting.interval import Interval
 from haloformer.studies.figures import bars, curves
 from haloformer.studies.plan import PRETRAINED, Study
-from haloformer.studies.results import StudyResult, label_of, one_line, rows_of, usable_results
+from haloformer.studies.results import (
+    Record,
+    Row,
+    StudyResult,
+    label_of,
+    rows_of,
+    usable_results,
+)
+from haloformer.studies.settings import one_line
 from haloformer.training.config import compose
 from haloformer.training.feeds import STREAM_EPOCH
-
-if TYPE_CHECKING:
-    pass
-
 
 _NOTHING_SELECTED = (
     "nothing was selected on these images: each run keeps the epoch that was best on its validation images, and all runs of "
@@ -34,12 +36,8 @@ def report(folder: Path, plan: Study, command: str) -> StudyResult:
     """Writes table.md, table.csv and the figure from results.jsonl."""
     results = usable_results(folder, plan)
     rows = rows_of(folder, plan, results)
-    done = [record for record in results if record["status"] == "ok"]
+    n_ok = sum(record["status"] == "ok" for record in results)
     failed = [record for record in results if record["status"] != "ok"]
-    there = {(record["variant"], record["seed"]) for record in results}
-    missing = [
-        (v.name, seed) for v in plan.variants for seed in plan.seeds if (v.name, seed) not in there
-    ]
     measured = [row for row in rows if "macro_auc" in row]
     if not measured:
         if failed:
@@ -47,78 +45,31 @@ def report(folder: Path, plan: Study, command: str) -> StudyResult:
                 f"{folder}: no run succeeded; the first message: {failed[0]['message']}"
             )
         raise InputError(f"{folder}: no run of this study is finished yet")
-    write_text(folder / "table.md", _markdown(plan, command, rows, results, len(missing)))
+    write_text(folder / "table.md", _markdown(plan, command, rows, results))
     write_csv(folder / "table.csv", rows)
-    drawn = curves(plan, measured) if plan.figure["kind"] == "curve" else bars(plan, measured)
+    drawn = curves(plan, measured) if plan.figure.kind == "curve" else bars(plan, measured)
     style.save(drawn, folder / "figure")
-    return StudyResult(folder, rows, len(done), len(failed), len(missing))
+    return StudyResult(folder, rows, n_ok, len(failed), _n_missing(plan, results))
 
 
-def _markdown(
-    plan: Study,
-    command: str,
-    rows: list[dict[str, Any]],
-    results: list[dict[str, Any]],
-    n_missing: int,
-) -> str:
-    """Returns the page with the table; all that one must know to read the numbers stands above them."""
-    lines = [
-        f"# {plan.title}",
-        "",
-        *([f"*{plan.question}*", ""] if plan.question else []),
-        "| | |",
-        "|---|---|",
-    ]
-    lines += [
-        f"| {_cell(name)} | {_cell(text)} |"
-        for name, text in _head(plan, command, rows, results, n_missing)
-    ]
-    if len(plan.axes) == 2:
-        lines += ["", "## Mean test macro AUC", "", *_pivot(plan, rows)]
-    names = list(
-        dict.fromkeys(
-            key[4:]
-            for row in rows
-            for key in row
-            if re.fullmatch(r"auc_.*(?<!_low)(?<!_high)", key)
-        )
+def _n_missing(plan: Study, results: Sequence[Record]) -> int:
+    """Returns how many runs of the study are not there yet."""
+    there = {(record["variant"], record["seed"]) for record in results}
+    return sum(
+        (variant.name, seed) not in there for variant in plan.variants for seed in plan.seeds
     )
-    compared = any("difference" in row for row in rows)
-    columns = ["variant", "what it changes", "seeds", "test macro AUC (95 %)"]
-    columns += ["difference to the reference (95 %)"] if compared else []
-    columns += [
-        "accuracy",
-        *(f"AUC {name}" for name in names),
-        "validation macro AUC",
-        "parameters",
-        "s per run",
-    ]
-    lines += [
-        "",
-        "## All runs",
-        "",
-        f"| {' | '.join(map(_cell, columns))} |",
-        f"|{'---|' * len(columns)}",
-    ]
-    for row in rows:
-        cells = [
-            f"**{row['variant']}**" if row["variant"] == row["reference"] else row["variant"],
-            row["changes"] or "–",
-        ]
-        cells.append(str(row["n_seeds"]))
-        if "macro_auc" in row:
-            cells.append(interval.format_interval(interval_cell(row, "macro_auc")))
-            cells += [signed_cell(row)] if compared else []
-            cells.append(f"{row['accuracy']:.4f}")
-            cells += [interval.format_value(row.get(f"auc_{name}", float("nan"))) for name in names]
-            cells += [
-                interval.format_value(row["val_macro_auc"]),
-                f"{row['parameters'] / 1e6:.2f} M",
-            ]
-            cells.append(f"{row['seconds_per_run']:.0f}")
-        else:
-            cells += ["failed"] + ["–"] * (len(columns) - 4)
-        lines.append(f"| {' | '.join(map(_cell, cells))} |")
+
+
+def _markdown(plan: Study, command: str, rows: list[Row], results: list[Record]) -> str:
+    """Returns the page with the table; all that one must know to read the numbers stands above them."""
+    lines = [f"# {plan.title}", ""]
+    lines += [f"*{plan.question}*", ""] if plan.question else []
+    lines += ["| | |", "|---|---|"]
+    lines += [_line([name, text]) for name, text in _protocol(plan, command, rows, results)]
+    if len(plan.axes) == 2 and plan.figure.x and plan.figure.by:
+        lines += ["", "## Mean test macro AUC", ""]
+        lines += _pivot(plan, rows, plan.figure.x, plan.figure.by)
+    lines += ["", "## All runs", "", *_table_of_all(rows)]
     lines += ["", f"![{plan.title}](figure.png)"]
     if any(row["failed"] for row in rows):
         lines += ["", "## Failed runs", ""]
@@ -126,55 +77,93 @@ def _markdown(
     return "\n".join(lines) + "\n"
 
 
+def _table_of_all(rows: list[Row]) -> list[str]:
+    """Returns the table of all variants, line by line."""
+    aucs = [key for row in rows for key in row if key.startswith("auc_")]
+    names = [key[4:] for key in dict.fromkeys(aucs) if not key.endswith(("_low", "_high"))]
+    compared = any("difference" in row for row in rows)
+    columns = ["variant", "what it changes", "seeds", "test macro AUC (95 %)"]
+    columns += ["difference to the reference (95 %)"] if compared else []
+    columns += ["accuracy", *(f"AUC {name}" for name in names), "validation macro AUC"]
+    columns += ["parameters", "s per run"]
+    lines = [_line(columns), f"|{'---|' * len(columns)}"]
+    for row in rows:
+        is_reference = row["variant"] == row["reference"]
+        cells = [f"**{row['variant']}**" if is_reference else row["variant"]]
+        cells += [row["changes"] or "–", str(row["n_seeds"])]
+        cells += (
+            _measured_cells(row, names, compared)
+            if "macro_auc" in row
+            else ["failed"] + ["–"] * (len(columns) - 4)
+        )
+        lines.append(_line(cells))
+    return lines
+
+
+def _measured_cells(row: Row, names: Sequence[str], compared: bool) -> list[str]:
+    """Returns what was measured of a variant, as cells of the table."""
+    return [
+        interval.format_interval(interval_cell(row, "macro_auc")),
+        *([signed_cell(row)] if compared else []),
+        f"{row['accuracy']:.4f}",
+        *(interval.format_value(row.get(f"auc_{name}", float("nan"))) for name in names),
+        interval.format_value(row["val_macro_auc"]),
+        f"{row['parameters'] / 1e6:.2f} M",
+        f"{row['seconds_per_run']:.0f}",
+    ]
+
+
 def protocol(folder: Path, plan: Study, command: str) -> Iterator[tuple[str, str]]:
     """Yields all that one must know to read the numbers of a study in ``folder``, as name and text."""
     results = usable_results(folder, plan)
-    there = {(record["variant"], record["seed"]) for record in results}
-    n_missing = sum(
-        (variant.name, seed) not in there for variant in plan.variants for seed in plan.seeds
-    )
-    return _head(plan, command, rows_of(folder, plan, results), results, n_missing)
+    return _protocol(plan, command, rows_of(folder, plan, results), results)
 
 
-def _head(
-    plan: Study,
-    command: str,
-    rows: list[dict[str, Any]],
-    results: list[dict[str, Any]],
-    n_missing: int,
+def _protocol(
+    plan: Study, command: str, rows: list[Row], results: list[Record]
 ) -> Iterator[tuple[str, str]]:
-    """Yields what the table's head says, as name and text."""
     done = [record for record in results if record["status"] == "ok"]
     tested = [record for record in done if "test" in record]
     dates = sorted(record["date"] for record in done)
     yield "command", f"`{command}`"
     yield "date", dates[0] if dates[0] == dates[-1] else f"{dates[0]} to {dates[-1]} (UTC)"
-    yield "hardware", "; ".join(dict.fromkeys(record["hardware"] for record in done))
-    yield "code version", "; ".join(dict.fromkeys(record["code_version"] for record in done))
+    for name, key in (("hardware", "hardware"), ("code version", "code_version")):
+        yield name, "; ".join(dict.fromkeys(record[key] for record in done))
     yield "base of all runs", one_line(plan.base) or "the defaults"
-    training = list(dict.fromkeys(_training_words(record["options"]) for record in tested))
-    yield (
-        "training images",
-        "; ".join(training) if len(training) < 4 else f"{training[0]} … {training[-1]}",
-    )
-    pretraining = [record for record in done if record["variant"] == PRETRAINED]
-    if pretraining:
-        aucs = ", ".join(f"{record['val']['val_macro_auc']:.4f}" for record in pretraining)
-        yield "pretraining", f"{one_line(plan.pretrain or {})}; validation macro AUC {aucs}"
+    yield "training images", _all_training_words(tested)
+    if pretraining := _pretraining_words(plan, done):
+        yield "pretraining", pretraining
     yield "test images", f"{_test_words(tested)}; {_NOTHING_SELECTED}"
-    seeds = sorted({record["seed"] for record in tested})
+    seeds = ", ".join(str(seed) for seed in sorted({record["seed"] for record in tested}))
     yield (
         "seeds",
-        f"{', '.join(map(str, seeds))}: each draws other initial weights, another order, and, of a survey, other training images",
+        f"{seeds}: each draws other initial weights, another order, and, of a survey, other training images",
     )
     yield "intervals", _interval_words(rows)
     if plan.notes:
         yield "notes", plan.notes
-    if n_missing:
+    if n_missing := _n_missing(plan, results):
         yield "not there yet", f"{n_missing} runs"
 
 
-def _training_words(options: Mapping[str, Any]) -> str:
+def _pretraining_words(plan: Study, done: Sequence[Record]) -> str:
+    """Returns the settings and the validation of the pretrainings; nothing if there are none."""
+    aucs = [
+        f"{record['val']['val_macro_auc']:.4f}"
+        for record in done
+        if record["variant"] == PRETRAINED
+    ]
+    settings = one_line(plan.pretrain or {})
+    return f"{settings}; validation macro AUC {', '.join(aucs)}" if aucs else ""
+
+
+def _all_training_words(tested: Sequence[Record]) -> str:
+    """Returns the training images of all runs in words; of many kinds the first and the last."""
+    said = list(dict.fromkeys(_training_words(record["options"]) for record in tested))
+    return "; ".join(said) if len(said) < 4 else f"{said[0]} … {said[-1]}"
+
+
+def _training_words(options: Mapping[str, object]) -> str:
     experiment = compose(None, options)
     data, epochs = experiment.data, experiment.schedule.epochs
     few = f" ({data.labels_per_class:,} per class)" if data.labels_per_class else ""
@@ -182,11 +171,12 @@ def _training_words(options: Mapping[str, Any]) -> str:
     if Path(data.source).suffix.lower() in DATASET_SUFFIXES:
         return f"the file {data.source}{few}{shown}"
     if data.n_images:
-        return f"{f'some of {data.source}{few}' if few else f'{data.n_images:,} of {data.source}'}{shown}"
+        number = "some" if few else f"{data.n_images:,}"
+        return f"{number} of {data.source}{few}{shown}"
     return f"{(data.epoch_size or STREAM_EPOCH) * epochs:,} of {data.source}, each shown once"
 
 
-def _test_words(tested: list[dict[str, Any]]) -> str:
+def _test_words(tested: Sequence[Row]) -> str:
     counts: dict[str, int] = {}
     for record in tested:
         images = record["test_images"]
@@ -195,7 +185,7 @@ def _test_words(tested: list[dict[str, Any]]) -> str:
     return "; ".join(counts) + (", the same for all runs" if len(counts) == 1 else "")
 
 
-def _interval_words(rows: list[dict[str, Any]]) -> str:
+def _interval_words(rows: Sequence[Row]) -> str:
     kinds = {row.get("interval") for row in rows}
     said = []
     if "over seeds" in kinds:
@@ -214,29 +204,25 @@ def _interval_words(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _pivot(plan: Study, rows: list[dict[str, Any]]) -> list[str]:
-    x, by = plan.figure["x"], plan.figure["by"]
+def _pivot(plan: Study, rows: Sequence[Row], x: str, by: str) -> list[str]:
+    """Returns the table with one axis as columns and the other as lines."""
     found = {(row[by], row[x]): row for row in rows}
-    lines = [
-        f"| {by} | {' | '.join(_cell(label_of(value)) for value in plan.axes[x])} |",
-        f"|{'---|' * (len(plan.axes[x]) + 1)}",
-    ]
-    for name in plan.axes[by]:
-        cells = [found.get((name, value), {}) for value in plan.axes[x]]
+    names = plan.axes[x]
+    lines = [_line([by, *map(label_of, names)]), f"|{'---|' * (len(names) + 1)}"]
+    for series in plan.axes[by]:
+        cells = [found.get((series, value), {}) for value in names]
         if any(cells):
-            values = [
-                interval.format_value(cell["macro_auc"])
-                if "macro_auc" in cell
-                else "failed"
-                if cell
-                else "–"
-                for cell in cells
-            ]
-            lines.append(f"| {_cell(name)} | {' | '.join(values)} |")
+            lines.append(_line([series, *map(_mean_cell, cells)]))
     return lines
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def _mean_cell(row: Row) -> str:
+    if "macro_auc" in row:
+        return interval.format_value(row["macro_auc"])
+    return "failed" if row else "–"
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """Writes rows that need not have all columns; lists are written with spaces between their items."""
     columns = list(dict.fromkeys(key for row in rows for key in row))
     text = io.StringIO(newline="")
@@ -250,12 +236,12 @@ def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     write_text(path, text.getvalue())
 
 
-def interval_cell(row: Mapping[str, Any], key: str) -> Interval:
+def interval_cell(row: Row, key: str) -> Interval:
     """Returns the interval of a row's measure."""
     return Interval(row[key], row[f"{key}_low"], row[f"{key}_high"])
 
 
-def signed_cell(row: Mapping[str, Any]) -> str:
+def signed_cell(row: Row) -> str:
     """Returns a row's difference to its reference, with its interval."""
     if row["variant"] == row["reference"]:
         return "reference"
@@ -271,5 +257,6 @@ def signed_cell(row: Mapping[str, Any]) -> str:
     return f"{row['difference']:+.4f}{bounds}".replace("-", "−") + said
 
 
-def _cell(text: str) -> str:
-    return " ".join(str(text).split()).replace("|", "\\|")
+def _line(cells: Sequence[str]) -> str:
+    """Returns a line of a Markdown table."""
+    return f"| {' | '.join(' '.join(cell.split()).replace('|', chr(92) + '|') for cell in cells)} |"

@@ -1,10 +1,10 @@
-"""The results of a study: the file that holds them, and what they say over seeds."""
+"""The results of a study: the file that holds them, and means and intervals over seeds."""
 
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from scipy.stats import t
@@ -14,17 +14,21 @@ from haloformer.evaluation.metrics import paired_difference
 from haloformer.io.strict_json import to_json_line
 from haloformer.io.writing import write_text
 from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
-from haloformer.studies.plan import PRETRAINED, Study, Variant, settings_of
+from haloformer.studies.plan import PRETRAINED, Study, Variant
 from haloformer.studies.runs import Run, run_of
+from haloformer.studies.settings import one_line, settings_of
 from haloformer.training.config import RUN_ONLY, compose
 
-if TYPE_CHECKING:
-    pass
+Record = dict[str, Any]
+"""One line of results.jsonl: a run's settings, its test and its costs."""
+
+Row = dict[str, Any]
+"""One line of table.csv: a variant's means, intervals and costs; columns depend on classes and axes."""
 
 
 @dataclass(frozen=True)
 class StudyResult:
-    """What a study came to.
+    """Result of a study.
 
     Attributes:
         out: Its folder, with ``results.jsonl``, ``table.md``, ``table.csv``, ``figure.png``, ``.svg`` and ``.pdf``, ``runs/`` and ``logits/``.
@@ -35,13 +39,13 @@ class StudyResult:
     """
 
     out: Path
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     n_runs: int
     n_failed: int
     n_missing: int
 
 
-def append_result(path: Path, record: dict[str, Any]) -> None:
+def append_result(path: Path, record: Record) -> None:
     """Adds a line; the run's earlier line, if any, goes. The file is never seen half-written."""
     kept = [
         old
@@ -52,7 +56,7 @@ def append_result(path: Path, record: dict[str, Any]) -> None:
     write_text(path, "\n".join(lines) + "\n")
 
 
-def _read_results(path: Path) -> list[dict[str, Any]]:
+def _read_results(path: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
@@ -65,7 +69,7 @@ def _read_results(path: Path) -> list[dict[str, Any]]:
         raise InputError(f"{path}: cannot be read: {error}") from error
 
 
-def usable_results(folder: Path, plan: Study) -> list[dict[str, Any]]:
+def usable_results(folder: Path, plan: Study) -> list[Record]:
     """Returns the results of this study's variants, as they are defined now, on its present test images.
 
     Raises:
@@ -81,18 +85,18 @@ def usable_results(folder: Path, plan: Study) -> list[dict[str, Any]]:
         if run is None:
             continue
         theirs, mine = record["options"], json.loads(json.dumps(run.options))
-        keys = sorted(
+        differing = sorted(
             key for key in {*theirs, *mine} - RUN_ONLY if theirs.get(key) != mine.get(key)
         )
-        if keys and record["status"] == "ok":
+        if differing and record["status"] == "ok":
             said = [
                 f"{key}: {theirs.get(key, 'default')!r} there, {mine.get(key, 'default')!r} here"
-                for key in keys
+                for key in differing[:4]
             ]
             raise InputError(
-                f"{folder}: variant '{run.variant}' was run with other settings ({'; '.join(said[:4])}): choose another out"
+                f"{folder}: variant '{run.variant}' was run with other settings ({'; '.join(said)}): choose another out"
             )
-        if not keys and record["test_images"] == run.test:
+        if not differing and record["test_images"] == run.test:
             usable.append(record)
     return usable
 
@@ -112,9 +116,9 @@ def over_seeds(values: Sequence[float], low: float = -np.inf, high: float = np.i
     return Interval(mean, max(low, float(mean - half)), min(high, float(mean + half)))
 
 
-def rows_of(folder: Path, plan: Study, results: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+def rows_of(folder: Path, plan: Study, results: Sequence[Record]) -> list[Row]:
     """Returns one row per variant that was run, in the study's order."""
-    ok: dict[str, dict[int, dict[str, Any]]] = {variant.name: {} for variant in plan.variants}
+    ok: dict[str, dict[int, Record]] = {variant.name: {} for variant in plan.variants}
     failures: dict[str, list[str]] = {variant.name: [] for variant in plan.variants}
     for record in results:
         if record["variant"] in ok:
@@ -124,46 +128,38 @@ def rows_of(folder: Path, plan: Study, results: Sequence[dict[str, Any]]) -> lis
                 failures[record["variant"]].append(f"seed {record['seed']}: {record['message']}")
     rows = []
     for variant in plan.variants:
-        runs = ok[variant.name]
-        if not runs and not failures[variant.name]:
-            continue
-        row: dict[str, Any] = {"variant": variant.name, **variant.values, "n_seeds": len(runs)}
-        row |= {
-            "seeds": sorted(runs),
-            "changes": one_line(variant.changes),
-            "reference": variant.reference or "",
-        }
-        if runs:
-            records = [runs[seed] for seed in sorted(runs)]
-            row |= _estimates(records)
+        runs, failed = ok[variant.name], failures[variant.name]
+        if runs or failed:
             others = ok.get(variant.reference or "", {})
-            if shared := sorted({*runs} & {*others} if variant.reference != variant.name else ()):
-                row |= _difference(folder, variant, [(runs[seed], others[seed]) for seed in shared])
-        rows.append({**row, "failed": "; ".join(failures[variant.name])})
+            row = _row(folder, variant, runs, others if variant.reference != variant.name else {})
+            rows.append({**row, "failed": "; ".join(failed)})
     return rows
 
 
-def _estimates(records: list[dict[str, Any]]) -> dict[str, Any]:
+def _row(
+    folder: Path, variant: Variant, runs: Mapping[int, Record], reference: Mapping[int, Record]
+) -> Row:
+    """Returns the row of a variant; ``runs`` and those of its reference are by seed."""
+    row: Row = {"variant": variant.name, **variant.values, "n_seeds": len(runs)}
+    row["seeds"] = sorted(runs)
+    row["changes"] = one_line(variant.changes)
+    row["reference"] = variant.reference or ""
+    if runs:
+        row |= _estimates([runs[seed] for seed in sorted(runs)])
+    if shared := sorted({*runs} & {*reference}):
+        row |= _difference(folder, [(runs[seed], reference[seed]) for seed in shared])
+    return row
+
+
+def _estimates(records: list[Record]) -> Row:
     """Returns the means over a variant's runs."""
     tests = [record["test"] for record in records]
-    found: dict[str, Any] = {"interval": "over seeds" if len(records) > 1 else "over test images"}
-    measured = {
-        "macro_auc": [test["macro_auc"] for test in tests],
-        "accuracy": [test["accuracy"] for test in tests],
-    }
+    found: Row = {"interval": "over seeds" if len(records) > 1 else "over test images"}
+    measured = {key: [test[key] for test in tests] for key in ("macro_auc", "accuracy")}
     measured |= {f"auc_{name}": [test["auc"][name] for test in tests] for name in tests[0]["auc"]}
     for key, estimates in measured.items():
-        values = [estimate["value"] for estimate in estimates if estimate["value"] is not None]
-        if not values:
-            continue
-        interval = over_seeds(values, 0.0, 1.0)
-        if len(records) == 1:
-            bounds = [
-                np.nan if estimates[0][end] is None else estimates[0][end]
-                for end in ("low", "high")
-            ]
-            interval = Interval(values[0], *bounds)
-        found |= {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high}
+        if (interval := _interval(estimates)) is not None:
+            found |= {key: interval.value, f"{key}_low": interval.low, f"{key}_high": interval.high}
     found["macro_auc_per_seed"] = [test["macro_auc"]["value"] for test in tests]
     found["val_macro_auc"] = float(np.mean([record["val"]["val_macro_auc"] for record in records]))
     found["parameters"] = records[0]["parameters"]
@@ -174,9 +170,18 @@ def _estimates(records: list[dict[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _difference(
-    folder: Path, variant: Variant, pairs: list[tuple[dict[str, Any], dict[str, Any]]]
-) -> dict[str, Any]:
+def _interval(estimates: Sequence[Mapping[str, float | None]]) -> Interval | None:
+    """Returns the interval over seeds, that over test images for one seed, or None if nothing could be measured."""
+    values = [estimate["value"] for estimate in estimates if estimate["value"] is not None]
+    if not values:
+        return None
+    if len(estimates) > 1:
+        return over_seeds(values, 0.0, 1.0)
+    low, high = (np.nan if (end := estimates[0][key]) is None else end for key in ("low", "high"))
+    return Interval(values[0], low, high)
+
+
+def _difference(folder: Path, pairs: list[tuple[Record, Record]]) -> Row:
     """Returns the mean difference in macro AUC to the reference over the seeds that both have."""
     if any(run["test_images"] != other["test_images"] for run, other in pairs):
         return {}  # other images: there is no pair
@@ -184,14 +189,9 @@ def _difference(
         run["test"]["macro_auc"]["value"] - other["test"]["macro_auc"]["value"]
         for run, other in pairs
     ]
-    interval: Interval = over_seeds(values)
-    if len(pairs) == 1:
-        files = [folder / "logits" / f"{run['variant']}-seed{run['seed']}.npz" for run in pairs[0]]
-        if all(file.exists() for file in files):
-            with np.load(files[0]) as mine, np.load(files[1]) as theirs:
-                if mine["logits"].shape == theirs["logits"].shape:
-                    interval = paired_difference(mine["labels"], mine["logits"], theirs["logits"])
-    found = {
+    by_images = _difference_by_images(folder, *pairs[0]) if len(pairs) == 1 else None
+    interval = by_images or over_seeds(values)
+    found: Row = {
         "difference": interval.value,
         "difference_low": interval.low,
         "difference_high": interval.high,
@@ -201,6 +201,17 @@ def _difference(
     return {**found, "n_pairs": len(pairs), "difference_per_seed": values}
 
 
+def _difference_by_images(folder: Path, run: Record, other: Record) -> Difference | None:
+    """Returns the difference of two runs paired by test image, if the answers of both are there."""
+    files = [folder / "logits" / f"{r['variant']}-seed{r['seed']}.npz" for r in (run, other)]
+    if not all(file.exists() for file in files):
+        return None
+    with np.load(files[0]) as mine, np.load(files[1]) as theirs:
+        if mine["logits"].shape != theirs["logits"].shape:
+            return None
+        return paired_difference(mine["labels"], mine["logits"], theirs["logits"])
+
+
 def label_of(name: str) -> str:
     """A number as people write it: 10,000."""
     try:
@@ -208,13 +219,3 @@ def label_of(name: str) -> str:
     except ValueError:
         return name
     return f"{int(number):,}" if number.is_integer() else name
-
-
-def one_line(settings: Mapping[str, Any]) -> str:
-    """``{"lr": 0.001}`` as ``lr: 0.001``."""
-    return ", ".join(
-        f"{key}: {{{one_line(value)}}}"
-        if isinstance(value, Mapping)
-        else f"{key}: {json.dumps(value)}".replace('"', "")
-        for key, value in settings.items()
-    )

@@ -1,96 +1,47 @@
-"""`study`: many trainings that differ in one thing, tested on the same images, and the table that compares them.
+"""Carrying out a study: its runs one after another or side by side, then the report.
 
-A study is a YAML file: what all runs share (``base``), what differs (``variants`` or ``grid``), how many seeds, and the test images. The
-shipped ones are in ``haloformer/configs/studies``. Every run is an ordinary run folder; what it came to is one line of ``results.jsonl``, from
-which the table and the figure are made. So a study can be stopped at any time and goes on where it was.
+Every run is an ordinary run folder; its result is one line of ``results.jsonl``, from which the table and the
+figure are made. So a study can be stopped at any time and goes on where it was.
 """
 
 import contextlib
 import fnmatch
-import json
-import shlex
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-import yaml
 
 from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.data.stream import validation_seed
 from haloformer.errors import InputError
-from haloformer.io.writing import write_text
-from haloformer.studies.jobs import about, in_words, run_records
-from haloformer.studies.plan import PRETRAINED, Study, Variant, read_study, with_options
+from haloformer.studies.jobs import in_words, run_records
+from haloformer.studies.plan import PRETRAINED, Study, Variant, read_study
 from haloformer.studies.report import report
 from haloformer.studies.results import StudyResult, append_result, usable_results
 from haloformer.studies.runs import Run, runs_of
+from haloformer.studies.shipped import command_in, described, prepare_folder
+from haloformer.studies.workers import time_left
 from haloformer.vocabulary import unknown_name
 
-if TYPE_CHECKING:
-    pass
 
-
-def study(
-    name: str,
-    *,
-    out: str | None = None,
-    preset: str | list[str] | None = None,
-    only: str | list[str] | None = None,
-    seeds: int | None = None,
-    workers: int = 1,
-    report_only: bool = False,
-    progress: bool = True,
-    options: dict[str, Any] | None = None,
-) -> StudyResult:
-    """Runs a study: trains every variant with every seed, tests all on the same images, writes a table and a figure.
-
-    Calling it again goes on where it stopped: finished runs are not repeated, an interrupted one resumes, failed ones are tried again.
+def report_again(folder: Path, what: str) -> tuple[Study, str, StudyResult]:
+    """Writes the report of a study anew from the results that are there.
 
     Args:
-        name: A shipped study (augmentation, regularization, data_size, transfer, zoo), or a YAML file of your own.
-        out: Folder to write, or to continue; ``studies/NAME`` by default.
-        preset: Presets that are put over the study's base.
-        only: Run these variants only: names or patterns, such as ``d4,flips`` or ``*-1000``.
-        seeds: How many seeds; by default as the study says.
-        workers: Processes that train at the same time; the processor's cores are shared out among them.
-        report_only: Train nothing: write table and figure anew from the results that are there.
-        progress: Say after each run how it went.
-        options: Fields of the experiment, such as ``{"epochs": 5}``, that are put over the study's base and its presets. What a variant
-            changes stays changed.
+        folder: Of the study.
+        what: What it is called in the message: ``study`` or ``benchmark``.
 
     Returns:
-        The rows of the table, and the folder.
+        The study, the command that carried it out, and its result.
 
     Raises:
-        InputError: An unknown study, key or field; test images that are trained on; a folder that holds something else; or no run at
-            all succeeded. A run that fails is no error of the study: the table shows its message.
-        KeyboardInterrupt: Ctrl-C; finished runs are kept.
+        InputError: There is none in the folder.
     """
-    if workers < 1:
-        raise InputError(f"workers must be at least 1, not {workers}")
-    folder = Path(out) if out is not None else Path("studies") / Path(name).stem
-    if report_only:
-        if not (folder / "study.yaml").exists():
-            raise InputError(f"{folder}: there is no study yet; leave report_only out to run it")
-        plan = read_study(str(folder / "study.yaml"))
-        command = (
-            (folder / "study.yaml")
-            .read_text(encoding="utf-8")
-            .partition("\n")[0]
-            .removeprefix("# ")
-        )
-        return report(folder, plan, command)
-    plan = with_options(read_study(name), preset, options, seeds)
-    return carry_out(
-        plan,
-        folder,
-        _command(name, out, preset, only, seeds, workers, options),
-        only,
-        workers,
-        progress,
-    )
+    file = folder / "study.yaml"
+    if not file.exists():
+        raise InputError(f"{folder}: there is no {what} yet; leave report_only out to run it")
+    plan, command = read_study(str(file)), command_in(file)
+    return plan, command, report(folder, plan, command)
 
 
 def carry_out(
@@ -101,10 +52,10 @@ def carry_out(
     workers: int,
     progress: bool,
 ) -> StudyResult:
-    """Does what `study` promises, for a study that was read or made.
+    """Trains and tests what is missing, and writes the report.
 
     Args:
-        plan: The study.
+        plan: The study, read or made.
         folder: Where it is written, or continued.
         command: The command line that does the same; it stands in the table.
         only: Names or patterns of the variants to run; None for all.
@@ -112,8 +63,8 @@ def carry_out(
         progress: Say after each run how it went.
     """
     runs = runs_of(plan, _chosen(plan, only))
-    _refuse_seen_test_images(plan, runs)
-    prepare_folder(folder, plan, command)
+    _check_test_images(runs)
+    write_description(folder, plan, command)
     usable_results(folder, plan)  # refuses results of other settings before anything is trained
     pretraining = [run for run in runs if run.variant == PRETRAINED]
     try:
@@ -144,26 +95,16 @@ def _chosen(plan: Study, only: str | list[str] | None) -> list[Variant]:
     ]
 
 
-def _refuse_seen_test_images(plan: Study, runs: Iterable[Run]) -> None:
-    """Refuses test images that any run is trained or validated on."""
+def _check_test_images(runs: Iterable[Run]) -> None:
+    """Raises InputError if any run is trained or validated on test images."""
     runs = list(runs)
-    used: dict[Any, str] = {}
-    for run in runs:
-        for key in ("data", "val_data"):
-            source = run.options.get(key)
-            if source and Path(source).suffix.lower() in DATASET_SUFFIXES:
-                used[Path(source).resolve()] = f"{key} of variant '{run.variant}'"
-                seed = LensDataset(source).attributes.get("seed")
-                used.setdefault(seed, f"the seed of {source}")
-            elif key == "data":
-                used.setdefault(run.seed, "the seed of the training images")
-                used.setdefault(validation_seed(run.seed), "the seed of the validation images")
+    used = _training_images(runs)
     for run in runs:
         if run.test is None:
             continue
-        path = Path(run.test["data"])
+        path = Path(str(run.test["data"]))
         is_file = path.suffix.lower() in DATASET_SUFFIXES
-        marks = (
+        marks: list[object] = (
             [path.resolve(), LensDataset(path).attributes.get("seed")]
             if is_file
             else [run.test["seed"]]
@@ -176,21 +117,26 @@ def _refuse_seen_test_images(plan: Study, runs: Iterable[Run]) -> None:
                 )
 
 
-def prepare_folder(folder: Path, plan: Study, command: str) -> None:
+def _training_images(runs: Iterable[Run]) -> dict[object, str]:
+    """Returns the files and seeds of all images for training and validation, and what each is used for."""
+    used: dict[object, str] = {}
+    for run in runs:
+        for key in ("data", "val_data"):
+            given = run.options.get(key)
+            if given and Path(str(given)).suffix.lower() in DATASET_SUFFIXES:
+                used[Path(str(given)).resolve()] = f"{key} of variant '{run.variant}'"
+                seed = LensDataset(str(given)).attributes.get("seed")
+                used.setdefault(seed, f"the seed of {given}")
+            elif key == "data":
+                used.setdefault(run.seed, "the seed of the training images")
+                used.setdefault(validation_seed(run.seed), "the seed of the validation images")
+    return used
+
+
+def write_description(folder: Path, plan: Study, command: str) -> None:
     """Makes the folder and writes down the study as it is carried out, in a form that can be read again."""
-    if (
-        folder.exists()
-        and not (folder / "study.yaml").exists()
-        and (not folder.is_dir() or any(folder.iterdir()))
-    ):
-        raise InputError(f"{folder}: exists and is not the folder of a study: choose another out")
-    described = {**plan.raw, "base": plan.base, "seeds": list(plan.seeds)}
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = yaml.safe_dump(described, sort_keys=False, allow_unicode=True)
-        write_text(folder / "study.yaml", f"# {command}\n{text}")
-    except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+    content = {**plan.raw, "base": plan.base, "seeds": list(plan.seeds)}
+    prepare_folder(folder / "study.yaml", "study", described(content, command))
 
 
 def _all_runs(folder: Path, plan: Study, runs: list[Run], workers: int, progress: bool) -> None:
@@ -206,30 +152,6 @@ def _all_runs(folder: Path, plan: Study, runs: list[Run], workers: int, progress
         for finished, record in enumerate(records, 1):
             append_result(folder / "results.jsonl", record)
             if progress:
-                left = (time.monotonic() - began) / finished * (len(waiting) - finished)
-                print(
-                    f"[{len(runs) - len(waiting) + finished}/{len(runs)}] {in_words(record)}{about(left)}",
-                    flush=True,
-                )
-
-
-def _command(
-    name: str,
-    out: str | None,
-    preset: str | list[str] | None,
-    only: str | list[str] | None,
-    seeds: int | None,
-    workers: int,
-    options: Mapping[str, Any] | None,
-) -> str:
-    """Returns the command line that does the same."""
-    parts = ["haloformer", "study", name]
-    for flag, value in (("--preset", preset), ("--only", only)):
-        if value:
-            parts += [flag, value if isinstance(value, str) else ",".join(value)]
-    parts += ["--seeds", str(seeds)] if seeds is not None else []
-    parts += ["--out", out] if out is not None else []
-    parts += ["--workers", str(workers)] if workers != 1 else []
-    for key, value in (options or {}).items():
-        parts += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
-    return shlex.join(parts)
+                left = time_left(began, time.monotonic(), finished, len(waiting))
+                n_done = len(runs) - len(waiting) + finished
+                print(f"[{n_done}/{len(runs)}] {in_words(record)}{left}", flush=True)

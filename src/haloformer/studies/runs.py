@@ -1,34 +1,48 @@
 """The runs of a study: an experiment for each variant and seed, and the images it is tested on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Required, TypedDict
 
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import N_SIMULATED
 from haloformer.simulation import get_survey
-from haloformer.studies.plan import PRETRAINED, Study, Variant, settings_of
+from haloformer.studies.plan import PRETRAINED, HeldOutImages, Study, Variant
+from haloformer.studies.settings import settings_of
 from haloformer.training.config import Experiment, compose
-
-if TYPE_CHECKING:
-    pass
-
 
 TEST_SEED = 1_000_000
 """Seed of the test images unless the study names another; studies train with seeds from 0 on."""
 
 
+class HeldOut(TypedDict, total=False):
+    """Images that a run is tested on: a dataset file, or a survey with noise, n and seed."""
+
+    data: Required[str]
+    noise: str
+    n: int
+    seed: int
+
+
 @dataclass(frozen=True)
 class Run:
-    """One training and its test. ``options`` are without out and seed; ``test`` is None for a pretraining."""
+    """One training and its test.
+
+    Attributes:
+        variant: Name of the variant.
+        seed: Of the training.
+        changes: What the variant changes.
+        options: Fields that differ from the defaults, without out and seed.
+        test: What it is tested on; None for a pretraining.
+    """
 
     variant: str
     seed: int
-    changes: dict[str, Any]
-    options: dict[str, Any]
-    test: dict[str, Any] | None
+    changes: dict[str, object]
+    options: dict[str, object]
+    test: HeldOut | None
 
     @property
     def key(self) -> str:
@@ -60,29 +74,22 @@ def runs_of(plan: Study, variants: Sequence[Variant]) -> list[Run]:
     return runs
 
 
-def test_images_of(test: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+def test_images_of(test: HeldOutImages, experiment: Experiment) -> HeldOut:
     """Returns which images a run is tested on: by default those of its own survey, with the noise it is trained with."""
-    data = str(test.get("data") or experiment.data.source)
+    data = test.data or experiment.data.source
     if Path(data).suffix.lower() in DATASET_SUFFIXES:
-        if not test.get("data"):
+        if not test.data:
             raise InputError(
                 f"the study trains on the file {data}: its test must name the test images (test: data: …)"
             )
-        if given := [key for key in ("noise", "n", "seed") if key in test]:
+        if given := sorted(test.model_fields_set - {"data"}):
             raise InputError(f"test: {given[0]} is for simulated images; {data} is a file")
         return {"data": data}
     get_survey(data)
     fresh = experiment.augmentation.fresh_noise
-    noise = test.get("noise") or (fresh if fresh != "none" else experiment.data.noise)
-    found = {
+    return {
         "data": data,
-        "noise": noise,
-        "n": test.get("n", N_SIMULATED),
-        "seed": test.get("seed", TEST_SEED),
+        "noise": test.noise or (fresh if fresh != "none" else experiment.data.noise),
+        "n": N_SIMULATED if test.n is None else test.n,
+        "seed": TEST_SEED if test.seed is None else test.seed,
     }
-    for key, least in (("n", 2), ("seed", 0)):
-        if isinstance(found[key], bool) or not isinstance(found[key], int) or found[key] < least:
-            raise InputError(
-                f"test: {key} must be a whole number of at least {least}, not {found[key]!r}"
-            )
-    return found

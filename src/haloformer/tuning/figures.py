@@ -2,16 +2,17 @@
 
 import textwrap
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypedDict
 
 import numpy as np
 
 from haloformer.reporting import style
-from haloformer.tuning.plan import Search, label_of, metric_in_words
+from haloformer.tuning.plan import Parameter, Search, metric_in_words, stored_choice
 from haloformer.tuning.trials import best_trial, failed_trials
 
 if TYPE_CHECKING:
     import optuna
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 
@@ -105,47 +106,26 @@ def _importances(plan: Search, shares: Mapping[str, float], n: int) -> "Figure":
 @style.styled
 def _slices(plan: Search, study: "optuna.Study") -> "Figure":
     """Draws the metric against each searched field."""
-    from matplotlib.ticker import LogLocator, NullFormatter
     from optuna.trial import TrialState
 
-    shown = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    early = [
-        t
-        for t in study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
-        if t.value is not None
-    ]
+    complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    pruned = study.get_trials(deepcopy=False, states=(TrialState.PRUNED,))
     best = best_trial(study)
+    groups: list[tuple[list[optuna.trial.FrozenTrial], _Look]] = [
+        (pruned, {"color": style.FAINT, "markerfacecolor": style.PAPER, "markersize": 4}),
+        (complete, {"color": style.class_color(1), "markersize": 5}),
+        ([best] if best else [], {"color": style.class_color(0), "markersize": 7.5}),
+    ]
     columns = min(3, len(plan.space))
     lines = -(-len(plan.space) // columns)
     figure = style.new_figure(0.9 + 2.6 * columns, 0.7 + 2.4 * lines)
     panels = figure.subplots(lines, columns, sharey=True, squeeze=False).flat
     for parameter, axes in zip(plan.space, panels):
-        choices = (
-            [label_of(value) for value in parameter.values] if parameter.kind == "choice" else None
-        )
-        place = (lambda value, c=choices: c.index(value)) if choices else float
-        for trials, look in (
-            (early, {"color": style.FAINT, "markerfacecolor": style.PAPER, "markersize": 4}),
-            (shown, {"color": style.class_color(1), "markersize": 5}),
-            ([best], {"color": style.class_color(0), "markersize": 7.5}),
-        ):
-            points = [
-                (place(t.params[parameter.name]), t.value)
-                for t in trials
-                if t and parameter.name in t.params
-            ]
+        for trials, look in groups:
+            points = _points(parameter, trials)
             if points:
                 axes.plot(*np.array(points).T, "o", **look)
-        if choices:
-            axes.set_xticks(range(len(choices)), [style.literal(str(choice)) for choice in choices])
-            axes.set_xlim(-0.5, len(choices) - 0.5)
-        elif parameter.kind in ("log_uniform", "int_log"):
-            low, high = parameter.values
-            axes.set_xscale("log")
-            axes.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
-            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high / low < 30 else (1,)))
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.xaxis.set_minor_formatter(NullFormatter())
+        _scale_x(axes, parameter)
         axes.set_xlabel(style.literal(parameter.name))
         axes.grid(axis="y", color=style.FAINT, alpha=0.25, linewidth=0.6)
     for axes in list(figure.axes)[len(plan.space) :]:
@@ -155,6 +135,44 @@ def _slices(plan: Search, study: "optuna.Study") -> "Figure":
         "Each trial; red: the best; hollow: stopped early", x=0.01, ha="left", fontsize=11
     )
     return figure
+
+
+class _Look(TypedDict, total=False):
+    color: str
+    markerfacecolor: str
+    markersize: float
+
+
+def _points(
+    parameter: Parameter, trials: "list[optuna.trial.FrozenTrial]"
+) -> list[tuple[float, float]]:
+    """Returns where the trials stand in the panel of a field; choices are numbered from 0."""
+    found = [
+        (trial.params[parameter.name], trial.value)
+        for trial in trials
+        if parameter.name in trial.params and trial.value is not None
+    ]
+    if parameter.kind != "choice":
+        return [(float(place), value) for place, value in found]
+    choices = [stored_choice(value) for value in parameter.values]
+    return [(choices.index(choice), value) for choice, value in found]
+
+
+def _scale_x(axes: "Axes", parameter: Parameter) -> None:
+    """Gives a panel the axis of its field: the names of choices, or a logarithm where the search has one."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    if parameter.kind == "choice":
+        names = [style.literal(str(stored_choice(value))) for value in parameter.values]
+        axes.set_xticks(range(len(names)), names)
+        axes.set_xlim(-0.5, len(names) - 0.5)
+    elif parameter.is_logarithmic:
+        low, high = parameter.bounds
+        axes.set_xscale("log")
+        axes.set_xlim(low / (high / low) ** 0.05, high * (high / low) ** 0.05)
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 3) if high / low < 30 else (1,)))
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _capital(text: str) -> str:

@@ -2,34 +2,33 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haloformer.errors import InputError
 from haloformer.io.writing import write_text
 from haloformer.reporting import interval, style
+from haloformer.studies.shipped import described
 from haloformer.training.config import compose
 from haloformer.tuning.figures import draw_figures
-from haloformer.tuning.plan import Search, metric_in_words, search_text
+from haloformer.tuning.plan import Search, metric_in_words
 from haloformer.tuning.trials import (
     best_trial,
     counts,
     failed_trials,
-    one_line,
     value_of,
+    values_in_words,
     values_of,
     write_best,
     write_trials,
 )
 
 if TYPE_CHECKING:
-    pass
-if TYPE_CHECKING:
     import optuna
 
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What a search came to.
+    """Result of a search.
 
     Attributes:
         out: Its folder, with ``best.yaml``, ``trials.csv``, figures, ``trials/`` and ``study.db``.
@@ -45,7 +44,7 @@ class SearchResult:
     out: Path
     best_trial: int
     value: float
-    params: dict[str, Any]
+    params: dict[str, object]
     n_complete: int
     n_pruned: int
     n_failed: int
@@ -58,7 +57,7 @@ def write_report(
     """Writes best.yaml, trials.csv and the figures from the study."""
     from optuna.trial import TrialState
 
-    write_text(folder / "search.yaml", search_text(plan, command))
+    write_text(folder / "search.yaml", described(plan.raw, command))
     write_trials(folder, plan, study)
     best, failed = best_trial(study), failed_trials(study)
     if best is None:
@@ -83,7 +82,7 @@ def write_report(
         print(
             f"{result.n_complete} trials are complete, {result.n_pruned} were stopped early, {result.n_failed} failed, "
             f"{result.n_missing} are missing\n"
-            f"best: trial {best.number}, {metric_in_words(plan)} {interval.format_value(value_of(best))} with {one_line(values)}\n"
+            f"best: trial {best.number}, {metric_in_words(plan)} {interval.format_value(value_of(best))} with {values_in_words(values)}\n"
             f"chosen on validation images, so too good by what luck adds: train with another seed and test\n"
             f"  haloformer train --config {folder / 'best.yaml'} --seed {compose(None, plan.base).trainer.seed + 1} --out runs/best"
         )

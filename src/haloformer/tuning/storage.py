@@ -4,15 +4,22 @@ import contextlib
 import dataclasses
 import json
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.training.config import RUN_ONLY, compose
-from haloformer.tuning.plan import Search, label_of
+from haloformer.tuning.plan import (
+    HyperbandPruner,
+    MedianPruner,
+    Parameter,
+    Search,
+    TPESampler,
+    stored_choice,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -62,25 +69,30 @@ def open_study(folder: Path, plan: Search) -> "optuna.Study":
     """Returns the study in the folder, a new one if there is none."""
     import optuna
 
-    numbers = {key: value for key, value in plan.pruner.items() if key != "name"}
-    epochs = compose(None, plan.base).schedule.epochs
-    pruner: optuna.pruners.BasePruner = optuna.pruners.NopPruner()
-    if plan.pruner["name"] == "median":
-        # Optuna's warm-up ends with its last step; ours is so many epochs in which nothing is stopped.
-        pruner = optuna.pruners.MedianPruner(
-            numbers["startup_trials"], numbers["warmup_epochs"] + 1
-        )
-    elif plan.pruner["name"] == "hyperband":
-        pruner = optuna.pruners.HyperbandPruner(
-            numbers["min_epochs"], epochs, numbers["reduction_factor"]
-        )
     return optuna.create_study(
         storage=_storage(folder),
         study_name=STUDY_NAME,
         direction=optuna.study.StudyDirection[plan.direction.upper()],
-        pruner=pruner,
+        pruner=_pruner_of(plan),
         load_if_exists=True,
     )
+
+
+def _pruner_of(plan: Search) -> "optuna.pruners.BasePruner":
+    """Returns what decides which trials are stopped early."""
+    import optuna
+
+    if isinstance(plan.pruner, MedianPruner):
+        # Optuna's warm-up ends with its last step; ours is so many epochs in which nothing is stopped.
+        return optuna.pruners.MedianPruner(
+            plan.pruner.startup_trials, plan.pruner.warmup_epochs + 1
+        )
+    if isinstance(plan.pruner, HyperbandPruner):
+        epochs = compose(None, plan.base).schedule.epochs
+        return optuna.pruners.HyperbandPruner(
+            plan.pruner.min_epochs, epochs, plan.pruner.reduction_factor
+        )
+    return optuna.pruners.NopPruner()
 
 
 def _storage(folder: Path) -> "optuna.storages.RDBStorage":
@@ -104,16 +116,16 @@ def sampler_of(plan: Search, n: int) -> "optuna.samplers.BaseSampler":
     import optuna
 
     seed = int(np.random.SeedSequence([plan.seed, n]).generate_state(1)[0])
-    if plan.sampler["name"] == "tpe":
+    if isinstance(plan.sampler, TPESampler):
         # constant_liar: trials that still run count as poor ones, so that workers do not all try the same.
         return optuna.samplers.TPESampler(
-            n_startup_trials=plan.sampler["startup_trials"], seed=seed, constant_liar=True
+            n_startup_trials=plan.sampler.startup_trials, seed=seed, constant_liar=True
         )
     return optuna.samplers.RandomSampler(seed=seed)
 
 
-def refuse_another_search(folder: Path, plan: Search, study: "optuna.Study") -> None:
-    """Refuses to mix trials of different bases or spaces; the number of trials, sampler and pruner may change."""
+def check_same_search(folder: Path, plan: Search, study: "optuna.Study") -> None:
+    """Raises InputError if the folder has trials of another base or space; number of trials, sampler and pruner may change."""
     base = {
         key: value for key, value in compose(None, plan.base).flat().items() if key not in RUN_ONLY
     }
@@ -166,26 +178,31 @@ def repeated_trials(study: "optuna.Study") -> set[int]:
 
 def targets_of(plan: Search, study: "optuna.Study") -> int:
     """Returns how many trials there shall be; of a grid, lines up its points."""
-    if plan.sampler["name"] != "grid":
+    if plan.sampler.name != "grid":
         return plan.trials
-    points: list[dict[str, Any]] = [{}]
-    for parameter in plan.space:
-        values = (
-            parameter.values
-            if parameter.kind == "choice"
-            else range(parameter.values[0], parameter.values[1] + 1)
-        )
-        points = [
-            wider
-            for point in points
-            for wider in (
-                [{**point, parameter.name: v} for v in values]
-                if parameter.applies(point)
-                else [point]
-            )
-        ]
+    points = _grid_points(plan.space)
     for point in points:
-        study.enqueue_trial(
-            {name: label_of(value) for name, value in point.items()}, skip_if_exists=True
-        )
+        values = {name: stored_choice(value) for name, value in point.items()}
+        study.enqueue_trial(values, skip_if_exists=True)
     return min(plan.trials, len(points))
+
+
+def _grid_points(space: Sequence[Parameter]) -> list[dict[str, object]]:
+    """Returns every combination of values, without fields that do not apply beside the others."""
+    points: list[dict[str, object]] = [{}]
+    for parameter in space:
+        wider: list[dict[str, object]] = []
+        for point in points:
+            if parameter.applies(point):
+                wider += [{**point, parameter.name: value} for value in _grid_values(parameter)]
+            else:
+                wider.append(point)
+        points = wider
+    return points
+
+
+def _grid_values(parameter: Parameter) -> Sequence[object]:
+    if parameter.kind == "choice":
+        return parameter.values
+    low, high = parameter.bounds
+    return range(int(low), int(high) + 1)

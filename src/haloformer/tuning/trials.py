@@ -8,8 +8,9 @@ import math
 import time
 import traceback
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 import yaml
@@ -19,92 +20,138 @@ from haloformer.errors import InputError
 from haloformer.io import jobs
 from haloformer.io.writing import write_text
 from haloformer.reporting import interval
-from haloformer.studies.jobs import about
-from haloformer.studies.plan import settings_of
+from haloformer.studies.settings import settings_of
+from haloformer.studies.workers import time_left
 from haloformer.training.config import RUN_ONLY, compose
-from haloformer.tuning.plan import Search, label_of, metric_in_words
+from haloformer.tuning.plan import Search, metric_in_words, stored_choice
 from haloformer.tuning.storage import open_study, quiet_optuna, repeated_trials, sampler_of
 
 if TYPE_CHECKING:
     import optuna
 
 
-_SAME_FAILURES = (
-    3  # so many trials that fail alike, and none that worked: it is the search that is wrong
-)
+# So many trials that fail alike, and none that worked: it is the search that is wrong.
+_SAME_FAILURES = 3
 
 
-def _suggest(plan: Search, trial: "optuna.Trial") -> dict[str, Any]:
+class Outcome(TypedDict, total=False):
+    """Result of one trial."""
+
+    state: str  # complete, pruned or failed
+    value: float | None
+    message: str
+    best_epoch: int
+    epochs: int
+    seconds: float
+
+
+def _suggest(plan: Search, trial: "optuna.Trial") -> dict[str, object]:
     """Returns a trial's values of the searched fields."""
-    values: dict[str, Any] = {}
+    values: dict[str, object] = {}
     for parameter in plan.space:
         if not parameter.applies(values):
             continue
         name, kind = parameter.name, parameter.kind
         if kind == "choice":
-            by_label = {label_of(value): value for value in parameter.values}
-            values[name] = by_label[trial.suggest_categorical(name, list(by_label))]
-        elif kind.startswith("int"):
-            values[name] = trial.suggest_int(name, *parameter.values, log=kind == "int_log")
+            choices = {stored_choice(value): value for value in parameter.values}
+            values[name] = choices[trial.suggest_categorical(name, list(choices))]
+            continue
+        low, high = parameter.bounds
+        if kind.startswith("int"):
+            values[name] = trial.suggest_int(
+                name, int(low), int(high), log=parameter.is_logarithmic
+            )
         else:
-            values[name] = trial.suggest_float(name, *parameter.values, log=kind == "log_uniform")
+            values[name] = trial.suggest_float(name, low, high, log=parameter.is_logarithmic)
     return values
 
 
-def carry_out_trials(
-    folder: Path,
-    plan: Search,
-    command: str,
-    study: "optuna.Study",
-    target: int,
-    workers: int,
-    deadline: float,
-    progress: bool,
-) -> None:
-    """Does the trials that are missing. Only this process asks for new values, so their order is the same each time."""
-    import optuna
+@dataclass
+class Trials:
+    """The trials of a search that are missing. Only this process asks for new values, so their order is the same each time.
 
-    began, finished = time.monotonic(), 0
-    waiting = target - counts(study)
-    gpus = torch.cuda.device_count() if compose(None, plan.base).trainer.device == "auto" else 0
+    Attributes:
+        folder: Of the search.
+        plan: The search.
+        command: The command line that does the same.
+        study: Optuna's study.
+        target: How many trials there shall be.
+        workers: Processes that train at the same time.
+        progress: Say of each trial what it tries and how it went.
+    """
 
-    def asked() -> Iterator[tuple[optuna.Trial, tuple[object, ...]]]:
+    folder: Path
+    plan: Search
+    command: str
+    study: "optuna.Study"
+    target: int
+    workers: int
+    progress: bool
+    _finished: int = field(default=0, init=False)
+    _began: float = field(default=0.0, init=False)
+
+    def carry_out(self, deadline: float) -> None:
+        """Does the trials; none begins after the deadline, a reading of ``time.monotonic``."""
+        waiting = self.target - counts(self.study)
+        self._began, self._finished = time.monotonic(), 0
+        several = min(self.workers, waiting) if min(self.workers, waiting) > 1 else 0
+        outcomes = jobs.results(
+            _trial,
+            self._asked(waiting, deadline),
+            workers=several,
+            threads=max(1, torch.get_num_threads() // max(1, several)),
+            gpus=_n_gpus(self.plan),
+        )
+        with contextlib.closing(outcomes):
+            for trial, outcome in outcomes:
+                self._end(trial, outcome, waiting)
+
+    def _asked(
+        self, waiting: int, deadline: float
+    ) -> "Iterator[tuple[optuna.Trial, tuple[object, ...]]]":
+        """Yields trials with what :func:`_trial` is called with, each when a worker is free for it."""
         for _ in range(waiting):
             if time.monotonic() >= deadline:
                 return
-            fresh = [t for t in study.get_trials(deepcopy=False) if "continues" not in t.user_attrs]
-            begun = sum(t.state != optuna.trial.TrialState.WAITING for t in fresh)
-            study.sampler = sampler_of(plan, begun)
-            trial = study.ask()
-            values = _suggest(plan, trial)
-            _take_over(folder, study, trial)
-            if progress:
-                print(f"trial {trial.number} begins: {one_line(values)}", flush=True)
-            yield trial, (folder, plan, trial.number, values)
+            self.study.sampler = sampler_of(self.plan, _n_asked(self.study))
+            trial = self.study.ask()
+            values = _suggest(self.plan, trial)
+            _take_over(self.folder, self.study, trial)
+            if self.progress:
+                print(f"trial {trial.number} begins: {values_in_words(values)}", flush=True)
+            yield trial, (self.folder, self.plan, trial.number, values)
 
-    several = min(workers, waiting) if min(workers, waiting) > 1 else 0
-    threads = max(1, torch.get_num_threads() // max(1, several))
-    with contextlib.closing(
-        jobs.results(_trial, asked(), workers=several, threads=threads, gpus=gpus)
-    ) as outcomes:
-        for trial, outcome in outcomes:
-            _tell(study, trial, outcome)
-            finished += 1
-            write_trials(folder, plan, study)
-            best = best_trial(study)
+    def _end(self, trial: "optuna.Trial", outcome: Outcome, waiting: int) -> None:
+        """Writes down what came of a trial."""
+        _tell(self.study, trial, outcome)
+        self._finished += 1
+        write_trials(self.folder, self.plan, self.study)
+        best = best_trial(self.study)
+        if best is not None:
+            write_best(self.folder, self.plan, self.command, self.study, best)
+        elif outcome["state"] == "failed":
+            _give_up_on_the_same_failure(self.folder, self.study)
+        if self.progress:
+            number = self.target - waiting + self._finished
+            text = f"[{number}/{self.target}] trial {trial.number}: {in_words(self.plan, outcome)}"
             if best is not None:
-                write_best(folder, plan, command, study, best)
-            elif outcome["state"] == "failed":
-                _give_up_on_the_same_failure(folder, study)
-            if progress:
-                left = (time.monotonic() - began) / finished * (waiting - finished)
-                head = f"[{target - waiting + finished}/{target}] trial {trial.number}: {in_words(plan, outcome)}"
-                so_far = (
-                    f"; best {interval.format_value(value_of(best))} (trial {best.number})"
-                    if best is not None
-                    else ""
-                )
-                print(f"{head}{so_far}{about(left)}", flush=True)
+                text += f"; best {interval.format_value(value_of(best))} (trial {best.number})"
+            left = time_left(self._began, time.monotonic(), self._finished, waiting)
+            print(text + left, flush=True)
+
+
+def _n_gpus(plan: Search) -> int:
+    """Returns how many GPUs the trials are shared out among."""
+    on_all = compose(None, plan.base).trainer.device == "auto"
+    return torch.cuda.device_count() if on_all else 0
+
+
+def _n_asked(study: "optuna.Study") -> int:
+    """Returns for how many trials values were chosen, without those that continue others."""
+    from optuna.trial import TrialState
+
+    fresh = [t for t in study.get_trials(deepcopy=False) if "continues" not in t.user_attrs]
+    return sum(trial.state != TrialState.WAITING for trial in fresh)
 
 
 def counts(study: "optuna.Study") -> int:
@@ -132,58 +179,61 @@ def _run_folder(folder: Path, number: int) -> Path:
     return folder / "trials" / f"{number:04d}"
 
 
-def _trial(folder: Path, plan: Search, number: int, values: dict[str, Any]) -> dict[str, Any]:
+def _trial(folder: Path, plan: Search, number: int, values: Mapping[str, object]) -> Outcome:
     """Trains once; returns what came of it. Runs in a process of its own if there are several workers."""
     from haloformer.training import train
 
     with quiet_optuna():
-        study = open_study(folder, plan)
-        trial_id = study.get_trials(deepcopy=False)[number]._trial_id
         experiment = compose(None, plan.base, values)
-        pruned = False
-
-        def on_epoch(epoch: int, metrics: dict[str, float]) -> bool:
-            nonlocal pruned
-            value = metrics[plan.metric]
-            if math.isnan(value):
-                return False  # the training says so itself
-            study._storage.set_trial_intermediate_value(trial_id, epoch, value)
-            if epoch < experiment.schedule.epochs:  # after the last epoch there is nothing to spare
-                pruned = study.pruner.prune(study, study.get_trials(deepcopy=False)[number])
-            return pruned
-
+        on_epoch = _Watch(folder, plan, number, experiment.schedule.epochs)
         began = time.monotonic()
-        outcome: dict[str, Any] = {"state": "failed", "value": None, "message": ""}
-        options = {
-            **settings_of(experiment),
-            "out": str(_run_folder(folder, number)),
-            "progress": False,
-        }
+        outcome: Outcome = {"state": "failed", "value": None, "message": ""}
+        settings = settings_of(experiment) | {"out": str(_run_folder(folder, number))}
         try:
-            result = train(**options, on_epoch=on_epoch)
+            result = train(**settings, progress=False, on_epoch=on_epoch)
             outcome |= {
                 "best_epoch": result.best_epoch,
                 "epochs": result.epochs,
                 "value": result.metrics[plan.metric],
+                "state": "pruned" if on_epoch.pruned else "complete",
             }
-            outcome["state"] = "pruned" if pruned else "complete"
         except InputError as error:
             outcome["message"] = str(error)
         except (OSError, MemoryError):  # the next trial would fare no better
             raise
-        except Exception as error:  # a night's search shall not end with one network's defect
+        except Exception as error:  # one network's defect must not end a search of many hours
             outcome["message"] = f"{type(error).__name__}: {error}"
             (folder / "failed").mkdir(exist_ok=True)
             write_text(folder / "failed" / f"{number:04d}.txt", traceback.format_exc())
-        return outcome | {"seconds": round(time.monotonic() - began, 1)}
+        outcome["seconds"] = round(time.monotonic() - began, 1)
+        return outcome
 
 
-def _tell(study: "optuna.Study", trial: "optuna.Trial", outcome: dict[str, Any]) -> None:
+class _Watch:
+    """Reports each epoch of a trial to Optuna, and says whether the trial stops there."""
+
+    def __init__(self, folder: Path, plan: Search, number: int, epochs: int) -> None:
+        self.metric, self.number, self.epochs, self.pruned = plan.metric, number, epochs, False
+        self.study = open_study(folder, plan)
+        self.trial_id = self.study.get_trials(deepcopy=False)[number]._trial_id
+
+    def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
+        value = metrics[self.metric]
+        if math.isnan(value):
+            return False  # the training says so itself
+        self.study._storage.set_trial_intermediate_value(self.trial_id, epoch, value)
+        if epoch < self.epochs:  # after the last epoch there is nothing to spare
+            trial = self.study.get_trials(deepcopy=False)[self.number]
+            self.pruned = self.study.pruner.prune(self.study, trial)
+        return self.pruned
+
+
+def _tell(study: "optuna.Study", trial: "optuna.Trial", outcome: Outcome) -> None:
     from optuna.trial import TrialState
 
-    for key in ("best_epoch", "epochs", "seconds", "message"):
-        if outcome.get(key):
-            trial.set_user_attr(key, outcome[key])
+    for key, value in outcome.items():
+        if value and key not in ("state", "value"):
+            trial.set_user_attr(key, value)
     states = {
         "complete": TrialState.COMPLETE,
         "pruned": TrialState.PRUNED,
@@ -229,14 +279,14 @@ def failed_trials(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
     ]
 
 
-def values_of(plan: Search, trial: "optuna.trial.FrozenTrial") -> dict[str, Any]:
+def values_of(plan: Search, trial: "optuna.trial.FrozenTrial") -> dict[str, object]:
     """Returns a trial's values, choices as the search's file has them."""
-    found = {}
+    found: dict[str, object] = {}
     for parameter in plan.space:
         if parameter.name in trial.params:
             value = trial.params[parameter.name]
-            by_label = {label_of(choice): choice for choice in parameter.values}
-            found[parameter.name] = by_label[value] if parameter.kind == "choice" else value
+            choices = {stored_choice(choice): choice for choice in parameter.values}
+            found[parameter.name] = choices[value] if parameter.kind == "choice" else value
     return found
 
 
@@ -264,50 +314,37 @@ def write_best(
 
 
 def write_trials(folder: Path, plan: Search, study: "optuna.Study") -> None:
-    """Writes one row per trial."""
-    done_again = repeated_trials(study)
+    """Writes trials.csv: one row per trial."""
     names = [parameter.name for parameter in plan.space]
-    facts = ("best_epoch", "epochs", "seconds", "message")
+    done_again = repeated_trials(study)
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        [
-            "trial",
-            "state",
-            plan.metric,
-            *names,
-            *facts[:2],
-            facts[2],
-            "started",
-            "continues",
-            facts[3],
-        ]
-    )
+    last = ("best_epoch", "epochs", "seconds", "started", "continues", "message")
+    writer.writerow(["trial", "state", plan.metric, *names, *last])  # epochs may be searched, too
     for trial in study.get_trials(deepcopy=False):
         if trial.datetime_start is None:
             continue
         state = {"FAIL": "failed"}.get(trial.state.name, trial.state.name.lower())
-        state = "interrupted" if trial.number in done_again else state
-        said = [trial.user_attrs.get(key, "") for key in facts]
-        started, before = (
-            trial.datetime_start.astimezone(datetime.UTC).isoformat(" ", "seconds"),
-            trial.user_attrs.get("continues", ""),
-        )
-        value = "" if trial.value is None else trial.value
-        row = [trial.params.get(name, "") for name in names]
-        writer.writerow([trial.number, state, value, *row, *said[:3], started, before, said[3]])
+        if trial.number in done_again:
+            state = "interrupted"
+        started = trial.datetime_start.astimezone(datetime.UTC).isoformat(" ", "seconds")
+        facts = {**trial.user_attrs, "started": started}
+        row = [trial.number, state, "" if trial.value is None else trial.value]
+        row += [trial.params.get(name, "") for name in names]
+        writer.writerow(row + [facts.get(key, "") for key in last])
     write_text(folder / "trials.csv", text.getvalue())
 
 
-def in_words(plan: Search, outcome: Mapping[str, Any]) -> str:
+def in_words(plan: Search, outcome: Outcome) -> str:
     """Returns the outcome of a trial in a few words."""
-    if outcome["state"] == "failed":
+    value = outcome["value"]
+    if value is None:
         return f"failed: {outcome['message']}"
     early = f"stopped after epoch {outcome['epochs']}, " if outcome["state"] == "pruned" else ""
-    return f"{early}{metric_in_words(plan)} {interval.format_value(outcome['value'])} ({outcome['seconds']:.0f} s)"
+    return f"{early}{metric_in_words(plan)} {interval.format_value(value)} ({outcome['seconds']:.0f} s)"
 
 
-def one_line(values: Mapping[str, Any]) -> str:
+def values_in_words(values: Mapping[str, object]) -> str:
     """Returns searched values in one line."""
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}"
