@@ -264,7 +264,7 @@ def prepare(survey: str, images: int, scratch: Path, seed: int) -> dict[str, Any
     """Simulates the images that all loops read: a dataset file, one to validate on, and a file per image."""
     import numpy as np
 
-    from haloformer.commands import simulate
+    from haloformer.cli.simulate import simulate
     from haloformer.data.store import LensDataset
 
     file, val, folder = (scratch / f"{survey}{end}" for end in (".h5", "_val.h5", ""))

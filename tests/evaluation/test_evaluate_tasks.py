@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from haloformer.commands import print_metrics
+from haloformer.cli.evaluate import present
 from haloformer.data.store import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate
@@ -344,7 +344,7 @@ def test_command_line_prints_what_was_measured(
     trained, stored, tmp_path, undrawn, capsys, options, words
 ):
     result, *_ = judged(trained(**options), stored(), tmp_path / "out")
-    print_metrics(result)
+    present(result)
     printed = capsys.readouterr().out
     assert f"{result['regression'][MASS]['mae']['value']:.4f}" in printed
     assert all(word in printed for word in [*words, "nominal 0.9", "report.html"])

@@ -80,7 +80,7 @@ def test_called_again_it_trains_nothing(finished, monkeypatch, unsaved):
 
 
 def test_own_folders_are_trained_and_tested_on(tmp_path, unsaved):
-    from haloformer.commands import simulate
+    from haloformer.cli.simulate import simulate
 
     for name, seed in (("train", 1), ("test", 2)):
         simulate(

@@ -7,7 +7,13 @@ from typing import Literal
 from haloformer.cli.registry import Command
 
 COMMAND = Command(
-    "convert DeepLense folders, archives or labelled images to a dataset file", positional=("src",)
+    "convert DeepLense folders, archives or labelled images to a dataset file",
+    positional=("src",),
+    examples=(
+        "haloformer convert Model_I.tgz --out model_i.h5",
+        "haloformer convert dataset --subset val --out val.h5",
+        "haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5",
+    ),
 )
 
 
@@ -29,11 +35,6 @@ def convert(
     Reads DeepLense folders and .tgz archives (axion|vort, cdm|sphere, no_sub|no; plain and pickled
     .npy, the latter without ever running what a pickle asks for), folders of class folders with
     FITS, PNG or JPEG images, and other HDF5 files.
-
-    Examples:
-        haloformer convert Model_I.tgz --out model_i.h5
-        haloformer convert dataset --subset val --out val.h5
-        haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5
 
     Args:
         src: Folder, archive (.tgz, .tar.gz, .tar) or HDF5 file.
