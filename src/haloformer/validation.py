@@ -1,13 +1,20 @@
-"""What people write in YAML, JSON and on the command line, checked by pydantic; what is wrong becomes one line.
+"""Validation of what people write in YAML, JSON and on the command line, by pydantic.
 
-`Strict` is the base of all such descriptions: unknown keys are refused, with the nearest known one. `validated` checks values against one
-and raises `InputError`.
+`Strict` is the base of all such descriptions: an unknown key is an error that names the nearest
+known one. `validated` checks values against one and raises `InputError`, in one line. `checked`
+does the same for dataclasses, which are also built and changed in Python.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar, get_args
+import dataclasses
+import difflib
+import re
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+import pydantic.dataclasses
+from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic_core import ErrorDetails, PydanticKnownError
 
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
@@ -21,9 +28,52 @@ class Strict(BaseModel):
     )
 
 
-M = TypeVar("M", bound=BaseModel)
+def _no_bool(fault: Literal["float_type", "int_type"]) -> BeforeValidator:
+    """Makes true and false a fault; pydantic would take them for 1 and 0."""
+
+    def check(value: object) -> object:
+        if isinstance(value, bool):
+            raise PydanticKnownError(fault)
+        return value
+
+    return BeforeValidator(check)
+
+
+Number = Annotated[float, _no_bool("float_type")]
+"""A finite number; as a text, too, because YAML reads ``1e6`` as one."""
+
+WholeNumber = Annotated[int, _no_bool("int_type")]
+"""A whole number, which may be written as ``1e6``."""
+
+M = TypeVar("M")
+
 Location = tuple[int | str, ...]
 """Where a fault lies, as pydantic tells it."""
+
+
+def checked(kind: type[M]) -> type[M]:
+    """Makes a frozen dataclass check and convert its fields, in Python as in YAML.
+
+    Numbers may be written as texts (YAML reads ``1e6`` as one); unknown fields and values that do not
+    fit their annotations raise `InputError`. ``dataclasses.replace`` checks, too.
+    """
+    config = ConfigDict(extra="forbid", allow_inf_nan=False)
+    made: Any = pydantic.dataclasses.dataclass(kind, config=config, frozen=True)
+    construct = made.__init__
+    positional = [f.name for f in dataclasses.fields(made) if f.init and not f.kw_only]
+
+    def __init__(self: M, *args: object, **kwargs: object) -> None:
+        if len(args) > len(positional):
+            raise TypeError(f"{kind.__name__} takes at most {len(positional)} positional arguments")
+        try:
+            construct(self, **dict(zip(positional, args)), **kwargs)
+        except ValidationError as error:
+            raise input_error(error, kind.__name__, made) from error
+
+    made.__init__ = __init__  # pydantic's own raises ValidationError
+    checked_kind: type[M] = made
+    return checked_kind
+
 
 _WANTED = {
     "int": "a whole number",
@@ -36,9 +86,11 @@ _WANTED = {
     "dict": "a mapping",
     "mapping": "a mapping",
     "model": "a mapping",
+    "dataclass": "a mapping",
     "path": "a path",
     "none": "null",
 }
+_UNKNOWN_KEY = ("extra_forbidden", "unexpected_keyword_argument")
 _BOUNDS = {
     "greater_than": ("gt", "above"),
     "greater_than_equal": ("ge", "at least"),
@@ -52,7 +104,7 @@ def validated(model: type[M], values: Any, where: str) -> M:
     """Returns the values as ``model``.
 
     Args:
-        model: What they describe.
+        model: What they describe: a `Strict` or a `checked` dataclass.
         values: As read from YAML or JSON, or given in Python.
         where: Their file or option, for the message.
 
@@ -62,7 +114,7 @@ def validated(model: type[M], values: Any, where: str) -> M:
     if isinstance(values, model):
         return values
     try:
-        return model.model_validate(values)
+        return TypeAdapter(model).validate_python(values)
     except ValidationError as error:
         raise input_error(error, where, model) from error
 
@@ -70,7 +122,7 @@ def validated(model: type[M], values: Any, where: str) -> M:
 def input_error(
     error: ValidationError,
     where: str,
-    model: type[BaseModel] | None = None,
+    model: type[Any] | None = None,
     *,
     spell: Callable[[Location], str] | None = None,
 ) -> InputError:
@@ -85,12 +137,18 @@ def input_error(
     spell = spell or field_path
     faults = error.errors(include_url=False)
     # Of a value that may be one of several things, the fault that goes deepest says most.
-    fault = max(faults, key=lambda f: (f["type"] == "extra_forbidden", len(f["loc"])))
+    fault = max(faults, key=lambda f: (f["type"] in _UNKNOWN_KEY, len(f["loc"])))
     path = spell(fault["loc"])
     kind, context = fault["type"], fault.get("ctx", {})
     start = f"{where}: " if where else ""
-    if kind == "extra_forbidden":
+    if kind in _UNKNOWN_KEY:
         return _unknown_key(fault["loc"], where, model)
+    if kind == "union_tag_invalid":  # which of several kinds it is
+        key = str(context["discriminator"]).strip("'")
+        place = " in ".join(part for part in (f"{key} of {path}" if path else key, where) if part)
+        return unknown_name(place, str(context["tag"]), _quoted(context["expected_tags"]))
+    if kind == "union_tag_not_found":
+        return InputError(f"{start}{path} has no {context['discriminator']}")
     if kind == "missing":
         return InputError(f"{start}{path} is missing")
     if kind in ("value_error", "assertion_error"):
@@ -99,22 +157,28 @@ def input_error(
         return InputError(
             f"{start}{message}" if not path or path in message else f"{start}{path}: {message}"
         )
-    same_place = [f for f in faults if spell(f["loc"]) == path]
-    wanted = [_wanted(f["type"], f.get("ctx", {})) for f in same_place]
-    if kind not in _BOUNDS and _may_be_null(model, fault["loc"]):
-        wanted.append(_WANTED["none"])
-    return InputError(
-        f"{start}{path or 'it'} must be {' or '.join(dict.fromkeys(wanted))}, "
-        f"not {_shown(fault['input'])}"
-    )
+    alternatives = [other for other in faults if spell(other["loc"]) == path]
+    wanted = _wanted_instead(fault, alternatives, model)
+    hint = _nearest(fault["input"], context) if kind == "literal_error" else ""
+    return InputError(f"{start}{path or 'it'} must be {wanted}, not {_shown(fault['input'])}{hint}")
 
 
-def _unknown_key(loc: Location, where: str, model: type[BaseModel] | None) -> InputError:
+def _unknown_key(loc: Location, where: str, model: type[Any] | None) -> InputError:
     inside, known = field_path(loc[:-1]), _fields_at(model, loc[:-1])
     place = " in ".join(part for part in (f"key in {inside}" if inside else "key", where) if part)
     if known:
         return unknown_name(place, str(loc[-1]), known)
     return InputError(f"unknown {place}: '{field_path(loc)}'")
+
+
+def _wanted_instead(
+    fault: ErrorDetails, alternatives: Sequence[ErrorDetails], model: type[Any] | None
+) -> str:
+    """Returns what would be right, in words, by the faults of all that a value may be."""
+    wanted = [_wanted(other["type"], other.get("ctx", {})) for other in alternatives]
+    if fault["type"] not in _BOUNDS and _may_be_null(model, fault["loc"]):
+        wanted.append(_WANTED["none"])
+    return " or ".join(dict.fromkeys(wanted))
 
 
 def field_path(loc: Location) -> str:
@@ -147,28 +211,60 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _SHOWN else text[:_SHOWN] + "…"
 
 
-def _fields_at(model: type[BaseModel] | None, loc: Location) -> list[str]:
+def _quoted(text: str) -> list[str]:
+    """Returns the names that one of pydantic's messages has between quotes."""
+    return re.findall(r"'([^']*)'", text)
+
+
+def _nearest(value: Any, context: Mapping[str, Any]) -> str:
+    nearest = difflib.get_close_matches(str(value), _quoted(context["expected"]), n=1)
+    return f": did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def _fields_at(model: type[Any] | None, loc: Location) -> list[str]:
     """Returns the field names of the model at a place inside a model."""
-    inner = _model_at(model, loc)
-    return [] if inner is None else list(inner.model_fields)
+    return list(
+        dict.fromkeys(name for kind in _models_at(model, loc) for name in _annotations(kind))
+    )
 
 
-def _may_be_null(model: type[BaseModel] | None, loc: Location) -> bool:
+def _may_be_null(model: type[Any] | None, loc: Location) -> bool:
     """Whether the field at a place inside a model may also be null."""
-    outer = _model_at(model, loc[:-1])
-    if outer is None or not loc or loc[-1] not in outer.model_fields:
-        return False
-    return type(None) in get_args(outer.model_fields[str(loc[-1])].annotation)
+    owners = [kind for kind in _models_at(model, loc[:-1]) if loc[-1] in _annotations(kind)]
+    return any(type(None) in typing.get_args(_annotations(kind)[str(loc[-1])]) for kind in owners)
 
 
-def _model_at(model: type[BaseModel] | None, loc: Location) -> type[BaseModel] | None:
-    """Returns the model at a place inside a model, found by following its annotations."""
+def _models_at(model: type[Any] | None, loc: Location) -> list[type[Any]]:
+    """Returns the models that may stand at a place inside a model, by following its annotations."""
+    candidates = [] if model is None else [model]
     for part in loc:
-        if model is None or part not in model.model_fields:
-            return None
-        annotation = model.model_fields[str(part)].annotation
-        inner = [annotation, *get_args(annotation)]
-        model = next(
-            (kind for kind in inner if isinstance(kind, type) and issubclass(kind, BaseModel)), None
-        )
-    return model
+        owners = [kind for kind in candidates if part in _annotations(kind)]
+        if owners:
+            annotations = [_annotations(kind)[str(part)] for kind in owners]
+            candidates = [kind for annotation in annotations for kind in _models_in(annotation)]
+        else:  # a position in a list, a key of a mapping, or which of several kinds it is
+            named = [kind for kind in candidates if part == kind.__name__ or _has_tag(kind, part)]
+            candidates = named or candidates
+    return candidates
+
+
+def _annotations(kind: type[Any]) -> dict[str, Any]:
+    """Returns the fields of a model or dataclass with their annotations."""
+    if issubclass(kind, BaseModel):
+        fields = kind.model_fields.items()
+        return {field.alias or name: field.annotation for name, field in fields}
+    return {field.name: field.type for field in dataclasses.fields(kind)}
+
+
+def _models_in(annotation: Any) -> list[type[Any]]:
+    """Returns the models and dataclasses that an annotation names anywhere inside."""
+    if isinstance(annotation, type) and (
+        issubclass(annotation, BaseModel) or dataclasses.is_dataclass(annotation)
+    ):
+        return [annotation]
+    return [kind for inner in typing.get_args(annotation) for kind in _models_in(inner)]
+
+
+def _has_tag(kind: type[Any], tag: int | str) -> bool:
+    """Returns whether a field of a model or dataclass can only be ``tag``, which tells alternatives apart."""
+    return any(typing.get_args(annotation) == (tag,) for annotation in _annotations(kind).values())

@@ -49,7 +49,7 @@ def convert(
         overwrite: Replace an existing file.
         quiet: Print nothing.
     """
-    from haloformer.data.convert import convert as convert_images
+    from haloformer.data import convert as convert_images
 
     with _progress("convert", quiet) as show:
         summary = convert_images(

@@ -108,8 +108,7 @@ def _simulate_alone(
     quiet: bool,
 ) -> None:
     """Simulates in this process."""
-    from haloformer.data.deeplense import write_deeplense_folder
-    from haloformer.data.store import DatasetWriter
+    from haloformer.data import DatasetWriter, write_deeplense_folder
     from haloformer.io.progress import progress_bar
     from haloformer.simulation import iterate
 
