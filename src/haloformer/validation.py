@@ -97,6 +97,7 @@ _BOUNDS = {
     "less_than": ("lt", "below"),
     "less_than_equal": ("le", "at most"),
 }
+_SIMPLE = ("bool", "int", "float", "str")  # how pydantic calls alternatives of a simple type
 _SHOWN = 60  # characters of a wrong value
 
 
@@ -187,7 +188,7 @@ def field_path(loc: Location) -> str:
     for part in loc:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() or path == "":
+        elif path == "" or (part.isidentifier() and part not in _SIMPLE):
             path += f".{part}" if path else part
     return path
 
@@ -230,6 +231,9 @@ def _fields_at(model: type[Any] | None, loc: Location) -> list[str]:
 
 def _may_be_null(model: type[Any] | None, loc: Location) -> bool:
     """Whether the field at a place inside a model may also be null."""
+    if not loc:
+        return False
+    loc = loc[:-1] if loc[-1] in _SIMPLE else loc
     owners = [kind for kind in _models_at(model, loc[:-1]) if loc[-1] in _annotations(kind)]
     return any(type(None) in typing.get_args(_annotations(kind)[str(loc[-1])]) for kind in owners)
 
