@@ -29,6 +29,7 @@ CORE = {
     "torchmetrics",
     "safetensors",
     "pydantic",
+    "pydantic_core",
     "yaml",
 }
 # What can be hidden from a running process; Lightning and torchmetrics look for rich, matplotlib and others by their metadata.
