@@ -154,7 +154,7 @@ def _layer_ranges(layers: Sequence[str]) -> list[str]:
 def _number(text: str) -> float:
     """Returns a number of parameters as people write it: 5e6, 5M, 900k."""
     factors = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([kmg]?)", text.strip().lower())
+    found = re.fullmatch(r"([0-9.]+(?:e[+]?[0-9]+)?)([kmg]?)", text.strip().lower())
     try:
         number = float(found[1]) * factors[found[2]] if found else 0.0
     except ValueError:
