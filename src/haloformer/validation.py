@@ -145,9 +145,7 @@ def input_error(
     if kind in _UNKNOWN_KEY:
         return _unknown_key(fault["loc"], where, model)
     if kind == "union_tag_invalid":  # which of several kinds it is
-        key = str(context["discriminator"]).strip("'")
-        place = " in ".join(part for part in (f"{key} of {path}" if path else key, where) if part)
-        return unknown_name(place, str(context["tag"]), _quoted(context["expected_tags"]))
+        return _unknown_tag(path, where, context)
     if kind == "union_tag_not_found":
         return InputError(f"{start}{path} has no {context['discriminator']}")
     if kind == "missing":
@@ -170,6 +168,12 @@ def _unknown_key(loc: Location, where: str, model: type[Any] | None) -> InputErr
     if known:
         return unknown_name(place, str(loc[-1]), known)
     return InputError(f"unknown {place}: '{field_path(loc)}'")
+
+
+def _unknown_tag(path: str, where: str, context: Mapping[str, Any]) -> InputError:
+    key = str(context["discriminator"]).strip("'")
+    place = " in ".join(part for part in (f"{key} of {path}" if path else key, where) if part)
+    return unknown_name(place, str(context["tag"]), _quoted(context["expected_tags"]))
 
 
 def _wanted_instead(
