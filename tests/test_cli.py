@@ -7,12 +7,15 @@ import pickle
 import subprocess
 import sys
 import time
+import types
 
 import h5py
 import numpy as np
 import pytest
 
-from haloformer.cli import COMMANDS, main
+from haloformer.cli import COMMANDS, main, parsing
+from haloformer.cli.parsing import parse
+from haloformer.cli.registry import Command
 
 
 def run(*arguments: object) -> int:
@@ -60,6 +63,76 @@ def test_every_command_teaches_its_options(command, capsys):
     text = capsys.readouterr().out
     assert f"haloformer {command}" in text
     assert "--config" in text or "--preset" in text  # a study's own YAML file is its name
+
+
+def _toy(
+    run: str,
+    images: list[str],
+    *,
+    out: str,
+    band: int | str | None = None,
+    size: float | None = None,
+    progress: bool | None = None,
+    overwrite: bool = False,
+    figure: bool | str = False,
+) -> None:
+    """Does nothing.
+
+    Args:
+        run: A run.
+        images: Images.
+        out: Table.
+        size: In arcsec.
+        progress: Show a bar.
+        overwrite: Replace it.
+        figure: Draw it.
+    """
+
+
+_TOY = Command("do nothing", positional=("run", "images"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], {"images": ["a", "b"], "progress": None, "overwrite": False, "figure": False}),
+        (["--progress"], {"progress": True}),
+        (["--progress", "null"], {"progress": None}),
+        (["--overwrite", "--size", "1e-1"], {"overwrite": True, "size": 0.1}),
+        (["--overwrite", "false"], {"overwrite": False}),
+        (["--overwrite=true"], {"overwrite": True}),
+        (["--figure", "a.png"], {"figure": "a.png"}),
+        (["--figure", "--band", "3"], {"figure": True, "band": 3}),
+        (["--band", "NIR_*_FLUX"], {"band": "NIR_*_FLUX"}),
+    ],
+)
+def test_options_follow_from_the_signature(arguments, expected):
+    found = parse("toy", _TOY, _toy, ["r", "a", "b", "--out", "o.csv", *arguments])
+    assert {key: found[key] for key in expected} == expected
+
+
+def test_reading_options_are_explained_by_reading_where_a_command_does_not(monkeypatch, capsys):
+    class Reading:
+        """How images are read.
+
+        Attributes:
+            band: Plane of the cube,
+                counted from 0.
+            size: Something else.
+        """
+
+    module = types.ModuleType("haloformer.data.reading")
+    module.Reading = Reading
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    parsing._reading_texts.cache_clear()
+    monkeypatch.setattr("sys.stdout.isatty", lambda: False)
+    with pytest.raises(SystemExit):
+        parse("toy", _TOY, _toy, ["--help"])
+    parsing._reading_texts.cache_clear()
+    text = " ".join(capsys.readouterr().out.split())
+    assert "Plane of the cube, counted from 0." in text
+    assert "In arcsec." in text
+    assert "Something else" not in text
 
 
 def test_simulate_writes_a_file_that_h5py_alone_can_read(dataset):

@@ -3,7 +3,7 @@
 from typing import Literal
 
 import pytest
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, StrictBool, StrictInt, ValidationError, field_validator
 
 from haloformer.errors import InputError
 from haloformer.validation import Strict, input_error, validated
@@ -18,7 +18,7 @@ class Outer(Strict):
     n: int = 3
     psf: Inner | None = None
     bands: tuple[float, ...] = ()
-    seed: bool | int | None = Field(0, strict=True)
+    seed: StrictBool | StrictInt | None = 0
     grid: tuple[int, ...] = Field((1,), min_length=1)
     start: int = Field(0, lt=2**32)
     name: str = "x"

@@ -1,10 +1,11 @@
-"""haloformer: what dark matter is made of, read from pictures of strong gravitational lenses.
+"""haloformer: classifies dark matter in images of strong gravitational lenses.
 
-The six names a notebook needs are here; each is imported on first use, so that ``import haloformer`` is instant.
+The six names that a notebook needs are here; each is imported on first use, so that
+``import haloformer`` is instant.
 """
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from haloformer._version import __version__
 
@@ -21,14 +22,14 @@ _HOMES = {
     "create_model": "haloformer.models",
     "train": "haloformer.training",
     "evaluate": "haloformer.evaluation.evaluate",
-    "predict": "haloformer.prediction.predictor",
+    "predict": "haloformer.prediction.command",
     "load": "haloformer.prediction.predictor",
 }
 
 __all__ = ["__version__", "create_model", "evaluate", "load", "predict", "simulate", "train"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     if name in _HOMES:
         return getattr(importlib.import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'haloformer' has no attribute '{name}'")

@@ -7,7 +7,13 @@ from typing import Literal
 from haloformer.cli.registry import Command
 
 COMMAND = Command(
-    "convert DeepLense folders, archives or labelled images to a dataset file", positional=("src",)
+    "convert DeepLense folders, archives or labelled images to a dataset file",
+    positional=("src",),
+    examples=(
+        "haloformer convert Model_I.tgz --out model_i.h5",
+        "haloformer convert dataset --subset val --out val.h5",
+        "haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5",
+    ),
 )
 
 
@@ -30,11 +36,6 @@ def convert(
     .npy, the latter without ever running what a pickle asks for), folders of class folders with
     FITS, PNG or JPEG images, and other HDF5 files.
 
-    Examples:
-        haloformer convert Model_I.tgz --out model_i.h5
-        haloformer convert dataset --subset val --out val.h5
-        haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5
-
     Args:
         src: Folder, archive (.tgz, .tar.gz, .tar) or HDF5 file.
         out: Dataset file to write. It must not exist.
@@ -48,7 +49,7 @@ def convert(
         overwrite: Replace an existing file.
         quiet: Print nothing.
     """
-    from haloformer.data.conversion import convert as convert_images
+    from haloformer.data import convert as convert_images
 
     with _progress("convert", quiet) as show:
         summary = convert_images(

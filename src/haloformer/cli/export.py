@@ -10,7 +10,14 @@ if TYPE_CHECKING:
     from haloformer.evaluation.exported import ExportCheck
 
 COMMAND = Command(
-    "export a trained network: ONNX, torch.export, or a folder for a hub", positional=("model",)
+    "export a trained network: ONNX, torch.export, or a folder for a hub",
+    positional=("model",),
+    examples=(
+        "haloformer export model_i --out model_i.onnx --check 300",
+        "haloformer export runs/x --out small.onnx --precision int8 --check 3000",
+        "haloformer export runs/x --format torch_export --out x.pt2",
+        "haloformer export runs/x --format hub --out x-hub",
+    ),
 )
 
 
@@ -29,12 +36,6 @@ def export(
 
     The export runs without haloformer. With --check it and the network answer the same newly
     simulated images, and the difference is printed.
-
-    Examples:
-        haloformer export model_i --out model_i.onnx --check 300
-        haloformer export runs/x --out small.onnx --precision int8 --check 3000
-        haloformer export runs/x --format torch_export --out x.pt2
-        haloformer export runs/x --format hub --out x-hub
 
     Args:
         model: Run folder or artefact folder of a trained model, or the name of a shipped one, such

@@ -9,7 +9,12 @@ from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 
 COMMAND = Command(
-    "show the content of a dataset file, as tables and as a figure", positional=("data",)
+    "show the content of a dataset file, as tables and as a figure",
+    positional=("data",),
+    examples=(
+        "haloformer inspect train.h5",
+        "haloformer inspect train.h5 --figure samples.png",
+    ),
 )
 
 
@@ -23,10 +28,6 @@ def inspect(
     overwrite: bool = False,
 ) -> None:
     """Shows the content of a dataset file: classes, pixel statistics, parameters, provenance.
-
-    Examples:
-        haloformer inspect train.h5
-        haloformer inspect train.h5 --figure samples.png
 
     Args:
         data: Dataset file (.h5).

@@ -10,7 +10,16 @@ from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
 
-COMMAND = Command("list the networks", positional=("name",))
+COMMAND = Command(
+    "list the networks",
+    positional=("name",),
+    examples=(
+        "haloformer models",
+        "haloformer models --size nano --max-parameters 1M --attention",
+        "haloformer models --family Swin --json",
+        "haloformer models resnet18 --img-size 96",
+    ),
+)
 
 Row = Mapping[str, Any]  # of the packaged table of models
 
@@ -31,12 +40,6 @@ def models(
     MACs are the multiply-accumulate operations of one image of one channel, of 64×64 and 150×150
     pixels.
 
-    Examples:
-        haloformer models
-        haloformer models --size nano --max-parameters 1M --attention
-        haloformer models --family Swin --json
-        haloformer models resnet18 --img-size 96
-
     Args:
         name: A model to show in detail; any timm name works, too.
         family: Only models of this family, such as ViT or Swin; upper and lower case are the same.
@@ -49,17 +52,12 @@ def models(
         json: Print JSON instead of a table.
     """
     if name is not None:
-        filters = {
-            "family": family,
-            "size": size,
-            "max_parameters": max_parameters,
-            "pretrained": pretrained,
-            "attention": attention,
-        }
-        if given := [key for key, value in filters.items() if value]:
-            raise InputError(
-                f"--{given[0]} chooses from the list: leave it out, or the name '{name}'"
-            )
+        filters = {"family": family, "size": size, "max_parameters": max_parameters, "pretrained": pretrained, "attention": attention}  # fmt: skip
+        for key, value in filters.items():
+            if value:
+                raise InputError(
+                    f"--{key} chooses from the list: leave it out, or the name '{name}'"
+                )
         _show_model(name, img_size, json)
         return
     if img_size is not None:
@@ -69,14 +67,14 @@ def models(
     rows: list[dict[str, Any]] = model_table()
     if family is not None:
         rows = _of_family(rows, family)
-    most = None if max_parameters is None else _number(max_parameters)
+    most = float("inf") if max_parameters is None else _number(max_parameters)
+    required = [key for key, is_ in (("pretrained", pretrained), ("attention", attention)) if is_]
     rows = [
         row
         for row in rows
-        if (size is None or row["size"] == size)
-        and (most is None or row["parameters"] <= most)
-        and (row["pretrained"] or not pretrained)
-        and (row["attention"] or not attention)
+        if size in (None, row["size"])
+        and row["parameters"] <= most
+        and all(row[key] for key in required)
     ]
     if json:
         print_json(rows)
@@ -156,7 +154,7 @@ def _layer_ranges(layers: Sequence[str]) -> list[str]:
 def _number(text: str) -> float:
     """Returns a number of parameters as people write it: 5e6, 5M, 900k."""
     factors = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-    found = re.fullmatch(r"([0-9.]+(?:e[0-9]+)?)([kmg]?)", text.strip().lower())
+    found = re.fullmatch(r"([0-9.]+(?:e[+]?[0-9]+)?)([kmg]?)", text.strip().lower())
     try:
         number = float(found[1]) * factors[found[2]] if found else 0.0
     except ValueError:

@@ -9,6 +9,7 @@ import difflib
 import functools
 import importlib
 import inspect
+import operator
 import re
 import types
 import typing
@@ -120,7 +121,7 @@ def _add_experiment(parser: _Parser, skip: typing.Container[str]) -> None:
         for short, (owner, field) in SHORT_NAMES.items():
             if owner != group or short in skip:
                 continue
-            hint, default = hints[field], getattr(kind(), field)
+            hint, default = _written_with_bars(hints[field]), getattr(kind(), field)
             if typing.get_origin(hint) is tuple and typing.get_args(hint)[-1] is ...:
                 hint = hint | str  # one name needs no brackets
             parser.hints[short] = hint
@@ -235,6 +236,11 @@ def _alternatives(hint: object) -> tuple[object, ...]:
     """Returns the types of a union; a type alone is one."""
     union = typing.get_origin(hint) in (typing.Union, types.UnionType)
     return typing.get_args(hint) if union else (hint,)
+
+
+def _written_with_bars(hint: object) -> Any:
+    """Returns ``int | None`` for ``Optional[int]``, as ``--help`` shows types."""
+    return functools.reduce(operator.or_, typing.cast(tuple[Any, ...], _alternatives(hint)))
 
 
 def _type_in_words(hint: object) -> str:

@@ -3,15 +3,18 @@
 from haloformer.cli.present import print_table
 from haloformer.cli.registry import Command
 
-COMMAND = Command("list the shipped recipes, or print one", positional=("name",))
+COMMAND = Command(
+    "list the shipped recipes, or print one",
+    positional=("name",),
+    examples=(
+        "haloformer presets",
+        "haloformer presets standard > mine.yaml",
+    ),
+)
 
 
 def presets(name: str | None = None) -> None:
     """Lists the shipped presets, or prints one as YAML: where to start for a recipe of your own.
-
-    Examples:
-        haloformer presets
-        haloformer presets standard > mine.yaml
 
     Args:
         name: A preset to print.

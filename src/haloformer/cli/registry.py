@@ -36,7 +36,7 @@ class Command:
     Attributes:
         summary: One line for the overview.
         positional: Arguments that are given without a name.
-        examples: Lines for ``--help``, if the docstring has none.
+        examples: Lines for ``--help``.
         experiment: Whether the fields of an experiment are options, too.
         present: Prints the function's result for people; may return the exit code.
     """

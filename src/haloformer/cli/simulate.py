@@ -10,7 +10,16 @@ from haloformer.errors import InputError
 if TYPE_CHECKING:
     from haloformer.simulation import LensBatch, Simulator
 
-COMMAND = Command("simulate lenses of a survey into a dataset file", positional=("survey",))
+COMMAND = Command(
+    "simulate lenses of a survey into a dataset file",
+    positional=("survey",),
+    examples=(
+        "haloformer simulate model_ii --n 3000 --seed 1 --out train.h5",
+        "haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5",
+        "haloformer simulate model_iii --n 900 --format deeplense --out Model_III",
+        "haloformer simulate model_ii --n 1000000 --workers 8 --out million.h5",
+    ),
+)
 
 
 def simulate(
@@ -38,12 +47,6 @@ def simulate(
     Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start.
     With --workers many processes make the same images as one would, shard by shard; the same
     command again makes only the shards that are missing.
-
-    Examples:
-        haloformer simulate model_ii --n 3000 --seed 1 --out train.h5
-        haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5
-        haloformer simulate model_iii --n 900 --format deeplense --out Model_III
-        haloformer simulate model_ii --n 1000000 --workers 8 --out million.h5
 
     Args:
         survey: model_i, model_ii, model_iii, or a YAML file that describes a survey of your own.
@@ -75,14 +78,8 @@ def simulate(
 
     names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
     simulator = Simulator(
-        survey,
-        classes=names,
-        seed=seed,
-        noise=noise,
-        dtype=getattr(torch, dtype),
-        device=device,
-        backend=backend,
-    )
+        survey, classes=names, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
+    )  # fmt: skip
     began = time.perf_counter()
     if workers or ray_address is not None:
         if format == "deeplense":
@@ -94,48 +91,44 @@ def simulate(
             ray_address=ray_address, overwrite=overwrite, progress=False if quiet else None,
         )  # fmt: skip
     else:
-        from haloformer.io.progress import progress_bar
-        from haloformer.simulation import iterate
-
-        label = f"simulate {simulator.survey.name}"
-        with progress_bar(label, n, False if quiet else None) as advance:
-            batches = _counted(iterate(simulator, n, start=start, batch_size=batch_size), advance)
-            _write(simulator, batches, out, n, format, overwrite)
+        _simulate_alone(simulator, out, n, start, format, batch_size, overwrite, quiet)
     if not quiet:
-        speed = n / (time.perf_counter() - began)
-        classes_ = ", ".join(simulator.class_names)
-        print(
-            f"wrote {n} images of {simulator.survey.name} ({classes_}) to {out}: {speed:.0f} images/s"
-        )
+        images = f"{n} images of {simulator.survey.name} ({', '.join(simulator.class_names)})"
+        print(f"wrote {images} to {out}: {n / (time.perf_counter() - began):.0f} images/s")
 
 
-def _write(
+def _simulate_alone(
     simulator: "Simulator",
-    batches: "Iterator[LensBatch]",
     out: str,
     n: int,
+    start: int,
     format: str,
+    batch_size: int,
     overwrite: bool,
+    quiet: bool,
 ) -> None:
-    from haloformer.data.dataset_writer import DatasetWriter
-    from haloformer.data.deeplense import write_deeplense_folder
+    """Simulates in this process."""
+    from haloformer.data import DatasetWriter, write_deeplense_folder
+    from haloformer.io.progress import progress_bar
+    from haloformer.simulation import iterate
 
-    if format == "deeplense":
-        write_deeplense_folder(
-            batches, out, class_names=simulator.class_names, n=n, overwrite=overwrite
+    label, names = f"simulate {simulator.survey.name}", simulator.class_names
+    with progress_bar(label, n, False if quiet else None) as advance:
+        batches = _counted(iterate(simulator, n, start=start, batch_size=batch_size), advance)
+        if format == "deeplense":
+            write_deeplense_folder(batches, out, class_names=names, n=n, overwrite=overwrite)
+            return
+        writer = DatasetWriter(
+            out,
+            n=n,
+            image_shape=simulator.image_shape,
+            class_names=names,
+            attributes=simulator.attributes,
+            overwrite=overwrite,
         )
-        return
-    writer = DatasetWriter(
-        out,
-        n=n,
-        image_shape=simulator.image_shape,
-        class_names=simulator.class_names,
-        attributes=simulator.attributes,
-        overwrite=overwrite,
-    )
-    with writer:
-        for batch in batches:
-            writer.write(batch)
+        with writer:
+            for batch in batches:
+                writer.write(batch)
 
 
 def _counted(

@@ -3,15 +3,18 @@
 from haloformer.cli.present import print_table
 from haloformer.cli.registry import Command
 
-COMMAND = Command("list the surveys, or print one as YAML", positional=("name",))
+COMMAND = Command(
+    "list the surveys, or print one as YAML",
+    positional=("name",),
+    examples=(
+        "haloformer surveys",
+        "haloformer surveys model_ii > mine.yaml",
+    ),
+)
 
 
 def surveys(name: str | None = None) -> None:
     """Lists the shipped surveys, or prints one as YAML: where to start for a survey of your own.
-
-    Examples:
-        haloformer surveys
-        haloformer surveys model_ii > mine.yaml
 
     Args:
         name: A survey to print.

@@ -6,7 +6,15 @@ from pathlib import Path
 from haloformer.cli.registry import Command
 
 COMMAND = Command(
-    "train a network on a dataset file or on freshly simulated images", experiment=True
+    "train a network on a dataset file or on freshly simulated images",
+    experiment=True,
+    examples=(
+        "haloformer train --data train.h5 --model hybrid_nano --out runs/x",
+        "haloformer train --preset quick --data model_ii --out runs/y",
+        "haloformer train --preset standard,swin --data model_ii --epochs 20 --lr 5e-4 --print_config",
+        "haloformer train --config runs/y/config.yaml --out runs/again",
+        "torchrun --nproc_per_node 4 -m haloformer train --config mine.yaml --devices 4",
+    ),
 )
 
 
@@ -24,13 +32,6 @@ def train(
 
     Every option can stand in a YAML file, by its short name (lr: 1e-3) or by its group
     (optimizer: {lr: 1e-3}). What comes later wins: defaults, presets, --config files, options.
-
-    Examples:
-        haloformer train --data train.h5 --model hybrid_nano --out runs/x
-        haloformer train --preset quick --data model_ii --out runs/y
-        haloformer train --preset standard,swin --data model_ii --epochs 20 --lr 5e-4 --print_config
-        haloformer train --config runs/y/config.yaml --out runs/again
-        torchrun --nproc_per_node 4 -m haloformer train --config mine.yaml --devices 4
 
     Args:
         preset: Recipes and models to start from, such as standard,swin; `haloformer presets` lists

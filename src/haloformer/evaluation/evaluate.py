@@ -46,7 +46,7 @@ def evaluate(
     Args:
         run: Run folder or artefact folder, or the name of a shipped model.
         data: A dataset (.h5), or the name of a survey, of which fresh test images are then simulated.
-        out: Folder to write; ``run/evaluation/NAME`` by default, and for a shipped model ``evaluations/run/evaluation/NAME``.
+        out: Folder to write; ``run/evaluation/NAME`` by default, and for a shipped model ``evaluations/run/NAME``.
         n: Number of images to simulate, 3000 by default; for a survey only.
         seed: Of the images to simulate; by default the first after the seeds of the training; for a survey only.
         noise: Of the images to simulate; by default that of the training; for a survey only.
@@ -67,10 +67,10 @@ def evaluate(
         raise InputError(f"batch size {batch_size}: must be at least 1")
     predictor = load(run, device)
     images = open_test_images(data, predictor, n=n, seed=seed, noise=noise)
-    home = (
-        run_folder(Path(run)) if Path(run).exists() else Path("evaluations") / run
-    )  # a shipped model has no folder of the user's
-    target = Path(out) if out is not None else home / "evaluation" / images.stem
+    # A shipped model has no folder of the user's.
+    exists = Path(run).exists()
+    home = run_folder(Path(run)) / "evaluation" if exists else Path("evaluations") / run
+    target = Path(out) if out is not None else home / images.stem
     refuse_existing(target, overwrite, _FILES, "evaluation")
 
     order = class_order(images, predictor)

@@ -12,7 +12,6 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BeforeValidator, Field, StrictBool, ValidationError, model_validator
-from pydantic_core import PydanticKnownError
 
 from haloformer.errors import InputError
 from haloformer.training.presets import (
@@ -21,7 +20,7 @@ from haloformer.training.presets import (
     preset_text,
     read_options,
 )
-from haloformer.validation import Strict, field_path, input_error
+from haloformer.validation import Number, Strict, WholeNumber, field_path, input_error
 from haloformer.vocabulary import unknown_name
 
 __all__ = [
@@ -38,18 +37,6 @@ __all__ = [
 ]
 
 
-def _no_bool_for_int(value: object) -> object:
-    if isinstance(value, bool):
-        raise PydanticKnownError("int_type")
-    return value
-
-
-def _no_bool_for_float(value: object) -> object:
-    if isinstance(value, bool):
-        raise PydanticKnownError("float_type")
-    return value
-
-
 def _path_to_text(value: object) -> object:
     return str(value) if isinstance(value, Path) else value
 
@@ -62,12 +49,9 @@ def _split_names(value: object) -> object:
     return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
 
 
-# Where pydantic by itself accepts too much (true for 1) or too little (no path for a text).
-Int = Annotated[int, BeforeValidator(_no_bool_for_int)]
-Float = Annotated[float, BeforeValidator(_no_bool_for_float)]  # "1e-3", too: YAML reads a text
 Text = Annotated[str, BeforeValidator(_path_to_text)]
-Share = Annotated[Float, Field(ge=0, lt=1)]
-Positive = Annotated[Float, Field(gt=0)]
+Share = Annotated[Number, Field(ge=0, lt=1)]
+Positive = Annotated[Number, Field(gt=0)]
 
 Noise = Literal["original", "instrument", "none"]
 Target = Literal["log10_m_axion", "log10_m_subhalos"]
@@ -113,21 +97,21 @@ class DataConfig(Strict):
 
     source: Text = ""
     val_data: Text | None = None
-    val_size: Int = Field(default=1500, ge=1)
-    val_fraction: Float = Field(default=0.1, gt=0, lt=1)
+    val_size: WholeNumber = Field(default=1500, ge=1)
+    val_fraction: Number = Field(default=0.1, gt=0, lt=1)
     noise: Noise = "original"
-    epoch_size: Int | None = Field(default=None, ge=1)
-    n_images: Int | None = Field(default=None, ge=1)
-    labels_per_class: Int | None = Field(default=None, ge=1)
+    epoch_size: WholeNumber | None = Field(default=None, ge=1)
+    n_images: WholeNumber | None = Field(default=None, ge=1)
+    labels_per_class: WholeNumber | None = Field(default=None, ge=1)
     classes: Literal["all", "substructure", "axion_cdm"] = "all"
-    batch_size: Int = Field(default=64, ge=2)  # batch norm needs two
+    batch_size: WholeNumber = Field(default=64, ge=2)  # batch norm needs two
     normalization: Text = "sqrt"
-    crop: Int | None = Field(default=None, ge=1)
-    img_size: Int | None = Field(default=None, ge=8, le=4096)
+    crop: WholeNumber | None = Field(default=None, ge=1)
+    img_size: WholeNumber | None = Field(default=None, ge=8, le=4096)
     fit: Literal["resize", "crop", "pad"] = "resize"
-    channels: Int | None = Field(default=None, ge=1)
+    channels: WholeNumber | None = Field(default=None, ge=1)
     physics: Literal["none", "residual", "detail"] = "none"
-    num_workers: Int = Field(default=2, ge=0)
+    num_workers: WholeNumber = Field(default=2, ge=0)
 
 
 class ModelConfig(Strict):
@@ -158,11 +142,11 @@ class OptimizerConfig(Strict):
     """
 
     name: Optimizer = "adamw"
-    lr: Float = Field(default=1e-3, gt=0, lt=100)
-    weight_decay: Float = Field(default=0.05, ge=0)
+    lr: Number = Field(default=1e-3, gt=0, lt=100)
+    weight_decay: Number = Field(default=0.05, ge=0)
     momentum: Share = 0.9
     betas: tuple[Share, Share] = (0.9, 0.999)
-    clip: Float = Field(default=1.0, ge=0)
+    clip: Number = Field(default=1.0, ge=0)
 
 
 class ScheduleConfig(Strict):
@@ -181,12 +165,12 @@ class ScheduleConfig(Strict):
     """
 
     name: Literal["cosine", "step", "plateau", "one_cycle", "constant"] = "cosine"
-    epochs: Int = Field(default=10, ge=1)
+    epochs: WholeNumber = Field(default=10, ge=1)
     warmup: Share = 0.1
-    min_lr: Float = Field(default=0.001, ge=0, le=1)
-    step_size: Int = Field(default=10, ge=1)
-    gamma: Float = Field(default=0.1, gt=0, le=1)
-    plateau_patience: Int = Field(default=5, ge=0)
+    min_lr: Number = Field(default=0.001, ge=0, le=1)
+    step_size: WholeNumber = Field(default=10, ge=1)
+    gamma: Number = Field(default=0.1, gt=0, le=1)
+    plateau_patience: WholeNumber = Field(default=5, ge=0)
 
 
 class RegularizationConfig(Strict):
@@ -215,8 +199,8 @@ class RegularizationConfig(Strict):
     stochastic_depth: Share | None = None
     label_smoothing: Share = 0.0
     ema: Share = 0.0
-    mixup: Float = Field(default=0.0, ge=0)
-    cutmix: Float = Field(default=0.0, ge=0)
+    mixup: Number = Field(default=0.0, ge=0)
+    cutmix: Number = Field(default=0.0, ge=0)
     residual_dropout: Share = 0.0
     wrong_fits: Share = 0.0
 
@@ -239,10 +223,10 @@ class AugmentationConfig(Strict):
     """
 
     augment: Text = "d4"
-    rotation: Float = Field(default=0.0, ge=0, le=180)
-    shift: Float = Field(default=0.0, ge=0)
-    zoom: Float = Field(default=0.0, ge=0)
-    erasing: Float = Field(default=0.0, ge=0, le=1)
+    rotation: Number = Field(default=0.0, ge=0, le=180)
+    shift: Number = Field(default=0.0, ge=0)
+    zoom: Number = Field(default=0.0, ge=0)
+    erasing: Number = Field(default=0.0, ge=0, le=1)
     fresh_noise: Noise = "none"
     exposure: tuple[Positive, Positive] | None = None
 
@@ -279,9 +263,9 @@ class TransferConfig(Strict):
 
     pretrained: StrictBool | Text = False
     tune: Literal["full", "probe", "last_blocks", "lora"] = "full"
-    last_blocks: Int = Field(default=1, ge=1)
-    layer_decay: Float = Field(default=1.0, gt=0, le=1)
-    lora_rank: Int = Field(default=8, ge=1)
+    last_blocks: WholeNumber = Field(default=1, ge=1)
+    layer_decay: Number = Field(default=1.0, gt=0, le=1)
+    lora_rank: WholeNumber = Field(default=8, ge=1)
     lora_alpha: Positive = 16.0
 
 
@@ -305,8 +289,8 @@ class TaskConfig(Strict):
         default=("log10_m_axion",), min_length=1
     )
     loss: Literal["beta_nll", "quantile", "mse"] = "beta_nll"
-    beta: Float = Field(default=0.5, ge=0, le=1)
-    coverage: Float = Field(default=0.9, gt=0, lt=1)
+    beta: Number = Field(default=0.5, ge=0, le=1)
+    coverage: Number = Field(default=0.9, gt=0, lt=1)
     regression_weight: Positive = 0.3
 
 
@@ -335,17 +319,17 @@ class TrainerConfig(Strict):
     """
 
     out: Text = "runs/latest"
-    seed: Int = Field(default=0, ge=0, lt=2**32)
+    seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_int_to_text)] = (
         "auto"
     )
     device: Text = "auto"
-    devices: Int = Field(default=1, ge=1)
-    nodes: Int = Field(default=1, ge=1)
+    devices: WholeNumber = Field(default=1, ge=1)
+    nodes: WholeNumber = Field(default=1, ge=1)
     strategy: Literal["auto", "ddp", "fsdp"] = "auto"
     deterministic: StrictBool = False
-    checkpoint_minutes: Float = Field(default=5.0, ge=0)
-    patience: Int = Field(default=20, ge=0)
+    checkpoint_minutes: Number = Field(default=5.0, ge=0)
+    patience: WholeNumber = Field(default=20, ge=0)
     compile: StrictBool = False
     channels_last: StrictBool = False
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
