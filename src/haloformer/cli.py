@@ -89,7 +89,7 @@ COMMANDS: dict[str, Command] = {
     "presets": Command("list the shipped recipes, or print one", positional=("name",)),
     "evaluate": Command(
         "test a trained network: AUCs, figures, HTML report",
-        "haloformer.evaluation.evaluate",
+        "haloformer.evaluation.command",
         positional=("run",),
         present="print_metrics",
         examples=(
@@ -99,7 +99,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "calibrate": Command(
         "make a trained network's probabilities honest, and let it tell images unlike its own",
-        "haloformer.evaluation.calibrate",
+        "haloformer.evaluation.command",
         positional=("run",),
         present="print_calibration",
         examples=("haloformer calibrate runs/x", "haloformer calibrate runs/x --data held_out.h5"),
@@ -117,7 +117,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "compare": Command(
         "test several networks on the same images: paired differences, p-values, HTML report",
-        "haloformer.evaluation.compare",
+        "haloformer.evaluation.command",
         positional=("runs",),
         present="print_comparison",
         examples=(
@@ -153,7 +153,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "explain": Command(
         "show what answers rest on: attention, gradients, and whether they find the substructure",
-        "haloformer.explain.explain",
+        "haloformer.explain.command",
         positional=("run", "images"),
         present="print_explanation",
         examples=(
