@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from haloformer import evaluate, train
-from haloformer.evaluation.calibrate import calibrate
+from haloformer.evaluation import calibrate
 from haloformer.io.strict_json import read_json
 from haloformer.io.writing import write_text
 from simulation import hardware

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from haloformer._version import __version__
 
 if TYPE_CHECKING:
-    from haloformer.evaluation.evaluate import evaluate
+    from haloformer.evaluation.command import evaluate
     from haloformer.models import create_model
     from haloformer.prediction.command import predict
     from haloformer.prediction.predictor import load
@@ -21,7 +21,7 @@ _HOMES = {
     "simulate": "haloformer.simulation",
     "create_model": "haloformer.models",
     "train": "haloformer.training",
-    "evaluate": "haloformer.evaluation.evaluate",
+    "evaluate": "haloformer.evaluation.command",
     "predict": "haloformer.prediction.command",
     "load": "haloformer.prediction.predictor",
 }

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from haloformer.audit import bench, noise, out_of_distribution, shortcut, symmetry
-from haloformer.audit.bench import Point, at_camera, brightness_of, make_bench
-from haloformer.audit.command import PARTS, audit
+from haloformer.audit import audit, audited, noise, out_of_distribution, report, shortcut, symmetry
+from haloformer.audit.audited import Condition, at_camera, audited_model, brightness_of
+from haloformer.audit.part import Inputs
+from haloformer.audit.parts import PARTS
 from haloformer.audit.shortcut import image_moments
 from haloformer.audit.symmetry import keeps_survey
 from haloformer.cli import main
@@ -45,9 +46,11 @@ def predictor(run):
     return load(run, "cpu")
 
 
-def bench_of(predictor, n=N, **changes):
-    bench = make_bench(predictor, "x", survey=None, n=n, seed=None, batch_size=256, progress=False)
-    return dataclasses.replace(bench, **changes)
+def prepared(predictor, n=N, **changes):
+    found = audited_model(
+        predictor, "x", survey=None, n=n, seed=None, batch_size=256, progress=False
+    )
+    return dataclasses.replace(found, **changes)
 
 
 @pytest.fixture(scope="module")
@@ -85,6 +88,10 @@ def test_an_audit_writes_page_text_numbers_and_figures(finished):
 def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(
     run, tmp_path, monkeypatch, capsys
 ):
+    def measure_noise_by(function):
+        part = dataclasses.replace(PARTS["noise"], measure=function)
+        monkeypatch.setitem(PARTS, "noise", part)
+
     monkeypatch.setattr("haloformer.audit.report.draw", lambda result: {})  # the slow part
     arguments = [
         "audit",
@@ -99,7 +106,7 @@ def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(
     ]
     assert main([*arguments, "noise"]) == 0
     first = json.loads((tmp_path / "a" / "audit.json").read_text())["parts"]["noise"]
-    monkeypatch.setattr(noise, "noise", lambda bench: pytest.fail("measured twice"))
+    measure_noise_by(lambda *_: pytest.fail("measured twice"))
     assert main([*arguments, "noise,symmetry"]) == 0
     parts = json.loads((tmp_path / "a" / "audit.json").read_text())["parts"]
     assert list(parts) == ["noise", "symmetry"]
@@ -108,7 +115,7 @@ def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(
     arguments[5] = "31"
     assert main([*arguments, "noise"]) == 2
     assert "with another model or other options" in capsys.readouterr().err
-    monkeypatch.setattr(noise, "noise", lambda bench: first)
+    measure_noise_by(lambda *_: first)
     assert main([*arguments, "noise", "--overwrite"]) == 0
 
 
@@ -125,7 +132,7 @@ def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(
 def test_mistakes_are_named_before_anything_is_measured(
     run, options, message, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(bench.Bench, "ask", lambda *args: pytest.fail("measured"))
+    monkeypatch.setattr(audited.AuditedModel, "predictions", lambda *args: pytest.fail("measured"))
     with pytest.raises(InputError, match=message):
         audit(run, out=str(tmp_path / "a"), **{"progress": False, **options})
     assert not (tmp_path / "a").exists()
@@ -143,7 +150,7 @@ def test_a_regression_alone_is_refused():
         class_names=(), outputs=types.SimpleNamespace(targets=("log10_m_axion",))
     )
     with pytest.raises(InputError, match="estimates log10_m_axion and knows no classes"):
-        bench_of(regression)
+        prepared(regression)
 
 
 def test_moments_of_a_ring_are_its_radius_width_and_place():
@@ -159,7 +166,7 @@ def test_moments_of_a_ring_are_its_radius_width_and_place():
 
 
 def test_moments_see_the_mass_that_substructure_adds_until_it_is_matched(predictor):
-    part = shortcut.shortcut(bench_of(predictor, n=150, noise="none"))
+    part = shortcut.measure(prepared(predictor, n=150, noise="none"), Inputs())
     named = {
         kind: rows["logistic regression"]["macro_auc"] for kind, rows in part["moments"].items()
     }
@@ -168,24 +175,25 @@ def test_moments_see_the_mass_that_substructure_adds_until_it_is_matched(predict
 
 
 def test_longer_exposures_have_more_signal_over_noise_and_the_same_lenses(predictor):
-    bench = bench_of(predictor, n=6)
+    model = prepared(predictor, n=6)
     plain = {
         "background_rms": 0.01,
         "sky_brightness": None,
     }  # read noise per exposure would not fall with the time
-    instrument = dataclasses.replace(bench.survey.instrument, **plain)
-    bench = dataclasses.replace(
-        bench, survey=dataclasses.replace(bench.survey, instrument=instrument)
+    instrument = dataclasses.replace(model.survey.instrument, **plain)
+    model = dataclasses.replace(
+        model, survey=dataclasses.replace(model.survey, instrument=instrument)
     )
     images = {}
     for factor in (1.0, 100.0):
-        point = Point(noise._exposed(bench.survey, factor), "instrument")
-        images[factor] = next(bench.images(point))[0]
-    clean = simulate("model_ii", 6, seed=bench.seed, noise="none").images
+        point = Condition(noise._exposed(model.survey, factor), "instrument")
+        images[factor] = next(model.images(point))[0]
+    clean = simulate("model_ii", 6, seed=model.seed, noise="none").images
     errors = [float((images[factor] - clean).square().mean().sqrt()) for factor in (1.0, 100.0)]
     assert errors[0] == pytest.approx(10 * errors[1], rel=0.1)
     snr = [
-        noise._peak_snr(bench, Point(noise._exposed(bench.survey, f), "instrument")) for f in (1, 4)
+        noise._peak_snr(model, Condition(noise._exposed(model.survey, f), "instrument"))
+        for f in (1, 4)
     ]
     assert snr[1] == pytest.approx(2 * snr[0], rel=0.05)
 
@@ -194,7 +202,9 @@ def test_symmetry_tells_a_model_that_knows_left_from_one_that_does_not(predictor
     rows = {}
     for columns in (64, 30):
         half = dataclasses.replace(predictor, model=Half(columns))
-        rows[columns] = {row["name"]: row for row in symmetry.symmetry(bench_of(half))["elements"]}
+        rows[columns] = {
+            row["name"]: row for row in symmetry.measure(prepared(half), Inputs())["elements"]
+        }
     assert max(row["mean_abs_delta_logit"] for row in rows[64].values()) < 1e-5
     assert rows[30]["mirrored up-down"]["mean_abs_delta_logit"] < 1e-5
     assert rows[30]["mirrored left-right"]["mean_abs_delta_logit"] > 1e-3
@@ -222,9 +232,9 @@ def test_a_survey_is_kept_by_the_half_turn_alone_as_its_images_say():
 def test_another_surveys_lens_keeps_its_size_in_arcsec_and_comes_to_the_models_brightness(
     predictor,
 ):
-    bench = bench_of(predictor)
+    model = prepared(predictor)
     survey = get_survey("model_iii")  # 64 pixels of 0.08″ into 64 of 0.101″
-    bring = at_camera(bench, survey, "none")
+    bring = at_camera(model, survey, "none")
     original = simulate(survey, 6, noise="none").images
     brought = bring(original)
     assert brought.shape == original.shape
@@ -233,9 +243,9 @@ def test_another_surveys_lens_keeps_its_size_in_arcsec_and_comes_to_the_models_b
         for images, scale in ((original, 0.08), (brought, 0.101))
     ]
     assert radius[1] == pytest.approx(radius[0], rel=0.03)
-    points = {"": Point(survey, "none", prepare=bring)}
-    theirs = torch.cat([images for images, _, _ in bench.images(points[""])])
-    assert brightness_of(theirs) == pytest.approx(brightness_of(bench.reference), rel=1e-3)
+    points = {"": Condition(survey, "none", prepare=bring)}
+    theirs = torch.cat([images for images, _, _ in model.images(points[""])])
+    assert brightness_of(theirs) == pytest.approx(brightness_of(model.reference), rel=1e-3)
 
 
 def test_foreign_images_are_counted_by_flag_and_at_one_per_cent(predictor, tmp_path):
@@ -248,8 +258,8 @@ def test_foreign_images_are_counted_by_flag_and_at_one_per_cent(predictor, tmp_p
 
     np.save(tmp_path / "lens.npy", simulate("model_iii", 1).images[0, 0].numpy())
     fields = {field.name: getattr(predictor, field.name) for field in dataclasses.fields(predictor)}
-    bench = bench_of(Bright(**fields), n=60)
-    part = out_of_distribution.ood(bench, [str(tmp_path)], [])
+    model = prepared(Bright(**fields), n=60)
+    part = out_of_distribution.measure(model, Inputs(real=[str(tmp_path)]))
     rows = {row["name"]: row for row in part["sets"]}
     assert part["available"]
     assert {row["flagged"]["value"] for row in rows.values()} == {0.0}
@@ -266,3 +276,15 @@ def test_without_statistics_the_part_says_so(finished, predictor):
         pytest.skip("this artefact has them")
     assert part["why"]
     assert part["why"] in finished[0]["verdict"]
+
+
+def test_names_from_outside_are_text_on_the_page(finished):
+    hostile = "<script>alert(1)</script> {{ 7*7 }}"
+    result = json.loads(json.dumps(finished[0]))
+    result["protocol"] |= {"run": hostile, "survey": hostile, "noise": hostile}
+    matrix = result["parts"]["shift"]["matrix"]
+    matrix["models"] = [hostile]
+    result["parts"]["ood"]["sets"][1]["name"] = hostile
+    page = report.to_html(result, {})
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; {{ 7*7 }}") >= 6

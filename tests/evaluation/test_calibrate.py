@@ -10,8 +10,7 @@ import torch
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
-from haloformer.evaluation import evaluate
-from haloformer.evaluation.calibrate import calibrate
+from haloformer.evaluation import calibrate, evaluate
 from haloformer.prediction import load
 from haloformer.simulation import simulate
 

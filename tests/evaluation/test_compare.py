@@ -10,8 +10,8 @@ import pytest
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
-from haloformer.evaluation import evaluate, metrics
-from haloformer.evaluation.compare import _names, compare
+from haloformer.evaluation import compare, comparison_report, evaluate, metrics
+from haloformer.evaluation.comparison import short_names
 
 NORMALIZATION = {"kind": "image_max", "statistics": {}}
 
@@ -38,7 +38,7 @@ def place(tmp_path_factory, write_untrained_run, lenses):
 
 @pytest.fixture
 def undrawn_comparison(monkeypatch):
-    monkeypatch.setattr("haloformer.evaluation.compare._draw", lambda *args: {})
+    monkeypatch.setattr("haloformer.evaluation.comparison._draw", lambda *args: {})
 
 
 def evaluations(place, *names: str) -> list[str]:
@@ -81,7 +81,7 @@ def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(
     )
     assert stored["differences"] == result["differences"]
 
-    monkeypatch.setattr("haloformer.evaluation.compare._draw", lambda *args: {})
+    monkeypatch.setattr("haloformer.evaluation.comparison._draw", lambda *args: {})
     again = compare(
         [str(place / "runs" / name) for name in "xyz"],
         data=str(place / "test.h5"),
@@ -227,6 +227,21 @@ def test_a_folder_of_something_else_is_kept(place, tmp_path, undrawn_comparison)
 
 
 def test_names_are_as_short_as_they_can_be_and_differ():
-    assert _names(["a/x", "b/y"]) == ["x", "y"]
-    assert _names(["a/x", "b/x"]) == ["a", "b"]
-    assert _names(["a/x/evaluation/t", "a/y/evaluation/t", "model_i"]) == ["x/t", "y/t", "model_i"]
+    assert short_names(["a/x", "b/y"]) == ["x", "y"]
+    assert short_names(["a/x", "b/x"]) == ["a", "b"]
+    assert short_names(["a/x/evaluation/t", "a/y/evaluation/t", "model_i"]) == [
+        "x/t",
+        "y/t",
+        "model_i",
+    ]
+
+
+def test_names_from_outside_are_text_on_the_page(place, tmp_path, undrawn_comparison):
+    hostile = "<script>alert(1)</script> {{ 7*7 }}"
+    result = compare(evaluations(place, "x", "y"), out=str(tmp_path / "c"))
+    result["models"][0]["name"] = result["reference"] = hostile
+    result["protocol"]["data"] = result["measures"]["accuracy"] = hostile
+    result["warnings"] = [hostile]
+    page = comparison_report.to_html(result, {})
+    assert "<script" not in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; {{ 7*7 }}") >= 7

@@ -16,7 +16,7 @@ from haloformer.cli import main
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
-from haloformer.explain import attention_overlay, explain, explain_images, pictures
+from haloformer.explain import attention_overlay, explain, explain_images, page, pictures
 from haloformer.explain.layers import find_stages
 from haloformer.explain.scores import (
     Scores,
@@ -438,6 +438,19 @@ def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(exp
     assert "http" not in html.replace("http-equiv", "")
     assert html.count("data:image/png;base64,") == 2 * 3 + 1
     assert "<script" not in html
+
+
+def test_names_from_outside_are_text_on_the_page(explained):
+    folder, _ = explained
+    hostile = "<script>alert(1)</script> {{ 7*7 }}"
+    told = json.loads((folder / "explanation.json").read_text())
+    told["protocol"] |= {"run": hostile, "survey": hostile}
+    told["warnings"], told["left_out"] = [hostile], {hostile: hostile}
+    told["scores"][0]["class"] = hostile
+    image = page.ExplainedImage(hostile, hostile, [(hostile, "data:,", hostile)])
+    html = page.to_html(told, [image], "data:,")
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;alert(1)&lt;/script&gt; {{ 7*7 }}") == 13
 
 
 def test_an_explanation_is_replaced_only_if_told_so_and_nothing_else_ever(

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from haloformer.cli import main
 from haloformer.errors import InputError
-from haloformer.evaluation.calibrate import calibrate
+from haloformer.evaluation import calibrate
 from haloformer.models import create_model
 from haloformer.models.head import numbers_and_features
 from haloformer.outputs.out_of_distribution import (

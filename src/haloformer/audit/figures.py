@@ -1,22 +1,22 @@
-"""Curves and points that the figures of the parts share."""
+"""Curves and points in the figures of several parts."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.audit.bench import interval
+from haloformer.audit.audited import interval
 from haloformer.reporting.style import DASHES, FAINT, class_color
 
 if TYPE_CHECKING:
-    pass
+    from matplotlib.axes import Axes
 
 
-GOOD, POOR = 0.95, 0.8  # macro AUCs that a sentence calls good, or lost
+GOOD, POOR = 0.95, 0.8  # limits of the macro AUC for the words of the report
 
 
 def draw_points(
-    axes: Any, values: Sequence[dict[str, float]], places: np.ndarray, k: int, label: str | None
+    axes: "Axes", values: Sequence[dict[str, float]], places: np.ndarray, k: int, label: str | None
 ) -> None:
     """Draws values with intervals along horizontal lines."""
     found = [interval(value) for value in values]
@@ -28,7 +28,7 @@ def draw_points(
 
 
 def draw_curve(
-    axes: Any, x: Sequence[float], rows: Sequence[dict[str, Any]], k: int, label: str | None
+    axes: "Axes", x: Sequence[float], rows: Sequence[dict[str, Any]], k: int, label: str | None
 ) -> None:
     """Draws macro AUCs with intervals against x."""
     found = [interval(row["macro_auc"]) for row in rows]
@@ -39,7 +39,7 @@ def draw_curve(
     )  # fmt: skip
 
 
-def chance_line(axes: Any) -> None:
+def chance_line(axes: "Axes") -> None:
     """Marks an AUC of 0.5 on the x axis."""
     axes.axvline(0.5, color=FAINT, linewidth=0.9, linestyle=":")
     axes.set_xlim(left=min(0.46, axes.get_xlim()[0]), right=1.01)

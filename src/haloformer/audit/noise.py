@@ -1,15 +1,16 @@
-"""Part `noise`: fainter and brighter exposures."""
+"""Part `noise`: longer and shorter exposures of the same scenes."""
 
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from torch import Tensor
 
-from haloformer.audit.bench import Bench, Point
+from haloformer.audit.audited import AuditedModel, Condition
 from haloformer.audit.figures import GOOD, draw_curve
+from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, listed
 from haloformer.reporting.style import FAINT, new_figure, styled
 from haloformer.simulation import Survey
@@ -23,41 +24,48 @@ if TYPE_CHECKING:
 EXPOSURES = (0.1, 0.3, 1.0, 3.0, 10.0)
 
 
-def noise(bench: Bench) -> dict[str, Any]:
-    """The same scenes, exposed for longer and shorter."""
-    instrument_noise = bench.kind in (
-        "doubled",
-        "none",
-    )  # trained on images without noise: the camera's own is added
-    mode = "instrument" if instrument_noise else bench.noise
-    unit = 2.0 if bench.kind == "doubled" else 1.0
-    in_counts = bench.kind == "double_poisson"
-    points: dict[str, Point] = {}
-    for factor in EXPOSURES:
-        survey = _exposed(bench.survey, factor)
-        points[f"{factor:g}"] = Point(survey, mode, prepare=_times(unit))
-        if in_counts and factor != 1:
-            points[f"{factor:g} rescaled"] = Point(survey, mode, prepare=_times(1 / factor))
-    known = {} if instrument_noise else {"1": bench.base}
-    answers = known | bench.ask({k: v for k, v in points.items() if k not in known}, "audit: noise")
+def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
+    """Measures AUCs of the same scenes, exposed for longer and shorter."""
+    # A model that was trained on images without camera noise gets images with it.
+    noise_was_added = audited.noise_mode in ("doubled", "none")
+    mode = "instrument" if noise_was_added else audited.noise
+    in_counts = audited.noise_mode == "double_poisson"
+    unit = 2.0 if audited.noise_mode == "doubled" else 1.0
+    conditions = _conditions(audited, mode, unit, in_counts)
+    known = {} if noise_was_added else {"1": audited.base}
+    new = {name: each for name, each in conditions.items() if name not in known}
+    predictions = known | audited.predictions(new, "audit: noise")
     rows = []
     for factor in EXPOSURES:
         name = f"{factor:g}"
         row = {
             "factor": factor,
-            "snr": _peak_snr(bench, points[name]),
-            **answers[name].aucs(bench.names, answers["1"]),
+            "snr": _peak_snr(audited, conditions[name]),
+            **predictions[name].aucs(audited.names, predictions["1"]),
         }
         if in_counts:
-            again = answers.get(f"{name} rescaled", answers[name])
-            row["rescaled"] = again.aucs(bench.names, answers["1"])
+            rescaled = predictions.get(f"{name} rescaled", predictions[name])
+            row["rescaled"] = rescaled.aucs(audited.names, predictions["1"])
         rows.append(row)
     return {
         "points": rows,
         "noise": mode,
-        "noise_was_added": instrument_noise,
+        "noise_was_added": noise_was_added,
         "in_counts": in_counts,
     }
+
+
+def _conditions(
+    audited: AuditedModel, mode: str, unit: float, in_counts: bool
+) -> dict[str, Condition]:
+    """Returns the conditions by exposure; images in counts also brought back to the usual brightness."""
+    conditions = {}
+    for factor in EXPOSURES:
+        survey = _exposed(audited.survey, factor)
+        conditions[f"{factor:g}"] = Condition(survey, mode, prepare=_times(unit))
+        if in_counts and factor != 1:
+            conditions[f"{factor:g} rescaled"] = Condition(survey, mode, prepare=_times(1 / factor))
+    return conditions
 
 
 def _exposed(survey: Survey, factor: float) -> Survey:
@@ -89,24 +97,24 @@ def _times(factor: float) -> Callable[[Tensor], Tensor] | None:
     return None if factor == 1 else lambda images: images * factor
 
 
-def _peak_snr(bench: Bench, point: Point) -> float:
+def _peak_snr(audited: AuditedModel, condition: Condition) -> float:
     """Returns the median over images of the brightest pixel's signal over its noise."""
-    n = min(bench.n, 96)
-    clean = dataclasses.replace(point, noise="none", n=n, prepare=None)
-    twice = 2 if bench.kind == "double_poisson" else 1
-    rms = background_rms(point.survey.instrument)
+    n = min(audited.n, 96)
+    clean = dataclasses.replace(condition, noise="none", n=n, prepare=None)
+    twice = 2 if audited.noise_mode == "double_poisson" else 1
+    rms = background_rms(condition.survey.instrument)
     ratios = []
-    for images, _, scenes in bench.images(clean):
+    for images, _, scenes in audited.images(clean):
         peak = images.flatten(1).amax(1).double().numpy()
-        seconds = scenes.exposure_time * point.survey.instrument.num_exposures
+        seconds = scenes.exposure_time * condition.survey.instrument.num_exposures
         ratios.append(peak / np.sqrt(rms**2 + twice * peak / seconds))
     return float(np.median(np.concatenate(ratios)))
 
 
-def noise_says(part: dict[str, Any]) -> str:
-    """Returns what the part found, in sentences."""
-    rows = sorted(part["points"], key=lambda row: row["snr"])
-    key = "rescaled" if part["in_counts"] else None
+def sentences(measured: Measured) -> str:
+    """Says what was found."""
+    rows = sorted(measured["points"], key=lambda row: row["snr"])
+    key = "rescaled" if measured["in_counts"] else None
     curve = [(row["snr"], (row[key] if key else row)["macro_auc"]["value"]) for row in rows]
     good = [snr for snr, auc in curve if auc >= GOOD]
     usual = next(row for row in rows if row["factor"] == 1)
@@ -131,49 +139,33 @@ def noise_says(part: dict[str, Any]) -> str:
     return text
 
 
-def noise_tables(
-    part: dict[str, Any], names: Sequence[str]
-) -> list[tuple[list[str], list[list[str]]]]:
-    """Returns the header and rows of the part's tables."""
-    header = ["Exposure", "SNR", "Macro AUC", *names, "Change, paired"]
+def tables(measured: Measured, names: Sequence[str]) -> list[Table]:
+    """Returns the tables of the report."""
+    in_counts = measured["in_counts"]
+    brightness = ["Brightness"] if in_counts else []
+    header = ["Exposure", "SNR", *brightness, "Macro AUC", *names, "Change, paired"]
     rows = []
-    for row in part["points"]:
+    for row in measured["points"]:
         start = [f"× {row['factor']:g}", f"{row['snr']:.1f}"]
-        if part["in_counts"]:
-            header[1:2] = ["SNR", "Brightness"] if "Brightness" not in header else ["SNR"]
-            rows.append(
-                [
-                    *start,
-                    "raw counts",
-                    *auc_cells(row, names),
-                    change_cell(row) if row["factor"] != 1 else "",
-                ]
-            )
-            if row["factor"] != 1:
-                rows.append(
-                    [
-                        *start,
-                        "rescaled",
-                        *auc_cells(row["rescaled"], names),
-                        change_cell(row["rescaled"]),
-                    ]
-                )
-        else:
-            rows.append(
-                [*start, *auc_cells(row, names), change_cell(row) if row["factor"] != 1 else ""]
-            )
-    return [(header, rows)]
+        is_usual = row["factor"] == 1
+        variants = {"raw counts": row} if in_counts else {"": row}
+        if in_counts and not is_usual:
+            variants["rescaled"] = row["rescaled"]
+        for text, found in variants.items():
+            change = "" if is_usual else change_cell(found)
+            rows.append([*start, *([text] if in_counts else []), *auc_cells(found, names), change])
+    return [Table(header, rows)]
 
 
 @styled
-def draw_noise(part: dict[str, Any]) -> "Figure":
+def draw(measured: Measured) -> "Figure":
     """Draws the macro AUC against the SNR."""
     figure = new_figure(6.4, 4.2)
     axes = figure.add_subplot()
-    rows = part["points"]
+    rows = measured["points"]
     snr = [row["snr"] for row in rows]
-    curves = {"raw counts" if part["in_counts"] else "images as they come": rows}
-    if part["in_counts"]:
+    curves = {"raw counts" if measured["in_counts"] else "images as they come": rows}
+    if measured["in_counts"]:
         curves["brought back to the usual brightness"] = [row["rescaled"] for row in rows]
     for k, (text, points) in enumerate(curves.items()):
         draw_curve(axes, snr, points, k, text)
@@ -189,3 +181,21 @@ def draw_noise(part: dict[str, Any]) -> "Figure":
     if len(curves) > 1:
         figure.legend(loc="outside lower center", ncols=2)
     return figure
+
+
+PART = Part(
+    name="noise",
+    title="Noise",
+    measure=measure,
+    describe=lambda measured, n: (
+        "The same scenes with exposures from a tenth to ten times as long. SNR is that of the brightest pixel, the median "
+        "over images; the background falls as sky and read noise do, or with the square root of the time where the survey "
+        "gives it as one number."
+    ),
+    sentences=sentences,
+    tables=tables,
+    figures=lambda measured: {"noise": draw(measured)},
+    captions={
+        "noise": "Macro AUC against the SNR of the brightest pixel, for the same scenes with longer and shorter exposures."
+    },
+)

@@ -1,9 +1,11 @@
 """Part `ood`: whether images unlike those of the training are flagged."""
 
 import dataclasses
+import hashlib
+import json
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,8 +13,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from haloformer.audit.bench import SURE, Bench, Point, at_camera, brightness_of, interval
+from haloformer.audit.audited import (
+    SURE,
+    AuditedModel,
+    Condition,
+    at_camera,
+    brightness_of,
+    interval,
+)
 from haloformer.audit.figures import draw_points
+from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import listed
 from haloformer.data.framing import Framing
 from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images
@@ -30,54 +40,66 @@ if TYPE_CHECKING:
 FALSE_ALARMS = 0.01
 
 
-def ood(bench: Bench, real: Sequence[str], galaxies: Sequence[str]) -> dict[str, Any]:
-    """What the model says of images that it should not answer, and which of them it flags.
-
-    Args:
-        bench: The model.
-        real: Folders or files of real lens cutouts.
-        galaxies: The same of galaxies that are no lenses.
-    """
-    n = bench.fewer
-    sets = _foreign_sets(bench, n, real, galaxies)
-    why_not = _why_no_ood(bench.predictor, bench.reference[:1])
-    found: dict[str, Any] = {
+def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
+    """Measures how often images unlike those of the training get a sure prediction, and how often they are flagged."""
+    why_not = _why_no_ood(audited.predictor, audited.reference[:1])
+    measured: Measured = {
         "available": why_not is None,
         "why": why_not,
         "false_alarms": FALSE_ALARMS,
         "sets": [],
     }
     threshold = math.nan
-    for label, batches in sets.items():
-        confidence, scores, flags, size = [], [], [], 0
+    for name, batches in _foreign_sets(audited, inputs).items():
+        found = _Collected(name)
         for images in batches:
-            confidence.append(bench.predictor.probabilities(bench.channels(images)).amax(1).numpy())
-            size += len(images)
-            if why_not is None:
-                verdict = _ood(bench.predictor, images)
-                scores.append(np.asarray(verdict.score, np.float64))
-                flags.append(np.asarray(verdict.flag, bool))
-        if not size:
+            found.add(audited, images, with_scores=why_not is None)
+        if not found.n:
             continue
+        if why_not is None and math.isnan(threshold):  # the first set is the in-distribution one
+            score = np.concatenate(found.scores)
+            threshold = float(np.quantile(score, 1 - FALSE_ALARMS, method="higher"))
+            measured["threshold"] = threshold
+        measured["sets"].append(found.row(threshold))
+    return measured
+
+
+@dataclass
+class _Collected:
+    """Predictions for one kind of images: confidence, score and flag, batch by batch."""
+
+    name: str
+    n: int = 0
+    confidence: list[np.ndarray] = field(default_factory=list)
+    scores: list[np.ndarray] = field(default_factory=list)
+    flags: list[np.ndarray] = field(default_factory=list)
+
+    def add(self, audited: AuditedModel, images: Tensor, with_scores: bool) -> None:
+        self.n += len(images)
+        probabilities = audited.predictor.probabilities(audited.channels(images))
+        self.confidence.append(probabilities.amax(1).numpy())
+        if with_scores:
+            verdict = _ood(audited.predictor, images)
+            self.scores.append(np.asarray(verdict.score, np.float64))
+            self.flags.append(np.asarray(verdict.flag, bool))
+
+    def row(self, threshold: float) -> dict[str, Any]:
+        sure = int((np.concatenate(self.confidence) >= SURE).sum())
         row: dict[str, Any] = {
-            "name": label,
-            "n": size,
-            "sure": asdict(wilson(int((np.concatenate(confidence) >= SURE).sum()), size)),
+            "name": self.name,
+            "n": self.n,
+            "sure": asdict(wilson(sure, self.n)),
         }
-        if why_not is None:
-            score = np.concatenate(scores)
-            if math.isnan(threshold):  # the first set is the in-distribution one
-                threshold = float(np.quantile(score, 1 - FALSE_ALARMS, method="higher"))
-                found["threshold"] = threshold
-            row["flagged"] = asdict(wilson(int(np.concatenate(flags).sum()), size))
-            row["flagged_at_threshold"] = asdict(wilson(int((score > threshold).sum()), size))
+        if self.scores:
+            score, flags = np.concatenate(self.scores), np.concatenate(self.flags)
+            row["flagged"] = asdict(wilson(int(flags.sum()), self.n))
+            row["flagged_at_threshold"] = asdict(wilson(int((score > threshold).sum()), self.n))
             row["median_score"] = float(np.median(score))
-        found["sets"].append(row)
-    return found
+        return row
 
 
 def _why_no_ood(predictor: Predictor, image: Tensor) -> str | None:
-    """Returns why the predictor cannot say what is out of distribution; None if it can."""
+    """Returns why the predictor cannot detect images out of distribution; None if it can."""
     if not hasattr(predictor, "ood"):
         return "this version has no detection of unusual images"
     try:
@@ -90,20 +112,22 @@ def _why_no_ood(predictor: Predictor, image: Tensor) -> str | None:
         return str(error)
 
 
-def _ood(predictor: Any, images: Tensor) -> Any:
+def _ood(predictor: Predictor, images: Tensor) -> Any:
     return predictor.ood(images.expand(-1, predictor.image_shape[0], -1, -1))
 
 
-def _foreign_sets(
-    bench: Bench, n: int, real: Sequence[str], galaxies: Sequence[str]
-) -> dict[str, Iterator[Tensor]]:
+def _foreign_sets(audited: AuditedModel, inputs: Inputs) -> dict[str, Iterator[Tensor]]:
     """Returns batches (B, 1, H, W) of each kind of image; the first kind is the in-distribution one."""
+    n = audited.fewer
 
-    def simulated(point: Point) -> Iterator[Tensor]:
-        return (images for images, _, _ in bench.images(dataclasses.replace(point, n=point.n or n)))
+    def simulated(condition: Condition) -> Iterator[Tensor]:
+        return (
+            images
+            for images, _, _ in audited.images(dataclasses.replace(condition, n=condition.n or n))
+        )
 
-    reference = bench.reference
-    generator = torch.Generator().manual_seed(bench.seed % 2**63)
+    reference = audited.reference
+    generator = torch.Generator().manual_seed(audited.seed % 2**63)
     white = (
         torch.randn((n, *reference.shape[1:]), generator=generator) * reference.std()
         + reference.mean()
@@ -113,24 +137,26 @@ def _foreign_sets(
     )
     sets = {
         # all n: the 1 % quantile of fewer images would rest on a handful
-        "as trained": simulated(dataclasses.replace(bench.plain, n=bench.n)),
+        "as trained": simulated(dataclasses.replace(audited.plain, n=audited.n)),
         "galaxies without a lens, simulated": simulated(
-            dataclasses.replace(bench.plain, change=_unlensed)
+            dataclasses.replace(audited.plain, change=_unlensed)
         ),
-        "sky without a source": simulated(dataclasses.replace(bench.plain, change=_dark)),
-        "white noise": iter(white.clamp(min=float(reference.min())).split(bench.batch_size)),
+        "sky without a source": simulated(dataclasses.replace(audited.plain, change=_dark)),
+        "white noise": iter(white.clamp(min=float(reference.min())).split(audited.batch_size)),
         "blank": iter([blank]),
     }
     for name in list_surveys():
-        if name != bench.survey.name:
+        if name != audited.survey.name:
             survey = get_survey(name)
-            if classes_of_use(survey.class_names, bench.predictor):
-                point = Point(survey, "instrument", prepare=at_camera(bench, survey, "instrument"))
-                sets[f"lenses of {name}"] = simulated(point)
-    if real:
-        sets["real lenses"] = _from_files(bench, real)
-    if galaxies:
-        sets["real galaxies"] = _from_files(bench, galaxies)
+            if classes_of_use(survey.class_names, audited.predictor):
+                condition = Condition(
+                    survey, "instrument", prepare=at_camera(audited, survey, "instrument")
+                )
+                sets[f"lenses of {name}"] = simulated(condition)
+    if inputs.real:
+        sets["real lenses"] = _from_files(audited, inputs.real)
+    if inputs.galaxies:
+        sets["real galaxies"] = _from_files(audited, inputs.galaxies)
     return sets
 
 
@@ -155,46 +181,50 @@ def _dark(scenes: Scenes) -> Scenes:
     return dataclasses.replace(scenes, source_amp=np.zeros_like(scenes.source_amp))
 
 
-def _from_files(bench: Bench, paths: Sequence[str]) -> Iterator[Tensor]:
+def _from_files(audited: AuditedModel, paths: Sequence[str]) -> Iterator[Tensor]:
     """Yields images of files, brought to the model's size and to the brightness of its own."""
     reading = Reading(nan="zero")
     inputs = find_inputs(list(paths), keep_errors=False, channels=None, reading=reading)
     return (
-        _cutout(bench, image)
+        _cutout(audited, image)
         for batch in read_images(inputs, None, reading, batch_size=1)
         for image in batch
     )
 
 
-def _cutout(bench: Bench, found: ReadImage) -> Tensor:
+def _cutout(audited: AuditedModel, found: ReadImage) -> Tensor:
     image = torch.tensor(found.pixels).mean(0)[None, None]
     side = min(image.shape[-2:])
-    image = Framing(img_size=None, crop=min(side, bench.size))(image)
+    image = Framing(img_size=None, crop=min(side, audited.size))(image)
     if (
-        side < bench.size
+        side < audited.size
     ):  # its scale is not known; a small cutout shows the same lens on fewer pixels
         image = F.interpolate(
-            image, (bench.size, bench.size), mode="bilinear", align_corners=False, antialias=True
+            image,
+            (audited.size, audited.size),
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
         )
     image = image - image.median()
-    image = image * (brightness_of(bench.reference) / max(brightness_of(image), 1e-30))
+    image = image * (brightness_of(audited.reference) / max(brightness_of(image), 1e-30))
     return (
-        image.clamp(min=min(0.0, float(bench.reference.min())))
-        if bench.reference.min() >= 0
+        image.clamp(min=min(0.0, float(audited.reference.min())))
+        if audited.reference.min() >= 0
         else image
     )
 
 
-_FLAGGED = 0.9  # a share of flagged images that a sentence calls most
+_FLAGGED = 0.9  # share of flagged images that the sentences call reliable
 
 
-def ood_says(part: dict[str, Any]) -> str:
-    """Returns what the part found, in sentences."""
-    foreign = part["sets"][1:]
+def sentences(measured: Measured) -> str:
+    """Says what was found."""
+    foreign = measured["sets"][1:]
     surest = max(foreign, key=lambda row: row["sure"]["value"])
-    text = f"Of {surest['name']} it is sure (probability ≥ {SURE:g}) in {100 * surest['sure']['value']:.0f} % of the cases."
-    if not part["available"]:
-        return text + f" Nothing of this is flagged: {part['why']}."
+    text = f"For {surest['name']} it gives a sure prediction (probability ≥ {SURE:g}) in {100 * surest['sure']['value']:.0f} % of the cases."
+    if not measured["available"]:
+        return text + f" Nothing is flagged: {measured['why']}."
     least = min(foreign, key=lambda row: row["flagged_at_threshold"]["value"])
     caught = [row["name"] for row in foreign if row["flagged_at_threshold"]["value"] >= _FLAGGED]
     text += (
@@ -210,39 +240,67 @@ def ood_says(part: dict[str, Any]) -> str:
     )
 
 
-def ood_tables(
-    part: dict[str, Any], names: Sequence[str]
-) -> list[tuple[list[str], list[list[str]]]]:
-    """Returns the header and rows of the part's tables."""
+def tables(measured: Measured, names: Sequence[str]) -> list[Table]:
+    """Returns the tables of the report."""
     header = ["Images", "Number", "Sure"]
-    if part["available"]:
+    if measured["available"]:
         header += ["Flagged by the model", "Flagged at 1 % false alarms"]
     rows = []
-    for row in part["sets"]:
+    for row in measured["sets"]:
         shown = [row["name"], f"{row['n']:,}", percent_interval(interval(row["sure"]))]
-        if part["available"]:
+        if measured["available"]:
             shown += [
                 percent_interval(interval(row[key])) for key in ("flagged", "flagged_at_threshold")
             ]
         rows.append(shown)
-    return [(header, rows)]
+    return [Table(header, rows)]
 
 
 @styled
-def draw_ood(part: dict[str, Any]) -> "Figure":
-    """Draws the shares of sure answers and of flagged images."""
-    rows = part["sets"]
+def draw(measured: Measured) -> "Figure":
+    """Draws the shares of sure predictions and of flagged images."""
+    rows = measured["sets"]
     figure = new_figure(7.4, 1.6 + 0.42 * len(rows))
     axes = figure.add_subplot()
-    series = {"sure": f"sure answer (probability ≥ {SURE:g})"}
-    if part["available"]:
+    series = {"sure": f"sure prediction (probability ≥ {SURE:g})"}
+    if measured["available"]:
         series["flagged_at_threshold"] = "flagged at 1 % false alarms"
     for k, (key, text) in enumerate(series.items()):
         places = np.arange(len(rows)) + (0.13 * (2 * k - 1) if len(series) > 1 else 0)
         draw_points(axes, [row[key] for row in rows], places, k, text)
     axes.set_yticks(range(len(rows)), [f"{literal(row['name'])} ({row['n']:,})" for row in rows])
     axes.invert_yaxis()
-    axes.set(xlim=(-0.03, 1.03), xlabel="Share of images", title="Images that it should not answer")
+    axes.set(
+        xlim=(-0.03, 1.03), xlabel="Share of images", title="Images unlike those of the training"
+    )
     axes.grid(axis="x", color=FAINT, alpha=0.25, linewidth=0.6)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _settings(audited: AuditedModel, inputs: Inputs) -> dict[str, object]:
+    artefact = audited.predictor.artefact
+    statistics = json.dumps([artefact.get(name) for name in ("calibration", "ood")])
+    return {
+        "real": list(inputs.real),
+        "galaxies": list(inputs.galaxies),
+        "statistics": hashlib.sha256(statistics.encode()).hexdigest()[:16],
+    }
+
+
+PART = Part(
+    name="ood",
+    title="Images unlike those of the training",
+    measure=measure,
+    describe=lambda measured, n: (
+        "Predictions for images that are not of the model's survey. 'Sure' is the share that gets a class with a "
+        f"probability of at least {SURE:g}. Files are cut to their central part (enlarged, if smaller than the model's "
+        "images), their median is subtracted, and their brightness is scaled to that of the survey's images. 'At 1 % false "
+        f"alarms': the score is above the one that 1 % of {n:,} images as trained exceed."
+    ),
+    sentences=sentences,
+    tables=tables,
+    figures=lambda measured: {"ood": draw(measured)},
+    captions={"ood": "Share of images that get a sure prediction, and share that is flagged."},
+    settings=_settings,
+)

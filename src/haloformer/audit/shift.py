@@ -1,4 +1,4 @@
-"""Part `shift`: other cameras and other surveys."""
+"""Part `shift`: another camera, another survey."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.audit.bench import Bench, Point, at_camera, interval
+from haloformer.audit.audited import AuditedModel, Condition, at_camera, interval
 from haloformer.audit.figures import GOOD, POOR, draw_curve
+from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, signed, with_ci
 from haloformer.evaluation.testset import order_of
 from haloformer.reporting.interval import format_value
@@ -24,35 +25,34 @@ PSF_WIDTHS = (0.5, 1.0, 1.5, 2.5)
 PIXEL_SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
 
 
-def shift(bench: Bench, others: Mapping[str, Bench]) -> dict[str, Any]:
-    """Another PSF, another pixel scale, other surveys.
-
-    Args:
-        bench: The model.
-        others: More models for the matrix, by name.
-    """
-    instrument = bench.survey.instrument
+def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
+    """Measures AUCs with another PSF or pixel scale, and on other surveys."""
+    instrument = audited.survey.instrument
     values = {"psf": PSF_WIDTHS if instrument.psf_fwhm > 0 else (), "pixel_scale": PIXEL_SCALES}
     field = {"psf": "psf_fwhm", "pixel_scale": "pixel_scale"}
-    points = {
-        f"{kind} {factor:g}": Point(_with_camera(bench.survey, field[kind], factor), bench.noise)
+    conditions = {
+        f"{kind} {factor:g}": Condition(
+            _with_camera(audited.survey, field[kind], factor), audited.noise
+        )
         for kind, factors in values.items()
         for factor in factors
         if factor != 1
     }
-    answers = bench.ask(points, "audit: shift")
-    found: dict[str, Any] = {
+    predictions = audited.predictions(conditions, "audit: shift")
+    found: Measured = {
         kind: [
             {
                 "factor": factor,
                 "arcsec": getattr(instrument, field[kind]) * factor,
-                **answers.get(f"{kind} {factor:g}", bench.base).aucs(bench.names, bench.base),
+                **predictions.get(f"{kind} {factor:g}", audited.base).aucs(
+                    audited.names, audited.base
+                ),
             }
             for factor in factors
         ]
         for kind, factors in values.items()
     }
-    return {**found, "matrix": _matrix({_survey_name(bench): bench, **others})}
+    return {**found, "matrix": _matrix({_survey_name(audited): audited, **inputs.compare})}
 
 
 def _with_camera(survey: Survey, field: str, factor: float) -> Survey:
@@ -60,14 +60,14 @@ def _with_camera(survey: Survey, field: str, factor: float) -> Survey:
     return dataclasses.replace(survey, instrument=dataclasses.replace(survey.instrument, **changed))
 
 
-def _survey_name(bench: Bench) -> str:
-    return f"{bench.survey.name}, {bench.noise}"
+def _survey_name(audited: AuditedModel) -> str:
+    return f"{audited.survey.name}, {audited.noise}"
 
 
-def _matrix(benches: Mapping[str, Bench]) -> dict[str, Any]:
-    """Every model on the survey of every model, and on the shipped surveys with the cameras' own noise."""
+def _matrix(models: Mapping[str, AuditedModel]) -> dict[str, Any]:
+    """Returns the AUCs of all models on each one's survey, and on the shipped surveys with the noise of their cameras."""
     tests: dict[str, tuple[Survey, str]] = {
-        _survey_name(bench): (bench.survey, bench.noise) for bench in benches.values()
+        _survey_name(audited): (audited.survey, audited.noise) for audited in models.values()
     }
     known = {survey.name for survey, _ in tests.values()}
     tests |= {
@@ -75,64 +75,63 @@ def _matrix(benches: Mapping[str, Bench]) -> dict[str, Any]:
         for name in list_surveys()
         if name not in known
     }
-    cells = []
-    for bench in benches.values():
-        row: list[dict[str, Any] | None] = []
-        for name, (survey, mode) in tests.items():
-            if name == _survey_name(bench):
-                row.append(bench.base.aucs(bench.names))
-            elif sorted(order_of(survey.class_names, bench.predictor)) != list(
-                range(len(bench.names))
-            ):
-                row.append(None)  # other classes
-            else:
-                point = Point(survey, mode, prepare=at_camera(bench, survey, mode))
-                row.append(
-                    bench.ask({name: point}, f"audit: on {survey.name}")[name].aucs(bench.names)
-                )
-        cells.append(row)
-    return {"models": list(benches), "tests": list(tests), "cells": cells}
+    cells = [
+        [_matrix_cell(audited, name, *test) for name, test in tests.items()]
+        for audited in models.values()
+    ]
+    return {"models": list(models), "tests": list(tests), "cells": cells}
 
 
-def shift_says(part: dict[str, Any]) -> str:
-    """Returns what the part found, in sentences."""
+def _matrix_cell(
+    audited: AuditedModel, name: str, survey: Survey, mode: str
+) -> dict[str, Any] | None:
+    """Returns the AUCs of a model on a survey; None where that has other classes."""
+    if name == _survey_name(audited):
+        return audited.base.aucs(audited.names)
+    order = order_of(survey.class_names, audited.predictor)
+    if sorted(order) != list(range(len(audited.names))):
+        return None
+    condition = Condition(survey, mode, prepare=at_camera(audited, survey, mode))
+    return audited.predictions({name: condition}, f"audit: on {survey.name}")[name].aucs(
+        audited.names
+    )
+
+
+def sentences(measured: Measured) -> str:
+    """Says what was found."""
     texts = []
     for kind, what in (("psf", "A PSF"), ("pixel_scale", "A pixel scale")):
-        changed = [row for row in part[kind] if row["factor"] != 1]
+        changed = [row for row in measured[kind] if row["factor"] != 1]
         if changed:
             worst = min(changed, key=lambda row: row["macro_auc"]["value"])
             texts.append(
-                f"{what} {worst['factor']:g} times the survey's is the worst tried, with a macro AUC of {worst['macro_auc']['value']:.3f}, "
-                f"a change of {signed(interval(worst['difference']))}."
+                f"{what} {worst['factor']:g} times the survey's is the worst tried, with a macro AUC of "
+                f"{worst['macro_auc']['value']:.3f}, a change of {signed(interval(worst['difference']))}."
             )
-    matrix = part["matrix"]
-    cells = zip(matrix["cells"][0], matrix["tests"])
-    away = [
+    return " ".join([*texts, *_other_surveys_in_words(measured["matrix"])])
+
+
+def _other_surveys_in_words(matrix: dict[str, Any]) -> list[str]:
+    elsewhere = [
         (cell["macro_auc"]["value"], test)
-        for cell, test in cells
+        for cell, test in zip(matrix["cells"][0], matrix["tests"])
         if cell and test != matrix["models"][0]
     ]
-    if away:
-        texts.append(
-            "On other surveys it reaches "
-            + ", ".join(f"{auc:.3f} ({test})" for auc, test in away)
-            + "."
-        )
-        texts.append(
-            "It does not carry over to them."
-            if max(away)[0] < POOR
-            else "It carries over in part."
-            if min(away)[0] < GOOD
-            else "It carries over."
-        )
-    return " ".join(texts)
+    if not elsewhere:
+        return []
+    aucs = ", ".join(f"{auc:.3f} ({test})" for auc, test in elsewhere)
+    if max(elsewhere)[0] < POOR:
+        verdict = "It does not generalise to them."
+    elif min(elsewhere)[0] < GOOD:
+        verdict = "It generalises in part."
+    else:
+        verdict = "It generalises to them."
+    return [f"On other surveys its macro AUC is {aucs}.", verdict]
 
 
-def shift_tables(
-    part: dict[str, Any], names: Sequence[str]
-) -> list[tuple[list[str], list[list[str]]]]:
-    """Returns the header and rows of the part's tables."""
-    tables = []
+def tables(measured: Measured, names: Sequence[str]) -> list[Table]:
+    """Returns the tables of the report."""
+    found = []
     for kind, what in (("psf", "PSF width"), ("pixel_scale", "Pixel scale")):
         rows = [
             [
@@ -141,11 +140,11 @@ def shift_tables(
                 *auc_cells(row, names),
                 change_cell(row) if row["factor"] != 1 else "",
             ]
-            for row in part[kind]
+            for row in measured[kind]
         ]
         if rows:
-            tables.append(([what, "", "Macro AUC", *names, "Change, paired"], rows))
-    matrix = part["matrix"]
+            found.append(Table([what, "", "Macro AUC", *names, "Change, paired"], rows))
+    matrix = measured["matrix"]
     rows = [
         [
             model,
@@ -156,23 +155,23 @@ def shift_tables(
         ]
         for model, row in zip(matrix["models"], matrix["cells"])
     ]
-    tables.append((["Trained on ↓, tested on →", *matrix["tests"]], rows))
-    return tables
+    found.append(Table(["Trained on ↓, tested on →", *matrix["tests"]], rows))
+    return found
 
 
 @styled
-def draw_shift(part: dict[str, Any]) -> "Figure":
+def draw_camera(measured: Measured) -> "Figure":
     """Draws the macro AUC against PSF width and pixel scale."""
     shown = [
         (kind, text)
         for kind, text in (("psf", "PSF width"), ("pixel_scale", "Pixel scale"))
-        if part[kind]
+        if measured[kind]
     ]
     figure = new_figure(3.7 * len(shown), 3.6)
     for axes, (kind, text) in zip(
         figure.subplots(1, len(shown), sharey=True, squeeze=False)[0], shown
     ):
-        rows = part[kind]
+        rows = measured[kind]
         draw_curve(axes, [row["factor"] for row in rows], rows, 0, None)
         axes.axvline(1, color=FAINT, linewidth=0.9, linestyle=":")
         axes.set_xticks([row["factor"] for row in rows], [f"{row['factor']:g}" for row in rows])
@@ -216,3 +215,27 @@ def draw_matrix(matrix: dict[str, Any]) -> "Figure":
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return figure
+
+
+PART = Part(
+    name="shift",
+    title="Another camera, another survey",
+    measure=measure,
+    describe=lambda measured, n: (
+        "The same scenes with another PSF, or with another pixel scale and the same number of pixels; the model is not "
+        "informed. In the table of surveys, images of other surveys have the noise that is named and are adapted to the "
+        "model's camera: resampled to its pixel scale (bilinear, antialiased), cut or framed with zeros to its size, and "
+        "multiplied by one number for all, so that the 99 % quantile of the pixels has the same median over images."
+    ),
+    sentences=sentences,
+    tables=tables,
+    figures=lambda measured: {
+        "shift": draw_camera(measured),
+        "matrix": draw_matrix(measured["matrix"]),
+    },
+    captions={
+        "shift": "Macro AUC with another PSF and with another pixel scale.",
+        "matrix": "Macro AUC of models (rows) on surveys (columns).",
+    },
+    settings=lambda audited, inputs: {"compare": list(inputs.compare)},
+)

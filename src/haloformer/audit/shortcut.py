@@ -1,7 +1,7 @@
-"""Part `shortcut`: how much of the answer rests on the mass that substructure adds."""
+"""Part `shortcut`: how much of the classification rests on the mass that substructure adds."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.audit.bench import Bench, PointAnswers, interval
+from haloformer.audit.audited import AuditedModel, Condition, LabelledLogits, interval
 from haloformer.audit.figures import chance_line, draw_points
+from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, signed, with_ci
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.evaluation.testset import order_of
@@ -28,7 +29,7 @@ MOMENTS = ("flux", "peak", "x", "y", "xx", "yy", "xy", "ring radius", "ring widt
 
 
 def image_moments(images: Tensor) -> np.ndarray:
-    """Returns a few numbers of each image (B, 1, H, W) that know nothing of its details, (B, 9): :data:`MOMENTS`.
+    """Returns :data:`MOMENTS` of images (B, 1, H, W), (B, 9): a few numbers that hold no detail.
 
     Lengths are in pixels; the ring's radius and width are the mean and the standard deviation of the distance from the centre, weighted by light
     (pixels brighter than a tenth of the image's 99.5 % quantile).
@@ -58,59 +59,78 @@ def image_moments(images: Tensor) -> np.ndarray:
     return torch.stack(columns, dim=1).numpy()
 
 
-def shortcut(bench: Bench) -> dict[str, Any]:
-    """How far image moments get, and how far the model falls, when all classes have the same mass within the ring."""
+def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
+    """Measures AUCs of moment classifiers and of the model, on the survey as it is and with matched masses."""
 
     def match(scenes: Scenes) -> Scenes:
-        return match_mass(scenes, bench.survey)
+        return match_mass(scenes, audited.survey)
 
-    points = {"original": bench.plain, "matched": dataclasses.replace(bench.plain, change=match)}
-    model = bench.ask({"matched": points["matched"]}, "audit: matched masses")["matched"]
-    heavy = dataclasses.replace(
-        bench.plain, change=lambda scenes: add_mass(scenes, bench.survey), n=bench.fewer
-    )
-    n_train, train_seed = 2 * bench.n, bench.seed + 1
-    moments: dict[str, Any] = {}
-    with progress_bar("audit: moments", 2 * (n_train + bench.n), bench.progress) as advance:
-        for name, point in points.items():
-            sets = []
-            for n, seed in ((n_train, train_seed), (bench.n, bench.seed)):
-                values, labels = [], []
-                for images, truth, _ in bench.images(dataclasses.replace(point, n=n), seed):
-                    values.append(image_moments(images))
-                    labels.append(truth)
-                    advance(len(images))
-                sets.append((np.concatenate(values), np.concatenate(labels)))
-            moments[name] = {
-                kind: PointAnswers(sets[1][1], logits).aucs(bench.names)
-                for kind, logits in _moment_classifiers(*sets[0], sets[1][0]).items()
-            }
+    def make_heavier(scenes: Scenes) -> Scenes:
+        return add_mass(scenes, audited.survey)
+
+    original, names = audited.plain, audited.names
+    matched = dataclasses.replace(original, change=match)
+    heavier = dataclasses.replace(original, change=make_heavier, n=audited.fewer)
+    n_train, train_seed = 2 * audited.n, audited.seed + 1
+    with_match = audited.predictions({"": matched}, "audit: matched masses")[""]
     return {
-        "moments": moments,
+        "moments": _moment_aucs(
+            audited, {"original": original, "matched": matched}, n_train, train_seed
+        ),
         "moment_names": list(MOMENTS),
         "n_train": n_train,
         "train_seed": train_seed,
-        "heavier": _heavier(bench, bench.ask({"": heavy}, "audit: heavier lenses")[""]),
+        "heavier": _heavier(
+            audited, audited.predictions({"": heavier}, "audit: heavier lenses")[""]
+        ),
         "model": {
-            "original": bench.base.aucs(bench.names),
-            "matched": model.aucs(bench.names, bench.base),
+            "original": audited.base.aucs(names),
+            "matched": with_match.aucs(names, audited.base),
         },
     }
 
 
-def _heavier(bench: Bench, heavier: PointAnswers) -> dict[str, Any] | None:
-    """Returns how many of the smooth lenses the model knows as such, as they are and with more mass."""
-    names = bench.survey.class_names
-    order = order_of(names, bench.predictor)
+def _moment_aucs(
+    audited: AuditedModel, conditions: Mapping[str, Condition], n_train: int, train_seed: int
+) -> dict[str, dict[str, Any]]:
+    """Returns the AUCs of each moment classifier under each condition, under which it is also trained."""
+    found: dict[str, dict[str, Any]] = {}
+    total = len(conditions) * (n_train + audited.n)
+    with progress_bar("audit: moments", total, audited.progress) as advance:
+
+        def moments(condition: Condition, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+            values, labels = [], []
+            for images, truth, _ in audited.images(dataclasses.replace(condition, n=n), seed):
+                values.append(image_moments(images))
+                labels.append(truth)
+                advance(len(images))
+            return np.concatenate(values), np.concatenate(labels)
+
+        for name, condition in conditions.items():
+            x, labels = moments(condition, n_train, train_seed)
+            new, truth = moments(condition, audited.n, audited.seed)
+            found[name] = {
+                kind: LabelledLogits(truth, logits).aucs(audited.names)
+                for kind, logits in _moment_classifiers(x, labels, new).items()
+            }
+    return found
+
+
+def _heavier(audited: AuditedModel, heavier: LabelledLogits) -> dict[str, Any] | None:
+    """Returns the share of smooth lenses that the model recognises, as they are and with more mass."""
+    names = audited.survey.class_names
+    order = order_of(names, audited.predictor)
     smooth = [
-        k for name, k in zip(names, order) if k != LEFT_OUT and not bench.survey.substructure[name]
+        k
+        for name, k in zip(names, order)
+        if k != LEFT_OUT and not audited.survey.substructure[name]
     ]
     n = len(heavier.labels)
     which = np.isin(heavier.labels, smooth)
     if not which.any():
         return None
     known = {}
-    for key, logits in (("original", bench.base.logits[:n]), ("heavier", heavier.logits)):
+    for key, logits in (("original", audited.base.logits[:n]), ("heavier", heavier.logits)):
         right = logits[which].argmax(axis=1) == heavier.labels[which]
         known[key] = asdict(wilson(int(right.sum()), int(which.sum())))
     return {"n": int(which.sum()), **known}
@@ -145,35 +165,35 @@ def _moment_classifiers(
 _SMALL = 0.005  # a loss of AUC that a sentence calls small
 
 
-def shortcut_says(part: dict[str, Any]) -> str:
-    """Returns what the part found, in sentences."""
-    before, after = part["model"]["original"], part["model"]["matched"]
+def sentences(measured: Measured) -> str:
+    """Says what was found."""
+    before, after = measured["model"]["original"], measured["model"]["matched"]
     simple = {
         name: max((kinds[k]["macro_auc"] for k in kinds), key=lambda auc: auc["value"])
-        for name, kinds in part["moments"].items()
+        for name, kinds in measured["moments"].items()
     }
     original, matched = interval(simple["original"]), interval(simple["matched"])
     model, loss = interval(before["macro_auc"]), interval(after["difference"])
     text = (
-        f"The better of two classifiers that see only {len(part['moment_names'])} moments of the image reaches a macro AUC of {with_ci(original)}; the model, {with_ci(model)}. "
+        f"The better of two classifiers that see only {len(measured['moment_names'])} moments of the image reaches a macro AUC of {with_ci(original)}; the model, {with_ci(model)}. "
         f"With the mass within the Einstein radius matched across the classes, the moments are left with {with_ci(matched)}"
     )
-    text += " (not told from chance), " if matched.low <= 0.5 else ", "
+    text += " (compatible with chance), " if matched.low <= 0.5 else ", "
     text += (
         f"and the model with {with_ci(interval(after['macro_auc']))}, a change of {signed(loss)}: "
     )
     if loss.high >= -_SMALL:
-        text += "it hardly leans on the mass."
+        text += "it hardly depends on the mass."
     elif interval(after["macro_auc"]).value <= matched.high:
-        text += "without the mass it knows no more than the moments."
+        text += "without the mass it is no better than the moments."
     else:
         share = -loss.value / max(model.value - 0.5, 1e-9)
         text += (
-            f"{100 * share:.0f} % of what it has above chance hung on the mass, or on lenses just as heavy as those of its training; "
-            "the rest is about finer structure."
+            f"{100 * share:.0f} % of its AUC above chance came from the mass, or from lenses as heavy as those of its training; "
+            "the rest comes from finer structure."
         )
-    if part["heavier"]:
-        plain, heavier = (interval(part["heavier"][key]) for key in ("original", "heavier"))
+    if measured["heavier"]:
+        plain, heavier = (interval(measured["heavier"][key]) for key in ("original", "heavier"))
         text += (
             f" Of smooth lenses it recognises {100 * plain.value:.0f} % as such, and {100 * heavier.value:.0f} % if they are made "
             "heavier by what substructure weighs."
@@ -181,42 +201,42 @@ def shortcut_says(part: dict[str, Any]) -> str:
     return text
 
 
-def shortcut_tables(
-    part: dict[str, Any], names: Sequence[str]
-) -> list[tuple[list[str], list[list[str]]]]:
-    """Returns the header and rows of the part's tables."""
+def tables(measured: Measured, names: Sequence[str]) -> list[Table]:
+    """Returns the tables of the report."""
     rows = []
     for kind, what in (("original", "as it is"), ("matched", "mass matched")):
         rows += [
             [f"moments, {name}", what, *auc_cells(row, names), ""]
-            for name, row in part["moments"][kind].items()
+            for name, row in measured["moments"][kind].items()
         ]
     for kind, what in (("original", "as it is"), ("matched", "mass matched")):
-        row = part["model"][kind]
+        row = measured["model"][kind]
         rows.append(["the model", what, *auc_cells(row, names), change_cell(row)])
-    tables = [(["Classifier", "Survey", "Macro AUC", *names, "Change, paired"], rows)]
-    if part["heavier"]:
+    found = [Table(["Classifier", "Survey", "Macro AUC", *names, "Change, paired"], rows)]
+    if measured["heavier"]:
         shown = (("original", "as they are"), ("heavier", "heavier by what substructure weighs"))
         recognised = [
-            [what, percent_interval(interval(part["heavier"][key]))] for key, what in shown
+            [what, percent_interval(interval(measured["heavier"][key]))] for key, what in shown
         ]
-        tables.append(
-            ([f"Smooth lenses ({part['heavier']['n']:,})", "Recognised as such"], recognised)
+        found.append(
+            Table(
+                [f"Smooth lenses ({measured['heavier']['n']:,})", "Recognised as such"], recognised
+            )
         )
-    return tables
+    return found
 
 
 @styled
-def draw_shortcut(part: dict[str, Any]) -> "Figure":
+def draw(measured: Measured) -> "Figure":
     """Draws the AUCs with their intervals, one line per classifier."""
     figure = new_figure(6.8, 3.2)
     axes = figure.add_subplot()
-    kinds = list(part["moments"]["original"])
+    kinds = list(measured["moments"]["original"])
     labels = [*(f"moments,\n{kind}" for kind in kinds), "the model"]
     for k, (variant, text) in enumerate(
         (("original", "survey as it is"), ("matched", "mass matched"))
     ):
-        rows = [*(part["moments"][variant][kind] for kind in kinds), part["model"][variant]]
+        rows = [*(measured["moments"][variant][kind] for kind in kinds), measured["model"][variant]]
         draw_points(
             axes,
             [row["macro_auc"] for row in rows],
@@ -231,3 +251,25 @@ def draw_shortcut(part: dict[str, Any]) -> "Figure":
     axes.set_title(axes.get_title(loc="left"), pad=16)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+PART = Part(
+    name="shortcut",
+    title="Shortcuts",
+    measure=measure,
+    describe=lambda measured, n: (
+        "In the DeepLense surveys substructure is added to a lens of fixed mass, so the ring grows with it, and the class "
+        f"can be read from the ring's size. Two classifiers get only {len(MOMENTS)} numbers of each image "
+        f"({', '.join(MOMENTS)}) and are trained on {measured.get('n_train', 0):,} images of another seed. Then the main "
+        "lens of every scene is made lighter by the mass of its substructure, so that all classes have the same mass within "
+        "the same Einstein radius: the same scenes, seen by the model as it is, and by moment classifiers that are trained "
+        "anew on such images."
+    ),
+    sentences=sentences,
+    tables=tables,
+    figures=lambda measured: {"shortcut": draw(measured)},
+    captions={
+        "shortcut": "Macro AUC of the model and of classifiers that get a few moments only, on the survey as it is and with "
+        "matched masses."
+    },
+)

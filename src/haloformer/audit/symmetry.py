@@ -1,7 +1,7 @@
 """Part `symmetry`: rotated and mirrored images."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.audit.bench import Bench, PointAnswers, interval
+from haloformer.audit.audited import AuditedModel, LabelledLogits, interval
 from haloformer.audit.figures import draw_points
+from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import change_cell, with_ci
 from haloformer.data.augment import transform
 from haloformer.data.framing import network_input
@@ -37,43 +38,46 @@ ELEMENTS = (
 
 
 @torch.inference_mode()
-def symmetry(bench: Bench) -> dict[str, Any]:
-    """What the eight symmetries of the square change, for the whole predictor and for its network alone.
+def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
+    """Measures what the eight symmetries of the square change, for the whole predictor and for its network alone.
 
-    A predictor with a residual first fits a smooth lens that lies as the survey's lenses lie. The network alone gets the residual of the
-    unturned image, turned with it, as in training.
+    A predictor with a residual first fits a smooth lens, with the survey's distribution of lenses as prior. The network
+    alone gets the residual of the unturned image, turned with it, as in training.
     """
-    predictor, n = bench.predictor, bench.fewer
-    with_residual = predictor.residual is not None
+    n, with_residual = audited.fewer, audited.predictor.residual is not None
     whole: list[list[np.ndarray]] = [[] for _ in ELEMENTS]
     network: list[list[np.ndarray]] = [[] for _ in ELEMENTS]
     labels = []
-    with progress_bar(
-        "audit: symmetry", n * len(ELEMENTS) * (1 + with_residual), bench.progress
-    ) as advance:
-        for images, truth, _ in bench.images(dataclasses.replace(bench.plain, n=n)):
+    total = n * len(ELEMENTS) * (1 + with_residual)
+    with progress_bar("audit: symmetry", total, audited.progress) as advance:
+        for images, truth, _ in audited.images(dataclasses.replace(audited.plain, n=n)):
             labels.append(truth)
             for code, logits in enumerate(whole):
-                logits.append(bench.logits(_turned(images, code)))
+                logits.append(audited.logits(_turned(images, code)))
                 advance(len(images))
-            if predictor.residual is None:
-                continue
-            fitted = predictor.residual(images.to(predictor.device))
-            for code, logits in enumerate(network):
-                ready = network_input(
-                    _turned(fitted, code), predictor.framing, predictor.normalization, True
-                )
-                numbers = predictor.outputs.split(predictor.model(ready).float().cpu())[0]
-                assert numbers is not None  # the bench takes classifiers only
-                logits.append(numbers.double().numpy())
+            for code, values in enumerate(_network_logits(audited, images)):
+                network[code].append(values)
                 advance(len(images))
     truth = np.concatenate(labels)
-    found: dict[str, Any] = {
+    return {
         "n": n,
-        "elements": _elements(bench, truth, whole),
-        "network": _elements(bench, truth, network) if with_residual else None,
+        "elements": _elements(audited, truth, whole),
+        "network": _elements(audited, truth, network) if with_residual else None,
     }
-    return found
+
+
+def _network_logits(audited: AuditedModel, images: Tensor) -> Iterator[np.ndarray]:
+    """Yields the logits of the network alone for each symmetry; nothing without a residual."""
+    predictor = audited.predictor
+    if predictor.residual is None:
+        return
+    fitted = predictor.residual(images.to(predictor.device))
+    for code in range(len(ELEMENTS)):
+        turned = _turned(fitted, code)
+        ready = network_input(turned, predictor.framing, predictor.normalization, True)
+        logits = predictor.outputs.split(predictor.model(ready).float().cpu())[0]
+        assert logits is not None  # only classifiers are audited
+        yield logits.double().numpy()
 
 
 def _turned(images: Tensor, code: int) -> Tensor:
@@ -81,12 +85,12 @@ def _turned(images: Tensor, code: int) -> Tensor:
 
 
 def _elements(
-    bench: Bench, labels: np.ndarray, parts: list[list[np.ndarray]]
+    audited: AuditedModel, labels: np.ndarray, parts: list[list[np.ndarray]]
 ) -> list[dict[str, Any]]:
     logits = [np.concatenate(part) for part in parts]
     # A number added to all logits changes no probability.
     centred = [values - values.mean(axis=1, keepdims=True) for values in logits]
-    upright = PointAnswers(labels, logits[0])
+    upright = LabelledLogits(labels, logits[0])
     rows = []
     for code, name in enumerate(ELEMENTS):
         changed = int((logits[code].argmax(1) != logits[0].argmax(1)).sum())
@@ -94,17 +98,17 @@ def _elements(
             {
                 "code": code,
                 "name": name,
-                "keeps_survey": keeps_survey(bench.survey, code),
+                "keeps_survey": keeps_survey(audited.survey, code),
                 "mean_abs_delta_logit": float(np.abs(centred[code] - centred[0]).mean()),
                 "changed": asdict(wilson(changed, len(labels))),
-                **PointAnswers(labels, logits[code]).aucs(bench.names, upright),
+                **LabelledLogits(labels, logits[code]).aucs(audited.names, upright),
             }
         )
     return rows
 
 
 def keeps_survey(survey: Survey, code: int) -> bool:
-    """Says whether turned images are as likely as others in this survey: its lens, shear, and source are drawn alike then.
+    """Returns whether turned images are as likely as others in this survey: its lens, shear and source are drawn alike then.
 
     Ellipticities and shear are spin 2: a quarter turn changes the sign of both components, a mirror at an axis that of the second.
     """
@@ -115,14 +119,16 @@ def keeps_survey(survey: Survey, code: int) -> bool:
         if x != y or not _is_even(x):
             return code == 2 and _is_even(x) and _is_even(y)
     quarter, mirror = code % 2 == 1, code >= 4
-    for first, second in ((lens.e1, lens.e2), (lens.gamma1, lens.gamma2), (source.e1, source.e2)):
-        if (quarter and not _is_even(first)) or (quarter != mirror and not _is_even(second)):
-            return False
-    return True
+    flips_first, flips_second = quarter, quarter != mirror
+    shapes = ((lens.e1, lens.e2), (lens.gamma1, lens.gamma2), (source.e1, source.e2))
+    return all(
+        (_is_even(first) or not flips_first) and (_is_even(second) or not flips_second)
+        for first, second in shapes
+    )
 
 
 def _is_even(quantity: Quantity) -> bool:
-    """Says whether a quantity and its negative are drawn alike."""
+    """Returns whether a quantity and its negative are drawn alike."""
     if isinstance(quantity, Uniform):
         return quantity.low == -quantity.high
     if isinstance(quantity, Normal):
@@ -130,32 +136,37 @@ def _is_even(quantity: Quantity) -> bool:
     return quantity == 0
 
 
-def symmetry_says(part: dict[str, Any]) -> str:
-    """Returns what the part found, in sentences."""
-    rows = [row for row in part["elements"] if row["code"]]
-    worst = max(rows, key=lambda row: row["changed"]["value"])
+def sentences(measured: Measured) -> str:
+    """Says what was found."""
+    rows = [row for row in measured["elements"] if row["code"]]
+    worst = max(rows, key=_changed)
+    mean = float(np.mean([_changed(row) for row in rows]))
     text = (
-        f"Turning or mirroring an image changes the class of {100 * np.mean([row['changed']['value'] for row in rows]):.0f} % on average, at most "
-        f"{100 * worst['changed']['value']:.0f} % ({worst['name']}, macro AUC {worst['macro_auc']['value']:.3f})"
+        f"Turning or mirroring an image changes the class of {100 * mean:.0f} % on average, at most "
+        f"{100 * _changed(worst):.0f} % ({worst['name']}, macro AUC {worst['macro_auc']['value']:.3f})"
     )
-    kept = [row for row in rows if row["keeps_survey"]]
-    if kept:
-        text += f"; where the survey's own lenses lie as before ({', '.join(row['name'] for row in kept)}), {100 * max(row['changed']['value'] for row in kept):.0f} %"
-    if part["network"]:
-        alone = [row for row in part["network"] if row["code"]]
-        share = float(np.mean([row["changed"]["value"] for row in alone]))
+    if kept := [row for row in rows if row["keeps_survey"]]:
+        names = ", ".join(row["name"] for row in kept)
+        most = max(_changed(row) for row in kept)
+        text += f"; where the survey stays the same ({names}), {100 * most:.0f} %"
+    if measured["network"]:
+        alone = [row for row in measured["network"] if row["code"]]
+        share = float(np.mean([_changed(row) for row in alone]))
         lowest = min(row["macro_auc"]["value"] for row in alone)
         text += f"; for the network alone, with image and residual turned together, {100 * share:.0f} %, macro AUC {lowest:.3f} or more"
-        if share < 0.5 * np.mean([row["changed"]["value"] for row in rows]):
-            text += ": the network hardly minds, but the smooth fit knows only lenses that lie as the survey's"
+        if share < 0.5 * mean:
+            text += ": the network is hardly affected, but the smooth fit assumes lenses oriented as in the survey"
     return text + "."
 
 
-def symmetry_tables(
-    part: dict[str, Any], names: Sequence[str]
-) -> list[tuple[list[str], list[list[str]]]]:
-    """Returns the header and rows of the part's tables."""
-    tables = []
+def _changed(row: Mapping[str, Any]) -> float:
+    return row["changed"]["value"]
+
+
+def tables(measured: Measured, names: Sequence[str]) -> list[Table]:
+    """Returns the tables of the report."""
+    header = ["Survey stays the same", "Δ logit", "Changed", "Macro AUC", "Change, paired"]
+    found = []
     for key, what in (("elements", "Whole predictor"), ("network", "Network alone")):
         rows = [
             [
@@ -166,38 +177,26 @@ def symmetry_tables(
                 with_ci(interval(row["macro_auc"])),
                 change_cell(row) if row["code"] else "",
             ]
-            for row in part[key] or []
+            for row in measured[key] or []
         ]
         if rows:
-            tables.append(
-                (
-                    [
-                        what,
-                        "Survey lies alike",
-                        "Δ logit",
-                        "Changed",
-                        "Macro AUC",
-                        "Change, paired",
-                    ],
-                    rows,
-                )
-            )
-    return tables
+            found.append(Table([what, *header], rows))
+    return found
 
 
 @styled
-def draw_symmetry(part: dict[str, Any]) -> "Figure":
+def draw(measured: Measured) -> "Figure":
     """Draws AUC and changed decisions of each symmetry."""
     figure = new_figure(8.4, 4.2)
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(5, 4))
-    series = {"whole predictor": part["elements"]}
-    if part["network"]:
-        series["network alone"] = part["network"]
+    series = {"whole predictor": measured["elements"]}
+    if measured["network"]:
+        series["network alone"] = measured["network"]
     for k, (text, rows) in enumerate(series.items()):
         places = np.arange(len(rows)) + (0.13 * (2 * k - 1) if len(series) > 1 else 0)
         draw_points(left, [row["macro_auc"] for row in rows], places, k, text)
         draw_points(right, [row["changed"] for row in rows[1:]], places[1:], k, None)
-    rows = part["elements"]
+    rows = measured["elements"]
     left.set_yticks(
         range(len(rows)),
         [row["name"] + (" *" if row["keeps_survey"] and row["code"] else "") for row in rows],
@@ -207,6 +206,24 @@ def draw_symmetry(part: dict[str, Any]) -> "Figure":
     right.set(xlabel="Share of images with another class", title="Changed decisions")
     right.set_xlim(left=-0.02)
     if any(row["keeps_survey"] and row["code"] for row in rows):
-        left.annotate("* the survey's lenses lie as before", (0, 0), xycoords="figure fraction", xytext=(4, 4), textcoords="offset points", fontsize=9, color=FAINT)  # fmt: skip
+        left.annotate("* the survey stays the same", (0, 0), xycoords="figure fraction", xytext=(4, 4), textcoords="offset points", fontsize=9, color=FAINT)  # fmt: skip
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+PART = Part(
+    name="symmetry",
+    title="Symmetry",
+    measure=measure,
+    describe=lambda measured, n: (
+        "The eight symmetries of the square. Physics does not depend on the orientation of a lens on the detector; a survey "
+        "whose lenses all have the same orientation does. Δ logit is the mean of |change| over classes and images, after "
+        "the mean over the classes is subtracted; 'changed' is the share of images that get another class."
+    ),
+    sentences=sentences,
+    tables=tables,
+    figures=lambda measured: {"symmetry": draw(measured)},
+    captions={
+        "symmetry": "Macro AUC and share of changed classes under the symmetries of the square."
+    },
+)

@@ -1,13 +1,10 @@
-"""Numbers and lists in sentences."""
+"""Numbers and lists in sentences and in cells of tables."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from haloformer.audit.bench import interval
+from haloformer.audit.audited import interval
 from haloformer.reporting.interval import Interval, format_interval, format_value
-
-if TYPE_CHECKING:
-    pass
 
 
 def listed(names: Sequence[str]) -> str:

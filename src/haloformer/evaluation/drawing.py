@@ -1,4 +1,4 @@
-"""All figures of an evaluation."""
+"""Draws and saves the figures of an evaluation."""
 
 import csv
 from pathlib import Path
@@ -10,10 +10,10 @@ from scipy.special import softmax
 
 from haloformer.artefact.read import run_folder
 from haloformer.evaluation import figures, regression
-from haloformer.evaluation.answers import Answers
 from haloformer.evaluation.metrics import log_odds
+from haloformer.evaluation.predictions import Predictions
 from haloformer.evaluation.testset import (
-    ImageSource,
+    TestImages,
     training_of,
 )
 from haloformer.prediction.predictor import Predictor
@@ -28,13 +28,17 @@ N_SHOWN = 9  # images that were wrong, or hard
 
 
 def draw(
-    result: dict[str, Any], predictor: Predictor, run: Path, images: ImageSource, answers: Answers
+    result: dict[str, Any],
+    predictor: Predictor,
+    run: Path,
+    images: TestImages,
+    predictions: Predictions,
 ) -> dict[str, "Figure"]:
     """Draws all figures; returns them by name."""
-    drawn = _draw_classes(result, predictor, images, answers) if predictor.class_names else {}
+    drawn = _draw_classes(result, predictor, images, predictions) if predictor.class_names else {}
     for t, name in enumerate(predictor.outputs.targets):
         if name in result["regression"]:
-            drawn |= _draw_target(result["regression"][name], name, answers, t)
+            drawn |= _draw_target(result["regression"][name], name, predictions, t)
     log = _learning_log(run_folder(run) / "metrics.csv")
     if log:
         drawn["learning"] = figures.learning_curves(log, training_of(predictor).get("best_epoch"))
@@ -42,9 +46,9 @@ def draw(
 
 
 def _draw_classes(
-    result: dict[str, Any], predictor: Predictor, images: ImageSource, answers: Answers
+    result: dict[str, Any], predictor: Predictor, images: TestImages, predictions: Predictions
 ) -> dict[str, "Figure"]:
-    labels, logits = answers.labels, answers.logits
+    labels, logits = predictions.labels, predictions.logits
     names, odds = predictor.class_names, log_odds(logits)
     aucs = [Interval(**result["per_class"][name]["auc"]) for name in names]
     drawn = {
@@ -53,7 +57,7 @@ def _draw_classes(
         "scores": figures.scores(labels, odds, names),
     }
     calibration = result["calibration"]
-    lines = {"as the network says": calibration["before"]["reliability"]}
+    lines = {"without temperature": calibration["before"]["reliability"]}
     if "after" in calibration:
         lines[f"with temperature {calibration['temperature']:.3g}"] = calibration["after"][
             "reliability"
@@ -76,12 +80,12 @@ def _draw_classes(
     for kind, which in (("wrong", wrong[:N_SHOWN]), ("hardest", hardest[:N_SHOWN])):
         if len(which):
             captions = [
-                f"#{answers.index[i]}: {names[labels[i]]},\nread as {names[predicted[i]]}, "
+                f"#{predictions.index[i]}: {names[labels[i]]},\nread as {names[predicted[i]]}, "
                 f"{interval.format_value(confidence[i], 2)}"
                 for i in which
             ]
             drawn[kind] = figures.image_grid(
-                images.images_at(answers.index[which]).numpy(), captions, scale
+                images.images_at(predictions.index[which]).numpy(), captions, scale
             )
     return drawn
 
@@ -97,7 +101,7 @@ def _draw_quantity(
             measured["bins"], measured["label"], overall=overall, hue=3, **texts
         )
     row = result["per_class"][name]
-    texts = {"share": f"Share of {name} recognised", "auc": f"AUC of {name} against the rest"}
+    texts = {"share": f"Recall of {name}", "auc": f"AUC of {name} against the rest"}
     overall = row["recall"]["value"], row["auc"]["value"]
     return figures.by_parameter(
         measured["bins"], measured["label"], overall=overall, hue=names.index(name), **texts
@@ -105,11 +109,11 @@ def _draw_quantity(
 
 
 def _draw_target(
-    measured: dict[str, Any], name: str, answers: Answers, t: int
+    measured: dict[str, Any], name: str, predictions: Predictions, t: int
 ) -> dict[str, "Figure"]:
-    truth = answers.truth[:, t]
+    truth = predictions.truth[:, t]
     mean, sigma, low, high = (
-        answers.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")
+        predictions.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")
     )
     label, floor = measured["label"], measured["floor"]
     drawn = {

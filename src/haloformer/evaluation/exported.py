@@ -1,4 +1,4 @@
-"""What an export costs: its answers beside those of the network itself, on newly simulated images."""
+"""Checks an export: its predictions beside those of the network itself, for new simulated images."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,9 +23,9 @@ class ExportCheck:
     """An export beside its network.
 
     Attributes:
-        images: What was answered.
-        what: ``p`` for probabilities, ``mean`` for a regression alone.
-        differences: (N,) largest absolute difference of each image's answers.
+        images: Description of the images.
+        what: What is compared: ``p``, probabilities, or ``mean``, for a regression alone.
+        differences: (N,) largest absolute difference of each image's predictions.
         before: Macro AUC of the network; None for a regression alone.
         after: The same of the export.
     """
@@ -49,13 +49,13 @@ class ExportCheck:
 def check_export(
     model: str, export: Export, *, n: int, seed: int | None = None, progress: bool | None = None
 ) -> ExportCheck:
-    """Simulates images of the model's survey and compares the export's answers with `Predictor`'s, batch by batch.
+    """Compares an export's predictions with those of `Predictor`, for simulated images of the model's survey.
 
     Args:
-        model: What was exported.
-        export: What came of it.
+        model: Run or artefact that was exported.
+        export: Result of the export.
         n: Number of images.
-        seed: Of these; one that training did not use if None.
+        seed: Of the images; one that training did not use if None.
         progress: Show a progress bar; by default when standard error is a terminal.
     """
     predictor = load(model, "cpu")
@@ -98,7 +98,7 @@ def check_export(
 
 
 def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:
-    """A function from raw images to the export's first answer: probabilities, or means."""
+    """Returns a function from raw images to the export's first output: probabilities, or means."""
     path = str(export.out)
     if export.format == "hub":
         again = load(path, "cpu")

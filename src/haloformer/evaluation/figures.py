@@ -1,7 +1,6 @@
 """The figures of an evaluation, each a function of arrays that returns a matplotlib ``Figure``.
 
-Colours are Okabe & Ito's, which colour-blind readers can tell apart, and every line also has its own dash pattern. The
-object API is used throughout: no pyplot, no global state, no display.
+Their style is that of :mod:`haloformer.reporting.style`.
 """
 
 import re

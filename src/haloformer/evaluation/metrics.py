@@ -1,4 +1,4 @@
-"""How good a classifier is, in numbers, each with an interval that says how sure the test set makes us.
+"""Metrics of a classifier, each with a confidence interval over test images.
 
 Pure functions of numpy arrays. Throughout, ``labels`` is (N,) int, ``scores`` and ``logits`` are (N, K) float with one
 column per class, and intervals hold with 95 % confidence unless ``confidence`` says otherwise.
@@ -12,6 +12,7 @@ no closed form (average precision, TPR at a small FPR, the quality of probabilit
 
 import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -84,7 +85,7 @@ def auc_interval(
 ) -> Interval:
     """Returns the logit-transformed normal interval of an AUC.
 
-    At an AUC of exactly 1 (or 0) the estimated variance is 0 and says nothing. Then the interval is exact instead: n
+    At an AUC of exactly 1 (or 0) the estimated variance is 0 and useless. Then the interval is exact instead: n
     disjoint pairs of a positive and a negative image are n independent trials that succeed with probability AUC, so n
     successes exclude, as for any proportion, an AUC below (α/2)^(1/n). It makes no assumption about the scores.
 
@@ -342,7 +343,7 @@ def _quality(sums: np.ndarray, n: int) -> np.ndarray:
 
 
 def _percentiles(value: float, drawn: np.ndarray, confidence: float) -> Interval:
-    """Returns the bootstrap's percentile interval; NaN where resamples cannot tell, as all say the same."""
+    """Returns the bootstrap's percentile interval; NaN if all resamples are equal."""
     if len(drawn) < 2 or np.ptp(drawn) == 0:
         return Interval(value, float("nan"), float("nan"))
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
@@ -401,7 +402,7 @@ def paired_difference(
     error = np.sqrt(_stratified_variance(terms - others, strata))
     if (
         error == 0
-    ):  # both rank alike, or all images are placed differently by the same amount, which says nothing
+    ):  # both rank alike, or all images are placed differently by the same amount, so that there is no variance
         return (
             Difference(value, value, value, 1.0)
             if value == 0
@@ -515,7 +516,7 @@ def classification_metrics(
         class_names: The K names.
         confidence: Of all intervals.
         temperature: Divides the logits before they become probabilities. Ranks within an image and the AUCs, which are
-            those of the network's own logits, do not know it.
+            those of the network's own logits, do not depend on it.
         resamples: Of the bootstrap; 0 leaves out its intervals.
 
     Returns:
@@ -527,17 +528,70 @@ def classification_metrics(
         where a single negative is more than the rate), ``recall`` and ``precision``.
     """
     labels, logits = np.asarray(labels), np.asarray(logits, np.float64)
-    scores, n, n_classes = log_odds(logits), len(labels), len(class_names)
-    right = logits.argmax(axis=1) == labels
-    confusion = confusion_matrix(labels, logits.argmax(axis=1), n_classes)
-    hits, sizes, claims = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
-    ranked = [k for k in range(n_classes) if 0 < sizes[k] < n]
-    stages = (
-        {"before": logits, "after": logits / temperature}
-        if temperature != 1
-        else {"before": logits}
-    )
-    losses = np.concatenate([_losses(labels, z) for z in stages.values()], axis=1)
+    n, scores = len(labels), log_odds(logits)
+    predicted = logits.argmax(axis=1)
+    confusion = confusion_matrix(labels, predicted, len(class_names))
+    hits, sizes = np.diag(confusion), confusion.sum(axis=1)
+    stages = {"before": logits}
+    if temperature != 1:
+        stages["after"] = logits / temperature
+    ranked = [k for k in range(len(class_names)) if 0 < sizes[k] < n]
+    found = _bootstrapped(labels, scores, list(stages.values()), ranked, resamples)
+
+    calibration: dict[str, Any] = {"temperature": float(temperature)}
+    for place, (stage, z) in enumerate(stages.items()):
+        calibration[stage] = {
+            **_quality_intervals(found, place, confidence),
+            "reliability": reliability(labels, softmax(z, axis=1), confidence=confidence),
+        }
+    delivered = calibration["after" if "after" in stages else "before"]
+    return {
+        "n_images": n,
+        "macro_auc": macro_auc(labels, scores, confidence),
+        "micro_auc": micro_auc(labels, scores, confidence),
+        "macro_average_precision": _macro_precision(found, confidence),
+        "accuracy": wilson(int((predicted == labels).sum()), n, confidence),
+        "balanced_accuracy": balanced_accuracy(hits, sizes, confidence),
+        **{key: delivered[key] for key in _QUALITY},
+        "calibration": calibration,
+        "confusion": confusion,
+        "per_class": _per_class(labels, scores, class_names, confusion, found, confidence),
+        "confidence": confidence,
+        "resamples": resamples,
+    }
+
+
+_UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
+@dataclass(frozen=True)
+class _Bootstrapped:
+    """Measures of the test set and of R bootstrap resamples of it.
+
+    Attributes:
+        ranked: The C classes that some images have, and some have not.
+        ranking: (C, 1 + rates) of `ranking_measures`.
+        ranking_drawn: (R, C, 1 + rates) of the resamples.
+        quality: (S, 3) NLL, Brier score and ECE of the S stages of calibration.
+        quality_drawn: (R, S, 3) of the resamples.
+    """
+
+    ranked: list[int]
+    ranking: np.ndarray
+    ranking_drawn: np.ndarray
+    quality: np.ndarray
+    quality_drawn: np.ndarray
+
+
+def _bootstrapped(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    stages: Sequence[np.ndarray],
+    ranked: list[int],
+    resamples: int,
+) -> _Bootstrapped:
+    n = len(labels)
+    losses = np.concatenate([_losses(labels, z) for z in stages], axis=1)
 
     def measure(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         ranking = [ranking_measures(weights, scores[:, k], labels == k) for k in ranked]
@@ -545,64 +599,73 @@ def classification_metrics(
         quality = np.stack([_quality(part, n) for part in sums], axis=1)
         return np.stack(ranking, axis=1) if ranked else np.empty((len(weights), 0, 3)), quality
 
-    value_of_ranking, value_of_quality = (found[0] for found in measure(np.ones((1, n), np.int32)))
+    ranking, quality = measure(np.ones((1, n), np.int32))
     drawn = [measure(weights) for weights in bootstrap_weights(labels, resamples)]
-    ranking = np.concatenate(
-        [found[0] for found in drawn] or [np.empty((0, *value_of_ranking.shape))]
-    )
-    quality = np.concatenate(
-        [found[1] for found in drawn] or [np.empty((0, *value_of_quality.shape))]
+    return _Bootstrapped(
+        ranked,
+        ranking[0],
+        np.concatenate([part[0] for part in drawn] or [ranking[:0]]),
+        quality[0],
+        np.concatenate([part[1] for part in drawn] or [quality[:0]]),
     )
 
-    nothing = Interval(float("nan"), float("nan"), float("nan"))
-    per_class = {}
-    for k, (name, auc) in enumerate(zip(class_names, class_aucs(labels, scores, confidence))):
-        precise, rates = nothing, dict.fromkeys(map(str, FALSE_POSITIVE_RATES), nothing)
-        if k in ranked:
-            place = ranked.index(k)
-            value = value_of_ranking[place].tolist()
-            precise = _percentiles(value[0], ranking[:, place, 0], confidence)
-            for column, rate in enumerate(FALSE_POSITIVE_RATES, 1):
-                if (
-                    rate * (n - sizes[k]) * (1 + 1e-12) >= 1
-                ):  # as in ranking_measures: rounding must not decide
-                    interval = _percentiles(value[column], ranking[:, place, column], confidence)
-                    found = round(value[column] * sizes[k])
-                    rates[str(rate)] = _at_least_wilson(interval, found, int(sizes[k]), confidence)
-        per_class[name] = {
+
+def _quality_intervals(found: _Bootstrapped, stage: int, confidence: float) -> dict[str, Interval]:
+    """Returns NLL, Brier score and ECE of a stage of calibration with their intervals."""
+    return {
+        key: interval_of(
+            float(found.quality[stage, i]), found.quality_drawn[:, stage, i], confidence
+        )
+        for i, (key, interval_of) in enumerate(_QUALITY.items())
+    }
+
+
+def _macro_precision(found: _Bootstrapped, confidence: float) -> Interval:
+    """Returns the mean average precision over the ranked classes."""
+    if not found.ranked:
+        return _UNKNOWN
+    means = found.ranking_drawn[:, :, 0].mean(axis=1)
+    return _percentiles(float(found.ranking[:, 0].mean()), means, confidence)
+
+
+def _per_class(
+    labels: np.ndarray,
+    scores: np.ndarray,
+    class_names: tuple[str, ...],
+    confusion: np.ndarray,
+    found: _Bootstrapped,
+    confidence: float,
+) -> dict[str, dict[str, Any]]:
+    hits, sizes, claims = np.diag(confusion), confusion.sum(axis=1), confusion.sum(axis=0)
+    return {
+        name: {
             "n": int(sizes[k]),
             "auc": auc,
-            "average_precision": precise,
-            "tpr_at_fpr": rates,
+            **_ranking_intervals(found, k, int(sizes[k]), len(labels), confidence),
             "recall": wilson(int(hits[k]), int(sizes[k]), confidence),
             "precision": float(hits[k] / claims[k]) if claims[k] else float("nan"),
         }
-    calibration: dict[str, Any] = {"temperature": float(temperature)}
-    for place, (stage, z) in enumerate(stages.items()):
-        kinds = (("nll", _percentiles), ("brier", _percentiles), ("ece", _mirrored))
-        calibration[stage] = {
-            key: interval(float(value_of_quality[place, i]), quality[:, place, i], confidence)
-            for i, (key, interval) in enumerate(kinds)
-        }
-        calibration[stage]["reliability"] = reliability(
-            labels, softmax(z, axis=1), confidence=confidence
-        )
-    delivered = calibration["after" if "after" in stages else "before"]
-    macro_precision = nothing
-    if ranked:
-        means = ranking[:, :, 0].mean(axis=1)
-        macro_precision = _percentiles(float(value_of_ranking[:, 0].mean()), means, confidence)
-    return {
-        "n_images": n,
-        "macro_auc": macro_auc(labels, scores, confidence),
-        "micro_auc": micro_auc(labels, scores, confidence),
-        "macro_average_precision": macro_precision,
-        "accuracy": wilson(int(right.sum()), n, confidence),
-        "balanced_accuracy": balanced_accuracy(hits, sizes, confidence),
-        **{key: delivered[key] for key in ("nll", "brier", "ece")},
-        "calibration": calibration,
-        "confusion": confusion,
-        "per_class": per_class,
-        "confidence": confidence,
-        "resamples": resamples,
+        for k, (name, auc) in enumerate(zip(class_names, class_aucs(labels, scores, confidence)))
     }
+
+
+def _ranking_intervals(
+    found: _Bootstrapped, k: int, size: int, n: int, confidence: float
+) -> dict[str, Any]:
+    """Returns average precision and the true positive rates of a class of ``size`` images among n."""
+    precision, rates = _UNKNOWN, dict.fromkeys(map(str, FALSE_POSITIVE_RATES), _UNKNOWN)
+    if k in found.ranked:
+        place = found.ranked.index(k)
+        value, drawn = found.ranking[place].tolist(), found.ranking_drawn[:, place]
+        precision = _percentiles(value[0], drawn[:, 0], confidence)
+        for column, rate in enumerate(FALSE_POSITIVE_RATES, 1):
+            # As in ranking_measures: rounding must not decide.
+            if rate * (n - size) * (1 + 1e-12) >= 1:
+                interval = _percentiles(value[column], drawn[:, column], confidence)
+                caught = round(value[column] * size)
+                rates[str(rate)] = _at_least_wilson(interval, caught, size, confidence)
+    return {"average_precision": precision, "tpr_at_fpr": rates}
+
+
+_QUALITY = {"nll": _percentiles, "brier": _percentiles, "ece": _mirrored}
+"""Measures of probabilities, in the order of `_quality`, and the kind of their intervals."""

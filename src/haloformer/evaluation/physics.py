@@ -1,6 +1,6 @@
-"""Where a model is right and where not: accuracy and AUC against what is physically in an image.
+"""Accuracy and AUC as functions of physical parameters of the images.
 
-The parameters come from the simulator or from the dataset file; what they lack, and what does not vary, is left out.
+The parameters come from the simulator or from the dataset file; parameters that are missing or constant are left out.
 """
 
 import json
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from haloformer.evaluation.metrics import by_bins
-from haloformer.evaluation.testset import ImageSource
+from haloformer.evaluation.testset import TestImages
 from haloformer.outputs.targets import TARGETS
 from haloformer.vocabulary import CLASS_ALIASES
 
@@ -71,7 +71,7 @@ SNR_LABEL = "Peak over the noise of a pixel at the border"
 
 
 def by_quantity(
-    images: ImageSource,
+    images: TestImages,
     index: np.ndarray,
     labels: np.ndarray,
     scores: np.ndarray,
@@ -123,7 +123,7 @@ def by_quantity(
 def peak_to_noise(images: torch.Tensor) -> torch.Tensor:
     """Returns the brightest pixel over the scatter at the border, (B,) NaN where that has none.
 
-    The border is a frame of a tenth of the image's width; its median is subtracted. Of noise-free images it says nothing.
+    The border is a frame of a tenth of the image's width; its median is subtracted. It has no meaning for noise-free images.
 
     Args:
         images: (B, C, H, W); channels are averaged.
@@ -139,7 +139,7 @@ def peak_to_noise(images: torch.Tensor) -> torch.Tensor:
     return torch.where(noise > 0, peak / noise, torch.nan)
 
 
-def _noisy(images: ImageSource) -> bool:
+def _noisy(images: TestImages) -> bool:
     """Says whether the images are known to have noise."""
     noise = images.attributes.get("noise")
     if noise != "original":

@@ -1,7 +1,7 @@
-"""How well a regression predicts a parameter: numbers with intervals, what the images can show at all, and figures.
+"""Metrics of a regression with intervals, the resolution limit of the images, and figures.
 
 Throughout, ``truth``, ``mean``, ``sigma``, ``low`` and ``high`` are (N,) in the target's unit; images whose truth is NaN
-are left out. sigma, low and high may be NaN where the model knows no uncertainty; what depends on them then is NaN too.
+are left out. sigma, low and high may be NaN where the model gives no uncertainty; what depends on them is then NaN, too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,7 +67,7 @@ def noise_limit(survey: str | Survey, noise: str, *, chi: float = 2.0, n: int = 
     """Returns the log10 m (eV) above which a vortex differs from a point of the same mass by less than noise.
 
     Measured on simulated images: at the limit the median χ between an image and the same one with a vortex without
-    length, everything else being known, falls to ``chi``. It is the most favourable case, so where it says that the
+    length, everything else being known, falls to ``chi``. It is the most favourable case, so where by it the
     length is lost it is lost for every method; a method that must find source and lens as well loses it earlier.
 
     Args:
@@ -295,48 +295,9 @@ def predicted_against_true(
     axes = figure.add_subplot()
     start, stop = _limits(np.concatenate([truth, mean]))
     if len(truth) > _MANY:
-        # Per column of truth, so that the shade says "where predictions for this value lie" however truths are spread.
-        bins = np.linspace(start, stop, 61)
-        counts = np.histogram2d(mean, truth, bins=(bins, bins))[0]
-        cells = np.empty((*counts.shape, 4))
-        cells[..., :3], cells[..., 3] = (
-            (0.0, 0.31, 0.62),
-            np.sqrt(counts / np.maximum(counts.max(axis=0), 1)),
-        )
-        axes.imshow(
-            cells, origin="lower", extent=(start, stop, start, stop), interpolation="nearest"
-        )
-        centres, quantiles = _running_quantiles(truth, mean)
-        style: dict[str, Any] = {"color": class_color(0), "linewidth": 1.6}
-        axes.plot(centres, quantiles[1], label="median of the predictions", **style)
-        axes.plot(
-            centres, quantiles[0], linestyle=(0, (5, 1.5)), label="90 % of the predictions", **style
-        )
-        axes.plot(centres, quantiles[2], linestyle=(0, (5, 1.5)), **style)
+        _draw_density(axes, truth, mean, start, stop)
     else:
-        bars = np.argsort(truth, kind="stable")[:: -(-len(truth) // _BARS)]
-        what = "predicted interval" + (
-            "" if len(bars) == len(truth) else f" (of {len(bars)} images)"
-        )
-        axes.vlines(
-            truth[bars],
-            low[bars],
-            high[bars],
-            color=class_color(1),
-            alpha=0.35,
-            linewidth=1.0,
-            label=what,
-        )
-        axes.plot(
-            truth,
-            mean,
-            ".",
-            color=class_color(1),
-            markersize=4.5,
-            alpha=0.7,
-            markeredgewidth=0,
-            label="prediction",
-        )
+        _draw_predictions(axes, truth, mean, low, high)
     axes.plot(
         [start, stop],
         [start, stop],
@@ -354,6 +315,52 @@ def predicted_against_true(
     axes.set_title("Predicted against true", pad=max(6, 10 * rows + 2))
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=2)
     return figure
+
+
+def _draw_density(
+    axes: "Axes", truth: np.ndarray, mean: np.ndarray, start: float, stop: float
+) -> None:
+    """Draws where predictions lie: shaded per column of true values, however these are spread, with their quantiles."""
+    bins = np.linspace(start, stop, 61)
+    counts = np.histogram2d(mean, truth, bins=(bins, bins))[0]
+    cells = np.empty((*counts.shape, 4))
+    cells[..., :3] = (0.0, 0.31, 0.62)
+    cells[..., 3] = np.sqrt(counts / np.maximum(counts.max(axis=0), 1))
+    extent = (start, stop, start, stop)
+    axes.imshow(cells, origin="lower", extent=extent, interpolation="nearest")
+    centres, (low, median, high) = _running_quantiles(truth, mean)
+    style: dict[str, Any] = {"color": class_color(0), "linewidth": 1.6}
+    dashed: dict[str, Any] = {**style, "linestyle": (0, (5, 1.5))}
+    axes.plot(centres, median, label="median of the predictions", **style)
+    axes.plot(centres, low, label="90 % of the predictions", **dashed)
+    axes.plot(centres, high, **dashed)
+
+
+def _draw_predictions(
+    axes: "Axes", truth: np.ndarray, mean: np.ndarray, low: np.ndarray, high: np.ndarray
+) -> None:
+    """Draws a point per image, and intervals of as many as do not hide each other."""
+    bars = np.argsort(truth, kind="stable")[:: -(-len(truth) // _BARS)]
+    what = "predicted interval" + ("" if len(bars) == len(truth) else f" (of {len(bars)} images)")
+    axes.vlines(
+        truth[bars],
+        low[bars],
+        high[bars],
+        color=class_color(1),
+        alpha=0.35,
+        linewidth=1.0,
+        label=what,
+    )
+    axes.plot(
+        truth,
+        mean,
+        ".",
+        color=class_color(1),
+        markersize=4.5,
+        alpha=0.7,
+        markeredgewidth=0,
+        label="prediction",
+    )
 
 
 @styled
@@ -431,15 +438,13 @@ def coverage_curve(
     """
     figure = new_figure(5.6, 6.0)
     axes = figure.add_subplot()
-    axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":", label="as promised")
+    axes.plot([0, 1], [0, 1], color=INK, linewidth=1.0, linestyle=":", label="calibrated")
     levels = np.linspace(0.01, 0.99, 99)
     if not np.isnan(_known(truth, sigma)[1]).any():
         measured = sigma_coverage(truth, mean, sigma, levels)
         value, lower, upper = np.array([[i.value, i.low, i.high] for i in measured]).T
         axes.fill_between(levels, lower, upper, color=class_color(1), alpha=0.2, linewidth=0)
-        axes.plot(
-            levels, value, color=class_color(1), label="mean ± z · sigma, as the network says"
-        )
+        axes.plot(levels, value, color=class_color(1), label="mean ± z · sigma of the network")
     if intervals:
         nominal = np.array(sorted(intervals))
         value, lower, upper = np.array(
@@ -464,8 +469,8 @@ def coverage_curve(
     axes.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     axes.set_title("Coverage of the predicted intervals")
     for place, words, side in (
-        ((0.04, 0.94), "too cautious", "left"),
-        ((0.96, 0.06), "too sure", "right"),
+        ((0.04, 0.94), "intervals too wide", "left"),
+        ((0.96, 0.06), "intervals too narrow", "right"),
     ):
         axes.text(*place, words, transform=axes.transAxes, ha=side, va="center", color=FAINT)
     figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=1)

@@ -1,7 +1,7 @@
-"""One evaluation as a page to read (HTML), as text (Markdown), and for machines (JSON).
+"""One evaluation as a page (HTML) and as text (Markdown).
 
-The page is a single file: styles inline, figures as inline SVG, no script, no font, no request. It follows the reader's
-light or dark setting. Everything that comes from outside (class names, file names, settings) is escaped.
+The page is a single file: style inline, figures as inline SVG, no script, no font, no request. It follows the reader's
+light or dark setting.
 """
 
 import math
@@ -24,21 +24,21 @@ from haloformer.reporting.markdown import cell, markdown_table
 
 _CLASS_CAPTIONS = {
     "roc": "ROC curve of each class against the others together, with the area and its 95 % interval.",
-    "confusion": "Which class the model named (columns) for images of each true class (rows).",
-    "reliability": "How often the model is right against how sure it is, in equal bins of the highest probability; "
-    "an honest model stays on the dotted line. Below: how many images.",
-    "scores": "How sure the model is: its probability for each class, by the true class of the image.",
-    "wrong": "The images that the model got wrong with the most confidence.",
-    "hardest": "The images that the model found hardest: those with the smallest margin between the two likeliest classes.",
+    "confusion": "Predicted class (columns) of images of each true class (rows).",
+    "reliability": "Accuracy against confidence, in equal bins of the highest probability; a calibrated model stays on the dotted "
+    "line. Below: number of images.",
+    "scores": "Predicted probability of each class, by the true class of the image.",
+    "wrong": "The images that were misclassified with the highest confidence.",
+    "hardest": "The hardest images: those with the smallest margin between the two likeliest classes.",
 }
 
 
-_LEARNING_CAPTION = "How training went; the dotted line marks the epoch whose weights were kept."
+_LEARNING_CAPTION = "Learning curves; the dotted line marks the epoch whose weights were kept."
 
 
 _CLASS_METHODS = (
     "AUC intervals are DeLong's, logit-transformed; those of the macro and micro AUC use the same structural components "
-    "of all classes, so they know that these share images. Where an AUC is exactly 1 the lower bound is the exact "
+    "of all classes, as these share their images. Where an AUC is exactly 1 the lower bound is the exact "
     "binomial one, (α/2)^(1/n) with n the smallest class. Recall and accuracy have Wilson's intervals, the balanced "
     "accuracy Zou & Donner's combination of them. Average precision, TPR at a FPR, negative log-likelihood and Brier "
     "score have percentiles, the calibration error (15 equal bins of the highest probability) the pivotal interval of "
@@ -50,7 +50,7 @@ _CLASS_METHODS = (
 _REGRESSION_METHODS = (
     "Each parameter is measured on the images that have it. Errors are predicted − true, in dex (factors of ten). "
     "Intervals of MAE, RMSE, bias, R² and pulls are percentiles of a bootstrap over images, that of the coverage is "
-    "Wilson's. A pull is an error divided by the model's own σ; pulls of an honest σ have mean 0 and spread 1."
+    "Wilson's. A pull is an error divided by the model's own σ; if σ is right, pulls have mean 0 and standard deviation 1."
 )
 
 
@@ -67,7 +67,7 @@ def captions(result: dict[str, Any]) -> dict[str, str]:
         found[f"predicted_{name}"] = " ".join(
             [
                 f"Predicted against true {name}, for the {measured['n']:,} images of class {measured['class_name']} "
-                "that have it. A model that sees nothing predicts the middle for all.",
+                "that have it. A model without information predicts the mean for all.",
                 *_floor_in_words(measured["floor"]),
             ]
         )
@@ -86,13 +86,13 @@ def _quantity_in_words(measured: dict[str, Any]) -> str:
     name, label = measured["class_name"], measured["label"]
     what = "accuracy, and the macro AUC within each bin"
     if name:
-        what = f"the share of {name} images that is recognised, and their AUC against all images of other classes"
+        what = f"the recall of {name} images, and their AUC against all images of other classes"
     return f"Against the {label[0].lower() + label[1:]}: {what}. Bins of equally many images, 95 % intervals."
 
 
 def _expected_in_words(calibration: dict[str, Any]) -> str:
     low, high = (f"{100 * end:.1f}" for end in calibration["expected"])
-    return f"with {calibration['n']:,} calibration images, chance alone moves it between {low} and {high} %"
+    return f"with {calibration['n']:,} calibration images, chance alone varies it between {low} and {high} %"
 
 
 def _floor_in_words(floor: dict[str, Any] | None) -> list[str]:
@@ -123,16 +123,18 @@ def _published_in_words(measured: dict[str, Any]) -> list[str]:
 
 
 def _coverage_in_words(name: str, measured: dict[str, Any]) -> str:
-    text = f"How often intervals of {name} hold the true value, against how often they should."
+    text = (
+        f"Share of intervals of {name} that contain the true value, against their nominal coverage."
+    )
     if measured["coverage_by_sigma"]:
-        text += " The line: the model's own σ; on the diagonal it would be honest."
+        text += " The line: the model's own σ, which is calibrated on the diagonal."
     if measured["calibration"]:
         coverage = Interval(**measured["coverage"])
         text += (
-            f" The diamond: the calibrated intervals, which shall hold {percent(measured['nominal_coverage'])} and hold "
-            f"{percent_interval(coverage)}; {_expected_in_words(measured['calibration'])}. This is promised on average over images of class "
+            f" The diamond: the calibrated intervals, with a nominal coverage of {percent(measured['nominal_coverage'])} and a measured one of "
+            f"{percent_interval(coverage)}; {_expected_in_words(measured['calibration'])}. This holds on average over images of class "
             f"{measured['class_name']} that are like those of the calibration, from the same survey with the same noise: "
-            "where an image does not reveal the value, fewer intervals may hold it, and elsewhere more."
+            "it may be lower where an image holds no information on the value, and higher elsewhere."
         )
     return text
 
@@ -301,7 +303,7 @@ def _target_column(measured: dict[str, Any]) -> dict[str, str]:
         "bias": "Bias (predicted − true)",
         "r2": "R²",
         "pull_mean": "Mean of the pulls",
-        "pull_std": "Spread of the pulls",
+        "pull_std": "Standard deviation of the pulls",
     }
     column = {"Images with a true value": f"{measured['n']:,}"}
     column["Mean absolute error (MAE)"] = signed_interval(intervals["mae"])
@@ -368,7 +370,7 @@ def _ranking_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
 def _probability_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     """Returns the quality of the probabilities, as the network gives them and with its temperature, if it has one."""
     calibration = result["calibration"]
-    stages = {"as the network says": calibration["before"]}
+    stages = {"without temperature": calibration["before"]}
     if "after" in calibration:
         stages[f"with temperature {calibration['temperature']:.3f}"] = calibration["after"]
     names = {"nll": "Negative log-likelihood", "brier": "Brier score", "ece": "Calibration error"}
@@ -440,27 +442,29 @@ PROTOCOL_NAMES = {
 
 
 def _protocol(result: dict[str, Any]) -> list[tuple[str, str]]:
+    protocol = result["protocol"]
     shown = []
     for key, name in PROTOCOL_NAMES.items():
-        value = result["protocol"].get(key)
-        if value is None or (key == "network_shape" and value == result["protocol"]["image_shape"]):
+        value = protocol.get(key)
+        if value is None or (key == "network_shape" and value == protocol["image_shape"]):
             continue
         if key == "best_epoch" and not result["class_names"]:
             name = "Epoch kept (by validation MAE)"
-        if isinstance(value, list):
-            text = (", " if key == "targets" else " × ").join(map(str, value))
-            text += f" ({result['protocol']['fit']})" if key == "network_shape" else ""
-        elif isinstance(value, dict):
-            text = ", ".join(
-                f"{name} → {group}" if name != group else name for name, group in value.items()
-            )
-        elif isinstance(value, bool):
-            text = "yes" if value else "no"
-        elif isinstance(value, float):
-            text = format_value(value) if key in ("val_macro_auc", "val_mae") else f"{value:g}"
-        elif isinstance(value, int) and key in ("parameters", "n_images", "n_train", "n_val"):
-            text = f"{value:,}"
-        else:
-            text = str(value)
-        shown.append((name, text))
+        text = _protocol_value(key, value)
+        shown.append((name, f"{text} ({protocol['fit']})" if key == "network_shape" else text))
     return shown
+
+
+def _protocol_value(key: str, value: object) -> str:
+    if isinstance(value, list):
+        return (", " if key == "targets" else " × ").join(map(str, value))
+    if isinstance(value, dict):
+        pairs = value.items()
+        return ", ".join(f"{name} → {group}" if name != group else name for name, group in pairs)
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return format_value(value) if key in ("val_macro_auc", "val_mae") else f"{value:g}"
+    if isinstance(value, int) and key in ("parameters", "n_images", "n_train", "n_val"):
+        return f"{value:,}"
+    return str(value)

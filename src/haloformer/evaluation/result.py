@@ -1,4 +1,4 @@
-"""The result of an evaluation: everything that ``metrics.json`` holds."""
+"""The result of an evaluation: the content of ``metrics.json``."""
 
 import datetime
 import json
@@ -6,7 +6,7 @@ import os
 import platform
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,10 +15,10 @@ from scipy.stats import beta
 from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.evaluation import physics, regression
-from haloformer.evaluation.answers import Answers
 from haloformer.evaluation.metrics import classification_metrics, log_odds
+from haloformer.evaluation.predictions import Predictions
 from haloformer.evaluation.testset import (
-    ImageSource,
+    TestImages,
     contamination,
     mismatches,
     training_of,
@@ -27,10 +27,6 @@ from haloformer.outputs.targets import TARGETS
 from haloformer.prediction.predictor import Predictor
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.surveys import get_survey
-
-if TYPE_CHECKING:
-    pass
-
 
 RESULT_FORMAT = 1
 
@@ -55,49 +51,49 @@ _TRAINING_FACTS = (
 
 
 def result_of(
-    predictor: Predictor, run: Path, images: ImageSource, answers: Answers
+    predictor: Predictor, run: Path, images: TestImages, predictions: Predictions
 ) -> dict[str, Any]:
     """Returns the content of ``metrics.json``."""
-    labels, logits = answers.labels, answers.logits
+    labels, logits = predictions.labels, predictions.logits
     classes: dict[str, Any] = {}
     if predictor.class_names:
         names, right = predictor.class_names, logits.argmax(axis=1) == labels
         measured = classification_metrics(labels, logits, names, temperature=predictor.temperature)
         measured["by_quantity"] = physics.by_quantity(
-            images, answers.index, labels, log_odds(logits), right, names, answers.snr
+            images, predictions.index, labels, log_odds(logits), right, names, predictions.snr
         )
         classes = {**plain(measured), "n_wrong": int((~right).sum())}
     estimated = {
-        name: _target_result(predictor, images, answers, t)
+        name: _target_result(predictor, images, predictions, t)
         for t, name in enumerate(predictor.outputs.targets)
-        if (~np.isnan(answers.truth[:, t])).any()
+        if (~np.isnan(predictions.truth[:, t])).any()
     }
     seen = contamination(predictor, images)
     return {
         "format": RESULT_FORMAT,
         "class_names": list(predictor.class_names),
-        "n_images": len(answers.index),
-        "left_out": answers.left_out,
+        "n_images": len(predictions.index),
+        "left_out": predictions.left_out,
         **classes,
         "regression": estimated,
         "contaminated": bool(seen),
         "warnings": seen + _other_warnings(predictor, images, classes, estimated),
         "protocol": {
             **_protocol(predictor, run, images),
-            "n_images": len(answers.index),
-            "images_digest": answers.digest,
+            "n_images": len(predictions.index),
+            "images_digest": predictions.digest,
         },
     }
 
 
 def _target_result(
-    predictor: Predictor, images: ImageSource, answers: Answers, t: int
+    predictor: Predictor, images: TestImages, predictions: Predictions, t: int
 ) -> dict[str, Any]:
     """Returns what was measured of target number ``t``, ready for JSON but for NaN."""
     name = predictor.outputs.targets[t]
     target, conformal = TARGETS[name], predictor.conformal
-    values = [answers.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")]
-    truth, mean, sigma = answers.truth[:, t], values[0], values[1]
+    values = [predictions.estimates[key][:, t] for key in ("mean", "sigma", "low", "high")]
+    truth, mean, sigma = predictions.truth[:, t], values[0], values[1]
     calibration = None
     if conformal is not None:
         # Which images calibrated it is chance, too: over them the coverage of new images is Beta-distributed (Vovk 2012).
@@ -112,7 +108,7 @@ def _target_result(
         ]
     survey, noise = images.attributes.get("survey"), images.attributes.get("noise")
     is_axion_mass = name == "log10_m_axion"
-    # What others reached on the released images says nothing about images with other noise.
+    # Published errors are of the released images: they do not compare with other noise.
     as_released = is_axion_mass and noise == "original" and isinstance(survey, str)
     return {
         "unit": target.unit,
@@ -128,7 +124,7 @@ def _target_result(
     }
 
 
-def _floor(images: ImageSource) -> dict[str, Any] | None:
+def _floor(images: TestImages) -> dict[str, Any] | None:
     """Returns where the images stop to show the vortex's length; None if it is not known what took them."""
     definition, noise = images.attributes.get("survey_definition"), images.attributes.get("noise")
     try:
@@ -136,14 +132,14 @@ def _floor(images: ImageSource) -> dict[str, Any] | None:
         survey = get_survey(described) if isinstance(described, dict) else None
     except (TypeError, ValueError, RecursionError, InputError):
         return None
-    # A file may say anything of itself; what contradicts its images is not simulated.
+    # The attributes of a file are not trusted: a survey that contradicts its images is not simulated.
     if survey is None or survey.instrument.num_pix != images.image_shape[-1]:
         return None
     return regression.resolution_floor(survey, noise if noise in NOISE_MODES else None)
 
 
 def _other_warnings(
-    predictor: Predictor, images: ImageSource, classes: dict[str, Any], estimated: dict[str, Any]
+    predictor: Predictor, images: TestImages, classes: dict[str, Any], estimated: dict[str, Any]
 ) -> list[str]:
     warnings = []
     for name, row in classes.get("per_class", {}).items():
@@ -166,7 +162,7 @@ def _other_warnings(
     return warnings + [text + promise for text in mismatches(predictor, images)]
 
 
-def _protocol(predictor: Predictor, run: Path, images: ImageSource) -> dict[str, Any]:
+def _protocol(predictor: Predictor, run: Path, images: TestImages) -> dict[str, Any]:
     artefact, training = predictor.artefact, training_of(predictor)
     # Names, not paths: a report is passed on.
     source = training.get("data")
@@ -210,7 +206,7 @@ def _device_name(device: torch.device) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Returns intervals and arrays as what JSON knows."""
+    """Returns intervals and arrays as JSON types."""
     if is_dataclass(value) and not isinstance(value, type):
         return asdict(value)
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Where test images come from, whether they fit the model, and whether it has seen them in training."""
+"""Opens test images, and checks whether they fit the model and are new to it."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +22,7 @@ N_SIMULATED = 3000
 
 
 @dataclass
-class ImageSource:
+class TestImages:
     """Images to test on, from a file or from the simulator.
 
     Attributes:
@@ -36,7 +36,7 @@ class ImageSource:
             model estimates, NaN where an image has none.
         images_at: From numbers (M,) of images to the images.
         parameters: The physical parameters of all images by name, each (n, …), those that there are; a parameter of a
-            file is read when it is asked for.
+            file is read on first use.
         path: The file, if it is one.
     """
 
@@ -59,7 +59,7 @@ def open_test_images(
     n: int | None = None,
     seed: int | None = None,
     noise: str | None = None,
-) -> ImageSource:
+) -> TestImages:
     """Opens a dataset file, or prepares to simulate ``n`` new images of a survey; arguments as in ``evaluate``."""
     path = Path(data)
     yaml = path.suffix.lower() in (".yaml", ".yml")
@@ -79,7 +79,7 @@ def open_test_images(
     return _from_survey(data, predictor, n, seed, noise)
 
 
-def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
+def _from_file(path: Path, targets: tuple[str, ...]) -> TestImages:
     dataset = LensDataset(path)
     truth = torch.zeros(len(dataset), 0)
     if targets:
@@ -92,7 +92,7 @@ def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
         for (images, labels), values in zip(dataset.batches(size), truth.split(size), strict=True):
             yield images, labels, values
 
-    return ImageSource(
+    return TestImages(
         name=path.name,
         stem=path.stem,
         n=len(dataset),
@@ -106,7 +106,7 @@ def _from_file(path: Path, targets: tuple[str, ...]) -> ImageSource:
     )
 
 
-def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str) -> ImageSource:
+def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str) -> TestImages:
     simulator = Simulator(data, seed=seed, noise=noise)
     of_use = classes_of_use(simulator.class_names, predictor)
     if len(of_use) < len(simulator.class_names):
@@ -127,7 +127,7 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
             yield batch.images, batch.labels, truth
 
     survey = simulator.survey.name
-    return ImageSource(
+    return TestImages(
         name=f"{n:,} simulated images of {survey}",
         stem=f"{survey}-seed{seed}",
         n=n,
@@ -141,7 +141,7 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
 
 
 class _Parameters(dict[str, np.ndarray]):
-    """The parameters of a file, each read when it is asked for."""
+    """The parameters of a file, each read on first use."""
 
     def __init__(self, dataset: LensDataset) -> None:
         super().__init__()
@@ -159,7 +159,7 @@ def _of_their_class(
     class_names: tuple[str, ...],
     labels: torch.Tensor,
 ) -> torch.Tensor:
-    """Keeps true values (B, T) of images of the target's class only, where the data know that class."""
+    """Keeps true values (B, T) of images of the target's class only, if the data have that class."""
     names = [_canonical(name) for name in class_names]
     for t, target in enumerate(targets):
         if TARGETS[target].class_name in names:
@@ -168,7 +168,7 @@ def _of_their_class(
     return truth
 
 
-def class_order(images: ImageSource, predictor: Predictor) -> np.ndarray:
+def class_order(images: TestImages, predictor: Predictor) -> np.ndarray:
     """Returns for each class of the data its number in the model; also checks that the images fit the model.
 
     :data:`~haloformer.data.grouping.LEFT_OUT` stands for classes that a grouping leaves out.
@@ -193,7 +193,7 @@ def order_of(class_names: tuple[str, ...], predictor: Predictor) -> list[int]:
     """Returns the model's label of each class of the data, `LEFT_OUT` where it has none."""
     names = [_canonical(name) for name in class_names]
     if not predictor.class_names:
-        return [0] * len(names)  # the true values say which images have what is estimated
+        return [0] * len(names)  # the true values decide which images are used
     learned = [_canonical(name) for name in predictor.class_names]
     groups = {_canonical(name): _canonical(group) for name, group in _groups(predictor).items()}
     # Without a grouping, and where the data are already grouped, the classes must be those of the model.
@@ -246,51 +246,51 @@ def _canonical(class_name: str) -> str:
     return CLASS_ALIASES.get(class_name.lower(), class_name)
 
 
-def contamination(predictor: Predictor, images: ImageSource) -> list[str]:
-    """Says on which grounds the model is known to have been trained, or selected, on these images."""
+def contamination(predictor: Predictor, images: TestImages) -> list[str]:
+    """Returns a warning if the model is known to have been trained, selected or calibrated on these images, else nothing."""
+    found = _known_by_seed(predictor, images) or _known_by_file(predictor, images)
+    if found is None:
+        return []
+    return [f"{found} The results do not hold for new images; test on another seed."]
+
+
+def _known_by_seed(predictor: Predictor, images: TestImages) -> str | None:
     training = training_of(predictor)
-    found = []
     survey, seed = images.attributes.get("survey"), images.attributes.get("seed")
-    if survey is not None and seed is not None and survey == predictor.artefact.get("survey"):
-        # Noise and number of images do not matter: the same seed gives the same lenses.
+    if survey is None or seed is None:
+        return None
+    # Noise and number of images do not matter: the same seed gives the same lenses.
+    if survey == predictor.artefact.get("survey"):
         if seed == training.get("train_seed"):
-            found.append(
+            return (
                 f"These images were trained on: survey {survey} with seed {seed}, as in training."
             )
-        elif seed == training.get("val_seed"):
-            found.append(
-                f"These images chose the weights: survey {survey} with seed {seed}, as in validation."
-            )
-    if (
-        not found
-        and survey is not None
-        and seed is not None
-        and (survey, seed) in _calibrated_on(predictor)
-    ):
-        found.append(f"These images calibrated the model: survey {survey} with seed {seed}.")
+        if seed == training.get("val_seed"):
+            return f"These images chose the weights: survey {survey} with seed {seed}, as in validation."
+    if (survey, seed) in _calibrated_on(predictor):
+        return f"These images calibrated the model: survey {survey} with seed {seed}."
+    return None
+
+
+def _known_by_file(predictor: Predictor, images: TestImages) -> str | None:
+    training = training_of(predictor)
     for key, what in (("data", "trained on"), ("val_data", "used to choose the weights")):
-        source = training.get(key)
-        if (
-            not found
-            and images.path
-            and isinstance(source, str)
-            and Path(source).exists()
-            and images.path.samefile(source)
-        ):
-            found.append(f"These images were {what}: {images.name} is the file that training read.")
-    if found:
-        found[0] += " The results say nothing about new images; test on another seed."
-    return found
+        file = training.get(key)
+        if not (images.path and isinstance(file, str) and Path(file).exists()):
+            continue
+        if images.path.samefile(file):
+            return f"These images were {what}: {images.name} is the file that training read."
+    return None
 
 
 def _calibrated_on(predictor: Predictor) -> list[tuple[Any, Any]]:
-    """Returns survey and seed of the images that ``haloformer calibrate`` used, where the artefact says so."""
+    """Returns survey and seed of the images that ``haloformer calibrate`` used, if the artefact names them."""
     used = (predictor.artefact.get(key) for key in ("calibration", "ood"))
     return [(item.get("survey"), item.get("seed")) for item in used if isinstance(item, dict)]
 
 
-def mismatches(predictor: Predictor, images: ImageSource) -> list[str]:
-    """Says in what the images are of another kind than those of the training."""
+def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
+    """Returns a warning for each of survey, noise and pixel scale that is not that of the training."""
     found = []
     for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
         trained, tested = predictor.artefact.get(key), images.attributes.get(key)
@@ -316,6 +316,6 @@ def unused_seed(*trainings: dict[str, Any]) -> int:
 
 
 def training_of(predictor: Predictor) -> dict[str, Any]:
-    """Returns what the artefact says of its training; empty if nothing."""
+    """Returns the artefact's record of its training; empty if it has none."""
     training = predictor.artefact.get("training")
     return training if isinstance(training, dict) else {}

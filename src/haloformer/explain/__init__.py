@@ -1,8 +1,29 @@
-"""What an answer rests on: where the network looks, which pixels count, and whether that is where substructure is."""
+"""Explains predictions: where the network looks, which pixels count, and whether substructure is there."""
 
-from haloformer.explain.attributions import METHODS, Explained, Map, explain_images
-from haloformer.explain.explain import attention_overlay, explain
-from haloformer.explain.scores import substructure_difference, substructure_region
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haloformer.explain.attributions import (
+        METHODS,
+        Explained,
+        Map,
+        attention_overlay,
+        explain_images,
+    )
+    from haloformer.explain.command import explain
+    from haloformer.explain.scores import substructure_difference, substructure_region
+
+_HOMES = {
+    "METHODS": "attributions",
+    "Explained": "attributions",
+    "Map": "attributions",
+    "attention_overlay": "attributions",
+    "explain": "command",
+    "explain_images": "attributions",
+    "substructure_difference": "scores",
+    "substructure_region": "scores",
+}
 
 __all__ = [
     "METHODS",
@@ -14,3 +35,9 @@ __all__ = [
     "substructure_difference",
     "substructure_region",
 ]
+
+
+def __getattr__(name: str) -> Any:  # on first use, so that importing the package imports no torch
+    if name in _HOMES:
+        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

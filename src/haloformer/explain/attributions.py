@@ -1,4 +1,4 @@
-"""What an answer rests on, by several methods, as maps in the frame of the images.
+"""Explains predictions by several methods, as maps on the pixels of the images.
 
 **Attention** of each layer (:func:`haloformer.models.attention`), and its *rollout* (Abnar & Zuidema 2020, arXiv:2005.00928): attention
 traced back through the layers below, with the identity for what passes beside it. **Grad-CAM** (Selvaraju et al. 2017,
@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -32,7 +33,7 @@ _ROWS = 128  # images and steps of the integral at once
 
 @dataclass(frozen=True)
 class Map:
-    """What one method says of one layer.
+    """Map of one method for one layer.
 
     Attributes:
         method: One of :data:`METHODS`, or :data:`DEPTH`.
@@ -40,7 +41,7 @@ class Map:
         kind: More of it, such as the kind of attention.
         values: (B, H, W) float32 on the CPU, in the images' frame. Not negative; each image's sums to one, or is zero where
             the method finds nothing. A depth is a number of blocks. 0 where the network does not look.
-        channels: (B, C): how much of it is each channel's; None where channels are not told apart.
+        channels: (B, C): how much of it is each channel's; None if the method does not separate channels.
     """
 
     method: str
@@ -61,7 +62,7 @@ class Explained:
 
     Attributes:
         maps: Those of each method together, its layers from first to last.
-        numbers: (B, outputs.n): what the network says.
+        numbers: (B, outputs.n): raw outputs of the network.
         targets: (B,): which of these numbers was explained.
         target_names: Its name, a class or an estimated parameter.
         images: (B, C, H, W) float32: the images.
@@ -140,6 +141,28 @@ def attention_layers(predictor: Predictor, images: Tensor) -> list[Map]:
         InputError: The network has no attention between places, or some that is not understood.
     """
     return _attention_maps(predictor, attention(predictor.model, predictor.prepared(images)))
+
+
+def attention_overlay(
+    predictor: Predictor, image: Tensor | np.ndarray
+) -> tuple[list[str], np.ndarray]:
+    """Returns the attention maps of one image: quick, and without captum.
+
+    Args:
+        predictor: Of ``haloformer.load``.
+        image: (H, W) or (C, H, W), raw.
+
+    Returns:
+        The names of the L layers, and (L, H, W) float32: the attention that each pixel receives, mean over heads, in the frame of
+        the image; each layer's sums to one, and is 0 where the network does not look.
+
+    Raises:
+        InputError: The network has no attention between places, or the image does not fit.
+    """
+    batch = torch.from_numpy(np.array(image, dtype=np.float32))
+    batch = batch[None] if batch.ndim == 3 else batch[None, None] if batch.ndim == 2 else batch
+    layers = attention_layers(predictor, batch)
+    return [each.layer for each in layers], torch.stack([each.values[0] for each in layers]).numpy()
 
 
 def check_methods(methods: Sequence[str]) -> None:
@@ -352,7 +375,7 @@ def _grad_cam(predictor: Predictor, stage: Stage) -> Callable[[Tensor, Tensor], 
     def method(inputs: Tensor, targets: Tensor) -> Tensor:
         probe = (
             nn.Identity()
-        )  # where captum, which knows no tokens, finds the layer as a feature map
+        )  # where captum, which has no notion of tokens, finds the layer as a feature map
         with stage.passing(probe):
             try:
                 return LayerGradCam(_scores(predictor), probe).attribute(inputs, target=targets)

@@ -1,10 +1,10 @@
-"""Where the layers of any network keep their feature maps, and where the cells of these lie in the image.
+"""Finds the feature maps of any network, and where their cells lie in the image.
 
-timm's protocol (``forward_intermediates``) tells the feature maps, but as copies, through which no gradient flows. So the module that
-made each of them is looked for: the one whose output, in one of the usual layouts, has the same values.
+timm's ``forward_intermediates`` returns the feature maps, but as copies, through which no gradient flows. So the module that
+made each of them is searched: the one whose output, in one of the usual layouts, has the same values.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -66,45 +66,60 @@ def find_stages(model: nn.Module, images: Tensor) -> tuple[list[Stage], list[Sta
         model: In evaluation mode.
         images: (B, C, H, W), prepared for the model; one is enough.
     """
-    outputs: list[tuple[str, int | None, Tensor]] = []
-    runs: dict[str, int] = {}
+    modules = dict(model.named_modules())
     with torch.no_grad(), _followed(model, images[:1]) as cells:
-        handles = [
-            m.register_forward_hook(_note(name, outputs, runs))
-            for name, m in model.named_modules()
-            if name
-        ]
-        try:
-            model(images[:1])
-        finally:
-            for handle in handles:
-                handle.remove()
-        maps = []
+        outputs, runs = _recorded(model, images[:1])
+        maps: list[Tensor] = []
         if hasattr(model, "forward_intermediates"):
             maps = model.forward_intermediates(images[:1], intermediates_only=True)  # type: ignore[operator]
-    modules = dict(model.named_modules())
+    # A module that runs twice has two outputs.
+    once = [each for each in outputs if runs[each[0]] == 1]
+    makers = [each for each in once if not isinstance(modules[each[0]], _SAME)]
     stages: list[Stage] = []
     for wanted in maps:
-        # The last that has it: those before it may be changed in place afterwards. One that runs twice has two outputs.
-        for name, part, output in reversed(outputs):
-            if (
-                runs[name] > 1
-                or isinstance(modules[name], _SAME)
-                or any(stage.name == name for stage in stages)
-            ):
-                continue
-            order = _order_of(output, wanted)
-            if order is not None:
-                grid = (wanted.shape[-2], wanted.shape[-1])
-                stages.append(Stage(name, modules[name], part, order, grid, *cells(grid)))
-                break
+        free = [each for each in makers if all(stage.name != each[0] for stage in stages)]
+        if (found := _maker_of(wanted, free)) is not None:
+            name, part, order = found
+            grid = (wanted.shape[-2], wanted.shape[-1])
+            stages.append(Stage(name, modules[name], part, order, grid, *cells(grid)))
     convolutions = [
         Stage(name, modules[name], None, "NCHW", grid, *cells(grid))
-        for name, _, output in outputs
-        if isinstance(modules[name], nn.Conv2d) and runs[name] == 1 and len(output) == 1
+        for name, _, output in once
+        if isinstance(modules[name], nn.Conv2d) and len(output) == 1
         for grid in [(output.shape[-2], output.shape[-1])]
     ]
     return stages, convolutions
+
+
+Output = tuple[str, int | None, Tensor]
+"""Path of a module, part of its output where that is a tuple, and the output."""
+
+
+def _recorded(model: nn.Module, images: Tensor) -> tuple[list[Output], dict[str, int]]:
+    """Runs the network; returns the outputs of all modules, and how often each module ran."""
+    outputs: list[Output] = []
+    runs: dict[str, int] = {}
+    handles = [
+        module.register_forward_hook(_note(name, outputs, runs))
+        for name, module in model.named_modules()
+        if name
+    ]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return outputs, runs
+
+
+def _maker_of(wanted: Tensor, outputs: Sequence[Output]) -> tuple[str, int | None, Order] | None:
+    """Returns the module that made a feature map: path, part of the output and layout."""
+    # The last that has it: earlier outputs may be changed in place afterwards.
+    for name, part, output in reversed(outputs):
+        order = _order_of(output, wanted)
+        if order is not None:
+            return name, part, order
+    return None
 
 
 # What passes on what it gets; the layer inside, or before, is the one to name.
@@ -140,7 +155,7 @@ class _Following(TorchFunctionMode):
 def _followed(
     model: nn.Module, images: Tensor
 ) -> Iterator[Callable[[Grid], tuple[Tensor, Tensor]]]:
-    """Watches a run of the network; yields a function that then tells ``rows`` and ``columns`` of a :class:`Stage` for a grid."""
+    """Watches a run of the network; yields a function that returns ``rows`` and ``columns`` of a :class:`Stage` for a grid."""
     padded = next((module for module in model.modules() if isinstance(module, PaddedInput)), None)
     left, right, top, bottom = (0, 0, 0, 0) if padded is None else padded.padding
     places = Places((images.shape[-2] + top + bottom, images.shape[-1] + left + right), len(images))
@@ -160,9 +175,7 @@ def place_grid(model: nn.Module, images: Tensor, grid: Grid) -> tuple[Tensor, Te
     return cells(grid)
 
 
-def _note(
-    name: str, outputs: list[tuple[str, int | None, Tensor]], runs: dict[str, int]
-) -> Callable[..., None]:
+def _note(name: str, outputs: list[Output], runs: dict[str, int]) -> Callable[..., None]:
     def note(module: nn.Module, args: Any, output: Any) -> None:
         runs[name] = runs.get(name, 0) + 1
         if isinstance(output, Tensor):

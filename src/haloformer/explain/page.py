@@ -1,4 +1,4 @@
-"""The gallery: one page with all pictures in it, that needs no other file and makes no request."""
+"""The page of an explanation: one file with all pictures in it, which makes no request."""
 
 import base64
 import io
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _NOTES = (
-    "Attention says what a layer reads, not what the answer depends on. Gradients are those of the log-odds of the explained class, the "
-    "one that the model answers unless another was asked for. Integrated gradients begin at a blank sky; their absolute values are summed "
-    "over the channels. A dashed line bounds what the network sees. An explanation that does not change when the weights are made random "
-    "explains the network's form, not what it has learnt."
+    "Attention shows what a layer reads, not what the prediction depends on. Gradients are those of the log-odds of the explained "
+    "class, by default the predicted one. Integrated gradients begin at a blank sky; their absolute values are summed "
+    "over the channels. A dashed line bounds what the network sees. An explanation that does not change when the weights are random "
+    "shows the network's architecture, not what it has learnt."
 )
 
 
@@ -87,7 +87,7 @@ def _score_sections(scores: Sequence[dict[str, Any]], picture_of_scores: str) ->
     )
     return [
         html.section(
-            "How much falls where substructure changes the image",
+            "Share of the maps where substructure changes the image",
             html.paragraph(text),
             html.photo(picture_of_scores, "scores of all maps"),
             html.table(header, rows),

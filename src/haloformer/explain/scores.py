@@ -1,7 +1,7 @@
-"""How good explanations are: whether they depend on the weights, and how much of them falls where substructure is.
+"""Scores of explanations: whether they depend on the weights, and whether they point to substructure.
 
-The simulator knows the truth: the same scene with and without its substructure, both free of noise, differ in certain pixels and in no
-others. A network that sees substructure should look there; one that has learnt something else need not.
+The truth comes from the simulator: the same scene with and without its substructure, both free of noise, differs in certain
+pixels only. A network that detects substructure should look there; one that has learnt something else need not.
 """
 
 import dataclasses

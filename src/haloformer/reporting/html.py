@@ -99,7 +99,7 @@ def photo(source: str, alt: str, caption: str = "", link: str = "") -> Markup:
 
     Args:
         source: Data URI of the image.
-        alt: What screen readers say.
+        alt: Text for screen readers.
         caption: Below it; none if empty.
         link: Path that it leads to; none if empty.
     """

@@ -10,7 +10,7 @@ CONFIDENCE = 0.95
 
 @dataclass(frozen=True)
 class Interval:
-    """A measured value and its confidence interval; NaN where the data cannot tell."""
+    """A measured value and its confidence interval; NaN if the data do not determine it."""
 
     value: float
     low: float
@@ -19,7 +19,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Difference(Interval):
-    """A difference between two models on the same images, its interval, and the p-value of there being none."""
+    """A difference between two models on the same images, its interval, and the p-value of no difference."""
 
     p: float
 

@@ -1,6 +1,6 @@
 """The style of all figures: colors, line styles, saving, and SVG for pages.
 
-Colors are Okabe & Ito's, which color-blind readers can tell apart, and every line also has its own dash pattern. The
+Colors are Okabe & Ito's, which color-blind readers can distinguish, and every line also has its own dash pattern. The
 object API of matplotlib is used throughout: no pyplot, no global state, no display.
 """
 

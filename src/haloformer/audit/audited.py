@@ -1,7 +1,7 @@
-"""The measurements of an audit, one function per part; each returns what JSON can hold.
+"""The audited model, the images that it is tested on, and its predictions for them.
 
-They share a :class:`Bench`: a model, the survey that it was trained on, and new scenes of it. Every point of an audit is the *same* scenes with
-something changed, so that differences to the unchanged images are paired.
+Each condition of an audit shows the *same* scenes with one thing changed, so that differences to the unchanged images are
+paired.
 """
 
 import dataclasses
@@ -28,28 +28,28 @@ from haloformer.reporting.interval import Interval
 from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey, list_surveys
 
 SURE = 0.9
-"""A probability from which an answer counts as sure."""
+"""Smallest probability of a sure prediction."""
 
 
-_QUANTILE = 0.99  # of an image's pixels: its brightness, which neither one hot pixel nor the empty sky decides
+_QUANTILE = 0.99  # of the pixels: a brightness that neither a hot pixel nor the empty sky decides
 
 
-_REFERENCE = 256  # images that fix a brightness
+_REFERENCE = 256  # images whose brightness is compared
 
 
-_FEWER = 3  # the symmetry and the out-of-distribution parts take n / 3 images, as each is seen many times
+_FEWER = 3  # parts that show each image many times take n / 3 images
 
 
 @dataclass(frozen=True)
-class Point:
-    """Images to ask the model about.
+class Condition:
+    """How test images are made: as for training, or with one thing changed.
 
     Attributes:
-        survey: Where the scenes come from.
+        survey: Survey of the scenes.
         noise: Noise mode of the simulator.
-        change: Of the scenes, before they are rendered.
-        prepare: Of the images (B, C, H, W), before the model sees them.
-        n: Number of images; the bench's if None.
+        change: Applied to the scenes before they are rendered.
+        prepare: Applied to the images (B, C, H, W) before the model gets them.
+        n: Number of images; that of the audit if None.
     """
 
     survey: Survey
@@ -60,16 +60,16 @@ class Point:
 
 
 @dataclass
-class PointAnswers:
-    """(N,) labels in the model's classes and (N, K) logits."""
+class LabelledLogits:
+    """Predictions for N images: (N,) true classes as the model numbers them, (N, K) logits."""
 
     labels: np.ndarray
     logits: np.ndarray
 
     def aucs(
-        self, names: tuple[str, ...], reference: "PointAnswers | None" = None
+        self, names: tuple[str, ...], reference: "LabelledLogits | None" = None
     ) -> dict[str, Any]:
-        """Returns macro and class AUCs, and the paired difference to answers about the same scenes."""
+        """Returns macro and class AUCs, and the paired difference to predictions for the same scenes."""
         scores = log_odds(self.logits)
         found = {
             "n": len(self.labels),
@@ -84,15 +84,15 @@ class PointAnswers:
 
 
 @dataclass
-class Bench:
-    """What an audit of one model works with.
+class AuditedModel:
+    """A model with the survey, noise and seed of its test images.
 
     Attributes:
         predictor: The model.
         survey: The survey that it was trained on.
         noise: The noise that it was trained with.
         seed: Of the scenes.
-        n: Images per point.
+        n: Images per condition.
         batch_size: Images at once.
         progress: Show progress bars.
     """
@@ -106,42 +106,47 @@ class Bench:
     progress: bool | None = None
 
     def images(
-        self, point: Point, seed: int | None = None
+        self, condition: Condition, seed: int | None = None
     ) -> Iterator[tuple[Tensor, np.ndarray, Scenes]]:
         """Yields images (B, 1, H, W), labels (B,) in the model's classes, and scenes."""
-        names = tuple(classes_of_use(point.survey.class_names, self.predictor))
+        names = tuple(classes_of_use(condition.survey.class_names, self.predictor))
         if not names:
-            raise InputError(f"survey {point.survey.name} has none of the model's classes")
+            raise InputError(f"survey {condition.survey.name} has none of the model's classes")
         simulator = Simulator(
-            point.survey, classes=names, seed=self.seed if seed is None else seed, noise=point.noise
+            condition.survey,
+            classes=names,
+            seed=self.seed if seed is None else seed,
+            noise=condition.noise,
         )
         order = np.array(order_of(names, self.predictor))
         if (order == LEFT_OUT).any():
             raise InputError(
-                f"survey {point.survey.name} has other classes than the model: {', '.join(names)}"
+                f"survey {condition.survey.name} has other classes than the model: {', '.join(names)}"
             )
-        n = point.n or self.n
+        n = condition.n or self.n
         for start in range(0, n, self.batch_size):
             numbers = np.arange(start, min(start + self.batch_size, n))
             labels, index = numbers % len(names), numbers // len(names)
-            scenes = draw_scenes(point.survey, labels, index, simulator.seed, names)
-            scenes = point.change(scenes) if point.change else scenes
+            scenes = draw_scenes(condition.survey, labels, index, simulator.seed, names)
+            scenes = condition.change(scenes) if condition.change else scenes
             images = simulator.images(scenes)[:, None]
-            yield point.prepare(images) if point.prepare else images, order[labels], scenes
+            yield condition.prepare(images) if condition.prepare else images, order[labels], scenes
 
-    def ask(self, points: Mapping[str, Point], what: str) -> dict[str, PointAnswers]:
-        """Asks the model about all points."""
+    def predictions(
+        self, conditions: Mapping[str, Condition], what: str
+    ) -> dict[str, LabelledLogits]:
+        """Returns the model's predictions under each condition."""
         found = {}
         with progress_bar(
-            what, sum(point.n or self.n for point in points.values()), self.progress
+            what, sum(condition.n or self.n for condition in conditions.values()), self.progress
         ) as advance:
-            for name, point in points.items():
+            for name, condition in conditions.items():
                 labels, logits = [], []
-                for images, truth, _ in self.images(point):
+                for images, truth, _ in self.images(condition):
                     labels.append(truth)
                     logits.append(self.logits(images))
                     advance(len(images))
-                found[name] = PointAnswers(np.concatenate(labels), np.concatenate(logits))
+                found[name] = LabelledLogits(np.concatenate(labels), np.concatenate(logits))
         return found
 
     def logits(self, images: Tensor) -> np.ndarray:
@@ -158,18 +163,18 @@ class Bench:
         return self.predictor.class_names
 
     @property
-    def plain(self) -> Point:
-        """The images as in training, of new scenes."""
-        return Point(self.survey, self.noise)
+    def plain(self) -> Condition:
+        """New scenes, with images as for training."""
+        return Condition(self.survey, self.noise)
 
     @cached_property
-    def base(self) -> PointAnswers:
-        """What the model says of them."""
-        return self.ask({"": self.plain}, "audit: as trained")[""]
+    def base(self) -> LabelledLogits:
+        """Predictions for images as for training."""
+        return self.predictions({"": self.plain}, "audit: as trained")[""]
 
     @cached_property
     def reference(self) -> Tensor:
-        """The first images as in training, (M, 1, H, W)."""
+        """The first M images as for training, (M, 1, H, W)."""
         n = min(self.n, _REFERENCE)
         return torch.cat(
             [images for images, _, _ in self.images(dataclasses.replace(self.plain, n=n))]
@@ -187,16 +192,16 @@ class Bench:
 
     @property
     def fewer(self) -> int:
-        """Number of images where each is seen many times."""
+        """Number of images in parts that show each image many times."""
         return max(self.n // _FEWER, min(self.n, 30))
 
     @property
-    def kind(self) -> str:
-        """The simulator's noise, with what ``"original"`` stands for in this survey."""
+    def noise_mode(self) -> str:
+        """Noise mode of the simulator, with ``"original"`` replaced by the mode of this survey."""
         return self.survey.original_noise if self.noise == "original" else self.noise
 
 
-def make_bench(
+def audited_model(
     predictor: Predictor,
     run: str,
     *,
@@ -205,17 +210,20 @@ def make_bench(
     seed: int | None,
     batch_size: int,
     progress: bool | None,
-) -> Bench:
-    """Returns a bench for a model, or says why it cannot be audited.
+) -> AuditedModel:
+    """Prepares a model to be audited.
 
     Args:
         predictor: The model.
         run: Its name, for messages.
         survey: The survey it was trained on, if the artefact does not name a shipped one.
-        n: Images per point.
+        n: Images per condition.
         seed: Of the scenes; by default the first that the training has not used.
         batch_size: Images at once.
         progress: Show progress bars.
+
+    Raises:
+        InputError: It is no classifier, or its images are not those of a known survey.
     """
     if not predictor.class_names:
         raise InputError(
@@ -239,7 +247,7 @@ def make_bench(
             f"{run}: takes images of {height}×{width}, but those of {recipe.name} have {side}×{side}"
         )
     noise = predictor.artefact.get("noise")
-    return Bench(
+    return AuditedModel(
         predictor,
         recipe,
         noise if isinstance(noise, str) else "original",
@@ -250,21 +258,21 @@ def make_bench(
     )
 
 
-def at_camera(bench: Bench, survey: Survey, mode: str) -> Callable[[Tensor], Tensor]:
-    """Returns the step that brings another survey's images to the model's pixel scale, size and typical brightness."""
+def at_camera(audited: AuditedModel, survey: Survey, mode: str) -> Callable[[Tensor], Tensor]:
+    """Returns a function that brings another survey's images to the model's pixel scale, size and typical brightness."""
 
     def to_camera(images: Tensor) -> Tensor:
         side = images.shape[-1]
-        new = max(1, round(side * survey.instrument.pixel_scale / bench.scale))
+        new = max(1, round(side * survey.instrument.pixel_scale / audited.scale))
         if new != side:
             images = F.interpolate(
                 images, (new, new), mode="bilinear", align_corners=False, antialias=True
             )
-        return _sized(images, bench.size)
+        return _sized(images, audited.size)
 
-    first = Point(survey, mode, prepare=to_camera, n=len(bench.reference))
-    theirs = torch.cat([images for images, _, _ in bench.images(first)])
-    factor = brightness_of(bench.reference) / max(brightness_of(theirs), 1e-30)
+    first = Condition(survey, mode, prepare=to_camera, n=len(audited.reference))
+    theirs = torch.cat([images for images, _, _ in audited.images(first)])
+    factor = brightness_of(audited.reference) / max(brightness_of(theirs), 1e-30)
     return lambda images: to_camera(images) * factor
 
 

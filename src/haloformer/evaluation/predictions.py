@@ -1,8 +1,8 @@
-"""What a model says of test images, and what is true of them."""
+"""Predictions of a model for test images, beside the true values."""
 
 import hashlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,23 +11,17 @@ from scipy.special import softmax
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.errors import InputError
 from haloformer.evaluation import physics
-from haloformer.evaluation.testset import (
-    ImageSource,
-)
+from haloformer.evaluation.testset import TestImages
 from haloformer.io.progress import progress_bar
 from haloformer.outputs.targets import TARGETS
 from haloformer.prediction.predictor import Predictor
 
-if TYPE_CHECKING:
-    pass
-
-
-_DIGEST_STEP = 8
+_DIGEST_STEP = 8  # rows and columns: enough to distinguish images, at no cost
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What is true of the N images that were tested, and what the model says of them.
+class Predictions:
+    """True values of the N tested images, and the model's predictions.
 
     Attributes:
         index: (N,) number of each image in the data.
@@ -38,7 +32,7 @@ class Answers:
         estimates: ``mean``, ``sigma``, ``low`` and ``high``, (N, T) each.
         left_out: Class of the data → number of its images that were not tested.
         snr: (N,) of `physics.peak_to_noise`.
-        digest: Of the images, to tell whether another evaluation had the same.
+        digest: Hash of the images, by which other evaluations of the same are found.
     """
 
     index: np.ndarray
@@ -52,14 +46,14 @@ class Answers:
     digest: str
 
 
-def answers_of(
+def predictions_of(
     predictor: Predictor,
-    images: ImageSource,
+    images: TestImages,
     order: np.ndarray,
     batch_size: int,
     progress: bool | None,
-) -> Answers:
-    """Asks the model about every image that has something to be tested; holds one batch of images at a time."""
+) -> Predictions:
+    """Predicts every image that has a true class or value; one batch of images is in memory at a time."""
     index, all_labels, truth, numbers, snr = [], [], [], [], []
     done, digest = 0, hashlib.sha256()
     with progress_bar("evaluate", images.n, progress) as advance:
@@ -73,7 +67,6 @@ def answers_of(
             if bad.any():
                 first = done + int(places[bad][0])
                 raise InputError(f"{images.name}: image {first} holds NaN or infinite values")
-            # Every eighth row and column of every image tells images apart as well as all of them, and costs nothing.
             digest.update(
                 batch[..., ::_DIGEST_STEP, ::_DIGEST_STEP].float().cpu().numpy().tobytes()
             )
@@ -89,10 +82,10 @@ def answers_of(
             done += len(labels)
             advance(len(labels))
     tested, data_labels = torch.cat(index).numpy(), torch.cat(all_labels).numpy()
-    logits, estimates = _meaning(predictor, numbers)
+    logits, estimates = _decoded(predictor, numbers)
     n_classes = len(images.class_names)
     rest = np.bincount(np.delete(data_labels, tested), minlength=n_classes)
-    return Answers(
+    return Predictions(
         index=tested,
         data_labels=data_labels[tested],
         labels=order[data_labels[tested]],
@@ -105,13 +98,13 @@ def answers_of(
     )
 
 
-def _meaning(
-    predictor: Predictor, numbers: list[torch.Tensor]
+def _decoded(
+    predictor: Predictor, outputs: list[torch.Tensor]
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """Returns logits (N, K) and the estimates (N, T) in what the model put out."""
-    if not numbers:
+    """Returns logits (N, K) and estimates (N, T each) from batches of raw outputs."""
+    if not outputs:
         return np.zeros((0, len(predictor.class_names))), {}
-    everything = torch.cat(numbers)
+    everything = torch.cat(outputs)
     logits = predictor.outputs.split(everything)[0]
     estimates = predictor.estimates_of(everything) if predictor.outputs.targets else {}
     return (
@@ -120,13 +113,11 @@ def _meaning(
     )
 
 
-def check_that_something_can_be_measured(
-    predictor: Predictor, images: ImageSource, answers: Answers
-) -> None:
+def check_measurable(predictor: Predictor, images: TestImages, predictions: Predictions) -> None:
     """Raises InputError if the images have fewer than two classes, or nothing to estimate."""
     names = predictor.class_names
     if names:
-        present = np.unique(answers.labels)
+        present = np.unique(predictions.labels)
         if len(present) < 2:
             what = (
                 f"all images are of class '{names[present[0]]}'"
@@ -134,19 +125,21 @@ def check_that_something_can_be_measured(
                 else "no image has a known class"
             )
             raise InputError(f"{images.name}: {what}; an AUC needs two")
-    elif not len(answers.index):
+    elif not len(predictions.index):
         wanted = ", ".join(
             f"{name} (of class {TARGETS[name].class_name})" for name in predictor.outputs.targets
         )
         raise InputError(f"{images.name}: no image has a true value of {wanted}")
 
 
-def rows_of(predictor: Predictor, images: ImageSource, answers: Answers) -> list[dict[str, Any]]:
+def rows_of(
+    predictor: Predictor, images: TestImages, predictions: Predictions
+) -> list[dict[str, Any]]:
     """Returns the rows of ``predictions.csv``."""
-    columns: dict[str, list[Any]] = {"index": answers.index.tolist()}
-    names, logits = predictor.class_names, answers.logits
+    columns: dict[str, list[Any]] = {"index": predictions.index.tolist()}
+    names, logits = predictor.class_names, predictions.logits
     if names:
-        columns["label"] = [names[label] for label in answers.labels]
+        columns["label"] = [names[label] for label in predictions.labels]
         columns["class"] = [names[k] for k in logits.argmax(axis=1)]
         columns |= {
             f"p_{name}": p.tolist()
@@ -154,10 +147,10 @@ def rows_of(predictor: Predictor, images: ImageSource, answers: Answers) -> list
         }
         columns |= {f"logit_{name}": z.tolist() for name, z in zip(names, logits.T)}
     else:
-        columns["label"] = [images.class_names[label] for label in answers.data_labels]
+        columns["label"] = [images.class_names[label] for label in predictions.data_labels]
     for t, name in enumerate(predictor.outputs.targets):
-        values = {"_true": answers.truth, "": answers.estimates["mean"]}
-        values |= {f"_{key}": answers.estimates[key] for key in ("sigma", "low", "high")}
+        values = {"_true": predictions.truth, "": predictions.estimates["mean"]}
+        values |= {f"_{key}": predictions.estimates[key] for key in ("sigma", "low", "high")}
         for what, array in values.items():
             columns[name + what] = [
                 value if np.isfinite(value) else None for value in array[:, t].tolist()

@@ -1,0 +1,199 @@
+"""The body of `audit`: measures part by part, keeps each part when it is done, and writes the report."""
+
+import datetime
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from haloformer._version import code_version
+from haloformer.artefact.read import artefact_files
+from haloformer.audit import report
+from haloformer.audit.audited import AuditedModel, audited_model
+from haloformer.audit.part import Inputs
+from haloformer.audit.parts import PARTS
+from haloformer.data.reader import find_inputs
+from haloformer.errors import InputError
+from haloformer.evaluation.testset import training_of
+from haloformer.io.strict_json import to_json
+from haloformer.io.writing import file_sha256, write_text
+from haloformer.prediction.predictor import load
+from haloformer.reporting import style
+from haloformer.vocabulary import unknown_name
+
+AUDIT_FORMAT = 1
+
+StoredPart = dict[str, Any]
+"""Content of a file in ``parts/``: ``key`` (what decides the result), ``date``, ``code_version`` and ``result``."""
+
+
+def run_audit(
+    run: str,
+    *,
+    out: str,
+    parts: list[str] | str | None,
+    survey: str | None,
+    compare: list[str] | str | None,
+    real: list[str] | str | None,
+    galaxies: list[str] | str | None,
+    n: int,
+    seed: int | None,
+    batch_size: int,
+    device: str,
+    overwrite: bool,
+    progress: bool | None,
+) -> dict[str, Any]:
+    """Carries out :func:`haloformer.audit.audit` (see there for the arguments)."""
+    wanted = _listed(parts) or list(PARTS)
+    _check_options(wanted, n, batch_size)
+    files = [_listed(real), _listed(galaxies)]
+    for paths in files:
+        if paths:
+            # Fail fast: before anything is measured.
+            find_inputs(paths, keep_errors=False, channels=None)
+
+    def prepared(name: str, survey: str | None, seed: int | None) -> AuditedModel:
+        return audited_model(
+            load(name, device),
+            name,
+            survey=survey,
+            n=n,
+            seed=seed,
+            batch_size=batch_size,
+            progress=progress,
+        )
+
+    audited = prepared(run, survey, seed)
+    others = {name: prepared(name, None, audited.seed) for name in _listed(compare)}
+    inputs = Inputs(others, *files)
+    protocol = _protocol(audited, run)
+    target = Path(out)
+    stored = _measured_parts(target, wanted, overwrite, audited, inputs, protocol)
+    # As read back, so that a resumed audit gives the same as one that was done at once.
+    found = {name: json.loads(to_json(stored[name]))["result"] for name in PARTS if name in stored}
+    result = {"format": AUDIT_FORMAT, "protocol": protocol, "parts": found}
+    result["verdict"] = report.verdict(result)
+    _write(target, result)
+    return {**result, "out": str(target), "report": str(target / "audit.html")}
+
+
+def _listed(value: list[str] | str | None) -> list[str]:
+    """Returns a list of what may be written as ``a,b``."""
+    values = value.split(",") if isinstance(value, str) else value or []
+    return [name.strip() for name in values if name.strip()]
+
+
+def _check_options(wanted: Sequence[str], n: int, batch_size: int) -> None:
+    for name in wanted:
+        if name not in PARTS:
+            raise unknown_name("part", name, list(PARTS))
+    for name, value, least in (("n", n, 30), ("batch_size", batch_size, 1)):
+        if value < least:
+            raise InputError(f"{name} is {value}: must be at least {least}")
+
+
+def _measured_parts(
+    target: Path,
+    wanted: Sequence[str],
+    overwrite: bool,
+    audited: AuditedModel,
+    inputs: Inputs,
+    protocol: Mapping[str, object],
+) -> dict[str, StoredPart]:
+    """Measures the wanted parts that the folder does not hold; returns all that it then holds."""
+    shared = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}
+    keys = {name: {**shared, **part.settings(audited, inputs)} for name, part in PARTS.items()}
+    stored = _stored_parts(target, keys, wanted, overwrite)
+    (target / "parts").mkdir(parents=True, exist_ok=True)
+    for name, part in PARTS.items():
+        if name in wanted and name not in stored:
+            measured = part.measure(audited, inputs)
+            stored[name] = {
+                "key": keys[name],
+                "date": _today(),
+                "code_version": code_version(),
+                "result": measured,
+            }
+            write_text(target / "parts" / f"{name}.json", to_json(stored[name]))
+    return stored
+
+
+def _stored_parts(
+    target: Path,
+    keys: Mapping[str, Mapping[str, object]],
+    wanted: Sequence[str],
+    overwrite: bool,
+) -> dict[str, StoredPart]:
+    """Returns the parts that need not be measured again; raises InputError if the folder cannot take the audit."""
+    if target.is_symlink() or (target.exists() and not target.is_dir()):
+        raise InputError(f"{target}: is not a folder; choose another name for the audit")
+    if not target.exists() or not any(target.iterdir()):
+        return {}
+    if not (target / "parts").is_dir():
+        raise InputError(f"{target}: holds something else than an audit and is not overwritten")
+    found = {}
+    for name, key in keys.items():
+        path = target / "parts" / f"{name}.json"
+        if not path.is_file() or (overwrite and name in wanted):
+            continue
+        part = _read_part(path)
+        if part["key"] == key:
+            found[name] = part
+        elif name in wanted:
+            raise InputError(
+                f"{path}: was measured with another model or other options: overwrite measures it again"
+            )
+    return found
+
+
+def _read_part(path: Path) -> StoredPart:
+    try:
+        part = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path}: is not a part of an audit: overwrite measures it again"
+        ) from error
+    if not isinstance(part, dict) or not {"key", "result"} <= set(part):
+        raise InputError(f"{path}: is not a part of an audit: overwrite measures it again")
+    return part
+
+
+def _protocol(audited: AuditedModel, run: str) -> dict[str, object]:
+    training, artefact = training_of(audited.predictor), audited.predictor.artefact
+    return {
+        "run": Path(run).resolve().name,
+        "model": artefact["model"]["name"],
+        "weights": file_sha256(artefact_files(Path(run))[1])[:16],
+        "class_names": list(audited.names),
+        "residual": audited.predictor.residual is not None,
+        "survey": audited.survey.name,
+        "noise": audited.noise,
+        "seed": audited.seed,
+        "seen_in_training": audited.seed in (training.get("train_seed"), training.get("val_seed")),
+        "n": audited.n,
+        "n_fewer": audited.fewer,
+        "device": str(audited.predictor.device),
+        "platform": platform.machine(),
+        "code_version": code_version(),
+        "date": _today(),
+    }
+
+
+def _today() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+
+
+def _write(target: Path, result: dict[str, Any]) -> None:
+    """Writes figures and texts; each file appears when it is whole."""
+    drawn = report.draw(result)
+    (target / "figures").mkdir(exist_ok=True)
+    for name, figure in drawn.items():
+        for path in style.save(figure, target / "figures" / f".{name}.{os.getpid()}.part"):
+            os.replace(path, target / "figures" / f"{name}{path.suffix}")
+    svgs = {name: style.inline_svg(figure, name) for name, figure in drawn.items()}
+    pngs = {name: f"figures/{name}.png" for name in drawn}
+    write_text(target / "audit.md", report.to_markdown(result, pngs))
+    write_text(target / "audit.json", to_json(result))
+    write_text(target / "audit.html", report.to_html(result, svgs))

@@ -1,0 +1,80 @@
+"""The body of `evaluate`: tests a model on new images and writes the report."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from haloformer.artefact.read import run_folder
+from haloformer.errors import InputError
+from haloformer.evaluation import drawing, report
+from haloformer.evaluation.predictions import check_measurable, predictions_of, rows_of
+from haloformer.evaluation.result import result_of
+from haloformer.evaluation.testset import (
+    class_order,
+    open_test_images,
+)
+from haloformer.io import strict_json
+from haloformer.io.folders import new_folder, refuse_existing
+from haloformer.io.tables import write_csv
+from haloformer.prediction.predictor import load
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+_FILES = ("metrics.json", "report.html")  # files that mark a folder as an evaluation
+
+
+def run_evaluation(
+    run: str,
+    data: str,
+    *,
+    out: str | None,
+    n: int | None,
+    seed: int | None,
+    noise: str | None,
+    batch_size: int,
+    device: str,
+    overwrite: bool,
+    progress: bool | None,
+) -> dict[str, Any]:
+    """Carries out :func:`haloformer.evaluation.evaluate` (see there for the arguments)."""
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
+    predictor = load(run, device)
+    images = open_test_images(data, predictor, n=n, seed=seed, noise=noise)
+    target = Path(out) if out is not None else _default_folder(run) / images.stem
+    refuse_existing(target, overwrite, _FILES, "evaluation")
+
+    order = class_order(images, predictor)
+    predictions = predictions_of(predictor, images, order, batch_size, progress)
+    check_measurable(predictor, images, predictions)
+
+    result = result_of(predictor, Path(run), images, predictions)
+    drawn = drawing.draw(result, predictor, Path(run), images, predictions)
+    _write_folder(target, overwrite, result, drawn, rows_of(predictor, images, predictions))
+    return {**result, "out": str(target), "report": str(target / "report.html")}
+
+
+def _default_folder(run: str) -> Path:
+    """Returns the folder of a run's evaluations; that of a shipped model is not in the package."""
+    if Path(run).exists():
+        return run_folder(Path(run)) / "evaluation"
+    return Path("evaluations") / run
+
+
+def _write_folder(
+    target: Path,
+    overwrite: bool,
+    result: dict[str, Any],
+    drawn: dict[str, "Figure"],
+    rows: list[dict[str, Any]],
+) -> None:
+    """Writes everything; an old evaluation goes only when the new one is whole."""
+    with new_folder(target, overwrite, _FILES, "evaluation") as part:
+        in_order = {name: drawn[name] for name in report.captions(result) if name in drawn}
+        svgs, pngs = drawing.save_figures(part, in_order)
+        (part / "report.html").write_text(report.to_html(result, svgs), encoding="utf-8")
+        (part / "report.md").write_text(report.to_markdown(result, pngs), encoding="utf-8")
+        (part / "metrics.json").write_text(strict_json.to_json(result), encoding="utf-8")
+        with write_csv(part / "predictions.csv", list(rows[0])) as write:
+            write(rows)
