@@ -87,7 +87,7 @@ class FitProblem:
         margin = (full - side) // 2
         draws = _smooth_draws(json.dumps(describe_survey(survey)))
         exposure_is_free = kind == "double_poisson" and not exposure_known
-        parameters = (*LENS_PARAMETERS, *SOURCE_PARAMETERS)
+        parameters: tuple[str, ...] = (*LENS_PARAMETERS, *SOURCE_PARAMETERS)
         parameters += ("exposure_time",) if exposure_is_free else ()
         names = tuple(sorted((n for n in parameters if np.ptp(draws[n]) > 0), key=_ORDER.index))
         low, high = _bounds(names, draws)
