@@ -102,11 +102,6 @@ print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])
 
 
 # Commands whose module still imports at once what carries them out.
-NOT_LIGHT = (
-    "study", "benchmark", "tune", "evaluate", "calibrate", "audit", "compare", "predict", "fit", "explain",
-)  # fmt: skip
-
-
 def _help_without_imports(commands) -> subprocess.CompletedProcess:
     return _run(f"""
 import contextlib, io, sys
@@ -120,14 +115,7 @@ for command in {list(commands)!r}:
 
 
 def test_the_help_of_no_command_imports_what_would_carry_it_out():
-    result = _help_without_imports(command for command in COMMANDS if command not in NOT_LIGHT)
-    assert result.returncode == 0, result.stderr
-
-
-@pytest.mark.parametrize("command", NOT_LIGHT)
-@pytest.mark.xfail(strict=True, reason="its module is not light yet")
-def test_the_help_of_a_command_whose_module_is_not_light_imports_it(command):
-    result = _help_without_imports([command])
+    result = _help_without_imports(COMMANDS)
     assert result.returncode == 0, result.stderr
 
 
