@@ -12,17 +12,20 @@ _Pair = tuple[float, float]
 
 
 class Places:
-    """Follows the strided layers of one forward pass: the centre of what each cell of each map is made from.
+    """Follows the strided layers of one forward pass.
 
-    The cell in row i of a map lies at ``first + i * step`` pixels from the image's upper edge, and likewise for columns.
-    A patch embedding leaves its cells in the middle of their patches. A 3×3 convolution of stride 2 and padding 1 does
-    not: its cell i looks at rows 2i-1 to 2i+1, so after four of them cell i of 16 pixels lies at row 16i, half a cell
-    above the place that an even division of the image would give it.
+    The centre of what each cell of each map is made from.
 
-    Maps are told apart by their size; the latest of a size counts, as a network's pyramid goes from fine to coarse. Where
-    two layers make such a map of the same one (a strided convolution, and the pooling on its shortcut), cells lie midway.
-    A map that no layer followed here has made (by slicing and reshaping) is taken for a merging of the cells of the next
-    finer one.
+    The cell in row i of a map lies at ``first + i * step`` pixels from the image's upper edge, and
+    likewise for columns. A patch embedding leaves its cells in the middle of their patches. A 3×3
+    convolution of stride 2 and padding 1 does not: its cell i looks at rows 2i-1 to 2i+1, so after
+    four of them cell i of 16 pixels lies at row 16i, half a cell above the place that an even
+    division of the image would give it.
+
+    Maps are told apart by their size; the latest of a size counts, as a network's pyramid goes from
+    fine to coarse. Where two layers make such a map of the same one (a strided convolution, and the
+    pooling on its shortcut), cells lie midway. A map that no layer followed here has made (by
+    slicing and reshaping) is taken for a merging of the cells of the next finer one.
     """
 
     def __init__(self, image_size: Grid, batch_size: int) -> None:
@@ -42,7 +45,7 @@ class Places:
         kwargs: dict[str, Any],
         result: Any,
     ) -> None:
-        """Takes note of a call of a torch function, if it is one that makes a map of another size from a known one."""
+        """Notes a call of a torch function if it makes a map of another size from a known one."""
         if function not in _WINDOWS:
             return
         maps = args[0] if args else kwargs["input"]
@@ -84,7 +87,10 @@ class Places:
         )
 
     def centres(self, grid: Grid) -> tuple[_Pair, _Pair]:
-        """Returns (first, step) of the rows of a grid and of its columns, in pixels; the first pixel's centre is 0.5."""
+        """Returns (first, step) of the rows of a grid and of its columns, in pixels.
+
+        The first pixel's centre is 0.5.
+        """
         if grid in self._centres:
             return self._centres[grid]
         finer = [known for known in self._centres if known[0] >= grid[0] and known[1] >= grid[1]]
@@ -98,10 +104,11 @@ class Places:
     def shares(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Returns how the cells of a grid spread over the image: (H, h) and (W, w).
 
-        Entry (p, i) of the first is how much of a cell in row i lies on pixels in row p. A cell is spread evenly over the
-        pixels of one ``step`` around its centre, and reaches half-way to its neighbours; the outer cells are cut off at
-        the edges of the image, or continued to them. So cells of equal weight make an even map, and a cell within the
-        image has as much weight on its pixels as it has itself.
+        Entry (p, i) of the first is how much of a cell in row i lies on pixels in row p. A cell is
+        spread evenly over the pixels of one ``step`` around its centre, and reaches half-way to its
+        neighbours; the outer cells are cut off at the edges of the image, or continued to them. So
+        cells of equal weight make an even map, and a cell within the image has as much weight on
+        its pixels as it has itself.
         """
         rows, columns = (
             _shares(first, step, cells, pixels)
@@ -110,7 +117,7 @@ class Places:
         return rows, columns
 
     def cell_at(self, grid: Grid, row: float, column: float) -> int:
-        """Returns the number of the cell of a grid that lies nearest to a point, in pixels from the upper left corner."""
+        """Returns the number of the cell nearest to a point (pixels from the upper left corner)."""
         i, j = (
             min(max(round((place - first) / step), 0), cells - 1)
             for (first, step), cells, place in zip(self.centres(grid), grid, (row, column))
@@ -123,7 +130,10 @@ def _mean(axes: list[_Pair]) -> _Pair:
 
 
 def _merged(fine: int, coarse: int) -> float:
-    """How many cells become one: a whole number if that explains the coarser size, the last one being padded."""
+    """How many cells become one.
+
+    A whole number if that explains the coarser size, the last one being padded.
+    """
     whole = -(-fine // coarse)
     return whole if -(-fine // whole) == coarse else fine / coarse
 
@@ -140,8 +150,8 @@ def _pair(value: Any) -> _Pair:
     return (value[0], value[-1]) if isinstance(value, tuple | list | torch.Size) else (value, value)
 
 
-# What each function's windows are: kernel with its dilation, stride, padding above and to the left. The arguments are the
-# function's result and what it was given.
+# What each function's windows are: kernel with its dilation, stride, padding above and to the left.
+# The arguments are the function's result and what it was given.
 def _of_convolution(
     result: Tensor, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
     dilation: Any = 1, groups: int = 1,

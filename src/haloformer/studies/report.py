@@ -18,7 +18,7 @@ from haloformer.studies.figures import bars, curves
 from haloformer.studies.plan import PRETRAINED, Study
 from haloformer.studies.results import StudyResult, label_of, one_line, rows_of, usable_results
 from haloformer.training.config import compose
-from haloformer.training.feeds import STREAM_EPOCH
+from haloformer.training.survey_feed import STREAM_EPOCH
 
 if TYPE_CHECKING:
     pass
