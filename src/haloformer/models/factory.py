@@ -58,11 +58,11 @@ def create_model(
     head_norm = options.pop("head_norm", "none")
     model = build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
     normalize_head(model.model if isinstance(model, PaddedInput) else model, head_norm)
-    source = str(pretrained)
+    where = str(pretrained)
     if pretrained is True:  # only now: an impossible size or keyword needs no download
-        weights, source = download_weights(info), f"the ImageNet weights of '{info.timm_name}'"
+        weights, where = download_weights(info), f"the ImageNet weights of '{info.timm_name}'"
     if weights is not None:
-        load_into(model, weights, source, size, in_chans, num_classes)
+        load_into(model, weights, where, size, in_chans, num_classes)
     return model
 
 

@@ -68,18 +68,18 @@ class Places:
             self.derive(after, before, kernel, stride, padding)
 
     def derive(
-        self, grid: Grid, source: Grid, kernel: _Pair, stride: _Pair, padding: _Pair = (0, 0)
+        self, grid: Grid, origin: Grid, kernel: _Pair, stride: _Pair, padding: _Pair = (0, 0)
     ) -> None:
         """Notes that the cells of a grid are made from windows of another grid's cells."""
         rows, columns = (
             (first + step * ((k - 1) / 2 - p), step * s)
-            for (first, step), k, s, p in zip(self.centres(source), kernel, stride, padding)
+            for (first, step), k, s, p in zip(self.centres(origin), kernel, stride, padding)
         )
         made_of, ways = self._made.get(grid, (None, set()))
-        if made_of != source:
+        if made_of != origin:
             ways = set()
         ways.add((rows, columns))
-        self._made[grid] = (source, ways)
+        self._made[grid] = (origin, ways)
         self._centres.pop(grid, None)
         self._centres[grid] = (
             _mean([rows for rows, _ in ways]),
@@ -94,10 +94,10 @@ class Places:
         if grid in self._centres:
             return self._centres[grid]
         finer = [known for known in self._centres if known[0] >= grid[0] and known[1] >= grid[1]]
-        source = min(finer, key=lambda known: known[0] * known[1], default=self.image_size)
+        origin = min(finer, key=lambda known: known[0] * known[1], default=self.image_size)
         rows, columns = (
             (first + step * (merged - 1) / 2, step * merged)
-            for (first, step), merged in zip(self.centres(source), map(_merged, source, grid))
+            for (first, step), merged in zip(self.centres(origin), map(_merged, origin, grid))
         )
         return rows, columns
 
@@ -146,15 +146,19 @@ def _shares(first: float, step: float, cells: int, pixels: int) -> Tensor:
     return (overlap / step).float()
 
 
-def _pair(value: Any) -> _Pair:
-    return (value[0], value[-1]) if isinstance(value, tuple | list | torch.Size) else (value, value)
+_Sides = float | tuple[float, ...] | list[float]
+"""One number for rows and columns, or a number for each, as torch takes them."""
+
+
+def _pair(value: _Sides) -> _Pair:
+    return (value[0], value[-1]) if isinstance(value, tuple | list) else (value, value)
 
 
 # What each function's windows are: kernel with its dilation, stride, padding above and to the left.
 # The arguments are the function's result and what it was given.
 def _of_convolution(
-    result: Tensor, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
+    result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: _Sides = 1,
+    padding: _Sides | str = 0, dilation: _Sides = 1, groups: int = 1,
 ) -> tuple[_Pair, _Pair, _Pair]:  # fmt: skip
     kernel = _dilated(weight.shape[-2:], dilation)
     if isinstance(padding, str):
@@ -165,9 +169,9 @@ def _of_convolution(
 def _of_pooling(
     result: Tensor,
     input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
+    kernel_size: _Sides,
+    stride: _Sides | None = None,
+    padding: _Sides = 0,
     *_: Any,
     **__: Any,
 ) -> tuple[_Pair, _Pair, _Pair]:
@@ -177,16 +181,16 @@ def _of_pooling(
 def _of_unfolding(
     result: Tensor,
     input: Tensor,
-    kernel_size: Any,
-    dilation: Any = 1,
-    padding: Any = 0,
-    stride: Any = 1,
+    kernel_size: _Sides,
+    dilation: _Sides = 1,
+    padding: _Sides = 0,
+    stride: _Sides = 1,
 ) -> tuple[_Pair, _Pair, _Pair]:
     return _dilated(kernel_size, dilation), _pair(stride), _pair(padding)
 
 
 def _of_padding(
-    result: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any
+    result: Tensor, input: Tensor, pad: list[int] | tuple[int, ...], *_: Any, **__: Any
 ) -> tuple[_Pair, _Pair, _Pair]:
     return (1, 1), (1, 1), (pad[2] if len(pad) == 4 else 0, pad[0])
 
@@ -196,7 +200,7 @@ def _of_resizing(result: Tensor, input: Tensor, *_: Any, **__: Any) -> tuple[_Pa
     return scale, scale, (0, 0)
 
 
-def _dilated(kernel: Any, dilation: Any) -> _Pair:
+def _dilated(kernel: _Sides, dilation: _Sides) -> _Pair:
     rows, columns = (d * (k - 1) + 1 for k, d in zip(_pair(kernel), _pair(dilation)))
     return rows, columns
 

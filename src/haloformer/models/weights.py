@@ -97,7 +97,7 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
 def load_into(
     model: nn.Module,
     weights: StateDict,
-    source: str,
+    where: str,
     img_size: tuple[int, int],
     in_chans: int,
     num_classes: int,
@@ -111,7 +111,7 @@ def load_into(
     Args:
         model: From ``build_at_native_size``.
         weights: Under the official code's names, timm's, or haloformer's.
-        source: Where they come from, for messages.
+        where: Where they come from, for messages.
         img_size: Height and width of the images.
         in_chans: Channels of the images.
         num_classes: Length of the output.
@@ -124,16 +124,16 @@ def load_into(
         img_size = (img_size[0] + top + bottom, img_size[1] + left + right)
         model = model.model
     wanted = model.state_dict()
-    weights = _converted(_without_prefix(weights, wanted), model, source, img_size)
+    weights = _converted(_without_prefix(weights, wanted), model, where, img_size)
     _adapt_channels(weights, wanted, model, in_chans)
     heads = tuple(f"{name}." for name in classifier_names(model))
     weights = _without_other_classifier(weights, wanted, heads)
     headless = not any(name.startswith(heads) for name in weights)
-    message = f"{source}: these weights do not fit {type(model).__name__}"
+    message = f"{where}: these weights do not fit {type(model).__name__}"
     _check_fit(weights, wanted, heads if headless else (), message)
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{source}: '{_shorter(name)}' holds NaN or infinite values")
+            raise InputError(f"{where}: '{_shorter(name)}' holds NaN or infinite values")
     model.load_state_dict(weights, strict=False)  # what may be missing was checked
 
 
@@ -244,12 +244,12 @@ def _without_prefix(weights: StateDict, wanted: StateDict) -> StateDict:
 
 
 def _converted(
-    weights: StateDict, model: nn.Module, source: str, img_size: tuple[int, int]
+    weights: StateDict, model: nn.Module, where: str, img_size: tuple[int, int]
 ) -> StateDict:
     try:
         converted = dict(convert_state_dict(dict(weights), model))
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     except Exception:  # weights of another architecture: the comparison of names tells it better
         converted = weights
     tensors = {name: tensor for name, tensor in converted.items() if isinstance(tensor, Tensor)}
