@@ -62,11 +62,11 @@ def own_loop(
     """The speed of the best epoch of a training but the first, and how long it waited for its batches."""
     import torch
 
-    from haloformer.training import engine, feeds, tasks, train
+    from haloformer.training import batches, engine, tasks, train
 
     torch._dynamo.reset()  # what another row compiled counts against a limit
     watches: dict[int, list[tuple[float, float]]] = defaultdict(list)
-    open_source, build_optimizer = engine.open_source, tasks.build_optimizer
+    open_source, build_optimizer = engine.open_feed, tasks.build_optimizer
 
     def open_watched(experiment: Any) -> Any:
         source = open_source(experiment)
@@ -78,8 +78,8 @@ def own_loop(
         )
 
     with (
-        mock.patch.object(engine, "open_source", open_watched),
-        mock.patch.object(feeds, "MEMORY_BUDGET", 2**40 if in_memory else 0),
+        mock.patch.object(engine, "open_feed", open_watched),
+        mock.patch.object(batches, "MEMORY_BUDGET", 2**40 if in_memory else 0),
         mock.patch.object(tasks, "build_optimizer", lambda *given, **named: build_optimizer(*given, **{**named, "fused": fused})),
     ):  # fmt: skip
         train(out=str(out), progress=False, **options)

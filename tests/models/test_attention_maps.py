@@ -108,7 +108,7 @@ def test_equivariant_networks_have_none(family):
 @pytest.mark.parametrize(
     ("name", "size"),
     [("vit_nano", 150), ("swin_nano", 150), ("levit_nano", 150), ("hiera_nano", (45, 51)), ("mobilevit_xxs", (45, 51)),
-     ("crossvit_nano", (45, 51)), ("tnt_nano", (45, 51)), ("maxvit_nano", (45, 51))],
+     ("crossvit_nano", (45, 51)), ("tnt_nano", (45, 51)), ("maxvit_lens_nano", (45, 51))],
 )  # fmt: skip
 def test_maps_of_padded_models_are_of_the_image_without_its_padding(name, size):
     images = images_of(size)
@@ -141,8 +141,8 @@ PLACED = {
     "swinv2_nano": _windows_first, "pit_nano": _windows_first, "tnt_nano": _windows_first, "levit_nano": _windows_first,
     "cait_nano": _windows_first, "convit_lens_nano": _windows_first, "crossvit_nano": _windows_first,
     "efficientformer_nano": _windows_first, "dinov3_nano": _windows_first, "eva02_nano": _windows_first,
-    "tiny_vit_nano": _windows_first, "mobilevit_xxs": _windows_first, "maxvit_nano": _windows_first,
-    "hiera_nano": _interleaved, "coatnet_nano": _map, "botnet_nano": _map, "efficientvit_m_nano": _map,
+    "tiny_vit_nano": _windows_first, "mobilevit_xxs": _windows_first, "maxvit_lens_nano": _windows_first,
+    "hiera_nano": _interleaved, "coatnet_lens_nano": _map, "botnet_nano": _map, "efficientvit_m_nano": _map,
     "cpvt_nano": _windows_first, "rvt_nano": _windows_first,
     "a_vit_nano": _windows_first, "cct_nano": _windows_first,
 }  # fmt: skip
@@ -281,7 +281,7 @@ def test_windows_of_swin_are_those_that_its_own_code_cuts():
 def test_every_cell_is_asked_and_asks_in_one_window():
     for name in (
         "swin_nano",
-        "maxvit_nano",
+        "maxvit_lens_nano",
         "twins_svt_nano",
         "tiny_vit_nano",
         "hiera_nano",
@@ -303,7 +303,7 @@ def test_fused_attention_shows_the_weights_that_it_would_hide():
         "vit_nano",
         "dinov3_nano",
         "twins_svt_nano",
-        "maxvit_nano",
+        "maxvit_lens_nano",
         "tiny_vit_nano",
         "hiera_nano",
     ):

@@ -477,7 +477,7 @@ def test_downloaded_weights_are_fitted_to_channels_classes_patches_and_image_siz
     monkeypatch.setattr(
         "timm.models._builder.load_state_dict_from_hf", lambda *_args, **_kwargs: dict(published)
     )
-    loaded = create_model("vit_tiny", 64, pretrained=True).state_dict()
+    loaded = create_model("vit_lens_tiny", 64, pretrained=True).state_dict()
     assert torch.equal(loaded["blocks.11.mlp.fc2.weight"], published["blocks.11.mlp.fc2.weight"])
     assert loaded["pos_embed"].shape == (1, 65, 192)
     assert torch.equal(loaded["pos_embed"][:, 0], published["pos_embed"][:, 0])

@@ -1,12 +1,14 @@
 """The registry as a whole: what must be there, under which names, at which sizes."""
 
 import json
+import re
 
 import pytest
 import timm
 import torch
 
-from haloformer.models import create_model, list_models
+from haloformer.models import create_model, find_model, list_models
+from haloformer.models.registry import EARLIER_NAMES
 
 MODELS = list_models()
 NANO = [info.name for info in MODELS if info.size == "nano"]
@@ -36,6 +38,28 @@ def test_names_are_unique_and_never_mean_another_model_than_timm_means():
     }
     # The same network as timm's, which there runs at 224 pixels only.
     assert shadowing == {"efficientformer_l1", "efficientformer_l3", "efficientformer_l7"}
+
+
+def test_sizes_of_ours_are_named_alike_and_never_look_like_a_model_of_timms():
+    theirs = [name for name in timm.list_models() if not _is_ours(name)]
+    for info in MODELS:
+        if info.name == info.timm_name and not _is_ours(info.name):
+            continue  # timm's own model under timm's own name
+        longer = [name for name in theirs if name.startswith(f"{info.name}_")]
+        assert not longer, f"{info.name} looks like {longer[0]}"
+        if info.size in ("nano", "tiny") and info.name not in theirs:
+            assert re.search(rf"_{info.size}(_s8)?$", info.name), info.name
+
+
+def _is_ours(name):
+    return timm.models.model_entrypoint(name).__module__.startswith("haloformer")
+
+
+@pytest.mark.parametrize(("earlier", "today"), EARLIER_NAMES.items())
+def test_earlier_names_still_mean_the_same_model(earlier, today):
+    with pytest.warns(FutureWarning, match=today):
+        info = find_model(earlier)
+    assert info is find_model(today)
 
 
 @pytest.mark.parametrize("name", SMALL)

@@ -11,7 +11,7 @@ from haloformer.data.normalization import Normalization
 from haloformer.models import create_model
 from haloformer.outputs.layout import Outputs
 from haloformer.training import compose, train
-from haloformer.training.feeds import Examples
+from haloformer.training.examples import Examples
 from haloformer.training.tasks import LensTask
 
 SMALL = {"stem_channels": [4, 8, 8, 8], "embed_dim": 16, "depth": 3, "num_heads": 2}

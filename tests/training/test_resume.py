@@ -190,7 +190,7 @@ def test_a_power_cut_within_an_epoch_of_a_file_changes_nothing(tmp_path, monkeyp
     options = {"data": str(file), **SMALL, "num_workers": 1}
     train(**options, out=str(tmp_path / "whole"))
     monkeypatch.setattr(
-        "haloformer.training.feeds.MEMORY_BUDGET", 0
+        "haloformer.training.batches.MEMORY_BUDGET", 0
     )  # now read by a worker process
     _interrupted_at(monkeypatch, 1, 2, **options, out=str(tmp_path / "cut"))
     train(**options, out=str(tmp_path / "cut"))

@@ -152,7 +152,7 @@ def test_training_from_a_file_gives_the_same_weights_in_memory_and_from_disk(
 ):
     options = {**SMALL, "epochs": 1, "num_workers": 0}
     train(str(dataset), out=str(tmp_path / "memory"), **options)
-    monkeypatch.setattr("haloformer.training.feeds.MEMORY_BUDGET", 0)
+    monkeypatch.setattr("haloformer.training.batches.MEMORY_BUDGET", 0)
     train(str(dataset), out=str(tmp_path / "disk"), **{**options, "num_workers": 1})
     a, b = (
         load_file(tmp_path / name / "artefact" / "weights.safetensors")

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
-from haloformer.simulation import LensBatch, Simulator, batches_ahead, collect
+from haloformer.simulation import BatchMaker, LensBatch, Simulator, batches_ahead, collect
 
 VALIDATION_SEED_OFFSET = 2**40
 """Added to a training seed to get its validation seed; seeds that users type are below 2³², so none can collide."""
@@ -28,7 +28,7 @@ def validation_seed(seed: int) -> int:
 
 
 def stream_batches(
-    simulator: Simulator, numbers: np.ndarray, batch_size: int, *, share: tuple[int, int] = (0, 1)
+    simulator: BatchMaker, numbers: np.ndarray, batch_size: int, *, share: tuple[int, int] = (0, 1)
 ) -> Iterator[LensBatch]:
     """Simulates images of given numbers, batch by batch, one block ahead of their use.
 

@@ -1,18 +1,20 @@
 """A-ViT: a ViT whose tokens stop when they have seen enough.
 
-Yin et al. 2022, "A-ViT: Adaptive Tokens for Efficient Vision Transformer" (https://arxiv.org/abs/2112.07658), on the
-adaptive computation time of Graves 2016 (https://arxiv.org/abs/1603.08983). After each block l, every token gives itself
-a halting score from one of its own channels,
+Yin et al. 2022, "A-ViT: Adaptive Tokens for Efficient Vision Transformer"
+(https://arxiv.org/abs/2112.07658), on the adaptive computation time of Graves 2016
+(https://arxiv.org/abs/1603.08983). After each block l, every token gives itself a halting score
+from one of its own channels,
 
     h_l = sigmoid(gate_scale · t_l[0] + gate_center),
 
-and halts once its scores add up to 1 - 0.01: from then on it stays as it is and nobody attends to it. The scores, with
-what is missing to 1 given to the last block that a token runs through, are a distribution over depth; the image is
-classified by the class token's average under it. Two losses go with it: the ponder loss asks for few blocks, the
-distribution loss for scores that peak at a target depth. There are no parameters beyond the ViT's.
+and halts once its scores add up to 1 - 0.01: from then on it stays as it is and nobody attends to
+it. The scores, with what is missing to 1 given to the last block that a token runs through, are a
+distribution over depth; the image is classified by the class token's average under it. Two losses
+go with it: the ponder loss asks for few blocks, the distribution loss for scores that peak at a
+target depth. There are no parameters beyond the ViT's.
 
-All tokens are computed and the halted ones masked, so batches stay rectangular: what is saved is seen in the depth map,
-not on the clock.
+All tokens are computed and the halted ones masked, so batches stay rectangular: what is saved is
+seen in the depth map, not on the clock.
 """
 
 import math
@@ -35,8 +37,8 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, Size, small_head
+from haloformer.models.backbone import Backbone, build, jit_ignore, linear_head, weights_cfg
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 from haloformer.models.tokens import TokenLayout, global_layout
 
 _EPSILON = 0.01  # a token halts when its scores sum to 1 minus this (Section 3.1)
@@ -54,8 +56,9 @@ class Halting:
         ponder: (B, N): the ponder cost of each token: the blocks it ran through plus its remainder.
         depth: (B, h, w) integers from 1 to L: through how many blocks each patch ran.
         class_depth: (B,) integers: the same for the class token.
-        distribution: (L,): mean over the patches of the halting score that each block gives them, halted or not: if halted
-            ones did not count, a model whose tokens all halt at once would have no gradient to tell it otherwise.
+        distribution: (L,): mean over the patches of the halting score that each block gives them,
+            halted or not: if halted ones did not count, a model whose tokens all halt at once would
+            have no gradient to tell it otherwise.
     """
 
     weights: Tensor
@@ -66,15 +69,18 @@ class Halting:
 
 
 def ponder_loss(halting: Halting) -> Tensor:
-    """Returns the mean ponder cost. Its gradient raises the scores that come before a token's last block."""
+    """Returns the mean ponder cost.
+
+    Its gradient raises the scores that come before a token's last block.
+    """
     return halting.ponder.mean()
 
 
 def distribution_loss(halting: Halting, target_depth: float) -> Tensor:
-    """Returns the divergence of the halting scores over depth from a Gaussian about ``target_depth``.
+    """Returns the divergence of the halting scores from a Gaussian about ``target_depth``.
 
-    Both are normalised to 1 over the blocks, as Kullback and Leibler would have it. (The paper's code normalises the
-    scores alone, cuts them off at 0.01, and divides by the number of blocks.)
+    Both are normalised to 1 over the blocks, as Kullback and Leibler would have it. (The paper's
+    code normalises the scores alone, cuts them off at 0.01, and divides by the number of blocks.)
 
     Args:
         halting: Of a batch.
@@ -103,15 +109,19 @@ class AdaptiveVisionTransformer(Backbone):
         depth: Number of blocks L.
         num_heads: Attention heads per block.
         mlp_ratio: Width of a block's hidden layer over D.
-        stem_channels: Channels after each 3×3 convolution of a convolutional stem; plain patches if None, as in the paper.
+        stem_channels: Channels after each 3×3 convolution of a convolutional stem; plain patches if
+            None, as in the paper.
         stem_strides: Stride of each of them.
-        gate_scale: What a token's first channel is multiplied by for its halting score; the paper's is 5.
-        gate_center: What is then added; the paper's is -10. (The paper's code subtracts it.) Strongly negative lets all
-            tokens run to the end.
-        target_depth: Block about which halting is to happen, counted from 1; 2/3 of the depth (the paper's) if None.
+        gate_scale: What a token's first channel is multiplied by for its halting score; the paper's
+            is 5.
+        gate_center: What is then added; the paper's is -10. (The paper's code subtracts it.)
+            Strongly negative lets all tokens run to the end.
+        target_depth: Block about which halting is to happen, counted from 1; 2/3 of the depth (the
+            paper's) if None.
         ponder_loss_scale: Weight of the ponder loss in :meth:`forward_with_auxiliary_loss`.
         distribution_loss_scale: Weight of the distribution loss there.
-        global_pool: ``token``, or ``avg`` to classify the mean of the patches, each averaged over depth.
+        global_pool: ``token``, or ``avg`` to classify the mean of the patches, each averaged over
+            depth.
         drop_rate: Dropout after the embedding, attention and feed-forward layers.
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth, rising linearly from 0 at the first block.
@@ -184,16 +194,19 @@ class AdaptiveVisionTransformer(Backbone):
         self.head = linear_head(embed_dim, num_classes)
 
     def trunk(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Returns the tokens (B, 1 + h·w, D) averaged over depth; ``maps`` gets those after each block."""
+        """Returns the tokens (B, 1 + h·w, D) averaged over depth.
+
+        ``maps`` gets those after each block.
+        """
         return self._adapt(images, maps)[0]
 
     def forward_with_halting(self, images: Tensor) -> tuple[Tensor, Halting]:
-        """Returns the logits (B, num_classes) of images (B, C, H, W), and when their tokens halted."""
+        """Returns the logits (B, num_classes) of images (B, C, H, W) and when tokens halted."""
         features, halting = self._adapt(images)
         return self.forward_head(features), halting
 
     def forward_with_auxiliary_loss(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns the logits (B, num_classes) of images (B, C, H, W), and what training adds to their loss."""
+        """Returns the logits (B, num_classes) of images (B, C, H, W), and an addition to the loss."""
         logits, halting = self.forward_with_halting(images)
         return logits, (
             self.ponder_loss_scale * ponder_loss(halting)
@@ -240,12 +253,12 @@ class AdaptiveVisionTransformer(Backbone):
         )
         return self.norm(averaged), halting
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the class token and the position embedding."""
         return {"cls_token", "pos_embed"}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of parameter names by which timm forms layers."""
         return {
@@ -261,7 +274,7 @@ def _stem(
     channels: tuple[int, ...],
     strides: tuple[int, ...],
 ) -> HybridEmbed:
-    """3×3 convolutions with batch norm and GELU, then a 1×1 convolution to the width of the tokens."""
+    """3×3 convolutions with batch norm and GELU, then a 1×1 convolution to the tokens' width."""
     if len(channels) != len(strides):
         raise InputError("a_vit: stem_channels and stem_strides must be of the same length")
     stem = ConvStem(
@@ -281,7 +294,10 @@ def _stem(
 
 
 class Attention(nn.Module):
-    """Global self-attention to the tokens that have not halted. Its weights are (B, heads, N, N)."""
+    """Global self-attention to the tokens that have not halted.
+
+    Its weights are (B, heads, N, N).
+    """
 
     def __init__(
         self, dim: int, num_heads: int, attn_drop: float = 0.0, proj_drop: float = 0.0
@@ -307,7 +323,8 @@ class Attention(nn.Module):
         bias = (_HALTED * (1 - alive))[:, None, None].to(q.dtype)
         dropout = self.attn_drop if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, dropout_p=dropout)
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return out
 
     def token_layout(self, tokens: Tensor, alive: Tensor, grid: tuple[int, int]) -> TokenLayout:
         """Returns where queries and keys lie, given what :meth:`forward` is given."""
@@ -336,11 +353,15 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, alive: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns (B, N, D) of the same; ``alive`` and ``grid`` as for :class:`Attention`."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), alive, grid))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return out
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Resizes the position embedding to the model's grid; the keys are those of the official code (and of DeiT)."""
+    """Resizes the position embedding to the model's grid.
+
+    The keys are those of the official code (and of DeiT).
+    """
     converted = dict(state_dict)
     embedding = converted.get("pos_embed")
     if embedding is not None and embedding.shape != model.pos_embed.shape:
@@ -371,11 +392,12 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-def _a_vit(name: str, pretrained: bool, **kwargs: Any) -> Any:
+def _a_vit(name: str, pretrained: bool, **kwargs: Any) -> AdaptiveVisionTransformer:
     return build(AdaptiveVisionTransformer, name, pretrained, checkpoint_filter_fn, **kwargs)
 
 
-# The gates of the two paper variants are those of the published weights, which are named after them.
+# The gates of the two paper variants are those of the published weights, which are named after
+# them.
 @register_model
 def a_vit_tiny_224(pretrained: bool = False, **kwargs: Any) -> AdaptiveVisionTransformer:
     """A-ViT-T: 5.7 M parameters."""
@@ -408,7 +430,8 @@ def a_vit_nano(pretrained: bool = False, **kwargs: Any) -> AdaptiveVisionTransfo
 def a_vit_tiny(pretrained: bool = False, **kwargs: Any) -> AdaptiveVisionTransformer:
     """Stem of stride 8 (64 pixels give 8×8 patches), six blocks of width 256: 4.2 M parameters."""
     numbers = {
-        # Two convolutions on the final map, without which small patches of a thin ring are learned slowly.
+        # Two convolutions on the final map, without which small patches of a thin ring are learned
+        # slowly.
         "stem_channels": (32, 64, 128, 256, 256),
         "stem_strides": (2, 2, 2, 1, 1),
         "embed_dim": 256,
@@ -420,6 +443,6 @@ def a_vit_tiny(pretrained: bool = False, **kwargs: Any) -> AdaptiveVisionTransfo
 
 
 MODELS: tuple[ModelInfo, ...] = tuple(
-    ModelInfo(name, "A-ViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
+    our_model("A-ViT", _PAPER, name, size, notes, small_head(size))
     for name, (size, notes) in _NOTES.items()
 )

@@ -1,8 +1,9 @@
 """Where a model looks: the attention of each layer, in pixels of the image.
 
-The weights are taken while the model runs: every softmax over keys, and every fused attention (whose weights are then
-computed openly), inside a layer that is known to be attention. Where its queries and keys lie is told by the layer itself
-(``token_layout``, see :mod:`haloformer.models.tokens`) or, for timm's, by :mod:`haloformer.models.timm_attention`; where
+The weights are taken while the model runs: every softmax over keys, and every fused attention
+(whose weights are then computed openly), inside a layer that is known to be attention. Where its
+queries and keys lie is told by the layer itself (``token_layout``, see
+:mod:`haloformer.models.tokens`) or, for timm's, by :mod:`haloformer.models.timm_attention`; where
 that is in the image by :mod:`haloformer.models.places`.
 """
 
@@ -37,10 +38,12 @@ class AttentionMap:
 
     Attributes:
         layer: The layer's path in the model.
-        kind: ``global`` (all keys), ``spatially reduced`` (all, on a coarser grid), ``subsampled`` (all, but queries on a
-            coarser grid), ``windowed`` (keys of the query's own window, be it a square, a stripe or a strided grid),
-            ``class attention`` (only the class token asks), ``pooling`` (queries at no place, shared by all tokens).
-        maps: (B, heads, H, W): the attention that each pixel receives; each image's and head's sums to one.
+        kind: ``global`` (all keys), ``spatially reduced`` (all, on a coarser grid), ``subsampled``
+            (all, but queries on a coarser grid), ``windowed`` (keys of the query's own window, be
+            it a square, a stripe or a strided grid), ``class attention`` (only the class token
+            asks), ``pooling`` (queries at no place, shared by all tokens).
+        maps: (B, heads, H, W): the attention that each pixel receives; each image's and head's sums
+            to one.
         grid: Rows and columns of the keys.
         layout: Where queries and keys lie.
         rows: (H, h): how much of a cell of the keys' grid in row i lies on pixels in row p.
@@ -58,10 +61,10 @@ class AttentionMap:
     weights: Tensor | None = None
 
     def in_image(self, per_key: Tensor) -> Tensor:
-        """Returns in pixels, (B, heads, H, W), what is given per key, (B, W, heads, Nk), such as a row of ``weights``.
+        """Returns values per key (B, W, heads, Nk), such as a row of ``weights``, in pixels.
 
-        Keys at the same place add up; each is spread evenly over its pixels; those at no place are left out. Equal numbers
-        make an even map.
+        Keys at the same place add up; each is spread evenly over its pixels; those at no place are
+        left out. Equal numbers make an even map.
         """
         return self.rows @ _by_cell(per_key, self.layout) @ self.columns.T
 
@@ -73,23 +76,25 @@ def attention(
     query: tuple[int, int] | None = None,
     keep_weights: bool = False,
 ) -> list[AttentionMap]:
-    """Returns the attention maps of all layers that form weights between places, in the order in which they run.
+    """Returns the attention maps of all layers with weights between places, in running order.
 
-    A layer's map is that of the class token, if it has one that is classified, else the mean over all its tokens. The
-    attention that goes to tokens at no place (class tokens, registers) and to padding is left out.
+    A layer's map is that of the class token, if it has one that is classified, else the mean over
+    all its tokens. The attention that goes to tokens at no place (class tokens, registers) and to
+    padding is left out.
 
     The model runs once, in evaluation mode and without gradients; it is left as it was.
 
     Args:
         model: A model of ``create_model``, or of timm's.
         images: (B, C, H, W), of the size that the model is for; prepared as for the model.
-        query: Row and column of a pixel: the maps are then of the attention that the token there pays to its keys, and
-            layers without a token at a place are left out.
-        keep_weights: Return the weights, too: for every layer a number per window, head, query and key.
+        query: Row and column of a pixel: the maps are then of the attention that the token there
+            pays to its keys, and layers without a token at a place are left out.
+        keep_weights: Return the weights, too: for every layer a number per window, head, query and
+            key.
 
     Raises:
-        InputError: The model has no attention, or none between places, or some that is not understood; or the images
-            or the query do not fit.
+        InputError: The model has no attention, or none between places, or some that is not
+            understood; or the images or the query do not fit.
     """
     _check(images, query)
     parameter = next(model.parameters(), images)
@@ -148,7 +153,8 @@ def _knows_its_tokens(module: nn.Module) -> bool:
 class _Recorder(TorchFunctionMode):
     """Watches one forward pass: which module runs, and the weights that it forms.
 
-    Weights are turned into maps as soon as their layer is done, so that those of one layer at a time are in memory.
+    Weights are turned into maps as soon as their layer is done, so that those of one layer at a
+    time are in memory.
     """
 
     def __init__(
@@ -289,7 +295,10 @@ class _Recorder(TorchFunctionMode):
         )
 
     def _asking(self, layout: TokenLayout) -> Tensor | None:
-        """Returns (W, Nq): the part that each query has in the map; None if none is at the place asked for."""
+        """Returns (W, Nq): the part that each query has in the map.
+
+        None if none is at the place asked for.
+        """
         placed = layout.queries >= 0
         if self.query is not None:
             chosen = layout.queries == self.places.cell_at(layout.query_grid, *self.query)
@@ -337,9 +346,13 @@ def _open_attention(
 
 
 def _by_window(weights: Tensor, windows: int, batch_size: int) -> Tensor:
-    """Brings (B·W, heads, Nq, Nk), (B, W, heads, Nq, Nk) or (B, heads, W, Nq, Nk) to (B, W, heads, Nq, Nk)."""
+    """Brings weights of any of the known layouts to (B, W, heads, Nq, Nk).
+
+    Known are (B·W, heads, Nq, Nk), (B, W, heads, Nq, Nk) and (B, heads, W, Nq, Nk).
+    """
     if weights.ndim == 4 and len(weights) == batch_size * windows:
-        return weights.unflatten(0, (batch_size, windows))
+        out: Tensor = weights.unflatten(0, (batch_size, windows))
+        return out
     if weights.ndim == 5 and len(weights) == batch_size:
         if weights.shape[1] == windows:
             return weights
@@ -358,7 +371,8 @@ def _by_cell(per_key: Tensor, layout: TokenLayout) -> Tensor:
     per_key = per_key.transpose(1, 2).flatten(2)
     summed = per_key.new_zeros(*per_key.shape[:2], nowhere + 1)
     summed.index_add_(2, cells.where(cells >= 0, nowhere), per_key)
-    return summed[..., :nowhere].unflatten(2, (rows, columns))
+    out: Tensor = summed[..., :nowhere].unflatten(2, (rows, columns))
+    return out
 
 
 def _kind(layout: TokenLayout) -> str:

@@ -1,7 +1,8 @@
 """What all architectures written here have in common: timm's protocol."""
 
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import torch
 from timm.models import build_model_with_cfg
@@ -11,13 +12,21 @@ from torch.utils.checkpoint import checkpoint
 
 from haloformer.errors import InputError
 
+Method = TypeVar("Method", bound=Callable[..., Any])
+
+
+def jit_ignore(method: Method) -> Method:
+    """Keeps a method out of ``torch.jit.script``: torch's own decorator, with types."""
+    ignored: Method = torch.jit.ignore(method)
+    return ignored
+
 
 class Backbone(nn.Module):
     """A network of timm's protocol, but for its trunk.
 
-    A subclass sets ``num_features``, ``num_classes``, ``global_pool`` (``avg``, ``token``, or empty for none), ``head`` (a
-    ``nn.Linear``, or ``nn.Identity`` for no classes) and, if there are class tokens, ``num_prefix_tokens``; it defines
-    :meth:`trunk` and :meth:`group_matcher`.
+    A subclass sets ``num_features``, ``num_classes``, ``global_pool`` (``avg``, ``token``, or empty
+    for none), ``head`` (a ``nn.Linear``, or ``nn.Identity`` for no classes) and, if there are class
+    tokens, ``num_prefix_tokens``; it defines :meth:`trunk` and :meth:`group_matcher`.
     """
 
     num_classes: int
@@ -38,12 +47,13 @@ class Backbone(nn.Module):
 
         Args:
             images: (B, C, H, W).
-            maps: If given, the feature map (B, D, h, w) after each block (each stage, for a pyramid) is appended.
+            maps: If given, the feature map (B, D, h, w) after each block (each stage, for a
+                pyramid) is appended.
         """
         raise NotImplementedError
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Returns the patterns of parameter names by which timm forms layers for layer-wise learning rates."""
+        """Returns the patterns of parameter names by which timm forms layers."""
         raise NotImplementedError
 
     def forward_features(self, images: Tensor) -> Tensor:
@@ -63,11 +73,17 @@ class Backbone(nn.Module):
         )
 
     def forward_head(self, features: Tensor, pre_logits: bool = False) -> Tensor:
-        """Returns the logits (B, num_classes) of features, or with ``pre_logits`` what the classifier would be given."""
+        """Returns the logits (B, num_classes) of features.
+
+        With ``pre_logits``, it returns the classifier's input instead.
+        """
         pooled = self.pool(features)
         if self.head_drop is not None:
             pooled = self.head_drop(pooled)
-        return pooled if pre_logits else self.head(pooled)
+        if pre_logits:
+            return pooled
+        logits: Tensor = self.head(pooled)
+        return logits
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logits (B, num_classes) of images (B, C, H, W)."""
@@ -82,7 +98,7 @@ class Backbone(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> Any:
-        """Returns intermediate feature maps (B, D, h, w), and before them the final features unless told not to.
+        """Returns the final features and intermediate feature maps (B, D, h, w).
 
         Args:
             images: (B, C, H, W).
@@ -113,12 +129,12 @@ class Backbone(nn.Module):
             self.global_pool = global_pool
         self.head = linear_head(self.head_hidden_size, num_classes)
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the parameters that weight decay should spare, besides biases and norms."""
         return set()
 
-    @torch.jit.ignore
+    @jit_ignore
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Trades time for memory: blocks are computed again in the backward pass."""
         self.grad_checkpointing = enable
@@ -128,6 +144,17 @@ class Backbone(nn.Module):
         if self.grad_checkpointing and torch.is_grad_enabled():
             return checkpoint(block, *args, use_reentrant=False)
         return block(*args)
+
+
+Renaming = tuple[str, str | Callable[[re.Match[str]], str]]
+"""A regular expression, and what takes the place of a match, as ``re.sub`` takes them."""
+
+
+def renamed(name: str, renamings: Iterable[Renaming]) -> str:
+    """Returns a parameter's name after renamings, one after the other."""
+    for pattern, replacement in renamings:
+        name = re.sub(pattern, replacement, name)
+    return name
 
 
 def linear_head(num_features: int, num_classes: int) -> nn.Module:
@@ -140,23 +167,33 @@ def linear_head(num_features: int, num_classes: int) -> nn.Module:
     return head
 
 
+Model = TypeVar("Model", bound=nn.Module)
+
+
 def build(
-    model: type[nn.Module],
+    model: type[Model],
     variant: str,
     pretrained: bool,
     convert: Callable[[dict[str, Tensor], nn.Module], dict[str, Tensor]],
     **kwargs: Any,
-) -> Any:
-    """Builds a registered variant through timm: channels, classifier and weights are fitted as for timm's own.
+) -> Model:
+    """Builds a registered variant through timm.
+
+    Channels, classifier and weights are fitted as for timm's own.
 
     Args:
         model: The class.
         variant: The name that is registered.
-        pretrained: Whether to load weights (which are supplied as a file: none of ours can be downloaded).
-        convert: Takes a state dict, official or ours, and the model to the keys and shapes of the model.
+        pretrained: Whether to load weights (which are supplied as a file: none of ours can be
+            downloaded).
+        convert: Takes a state dict, official or ours, and the model to the keys and shapes of the
+            model.
         **kwargs: Numbers of the variant and the caller's keywords.
     """
-    return build_model_with_cfg(model, variant, pretrained, pretrained_filter_fn=convert, **kwargs)
+    built: Model = build_model_with_cfg(
+        model, variant, pretrained, pretrained_filter_fn=convert, **kwargs
+    )
+    return built
 
 
 def weights_cfg(img_size: int = 224, **kwargs: Any) -> dict[str, Any]:

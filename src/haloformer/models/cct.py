@@ -1,11 +1,11 @@
 """CCT, the Compact Convolutional Transformer: tokens from convolutions and pooling, no class token.
 
-Hassani et al. 2021, "Escaping the Big Data Paradigm with Compact Transformers" (https://arxiv.org/abs/2104.05704). The
-tokenizer keeps neighbouring pixels together, so that the network learns from small data sets; the sequence is pooled by
-one learned attention over the tokens.
+Hassani et al. 2021, "Escaping the Big Data Paradigm with Compact Transformers"
+(https://arxiv.org/abs/2104.05704). The tokenizer keeps neighbouring pixels together, so that the
+network learns from small data sets; the sequence is pooled by one learned attention over the
+tokens.
 """
 
-import re
 from typing import Any
 
 import torch
@@ -22,8 +22,15 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, small_head
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 from haloformer.models.tokens import TokenLayout, global_layout
 
 _PAPER = "Escaping the Big Data Paradigm with Compact Transformers (arXiv:2104.05704)"
@@ -57,11 +64,15 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             q, k, v, dropout_p=self.attn_drop if self.training else 0.0
         )
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return out
 
 
 class SequencePool(nn.Module):
-    """Averages the tokens with learned weights, (B, 1, 1, N): one query, at no place, over all cells."""
+    """Averages the tokens with learned weights, (B, 1, 1, N).
+
+    One query, at no place, over all cells.
+    """
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -75,11 +86,12 @@ class SequencePool(nn.Module):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Maps tokens (B, N, D) of a grid to (B, D)."""
         weights = self.score(tokens).transpose(1, 2)[:, None].softmax(-1)
-        return (weights[:, 0] @ tokens)[:, 0]
+        out: Tensor = (weights[:, 0] @ tokens)[:, 0]
+        return out
 
 
 class Block(nn.Module):
-    """Attention with a norm before it, then the perceptron with a norm before *both* its branches."""
+    """Attention with a norm before it, then the MLP with a norm before *both* its branches."""
 
     def __init__(
         self,
@@ -100,7 +112,8 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Maps tokens (B, N, D) to (B, N, D)."""
         tokens = self.norm2(tokens + self.drop_path(self.attn(self.norm1(tokens), grid)))
-        return tokens + self.drop_path(self.mlp(tokens))
+        out: Tensor = tokens + self.drop_path(self.mlp(tokens))
+        return out
 
 
 class CompactConvolutionalTransformer(Backbone):
@@ -110,10 +123,11 @@ class CompactConvolutionalTransformer(Backbone):
         img_size: Height and width in pixels.
         in_chans: Channels of the image.
         num_classes: Length of the output; 0 for pooled features.
-        stem_channels: Channels after each layer of the tokenizer but the last, which has ``embed_dim``.
+        stem_channels: Channels after each layer of the tokenizer but the last, which has
+            ``embed_dim``.
         kernel_size: Side of the tokenizer's convolutions, odd.
-        stem_strides: Stride of each of the tokenizer's convolutions, or one number for all; a 3×3 maximum of stride 2
-            follows each of them.
+        stem_strides: Stride of each of the tokenizer's convolutions, or one number for all; a 3×3
+            maximum of stride 2 follows each of them.
         stem_norm: Batch norm after each of the tokenizer's convolutions; the paper has none.
         embed_dim: Width D of the tokens.
         depth: Number of blocks.
@@ -194,7 +208,8 @@ class CompactConvolutionalTransformer(Backbone):
             tokens = self.run(block, tokens, self.grid)
             if maps is not None:
                 maps.append(tokens.transpose(1, 2).unflatten(2, self.grid))
-        return self.norm(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
 
     def pool(self, features: Tensor) -> Tensor:
         """Returns (B, D), or the features as they are if ``global_pool`` is empty."""
@@ -204,12 +219,12 @@ class CompactConvolutionalTransformer(Backbone):
             else super().pool(features)
         )
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the position embedding's name."""
         return {"pos_embed"}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of timm's layer groups."""
         return {
@@ -241,16 +256,16 @@ _OFFICIAL = (
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights under this file's names, from the official ones or these, with positions resized.
+    """Takes weights under official names, or ours, to our names; resizes positions.
 
     Args:
-        state_dict: Of the official code (learned or sinusoidal positions) or of a model of this file, of any image size.
+        state_dict: Of the official code (learned or sinusoidal positions) or of a model of this
+            file, of any image size.
         model: The model that they are for.
     """
     converted = {}
     for name, tensor in state_dict.items():
-        for pattern, ours in _OFFICIAL:
-            name = re.sub(pattern, ours, name)
+        name = renamed(name, _OFFICIAL)
         if name == "pos_embed":
             if tensor.ndim == 3:  # official: (1, N, D) of a square image
                 side = round(tensor.shape[1] ** 0.5)
@@ -260,7 +275,9 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     return converted
 
 
-def _cct(variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]) -> Any:
+def _cct(
+    variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]
+) -> CompactConvolutionalTransformer:
     return build(
         CompactConvolutionalTransformer,
         variant,
@@ -278,7 +295,8 @@ _CCT_4 = {"embed_dim": 128, "depth": 4, "num_heads": 2, "mlp_ratio": 1.0}
 _CCT_6 = {"embed_dim": 256, "depth": 6, "num_heads": 4, "mlp_ratio": 2.0}
 _CCT_7 = {"embed_dim": 256, "depth": 7, "num_heads": 4, "mlp_ratio": 2.0}
 _CCT_14 = {"embed_dim": 384, "depth": 14, "num_heads": 6, "mlp_ratio": 3.0}
-# A third convolution, at full resolution, and batch norm: without them the network takes far longer to start learning.
+# A third convolution, at full resolution, and batch norm: without them the network takes far longer
+# to start learning.
 _SMALL = {
     "img_size": 64,
     "kernel_size": 3,
@@ -364,10 +382,8 @@ def cct_2_3x2_32(pretrained: bool = False, **kwargs: Any) -> CompactConvolutiona
     return _cct("cct_2_3x2_32", pretrained, {**_3X2, **_CCT_2}, kwargs)
 
 
-def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(
-        name, "CCT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
-    )
+def _info(name: str, size: Size, notes: str) -> ModelInfo:
+    return our_model("CCT", _PAPER, name, size, notes, small_head(size))
 
 
 MODELS: tuple[ModelInfo, ...] = (

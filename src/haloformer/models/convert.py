@@ -1,4 +1,7 @@
-"""Turns the state dicts of published weights into those of haloformer's models: their keys, and positions of another image size."""
+"""Turns the state dicts of published weights into those of haloformer's models.
+
+Keys are renamed, and positions resized to another image size.
+"""
 
 import math
 import re
@@ -20,7 +23,7 @@ StateDict = dict[str, Tensor]
 
 
 def convert_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
-    """Returns a state dict with the keys and shapes of the model, from one with the official code's keys or its own.
+    """Takes a state dict with the official code's keys, or ours, to a model's keys and shapes.
 
     Args:
         state_dict: Weights of the official implementation of the same variant.
@@ -35,10 +38,11 @@ def convert_state_dict(state_dict: StateDict, model: nn.Module) -> StateDict:
 def resize_positions(
     state_dict: StateDict, model: nn.Module, img_size: tuple[int, int]
 ) -> StateDict:
-    """Returns a state dict whose position embeddings and relative biases are interpolated to the sizes in the model.
+    """Interpolates the position embeddings and relative biases of a state dict to a model's sizes.
 
-    Most architectures do this themselves in :func:`convert_state_dict`; here is what is left. What cannot be resized is
-    returned as it is: positions of an image that was neither square nor of the same proportions.
+    Most architectures do this themselves in :func:`convert_state_dict`; here is what is left. What
+    cannot be resized is returned as it is: positions of an image that was neither square nor of the
+    same proportions.
 
     Args:
         state_dict: With the keys of the model.
@@ -66,55 +70,65 @@ def _resized(
     model: nn.Module,
     aspect: float,
 ) -> Tensor | None:
+    """Returns a position embedding or relative bias in another shape; None if unknown."""
     leaf = name.rpartition(".")[2]
     if leaf == "relative_position_bias_table":
         window: Any = getattr(owner, "window_size", None)
-        return None if window is None else resize_rel_pos_bias_table(tensor, window, shape)
-    if (
-        leaf in ("height_rel", "width_rel") and tensor.shape[1:] == shape[1:]
-    ):  # BoTNet: (2·side − 1, D)
-        return F.interpolate(tensor.float().T[None], size=shape[0], mode="linear")[0].T.to(
-            tensor.dtype
-        )
-    if leaf == "attention_biases" and tensor.ndim == 2 and tensor.shape[0] == shape[0]:
-        # LeViT, EfficientFormer: (heads, h·w), one bias per distance in rows and columns
-        old, new = (
-            _grid(tensor.shape[1], 1.0) or _grid(tensor.shape[1], aspect),
-            _grid(shape[1], aspect),
-        )
-        if old is None or new is None:
+        if window is None:
             return None
-        biases = tensor.float().unflatten(1, old)[None]
-        return (
-            F.interpolate(biases, size=new, mode="bicubic", align_corners=False)[0]
-            .flatten(1)
-            .to(tensor.dtype)
-        )
-    if "pos" not in leaf or len(shape) != tensor.ndim:
-        return None
-    if (
-        tensor.ndim == 4 and tensor.shape[-1] == shape[-1] and tensor.shape[1] != shape[1]
-    ):  # (1, h, w, D)
-        return resample_abs_pos_embed_nhwc(tensor, [shape[1], shape[2]])
-    if tensor.ndim == 4 and tensor.shape[:2] == shape[:2]:  # PiT: (1, D, h, w)
-        return resample_abs_pos_embed_nhwc(
-            tensor.permute(0, 2, 3, 1), [shape[2], shape[3]]
-        ).permute(0, 3, 1, 2)
-    if tensor.ndim == 3 and tensor.shape[::2] == shape[::2]:  # (1, prefix + h·w, D)
+        table: Tensor = resize_rel_pos_bias_table(tensor, window, shape)
+        return table
+    if leaf in ("height_rel", "width_rel") and tensor.shape[1:] == shape[1:]:
+        # BoTNet: (2·side − 1, D)
+        resized = F.interpolate(tensor.float().T[None], size=shape[0], mode="linear")
+        return resized[0].T.to(tensor.dtype)
+    if leaf == "attention_biases" and tensor.ndim == 2 and tensor.shape[0] == shape[0]:
+        return _resized_biases(tensor, shape, aspect)
+    if "pos" in leaf and len(shape) == tensor.ndim == 4:
+        return _resized_map(tensor, shape)
+    if "pos" in leaf and len(shape) == tensor.ndim == 3 and tensor.shape[::2] == shape[::2]:
         return _resized_sequence(tensor, shape, model, aspect)
+    return None
+
+
+def _resized_biases(tensor: Tensor, shape: tuple[int, ...], aspect: float) -> Tensor | None:
+    """LeViT, EfficientFormer: (heads, h·w), one bias per distance in rows and columns."""
+    old = _grid(tensor.shape[1], 1.0) or _grid(tensor.shape[1], aspect)
+    new = _grid(shape[1], aspect)
+    if old is None or new is None:
+        return None
+    biases = tensor.float().unflatten(1, old)[None]
+    resized = F.interpolate(biases, size=new, mode="bicubic", align_corners=False)
+    return resized[0].flatten(1).to(tensor.dtype)
+
+
+def _resized_map(tensor: Tensor, shape: tuple[int, ...]) -> Tensor | None:
+    """Position embeddings (1, h, w, D); of PiT (1, D, h, w)."""
+    resized: Tensor
+    if tensor.shape[-1] == shape[-1] and tensor.shape[1] != shape[1]:
+        resized = resample_abs_pos_embed_nhwc(tensor, [shape[1], shape[2]])
+        return resized
+    if tensor.shape[:2] == shape[:2]:
+        last = tensor.permute(0, 2, 3, 1)
+        resized = resample_abs_pos_embed_nhwc(last, [shape[2], shape[3]])
+        return resized.permute(0, 3, 1, 2)
     return None
 
 
 def _resized_sequence(
     tensor: Tensor, shape: tuple[int, ...], model: nn.Module, aspect: float
 ) -> Tensor | None:
+    """Position embeddings (1, prefix + h·w, D)."""
     grid: Any = getattr(getattr(model, "patch_embed", None), "grid_size", None)
     likely = [shape[1] - grid[0] * grid[1]] if isinstance(grid, tuple) else []
     for prefix in dict.fromkeys((*likely, getattr(model, "num_prefix_tokens", 1), 0, 1, 2)):
         new = grid if likely and prefix == likely[0] else _grid(shape[1] - prefix, aspect)
         old = _grid(tensor.shape[1] - prefix, 1.0) or _grid(tensor.shape[1] - prefix, aspect)
         if prefix >= 0 and new is not None and old is not None:
-            return resample_abs_pos_embed(tensor, list(new), list(old), num_prefix_tokens=prefix)
+            resized: Tensor = resample_abs_pos_embed(
+                tensor, list(new), list(old), num_prefix_tokens=prefix
+            )
+            return resized
     return None
 
 
@@ -149,7 +163,7 @@ _OUTSIDE = {
 
 
 def from_efficientnet_pytorch(state_dict: StateDict, model: Any) -> StateDict:
-    """Returns EfficientNet weights under timm's keys, from those of the packages efficientnet-pytorch and -lite-pytorch.
+    """Takes EfficientNet weights of efficientnet-pytorch and -lite-pytorch to timm's keys.
 
     Raises:
         InputError: The model pads or normalises otherwise: these are ports of TensorFlow's weights.

@@ -12,9 +12,10 @@ def count_parameters(model: nn.Module) -> int:
 
 
 def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
-    """Returns the multiply-accumulate operations of one forward pass over one image in evaluation mode.
+    """Returns the multiply-accumulate operations of one forward pass over one image.
 
-    Counted are convolutions and matrix products, those of attention included; not norms, activations and sums.
+    Counted are convolutions and matrix products, those of attention included; not norms,
+    activations and sums.
 
     Args:
         model: Takes images of this shape.
@@ -22,13 +23,15 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
     """
     training = model.training
     model.eval()
-    # The counter's bookkeeping stumbles over parameters that are handed from layer to layer as they are (class tokens).
+    # The counter's bookkeeping stumbles over parameters that are handed from layer to layer as they
+    # are (class tokens).
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     for parameter in trainable:
         parameter.requires_grad_(False)
     image = torch.zeros(1, *image_shape, device=next(model.parameters()).device)
     try:
-        # The fused attention of CPUs is not known to the counter; the plain one is made of matrix products.
+        # The fused attention of CPUs is not known to the counter; the plain one is made of matrix
+        # products.
         with (
             torch.no_grad(),
             sdpa_kernel(SDPBackend.MATH),
@@ -39,4 +42,5 @@ def count_macs(model: nn.Module, image_shape: tuple[int, int, int]) -> int:
         model.train(training)
         for parameter in trainable:
             parameter.requires_grad_(True)
-    return counter.get_total_flops() // 2
+    operations: int = counter.get_total_flops()
+    return operations // 2

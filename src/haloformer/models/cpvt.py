@@ -1,14 +1,15 @@
 """CPVT: a ViT that makes its position encoding from the tokens themselves.
 
-Chu et al. 2021, "Conditional Positional Encodings for Vision Transformers" (https://arxiv.org/abs/2102.10882). A DeiT
-without position embedding, and after its first block a position encoding generator (PEG): a depthwise 3×3 convolution
-over the grid of tokens, added to them. What the convolution sees of its zero padding tells the tokens where the border
-is, and its filters who their neighbours are; nothing in the model depends on the number of tokens, so one set of weights
-serves images of every size. CPVT classifies by a class token, CPVT-GAP by the mean of the tokens.
+Chu et al. 2021, "Conditional Positional Encodings for Vision Transformers"
+(https://arxiv.org/abs/2102.10882). A DeiT without position embedding, and after its first block a
+position encoding generator (PEG): a depthwise 3×3 convolution over the grid of tokens, added to
+them. What the convolution sees of its zero padding tells the tokens where the border is, and its
+filters who their neighbours are; nothing in the model depends on the number of tokens, so one set
+of weights serves images of every size. CPVT classifies by a class token, CPVT-GAP by the mean of
+the tokens.
 """
 
 import math
-import re
 from typing import Any, cast
 
 import torch
@@ -20,20 +21,28 @@ from timm.models.vision_transformer_hybrid import ConvStem
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, Size, small_head
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 
 
 class CPVT(Backbone):
     """Patches, a pre-norm ViT, and a PEG after its first block.
 
     Args:
-        img_size: Height and width in pixels. Images of other sizes are taken, too, if the patches divide them.
+        img_size: Height and width in pixels. Images of other sizes are taken, too, if the patches
+            divide them.
         in_chans: Channels of the images.
         num_classes: Length of the output.
         patch_size: Side of the patches in pixels; unused with a stem.
-        stem_channels: If given, a stem makes the tokens: a 3×3 convolution of stride 2 for each number, with batch norm
-            and GELU, then a 1×1 projection.
+        stem_channels: If given, a stem makes the tokens: a 3×3 convolution of stride 2 for each
+            number, with batch norm and GELU, then a 1×1 projection.
         embed_dim: Width D of the tokens.
         depth: Number of blocks, at least one.
         num_heads: Attention heads per block; divides ``embed_dim``.
@@ -45,9 +54,10 @@ class CPVT(Backbone):
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
         class_token: Whether there is one; the PEG passes it by.
-        global_pool: ``token`` (the class token), ``avg`` (mean of the others) or empty; the former if None and there is
-            a class token.
-        init_std: Standard deviation of the linear layers' first weights; None for one over the root of their inputs.
+        global_pool: ``token`` (the class token), ``avg`` (mean of the others) or empty; the former
+            if None and there is a class token.
+        init_std: Standard deviation of the linear layers' first weights; None for one over the root
+            of their inputs.
     """
 
     def __init__(
@@ -76,13 +86,9 @@ class CPVT(Backbone):
             raise InputError(f"CPVT: num_heads={num_heads} does not divide embed_dim={embed_dim}")
         if depth < 1:
             raise InputError("CPVT: depth must be at least 1, as the PEG follows the first block")
-        if global_pool is None:
-            global_pool = "token" if class_token else "avg"
-        if global_pool == "token" and not class_token:
-            raise InputError("CPVT: global_pool='token' needs class_token=True")
         self.num_classes = num_classes
         self.num_features = embed_dim
-        self.global_pool = global_pool
+        self.global_pool = _pooling(global_pool, class_token)
         self.num_prefix_tokens = int(class_token)
         self.patch_embed = (
             _stem(img_size, in_chans, stem_channels, embed_dim)
@@ -108,6 +114,11 @@ class CPVT(Backbone):
         self.peg = PosConv(embed_dim, embed_dim)
         self.norm = LayerNorm(embed_dim)
         self.head_drop = nn.Dropout(drop_rate)
+        self._init_weights(init_std)
+        self.head = linear_head(embed_dim, num_classes)
+
+    def _init_weights(self, init_std: float | None) -> None:
+        """Draws the first weights, as the official code does; ``init_std`` is that of the class."""
         if self.cls_token is not None:
             nn.init.trunc_normal_(self.cls_token, std=0.02)
         for module in self.blocks.modules():
@@ -115,15 +126,23 @@ class CPVT(Backbone):
                 nn.init.trunc_normal_(module.weight, std=init_std or module.in_features**-0.5)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-        # A stem keeps its own initialisation: from smaller weights its batch norms' statistics lag behind at first.
-        for module in (self.peg.proj[0], *(() if stem_channels else (self.patch_embed.proj,))):
-            fan_out = math.prod(module.kernel_size) * module.out_channels // module.groups
-            nn.init.normal_(module.weight, std=math.sqrt(2 / fan_out))
-            nn.init.zeros_(module.bias)
-        self.head = linear_head(embed_dim, num_classes)
+        convolutions = [cast(nn.Conv2d, self.peg.proj[0])]
+        # A stem keeps its own initialisation: from smaller weights its batch norms' statistics lag
+        # behind at first.
+        if isinstance(self.patch_embed, PatchEmbed):
+            convolutions.append(self.patch_embed.proj)
+        for convolution in convolutions:
+            fan_out = math.prod(convolution.kernel_size) * convolution.out_channels
+            std = math.sqrt(2 / (fan_out // convolution.groups))
+            nn.init.normal_(convolution.weight, std=std)
+            if convolution.bias is not None:
+                nn.init.zeros_(convolution.bias)
 
     def trunk(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Returns the tokens (B, h·w, D), after the class token if there is one; see :meth:`Backbone.trunk`."""
+        """Returns the tokens (B, h·w, D), after the class token if there is one.
+
+        See :meth:`Backbone.trunk`.
+        """
         patches = self.patch_embed(images)
         grid = patches.shape[-2:]
         tokens = patches.flatten(2).transpose(1, 2)
@@ -137,27 +156,43 @@ class CPVT(Backbone):
             if maps is not None:
                 places = tokens[:, self.num_prefix_tokens :]
                 maps.append(places.transpose(1, 2).unflatten(2, grid))
-        return self.norm(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
 
     def encode_position(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Returns the tokens (B, N, D) with the PEG's convolution of the grid (h, w) added; the class token as it was."""
+        """Returns the tokens (B, N, D) with the PEG's convolution of the grid (h, w) added.
+
+        The class token stays as it was.
+        """
         prefix, places = tokens.split([self.num_prefix_tokens, math.prod(grid)], dim=1)
         return torch.cat([prefix, self.peg(places, grid)], dim=1)
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the class token and the PEG."""
         return {
             name for name, _ in self.named_parameters() if name.startswith(("cls_token", "peg."))
         }
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Returns timm's layers: patches, then each block (the PEG with the first); see :meth:`Backbone.group_matcher`."""
+        """Returns timm's layers: patches, then each block (the PEG with the first).
+
+        See :meth:`Backbone.group_matcher`.
+        """
         return {
             "stem": r"^cls_token|patch_embed",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^peg\.", (0,)), (r"^norm", (99999,))],
         }
+
+
+def _pooling(global_pool: str | None, class_token: bool) -> str:
+    """Returns the pooling that is meant, the class token's by default where there is one."""
+    if global_pool is None:
+        return "token" if class_token else "avg"
+    if global_pool == "token" and not class_token:
+        raise InputError("CPVT: global_pool='token' needs class_token=True")
+    return global_pool
 
 
 def _stem(
@@ -197,15 +232,14 @@ _OFFICIAL_KEYS = (
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Takes weights with our keys, or those of the official pyramid of one stage, to the model's keys.
+    """Takes weights with the official pyramid's keys (of one stage), or ours, to our keys.
 
-    There is no position embedding to resize. The official attention has one layer for queries and one for keys and
-    values; they are put together.
+    There is no position embedding to resize. The official attention has one layer for queries and
+    one for keys and values; they are put together.
     """
     converted = {}
     for key, value in state_dict.items():
-        for pattern, replacement in _OFFICIAL_KEYS:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _OFFICIAL_KEYS)
         converted[key] = value
     for key in [key for key in converted if ".attn.kv." in key]:
         queries = converted.pop(key.replace(".kv.", ".q."))
@@ -314,6 +348,5 @@ def cpvt_base_gap_224(pretrained: bool = False, **kwargs: Any) -> CPVT:
 
 
 MODELS: tuple[ModelInfo, ...] = tuple(
-    ModelInfo(name, "CPVT", _PAPER, name, notes, small_head(size), source="haloformer", size=size)
-    for name, size, notes in _NOTES
+    our_model("CPVT", _PAPER, name, size, notes, small_head(size)) for name, size, notes in _NOTES
 )

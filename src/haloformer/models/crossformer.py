@@ -1,14 +1,14 @@
 """A pyramid whose tokens see several scales, and attend in turn to near and to far ones.
 
 Wang et al. 2022, "CrossFormer: A Versatile Vision Transformer Hinging on Cross-scale Attention"
-(https://arxiv.org/abs/2108.00154). Each token is put together from patches of several sizes around the same place. The
-blocks of a stage alternate between attention over short distance (SDA), within groups of G×G neighbours, and over long
-distance (LDA), within groups of G×G tokens that lie at equal intervals over the whole map. A small MLP makes the position
-bias of any offset (DPB), so groups may have any size.
+(https://arxiv.org/abs/2108.00154). Each token is put together from patches of several sizes around
+the same place. The blocks of a stage alternate between attention over short distance (SDA), within
+groups of G×G neighbours, and over long distance (LDA), within groups of G×G tokens that lie at
+equal intervals over the whole map. A small MLP makes the position bias of any offset (DPB), so
+groups may have any size.
 """
 
 import math
-import re
 from typing import Any, cast
 
 import torch
@@ -19,25 +19,36 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, small_head
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 from haloformer.models.tokens import TokenLayout, cell_numbers, window_layout
 
 
 def groups_along(side: int, group_size: int) -> tuple[int, int]:
     """Returns the number of groups n along a side of a map, and their size.
 
-    There are as few groups as their size allows, and they are then as small as their number allows: 16 tokens in groups
-    of at most 7 are 3 groups of 6. For long distance the interval is n; at 224 pixels these are the paper's 8, 4, 2, 1.
+    There are as few groups as their size allows, and they are then as small as their number allows:
+    16 tokens in groups of at most 7 are 3 groups of 6. For long distance the interval is n; at 224
+    pixels these are the paper's 8, 4, 2, 1.
     """
     n = -(-side // group_size)
     return n, -(-side // n)
 
 
 def to_groups(maps: Tensor, group_size: int, long: bool, fill: float = 0.0) -> Tensor:
-    """Cuts maps (B, h, w, D) into groups (B·W, N, D): neighbours, or with ``long`` tokens at equal intervals.
+    """Cuts maps (B, h, w, D) into groups (B·W, N, D).
 
-    The maps are padded below and on the right with ``fill`` to whole groups; no group is all padding.
+    Neighbours, or with ``long`` tokens at equal intervals.
+
+    The maps are padded below and on the right with ``fill`` to whole groups; no group is all
+    padding.
     """
     batch, height, width, channels = maps.shape
     (rows, row_size), (columns, column_size) = (
@@ -59,7 +70,7 @@ def to_groups(maps: Tensor, group_size: int, long: bool, fill: float = 0.0) -> T
 
 
 def from_groups(groups: Tensor, grid: tuple[int, int], group_size: int, long: bool) -> Tensor:
-    """Puts groups (B·W, N, D) back into maps (B, h, w, D) of the given rows and columns, without the padding."""
+    """Puts groups (B·W, N, D) back into maps (B, h, w, D), without the padding."""
     (rows, row_size), (columns, column_size) = (groups_along(side, group_size) for side in grid)
     maps = groups.reshape(-1, rows, columns, row_size, column_size, groups.shape[-1])
     maps = maps.permute(0, 3, 1, 4, 2, 5) if long else maps.permute(0, 1, 3, 2, 4, 5)
@@ -68,7 +79,7 @@ def from_groups(groups: Tensor, grid: tuple[int, int], group_size: int, long: bo
 
 
 class DynamicPositionBias(nn.Module):
-    """An MLP from the offset between two tokens, in steps of their group, to what is added to their logits."""
+    """An MLP from the offset between two tokens (in steps of their group) to a logit's bias."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -90,7 +101,8 @@ class DynamicPositionBias(nn.Module):
         for layer in self.layers:
             biases = layer(biases)
         index = gen_relative_position_index(group, device=weight.device)
-        return biases[index.reshape(-1)].unflatten(0, tuple(index.shape)).permute(2, 0, 1)
+        out: Tensor = biases[index.reshape(-1)].unflatten(0, tuple(index.shape)).permute(2, 0, 1)
+        return out
 
 
 class GroupAttention(nn.Module):
@@ -128,9 +140,10 @@ class GroupAttention(nn.Module):
         bias = self._bias((height, width), n)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
         groups = mixed.transpose(1, 2).reshape(n, length, dim)
-        return self.proj_drop(
+        out: Tensor = self.proj_drop(
             self.proj(from_groups(groups, (height, width), self.group_size, self.long))
         )
+        return out
 
     def token_layout(self, maps: Tensor) -> TokenLayout:
         """Returns where the tokens of :meth:`forward` lie."""
@@ -138,15 +151,14 @@ class GroupAttention(nn.Module):
         return window_layout(grid, self._cells(grid))
 
     def _bias(self, grid: tuple[int, int], n: int) -> Tensor:
-        """Returns what is added to the logits of n groups: (1 or n, heads, N, N), -inf at padded keys."""
+        """Returns the bias (1 or n, heads, N, N) of the logits of n groups, -inf at padded keys."""
         (_, rows), (_, columns) = (groups_along(side, self.group_size) for side in grid)
-        bias = self.pos((rows, columns))[None]
+        bias: Tensor = self.pos((rows, columns))[None]
         if all(math.prod(groups_along(side, self.group_size)) == side for side in grid):
             return bias
         hidden = self._cells(grid).to(bias.device) < 0
-        return bias.masked_fill(hidden[:, None, None, :], -math.inf).repeat(
-            n // len(hidden), 1, 1, 1
-        )
+        masked = bias.masked_fill(hidden[:, None, None, :], -math.inf)
+        return masked.repeat(n // len(hidden), 1, 1, 1)
 
     def _cells(self, grid: tuple[int, int]) -> Tensor:
         """The number of the cell of the map at each place of each group, -1 for padding: (W, N)."""
@@ -180,13 +192,17 @@ class CrossFormerBlock(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Returns maps (B, h, w, D) of maps (B, h, w, D)."""
         maps = maps + self.drop_path(self.attn(self.norm1(maps)))
-        return maps + self.drop_path(self.mlp(self.norm2(maps)))
+        out: Tensor = maps + self.drop_path(self.mlp(self.norm2(maps)))
+        return out
 
 
 class CrossScaleConvs(nn.Module):
-    """Convolutions of one stride whose kernels grow around the same centre, side by side; wide kernels make fewer channels.
+    """Convolutions of one stride whose kernels grow around the same centre, side by side.
 
-    The first kernel is as wide as the stride. The channels halve from one kernel to the next; the last two have as many.
+    Wide kernels make fewer channels.
+
+    The first kernel is as wide as the stride. The channels halve from one kernel to the next; the
+    last two have as many.
     """
 
     def __init__(self, in_chans: int, dim: int, kernel_sizes: tuple[int, ...]) -> None:
@@ -222,7 +238,8 @@ class PatchEmbed(nn.Module):
         if height % self.patch_size or width % self.patch_size:
             sides = f"multiples of {self.patch_size}, not {height}×{width}"
             raise InputError(f"this CrossFormer takes images whose sides are {sides}")
-        return self.norm(self.proj(images))
+        out: Tensor = self.norm(self.proj(images))
+        return out
 
 
 class PatchMerging(nn.Module):
@@ -238,7 +255,8 @@ class PatchMerging(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Returns maps (B, 2D, ⌈h/2⌉, ⌈w/2⌉) of maps (B, D, h, w)."""
         height, width = maps.shape[-2:]
-        return self.proj(F.pad(self.norm(maps), (0, width % 2, 0, height % 2)))
+        out: Tensor = self.proj(F.pad(self.norm(maps), (0, width % 2, 0, height % 2)))
+        return out
 
 
 def _map_norm(dim: int, batch_norm: bool) -> nn.Module:
@@ -248,12 +266,13 @@ def _map_norm(dim: int, batch_norm: bool) -> nn.Module:
 class CrossFormer(Backbone):
     """CrossFormer; the defaults are CrossFormer-T.
 
-    No weight depends on the image's size. The official code keeps the intervals 8, 4, 2, 1 at every size, so that small
-    maps are mostly padding; here the interval follows from the map and a long-distance group always spans it.
+    No weight depends on the image's size. The official code keeps the intervals 8, 4, 2, 1 at every
+    size, so that small maps are mostly padding; here the interval follows from the map and a
+    long-distance group always spans it.
 
     Args:
-        img_size: Height and width in pixels, multiples of the smallest patch; kept for timm's protocol, any other size
-            runs as well.
+        img_size: Height and width in pixels, multiples of the smallest patch; kept for timm's
+            protocol, any other size runs as well.
         in_chans: Channels of the image.
         num_classes: Length of the output.
         embed_dim: Width of the first stage; each further one is twice as wide.
@@ -264,8 +283,9 @@ class CrossFormer(Backbone):
         merge_sizes: The same for the tokens of the next stage, in tokens.
         mlp_ratio: Width of the MLP's hidden layer over the stage's.
         qkv_bias: Whether queries, keys and values have a bias.
-        batch_norm: Norm the maps of the embedding and between stages by batch instead of layer norm, which the paper has.
-            A layer norm makes dark pixels as large as bright ones; small models then hardly begin to learn faint arcs.
+        batch_norm: Norm the maps of the embedding and between stages by batch instead of layer
+            norm, which the paper has. A layer norm makes dark pixels as large as bright ones; small
+            models then hardly begin to learn faint arcs.
         drop_rate: Dropout of tokens, projections and MLPs.
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
@@ -331,9 +351,10 @@ class CrossFormer(Backbone):
             features = features.permute(0, 3, 1, 2)
             if maps is not None:
                 maps.append(features)
-        return self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        out: Tensor = self.norm(features.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return out
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns layers that are blocks, or with ``coarse`` stages."""
         if coarse:
@@ -358,14 +379,14 @@ def _init_weights(module: nn.Module) -> None:
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Takes official weights (or ours) to our names.
 
-    What only says where tokens lie (offsets, their indices, masks; earlier official code saved them) is left out.
+    What only says where tokens lie (offsets, their indices, masks; earlier official code saved
+    them) is left out.
     """
     converted = {}
     for name, tensor in state_dict.get("model", state_dict).items():  # type: ignore[union-attr]
         if name.endswith((".biases", ".relative_position_index", ".attn_mask")):
             continue
-        for pattern, replacement in _OFFICIAL_NAMES:
-            name = re.sub(pattern, replacement, name)
+        name = renamed(name, _OFFICIAL_NAMES)
         converted[name] = tensor
     return converted
 
@@ -481,10 +502,8 @@ def crossformer_tiny(pretrained: bool = False, **kwargs: Any) -> CrossFormer:
 _PAPER = "CrossFormer: A Versatile Vision Transformer Hinging on Cross-scale Attention (arXiv:2108.00154)"
 
 
-def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(
-        name, "CrossFormer", _PAPER, name, notes, small_head(size), source="haloformer", size=size
-    )
+def _info(name: str, size: Size, notes: str) -> ModelInfo:
+    return our_model("CrossFormer", _PAPER, name, size, notes, small_head(size))
 
 
 MODELS: tuple[ModelInfo, ...] = (

@@ -1,12 +1,13 @@
 """CSWin: attention within stripes, half of the heads in columns and half in rows.
 
-Dong et al. 2021, "CSWin Transformer: A General Vision Transformer Backbone with Cross-Shaped Windows"
-(https://arxiv.org/abs/2107.00652). A pyramid: the stripes widen from stage to stage, and the last stage attends globally.
-Instead of a position embedding, a depthwise convolution of the values within each stripe is added to what attention
-makes of them (LePE, "locally-enhanced positional encoding").
+Dong et al. 2021, "CSWin Transformer: A General Vision Transformer Backbone with Cross-Shaped
+Windows" (https://arxiv.org/abs/2107.00652). A pyramid: the stripes widen from stage to stage, and
+the last stage attends globally. Instead of a position embedding, a depthwise convolution of the
+values within each stripe is added to what attention makes of them (LePE, "locally-enhanced
+positional encoding").
 
-Equal to the official code (microsoft/CSWin-Transformer) where that runs, which is where stripes divide the map. Elsewhere
-the map is padded to whole stripes, and no token attends to the padding.
+Equal to the official code (microsoft/CSWin-Transformer) where that runs, which is where stripes
+divide the map. Elsewhere the map is padded to whole stripes, and no token attends to the padding.
 """
 
 import re
@@ -23,14 +24,15 @@ from torch import Tensor, nn
 
 from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
 from haloformer.models.cvt import ConvEmbed, Stage, final_norm_layer
-from haloformer.models.info import ModelInfo
+from haloformer.models.info import ModelInfo, Size, our_model
 from haloformer.models.tokens import TokenLayout, cell_numbers, window_layout
 
 
 class StripeAttention(nn.Module):
     """Attention among the tokens of each window, plus a convolution of the window's values.
 
-    Weights: (B·W, heads, N, N) by ``scaled_dot_product_attention``; the W windows are numbered row by row.
+    Weights: (B·W, heads, N, N) by ``scaled_dot_product_attention``; the W windows are numbered row
+    by row.
 
     Attributes:
         stripe: Rows and columns of a window; None is all that the map has.
@@ -60,7 +62,8 @@ class StripeAttention(nn.Module):
         batch, height, width, dim = qkv.shape[1:]
         (rows, columns), (down, across) = self.windows(height, width)
         pad = (0, 0, 0, across * columns - width, 0, down * rows - height)
-        # The values of padding are zero: a stripe's convolution sees there what it sees beyond any edge.
+        # The values of padding are zero: a stripe's convolution sees there what it sees beyond any
+        # edge.
         stripes = F.pad(qkv.flatten(0, 1), pad) if any(pad) else qkv.flatten(0, 1)
         stripes = _partition(stripes, rows, columns).unflatten(0, (3, -1))  # (3, B·W, N, D)
         q, k, v = stripes.unflatten(3, (self.num_heads, -1)).transpose(2, 3)
@@ -73,10 +76,11 @@ class StripeAttention(nn.Module):
         images = stripes[2].unflatten(1, (rows, columns)).permute(0, 3, 1, 2)
         mixed = mixed + self.lepe(images).flatten(2).transpose(1, 2)
         maps = mixed.reshape(batch, down, across, rows, columns, dim).transpose(2, 3)
-        return maps.reshape(batch, down * rows, across * columns, dim)[:, :height, :width]
+        out: Tensor = maps.reshape(batch, down * rows, across * columns, dim)[:, :height, :width]
+        return out
 
     def windows(self, height: int, width: int) -> tuple[tuple[int, int], tuple[int, int]]:
-        """Returns rows and columns of a window, and the windows down and across a map of ``height`` by ``width``."""
+        """Returns rows and columns of a window, and how many windows lie down and across a map."""
         rows, columns = min(self.stripe[0] or height, height), min(self.stripe[1] or width, width)
         return (rows, columns), (-(-height // rows), -(-width // columns))
 
@@ -89,7 +93,7 @@ class StripeAttention(nn.Module):
         )[..., 0]
 
     def mask(self, qkv: Tensor) -> Tensor | None:
-        """Returns which keys are tokens, (B·W, 1, 1, N), or None if all are: there is no padding."""
+        """Returns which keys are tokens, (B·W, 1, 1, N); None without padding: then all are."""
         batch, height, width = qkv.shape[1:4]
         (rows, columns), (down, across) = self.windows(height, width)
         if (down * rows, across * columns) == (height, width):
@@ -105,7 +109,8 @@ class StripeAttention(nn.Module):
 def _partition(maps: Tensor, rows: int, columns: int) -> Tensor:
     """Cuts maps (B, h, w, D) into windows of ``rows`` by ``columns``: (B·W, N, D)."""
     windows = maps.unflatten(2, (-1, columns)).unflatten(1, (-1, rows)).transpose(2, 3)
-    return windows.flatten(0, 2).flatten(1, 2)
+    out: Tensor = windows.flatten(0, 2).flatten(1, 2)
+    return out
 
 
 class Block(nn.Module):
@@ -156,7 +161,8 @@ class Block(nn.Module):
         parts = qkv.chunk(len(self.attns), -1)
         mixed = torch.cat([attention(part) for attention, part in zip(self.attns, parts)], -1)
         maps = maps + self.drop_path(self.proj_drop(self.proj(mixed)))
-        return maps + self.drop_path(self.mlp(self.norm2(maps)))
+        out: Tensor = maps + self.drop_path(self.mlp(self.norm2(maps)))
+        return out
 
 
 class CSWinTransformer(Backbone):
@@ -199,7 +205,8 @@ class CSWinTransformer(Backbone):
             patch_stride: Its stride.
             stem_channels: Channels of stride-2 convolutions before it.
             global_pool: What the classifier sees: ``avg``, or empty for the map.
-            final_norm: ``layer`` as in the paper, or ``batch`` to learn faster (see ``cvt.final_norm_layer``).
+            final_norm: ``layer`` as in the paper, or ``batch`` to learn faster (see
+                ``cvt.final_norm_layer``).
             drop_rate: Dropout before the classifier.
             proj_drop_rate: Dropout after attention and in the hidden layers.
             attn_drop_rate: Dropout of attention weights.
@@ -229,7 +236,10 @@ class CSWinTransformer(Backbone):
         self.head = linear_head(self.num_features, num_classes)
 
     def trunk(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Returns the map (B, D, h, w) of the last stage, normalised; ``maps`` gets a map per stage."""
+        """Returns the map (B, D, h, w) of the last stage, normalised.
+
+        ``maps`` gets a map per stage.
+        """
         features = self.patch_embed(images)  # (B, h, w, D), as between the stages
         for i, stage in enumerate(cast("Iterable[Stage]", self.stages)):
             if i:
@@ -238,7 +248,8 @@ class CSWinTransformer(Backbone):
                 features = self.run(block, features)
             if maps is not None:
                 maps.append(features.permute(0, 3, 1, 2))
-        return self.norm(features.flatten(0, 2)).reshape(features.shape).permute(0, 3, 1, 2)
+        out: Tensor = self.norm(features.flatten(0, 2)).reshape(features.shape).permute(0, 3, 1, 2)
+        return out
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of parameter names by which timm forms layers."""
@@ -251,7 +262,10 @@ class CSWinTransformer(Backbone):
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Returns a state dict with our keys, from one with those of the official code or ours. Nothing depends on size."""
+    """Returns a state dict with our keys, from one with those of the official code or ours.
+
+    Nothing depends on size.
+    """
 
     def renamed(key: str) -> str:
         key = key.replace("stage1_conv_embed.0.", "patch_embed.proj.").replace(
@@ -368,8 +382,8 @@ _LARGE = {"embed_dim": 144, "depths": (2, 4, 32, 2), "num_heads": (6, 12, 24, 24
 _PAPER = "CSWin Transformer: A General Vision Transformer Backbone with Cross-Shaped Windows (arXiv:2107.00652)"
 
 
-def _info(name: str, notes: str, size: Any) -> ModelInfo:
-    return ModelInfo(name, "CSWin", _PAPER, name, notes, source="haloformer", size=size)
+def _info(name: str, notes: str, size: Size) -> ModelInfo:
+    return our_model("CSWin", _PAPER, name, size, notes)
 
 
 MODELS: tuple[ModelInfo, ...] = (

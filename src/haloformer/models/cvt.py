@@ -1,14 +1,14 @@
 """CvT: tokens from overlapping convolutions, and queries, keys and values from depthwise ones.
 
-Wu et al. 2021, "CvT: Introducing Convolutions to Vision Transformers" (https://arxiv.org/abs/2103.15808). A pyramid of
-three stages; no position embedding, as the convolutions know where they are. Keys and values are convolved with stride
-2, so that a token sees a map of a quarter as many places. A class token joins in the last stage.
+Wu et al. 2021, "CvT: Introducing Convolutions to Vision Transformers"
+(https://arxiv.org/abs/2103.15808). A pyramid of three stages; no position embedding, as the
+convolutions know where they are. Keys and values are convolved with stride 2, so that a token sees
+a map of a quarter as many places. A class token joins in the last stage.
 
-Equal to the official code (microsoft/CvT), whose quirks are kept: the activation is x·sigmoid(1.702 x), and scores are
-scaled by the width of the stage instead of that of a head.
+Equal to the official code (microsoft/CvT), whose quirks are kept: the activation is x·sigmoid(1.702
+x), and scores are scaled by the width of the stage instead of that of a head.
 """
 
-import re
 from collections.abc import Iterable
 from itertools import pairwise
 from typing import Any, cast
@@ -20,8 +20,15 @@ from timm.models import generate_default_cfgs, register_model
 from timm.models.vision_transformer import init_weights_vit_timm
 from torch import Tensor, nn
 
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
+from haloformer.models.info import ModelInfo, Size, our_model
 from haloformer.models.tokens import TokenLayout, global_layout
 
 Grid = tuple[int, int]
@@ -45,14 +52,16 @@ class ConvEmbed(nn.Module):
             embed_dim: Width D of the tokens.
             kernel_size: Side of the windows.
             stride: Places from one window to the next.
-            early: Channels of 3×3 convolutions of stride 2 (with batch norm and GELU) that come before.
+            early: Channels of 3×3 convolutions of stride 2 (with batch norm and GELU) that come
+                before.
         """
         super().__init__()
         widths = (in_chans, *early)
         self.early = nn.Sequential(
             *(ConvNormAct(a, b, 3, stride=2, act_layer=nn.GELU) for a, b in pairwise(widths))
         )
-        # Kernel 7 with stride 4 gets a padding of 2 and kernel 3 with stride 2 one of 1, as in the official code.
+        # Kernel 7 with stride 4 gets a padding of 2 and kernel 3 with stride 2 one of 1, as in the
+        # official code.
         self.proj = nn.Conv2d(
             widths[-1], embed_dim, kernel_size, stride, padding=(kernel_size - stride + 1) // 2
         )
@@ -60,13 +69,15 @@ class ConvEmbed(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Returns tokens (B, h, w, D) of maps (B, C, H, W)."""
-        return self.norm(self.proj(self.early(maps)).permute(0, 2, 3, 1))
+        out: Tensor = self.norm(self.proj(self.early(maps)).permute(0, 2, 3, 1))
+        return out
 
 
 class ConvAttention(nn.Module):
-    """Attention whose queries, keys and values come from 3×3 depthwise convolutions of the map, then linear layers.
+    """Attention with queries, keys and values from 3×3 depthwise convolutions and linear layers.
 
-    A class token skips the convolutions. Weights: (B, heads, Nq, Nk) by ``scaled_dot_product_attention``.
+    A class token skips the convolutions. Weights: (B, heads, Nq, Nk) by
+    ``scaled_dot_product_attention``.
     """
 
     def __init__(
@@ -112,7 +123,8 @@ class ConvAttention(nn.Module):
         )
         dropout = self.attn_drop if self.training else 0.0
         mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, scale=self.scale)
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return out
 
     def token_layout(self, tokens: Tensor, grid: Grid) -> TokenLayout:
         """Returns where queries and keys lie; the arguments are those of :meth:`forward`."""
@@ -147,7 +159,8 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Returns (B, N, D) for tokens (B, N, D) on a map of ``grid`` rows and columns."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), grid))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return out
 
 
 class Stage(nn.Module):
@@ -162,8 +175,9 @@ class Stage(nn.Module):
 def final_norm_layer(kind: str, dim: int) -> nn.Module:
     """Makes the norm before pooling, for tokens (n, D) of all images.
 
-    A new transformer gives all images nearly the same pooled features: what they share is ten times what distinguishes
-    them. Layer norm keeps that, and small models stay at chance for long; batch norm takes off what is shared.
+    A new transformer gives all images nearly the same pooled features: what they share is ten times
+    what distinguishes them. Layer norm keeps that, and small models stay at chance for long; batch
+    norm takes off what is shared.
 
     Args:
         kind: ``layer`` or ``batch``.
@@ -214,13 +228,15 @@ class CvT(Backbone):
             patch_stride: Its stride.
             stem_channels: Channels of stride-2 convolutions before it.
             class_token: Whether a class token joins in the last stage.
-            global_pool: What the classifier sees: ``token``, ``avg`` (over the map) or empty for all tokens.
-            final_norm: ``layer`` as in the paper, or ``batch`` to learn faster (see :func:`final_norm_layer`).
+            global_pool: What the classifier sees: ``token``, ``avg`` (over the map) or empty for
+                all tokens.
+            final_norm: ``layer`` as in the paper, or ``batch`` to learn faster (see
+                :func:`final_norm_layer`).
             drop_rate: Dropout before the classifier.
             proj_drop_rate: Dropout after attention and in the hidden layers.
             attn_drop_rate: Dropout of attention weights.
-            drop_path_rate: Stochastic depth of the last block. It rises from 0 over the blocks of the last stage alone,
-                as in all published configurations.
+            drop_path_rate: Stochastic depth of the last block. It rises from 0 over the blocks of
+                the last stage alone, as in all published configurations.
         """
         super().__init__()
         if global_pool == "token" and not class_token:
@@ -232,26 +248,16 @@ class CvT(Backbone):
         self.patch_embed = ConvEmbed(
             in_chans, embed_dims[0], patch_kernel, patch_stride, stem_channels
         )
-        rates = [0.0] * sum(depths[:-1]) + torch.linspace(
-            0, drop_path_rate, depths[-1], device="cpu"
-        ).tolist()
+        drops = (attn_drop_rate, proj_drop_rate)
+        last = torch.linspace(0, drop_path_rate, depths[-1], device="cpu").tolist()
+        rates = [[0.0] * depth for depth in depths[:-1]] + [last]
         self.stages = nn.ModuleList()
-        for i, (dim, depth, heads) in enumerate(zip(embed_dims, depths, num_heads, strict=True)):
-            blocks = [
-                Block(
-                    dim,
-                    heads,
-                    mlp_ratio,
-                    kv_stride,
-                    attn_drop_rate,
-                    proj_drop_rate,
-                    rates[sum(depths[:i]) + j],
-                )
-                for j in range(depth)
-            ]
-            self.stages.append(
-                Stage(ConvEmbed(embed_dims[i - 1], dim, 3, 2) if i else nn.Identity(), blocks)
-            )
+        for i, (dim, heads, stage_rates) in enumerate(
+            zip(embed_dims, num_heads, rates, strict=True)
+        ):
+            blocks = [Block(dim, heads, mlp_ratio, kv_stride, *drops, r) for r in stage_rates]
+            step = ConvEmbed(embed_dims[i - 1], dim, 3, 2) if i else nn.Identity()
+            self.stages.append(Stage(step, blocks))
         self.cls_token = nn.Parameter(torch.zeros(1, 1, self.num_features)) if class_token else None
         self.norm = final_norm_layer(final_norm, self.num_features)
         self.head_drop = nn.Dropout(drop_rate)
@@ -261,7 +267,10 @@ class CvT(Backbone):
         self.head = linear_head(self.num_features, num_classes)
 
     def trunk(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Returns the tokens (B, N, D) of the last stage, the class token first; ``maps`` gets a map per stage."""
+        """Returns the tokens (B, N, D) of the last stage, the class token first.
+
+        ``maps`` gets a map per stage.
+        """
         features = self.patch_embed(images)  # (B, h, w, D), as between the stages
         tokens = features
         for i, stage in enumerate(cast("Iterable[Stage]", self.stages)):
@@ -276,7 +285,8 @@ class CvT(Backbone):
             features = tokens[:, tokens.shape[1] - grid[0] * grid[1] :].unflatten(1, grid)
             if maps is not None:
                 maps.append(features.permute(0, 3, 1, 2))
-        return self.norm(tokens.flatten(0, 1)).reshape(tokens.shape)
+        out: Tensor = self.norm(tokens.flatten(0, 1)).reshape(tokens.shape)
+        return out
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of parameter names by which timm forms layers."""
@@ -291,7 +301,7 @@ class CvT(Backbone):
         )
         return {"stem": r"^patch_embed", "blocks": blocks}
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the class token."""
         return set() if self.cls_token is None else {"cls_token"}
@@ -308,11 +318,13 @@ _OFFICIAL_KEYS = (
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Returns a state dict with our keys, from one with those of the official code or ours. Nothing depends on size."""
+    """Returns a state dict with our keys, from one with those of the official code or ours.
+
+    Nothing depends on size.
+    """
     converted = {}
     for key, value in state_dict.items():
-        for pattern, replacement in _OFFICIAL_KEYS:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _OFFICIAL_KEYS)
         converted[key] = value
     return converted
 
@@ -395,8 +407,8 @@ def cvt_w24_384(pretrained: bool = False, **kwargs: Any) -> CvT:
 _PAPER = "CvT: Introducing Convolutions to Vision Transformers (arXiv:2103.15808)"
 
 
-def _info(name: str, notes: str, size: Any) -> ModelInfo:
-    return ModelInfo(name, "CvT", _PAPER, name, notes, source="haloformer", size=size)
+def _info(name: str, notes: str, size: Size) -> ModelInfo:
+    return our_model("CvT", _PAPER, name, size, notes)
 
 
 MODELS: tuple[ModelInfo, ...] = (

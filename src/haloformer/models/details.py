@@ -17,15 +17,16 @@ SIZES = (64, 150)
 
 
 def describe_model(info: ModelInfo, img_size: int | None = None) -> dict[str, Any]:
-    """Builds a model for images of one channel and three classes, and returns what there is to know of it.
+    """Builds a model for images of one channel and three classes, and describes it.
 
     Args:
         info: Which model.
         img_size: Side of the images in pixels; by default the first of :data:`SIZES`.
 
     Returns:
-        ``parameters``, ``macs_64``, ``macs_150`` (and ``macs_S`` for another size S; None if it cannot be built),
-        ``padding``, ``feature_width``, ``attention_layers``, ``weights_url`` and the rest of its entry.
+        ``parameters``, ``macs_64``, ``macs_150`` (and ``macs_S`` for another size S; None if it
+        cannot be built), ``padding``, ``feature_width``, ``attention_layers``, ``weights_url`` and
+        the rest of its entry.
     """
     size = SIZES[0] if img_size is None else img_size
     model = create_model(info.name, size)
@@ -56,7 +57,9 @@ def describe_model(info: ModelInfo, img_size: int | None = None) -> dict[str, An
 
 
 def macs_at(info: ModelInfo, size: int, model: nn.Module | None = None) -> int | None:
-    """Returns the multiply-accumulate operations for one image of one channel; None where it cannot be built.
+    """Returns the multiply-accumulate operations for one image of one channel.
+
+    None where it cannot be built.
 
     Args:
         info: Which model.

@@ -1,7 +1,8 @@
 """EfficientFormer for images of any size.
 
-Li et al. 2022, "EfficientFormer: Vision Transformers at MobileNet Speed" (https://arxiv.org/abs/2206.01191). The network is
-timm's; its attention biases are made for the 7×7 tokens of a 224-pixel image, here for those of the image's own size.
+Li et al. 2022, "EfficientFormer: Vision Transformers at MobileNet Speed"
+(https://arxiv.org/abs/2206.01191). The network is timm's; its attention biases are made for the 7×7
+tokens of a 224-pixel image, here for those of the image's own size.
 """
 
 from typing import Any
@@ -39,7 +40,10 @@ class NativeEfficientFormer(EfficientFormer):
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
-    """Accepts timm's and the official keys; resizes the tables of attention biases (heads, h·w) to the model's grid."""
+    """Accepts timm's and the official keys.
+
+    Resizes the tables of attention biases (heads, h·w) to the model's grid.
+    """
     state_dict = timm_efficientformer.checkpoint_filter_fn(state_dict, model)
     own = model.state_dict()
     converted = {}
@@ -81,7 +85,10 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> NativeEfficientFor
 
 @register_model
 def efficientformer_nano(pretrained: bool = False, **kwargs: Any) -> NativeEfficientFormer:
-    """Narrow and shallow, 16-pixel tokens; layer scale starts at 0.1, as 1e-5 delays learning by thousands of steps."""
+    """Narrow and shallow, 16-pixel tokens.
+
+    Layer scale starts at 0.1, as 1e-5 delays learning by thousands of steps.
+    """
     numbers = dict(
         depths=(1, 1, 1, 3),
         embed_dims=(24, 48, 128, 128),

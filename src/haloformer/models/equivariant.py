@@ -3,14 +3,16 @@
 Cohen & Welling 2016, "Group Equivariant Convolutional Networks" (https://arxiv.org/abs/1602.07576);
 Weiler & Cesa 2019, "General E(2)-Equivariant Steerable CNNs" (https://arxiv.org/abs/1911.08251).
 
-A lens has no preferred orientation: a rotated or mirrored picture shows the same dark matter. Here that is built in. A
-feature is a *regular field*: one map per element of the group. If the image is turned by an element g, each map is turned
-and the maps of a field change places, h → gh; the largest of them at each pixel, averaged over the image, does not change
-at all, and that is what the classifier sees. Of F fields all the maps of one element lie together: channel h·F + f.
+A lens has no preferred orientation: a rotated or mirrored picture shows the same dark matter. Here
+that is built in. A feature is a *regular field*: one map per element of the group. If the image is
+turned by an element g, each map is turned and the maps of a field change places, h → gh; the
+largest of them at each pixel, averaged over the image, does not change at all, and that is what the
+classifier sees. Of F fields all the maps of one element lie together: channel h·F + f.
 
-A filter is a sum of basis filters, each of which is tabulated in all its orientations, so that one table of numbers per
-layer (``filter_basis``) holds everything that distinguishes the groups. For quarter turns the basis may be the single
-pixels; for 45° it must be one that can be turned: circular harmonics on Gaussian rings.
+A filter is a sum of basis filters, each of which is tabulated in all its orientations, so that one
+table of numbers per layer (``filter_basis``) holds everything that distinguishes the groups. For
+quarter turns the basis may be the single pixels; for 45° it must be one that can be turned:
+circular harmonics on Gaussian rings.
 """
 
 import re
@@ -35,8 +37,8 @@ Basis = Literal["pixels", "rings"]
 class Group:
     """The rotations by multiples of 360°/n about the origin (Cn) or these and n reflections (Dn).
 
-    The element of number ``m·n + r`` mirrors the image left to right if m = 1 and then turns it counter-clockwise by
-    360°·r/n.
+    The element of number ``m·n + r`` mirrors the image left to right if m = 1 and then turns it
+    counter-clockwise by 360°·r/n.
 
     Attributes:
         rotations: n.
@@ -66,7 +68,8 @@ class Group:
     def shifts(self) -> np.ndarray:
         """Returns (|G|, |G|): the number of g⁻¹h."""
         elements = np.arange(self.order)
-        return self.compose(self.inverse(elements)[:, None], elements[None, :])
+        numbers: np.ndarray = self.compose(self.inverse(elements)[:, None], elements[None, :])
+        return numbers
 
     def on_pixels(self, maps: Tensor, g: int) -> Tensor:
         """Mirrors and turns maps (…, H, W) by an element that sends pixels to pixels.
@@ -83,13 +86,17 @@ class Group:
         return torch.rot90(maps.flip(-1) if flip else maps, quarters, (-2, -1))
 
     def on_fields(self, maps: Tensor, g: int) -> Tensor:
-        """Applies the same element to fields (B, |G|·F, H, W): turns each map and moves it to its new place."""
+        """Applies the same element to fields (B, |G|·F, H, W).
+
+        Turns each map and moves it to its new place.
+        """
         sources = self.compose(self.inverse(g), np.arange(self.order))
-        return (
+        out: Tensor = (
             self.on_pixels(maps, g)
             .unflatten(1, (self.order, -1))[:, torch.from_numpy(sources)]
             .flatten(1, 2)
         )
+        return out
 
 
 GROUPS = {
@@ -101,15 +108,17 @@ GROUPS = {
 
 
 def filter_basis(group: Group, kernel_size: int, basis: Basis) -> Tensor:
-    """Returns the basis filters in every orientation: (|G|, K, k, k), of which [g] is [0] turned by g.
+    """Returns the basis filters in every orientation.
+
+    (|G|, K, k, k), of which [g] is [0] turned by g.
 
     Args:
         group: Of order |G|.
         kernel_size: k, odd.
-        basis: ``pixels``: K = k², for quarter turns only. ``rings``: circular harmonics on Gaussian rings of radius
-            0, 1, …, ⌊k/2⌋ pixels, at angular frequencies low enough for the pixels to resolve them, so that K = 1, 6, 11
-            and 18 for k = 1, 3, 5 and 7. Rings, widths and frequencies are the defaults of escnn 1.0.11, whose filters
-            are thus exactly these.
+        basis: ``pixels``: K = k², for quarter turns only. ``rings``: circular harmonics on Gaussian
+            rings of radius 0, 1, …, ⌊k/2⌋ pixels, at angular frequencies low enough for the pixels
+            to resolve them, so that K = 1, 6, 11 and 18 for k = 1, 3, 5 and 7. Rings, widths and
+            frequencies are the defaults of escnn 1.0.11, whose filters are thus exactly these.
     """
     if kernel_size % 2 == 0:
         raise InputError(f"equivariant filters have an odd kernel_size, not {kernel_size}")
@@ -136,7 +145,8 @@ def filter_basis(group: Group, kernel_size: int, basis: Basis) -> Tensor:
     angles = np.where(flip == 1, np.pi - angles, angles)
     filters = []
     for ring in range(outermost + 1):
-        # The centre pixel alone; wide rings inside; a narrow outermost one, as the square cuts it off.
+        # The centre pixel alone; wide rings inside; a narrow outermost one, as the square cuts it
+        # off.
         width = 0.005 if ring == 0 else 0.4 if ring == outermost else 0.6
         highest = 0 if ring == 0 else 2 if ring == outermost else 2 * ring - (ring + 1) % 2
         profile = np.exp(-((radius - ring) ** 2) / (2 * width**2))
@@ -150,9 +160,12 @@ def filter_basis(group: Group, kernel_size: int, basis: Basis) -> Tensor:
 
 
 class GroupConv2d(nn.Module):
-    """A convolution from fields to fields, or from an image to fields: ordinary channels in which filters are tied.
+    """A convolution from fields to fields, or from an image to fields.
 
-    The filter from map h of a field to map g of another is that from map g⁻¹h to map e, turned by g.
+    Ordinary channels in which filters are tied.
+
+    The filter from map h of a field to map g of another is that from map g⁻¹h to map e, turned by
+    g.
 
     Args:
         in_fields: Fields of the input; channels, if ``lifting``.
@@ -177,20 +190,25 @@ class GroupConv2d(nn.Module):
         orientations, size = (1 if lifting else group.order), basis_filters.shape[1]
         self.weight = nn.Parameter(torch.empty(out_fields, in_fields, orientations, size))
         self.register_buffer("basis", basis_filters, persistent=False)
-        # Rows of a table (F_out·|H|, F_in·K) in the order in which the filters need them, (g, o, h) → (o, g⁻¹h).
+        # Rows of a table (F_out·|H|, F_in·K) in the order in which the filters need them, (g, o, h)
+        # → (o, g⁻¹h).
         shifts = torch.tensor(
             group.shifts() if not lifting else np.zeros((group.order, 1), dtype=int)
         )
         rows = torch.arange(out_fields)[None, :, None] * orientations + shifts[:, None, :]
         self.register_buffer("rows", rows.flatten(), persistent=False)
-        # He et al. 2015: the basis filters are of norm 1, so that a filter's expected square is K times a weight's.
+        # He et al. 2015: the basis filters are of norm 1, so that a filter's expected square is K
+        # times a weight's.
         nn.init.normal_(self.weight, std=(2 / (in_fields * orientations * size)) ** 0.5)
 
     basis: Tensor
     rows: Tensor
 
     def filters(self) -> Tensor:
-        """Returns the ordinary filters (|G|·F_out, |G|·F_in, k, k), or (|G|·F_out, C, k, k) when lifting."""
+        """Returns ordinary filters (|G|·F_out, |G|·F_in, k, k).
+
+        (|G|·F_out, C, k, k) when lifting.
+        """
         order, size, side, _ = self.basis.shape
         out_fields, in_fields, orientations, _ = self.weight.shape
         table = self.weight.transpose(1, 2).reshape(out_fields * orientations, in_fields * size)
@@ -204,7 +222,7 @@ class GroupConv2d(nn.Module):
 
 
 class FieldNorm(nn.BatchNorm2d):
-    """Batch normalisation with one mean, variance, scale and shift per field, which its |G| maps share."""
+    """Batch normalisation with one mean, variance, scale and shift for the |G| maps of a field."""
 
     def forward(self, maps: Tensor) -> Tensor:
         """Takes (B, |G|·F, H, W)."""
@@ -220,8 +238,9 @@ class FieldNorm(nn.BatchNorm2d):
 class Downsample(nn.Module):
     """Halves maps after a Gaussian blur, symmetrically: what is left is equivariant at every size.
 
-    A stride of 2 keeps the even rows. Of an odd number these lie symmetrically about the middle; of an even number they do
-    not, but the places between rows 0 and 1, 2 and 3, … do, and a blur with an even number of taps is centred there.
+    A stride of 2 keeps the even rows. Of an odd number these lie symmetrically about the middle; of
+    an even number they do not, but the places between rows 0 and 1, 2 and 3, … do, and a blur with
+    an even number of taps is centred there.
 
     Args:
         sigma: Standard deviation of the Gaussian in pixels.
@@ -274,7 +293,8 @@ class ConvBlock(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Takes (B, |G|·F_in, H, W) to (B, |G|·F_out, H, W), or half of it."""
-        return self.norm(self.conv(self.downsample(maps))).relu()
+        out: Tensor = self.norm(self.conv(self.downsample(maps))).relu()
+        return out
 
 
 class ResidualBlock(nn.Module):
@@ -282,7 +302,8 @@ class ResidualBlock(nn.Module):
 
     Args:
         in_fields: Fields of the input.
-        out_fields: Fields of the output; the shortcut is a 1×1 group convolution if they differ from the input's.
+        out_fields: Fields of the output; the shortcut is a 1×1 group convolution if they differ
+            from the input's.
         group: The group.
         kernel_size: Side of the filters.
         basis: See :func:`filter_basis`.
@@ -316,14 +337,16 @@ class ResidualBlock(nn.Module):
         """Takes (B, |G|·F_in, H, W) to (B, |G|·F_out, H, W), or half of it."""
         maps = self.downsample(maps)
         branch = self.norm2(self.conv2(self.norm1(self.conv1(maps)).relu()))
-        return (self.shortcut(maps) + self.drop_path(branch)).relu()
+        out: Tensor = (self.shortcut(maps) + self.drop_path(branch)).relu()
+        return out
 
 
 class EquivariantCNN(Backbone):
     """A convolutional network whose logits do not change when its image is turned or mirrored.
 
-    ``forward_features`` returns fields (B, |G|·F, h, w), which turn and change places with the image; ``forward_head``
-    takes the maximum over each field's |G| maps and averages it over the image. Every size works, and none is padded.
+    ``forward_features`` returns fields (B, |G|·F, h, w), which turn and change places with the
+    image; ``forward_head`` takes the maximum over each field's |G| maps and averages it over the
+    image. Every size works, and none is padded.
 
     Args:
         img_size: Height and width in pixels; any will do.
@@ -414,23 +437,28 @@ class EquivariantCNN(Backbone):
             features = self.run(block, features)
             if maps is not None:
                 maps.append(features)
-        return self.final(features)
+        out: Tensor = self.final(features)
+        return out
 
     def pool(self, features: Tensor) -> Tensor:
         """Returns what does not change with the orientation, (B, F) or (B, head_hidden)."""
         if not self.global_pool:
             return features
-        return self.hidden(features.unflatten(1, (self.group.order, -1)).amax(1).mean((2, 3)))
+        out: Tensor = self.hidden(
+            features.unflatten(1, (self.group.order, -1)).amax(1).mean((2, 3))
+        )
+        return out
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Returns the patterns of parameter names by which timm forms layers for layer-wise learning rates."""
+        """Returns the patterns of parameter names by which timm forms layers."""
         return {
             "stem": r"^stem",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^final|^hidden", (99999,))],
         }
 
 
-# Of the published networks: blocks are numbered from 1, their modules by place, norms named after the size of a field.
+# Of the published networks: blocks are numbered from 1, their modules by place, norms named after
+# the size of a field.
 _OFFICIAL_BLOCK = re.compile(r"block(\d+)\.\d+\.(?:(filter)|batch_norm_\[\d+\]\.(\w+))$")
 _OFFICIAL_HEAD = {"fully_net.0.": "hidden.0.", "fully_net.1.": "hidden.1.", "fully_net.3.": "head."}
 # What follows from the filters and the group.
@@ -440,8 +468,8 @@ _RECOMPUTED = re.compile(r"\.(?:weights|sampled_basis|mask|(?:\w+_)?indices_\d+)
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Converts the weights of a steerable network of the published layout; our own pass unchanged.
 
-    escnn and e2cnn write filters as such only in evaluation mode (``block1.1.filter``). Ours are the coefficients that
-    make the same filters.
+    The packages escnn and e2cnn write filters as such only in evaluation mode (``block1.1.filter``). Ours are
+    the coefficients that make the same filters.
 
     Raises:
         InputError: The weights were saved in training mode, or belong to another group or basis.
@@ -471,7 +499,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _coefficients(key: str, filters: Tensor, conv: GroupConv2d) -> Tensor:
-    """Returns the weight (F_out, F_in, |H|, K) of a layer from escnn's filters (F_out·|G|, F_in·|H|, k, k)."""
+    """Returns a layer's weight (F_out, F_in, |H|, K) from escnn's (F_out·|G|, F_in·|H|, k, k)."""
     order, orientations = len(conv.basis), conv.weight.shape[2]
     upright = (
         filters.unflatten(0, (-1, order))[:, 0].unflatten(1, (-1, orientations)).flatten(3).double()
@@ -484,7 +512,8 @@ def _coefficients(key: str, filters: Tensor, conv: GroupConv2d) -> Tensor:
     weight = upright @ torch.linalg.pinv(basis)
     if (weight @ basis - upright).abs().max() > 1e-4 * upright.abs().max():
         raise InputError(f"the filters '{key}' are not sums of the model's basis filters")
-    return weight.to(filters.dtype)
+    out: Tensor = weight.to(filters.dtype)
+    return out
 
 
 default_cfgs = generate_default_cfgs(
@@ -495,8 +524,8 @@ default_cfgs = generate_default_cfgs(
     }
 )
 
-# Pixels are the largest basis and the cheapest to convolve, but turn by 90° only. A blur of one pixel costs little
-# detail and halves what aliasing adds to the error at 45°.
+# Pixels are the largest basis and the cheapest to convolve, but turn by 90° only. A blur of one
+# pixel costs little detail and halves what aliasing adds to the error at 45°.
 _PIXELS: dict[str, Any] = {
     "basis": "pixels",
     "stem_kernel_size": 5,
@@ -582,7 +611,7 @@ def equivariant_d8_tiny(pretrained: bool = False, **kwargs: Any) -> EquivariantC
 
 @register_model
 def equivariant_c4_deeplense_129(pretrained: bool = False, **kwargs: Any) -> EquivariantCNN:
-    """Rotations by 90°; the layout of DeepLense's network, which is that of the class's defaults."""
+    """Rotations by 90°; the layout of DeepLense's network, which the class has by default."""
     return _network("equivariant_c4_deeplense_129", pretrained, kwargs, group="c4")
 
 

@@ -21,21 +21,24 @@ def create_model(
     pretrained: bool | str | os.PathLike[str] = False,
     **kw: Any,
 ) -> nn.Module:
-    """Builds a model that takes images (B, in_chans, H, W) of exactly this size and returns logits (B, num_classes).
+    """Builds a model from images (B, in_chans, H, W) of exactly this size to (B, num_classes).
 
-    Images are neither enlarged nor cropped. Where a model's patches do not divide the size, the images are padded with
-    zeros on all sides (see :mod:`haloformer.models.native_size`).
+    Images are neither enlarged nor cropped. Where a model's patches do not divide the size, the
+    images are padded with zeros on all sides (see :mod:`haloformer.models.native_size`).
 
     Args:
-        name: A model of ``list_models()``, or any model of timm's, with or without the prefix ``timm:``.
+        name: A model of ``list_models()``, or any model of timm's, with or without the prefix
+            ``timm:``.
         img_size: Height and width in pixels, or one number for both.
         in_chans: Channels of the images; pretrained filters are summed over RGB for one channel.
         num_classes: Length of the output.
-        pretrained: Start from weights that are there already: true for ImageNet's, which timm downloads, or a file
-            (.safetensors, .pth, .pt, .bin, .tar) of the official code, of timm, or of a run's artefact. Positions are
-            resized to the image; a classifier of other classes starts anew.
-        **kw: Goes to the model, such as ``depth=6`` or ``drop_path_rate=0.1``; but ``head_norm="batch"`` puts a batch
-            norm before the classifier, as our small transformers have it (see :mod:`haloformer.models.head`).
+        pretrained: Start from weights that are there already: true for ImageNet's, which timm
+            downloads, or a file (.safetensors, .pth, .pt, .bin, .tar) of the official code, of
+            timm, or of a run's artefact. Positions are resized to the image; a classifier of other
+            classes starts anew.
+        **kw: Goes to the model, such as ``depth=6`` or ``drop_path_rate=0.1``; but
+            ``head_norm="batch"`` puts a batch norm before the classifier, as our small transformers
+            have it (see :mod:`haloformer.models.head`).
 
     Raises:
         InputError: Unknown name or keyword, a size that cannot be, or weights that cannot be had.
@@ -55,11 +58,11 @@ def create_model(
     head_norm = options.pop("head_norm", "none")
     model = build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
     normalize_head(model.model if isinstance(model, PaddedInput) else model, head_norm)
-    source = str(pretrained)
+    where = str(pretrained)
     if pretrained is True:  # only now: an impossible size or keyword needs no download
-        weights, source = download_weights(info), f"the ImageNet weights of '{info.timm_name}'"
+        weights, where = download_weights(info), f"the ImageNet weights of '{info.timm_name}'"
     if weights is not None:
-        load_into(model, weights, source, size, in_chans, num_classes)
+        load_into(model, weights, where, size, in_chans, num_classes)
     return model
 
 

@@ -1,10 +1,12 @@
-"""haloformer: a transformer that looks at an image and at what its best smooth lens cannot explain of it.
+"""haloformer: a transformer that sees an image and what its best smooth lens cannot explain.
 
-Ours. Substructure shows as small departures from a smooth lens, spread along the arcs: a few standard deviations in many pixels. A
-convolutional stem gathers them where they are; attention among all 8-pixel cells then weighs one arc against the other, as only together do
-they tell a deflector from a source. The stem has residual blocks (He et al. 2016, arXiv:1512.03385), or group convolutions
-(:mod:`haloformer.models.equivariant`): arcs run in all directions, and a filter that is tied in all orientations need not learn each trace
-anew. The network's further channels, the residual of the smooth fit and the detail of that, are added outside (``physics: detail``,
+Ours. Substructure shows as small departures from a smooth lens, spread along the arcs: a few
+standard deviations in many pixels. A convolutional stem gathers them where they are; attention
+among all 8-pixel cells then weighs one arc against the other, as only together do they tell a
+deflector from a source. The stem has residual blocks (He et al. 2016, arXiv:1512.03385), or group
+convolutions (:mod:`haloformer.models.equivariant`): arcs run in all directions, and a filter that
+is tied in all orientations need not learn each trace anew. The network's further channels, the
+residual of the smooth fit and the detail of that, are added outside (``physics: detail``,
 :mod:`haloformer.fitting.channels`), so that any other network can have them, too.
 """
 
@@ -29,7 +31,7 @@ from haloformer.models.equivariant import (
     GroupConv2d,
 )
 from haloformer.models.hybrid_vit import stem_embed
-from haloformer.models.info import ModelInfo
+from haloformer.models.info import ModelInfo, Size
 from haloformer.vocabulary import unknown_name
 
 
@@ -49,13 +51,17 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Returns the block's output."""
-        return self.act(x + self.norm2(self.conv2(self.act(self.norm1(self.conv1(x))))))
+        out: Tensor = self.act(x + self.norm2(self.conv2(self.act(self.norm1(self.conv1(x))))))
+        return out
 
 
 class ResidualStem(nn.Sequential):
-    """Stages of a strided convolution and some residual blocks: (B, C, H, W) to (B, D, H/s, W/s), s the product of the strides.
+    """Stages of a strided convolution and some residual blocks.
 
-    A stage of stride 2 has 3×3 filters, one of stride 4 7×7: cells overlap, so that no trace falls between two.
+    (B, C, H, W) to (B, D, H/s, W/s), s the product of the strides.
+
+    A stage of stride 2 has 3×3 filters, one of stride 4 7×7: cells overlap, so that no trace falls
+    between two.
     """
 
     def __init__(
@@ -80,9 +86,12 @@ class ResidualStem(nn.Sequential):
 
 
 class HalvedLifting(nn.Module):
-    """A lifting group convolution and the blurred halving after it as one strided convolution; then norm and ReLU.
+    """A lifting group convolution and the blurred halving after it as one strided convolution.
 
-    Both are linear, so that their filters can be convolved with one another beforehand: the maps that halving throws away are never made.
+    Then norm and ReLU.
+
+    Both are linear, so that their filters can be convolved with one another beforehand: the maps
+    that halving throws away are never made.
 
     Args:
         in_chans: Channels of the image.
@@ -114,13 +123,17 @@ class HalvedLifting(nn.Module):
         maps = F.conv2d(
             images, blurred.reshape(*filters.shape[:2], *sides), stride=2, padding=padding
         )
-        return self.norm(maps).relu()
+        out: Tensor = self.norm(maps).relu()
+        return out
 
 
 class EquivariantStem(nn.Module):
-    """Group convolutions, of whose last fields the largest map is taken at each place: (B, C, H, W) to (B, D, H/s, W/s).
+    """Group convolutions, of whose last fields the largest map is taken at each place.
 
-    If the image is turned by an element of the group that sends pixels to pixels, the output is turned with it, and is else the same.
+    (B, C, H, W) to (B, D, H/s, W/s).
+
+    If the image is turned by an element of the group that sends pixels to pixels, the output is
+    turned with it, and is else the same.
 
     Args:
         in_chans: Channels of the image.
@@ -154,18 +167,21 @@ class EquivariantStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Returns the cells' features."""
         maps: Tensor = self.tokens(self.layers(images)).unflatten(1, (self.group.order, -1))
-        return self.project(maps.amax(1))
+        out: Tensor = self.project(maps.amax(1))
+        return out
 
 
 class Haloformer(VisionTransformer):
-    """A pre-norm ViT on a convolutional stem, invariant under the symmetries of the pixel grid where that is wanted."""
+    """A pre-norm ViT on a convolutional stem, invariant under symmetries of the grid if wanted."""
 
     def __init__(self, *, d4: bool = False, tied_positions: bool = False, **kwargs: Any) -> None:
         """Builds the network.
 
         Args:
-            d4: Average the logits of the eight turned and mirrored images: exact, for any weights, at eight times the cost.
-            tied_positions: Give places that a turn or a mirror exchanges the same position embedding.
+            d4: Average the logits of the eight turned and mirrored images: exact, for any weights,
+                at eight times the cost.
+            tied_positions: Give places that a turn or a mirror exchanges the same position
+                embedding.
             **kwargs: Of timm's ``VisionTransformer``.
         """
         super().__init__(**kwargs)
@@ -184,7 +200,8 @@ class Haloformer(VisionTransformer):
             grid = (grid + grid.flip(axis)) / 2
         if rows == columns:
             grid = (grid + grid.transpose(1, 2)) / 2
-        return self.pos_drop(x + grid.flatten(1, 2))
+        out: Tensor = self.pos_drop(x + grid.flatten(1, 2))
+        return out
 
     def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Returns the logits (B, num_classes) of images (B, C, H, W)."""
@@ -199,7 +216,8 @@ class Haloformer(VisionTransformer):
             for turned in (torch.rot90(x, k, (-2, -1)) for k in range(4))
             for v in (turned, turned.flip(-1))
         ]
-        return super().forward(torch.cat(views)).unflatten(0, (8, -1)).mean(0)
+        out: Tensor = super().forward(torch.cat(views)).unflatten(0, (8, -1)).mean(0)
+        return out
 
 
 def haloformer(
@@ -233,9 +251,11 @@ def haloformer(
         depth: Number of transformer blocks.
         num_heads: Attention heads per block; divides ``embed_dim``.
         mlp_ratio: Width of a block's hidden layer over D.
-        symmetry: ``c4``, ``c8``, ``d4`` or ``d8``: a stem of group convolutions and tied positions. The logits of a square image do then not
-            change with quarter turns and, of D4 and D8, mirrors; exactly, for any weights. ``none``: the residual stem.
-        stem_fields: Fields of each layer of a stem of group convolutions, in place of ``stem_channels``.
+        symmetry: ``c4``, ``c8``, ``d4`` or ``d8``: a stem of group convolutions and tied positions.
+            The logits of a square image do then not change with quarter turns and, of D4 and D8,
+            mirrors; exactly, for any weights. ``none``: the residual stem.
+        stem_fields: Fields of each layer of a stem of group convolutions, in place of
+            ``stem_channels``.
         field_strides: 1 or 2 for each of these layers, the first being 2.
         token_fields: Fields that the tokens are made of.
         **kwargs: ``d4``, and those of timm's ``VisionTransformer``.
@@ -299,7 +319,7 @@ def haloformer_nano(pretrained: bool = False, **kwargs: Any) -> Haloformer:
 _PAPER = "haloformer, this package; its stem after Early Convolutions Help Transformers See Better (arXiv:2106.14881)"
 
 
-def _info(name: str, notes: str, size: Any, **kwargs: Any) -> ModelInfo:
+def _info(name: str, notes: str, size: Size, **kwargs: Any) -> ModelInfo:
     return ModelInfo(
         name,
         "haloformer",

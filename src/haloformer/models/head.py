@@ -1,9 +1,10 @@
-"""The classifier's last layers, and a batch norm before it for networks that otherwise do not start to learn.
+"""Classifiers, and a batch norm before them for networks that learn too late without it.
 
-Images of one survey are nearly the same: a ring, and a trace on it. What a fresh network makes of them, pooled over the
-image, is therefore nearly the same vector for all: a large part that they share, and small differences that matter. A
-layer norm keeps the shared part, and gradients are spent on it; a batch norm takes it away. Plain transformers then learn
-in a few thousand images what else takes them ten times as many, if they leave chance at all (docs/models/learning.md).
+Images of one survey are nearly the same: a ring, and a trace on it. What a fresh network makes of
+them, pooled over the image, is therefore nearly the same vector for all: a large part that they
+share, and small differences that matter. A layer norm keeps the shared part, and gradients are
+spent on it; a batch norm takes it away. Plain transformers then learn in a few thousand images what
+else takes them ten times as many, if they leave chance at all (docs/models/learning.md).
 """
 
 import threading
@@ -23,7 +24,7 @@ HEAD_NORMS = {
 
 
 class HeadNorm(nn.BatchNorm1d):
-    """Batch norm that falls back on its running statistics in training on a single image, which has no variance."""
+    """Batch norm that uses its running statistics for a single image, which has no variance."""
 
     def forward(self, input: Tensor) -> Tensor:
         """Maps (B, D) to (B, D)."""
@@ -35,7 +36,7 @@ class HeadNorm(nn.BatchNorm1d):
 
 
 class NormalizedClassifier(nn.Linear):
-    """A linear classifier of features that are standardised over the batch (in evaluation: over the training images)."""
+    """A linear classifier of features that are standardised by a batch norm."""
 
     def __init__(self, classifier: nn.Linear) -> None:
         """Takes over the size and first weights of a classifier."""
@@ -54,7 +55,10 @@ class NormalizedClassifier(nn.Linear):
 
 
 def classifier_names(model: nn.Module) -> tuple[str, ...]:
-    """Returns the names of the layers that make logits: more than one in distilled and multi-branch models."""
+    """Returns the names of the layers that make logits.
+
+    More than one in distilled and multi-branch models.
+    """
     get: Any = getattr(model, "get_classifier", tuple)
     layers = get()
     layers = list(layers) if isinstance(layers, tuple | list | nn.ModuleList) else [layers]
@@ -64,7 +68,7 @@ def classifier_names(model: nn.Module) -> tuple[str, ...]:
 
 
 def normalize_head(model: nn.Module, kind: str) -> None:
-    """Puts the norm ``kind`` of :data:`HEAD_NORMS` before a model's classifier (before each, where there are several).
+    """Puts the norm ``kind`` of :data:`HEAD_NORMS` before each classifier of a model.
 
     ``reset_classifier`` makes a plain classifier again.
 
@@ -88,10 +92,11 @@ def normalize_head(model: nn.Module, kind: str) -> None:
 
 
 def numbers_and_features(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what a model puts out (B, n), and what its classifiers were given for that (B, D), from one forward pass.
+    """Returns the outputs (B, n) of a model and the inputs of its classifiers (B, D).
 
-    Feature maps and tokens that a classifier is given are averaged; what several classifiers are given is put side by side. A model
-    whose classifier cannot be found gives its outputs as features.
+    Feature maps and tokens that a classifier is given are averaged; what several classifiers are
+    given is put side by side. A model whose classifier cannot be found gives its outputs as
+    features.
     """
     given: dict[str, Tensor] = {}
     thread = threading.get_ident()

@@ -1,8 +1,9 @@
 """A ViT whose patches come from a small convolutional stem.
 
-Xiao et al. 2021, "Early Convolutions Help Transformers See Better" (https://arxiv.org/abs/2106.14881): replacing the
-ViT's one large patch convolution by a few stride-2 ones makes it learn fast and from little data, which a plain ViT on
-small images does not. Every part is timm's; here they are only put together at the size of a lens cutout.
+Xiao et al. 2021, "Early Convolutions Help Transformers See Better"
+(https://arxiv.org/abs/2106.14881): replacing the ViT's one large patch convolution by a few
+stride-2 ones makes it learn fast and from little data, which a plain ViT on small images does not.
+Every part is timm's; here they are only put together at the size of a lens cutout.
 """
 
 import math
@@ -40,7 +41,8 @@ def hybrid_vit(
         num_classes: Length of the output.
         stem_channels: Channels after each 3×3 convolution of the stem (with batch norm and GELU).
         stem_strides: Stride of each of them; their product is the patch size in pixels.
-        embed_dim: Width D of the tokens, to which a 1×1 convolution takes the last of ``stem_channels``.
+        embed_dim: Width D of the tokens, to which a 1×1 convolution takes the last of
+            ``stem_channels``.
         depth: Number of transformer blocks.
         num_heads: Attention heads per block; divides ``embed_dim``.
         mlp_ratio: Width of a block's hidden layer over D.
@@ -72,7 +74,8 @@ def hybrid_vit(
         depth=depth,
         num_heads=num_heads,
         mlp_ratio=mlp_ratio,
-        # Averaging all tokens needs no class token and serves small data better (Beyer et al. 2022, arXiv:2205.01580).
+        # Averaging all tokens needs no class token and serves small data better (Beyer et al. 2022,
+        # arXiv:2205.01580).
         class_token=False,
         global_pool="avg",
         embed_layer=partial(stem_embed, backbone=stem, stride=math.prod(stem_strides)),
@@ -83,7 +86,10 @@ def hybrid_vit(
 def stem_embed(
     *, img_size: int | tuple[int, int], backbone: nn.Module, stride: int, **kwargs: Any
 ) -> HybridEmbed:
-    """The stem as a patch embedding that knows its stride; timm would divide the sizes and round it down."""
+    """The stem as a patch embedding that knows its stride.
+
+    Timm would divide the sizes and round it down.
+    """
     sides = to_2tuple(img_size)
     feature_size = tuple(-(-side // stride) for side in sides)
     return HybridEmbed(

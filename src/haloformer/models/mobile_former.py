@@ -1,13 +1,13 @@
-"""Mobile-Former: a MobileNet and a transformer of a few tokens side by side, with a bridge each way in every block.
+"""Mobile-Former: a MobileNet and a transformer of few tokens, with bridges in every block.
 
-Chen et al. 2022, "Mobile-Former: Bridging MobileNet and Transformer" (https://arxiv.org/abs/2108.05895). The tokens stand
-for the whole image: they gather from the map (Mobile → Former), talk to each other (Former), steer the activations of the
-convolutions (Mobile, by dynamic ReLU) and are given back to the map (Former → Mobile). The numbers of the variants, and
+Chen et al. 2022, "Mobile-Former: Bridging MobileNet and Transformer"
+(https://arxiv.org/abs/2108.05895). The tokens stand for the whole image: they gather from the map
+(Mobile → Former), talk to each other (Former), steer the activations of the convolutions (Mobile,
+by dynamic ReLU) and are given back to the map (Former → Mobile). The numbers of the variants, and
 what the paper leaves open, are those of https://github.com/AAboys/MobileFormer.
 """
 
 import math
-import re
 from typing import Any
 
 import torch
@@ -17,15 +17,22 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
 from haloformer.models.head import HeadNorm
-from haloformer.models.info import ModelInfo
+from haloformer.models.info import ModelInfo, Size, our_model
 from haloformer.models.tokens import TokenLayout
 
 _PAPER = "Mobile-Former: Bridging MobileNet and Transformer (arXiv:2108.05895)"
 
 BlockNumbers = tuple[str, int, int, int]
-"""A block: its kind (``lite``, ``plain`` or ``down``), channels of its output, expansion, stride."""
+"""A block: kind (``lite``, ``plain`` or ``down``), channels of its output, expansion, stride."""
 
 # `down` blocks widen a second time, after the map is halved.
 _SECOND_EXPANSION = 4
@@ -34,7 +41,8 @@ _SECOND_EXPANSION = 4
 class MobileToFormer(nn.Module):
     """Tokens gather from the cells of the map; the weights are (B, heads, T, h·w).
 
-    The cells are keys and values as they are, without projections: that is what makes the bridge light.
+    The cells are keys and values as they are, without projections: that is what makes the bridge
+    light.
     """
 
     def __init__(
@@ -49,7 +57,10 @@ class MobileToFormer(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def token_layout(self, tokens: Tensor, maps: Tensor) -> TokenLayout:
-        """Returns where the keys lie; queries are at no place, and the first is the one that is classified."""
+        """Returns where the keys lie.
+
+        Queries are at no place, and the first is the one that is classified.
+        """
         grid = (maps.shape[2], maps.shape[3])
         queries = torch.full((1, tokens.shape[1]), -1)
         return TokenLayout(
@@ -63,7 +74,8 @@ class MobileToFormer(nn.Module):
         gathered = F.scaled_dot_product_attention(q, cells, cells).transpose(1, 2).flatten(2)
         # Each token chooses by itself which channels to listen to.
         gathered = gathered * (2 * F.hardsigmoid(self.alpha(tokens)))
-        return self.norm(tokens + self.drop_path(self.proj(gathered)))
+        out: Tensor = self.norm(tokens + self.drop_path(self.proj(gathered)))
+        return out
 
 
 class Former(nn.Module):
@@ -93,7 +105,8 @@ class Former(nn.Module):
         k = tokens.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         mixed = F.scaled_dot_product_attention(q, k, k).transpose(1, 2).flatten(2)
         tokens = self.norm(tokens + self.drop_path(self.proj(mixed)))
-        return self.ffn_norm(tokens + self.ffn(tokens))
+        out: Tensor = self.ffn_norm(tokens + self.ffn(tokens))
+        return out
 
 
 class FormerToMobile(nn.Module):
@@ -122,11 +135,15 @@ class FormerToMobile(nn.Module):
             for layer in (self.k, self.v)
         )
         given = F.scaled_dot_product_attention(q, k, v).transpose(2, 3).flatten(1, 2)
-        return maps + self.drop_path(given.unflatten(2, maps.shape[2:]))
+        out: Tensor = maps + self.drop_path(given.unflatten(2, maps.shape[2:]))
+        return out
 
 
 class DynamicReLU(nn.Module):
-    """max(a x, b x), with a in (0, 2) and b in (−1, 1) of each channel told by a token; at first they are 1 and 0."""
+    """max(a x, b x), with a in (0, 2) and b in (−1, 1) of each channel told by a token.
+
+    At first they are 1 and 0.
+    """
 
     def __init__(self, token_dim: int, channels: int) -> None:
         super().__init__()
@@ -148,12 +165,18 @@ def _conv(
 
 
 def _shuffle(channels: int, groups: int) -> nn.Module:
-    """Deals the channels out anew, so that grouped convolutions see all; nothing to do if they are not grouped."""
+    """Deals the channels out anew, so that grouped convolutions see all.
+
+    Nothing to do if they are not grouped.
+    """
     return nn.ChannelShuffle(channels) if groups > 1 else nn.Identity()
 
 
 class PlainMobile(nn.Module):
-    """An inverted bottleneck: 1×1 wide, 3×3 in each channel, 1×1 narrow; its activations are dynamic."""
+    """An inverted bottleneck: 1×1 wide, 3×3 in each channel, 1×1 narrow.
+
+    Its activations are dynamic.
+    """
 
     def __init__(
         self,
@@ -181,11 +204,15 @@ class PlainMobile(nn.Module):
         hidden = self.act1(self.shuffle1(self.conv1(maps)), token)
         hidden = self.act2(self.conv2(hidden), token)
         narrow = self.shuffle3(self.conv3(hidden))
-        return maps + self.drop_path(narrow) if self.has_skip else narrow
+        out: Tensor = maps + self.drop_path(narrow) if self.has_skip else narrow
+        return out
 
 
 class DownMobile(nn.Module):
-    """Halves the map: twice 3×3 wide in each channel and 1×1 narrow; the first has stride 2, the second a skip."""
+    """Halves the map: twice 3×3 wide in each channel and 1×1 narrow.
+
+    The first has stride 2, the second a skip.
+    """
 
     def __init__(
         self,
@@ -211,7 +238,10 @@ class DownMobile(nn.Module):
     def forward(self, maps: Tensor, token: Tensor) -> Tensor:
         """Maps (B, C, h, w), given the token (B, D), to (B, C', h/2, w/2), rounded up."""
         maps = self.conv2(self.act1(self.shuffle1(self.conv1(maps)), token))
-        return maps + self.drop_path(self.conv4(self.act2(self.shuffle3(self.conv3(maps)), token)))
+        out: Tensor = maps + self.drop_path(
+            self.conv4(self.act2(self.shuffle3(self.conv3(maps)), token))
+        )
+        return out
 
 
 class LiteBlock(nn.Module):
@@ -258,7 +288,10 @@ class Block(nn.Module):
         self.former_to_mobile = FormerToMobile(out_chans, token_dim, num_heads, drop_path)
 
     def forward(self, maps: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
-        """Maps (B, C, h, w) and tokens (B, T, D) to the next of both; the first token steers the activations."""
+        """Maps (B, C, h, w) and tokens (B, T, D) to the next of both.
+
+        The first token steers the activations.
+        """
         tokens = self.former(self.mobile_to_former(tokens, maps))
         maps = self.mobile(maps, tokens[:, 0])
         return self.former_to_mobile(maps, tokens), tokens
@@ -267,7 +300,8 @@ class Block(nn.Module):
 class MobileFormer(Backbone):
     """Mobile-Former.
 
-    Its features (before pooling) are a map: the last channels hold the class token, the same in every cell.
+    Its features (before pooling) are a map: the last channels hold the class token, the same in
+    every cell.
 
     Args:
         img_size: Height and width in pixels; nothing depends on it, and every size runs as it is.
@@ -389,12 +423,12 @@ class MobileFormer(Backbone):
             self.final_norm(self.final_fc(torch.cat([F.hardswish(cells), class_token], dim=1)))
         )
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the tokens' name."""
         return {"tokens"}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of timm's layer groups."""
         return {
@@ -484,20 +518,22 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     """
     converted = {}
     for name, tensor in state_dict.items():
-        for pattern, ours in _OFFICIAL:
-            name = re.sub(pattern, ours, name)
+        name = renamed(name, _OFFICIAL)
         converted[name] = tensor[None] if name == "tokens" and tensor.ndim == 2 else tensor
     return converted
 
 
 def _mobile_former(
     variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]
-) -> Any:
+) -> MobileFormer:
     return build(MobileFormer, variant, pretrained, checkpoint_filter_fn, **{**numbers, **kwargs})
 
 
 def _twelve(widths: tuple[int, ...], expansions: tuple[int, int]) -> tuple[BlockNumbers, ...]:
-    """The blocks of the larger variants; ``expansions`` are those of the plain blocks of the second and third stage."""
+    """The blocks of the larger variants.
+
+    ``expansions`` are those of the plain blocks of the second and third stage.
+    """
     first, second, third, fourth, fifth, last = widths
     return (
         ("lite", first, 2, 1),
@@ -555,7 +591,10 @@ default_cfgs = generate_default_cfgs(
 
 @register_model
 def mobile_former_nano(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
-    """Four tokens of 96 beside maps of 16×16, 8×8 and 4×4 cells of a 64-pixel image: 0.7 M parameters."""
+    """Four tokens of 96 beside maps of 16×16, 8×8 and 4×4 cells of a 64-pixel image.
+
+    0.7 M parameters.
+    """
     numbers = {
         "stem_chs": 12,
         "blocks": _BLOCKS_NANO,
@@ -568,7 +607,10 @@ def mobile_former_nano(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
 
 @register_model
 def mobile_former_tiny(pretrained: bool = False, **kwargs: Any) -> MobileFormer:
-    """Six tokens of 192 beside maps of 16×16, 8×8 and 4×4 cells of a 64-pixel image: 4.5 M parameters."""
+    """Six tokens of 192 beside maps of 16×16, 8×8 and 4×4 cells of a 64-pixel image.
+
+    4.5 M parameters.
+    """
     numbers = {
         "stem_chs": 16,
         "blocks": _BLOCKS_TINY,
@@ -663,8 +705,8 @@ def mobile_former_508m_224(pretrained: bool = False, **kwargs: Any) -> MobileFor
     return _mobile_former("mobile_former_508m_224", pretrained, numbers, kwargs)
 
 
-def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(name, "Mobile-Former", _PAPER, name, notes, source="haloformer", size=size)
+def _info(name: str, size: Size, notes: str) -> ModelInfo:
+    return our_model("Mobile-Former", _PAPER, name, size, notes)
 
 
 MODELS: tuple[ModelInfo, ...] = (

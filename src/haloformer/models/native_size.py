@@ -1,8 +1,9 @@
 """Runs timm's models at the image's own size: no enlargement, and no pixel dropped.
 
-Models that cut an image into patches, or that halve it by 2×2 convolutions, silently ignore the last pixels of a side
-that does not divide. Here such an image is padded with zeros, equally on all sides, up to the next size that fits: 150
-pixels become 152 for 8-pixel patches. Everything else runs at the size as it is.
+Models that cut an image into patches, or that halve it by 2×2 convolutions, silently ignore the
+last pixels of a side that does not divide. Here such an image is padded with zeros, equally on all
+sides, up to the next size that fits: 150 pixels become 152 for 8-pixel patches. Everything else
+runs at the size as it is.
 """
 
 import math
@@ -19,8 +20,8 @@ from haloformer.errors import InputError
 class PaddedInput(nn.Module):
     """A model that sees its images padded with zeros to the size it was built for.
 
-    It answers to timm's protocol; what it does not define itself is the inner model's. Feature maps (and those of
-    ``forward_intermediates``) are of the padded image.
+    It answers to timm's protocol; what it does not define itself is the inner model's. Feature maps
+    (and those of ``forward_intermediates``) are of the padded image.
 
     Attributes:
         model: The model inside.
@@ -41,15 +42,19 @@ class PaddedInput(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the logits (B, num_classes) of images (B, C, H, W)."""
-        return self.model(self.pad(images))
+        out: Tensor = self.model(self.pad(images))
+        return out
 
     def forward_features(self, images: Tensor, **kwargs: Any) -> Tensor:
         """Returns the features before pooling."""
-        return self.model.forward_features(self.pad(images), **kwargs)  # type: ignore[operator]
+        inner: Any = self.model
+        features: Tensor = inner.forward_features(self.pad(images), **kwargs)
+        return features
 
     def forward_intermediates(self, images: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Returns intermediate features, as timm defines them."""
-        return self.model.forward_intermediates(self.pad(images), *args, **kwargs)  # type: ignore[operator]
+        inner: Any = self.model
+        return inner.forward_intermediates(self.pad(images), *args, **kwargs)
 
     def no_weight_decay(self) -> set[str]:
         """Returns the inner model's exceptions, under the names that they have here."""
@@ -60,13 +65,13 @@ class PaddedInput(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            # `model` itself is missing only before __init__ (unpickling, copying): do not recurse then.
+            # `model` itself is missing only before __init__ (unpickling, copying): do not recurse
+            # then.
             if name == "model":
                 raise
             inner = getattr(super().__getattr__("model"), name)
-            if name.startswith(
-                "forward_with_"
-            ):  # an architecture's own ways from images to more than logits
+            # An architecture's own ways from images to more than logits.
+            if name.startswith("forward_with_"):
                 return lambda images, *args, **kwargs: inner(self.pad(images), *args, **kwargs)
             return inner
 
@@ -74,7 +79,7 @@ class PaddedInput(nn.Module):
 def build_at_native_size(
     timm_name: str, img_size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any
 ) -> nn.Module:
-    """Builds a timm model that takes images of exactly ``img_size``, padding them only where its patches demand it.
+    """Builds a timm model for images of exactly ``img_size``, padded only where it must be.
 
     Args:
         timm_name: The entry of timm's registry.
@@ -120,7 +125,7 @@ _SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisi
 
 
 def _sizes_to_try(img_size: tuple[int, int]) -> list[tuple[int, int]]:
-    """The size itself, then those that pyramids with a total stride of 16, 32 or 64 take, then those that suit patches of 12 and 16."""
+    """The size itself, then multiples of 16, 32 and 64 (strides of pyramids), then of 48."""
     rounded = [
         (_round_up(img_size[0], multiple), _round_up(img_size[1], multiple))
         for multiple in (1, 16, 32, 64, 48)
@@ -133,7 +138,10 @@ def _round_up(size: int, multiple: int) -> int:
 
 
 def patch_size(model: nn.Module) -> tuple[int, int]:
-    """Returns the (height, width) in pixels of the patches that a model cuts images into; (1, 1) if it cuts none."""
+    """Returns the (height, width) in pixels of the patches of a model.
+
+    It is (1, 1) if the model cuts none.
+    """
     embed = getattr(model, "patch_embed", None)
     if embed is None or not hasattr(embed, "patch_size"):
         return (1, 1)
@@ -148,16 +156,22 @@ def patch_size(model: nn.Module) -> tuple[int, int]:
 def _build(
     timm_name: str, size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any
 ) -> nn.Module:
-    """Builds with ``img_size`` where the model takes it; convolutional models run at any size and do not."""
+    """Builds with ``img_size`` where the model takes it.
+
+    Convolutional models run at any size and do not.
+    """
     options = {"in_chans": in_chans, "num_classes": num_classes, **kwargs}
     square = size[0] if size[0] == size[1] else size  # some models take only one number
+    model: nn.Module
     try:
-        return timm.create_model(timm_name, img_size=square, **options)
+        model = timm.create_model(timm_name, img_size=square, **options)
+        return model
     except TypeError as error:
         if "img_size" not in str(error):
             raise _keyword_error(timm_name, error) from error
     try:
-        return timm.create_model(timm_name, **options)
+        model = timm.create_model(timm_name, **options)
+        return model
     except TypeError as error:
         raise _keyword_error(timm_name, error) from error
 
@@ -171,7 +185,8 @@ def _keyword_error(timm_name: str, error: TypeError) -> InputError:
 def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | None:
     """Returns why the model does not suit the size, or None.
 
-    It sees a blank image in evaluation mode: no random numbers are drawn and no batch statistics change.
+    It sees a blank image in evaluation mode: no random numbers are drawn and no batch statistics
+    change.
     """
     dropping: list[str] = []
 
@@ -206,7 +221,8 @@ _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)
 
 def _drops_pixels(layer: Any, maps: Tensor) -> bool:
     """Whether a strided layer ends before the last row or column of its input."""
-    # timm's "Same" layers pad as they go, whatever their attribute says; ceil_mode lets windows hang over the edge.
+    # timm's "Same" layers pad as they go, whatever their attribute says; ceil_mode lets windows
+    # hang over the edge.
     if (
         "Same" in type(layer).__name__
         or isinstance(layer.padding, str)

@@ -12,17 +12,20 @@ _Pair = tuple[float, float]
 
 
 class Places:
-    """Follows the strided layers of one forward pass: the centre of what each cell of each map is made from.
+    """Follows the strided layers of one forward pass.
 
-    The cell in row i of a map lies at ``first + i * step`` pixels from the image's upper edge, and likewise for columns.
-    A patch embedding leaves its cells in the middle of their patches. A 3×3 convolution of stride 2 and padding 1 does
-    not: its cell i looks at rows 2i-1 to 2i+1, so after four of them cell i of 16 pixels lies at row 16i, half a cell
-    above the place that an even division of the image would give it.
+    The centre of what each cell of each map is made from.
 
-    Maps are told apart by their size; the latest of a size counts, as a network's pyramid goes from fine to coarse. Where
-    two layers make such a map of the same one (a strided convolution, and the pooling on its shortcut), cells lie midway.
-    A map that no layer followed here has made (by slicing and reshaping) is taken for a merging of the cells of the next
-    finer one.
+    The cell in row i of a map lies at ``first + i * step`` pixels from the image's upper edge, and
+    likewise for columns. A patch embedding leaves its cells in the middle of their patches. A 3×3
+    convolution of stride 2 and padding 1 does not: its cell i looks at rows 2i-1 to 2i+1, so after
+    four of them cell i of 16 pixels lies at row 16i, half a cell above the place that an even
+    division of the image would give it.
+
+    Maps are told apart by their size; the latest of a size counts, as a network's pyramid goes from
+    fine to coarse. Where two layers make such a map of the same one (a strided convolution, and the
+    pooling on its shortcut), cells lie midway. A map that no layer followed here has made (by
+    slicing and reshaping) is taken for a merging of the cells of the next finer one.
     """
 
     def __init__(self, image_size: Grid, batch_size: int) -> None:
@@ -42,7 +45,7 @@ class Places:
         kwargs: dict[str, Any],
         result: Any,
     ) -> None:
-        """Takes note of a call of a torch function, if it is one that makes a map of another size from a known one."""
+        """Notes a call of a torch function if it makes a map of another size from a known one."""
         if function not in _WINDOWS:
             return
         maps = args[0] if args else kwargs["input"]
@@ -65,18 +68,18 @@ class Places:
             self.derive(after, before, kernel, stride, padding)
 
     def derive(
-        self, grid: Grid, source: Grid, kernel: _Pair, stride: _Pair, padding: _Pair = (0, 0)
+        self, grid: Grid, origin: Grid, kernel: _Pair, stride: _Pair, padding: _Pair = (0, 0)
     ) -> None:
         """Notes that the cells of a grid are made from windows of another grid's cells."""
         rows, columns = (
             (first + step * ((k - 1) / 2 - p), step * s)
-            for (first, step), k, s, p in zip(self.centres(source), kernel, stride, padding)
+            for (first, step), k, s, p in zip(self.centres(origin), kernel, stride, padding)
         )
         made_of, ways = self._made.get(grid, (None, set()))
-        if made_of != source:
+        if made_of != origin:
             ways = set()
         ways.add((rows, columns))
-        self._made[grid] = (source, ways)
+        self._made[grid] = (origin, ways)
         self._centres.pop(grid, None)
         self._centres[grid] = (
             _mean([rows for rows, _ in ways]),
@@ -84,24 +87,28 @@ class Places:
         )
 
     def centres(self, grid: Grid) -> tuple[_Pair, _Pair]:
-        """Returns (first, step) of the rows of a grid and of its columns, in pixels; the first pixel's centre is 0.5."""
+        """Returns (first, step) of the rows of a grid and of its columns, in pixels.
+
+        The first pixel's centre is 0.5.
+        """
         if grid in self._centres:
             return self._centres[grid]
         finer = [known for known in self._centres if known[0] >= grid[0] and known[1] >= grid[1]]
-        source = min(finer, key=lambda known: known[0] * known[1], default=self.image_size)
+        origin = min(finer, key=lambda known: known[0] * known[1], default=self.image_size)
         rows, columns = (
             (first + step * (merged - 1) / 2, step * merged)
-            for (first, step), merged in zip(self.centres(source), map(_merged, source, grid))
+            for (first, step), merged in zip(self.centres(origin), map(_merged, origin, grid))
         )
         return rows, columns
 
     def shares(self, grid: Grid) -> tuple[Tensor, Tensor]:
         """Returns how the cells of a grid spread over the image: (H, h) and (W, w).
 
-        Entry (p, i) of the first is how much of a cell in row i lies on pixels in row p. A cell is spread evenly over the
-        pixels of one ``step`` around its centre, and reaches half-way to its neighbours; the outer cells are cut off at
-        the edges of the image, or continued to them. So cells of equal weight make an even map, and a cell within the
-        image has as much weight on its pixels as it has itself.
+        Entry (p, i) of the first is how much of a cell in row i lies on pixels in row p. A cell is
+        spread evenly over the pixels of one ``step`` around its centre, and reaches half-way to its
+        neighbours; the outer cells are cut off at the edges of the image, or continued to them. So
+        cells of equal weight make an even map, and a cell within the image has as much weight on
+        its pixels as it has itself.
         """
         rows, columns = (
             _shares(first, step, cells, pixels)
@@ -110,7 +117,7 @@ class Places:
         return rows, columns
 
     def cell_at(self, grid: Grid, row: float, column: float) -> int:
-        """Returns the number of the cell of a grid that lies nearest to a point, in pixels from the upper left corner."""
+        """Returns the number of the cell nearest to a point (pixels from the upper left corner)."""
         i, j = (
             min(max(round((place - first) / step), 0), cells - 1)
             for (first, step), cells, place in zip(self.centres(grid), grid, (row, column))
@@ -123,7 +130,10 @@ def _mean(axes: list[_Pair]) -> _Pair:
 
 
 def _merged(fine: int, coarse: int) -> float:
-    """How many cells become one: a whole number if that explains the coarser size, the last one being padded."""
+    """How many cells become one.
+
+    A whole number if that explains the coarser size, the last one being padded.
+    """
     whole = -(-fine // coarse)
     return whole if -(-fine // whole) == coarse else fine / coarse
 
@@ -136,15 +146,19 @@ def _shares(first: float, step: float, cells: int, pixels: int) -> Tensor:
     return (overlap / step).float()
 
 
-def _pair(value: Any) -> _Pair:
-    return (value[0], value[-1]) if isinstance(value, tuple | list | torch.Size) else (value, value)
+_Sides = float | tuple[float, ...] | list[float]
+"""One number for rows and columns, or a number for each, as torch takes them."""
 
 
-# What each function's windows are: kernel with its dilation, stride, padding above and to the left. The arguments are the
-# function's result and what it was given.
+def _pair(value: _Sides) -> _Pair:
+    return (value[0], value[-1]) if isinstance(value, tuple | list) else (value, value)
+
+
+# What each function's windows are: kernel with its dilation, stride, padding above and to the left.
+# The arguments are the function's result and what it was given.
 def _of_convolution(
-    result: Tensor, input: Tensor, weight: Tensor, bias: Any = None, stride: Any = 1, padding: Any = 0,
-    dilation: Any = 1, groups: int = 1,
+    result: Tensor, input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: _Sides = 1,
+    padding: _Sides | str = 0, dilation: _Sides = 1, groups: int = 1,
 ) -> tuple[_Pair, _Pair, _Pair]:  # fmt: skip
     kernel = _dilated(weight.shape[-2:], dilation)
     if isinstance(padding, str):
@@ -155,9 +169,9 @@ def _of_convolution(
 def _of_pooling(
     result: Tensor,
     input: Tensor,
-    kernel_size: Any,
-    stride: Any = None,
-    padding: Any = 0,
+    kernel_size: _Sides,
+    stride: _Sides | None = None,
+    padding: _Sides = 0,
     *_: Any,
     **__: Any,
 ) -> tuple[_Pair, _Pair, _Pair]:
@@ -167,16 +181,16 @@ def _of_pooling(
 def _of_unfolding(
     result: Tensor,
     input: Tensor,
-    kernel_size: Any,
-    dilation: Any = 1,
-    padding: Any = 0,
-    stride: Any = 1,
+    kernel_size: _Sides,
+    dilation: _Sides = 1,
+    padding: _Sides = 0,
+    stride: _Sides = 1,
 ) -> tuple[_Pair, _Pair, _Pair]:
     return _dilated(kernel_size, dilation), _pair(stride), _pair(padding)
 
 
 def _of_padding(
-    result: Tensor, input: Tensor, pad: Any, *_: Any, **__: Any
+    result: Tensor, input: Tensor, pad: list[int] | tuple[int, ...], *_: Any, **__: Any
 ) -> tuple[_Pair, _Pair, _Pair]:
     return (1, 1), (1, 1), (pad[2] if len(pad) == 4 else 0, pad[0])
 
@@ -186,7 +200,7 @@ def _of_resizing(result: Tensor, input: Tensor, *_: Any, **__: Any) -> tuple[_Pa
     return scale, scale, (0, 0)
 
 
-def _dilated(kernel: Any, dilation: Any) -> _Pair:
+def _dilated(kernel: _Sides, dilation: _Sides) -> _Pair:
     rows, columns = (d * (k - 1) + 1 for k, d in zip(_pair(kernel), _pair(dilation)))
     return rows, columns
 

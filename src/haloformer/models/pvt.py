@@ -1,8 +1,8 @@
 """PVT v1, the Pyramid Vision Transformer: a pyramid of global attention over ever fewer tokens.
 
-Wang et al. 2021, "Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without Convolutions"
-(https://arxiv.org/abs/2102.12122). Attention stays affordable on the fine maps because their keys are spatially reduced:
-one key stands for a square of cells.
+Wang et al. 2021, "Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without
+Convolutions" (https://arxiv.org/abs/2102.12122). Attention stays affordable on the fine maps
+because their keys are spatially reduced: one key stands for a square of cells.
 """
 
 import math
@@ -24,8 +24,8 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, small_head
+from haloformer.models.backbone import Backbone, build, jit_ignore, linear_head, weights_cfg
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 from haloformer.models.tokens import TokenLayout, global_layout
 
 _PAPER = "Pyramid Vision Transformer: A Versatile Backbone for Dense Prediction without Convolutions (arXiv:2102.12122)"
@@ -35,7 +35,7 @@ Grid = tuple[int, int]
 
 
 def pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
-    """Pads (B, C, H, W) with zeros, as equally on all sides as can be, to whole squares of ``multiple`` cells."""
+    """Pads (B, C, H, W) with zeros, evenly on all sides, to whole squares of ``multiple`` cells."""
     extra_h, extra_w = (-side % multiple for side in maps.shape[-2:])
     if not extra_h and not extra_w:
         return maps
@@ -43,13 +43,16 @@ def pad_to_multiple(maps: Tensor, multiple: int) -> Tensor:
 
 
 class Attention(nn.Module):
-    """Global attention whose keys are reduced in space; its weights are (B, heads, N, N / sr_ratio²).
+    """Global attention whose keys are reduced in space.
+
+    Its weights are (B, heads, N, N / sr_ratio²).
 
     Args:
         dim: Width D of the tokens.
         num_heads: Heads; divides D.
-        sr_ratio: Side of the square of cells that one key stands for. A map that it does not divide is padded, so that
-            every cell has a key: the keys' grid then reaches over the map's edge by less than one key.
+        sr_ratio: Side of the square of cells that one key stands for. A map that it does not divide
+            is padded, so that every cell has a key: the keys' grid then reaches over the map's edge
+            by less than one key.
         attn_drop: Dropout of the weights.
         proj_drop: Dropout of the output.
     """
@@ -77,13 +80,16 @@ class Attention(nn.Module):
             self.norm = nn.LayerNorm(dim)
 
     def token_layout(self, tokens: Tensor, grid: Grid) -> TokenLayout:
-        """Returns where queries and (reduced) keys lie; in the last stage a class token precedes both."""
+        """Returns where queries and (reduced) keys lie.
+
+        In the last stage a class token precedes both.
+        """
         prefix = tokens.shape[1] - grid[0] * grid[1]
         key_grid = (-(-grid[0] // self.sr_ratio), -(-grid[1] // self.sr_ratio))
         return global_layout(grid, prefix=prefix, key_grid=key_grid)
 
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
-        """Maps tokens (B, N, D) of a grid, or (B, 1 + N, D) if nothing is reduced, to the same shape."""
+        """Maps tokens (B, N, D), or (B, 1 + N, D) if nothing is reduced, to the same shape."""
         q = self.q(tokens).unflatten(2, (self.num_heads, -1)).transpose(1, 2)
         k, v = (
             self.kv(self._reduced(tokens, grid))
@@ -93,13 +99,15 @@ class Attention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             q, k, v, dropout_p=self.attn_drop if self.training else 0.0
         )
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return out
 
     def _reduced(self, tokens: Tensor, grid: Grid) -> Tensor:
         if self.sr_ratio == 1:
             return tokens
         cells = pad_to_multiple(tokens.transpose(1, 2).unflatten(2, grid), self.sr_ratio)
-        return self.norm(self.sr(cells).flatten(2).transpose(1, 2))
+        out: Tensor = self.norm(self.sr(cells).flatten(2).transpose(1, 2))
+        return out
 
 
 class Block(nn.Module):
@@ -125,7 +133,8 @@ class Block(nn.Module):
     def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
         """Maps tokens (B, N, D) to (B, N, D)."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), grid))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return out
 
 
 class PatchEmbed(nn.Module):
@@ -139,11 +148,14 @@ class PatchEmbed(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, H / patch, W / patch, D), rounded up."""
-        return self.norm(self.proj(pad_to_multiple(maps, self.patch_size)).permute(0, 2, 3, 1))
+        out: Tensor = self.norm(
+            self.proj(pad_to_multiple(maps, self.patch_size)).permute(0, 2, 3, 1)
+        )
+        return out
 
 
 class ConvStem(nn.Module):
-    """3×3 convolutions in place of the patches of the image (Xiao et al. 2021, arXiv:2106.14881)."""
+    """3×3 convolutions in place of image patches (Xiao et al. 2021, arXiv:2106.14881)."""
 
     def __init__(self, in_chans: int, channels: tuple[int, ...], strides: tuple[int, ...]) -> None:
         super().__init__()
@@ -157,7 +169,8 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps (B, C, H, W) to (B, H / stride, W / stride, D), rounded up."""
-        return self.norm(self.proj(images).permute(0, 2, 3, 1))
+        out: Tensor = self.norm(self.proj(images).permute(0, 2, 3, 1))
+        return out
 
 
 class Stage(nn.Module):
@@ -179,8 +192,8 @@ class PyramidVisionTransformer(Backbone):
         in_chans: Channels of the image.
         num_classes: Length of the output; 0 for pooled features.
         patch_size: Side of the first stage's patches in pixels; each further stage halves the map.
-        stem_channels: If given, the first stage's tokens come from 3×3 convolutions instead, with these channels and at
-            last ``embed_dims[0]``.
+        stem_channels: If given, the first stage's tokens come from 3×3 convolutions instead, with
+            these channels and at last ``embed_dims[0]``.
         stem_strides: Stride of each of these convolutions, one more than ``stem_channels``.
         embed_dims: Width of each stage.
         depths: Blocks of each stage.
@@ -190,7 +203,8 @@ class PyramidVisionTransformer(Backbone):
         drop_rate: Dropout of tokens, projections and hidden layers.
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
-        global_pool: ``token`` (the paper's: a class token in the last stage), ``avg`` (without one), or empty for none.
+        global_pool: ``token`` (the paper's: a class token in the last stage), ``avg`` (without
+            one), or empty for none.
     """
 
     def __init__(
@@ -290,16 +304,17 @@ class PyramidVisionTransformer(Backbone):
             stage_map = cells.transpose(1, 2).unflatten(2, stage.grid)
             if maps is not None:
                 maps.append(stage_map)
-        return self.norm(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the names of the class token and of the position embeddings."""
         return {
             name for name, _ in self.named_parameters() if name.endswith(("pos_embed", "cls_token"))
         }
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of timm's layer groups."""
         last = len(self.stages) - 1
@@ -328,7 +343,7 @@ _OURS = {"patch_embed": "embed", "pos_embed": "pos_embed", "block": "blocks"}
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Returns the weights under this file's names, from the official ones or these, with positions resized.
+    """Takes weights under official names, or ours, to our names; resizes positions.
 
     Args:
         state_dict: Of the official code or of a model of this file, of any image size.
@@ -352,13 +367,16 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     return converted
 
 
-def _pvt(variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]) -> Any:
+def _pvt(
+    variant: str, pretrained: bool, numbers: dict[str, Any], kwargs: dict[str, Any]
+) -> PyramidVisionTransformer:
     return build(
         PyramidVisionTransformer, variant, pretrained, checkpoint_filter_fn, **{**numbers, **kwargs}
     )
 
 
-# Ours have a convolutional stem, and end at 4×4 cells of a 64-pixel image, which are averaged: they learn faster so.
+# Ours have a convolutional stem, and end at 4×4 cells of a 64-pixel image, which are averaged: they
+# learn faster so.
 _SMALL = {
     "img_size": 64,
     "stem_strides": (2, 1, 2),
@@ -418,10 +436,8 @@ def pvt_large_224(pretrained: bool = False, **kwargs: Any) -> PyramidVisionTrans
     return _pvt("pvt_large_224", pretrained, {"depths": (3, 8, 27, 3)}, kwargs)
 
 
-def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(
-        name, "PVT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
-    )
+def _info(name: str, size: Size, notes: str) -> ModelInfo:
+    return our_model("PVT", _PAPER, name, size, notes, small_head(size))
 
 
 MODELS: tuple[ModelInfo, ...] = (

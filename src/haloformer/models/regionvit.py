@@ -1,14 +1,14 @@
-"""A pyramid in which every window of local tokens shares one attention with a coarse token of its region.
+"""RegionViT: every window of local tokens attends together with a coarse token of its region.
 
-Chen et al. 2022, "RegionViT: Regional-to-Local Attention for Vision Transformers" (https://arxiv.org/abs/2106.02689). The
-image is embedded twice: finely as local tokens (4×4 pixels) and coarsely as regional tokens (a whole window of them). In
-each block the regional tokens of the image first attend to each other; then each attends, together with the local tokens
-of its window, to all of these. So what is seen far away reaches every local token through its region, at the cost of
-windows. The class is read from the regional tokens.
+Chen et al. 2022, "RegionViT: Regional-to-Local Attention for Vision Transformers"
+(https://arxiv.org/abs/2106.02689). The image is embedded twice: finely as local tokens (4×4 pixels)
+and coarsely as regional tokens (a whole window of them). In each block the regional tokens of the
+image first attend to each other; then each attends, together with the local tokens of its window,
+to all of these. So what is seen far away reaches every local token through its region, at the cost
+of windows. The class is read from the regional tokens.
 """
 
 import math
-import re
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -21,8 +21,15 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, small_head
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 from haloformer.models.tokens import TokenLayout, cell_numbers, global_layout
 
 
@@ -30,8 +37,8 @@ from haloformer.models.tokens import TokenLayout, cell_numbers, global_layout
 class Windows:
     """How a map of local tokens is cut into W windows of N tokens, one per region.
 
-    Windows that hang over the lower or right edge are filled up with padding. Regions and windows stay aligned when a
-    stride-2 convolution halves both: ⌈⌈h/2⌉/s⌉ = ⌈⌈h/s⌉/2⌉.
+    Windows that hang over the lower or right edge are filled up with padding. Regions and windows
+    stay aligned when a stride-2 convolution halves both: ⌈⌈h/2⌉/s⌉ = ⌈⌈h/s⌉/2⌉.
 
     Attributes:
         grid: Rows and columns of the map.
@@ -74,10 +81,13 @@ class Windows:
 
 
 class RegionalAttention(nn.Module):
-    """One set of weights for both attentions of a block: of the regional tokens, and of a region with its local tokens.
+    """One set of weights for both attentions of a block.
 
-    Only pairs of local tokens have a position bias. The attention weights are (B, heads, R, R) between the R regional
-    tokens of an image, and (B·W, heads, 1 + N, 1 + N) within windows, where the regional token comes first.
+    Of the regional tokens, and of a region with its local tokens.
+
+    Only pairs of local tokens have a position bias. The attention weights are (B, heads, R, R)
+    between the R regional tokens of an image, and (B·W, heads, 1 + N, 1 + N) within windows, where
+    the regional token comes first.
     """
 
     relative_position_index: Tensor
@@ -119,17 +129,24 @@ class RegionalAttention(nn.Module):
         bias = None if regional else self._bias(windows, n)
         dropout = self.attn_drop if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=dropout)
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(n, length, dim)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).reshape(n, length, dim)))
+        return out
 
     def token_layout(self, tokens: Tensor, windows: Windows, regional: bool) -> TokenLayout:
-        """Returns where the tokens of :meth:`forward` lie; the regional token of a window is at no single place."""
+        """Returns where the tokens of :meth:`forward` lie.
+
+        The regional token of a window is at no single place.
+        """
         if regional:
             return global_layout(windows.regions)
         cells = F.pad(windows.cells(), (1, 0), value=-1)
         return TokenLayout(windows.grid, windows.grid, cells, cells, class_query=0)
 
     def _bias(self, windows: Windows, n: int) -> Tensor:
-        """Returns what is added to the logits of n windows: (1 or n, heads, 1 + N, 1 + N), -inf at padded keys."""
+        """Returns what is added to the logits of n windows.
+
+        (1 or n, heads, 1 + N, 1 + N), -inf at padded keys.
+        """
         height, width = windows.size
         side = self.window_size
         # A map smaller than a window has a smaller one, with the same offsets between its tokens.
@@ -148,7 +165,7 @@ class RegionalAttention(nn.Module):
 
 
 class RegionViTBlock(nn.Module):
-    """Regional self-attention, then regional-to-local attention, then the MLP for both kinds of tokens."""
+    """Regional self-attention, regional-to-local attention, and an MLP for both kinds of tokens."""
 
     def __init__(
         self,
@@ -175,11 +192,15 @@ class RegionViTBlock(nn.Module):
         regions = regions + self.drop_path(self.attn(self.norm0(regions), windows, True))
         tokens = torch.cat((regions.flatten(0, 1)[:, None], tokens[:, 1:]), dim=1)
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), windows, False))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        out: Tensor = tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+        return out
 
 
 class LocalEmbed(nn.Module):
-    """Makes the local tokens, one for 4×4 pixels: three 3×3 convolutions, or one 8×8 convolution of stride 4."""
+    """Makes the local tokens, one for 4×4 pixels.
+
+    Three 3×3 convolutions, or one 8×8 convolution of stride 4.
+    """
 
     patch_size = 4
 
@@ -205,13 +226,15 @@ class LocalEmbed(nn.Module):
             raise InputError(
                 f"RegionViT takes images whose sides are multiples of 4, not {height}×{width}"
             )
-        return self.proj(images)
+        out: Tensor = self.proj(images)
+        return out
 
 
 class Downsample(nn.Module):
-    """Halves the maps of both kinds of tokens with the same depthwise 3×3 convolution, each channel making several.
+    """Halves the maps of both kinds of tokens with one depthwise 3×3 convolution.
 
-    A layer norm is shared as well; batch norms are two, as regional and local tokens have statistics of their own.
+    A layer norm is shared as well; batch norms are two, as regional and local tokens have
+    statistics of their own.
     """
 
     def __init__(self, dim: int, out_dim: int, batch_norm: bool) -> None:
@@ -233,11 +256,12 @@ def _map_norm(dim: int, batch_norm: bool) -> nn.Module:
 class RegionViT(Backbone):
     """RegionViT; the defaults are RegionViT-Ti.
 
-    The image is embedded at a quarter of its size and halved before each stage but the first. No weight depends on the
-    image's size.
+    The image is embedded at a quarter of its size and halved before each stage but the first. No
+    weight depends on the image's size.
 
     Args:
-        img_size: Height and width in pixels, multiples of 4; kept for timm's protocol, any other size runs as well.
+        img_size: Height and width in pixels, multiples of 4; kept for timm's protocol, any other
+            size runs as well.
         in_chans: Channels of the image.
         num_classes: Length of the output.
         embed_dims: Width of each stage.
@@ -247,8 +271,9 @@ class RegionViT(Backbone):
         mlp_ratio: Width of the MLP's hidden layer over the stage's.
         qkv_bias: Whether queries, keys and values have a bias.
         conv_stem: Local tokens by three 3×3 convolutions instead of one 8×8.
-        batch_norm: Norm the maps of the stem and between stages by batch instead of layer norm, which the paper has. A
-            layer norm makes dark pixels as large as bright ones; small models then hardly begin to learn faint arcs.
+        batch_norm: Norm the maps of the stem and between stages by batch instead of layer norm,
+            which the paper has. A layer norm makes dark pixels as large as bright ones; small
+            models then hardly begin to learn faint arcs.
         drop_rate: Dropout of local tokens, projections and MLPs.
         attn_drop_rate: Dropout of attention weights.
         drop_path_rate: Stochastic depth of the last block, growing linearly from 0.
@@ -309,7 +334,10 @@ class RegionViT(Backbone):
         self.head = linear_head(self.num_features, num_classes)
 
     def trunk(self, images: Tensor, maps: list[Tensor] | None = None) -> Tensor:
-        """Returns the regional tokens (B, R, D); ``maps`` are those of the local tokens after each stage."""
+        """Returns the regional tokens (B, R, D).
+
+        ``maps`` are those of the local tokens after each stage.
+        """
         local = self.pos_drop(self.patch_embed(images))
         regions = self._embed_regions(images, self._windows(local))
         for stage, blocks in enumerate(self.stages):
@@ -329,7 +357,8 @@ class RegionViT(Backbone):
             local = windows.join(tokens[:, 1:])
             if maps is not None:
                 maps.append(local)
-        return self.norm(regions.flatten(2).transpose(1, 2))
+        out: Tensor = self.norm(regions.flatten(2).transpose(1, 2))
+        return out
 
     def _windows(self, local: Tensor) -> Windows:
         height, width = local.shape[-2:]
@@ -338,12 +367,13 @@ class RegionViT(Backbone):
         )
 
     def _embed_regions(self, images: Tensor, windows: Windows) -> Tensor:
-        """Returns a token (B, D, rows, columns) for the pixels of each window, those over the edge being zero."""
+        """Returns a token (B, D, rows, columns) for each window; pixels over the edge are zero."""
         pixels = self.region_embed.stride[0]
         below, right = (pixels * n - side for n, side in zip(windows.regions, images.shape[-2:]))
-        return self.region_embed(F.pad(images, (0, right, 0, below)))
+        out: Tensor = self.region_embed(F.pad(images, (0, right, 0, below)))
+        return out
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the position biases."""
         return {
@@ -352,7 +382,7 @@ class RegionViT(Backbone):
             if name.endswith("relative_position_bias_table")
         }
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns layers that are blocks, or with ``coarse`` stages."""
         stem = r"^patch_embed|^region_embed"
@@ -376,9 +406,10 @@ def _init_weights(module: nn.Module) -> None:
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Takes official weights (or ours) to our names, and position biases and regional filters to the model's windows.
+    """Takes official weights (or ours) to our names and to the sizes of the model's windows.
 
-    ``proj_cls`` goes: in the official code it is a second name of ``proj``, as both kinds of tokens share it.
+    ``proj_cls`` goes: in the official code it is a second name of ``proj``, as both kinds of tokens
+    share it.
     """
     converted = {}
     for name, tensor in state_dict.get("model", state_dict).items():  # type: ignore[union-attr]
@@ -389,8 +420,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
                 name.replace(".rel_pos", ".relative_position_bias_table"),
                 _unwrap_offsets(tensor),
             )
-        for pattern, replacement in _OFFICIAL_NAMES:
-            name = re.sub(pattern, replacement, name)
+        name = renamed(name, _OFFICIAL_NAMES)
         # Official norms of maps keep their weights as (1, C, 1, 1).
         is_norm = tensor.ndim == 4 and tensor.shape[0] == tensor.shape[2] == tensor.shape[3] == 1
         converted[name] = tensor.flatten() if is_norm else tensor
@@ -413,9 +443,10 @@ _OFFICIAL_NAMES = (
 
 
 def _unwrap_offsets(table: Tensor) -> Tensor:
-    """Brings an official table (heads, S²), S = 2s - 1, into timm's order (S², heads), sorted by query minus key.
+    """Brings an official table (heads, S²), S = 2s - 1, into timm's order (S², heads).
 
-    There the bias of the offset key minus query = d stands at d + ⌊s/2⌋, where negative numbers count from the end.
+    There the bias of the offset key minus query = d stands at d + ⌊s/2⌋, where negative numbers
+    count from the end.
     """
     span = math.isqrt(table.shape[1])
     side = (span + 1) // 2
@@ -428,9 +459,12 @@ def _resized(name: str, tensor: Tensor, model: nn.Module) -> Tensor:
         attention = model.get_submodule(name.rpartition(".")[0])
         side = int(attention.window_size)  # type: ignore[arg-type]
         shape = ((2 * side - 1) ** 2, tensor.shape[1])
-        return resize_rel_pos_bias_table_simple(tensor, (side, side), shape)
+        table: Tensor = resize_rel_pos_bias_table_simple(tensor, (side, side), shape)
+        return table
     if name == "region_embed.weight":
-        return resample_patch_embed(tensor, list(model.region_embed.kernel_size))  # type: ignore[union-attr, arg-type]
+        assert isinstance(model, RegionViT)
+        filters: Tensor = resample_patch_embed(tensor, list(model.region_embed.kernel_size))
+        return filters
     return tensor
 
 
@@ -494,7 +528,10 @@ def regionvit_base_224(pretrained: bool = False, **kwargs: Any) -> RegionViT:
 
 @register_model
 def regionvit_nano(pretrained: bool = False, **kwargs: Any) -> RegionViT:
-    """Three stages with regions of 4×4 local tokens: 64 pixels give 4×4, 2×2 and one of them; 1.1 M parameters."""
+    """Three stages with regions of 4×4 local tokens: 64 pixels give 4×4, 2×2 and one of them.
+
+    1.1 M parameters.
+    """
     numbers: dict[str, Any] = {
         "embed_dims": (48, 96, 192),
         "depths": (1, 1, 2),
@@ -525,10 +562,8 @@ def regionvit_tiny(pretrained: bool = False, **kwargs: Any) -> RegionViT:
 _PAPER = "RegionViT: Regional-to-Local Attention for Vision Transformers (arXiv:2106.02689)"
 
 
-def _info(name: str, size: Any, notes: str) -> ModelInfo:
-    return ModelInfo(
-        name, "RegionViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
-    )
+def _info(name: str, size: Size, notes: str) -> ModelInfo:
+    return our_model("RegionViT", _PAPER, name, size, notes, small_head(size))
 
 
 MODELS: tuple[ModelInfo, ...] = (

@@ -1,11 +1,17 @@
 """The models that haloformer knows by name, as data.
 
-A model is a timm model (our own architectures register themselves with timm, too) and the keywords that fit it to small
-single-channel images. To add one that timm has, add an entry to ``timm_models.py``; an architecture that it lacks gets a file
-of its own, which opens with its paper, registers its variants with timm and ends with their entries, and is listed here.
+A model is a timm model (our own architectures register themselves with timm, too) and the keywords
+that fit it to small single-channel images. To add one that timm has, add an entry to
+``timm_models.py``; an architecture that it lacks gets a file of its own, which opens with its
+paper, registers its variants with timm and ends with their entries, and is listed here.
+
+Names: ``FAMILY_nano``, ``FAMILY_tiny`` and ``FAMILY_small`` are sizes of ours. Where timm has a
+model of that name, or one whose name begins with it, ``lens`` stands before the size. A paper's
+variant has timm's name where timm has it, else the paper's with the image size at its end.
 """
 
 import difflib
+import warnings
 
 from haloformer.errors import InputError
 from haloformer.models import (
@@ -55,6 +61,22 @@ MODELS: tuple[ModelInfo, ...] = (
 
 _BY_NAME = {info.name: info for info in MODELS}
 
+EARLIER_NAMES = {
+    "coatnet_nano": "coatnet_lens_nano",
+    "crossvit_tiny": "crossvit_lens_tiny",
+    "eva02_tiny": "eva02_lens_tiny",
+    "hiera_tiny": "hiera_lens_tiny",
+    "maxvit_nano": "maxvit_lens_nano",
+    "maxvit_tiny": "maxvit_lens_tiny",
+    "swin_tiny": "swin_lens_tiny",
+    "swinv2_tiny": "swinv2_lens_tiny",
+    "vit_tiny": "vit_lens_tiny",
+}
+"""Names that looked like another model of timm's → today's.
+
+Artefacts, runs and studies keep them.
+"""
+
 
 def list_models() -> list[ModelInfo]:
     """Returns the models that haloformer knows by name, in the order of the registry."""
@@ -62,7 +84,9 @@ def list_models() -> list[ModelInfo]:
 
 
 def find_model(name: str) -> ModelInfo:
-    """Returns the entry of a name: one of ours, or any name of timm's, with or without the prefix ``timm:``.
+    """Returns the entry of a name.
+
+    One of ours, or any name of timm's, with or without the prefix ``timm:``.
 
     Args:
         name: Such as ``hybrid_nano``, ``resnet18``, ``timm:convnext_atto`` or ``convnext_atto``.
@@ -74,8 +98,13 @@ def find_model(name: str) -> ModelInfo:
 
     if name in _BY_NAME:
         return _BY_NAME[name]
+    if name in EARLIER_NAMES:
+        today = EARLIER_NAMES[name]
+        warnings.warn(f"model '{name}' is now called '{today}'", FutureWarning, stacklevel=2)
+        return _BY_NAME[today]
     timm_name = name.removeprefix("timm:")
-    # A tag such as ".a1_in1k" only chooses weights. A name with a colon elsewhere ("hf-hub:…") would be a download.
+    # A tag such as ".a1_in1k" only chooses weights. A name with a colon elsewhere ("hf-hub:…")
+    # would be a download.
     if ":" not in timm_name and timm.is_model(timm_name):
         has_weights = timm.models.is_model_pretrained(timm_name)
         return ModelInfo(

@@ -1,16 +1,17 @@
 """RVT and RVT*: a vision transformer put together from what makes one robust.
 
-Mao et al. 2022, "Towards Robust Vision Transformer" (https://arxiv.org/abs/2105.07926). Patches come from a small
-convolutional stem, feed-forward networks hold a depthwise convolution, nothing depends on an absolute position, and the
-tokens are averaged instead of read from a class token. RVT* adds two things:
+Mao et al. 2022, "Towards Robust Vision Transformer" (https://arxiv.org/abs/2105.07926). Patches
+come from a small convolutional stem, feed-forward networks hold a depthwise convolution, nothing
+depends on an absolute position, and the tokens are averaged instead of read from a class token.
+RVT* adds two things:
 
-- position-aware attention scaling: the logits of attention are multiplied by a learned number between 0 and 1 for each
-  pair of places, so that a distant, noisy patch cannot win by its content alone;
+- position-aware attention scaling: the logits of attention are multiplied by a learned number
+  between 0 and 1 for each pair of places, so that a distant, noisy patch cannot win by its content
+  alone;
 - patch-wise augmentation: in training, each patch by itself may be cropped, made noisy or mirrored.
 """
 
 import math
-import re
 from typing import Any
 
 import torch
@@ -20,7 +21,14 @@ from timm.models import generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
 from haloformer.models.info import ModelInfo, Size
 from haloformer.models.tokens import TokenLayout, global_layout
 
@@ -37,12 +45,13 @@ class RobustVisionTransformer(Backbone):
         depths: Blocks in each stage.
         num_heads: Attention heads in each stage.
         mlp_ratio: Width of a block's hidden layer over that of its tokens.
-        conv_mlp: Whether feed-forward networks hold a depthwise convolution and batch norms. The official code leaves
-            them out at the width of RVT-B.
-        scaled_blocks: How many blocks of the first stage have position-aware attention scaling. It has a parameter for
-            each pair of tokens and head, so it is made for one image size and resized for others.
-        patch_augment: Probability of each of the three changes of :func:`patchwise_augment` for each patch, in training
-            mode; the paper's is 0.1.
+        conv_mlp: Whether feed-forward networks hold a depthwise convolution and batch norms. The
+            official code leaves them out at the width of RVT-B.
+        scaled_blocks: How many blocks of the first stage have position-aware attention scaling. It
+            has a parameter for each pair of tokens and head, so it is made for one image size and
+            resized for others.
+        patch_augment: Probability of each of the three changes of :func:`patchwise_augment` for
+            each patch, in training mode; the paper's is 0.1.
         global_pool: ``avg``, or empty to return the map.
         drop_rate: Dropout after the stem, attention and feed-forward layers.
         attn_drop_rate: Dropout of attention weights.
@@ -119,18 +128,22 @@ class RobustVisionTransformer(Backbone):
                 if maps is not None:
                     maps.append(tokens.transpose(1, 2).unflatten(2, grid))
             features = tokens.transpose(1, 2).unflatten(2, grid)
-        return features
+        out: Tensor = features
+        return out
 
     def pool(self, features: Tensor) -> Tensor:
-        """Returns the normalised mean (B, D) over the map: the paper normalises after averaging, not before."""
+        """Returns the normalised mean (B, D) over the map.
+
+        The paper normalises after averaging, not before.
+        """
         return self.norm(super().pool(features)) if self.global_pool else features
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the attention scalings: like position embeddings, they say where things are."""
         return {name for name, _ in self.named_parameters() if name.endswith("attn.scaling")}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """Returns the patterns of parameter names by which timm forms layers."""
         return {
@@ -146,8 +159,8 @@ class RobustVisionTransformer(Backbone):
 class Stem(nn.Module):
     """Convolution and max pooling to a quarter of the size, then patches of that.
 
-    The strange padding of the first layer is the paper's; the map is (H / patch_size, W / patch_size) all the same, and
-    every pixel counts.
+    The strange padding of the first layer is the paper's; the map is (H / patch_size, W /
+    patch_size) all the same, and every pixel counts.
     """
 
     def __init__(self, in_chans: int, embed_dim: int, patch_size: int, width: int = 32) -> None:
@@ -162,11 +175,14 @@ class Stem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns (B, D, h, w) of images (B, C, H, W)."""
-        return self.proj(self.pool(self.norm(self.conv(images))))
+        out: Tensor = self.proj(self.pool(self.norm(self.conv(images))))
+        return out
 
 
 class Attention(nn.Module):
-    """Global self-attention; with a grid, its logits are multiplied by a learned position-aware scaling.
+    """Global self-attention.
+
+    With a grid, its logits are multiplied by a learned position-aware scaling.
 
     Its weights are (B, heads, N, N).
 
@@ -197,8 +213,8 @@ class Attention(nn.Module):
         self.scaling: nn.Parameter | None = None
         if scaled_grid is not None:
             tokens = scaled_grid[0] * scaled_grid[1]
-            # The official code leaves this uninitialised. sigmoid(2) = 0.88 starts near plain attention, where the slope
-            # still lets pairs be turned up and down.
+            # The official code leaves this uninitialised. sigmoid(2) = 0.88 starts near plain
+            # attention, where the slope still lets pairs be turned up and down.
             self.scaling = nn.Parameter(torch.full((num_heads, tokens, tokens), 2.0))
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -212,7 +228,8 @@ class Attention(nn.Module):
         else:
             logits = (q * q.shape[-1] ** -0.5) @ k.transpose(-2, -1) * self.scaling.sigmoid()
             mixed = F.dropout(logits.softmax(-1), dropout) @ v
-        return self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        out: Tensor = self.proj_drop(self.proj(mixed.transpose(1, 2).flatten(2)))
+        return out
 
     def token_layout(self, tokens: Tensor, grid: tuple[int, int]) -> TokenLayout:
         """Returns where queries and keys lie, given what :meth:`forward` is given."""
@@ -220,7 +237,10 @@ class Attention(nn.Module):
 
 
 class ConvMlp(nn.Module):
-    """A feed-forward network with a depthwise 3×3 convolution: every token sees its neighbours, and the map's edge."""
+    """A feed-forward network with a depthwise 3×3 convolution.
+
+    Every token sees its neighbours, and the map's edge.
+    """
 
     def __init__(self, dim: int, hidden: int, drop: float = 0.0) -> None:
         super().__init__()
@@ -237,7 +257,8 @@ class ConvMlp(nn.Module):
         features = tokens.transpose(1, 2).unflatten(2, grid)
         features = self.drop(F.gelu(self.norm1(self.fc1(features))))
         features = F.gelu(self.norm2(self.dwconv(features)))
-        return self.drop(self.norm3(self.fc2(features))).flatten(2).transpose(1, 2)
+        out: Tensor = self.drop(self.norm3(self.fc2(features))).flatten(2).transpose(1, 2)
+        return out
 
 
 class Block(nn.Module):
@@ -267,13 +288,16 @@ class Block(nn.Module):
         """Returns (B, N, D) of the same; ``grid`` is their rows and columns."""
         tokens = tokens + self.drop_path(self.attn(self.norm1(tokens), grid))
         normed = self.norm2(tokens)
-        return tokens + self.drop_path(
+        out: Tensor = tokens + self.drop_path(
             self.mlp(normed, grid) if self.conv_mlp else self.mlp(normed)
         )
+        return out
 
 
 class PatchwiseAugment(nn.Module):
-    """Changes patches of training images at random, each by itself; does nothing in evaluation mode.
+    """Changes patches of training images at random, each by itself.
+
+    Does nothing in evaluation mode.
 
     Args:
         patch_size: Height and width of a patch in pixels, or one number for both.
@@ -326,14 +350,17 @@ def patchwise_augment(
 ) -> Tensor:
     """Crops and enlarges, makes noisy, and mirrors patches of images, each patch by its own dice.
 
-    The numbers are those of the authors' training code (https://github.com/vtddggg/Robust-Vision-Transformer), which
-    shows the model each batch twice, with and without the changes.
+    The numbers are those of the authors' training code
+    (https://github.com/vtddggg/Robust-Vision-Transformer), which shows the model each batch twice,
+    with and without the changes.
 
     Args:
         images: (B, C, H, W). Rows and columns beyond the last whole patch stay as they are.
         patch_size: Height and width of a patch in pixels.
-        probability: Of each of the three changes; they are drawn independently and applied in the order above.
-        min_area: Smallest part of a patch's area that a crop keeps; the part is uniform up to 1, as is its place.
+        probability: Of each of the three changes; they are drawn independently and applied in the
+            order above.
+        min_area: Smallest part of a patch's area that a crop keeps; the part is uniform up to 1, as
+            is its place.
         noise: Standard deviation of the Gaussian noise.
         generator: Where the random numbers come from; torch's global one if None.
 
@@ -383,8 +410,7 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
     """Renames the official code's keys and resizes the attention scalings to the model's grid."""
     converted = {}
     for key, value in state_dict.items():
-        for official, ours in _RENAMED:
-            key = re.sub(official, ours, key)
+        key = renamed(key, _RENAMED)
         if key.endswith("attn.scaling"):
             value = resize_scaling(value, model.grid_size)  # type: ignore[arg-type]
         converted[key] = value
@@ -403,7 +429,9 @@ _RENAMED = (
 
 
 def resize_scaling(scaling: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Returns a scaling (heads, N, N) for the tokens of another grid: interpolated over the keys, then over the queries.
+    """Returns a scaling (heads, N, N) for the tokens of another grid.
+
+    Interpolated over the keys, then over the queries.
 
     Args:
         scaling: Of a square grid, or of one with the proportions of the new.
@@ -452,7 +480,7 @@ _OUR_NANO = {"patch_size": 8, "embed_dims": (96, 192), "depths": (3, 1), "num_he
 _OUR_TINY = {"patch_size": 8, "embed_dims": (192, 384), "depths": (6, 1), "num_heads": (6, 12)}
 
 
-def _rvt(name: str, pretrained: bool, **kwargs: Any) -> Any:
+def _rvt(name: str, pretrained: bool, **kwargs: Any) -> RobustVisionTransformer:
     return build(RobustVisionTransformer, name, pretrained, checkpoint_filter_fn, **kwargs)
 
 

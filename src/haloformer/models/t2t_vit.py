@@ -1,17 +1,18 @@
 """T2T-ViT: a ViT whose tokens are gathered step by step from overlapping patches.
 
 Yuan et al. 2021, "Tokens-to-Token ViT: Training Vision Transformers from Scratch on ImageNet"
-(https://arxiv.org/abs/2101.11986). Instead of cutting the image once into disjoint patches, a "soft split" unfolds it
-into overlapping ones, a small transformer lets them see each other, the result is laid out as a map and split again: each
-step has fewer, richer tokens, and neighbours share pixels. A narrow, deep ViT follows.
+(https://arxiv.org/abs/2101.11986). Instead of cutting the image once into disjoint patches, a "soft
+split" unfolds it into overlapping ones, a small transformer lets them see each other, the result is
+laid out as a map and split again: each step has fewer, richer tokens, and neighbours share pixels.
+A narrow, deep ViT follows.
 
-The small transformers work on hundreds to thousands of tokens, so by default they are Performers (Choromanski et al.
-2020, https://arxiv.org/abs/2009.14794), whose cost is linear in the number of tokens. A Performer never forms weights
-over keys, thus has no attention map; the ViT's blocks, and the ``t2t_vit_t_*`` variants throughout, have.
+The small transformers work on hundreds to thousands of tokens, so by default they are Performers
+(Choromanski et al. 2020, https://arxiv.org/abs/2009.14794), whose cost is linear in the number of
+tokens. A Performer never forms weights over keys, thus has no attention map; the ViT's blocks, and
+the ``t2t_vit_t_*`` variants throughout, have.
 """
 
 import math
-import re
 from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any, Literal, cast
@@ -30,8 +31,15 @@ from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
-from haloformer.models.backbone import Backbone, build, linear_head, weights_cfg
-from haloformer.models.info import ModelInfo, Size, small_head
+from haloformer.models.backbone import (
+    Backbone,
+    build,
+    jit_ignore,
+    linear_head,
+    renamed,
+    weights_cfg,
+)
+from haloformer.models.info import ModelInfo, Size, our_model, small_head
 from haloformer.models.tokens import TokenLayout, global_layout
 
 
@@ -39,7 +47,8 @@ class T2TViT(Backbone):
     """Tokens-to-token module, class token, fixed sinusoidal position embedding, pre-norm ViT.
 
     Args:
-        img_size: Height and width in pixels. Any size will do: windows that hang over the edge see zeros there.
+        img_size: Height and width in pixels. Any size will do: windows that hang over the edge see
+            zeros there.
         in_chans: Channels of the images.
         num_classes: Length of the output.
         embed_dim: Width D of the ViT's tokens.
@@ -47,13 +56,16 @@ class T2TViT(Backbone):
         num_heads: Attention heads per block; divides ``embed_dim``.
         mlp_ratio: Width of a block's hidden layer over D.
         qkv_bias: Whether the blocks' queries, keys and values have a bias.
-        token_attention: Of the tokens-to-token module: ``performer``, or ``transformer`` for softmax attention.
+        token_attention: Of the tokens-to-token module: ``performer``, or ``transformer`` for
+            softmax attention.
         token_dim: Width of the tokens within that module.
-        stem_channels: Before the first soft split, a 3×3 convolution of stride 2 with batch norm and GELU for each number.
-            None in the paper: there, what is first normalised is each window of pixels by itself, which makes the noise
-            of an empty window as large as a lensed arc.
+        stem_channels: Before the first soft split, a 3×3 convolution of stride 2 with batch norm
+            and GELU for each number. None in the paper: there, what is first normalised is each
+            window of pixels by itself, which makes the noise of an empty window as large as a
+            lensed arc.
         kernel_sizes: Sides of the windows of the three soft splits.
-        strides: Distances between them; their product and the stem's stride is the distance of the ViT's tokens in pixels.
+        strides: Distances between them; their product and the stem's stride is the distance of the
+            ViT's tokens in pixels.
         token_drop_rate: Dropout in the Performers; the official code fixes it.
         drop_rate: Dropout before the classifier.
         pos_drop_rate: Dropout after the position embedding.
@@ -61,8 +73,9 @@ class T2TViT(Backbone):
         attn_drop_rate: Dropout of the blocks' attention weights.
         drop_path_rate: Stochastic depth of the last block, rising linearly from 0.
         global_pool: ``token`` (class token), ``avg`` (mean of the others) or empty.
-        init_std: Standard deviation of the linear layers' first weights; None for one over the root of their inputs. At the
-            paper's 0.02 the narrow layers before the ViT leave a twentieth of the signal beside the position embedding.
+        init_std: Standard deviation of the linear layers' first weights; None for one over the root
+            of their inputs. At the paper's 0.02 the narrow layers before the ViT leave a twentieth
+            of the signal beside the position embedding.
     """
 
     num_prefix_tokens = 1
@@ -111,7 +124,8 @@ class T2TViT(Backbone):
             token_drop_rate,
         )
         self.cls_token = nn.Parameter(torch.zeros(1, 1, embed_dim))
-        # A frozen parameter rather than a buffer, as in the official code: it belongs to the published weights.
+        # A frozen parameter rather than a buffer, as in the official code: it belongs to the
+        # published weights.
         table = sinusoids(1 + self.patch_embed.num_patches, embed_dim)[None]
         self.pos_embed = nn.Parameter(table, requires_grad=False)
         self.pos_drop = nn.Dropout(pos_drop_rate)
@@ -147,16 +161,20 @@ class T2TViT(Backbone):
             tokens = self.run(block, tokens)
             if maps is not None:
                 maps.append(_as_map(tokens[:, 1:], self.patch_embed.grid_size))
-        return self.norm(tokens)
+        out: Tensor = self.norm(tokens)
+        return out
 
-    @torch.jit.ignore
+    @jit_ignore
     def no_weight_decay(self) -> set[str]:
         """Returns the class token."""
         return {"cls_token"}
 
-    @torch.jit.ignore
+    @jit_ignore
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """Returns timm's layers: what makes the tokens, then each block; see :meth:`Backbone.group_matcher`."""
+        """Returns timm's layers: what makes the tokens, then each block.
+
+        See :meth:`Backbone.group_matcher`.
+        """
         return {
             "stem": r"^cls_token|pos_embed|patch_embed",
             "blocks": [(r"^blocks\.(\d+)", None), (r"^norm", (99999,))],
@@ -164,7 +182,9 @@ class T2TViT(Backbone):
 
 
 class TokensToToken(nn.Module):
-    """Three soft splits with a token transformer after each of the first two, then a projection; a stem before, if any.
+    """Three soft splits with a token transformer after each of the first two, then a projection.
+
+    A stem before, if any.
 
     Attributes:
         img_size: Height and width that it was built for.
@@ -219,8 +239,8 @@ class TokensToToken(nn.Module):
 
         Args:
             images: Of the size that this was built for.
-            run: What calls the blocks, so that they can be checkpointed; the stem never is, for its running statistics
-                would be taken twice.
+            run: What calls the blocks, so that they can be checkpointed; the stem never is, for its
+                running statistics would be taken twice.
         """
         if (
             tuple(images.shape[-2:]) != self.img_size
@@ -232,11 +252,15 @@ class TokensToToken(nn.Module):
         for block, kernel, stride in zip(self.blocks, self.kernel_sizes, self.strides):
             tokens, grid = soft_split(maps, kernel, stride)
             maps = _as_map(run(block, tokens, grid), grid)
-        return self.proj(soft_split(maps, self.kernel_sizes[-1], self.strides[-1])[0])
+        out: Tensor = self.proj(soft_split(maps, self.kernel_sizes[-1], self.strides[-1])[0])
+        return out
 
 
 class TokenBlock(nn.Module):
-    """A transformer block that narrows its tokens: attention takes them from ``dim`` to ``token_dim``."""
+    """A transformer block that narrows its tokens.
+
+    Attention takes them from ``dim`` to ``token_dim``.
+    """
 
     def __init__(self, dim: int, token_dim: int, attention: str, drop: float) -> None:
         super().__init__()
@@ -255,7 +279,8 @@ class TokenBlock(nn.Module):
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns (B, N, token_dim) of tokens (B, N, dim) on a grid of N cells."""
         tokens = self.attn(self.norm1(tokens), grid)  # the shortcut is inside: widths differ here
-        return tokens + self.mlp(self.norm2(tokens))
+        out: Tensor = tokens + self.mlp(self.norm2(tokens))
+        return out
 
 
 class NarrowingAttention(nn.Module):
@@ -276,7 +301,8 @@ class NarrowingAttention(nn.Module):
         """Returns (B, N, token_dim) of tokens (B, N, dim) on a grid of N cells."""
         queries, keys, values = self.qkv(tokens)[:, None].chunk(3, -1)
         mixed = F.scaled_dot_product_attention(queries, keys, values, scale=self.scale)
-        return (values + self.proj(mixed)).squeeze(1)
+        out: Tensor = (values + self.proj(mixed)).squeeze(1)
+        return out
 
     def token_layout(self, tokens: Tensor, grid: tuple[int, int]) -> TokenLayout:
         """Returns the places of queries and keys: every token of the grid sees every other."""
@@ -284,11 +310,13 @@ class NarrowingAttention(nn.Module):
 
 
 class PerformerAttention(nn.Module):
-    """Single-head attention whose softmax kernel is replaced by random features; the values stand in for the shortcut.
+    """Single-head attention whose softmax kernel is replaced by random features.
 
-    With Gaussian directions w, exp(q·k) is the mean over w of exp(w·q - |q|²/2) exp(w·k - |k|²/2). With m fixed
-    directions the sum over keys can be done before the queries are looked at, so time and memory grow with N, not N².
-    There are no weights over keys and hence no attention map.
+    The values stand in for the shortcut.
+
+    With Gaussian directions w, exp(q·k) is the mean over w of exp(w·q - |q|²/2) exp(w·k - |k|²/2).
+    With m fixed directions the sum over keys can be done before the queries are looked at, so time
+    and memory grow with N, not N². There are no weights over keys and hence no attention map.
     """
 
     def __init__(
@@ -299,18 +327,23 @@ class PerformerAttention(nn.Module):
         self.qkv = nn.Linear(dim, 3 * token_dim)
         self.proj = nn.Linear(token_dim, token_dim)
         self.drop = nn.Dropout(drop)
-        # Drawn once and never learned, but part of the weights: other directions would be another function.
+        # Drawn once and never learned, but part of the weights: other directions would be another
+        # function.
         features = nn.init.orthogonal_(torch.empty(directions, token_dim)) * math.sqrt(directions)
         self.features = nn.Parameter(features, requires_grad=False)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """Returns (B, N, token_dim) of tokens (B, N, dim); the grid plays no part."""
         queries, keys, values = self.qkv(tokens).chunk(3, -1)
-        return values + self.drop(self.proj(self.mix(queries, keys, values).to(values.dtype)))
+        out: Tensor = values + self.drop(
+            self.proj(self.mix(queries, keys, values).to(values.dtype))
+        )
+        return out
 
     def mix(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
-        """Returns the kernel-weighted mean of the values (B, N, D) for each query, in at least single precision."""
-        # The exponents decide everything and the sums run over thousands of tokens: half precision is too coarse.
+        """Returns each query's kernel-weighted mean of the values (B, N, D), at least in float32."""
+        # The exponents decide everything and the sums run over thousands of tokens: half precision
+        # is too coarse.
         dtype = torch.promote_types(queries.dtype, torch.float32)
         device = queries.device.type
         with (
@@ -331,10 +364,11 @@ class PerformerAttention(nn.Module):
 
 
 def soft_split(maps: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[int, int]]:
-    """Cuts maps into overlapping windows, one per ``stride`` pixels begun, so that every pixel is in one.
+    """Cuts maps into overlapping windows, one per ``stride`` pixels begun: no pixel is left out.
 
-    Where the stride divides the size, this is ``Unfold`` with a padding of half the overlap. Elsewhere that would leave
-    out the last pixels; here zeros are added behind until the last window is full.
+    Where the stride divides the size, this is ``Unfold`` with a padding of half the overlap.
+    Elsewhere that would leave out the last pixels; here zeros are added behind until the last
+    window is full.
 
     Args:
         maps: (B, C, H, W).
@@ -359,7 +393,8 @@ def soft_split(maps: Tensor, kernel: int, stride: int) -> tuple[Tensor, tuple[in
 def sinusoids(length: int, dim: int) -> Tensor:
     """Sines and cosines, in turn, of places 0, 1, … along the sequence of tokens: (length, dim).
 
-    The class token is at place 0, the grid follows row by row: rows are told apart by their order alone.
+    The class token is at place 0, the grid follows row by row: rows are told apart by their order
+    alone.
     """
     rates = 10000 ** (-torch.arange(0, dim, 2, dtype=torch.float64) / dim)
     angles = torch.arange(length, dtype=torch.float64)[:, None] * rates
@@ -367,7 +402,8 @@ def sinusoids(length: int, dim: int) -> Tensor:
 
 
 def _as_map(tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-    return tokens.transpose(1, 2).unflatten(2, grid)
+    out: Tensor = tokens.transpose(1, 2).unflatten(2, grid)
+    return out
 
 
 _OFFICIAL_KEYS = (
@@ -385,16 +421,15 @@ _OFFICIAL_KEYS = (
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Takes weights with the official keys, or ours, to the model's keys, position embedding and channels.
+    """Takes weights with official keys, or ours, to the model's keys, positions and channels.
 
-    The published weights were tested with the usual scale of attention, (D/heads)^-½; the other one that the official
-    file sets for ``pretrained=True`` is a leftover and not used.
+    The published weights were tested with the usual scale of attention, (D/heads)^-½; the other one
+    that the official file sets for ``pretrained=True`` is a leftover and not used.
     """
     assert isinstance(model, T2TViT)
     converted = {}
     for key, value in state_dict.items():
-        for pattern, replacement in _OFFICIAL_KEYS:
-            key = re.sub(pattern, replacement, key)
+        key = renamed(key, _OFFICIAL_KEYS)
         if ".kqv." in key:
             keys, queries, values = value.chunk(3)
             key, value = key.replace(".kqv.", ".qkv."), torch.cat([queries, keys, values])
@@ -410,10 +445,13 @@ def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: nn.Module) -> dic
 
 
 def _fit_channels(state_dict: dict[str, Tensor], embed: TokensToToken) -> dict[str, Tensor]:
-    """Fits the first layers to the model's channels: a gray image gives what it gave as three equal channels.
+    """Fits the first layers to the model's channels.
 
-    The windows are normalised before the first linear layer, and their statistics are the same for equal channels. The
-    norm's gain is moved into the linear layer, whose filters can then be summed as timm sums those of a convolution.
+    A gray image gives what it gave as three equal channels.
+
+    The windows are normalised before the first linear layer, and their statistics are the same for
+    equal channels. The norm's gain is moved into the linear layer, whose filters can then be summed
+    as timm sums those of a convolution.
     """
     weight, bias, gain, shift = (
         f"patch_embed.blocks.0.{name}"
@@ -474,7 +512,8 @@ default_cfgs = generate_default_cfgs(
 )
 
 
-# For small images: a stem of stride 4, and of the soft splits only the first strides: 64 pixels give 8×8 tokens.
+# For small images: a stem of stride 4, and of the soft splits only the first strides: 64 pixels
+# give 8×8 tokens.
 _SMALL: dict[str, Any] = {
     "img_size": 64,
     "in_chans": 1,
@@ -607,8 +646,6 @@ def t2t_vit_14_wide_224(pretrained: bool = False, **kwargs: Any) -> T2TViT:
 
 
 MODELS: tuple[ModelInfo, ...] = tuple(
-    ModelInfo(
-        name, "T2T-ViT", _PAPER, name, notes, small_head(size), source="haloformer", size=size
-    )
+    our_model("T2T-ViT", _PAPER, name, size, notes, small_head(size))
     for name, size, notes in _NOTES
 )

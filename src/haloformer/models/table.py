@@ -1,4 +1,4 @@
-"""The packaged table of all models and what they cost: what would take minutes to build and seconds to import."""
+"""The packaged table of all models and their costs, which would take minutes to measure."""
 
 import json
 from importlib import resources
@@ -7,6 +7,6 @@ from typing import Any
 
 def model_table() -> list[dict[str, Any]]:
     """Returns the rows of ``table.json``, one per model."""
-    return json.loads(
-        resources.files("haloformer").joinpath("models/table.json").read_text(encoding="utf-8")
-    )
+    file = resources.files("haloformer").joinpath("models/table.json")
+    rows: list[dict[str, Any]] = json.loads(file.read_text(encoding="utf-8"))
+    return rows

@@ -1,7 +1,7 @@
 """The attention layers of timm's models: where their tokens lie, and which weights they form.
 
-A layer is known by the name of its class. It is told from the outside, by what it and the modules around it were called
-with: timm's layers themselves do not know where their tokens come from.
+A layer is known by the name of its class. It is told from the outside, by what it and the modules
+around it were called with: timm's layers themselves do not know where their tokens come from.
 """
 
 import math
@@ -42,7 +42,7 @@ class Call:
     weights: list[Tensor] = field(default_factory=list)
 
     def inside(self, *class_names: str) -> "Call | None":
-        """Returns the call of the innermost module of these classes that this one runs in, itself included."""
+        """Returns the call of the innermost enclosing module of these classes, itself included."""
         call: Call | None = self
         while call is not None and type(call.module).__name__ not in class_names:
             call = call.outer
@@ -87,7 +87,9 @@ def class_name(module: nn.Module) -> str:
 
 
 def sequence_layout(call: Call, places: Places) -> TokenLayout:
-    """Global attention over a map's cells in reading order, after tokens that are at no place; or by such tokens alone.
+    """Global attention over a map's cells in reading order, after tokens that are at no place.
+
+    Or attention by such tokens alone.
 
     Which map it is is told by the number of keys: that of the latest map with so many cells.
     """
@@ -124,7 +126,10 @@ def _grid_of(call: Call, places: Places, tokens: int) -> tuple[Grid, int]:
 
 
 def _attention(call: Call, places: Places) -> TokenLayout:
-    """The usual attention of timm's; in a MobileViT it runs over the pixels at the same place of all patches."""
+    """The usual attention of timm's.
+
+    In a MobileViT it runs over the pixels at the same place of all patches.
+    """
     block = call.inside("MobileVitBlock")
     return sequence_layout(call, places) if block is None else _patch_pixels(block, places)
 
@@ -134,7 +139,10 @@ def _map_attention(call: Call, places: Places) -> TokenLayout:
 
 
 def _partitioned(call: Call, places: Places) -> TokenLayout:
-    """MaxViT: blocks of neighbouring cells, or grids of distant ones. CoAtNet: the same layer over the whole map."""
+    """MaxViT: blocks of neighbouring cells, or grids of distant ones.
+
+    CoAtNet: the same layer over the whole map.
+    """
     part = call.inside("PartitionAttentionCl", "ParallelPartitionAttention", "PartitionAttention2d")
     if part is None:
         return _map_attention(call, places)
@@ -159,7 +167,7 @@ def _window_attention(channels_last: bool = True) -> Callable[[Call, Places], To
 
 
 def _context_windows(call: Call, places: Places) -> TokenLayout:
-    """GCViT: windows; in every second layer all windows share queries that stand for the whole map."""
+    """GCViT: windows; in every second layer they share queries for the whole map."""
     block = call.outer
     assert block is not None
     layout = _windows(_size(block.args[0], channels_last=True), block.module.window_size)
@@ -201,7 +209,10 @@ def _reduced(call: Call, places: Places) -> TokenLayout:
 
 
 def _averaged_runs(call: Call, places: Places) -> TokenLayout:
-    """Next-ViT: keys are averages of runs of tokens in reading order; their weight is shared out among these."""
+    """Next-ViT: keys are averages of runs of tokens in reading order.
+
+    Their weight is shared out among these.
+    """
     grid, _ = _grid_of(call, places, call.weights[0].shape[-2])
     layout = global_layout(grid)
     run = _run(call.module)
@@ -217,12 +228,18 @@ def _multi_query(call: Call, places: Places) -> TokenLayout:
 
 
 def _resolution(call: Call, places: Places) -> TokenLayout:
-    """LeViT, EfficientFormer v2: attention over a whole map of the size that the layer was made for."""
+    """LeViT, EfficientFormer v2.
+
+    Attention over a whole map of the size that the layer was made for.
+    """
     return global_layout(tuple(call.module.resolution))
 
 
 def _subsampled(call: Call, places: Places) -> TokenLayout:
-    """LeViT, EfficientFormer v2: only every second token, in rows and columns, asks; their map is the next stage's."""
+    """LeViT, EfficientFormer v2: only every second token, in rows and columns, asks.
+
+    Their map is the next stage's.
+    """
     keys = tuple(call.module.resolution)
     queries = (-(-keys[0] // 2), -(-keys[1] // 2))
     places.derive(queries, keys, kernel=(1, 1), stride=(2, 2))
@@ -261,7 +278,10 @@ def _separable(call: Call, places: Places) -> TokenLayout:
 
 
 def _mask_units(call: Call, places: Places) -> TokenLayout:
-    """Hiera: tokens lie in the order that its ``Unroll`` gave them; queries may be pooled by taking the largest."""
+    """Hiera: tokens lie in the order that its ``Unroll`` gave them.
+
+    Queries may be pooled by taking the largest.
+    """
     network = call.inside("Hiera")
     assert network is not None
     rows, columns = network.module.tokens_spatial_shape
@@ -296,7 +316,8 @@ def _heads_first(call: Call) -> Tensor:
 
 
 def _unfolded_heads(call: Call) -> Tensor:
-    return only_weights(call).unflatten(0, (-1, call.module.num_heads))
+    out: Tensor = only_weights(call).unflatten(0, (-1, call.module.num_heads))
+    return out
 
 
 def _head_by_head(call: Call) -> Tensor:
@@ -309,7 +330,8 @@ def _gated(call: Call) -> Tensor:
         raise NotUnderstood(f"formed weights {len(call.weights)} times")
     content, position = call.weights
     gate = call.module.gating_param.sigmoid().view(1, -1, 1, 1)
-    return (1 - gate) * content + gate * position
+    out: Tensor = (1 - gate) * content + gate * position
+    return out
 
 
 def _shared_out(call: Call) -> Tensor:
@@ -335,7 +357,7 @@ def _size(maps: Tensor, channels_last: bool = False) -> Grid:
 def _windows(
     grid: Grid, window: int | Grid, shift: Grid = (0, 0), strided: bool = False
 ) -> TokenLayout:
-    """Cuts a map, rolled back by ``shift`` and padded to whole windows, into windows of neighbouring cells.
+    """Cuts a map, rolled back by ``shift`` and padded, into windows of neighbouring cells.
 
     With ``strided`` a "window" is a grid of ``window`` cells spread evenly over the map.
     """

@@ -1,7 +1,9 @@
-"""The architectures that timm has, as data: which of its entries, and the numbers that fit them to lens cutouts.
+"""The architectures that timm has, as data.
 
-``nano`` and ``tiny`` are sized here, for images of 64–150 pixels of one channel; the others are the papers' variants, as
-timm has them.
+Which of its entries, and the numbers that fit them to lens cutouts.
+
+``nano`` and ``tiny`` are sized here, for images of 64–150 pixels of one channel; the others are the
+papers' variants, as timm has them.
 """
 
 from typing import Any
@@ -104,7 +106,7 @@ MODELS: tuple[ModelInfo, ...] = (
         num_heads=3,
     ),
     ModelInfo(
-        "vit_tiny",
+        "vit_lens_tiny",
         "ViT",
         _VIT,
         "vit_tiny_patch16_224",
@@ -167,7 +169,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "Swin",
         _SWIN,
         "swin_tiny_patch4_window7_224",
-        "swin_tiny",
+        "swin_lens_tiny",
         "4-pixel patches, windows of 4×4, three stages",
         patch_size=4,
         window_size=4,
@@ -198,7 +200,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "Swin v2",
         _SWIN2,
         "swinv2_tiny_window8_256",
-        "swinv2_tiny",
+        "swinv2_lens_tiny",
         "4-pixel patches, windows of 4×4, three stages",
         patch_size=4,
         window_size=4,
@@ -286,7 +288,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "CrossViT",
         _CROSSVIT,
         "crossvit_tiny_240",
-        "crossvit_tiny",
+        "crossvit_lens_tiny",
         "patches of 8 and 16 pixels at native size",
         img_scale=(1.0, 1.0),
         patch_size=(8, 16),
@@ -511,7 +513,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "CoAtNet",
         _COATNET,
         "coatnet_pico_rw_224",
-        "coatnet_nano",
+        "coatnet_lens_nano",
         "two convolutional and two attention stages",
         embed_dim=(32, 64, 96, 192),
         depths=(1, 1, 2, 1),
@@ -578,7 +580,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "MaxViT",
         _MAXVIT,
         "maxvit_rmlp_pico_rw_256",
-        "maxvit_nano",
+        "maxvit_lens_nano",
         "convolution, block and grid attention in every block",
         embed_dim=(32, 32, 64, 96),
         depths=(1, 1, 2, 1),
@@ -588,7 +590,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "MaxViT",
         _MAXVIT,
         "maxvit_rmlp_pico_rw_256",
-        "maxvit_tiny",
+        "maxvit_lens_tiny",
         "convolution, block and grid attention in every block",
         embed_dim=(32, 64, 128, 192),
         depths=(2, 2, 3, 2),
@@ -762,7 +764,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "EVA-02",
         _EVA02,
         "eva02_tiny_patch14_224",
-        "eva02_tiny",
+        "eva02_lens_tiny",
         "SwiGLU, rotary positions, 8-pixel patches",
         patch_size=8,
     ),
@@ -786,7 +788,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "Hiera",
         _HIERA,
         "hiera_tiny_224",
-        "hiera_tiny",
+        "hiera_lens_tiny",
         "three stages from 4-pixel patches",
         embed_dim=80,
         num_heads=1,

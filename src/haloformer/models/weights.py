@@ -1,6 +1,9 @@
-"""Starts a model from weights that are there already: ImageNet's through timm, or those of a local file.
+"""Starts a model from weights that are there already.
 
-Files may come from anybody: safetensors, or PyTorch's format read without running what a pickle asks for.
+ImageNet's through timm, or those of a local file.
+
+Files may come from anybody: safetensors, or PyTorch's format read without running what a pickle
+asks for.
 """
 
 import argparse
@@ -41,7 +44,7 @@ _RECOMPUTED = (
 
 
 def weights_file(path: str | os.PathLike[str]) -> Path:
-    """Returns the weights file that a path names: itself, or that of the run or artefact folder that it is."""
+    """Returns the weights file that a path names: a file, or a run or artefact folder."""
     path = Path(path)
     candidates = (path / "artefact" / "weights.safetensors", path / "weights.safetensors")
     if path.is_dir() and not any(file.is_file() for file in candidates):
@@ -52,13 +55,15 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
 
 
 def read_weights(path: str | os.PathLike[str]) -> StateDict:
-    """Returns the tensors of a weights file by name, out of the usual containers and without wrappers' prefixes.
+    """Returns the tensors of a weights file by name, without containers and prefixes.
 
     Args:
-        path: A file that ends with .safetensors, or with .pth, .pt, .bin, .tar for PyTorch's format; or the folder of a run.
+        path: A file that ends with .safetensors, or with .pth, .pt, .bin, .tar for PyTorch's
+            format; or the folder of a run.
 
     Raises:
-        InputError: No such file, not of these formats, damaged, without weights, or one that asks for more than that.
+        InputError: No such file, not of these formats, damaged, without weights, or one that asks
+            for more than that.
     """
     file = weights_file(path)
     _check_file(file)
@@ -82,7 +87,8 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
         plain = tensor.layout == torch.strided and not (
             tensor.is_meta or tensor.is_quantized or tensor.is_complex()
         )
-        # An expanded tensor claims more numbers than the file has: a few bytes could stand for terabytes.
+        # An expanded tensor claims more numbers than the file has: a few bytes could stand for
+        # terabytes.
         if not plain or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise InputError(f"{file}: '{_shorter(name)}' is not an ordinary tensor")
     return weights
@@ -91,20 +97,21 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
 def load_into(
     model: nn.Module,
     weights: StateDict,
-    source: str,
+    where: str,
     img_size: tuple[int, int],
     in_chans: int,
     num_classes: int,
 ) -> None:
-    """Fills a model, whose channels, classes and image size may differ from those that the weights were made for.
+    """Loads weights into a model that may have other channels, classes and image size.
 
-    The filters of the first layer are summed over the channels for one channel, and repeated and scaled for more, as timm
-    does; a classifier of other classes is left out; positions are resized. All else must fit.
+    The filters of the first layer are summed over the channels for one channel, and repeated and
+    scaled for more, as timm does; a classifier of other classes is left out; positions are resized.
+    All else must fit.
 
     Args:
         model: From ``build_at_native_size``.
         weights: Under the official code's names, timm's, or haloformer's.
-        source: Where they come from, for messages.
+        where: Where they come from, for messages.
         img_size: Height and width of the images.
         in_chans: Channels of the images.
         num_classes: Length of the output.
@@ -117,28 +124,16 @@ def load_into(
         img_size = (img_size[0] + top + bottom, img_size[1] + left + right)
         model = model.model
     wanted = model.state_dict()
-    weights = _converted(_without_prefix(weights, wanted), model, source, img_size)
-    for conv in _first_convs(model, in_chans):
-        name = f"{conv}.weight"
-        if name in weights and name in wanted and weights[name].shape != wanted[name].shape:
-            weights[name] = _adapted(weights[name], wanted[name], in_chans)
+    weights = _converted(_without_prefix(weights, wanted), model, where, img_size)
+    _adapt_channels(weights, wanted, model, in_chans)
     heads = tuple(f"{name}." for name in classifier_names(model))
-    if any(
-        weights[n].shape != wanted[n].shape
-        for n in weights.keys() & wanted.keys()
-        if n.startswith(heads)
-    ):
-        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
+    weights = _without_other_classifier(weights, wanted, heads)
     headless = not any(name.startswith(heads) for name in weights)
-    _check_fit(
-        weights,
-        wanted,
-        heads if headless else (),
-        f"{source}: these weights do not fit {type(model).__name__}",
-    )
+    message = f"{where}: these weights do not fit {type(model).__name__}"
+    _check_fit(weights, wanted, heads if headless else (), message)
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
-            raise InputError(f"{source}: '{_shorter(name)}' holds NaN or infinite values")
+            raise InputError(f"{where}: '{_shorter(name)}' holds NaN or infinite values")
     model.load_state_dict(weights, strict=False)  # what may be missing was checked
 
 
@@ -150,7 +145,8 @@ def download_weights(info: ModelInfo) -> StateDict:
     """
     try:
         with _no_waiting_for_a_missing_network():
-            return timm.create_model(info.timm_name, pretrained=True).state_dict()
+            model: nn.Module = timm.create_model(info.timm_name, pretrained=True)
+            return model.state_dict()
     except (
         Exception
     ) as error:  # the hub's client raises many kinds: no network, no cache, a proxy's refusal
@@ -200,7 +196,8 @@ def _load(file: Path) -> Any:
         ) as archive:  # PyTorch never compresses: what does could grow without end
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
                 raise InputError("its parts are compressed, which PyTorch never does")
-    # Training scripts of the papers save their options beside the weights, as a Namespace of plain values.
+    # Training scripts of the papers save their options beside the weights, as a Namespace of plain
+    # values.
     with torch.serialization.safe_globals([argparse.Namespace]):
         return torch.load(file, map_location="cpu", weights_only=True)
 
@@ -247,12 +244,12 @@ def _without_prefix(weights: StateDict, wanted: StateDict) -> StateDict:
 
 
 def _converted(
-    weights: StateDict, model: nn.Module, source: str, img_size: tuple[int, int]
+    weights: StateDict, model: nn.Module, where: str, img_size: tuple[int, int]
 ) -> StateDict:
     try:
         converted = dict(convert_state_dict(dict(weights), model))
     except InputError as error:
-        raise InputError(f"{source}: {error}") from error
+        raise InputError(f"{where}: {error}") from error
     except Exception:  # weights of another architecture: the comparison of names tells it better
         converted = weights
     tensors = {name: tensor for name, tensor in converted.items() if isinstance(tensor, Tensor)}
@@ -262,6 +259,24 @@ def _converted(
         model,
         img_size,
     )
+
+
+def _adapt_channels(weights: StateDict, wanted: StateDict, model: nn.Module, in_chans: int) -> None:
+    """Fits the filters of the first layers, in place, to the channels of the images."""
+    for conv in _first_convs(model, in_chans):
+        name = f"{conv}.weight"
+        if name in weights and name in wanted and weights[name].shape != wanted[name].shape:
+            weights[name] = _adapted(weights[name], wanted[name], in_chans)
+
+
+def _without_other_classifier(
+    weights: StateDict, wanted: StateDict, heads: tuple[str, ...]
+) -> StateDict:
+    """Leaves the classifiers out if any of them is one of other classes."""
+    common = [name for name in weights.keys() & wanted.keys() if name.startswith(heads)]
+    if all(weights[name].shape == wanted[name].shape for name in common):
+        return weights
+    return {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
 
 
 def _first_convs(model: nn.Module, in_chans: int) -> tuple[str, ...]:
@@ -278,7 +293,10 @@ def _first_convs(model: nn.Module, in_chans: int) -> tuple[str, ...]:
 
 
 def _adapted(weight: Tensor, wanted: Tensor, in_chans: int) -> Tensor:
-    """The filters of the first layer for other channels; as they are if they do not fit otherwise."""
+    """The filters of the first layer for other channels.
+
+    They stay as they are if they do not fit otherwise.
+    """
     if (
         weight.ndim != 4
         or weight.shape[0] != wanted.shape[0]
@@ -301,19 +319,18 @@ def _adapted(weight: Tensor, wanted: Tensor, in_chans: int) -> Tensor:
 def _check_fit(
     weights: StateDict, wanted: StateDict, optional: tuple[str, ...], message: str
 ) -> None:
-    """Demands that names and shapes agree; only what is ``optional`` and the counters of batch norms may be missing."""
-    missing = [
-        n
-        for n in wanted
-        if n not in weights and not n.startswith(optional) and not n.endswith("num_batches_tracked")
-    ]
-    unknown = [n for n in weights if n not in wanted]
-    common = weights.keys() & wanted.keys()
+    """Demands that names and shapes agree.
+
+    Only what is ``optional`` and the counters of batch norms may be missing.
+    """
+    absent = [name for name in wanted if name not in weights and not name.startswith(optional)]
+    missing = [name for name in absent if not name.endswith("num_batches_tracked")]
+    unknown = [name for name in weights if name not in wanted]
+    common = [name for name in wanted if name in weights]
     other = [
-        f"{_shorter(n)}: {_shape(weights[n])} in the file, {_shape(wanted[n])} in the model"
-        for n in wanted
-        if n in common
-        and (weights[n].shape != wanted[n].shape or _kind(weights[n]) != _kind(wanted[n]))
+        f"{_shorter(name)}: {_shape(weights[name])} in the file, {_shape(wanted[name])} in the model"
+        for name in common
+        if not _alike(weights[name], wanted[name])
     ]
     if not (missing or unknown or other):
         return
@@ -327,8 +344,9 @@ def _check_fit(
     raise InputError(f"{message}: {', '.join(problems)}")
 
 
-def _kind(tensor: Tensor) -> bool:
-    return tensor.is_floating_point()
+def _alike(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors have the same shape and kind of numbers."""
+    return a.shape == b.shape and a.is_floating_point() == b.is_floating_point()
 
 
 def _shape(tensor: Tensor) -> str:
@@ -351,7 +369,10 @@ def _reason(error: BaseException, most: int = 160) -> str:
 
 @contextlib.contextmanager
 def _no_waiting_for_a_missing_network() -> Iterator[None]:
-    """Lets the hub's client look only into its cache when its host has no address: it would retry for a minute."""
+    """Lets the hub's client look only into its cache when its host has no address.
+
+    It would retry for a minute.
+    """
     from huggingface_hub import constants
 
     before = constants.HF_HUB_OFFLINE

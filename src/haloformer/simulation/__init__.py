@@ -5,6 +5,7 @@ from haloformer.simulation.renderer import render
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
 from haloformer.simulation.simulator import (
     BACKENDS,
+    BatchMaker,
     LensBatch,
     Simulator,
     batches_ahead,
@@ -24,6 +25,7 @@ __all__ = [
     "BACKENDS",
     "NOISE_MODES",
     "UNITS",
+    "BatchMaker",
     "LensBatch",
     "Scenes",
     "Simulator",

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -317,8 +317,16 @@ def iterate(
     )
 
 
+class BatchMaker(Protocol):
+    """Makes images by their number: a simulator, or one with further steps after it."""
+
+    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
+        """Makes the images of these numbers, in this order."""
+        ...
+
+
 def batches_ahead(
-    simulator: Simulator, numbers: Iterable[range | np.ndarray]
+    simulator: BatchMaker, numbers: Iterable[range | np.ndarray]
 ) -> Iterator[LensBatch]:
     """Simulates batch after batch; while one is being used, the next is simulated in a background thread.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from haloformer.data.convert import convert
+from haloformer.data.conversion import convert
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.simulation import get_survey

@@ -24,7 +24,7 @@ from haloformer.studies.results import (
 )
 from haloformer.studies.settings import one_line
 from haloformer.training.config import compose
-from haloformer.training.feeds import STREAM_EPOCH
+from haloformer.training.survey_feed import STREAM_EPOCH
 
 _NOTHING_SELECTED = (
     "nothing was selected on these images: each run keeps the epoch that was best on its validation images, and all runs of "

@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haloformer.training.config import Experiment, compose, list_presets
-    from haloformer.training.engine import RunResult, run, train
+    from haloformer.training.engine import run, train
+    from haloformer.training.run_folder import RunResult
 
 _HOMES = {
     "Experiment": "config",
     "compose": "config",
     "list_presets": "config",
-    "RunResult": "engine",
+    "RunResult": "run_folder",
     "run": "engine",
     "train": "engine",
 }

@@ -10,14 +10,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import TYPE_CHECKING, Any
 
 import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins import TorchCheckpointIO
+from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from haloformer.errors import InputError
 from haloformer.io.writing import whole_file, write_text
+from haloformer.training.examples import Examples
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.progress import TaskID
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -42,7 +49,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Reads tensors and plain values, nothing else."""
         try:
-            return torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            checkpoint: dict[str, Any] = torch.load(
+                path, map_location=map_location or "cpu", weights_only=True
+            )
+            return checkpoint
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
             raise InputError(
                 f"{path}: cannot be read as a checkpoint ({_first_line(error)}); without this file the run starts anew"
@@ -54,20 +64,23 @@ def _first_line(error: BaseException) -> str:
 
 
 class Interruption:
-    """Remembers that the process was asked to stop, so that it stops where its state can be saved."""
+    """Remembers that the process was asked to stop, to do so where its state can be saved."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
 
     @contextlib.contextmanager
     def handled(self) -> Iterator[None]:
-        """Listens for SIGINT and SIGTERM; a second SIGINT ends the process at once, as without us."""
+        """Listens for SIGINT and SIGTERM.
+
+        A second SIGINT ends the process at once, as without us.
+        """
         if threading.current_thread() is not threading.main_thread():
             yield  # only the main thread may listen
             return
         before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-        def remember(number: int, frame: Any) -> None:
+        def remember(number: int, frame: FrameType | None) -> None:
             if self.signal is not None and number == signal.SIGINT:
                 raise KeyboardInterrupt
             self.signal = number
@@ -87,9 +100,12 @@ class Interruption:
 
 
 class Checkpoints(pl.callbacks.Checkpoint):
-    """After every epoch: ``best.ckpt`` and the artefact if validation improved, then ``last.ckpt``; in between, ``last.ckpt`` alone.
+    """After every epoch: ``best.ckpt`` and the artefact if validation improved, then ``last.ckpt``.
 
-    Lightning's own callback ties its memory to an absolute path, so a moved run folder would forget its best score.
+    In between, ``last.ckpt`` alone.
+
+    Lightning's own callback ties its memory to an absolute path, so a moved run folder would forget
+    its best score.
     """
 
     _ASK_EVERY = 20  # steps; several processes must agree on saving, which costs a message
@@ -106,7 +122,8 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
         Args:
             folder: Where the checkpoints go.
-            export: Writes the artefact; called with the trainer, the epoch (from 1) and that epoch's metrics.
+            export: Writes the artefact; called with the trainer, the epoch (from 1) and that
+                epoch's metrics.
             monitor: The metric that says what is best, and ``max`` or ``min``.
             minutes: Time between two saves within an epoch.
             interruption: Says that the process was asked to stop.
@@ -126,11 +143,14 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: Examples,
         batch_idx: int,
     ) -> None:
-        """Saves within an epoch, but for its last step: what comes then (validation, the choice of the best) saves by itself."""
+        """Saves within an epoch, but for its last step.
+
+        What comes then (validation, the choice of the best) saves by itself.
+        """
         if batch_idx + 1 == trainer.num_training_batches:
             return
         stop, due = (
@@ -164,7 +184,8 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.interruption.stop()
 
     def _save_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        # A step may have spoilt the weights without the loss having shown it yet: the last good state must outlive that.
+        # A step may have spoilt the weights without the loss having shown it yet: the last good
+        # state must outlive that.
         if all(bool(torch.isfinite(p).all()) for p in pl_module.parameters()):
             trainer.save_checkpoint(self.folder / "last.ckpt")
         self._saved_at = time.monotonic()
@@ -174,18 +195,18 @@ class Checkpoints(pl.callbacks.Checkpoint):
         return {"best_epoch": self.best_epoch, "best": self.best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Takes it back."""
+        """Restores it."""
         self.best_epoch, self.best = state_dict["best_epoch"], state_dict["best"]
 
 
 class EpochHook(pl.Callback):
-    """Tells somebody every epoch's metrics, who may end the run."""
+    """Gives every epoch's metrics to a function, which may end the run."""
 
     def __init__(self, on_epoch: Callable[[int, dict[str, float]], bool]) -> None:
         self.on_epoch = on_epoch
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Asks."""
+        """Calls the function."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
         if self.on_epoch(trainer.current_epoch + 1, metrics):
             trainer.should_stop = True
@@ -247,23 +268,18 @@ class Progress(pl.Callback):
     """A bar over the steps of the whole training, and a line per epoch that stays."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
-        self._task: Any = None
+        self._bar: RichProgress | None = None
+        self._task: TaskID | None = None
         self._loss = float("nan")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Opens the bar where the run stands."""
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            Progress,
-            TextColumn,
-            TimeRemainingColumn,
-        )
+        from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as RichProgress
 
         text = "{task.description}"
         status = TextColumn("{task.fields[status]}")
-        self._bar = Progress(
+        self._bar = RichProgress(
             TextColumn(text), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), status
         )
         total = (trainer.max_epochs or 1) * trainer.num_training_batches
@@ -277,14 +293,16 @@ class Progress(pl.Callback):
         self,
         trainer: pl.Trainer,
         pl_module: pl.LightningModule,
-        outputs: Any,
-        batch: Any,
+        outputs: STEP_OUTPUT,
+        batch: Examples,
         batch_idx: int,
     ) -> None:
-        """Moves the bar; the loss shown is a running mean, read every few steps as it makes a GPU wait."""
-        self._seen += len(batch[1])
+        """Moves the bar; the loss is a running mean, read seldom as it makes a GPU wait."""
+        assert self._bar is not None
+        assert self._task is not None
+        self._seen += len(batch.labels)
         if batch_idx % 10 == 0:
-            loss = float(outputs["loss"])
+            loss = float(outputs["loss"])  # type: ignore[index, call-overload]  # a mapping, of ours
             self._loss = loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * loss
             now = time.monotonic()
             status = (
@@ -303,6 +321,7 @@ class Progress(pl.Callback):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Prints the epoch's line."""
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}
+        assert self._bar is not None
         self._bar.console.print(
             f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}  loss {metrics['train_loss']:.3f}  {_quality(metrics)}  "
             f"{self._speed:.0f} images/s",

@@ -2,11 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from haloformer.errors import InputError
 from haloformer.training.config import Experiment
 from haloformer.vocabulary import unknown_name
+
+if TYPE_CHECKING:
+    from pytorch_lightning.loggers import Logger
 
 LOGGERS = {
     "tensorboard": "event files in the run folder; left out where TensorBoard is not installed",
@@ -16,17 +19,17 @@ LOGGERS = {
 """The loggers, each with what it does."""
 
 
-def make_loggers(names: tuple[str, ...], folder: Path, experiment: Experiment) -> Any:
-    """Returns Lightning's loggers of these names, False for none.
+def make_loggers(names: tuple[str, ...], folder: Path, experiment: Experiment) -> "list[Logger]":
+    """Returns Lightning's loggers of these names.
 
     Raises:
         InputError: An unknown name, or one whose package is not installed.
     """
-    made = [logger for name in names if (logger := _make(name, folder, experiment)) is not None]
-    return made or False
+    made = (_make(name, folder, experiment) for name in names)
+    return [logger for logger in made if logger is not None]
 
 
-def _make(name: str, folder: Path, experiment: Experiment) -> Any:
+def _make(name: str, folder: Path, experiment: Experiment) -> "Logger | None":
     if name not in LOGGERS:
         raise unknown_name("logger", name, LOGGERS)
     if name == "tensorboard":

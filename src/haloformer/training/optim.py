@@ -60,22 +60,26 @@ def build_optimizer(
     layer_decay: float = 1.0,
     fused: bool = False,
 ) -> torch.optim.Optimizer:
-    """Returns an optimiser of a model's trainable parameters, which decays matrices and filters and nothing else.
+    """Returns an optimiser of a model's trainable parameters; only matrices and filters decay.
 
     Args:
-        model: Norms, biases, tokens, position embeddings and other lone parameters of it are not decayed.
+        model: Norms, biases, tokens, position embeddings and other lone parameters of it are not
+            decayed.
         name: One of :data:`OPTIMIZERS`.
         lr: Peak learning rate.
-        weight_decay: As the optimiser means it: a share of lr per step (adamw), or part of the gradient (adam, sgd).
+        weight_decay: As the optimiser means it: a share of lr per step (adamw), or part of the
+            gradient (adam, sgd).
         momentum: Of sgd, lars and rmsprop.
         betas: Decay rates of the running means of Adam and its kin, and of lion.
-        layer_decay: Factor of the learning rate from each layer to the one before it, as the model's ``group_matcher``
-            counts layers; the classifier has ``lr`` itself.
-        fused: One kernel for all of AdamW, on CUDA and on CPUs. On one CPU thread a step of hybrid_nano then takes
-            0.6 ms instead of 2.7 ms, beside 150 ms for the gradient of 64 images.
+        layer_decay: Factor of the learning rate from each layer to the one before it, as the
+            model's ``group_matcher`` counts layers; the classifier has ``lr`` itself.
+        fused: One kernel for all of AdamW, on CUDA and on CPUs. On one CPU thread a step of
+            hybrid_nano then takes 0.6 ms instead of 2.7 ms, beside 150 ms for the gradient of 64
+            images.
 
     Raises:
-        InputError: No such optimiser, or layer-wise rates for a model that does not tell its layers.
+        InputError: No such optimiser, or layer-wise rates for a model that does not tell its
+            layers.
     """
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", str(name), OPTIMIZERS)
@@ -89,8 +93,9 @@ def build_optimizer(
     groups = _parameter_groups(model, lr, weight_decay, layer_decay)
     optimizer = create_optimizer_v2(groups, name, lr=lr, weight_decay=weight_decay, **options)
     if "fused" in options:
-        # It could undo the scaling of 16-bit gradients in its step; Lightning then refuses to clip them, even where
-        # nothing is scaled. Told that it cannot, Lightning undoes the scaling before, as for any other optimiser.
+        # It could undo the scaling of 16-bit gradients in its step; Lightning then refuses to clip
+        # them, even where nothing is scaled. Told that it cannot, Lightning undoes the scaling
+        # before, as for any other optimiser.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
 
@@ -106,10 +111,12 @@ def build_schedule(
     step_size: int = 10,
     gamma: float = 0.1,
 ) -> LRScheduler:
-    """Returns a schedule to be stepped after every batch; the learning rate is a function of the step alone.
+    """Returns a schedule to be stepped after every batch.
 
-    All groups of the optimiser rise and fall in proportion. For ``plateau`` this is the rise only, which multiplies with
-    what :func:`build_plateau` does.
+    The learning rate is a function of the step alone.
+
+    All groups of the optimiser rise and fall in proportion. For ``plateau`` this is the rise only,
+    which multiplies with what :func:`build_plateau` does.
 
     Args:
         optimizer: Its learning rates are the peaks.
@@ -117,7 +124,8 @@ def build_schedule(
         total_steps: Batches of the whole training.
         steps_per_epoch: Batches of an epoch.
         warmup: Share of all steps over which the learning rate rises.
-        min_lr: Where cosine and one_cycle end, and what step does not go below, as a share of the peak.
+        min_lr: Where cosine and one_cycle end, and what step does not go below, as a share of the
+            peak.
         step_size: Epochs between the falls of step.
         gamma: Factor of each fall of step.
 
@@ -151,16 +159,20 @@ def build_plateau(
     plateau_patience: int = 5,
     min_lr: float = 0.001,
 ) -> ReduceLROnPlateau:
-    """Returns what lowers the learning rates when a metric stops rising; to be stepped once per validation with it.
+    """Returns what lowers the learning rates when a metric stops rising.
+
+    To be stepped once per validation with it.
 
     Args:
         optimizer: As given to :func:`build_schedule`, before or after.
         gamma: Factor of each fall.
-        plateau_patience: Validations in a row without a better metric that are let pass; the next such one lowers.
+        plateau_patience: Validations in a row without a better metric that are let pass; the next
+            such one lowers.
         min_lr: Smallest learning rate, as a share of the peak.
     """
     floors = [min_lr * group.get("initial_lr", group["lr"]) for group in optimizer.param_groups]
-    # Any rise counts, as it does for the best weights; no change is too small for the slow layers of a layer-wise decay.
+    # Any rise counts, as it does for the best weights; no change is too small for the slow layers
+    # of a layer-wise decay.
     return ReduceLROnPlateau(
         optimizer,
         mode="max",
@@ -181,8 +193,10 @@ def _parameter_groups(
     # What is not some layer's weight stands alone: tokens, positions, biases, scales, temperatures.
     alone = {name for name, _ in inner.named_parameters() if not name.endswith("weight")}
     exceptions = alone | set(inner.no_weight_decay() if hasattr(inner, "no_weight_decay") else ())
+    groups: list[dict[str, Any]]
     if layer_decay == 1:
-        return param_groups_weight_decay(inner, weight_decay, no_weight_decay_list=exceptions)
+        groups = param_groups_weight_decay(inner, weight_decay, no_weight_decay_list=exceptions)
+        return groups
     if not hasattr(inner, "group_matcher"):
         raise InputError(
             f"layer_decay: {type(inner).__name__} does not tell which layer a parameter belongs to: set layer_decay to 1"
@@ -203,7 +217,7 @@ def _half_cosine(start: float, end: float, progress: float) -> float:
 
 
 def _one_cycle(total_steps: int, warmup: float, min_lr: float) -> Callable[[int], float]:
-    """The factor of torch's OneCycleLR, without its cycle of the momentum, for any number of steps."""
+    """The factor of torch's OneCycleLR, without its cycle of the momentum, for any step."""
     peak, last = max(0.0, warmup * total_steps - 1), max(1, total_steps - 1)
 
     def factor(step: int) -> float:

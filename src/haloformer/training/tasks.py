@@ -1,14 +1,17 @@
-"""What one training step does: transform, frame, normalise, answer, compare."""
+"""The training task: what one step does with a batch, and how it is validated."""
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from timm.utils import ModelEmaV3
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torchmetrics import MeanMetric
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC
 
@@ -26,15 +29,16 @@ from haloformer.fitting.channels import Residual
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions, regression_loss
 from haloformer.training.config import Experiment
-from haloformer.training.feeds import Examples
+from haloformer.training.examples import Examples
 from haloformer.training.optim import build_optimizer, build_plateau, build_schedule
 from haloformer.training.transfer import frozen_modules_to_eval
 
 
 class LensTask(pl.LightningModule):
-    """Tells classes apart by cross-entropy, or estimates physical parameters, or both with one network.
+    """Classification by cross-entropy, regression of physical parameters, or both.
 
-    Raw images (B, C, H, W) go in; augmentation, framing and normalisation happen here, on the device of the model.
+    Raw images (B, C, H, W) go in; augmentation, framing and normalisation happen here, on the
+    device of the model.
     """
 
     def __init__(
@@ -49,7 +53,7 @@ class LensTask(pl.LightningModule):
         noise_model: NoiseModel | None = None,
         residual: Residual | None = None,
     ) -> None:
-        """Puts the parts of a training together.
+        """Puts the parts of a training run together.
 
         Args:
             model: Takes what framing and normalisation make of images, and returns (B, outputs.n).
@@ -93,16 +97,21 @@ class LensTask(pl.LightningModule):
         # In the order of the targets
         self.errors = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in outputs.targets)
         self.squares = nn.ModuleList(MeanMetric(nan_strategy="ignore") for _ in outputs.targets)
-        self.plateau: Any = None
+        self.plateau: ReduceLROnPlateau | None = None
+        self._plateau_state: dict[str, Any] | None = None
 
     @property
     def best_model(self) -> nn.Module:
-        """The network that is validated and shipped: the moving average of the weights where there is one."""
+        """The network that is validated and shipped.
+
+        The moving average of the weights where there is one.
+        """
         return self.model if self.ema is None else self.ema.module
 
     def forward(self, images: Tensor) -> Tensor:
         """Returns the outputs (B, outputs.n) of raw images (B, C, H, W)."""
-        return self.best_model(self.prepare(images))
+        numbers: Tensor = self.best_model(self.prepare(images))
+        return numbers
 
     def prepare(self, images: Tensor) -> Tensor:
         """Returns the network's input (B, C', H', W') for raw images (B, C, H, W)."""
@@ -112,8 +121,9 @@ class LensTask(pl.LightningModule):
         return inputs
 
     def on_train_batch_start(self, batch: Examples, batch_idx: int) -> None:
-        """Makes the random numbers of a step (dropout, stochastic depth) a function of the seed and its place alone."""
-        # Neither what came before nor an interruption then matters: a repeated step is the same step.
+        """Seeds a step's random numbers by the run's seed and the step's place alone."""
+        # Neither what came before nor an interruption then matters: a repeated step is the same
+        # step.
         torch.manual_seed(int(self._rng("model", batch_idx).integers(2**63)))
         if self.experiment.transfer.tune != "full":
             frozen_modules_to_eval(self.model)
@@ -130,7 +140,8 @@ class LensTask(pl.LightningModule):
             numbers, auxiliary_loss = self.model(inputs), 0.0
         smoothing = self.experiment.regularization.label_smoothing
         loss = self.loss(numbers.float(), labels, batch.targets, smoothing) + auxiliary_loss
-        # Of the whole batch, whatever part of it is here: all processes stop together, and every checkpoint has the same sum.
+        # Of the whole batch, whatever part of it is here: all processes stop together, and every
+        # checkpoint has the same sum.
         mean = loss.detach().clone()
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(mean)
@@ -141,10 +152,11 @@ class LensTask(pl.LightningModule):
             self.loss_sum += torch.stack(
                 [mean.double(), torch.ones_like(mean, dtype=torch.float64)]
             )
-        return loss
+        out: Tensor = loss
+        return out
 
     def augmented(self, batch: Examples, batch_idx: int) -> Tensor:
-        """Returns the training images of a batch, transformed and with fresh noise where that is wanted."""
+        """Returns the training images of a batch, transformed, and with fresh noise if wanted."""
         rng = self._rng("augment", batch_idx)
         images = augment_images(batch.images, self.augmentation, rng)
         if self.noise_model is not None:
@@ -161,7 +173,10 @@ class LensTask(pl.LightningModule):
     def loss(
         self, numbers: Tensor, labels: Tensor, targets: Tensor, smoothing: float = 0.0
     ) -> Tensor:
-        """Returns the loss of outputs (B, outputs.n); labels (B,) or, mixed, (B, K); targets (B, T) with NaN where there is none."""
+        """Returns the loss of outputs (B, outputs.n).
+
+        Labels (B,) or, mixed, (B, K); targets (B, T) with NaN where there is none.
+        """
         logits, values = self.outputs.split(numbers)
         task = self.experiment.task
         loss = numbers.new_zeros(())
@@ -204,8 +219,12 @@ class LensTask(pl.LightningModule):
                 self.squares[i].update(errors[known, i].square())  # type: ignore[operator]
 
     def on_validation_epoch_end(self) -> None:
-        """Logs the epoch's metrics: one-vs-rest AUCs, their mean and accuracy; mean absolute and rms errors of the targets."""
-        # Here, not at the end of the training epoch: those who listen for that moment want to see it.
+        """Logs the epoch's metrics: one-vs-rest AUCs, their mean and accuracy.
+
+        Mean absolute and rms errors of the targets.
+        """
+        # Here, not at the end of the training epoch: those who listen for that moment want to see
+        # it.
         total, steps = self.loss_sum.tolist()
         self.log("train_loss", total / max(1.0, steps))
         self.loss_sum.zero_()
@@ -233,7 +252,7 @@ class LensTask(pl.LightningModule):
             value = float(self.trainer.callback_metrics[self.monitor])
             self.plateau.step(value if self.monitor_mode == "max" else -value)
 
-    def configure_optimizers(self) -> Any:
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser and its learning rate, stepped after every batch."""
         settings, course = self.experiment.optimizer, self.experiment.schedule
         optimizer = build_optimizer(
@@ -267,23 +286,23 @@ class LensTask(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        """Makes the step, then moves the weights' average."""
+        """Makes the step, then updates the moving average of the weights."""
         super().optimizer_step(*args, **kwargs)
         if self.ema is not None:
             self.ema.update(self.model, step=self.global_step)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Adds the plateau's memory."""
+        """Adds the state of the plateau schedule."""
         if self.plateau is not None:
             checkpoint["plateau"] = self.plateau.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keeps the plateau's memory until the optimiser is there."""
+        """Keeps the state of the plateau schedule until there is an optimiser."""
         self._plateau_state = checkpoint.get("plateau")
 
     def on_train_start(self) -> None:
-        """Gives it back."""
-        if self.plateau is not None and getattr(self, "_plateau_state", None):
+        """Restores the state of the plateau schedule."""
+        if self.plateau is not None and self._plateau_state:
             self.plateau.load_state_dict(self._plateau_state)
 
     def _rng(self, purpose: str, batch_idx: int) -> np.random.Generator:
@@ -292,7 +311,7 @@ class LensTask(pl.LightningModule):
         return np.random.default_rng(place + [self.global_rank] * (self.global_rank > 0))
 
     def _diagnosis(self, loss: Tensor, inputs: Tensor, numbers: Tensor, batch_idx: int) -> str:
-        """Says where the first number that is none appeared, and what helps."""
+        """Says where the first NaN or infinity appeared, and what helps."""
         broken = [name for name, p in self.model.named_parameters() if not torch.isfinite(p).all()]
         if not torch.isfinite(inputs).all():
             where = "the network's input holds such numbers: another normalization should help"
@@ -314,12 +333,16 @@ class LensTask(pl.LightningModule):
         )
 
 
+_Mix = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(images, labels) → both, mixed with those of others."""
+
+
 def _augmentation(experiment: Experiment) -> Augmentation:
     given = experiment.augmentation
     return Augmentation(given.augment, given.rotation, given.shift, given.zoom, given.erasing)
 
 
-def _mixing(experiment: Experiment, n_classes: int) -> Any:
+def _mixing(experiment: Experiment, n_classes: int) -> _Mix | None:
     """Returns a function of (images, labels) that mixes pairs and their labels, or None."""
     mixup, cutmix = experiment.regularization.mixup, experiment.regularization.cutmix
     if not mixup and not cutmix:
@@ -333,12 +356,10 @@ def _mixing(experiment: Experiment, n_classes: int) -> Any:
         for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix))
         if alpha
     ]
-    return (
-        functools.partial(_call, v2.RandomChoice(choices))
-        if len(choices) > 1
-        else functools.partial(_call, choices[0])
-    )
+    # A function, not the transform itself, which is a module and would become part of the task.
+    return functools.partial(_mixed, v2.RandomChoice(choices) if len(choices) > 1 else choices[0])
 
 
-def _call(function: Any, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    return function(images, labels)
+def _mixed(transform: nn.Module, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+    images, labels = transform(images, labels)
+    return images, labels

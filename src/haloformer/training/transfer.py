@@ -1,7 +1,10 @@
-"""How much of a pretrained network learns: all of it, the classifier, the last blocks, or a low-rank change.
+"""How much of a pretrained network learns.
 
-What does not learn is frozen by ``requires_grad``, and :func:`frozen_modules_to_eval` keeps it a fixed function in
-training: batch norms use the statistics that they came with, and nothing is dropped.
+All of it, the classifier, the last blocks, or a low-rank change.
+
+What does not learn is frozen by ``requires_grad``, and :func:`frozen_modules_to_eval` keeps it a
+fixed function in training: batch norms use the statistics that they came with, and nothing is
+dropped.
 """
 
 import copy
@@ -38,20 +41,26 @@ def prepare_for_tuning(
     lora_rank: int = 8,
     lora_alpha: float = 16.0,
 ) -> nn.Module:
-    """Freezes what is not to learn in a fresh model, and for lora adds to its layers what is; the same model returns.
+    """Freezes what is not to learn in a fresh model, and for lora adds to its layers what is.
 
-    The classifier (each, if there are several) always learns, with the batch norm before it if that is ours.
+    The same model returns.
+
+    The classifier (each, if there are several) always learns, with the batch norm before it if that
+    is ours.
 
     Args:
         model: From ``create_model``, with its weights.
         tune: One of :data:`TUNING`.
-        last_blocks: Blocks that learn, counted from the end as the model's ``group_matcher`` counts layers, in which a
-            step between two stages is a layer of its own or belongs to the block after it.
+        last_blocks: Blocks that learn, counted from the end as the model's ``group_matcher`` counts
+            layers, in which a step between two stages is a layer of its own or belongs to the block
+            after it.
         lora_rank: Rank of the change. Layers no wider than that are left as they are.
-        lora_alpha: The change is scaled by alpha / rank (Hu et al. 2021, arXiv:2106.09685, section 4.1).
+        lora_alpha: The change is scaled by alpha / rank (Hu et al. 2021, arXiv:2106.09685, section
+            4.1).
 
     Raises:
-        InputError: No such way, more blocks than there are, no linear layers for lora, or peft is not installed.
+        InputError: No such way, more blocks than there are, no linear layers for lora, or peft is
+            not installed.
     """
     if tune not in TUNING:
         raise unknown_name("tune", str(tune), TUNING)
@@ -73,10 +82,13 @@ def prepare_for_tuning(
 
 
 def frozen_modules_to_eval(model: nn.Module) -> None:
-    """Puts what is frozen into evaluation mode; to be called whenever ``model.train()`` was, such as before each epoch.
+    """Puts what is frozen into evaluation mode.
 
-    A module is frozen if it has parameters and none of them learns. One without (dropout, stochastic depth) goes with what
-    it is part of; directly in a module that learns in part, with what follows it, provided that nothing before it learns.
+    To be called whenever ``model.train()`` was, such as before each epoch.
+
+    A module is frozen if it has parameters and none of them learns. One without (dropout,
+    stochastic depth) goes with what it is part of; directly in a module that learns in part, with
+    what follows it, provided that nothing before it learns.
     """
     children = list(_children(model))
     learns = [_learns(child) for child in children]
@@ -97,9 +109,12 @@ def trainable_parameters(model: nn.Module) -> tuple[int, int]:
 
 @torch.no_grad()
 def merged_weights(model: nn.Module) -> dict[str, Tensor]:
-    """Returns the state dict of the plain model: what lora learned is added to the weights; the model stays as it is.
+    """Returns the state dict of the plain model: what lora learned is added to the weights.
 
-    It fits the model that ``create_model`` builds. All else but the changed weights is the model's own, not a copy.
+    The model stays as it is.
+
+    It fits the model that ``create_model`` builds. All else but the changed weights is the model's
+    own, not a copy.
     """
     weights = dict(model.state_dict())
     for name, layer in _lora_layers(model):
@@ -113,7 +128,10 @@ def merged_weights(model: nn.Module) -> dict[str, Tensor]:
 
 
 def plain_model(model: nn.Module) -> nn.Module:
-    """Returns the model without lora's layers, with what they learned in its weights: a copy if there are any."""
+    """Returns the model without lora's layers, with what they learned in its weights.
+
+    It is a copy if there are any.
+    """
     if not any(_lora_layers(model)):
         return model
     plain = copy.deepcopy(model)
@@ -142,7 +160,10 @@ def _last_blocks(model: nn.Module, count: int) -> set[str]:
 
 
 def _layers_by_name(model: nn.Module) -> list[list[str]]:
-    """Stem, blocks and classifier of a model that does not tell: blocks are numbered in a list that is called so."""
+    """Stem, blocks and classifier of a model that does not tell.
+
+    Blocks are numbered in a list that is called so.
+    """
     classifiers = tuple(f"{name}." for name in classifier_names(model))
     layers: list[list[str]] = [[]]
     current = None
@@ -158,7 +179,10 @@ def _layers_by_name(model: nn.Module) -> list[list[str]]:
 
 
 def _add_lora(model: nn.Module, rank: int, alpha: float, learning: Iterable[str]) -> None:
-    """Puts low-rank changes beside a model's linear layers, in place; the model's own parameters that learn are named."""
+    """Puts low-rank changes beside a model's linear layers, in place.
+
+    The model's own parameters that learn are named.
+    """
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
@@ -170,9 +194,11 @@ def _add_lora(model: nn.Module, rank: int, alpha: float, learning: Iterable[str]
         raise InputError(
             f"tune: lora finds no linear layer wider than lora_rank={rank} in {type(model).__name__}: use last_blocks"
         )
-    # As one pattern, names are compared whole: of a list, peft would also take what only ends in them.
+    # As one pattern, names are compared whole: of a list, peft would also take what only ends in
+    # them.
     pattern = "|".join(re.escape(name) for name in layers)
-    # In place, without peft's own wrapper: so the model keeps its type, its methods and the names of its parameters.
+    # In place, without peft's own wrapper: so the model keeps its type, its methods and the names
+    # of its parameters.
     settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern)  # type: ignore[arg-type]
     inject_adapter_in_model(settings, model, _ADAPTER)
     for name in learning:  # peft froze them
@@ -180,7 +206,7 @@ def _add_lora(model: nn.Module, rank: int, alpha: float, learning: Iterable[str]
 
 
 def _linear_layers(model: nn.Module, rank: int) -> Iterator[str]:
-    """The names of the linear layers, 1×1 convolutions among them, but for the classifier and what is too narrow."""
+    """The names of linear layers and 1×1 convolutions, without classifiers and narrow ones."""
     classifiers = classifier_names(model)
     for name, module in model.named_modules():
         parent = model.get_submodule(name.rpartition(".")[0])
@@ -200,7 +226,10 @@ def _linear_layers(model: nn.Module, rank: int) -> Iterator[str]:
 
 
 def _lora_layers(model: nn.Module) -> Iterator[tuple[str, Any]]:
-    """The layers that peft put in, by every name that they have; known by what they can: peft need not be there."""
+    """The layers that peft put in, by every name that they have.
+
+    Known by what they can: peft need not be there.
+    """
     modules = model.named_modules(remove_duplicate=False)
     return (
         (name, m)

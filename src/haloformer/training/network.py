@@ -1,0 +1,71 @@
+"""The network of an experiment: built, frozen where it is not to learn, and laid out in memory."""
+
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from torch import nn
+
+from haloformer.models import create_model
+from haloformer.training.config import Experiment
+from haloformer.training.transfer import prepare_for_tuning
+
+
+def build_network(
+    experiment: Experiment,
+    input_shape: tuple[int, int, int],
+    n_outputs: int,
+    *,
+    pretrained: bool | str,
+) -> nn.Module:
+    """Returns the network with its first weights, which the experiment's seed determines.
+
+    Args:
+        experiment: Names the network and its keywords.
+        input_shape: (C, H, W) of the network's input.
+        n_outputs: Numbers that it returns per image.
+        pretrained: As ``create_model`` takes it; False for a network whose weights are loaded
+            later.
+    """
+    channels, height, width = input_shape
+    torch.manual_seed(experiment.trainer.seed)
+    return create_model(
+        experiment.model.name,
+        img_size=height if height == width else (height, width),
+        in_chans=channels,
+        num_classes=n_outputs,
+        pretrained=pretrained,
+        **network_args(experiment),
+    )
+
+
+def tuned_network(network: nn.Module, experiment: Experiment, accelerator: str) -> nn.Module:
+    """Returns a fresh network as it is trained: frozen, synchronised, laid out as asked for."""
+    transfer, settings = experiment.transfer, experiment.trainer
+    tuned = prepare_for_tuning(
+        network,
+        transfer.tune,
+        last_blocks=transfer.last_blocks,
+        lora_rank=transfer.lora_rank,
+        lora_alpha=transfer.lora_alpha,
+    )
+    if settings.devices * settings.nodes > 1 and accelerator == "cuda":
+        # timm's, as torch's would lose the activations of timm's norms
+        tuned = convert_sync_batchnorm(tuned)
+    if settings.channels_last:
+        tuned = tuned.to(memory_format=torch.channels_last)
+    return tuned
+
+
+def network_args(experiment: Experiment) -> dict[str, Any]:
+    """Returns the network's keywords, with the regularisation's as timm spells them."""
+    given = experiment.regularization
+    rates = {
+        "drop_rate": given.dropout,
+        "attn_drop_rate": given.attention_dropout,
+        "drop_path_rate": given.stochastic_depth,
+    }
+    return {
+        **{name: value for name, value in rates.items() if value is not None},
+        **experiment.model.model_args,
+    }

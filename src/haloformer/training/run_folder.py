@@ -1,0 +1,199 @@
+"""The run folder: the files of a training run, and whether the run can be continued."""
+
+import datetime
+import errno
+import json
+import platform
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+
+from haloformer._version import code_version
+from haloformer.errors import InputError
+from haloformer.io.writing import file_sha256, write_text
+from haloformer.models import find_model
+from haloformer.models.weights import weights_file, weights_url
+from haloformer.training.config import Experiment, read_config
+from haloformer.training.console import is_first_process
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """Result of a training run.
+
+    Attributes:
+        out: The run folder.
+        best_epoch: The epoch (from 1) whose weights are in the artefact.
+        epochs: Epochs done; fewer than asked for after early stopping.
+        metrics: The best epoch's ``val_macro_auc``, ``val_auc_CLASS``, ``val_accuracy``,
+            ``val_loss``, ``train_loss``; of a regression ``val_mae``, ``val_mae_TARGET``,
+            ``val_rmse_TARGET``.
+    """
+
+    out: Path
+    best_epoch: int
+    epochs: int
+    metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The files of one training run.
+
+    Attributes:
+        path: The folder.
+    """
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The experiment, in full."""
+        return self.path / "config.yaml"
+
+    @property
+    def metrics(self) -> Path:
+        """One row per epoch."""
+        return self.path / "metrics.csv"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of ``best.ckpt`` and ``last.ckpt``."""
+        return self.path / "checkpoints"
+
+    @property
+    def last_checkpoint(self) -> Path:
+        """Where an interrupted run goes on."""
+        return self.checkpoints / "last.ckpt"
+
+    @property
+    def artefact(self) -> Path:
+        """The folder of what ships."""
+        return self.path / "artefact"
+
+    @property
+    def finished(self) -> Path:
+        """Summary, written when the run is complete."""
+        return self.path / "finished.json"
+
+    @property
+    def environment(self) -> Path:
+        """Machine and packages, an entry per start."""
+        return self.path / "environment.json"
+
+    @property
+    def pretrained(self) -> Path:
+        """The weights that the run started from."""
+        return self.path / "pretrained.json"
+
+    @property
+    def can_resume(self) -> bool:
+        """Whether there is a state to go on from."""
+        return self.last_checkpoint.exists()
+
+    @property
+    def holds_results(self) -> bool:
+        """Whether a run has saved anything in it; a start that failed has not."""
+        return self.can_resume or self.finished.exists()
+
+    def result(self, experiment: Experiment) -> RunResult | None:
+        """Returns the result of a finished run, None if there is none.
+
+        Raises:
+            InputError: The folder holds a run of another configuration, or ``resume`` is false.
+        """
+        if not self.config.exists():
+            return None
+        # Only the first process: it may have made the folder, for the others, a moment ago.
+        if not experiment.trainer.resume and is_first_process():
+            raise InputError(
+                f"{self.path}: there is a run already, and resume is false: choose another out"
+            )
+        if not self.holds_results:
+            return None  # a failed start must not keep the corrected one from its folder
+        if differences := experiment.differences(read_config(self.config)):
+            raise InputError(
+                f"{self.path}: holds a run of another configuration "
+                f"({'; '.join(differences[:4])}): choose another out, or the same values"
+            )
+        if not self.finished.exists():
+            return None
+        summary = json.loads(self.finished.read_text(encoding="utf-8"))
+        return RunResult(self.path, summary["best_epoch"], summary["epochs"], summary["metrics"])
+
+    def begin(self, experiment: Experiment) -> None:
+        """Makes the folder, or checks that it holds the beginning of this run.
+
+        Raises:
+            InputError: The folder is something else, or cannot be written.
+        """
+        path, is_run = self.path, self.config.exists()
+        if not is_run and path.exists() and (not path.is_dir() or any(path.iterdir())):
+            raise InputError(f"{path}: exists and is not a run folder: choose another out")
+        if not (is_run and self.holds_results):
+            try:
+                path.mkdir(parents=True, exist_ok=True)
+                write_text(self.config, experiment.to_yaml())
+            except OSError as error:
+                if error.errno == errno.ENOSPC:
+                    raise
+                raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+        # One entry per start: a run may go on elsewhere.
+        file = self.environment
+        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        write_text(file, json.dumps([*before, _environment()], indent=2) + "\n")
+
+    def record_pretrained(self, experiment: Experiment) -> dict[str, str | None]:
+        """Writes to ``pretrained.json`` which weights the run starts from, and returns it.
+
+        Empty for none. A run that goes on reads what was written: the weights' file may be gone.
+        """
+        pretrained = experiment.transfer.pretrained
+        if not pretrained:
+            return {}
+        record: dict[str, str | None]
+        if self.can_resume:
+            text = self.pretrained.read_text(encoding="utf-8") if self.pretrained.exists() else "{}"
+            record = json.loads(text)
+            return record
+        if isinstance(pretrained, str):
+            record = {"file": pretrained, "sha256": file_sha256(weights_file(pretrained))}
+        else:
+            record = {"url": weights_url(find_model(experiment.model.name))}
+        write_text(self.pretrained, json.dumps(record, indent=2) + "\n")
+        return record
+
+    def finish(self, result: RunResult) -> None:
+        """Writes the summary that marks the run as complete."""
+        summary = {
+            "best_epoch": result.best_epoch,
+            "epochs": result.epochs,
+            "metrics": result.metrics,
+        }
+        write_text(self.finished, json.dumps(summary, indent=2) + "\n")
+
+
+def _environment() -> dict[str, object]:
+    """Returns what a result may depend on besides its configuration."""
+    import numpy
+    import timm
+    import torchvision
+
+    gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    packages = (torch, torchvision, timm, pl, numpy)
+    ours = Path(sys.argv[0]).stem in ("haloformer", "__main__")
+    return {
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "code_version": code_version(),
+        "python": platform.python_version(),
+        "packages": {package.__name__: package.__version__ for package in packages},
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if gpus else None,
+        "gpus": gpus,
+        "command": sys.argv[1:] if ours else None,
+    }

@@ -1,0 +1,199 @@
+"""Training data from a survey: images are simulated as training goes on."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from haloformer.data.grouping import LEFT_OUT
+from haloformer.data.stream import BLOCK_IMAGES, stream_batches, validation_seed
+from haloformer.data.transforms import noise_model
+from haloformer.errors import InputError
+from haloformer.fitting.channels import N_WRONG, Residual
+from haloformer.simulation import BatchMaker, LensBatch, Simulator, batches_ahead
+from haloformer.simulation.rng import name_word, uniform
+from haloformer.training.batches import (
+    FIT_IMAGES,
+    VALIDATION_BATCH,
+    EpochPlan,
+    MemoryBatches,
+    choose_labelled,
+    fits_in_memory,
+    with_noise,
+)
+from haloformer.training.config import Experiment
+from haloformer.training.examples import WHOLE, Batches, Examples, Feed, Share
+from haloformer.training.file_feed import open_validation_file
+from haloformer.training.labels import Labelling, residual_of
+
+STREAM_EPOCH = 6000
+"""Images per epoch of an endless stream, unless epoch_size says otherwise."""
+
+
+def open_survey_feed(experiment: Experiment) -> Feed:
+    """Returns the feed of a survey.
+
+    Raises:
+        InputError: An unknown survey or class, or options that do not go together.
+    """
+    data, seed = experiment.data, experiment.trainer.seed
+    survey = Simulator(data.source, seed=seed, noise=data.noise)  # of all classes
+    every = Labelling.of(experiment, survey.class_names)
+    used = [name for name, k in zip(survey.class_names, every.labels) if k != LEFT_OUT]
+    labelling = Labelling.of(experiment, tuple(used))
+    if data.val_size < len(used):
+        raise InputError(
+            f"val_size {data.val_size} leaves a class without an image: at least {len(used)}"
+        )
+    fresh = experiment.augmentation.fresh_noise
+    model = None if fresh == "none" else noise_model(survey.survey, fresh)
+    residual = residual_of(experiment, survey.attributes["survey_definition"], data.noise)
+    wrong_fits = experiment.regularization.wrong_fits
+
+    def simulator(seed: int, noise: str) -> Simulator:
+        return Simulator(data.source, classes=used, seed=seed, noise=noise)
+
+    train = FittedSimulator(simulator(seed, "none" if model else data.noise), residual, wrong_fits)
+    held_out_noise = fresh if model else data.noise
+    held_out = FittedSimulator(simulator(validation_seed(seed), held_out_noise), residual)
+    plan = _epoch_plan(experiment, used)
+    batches = _training_batches(plan, train, labelling)
+    if data.val_data is None:
+        validation, n_val = _simulated_validation(held_out, labelling, data.val_size)
+    else:
+        file = open_validation_file(experiment, survey.class_names, survey.image_shape, residual)
+        validation, n_val = file.batches(file.usable, None), len(file.usable)
+    # The images after those of the validation neither train nor choose the best epoch.
+    spare = np.arange(data.val_size, 2 * data.val_size)
+    spare_batch = min(VALIDATION_BATCH, len(spare))
+    fit = labelling.examples(train.batch(np.unique(plan.numbers(0))[:FIT_IMAGES]))
+    return Feed(
+        class_names=labelling.class_names,
+        image_shape=train.image_shape,
+        raw_shape=survey.image_shape,
+        residual=residual,
+        epoch=lambda epoch, first, share: batches(plan.rest(epoch, first), share),
+        steps=plan.steps,
+        validation=validation,
+        calibration=SimulatedBatches(held_out, labelling, spare, spare_batch),
+        n_train=plan.n_images,
+        n_val=n_val,
+        fit=with_noise(fit, model, seed),
+        noise_model=model,
+        facts={
+            "survey": survey.survey.name,
+            "noise": held_out_noise,
+            "pixel_scale": survey.attributes["pixel_scale"],
+            "train_seed": seed,
+            "val_seed": validation_seed(seed) if data.val_data is None else None,
+        },
+    )
+
+
+@dataclass(frozen=True)
+class FittedSimulator:
+    """Simulates images with their residual channels; the fit runs where the simulation does.
+
+    Attributes:
+        simulator: Makes the images.
+        residual: Adds the channels; None: the images as they are.
+        wrong_fits: Share of the images whose fit is told a wrong lens.
+    """
+
+    simulator: Simulator
+    residual: Residual | None
+    wrong_fits: float = 0.0
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W), residual channels included."""
+        shape = self.simulator.image_shape
+        return shape if self.residual is None else self.residual.output_shape(shape)
+
+    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
+        """Simulates the images of these numbers, in this order."""
+        batch = self.simulator.batch(numbers)
+        if self.residual is None:
+            return batch
+        if not self.wrong_fits:
+            return dataclasses.replace(batch, images=self.residual(batch.images))
+        # A function of the image's number, like everything that is drawn.
+        index = np.asarray(numbers, dtype=np.uint64)
+        stream = np.full(len(index), name_word("wrong_fits"), dtype=np.uint64)
+        chance, which = uniform(self.simulator.seed, stream, index, "lens", 2).T
+        wrong = np.where(chance < self.wrong_fits, (which * N_WRONG).astype(np.int64), -1)
+        return dataclasses.replace(batch, images=self.residual.with_wrong_fits(batch.images, wrong))
+
+
+class SimulatedBatches:
+    """Batches of images that are simulated as they are needed.
+
+    An incomplete last one is left out.
+    """
+
+    def __init__(
+        self,
+        simulator: BatchMaker,
+        labelling: Labelling,
+        numbers: np.ndarray,
+        batch_size: int,
+        share: Share = WHOLE,
+    ) -> None:
+        self.simulator, self.labelling = simulator, labelling
+        self.numbers, self.batch_size, self.share = numbers, batch_size, share
+
+    def __len__(self) -> int:
+        return len(self.numbers) // self.batch_size
+
+    def __iter__(self) -> Iterator[Examples]:
+        made = stream_batches(self.simulator, self.numbers, self.batch_size, share=self.share)
+        return map(self.labelling.examples, made)
+
+
+def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan:
+    data, seed = experiment.data, experiment.trainer.seed
+    if data.n_images is None:
+        if data.labels_per_class is not None:
+            raise InputError(
+                "labels_per_class: an endless stream has as many as it likes: "
+                "give n_images, too, or a file"
+            )
+        return EpochPlan(None, data.epoch_size or STREAM_EPOCH, data.batch_size, seed)
+    labels = np.arange(data.n_images) % len(class_names)
+    images = choose_labelled(labels, data.labels_per_class, seed, class_names, data.source)
+    return EpochPlan(images, data.epoch_size or len(images), data.batch_size, seed)
+
+
+def _training_batches(
+    plan: EpochPlan, train: FittedSimulator, labelling: Labelling
+) -> Callable[[np.ndarray, Share], Batches]:
+    """Returns (image numbers, share) → batches: from memory if there is room, or else simulated."""
+    if plan.images is None or not fits_in_memory(len(plan.images), train.image_shape):
+        return lambda numbers, share: SimulatedBatches(
+            train, labelling, numbers, plan.batch_size, share
+        )
+    images = plan.images  # rising, so that a number's place can be searched
+    stored = _simulated(train, labelling, images)
+    return lambda numbers, share: MemoryBatches(
+        stored, np.searchsorted(images, numbers), plan.batch_size, share
+    )
+
+
+def _simulated_validation(
+    simulator: BatchMaker, labelling: Labelling, n: int
+) -> tuple[Callable[[Share], Batches], int]:
+    stored = _simulated(simulator, labelling, np.arange(n))
+
+    def validation(share: Share) -> Batches:
+        return MemoryBatches(stored, np.arange(n), VALIDATION_BATCH, share, uneven=True)
+
+    return validation, n
+
+
+def _simulated(simulator: BatchMaker, labelling: Labelling, numbers: np.ndarray) -> Examples:
+    """Simulates images into memory, a block at a time."""
+    blocks = [numbers[i : i + BLOCK_IMAGES] for i in range(0, len(numbers), BLOCK_IMAGES)]
+    made = [labelling.examples(batch) for batch in batches_ahead(simulator, blocks)]
+    return Examples(*(torch.cat(parts) for parts in zip(*made)))
