@@ -54,11 +54,11 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 # The lowest version of every direct dependency in an environment of its own; without the page (app), Ray (scale)
-# and the site (docs), which ask for higher versions of what the core depends on. uv, as pip takes an hour to
-# find the versions of the others that fit.
+# and the site (docs), which ask for higher versions of what the core depends on. Resolved by uv: pip downloads one
+# release after the other of what the extras bring (transformers) until one fits.
 MINIMUM_VENV ?= .venv-minimum
 MINIMUM_EXTRAS ?= lenstronomy,tune,lora,explain,export
-MINIMUM_TESTS ?= tests/simulation tests/fitting tests/data tests/models tests/outputs tests/training tests/prediction tests/evaluation tests/stored
+MINIMUM_TESTS ?= $(wildcard $(addprefix tests/,io simulation fitting data models outputs training prediction evaluation stored))
 $(MINIMUM_VENV)/.ready: pyproject.toml benchmarks/minimum.py
 	$(PYTHON) -m venv $(MINIMUM_VENV)
 	$(PYTHON) benchmarks/minimum.py > $(MINIMUM_VENV)/lowest.txt
