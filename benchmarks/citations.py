@@ -38,7 +38,7 @@ compared with their authors' code, none of which is part of this package; those 
 | intervals of AUCs | DeLong, DeLong & Clarke-Pearson 1988, Biometrics 44, 837 |
 | calibrated probabilities | Guo et al. 2017 ([arXiv:1706.04599](https://arxiv.org/abs/1706.04599)) |
 | intervals of estimated masses | Romano et al. 2019 ([arXiv:1905.03222](https://arxiv.org/abs/1905.03222)); their loss: Seitzer et al. 2022 ([arXiv:2203.09168](https://arxiv.org/abs/2203.09168)) |
-| images of another kind | Lee et al. 2018 ([arXiv:1807.03888](https://arxiv.org/abs/1807.03888)) |
+| out-of-distribution detection | Lee et al. 2018 ([arXiv:1807.03888](https://arxiv.org/abs/1807.03888)) |
 | rollout | Abnar & Zuidema 2020 ([arXiv:2005.00928](https://arxiv.org/abs/2005.00928)) |
 | Grad-CAM, integrated gradients | Selvaraju et al. 2017 ([arXiv:1610.02391](https://arxiv.org/abs/1610.02391)); Sundararajan et al. 2017 ([arXiv:1703.01365](https://arxiv.org/abs/1703.01365)) |
 | comparison with random weights | Adebayo et al. 2018 ([arXiv:1810.03292](https://arxiv.org/abs/1810.03292)) |

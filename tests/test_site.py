@@ -63,3 +63,36 @@ def test_how_to_add_something_names_files_and_functions_that_exist(page):
         name for name in named if re.fullmatch(r"@?_?[A-Za-z]+(_[A-Za-z]+)+_?|_?[A-Z_]+", name)
     }:
         assert re.search(rf"\b{name.removeprefix('@')}", code), name
+
+
+def test_the_architecture_page_names_every_package_and_only_what_exists():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    source = ROOT / "src" / "haloformer"
+    table = re.findall(r"^\| (`.*?) \|", page, flags=re.MULTILINE)
+    folders = {name for cell in table for name in re.findall(r"`(\w+)/`", cell)}
+    assert folders >= {path.parent.name for path in source.glob("*/__init__.py")}
+    assert all((source / name).is_dir() for name in folders)
+    steps = page.partition("## The way of one image")[2].partition("## Where to add")[0]
+    steps = re.sub(r"^```.*?^```", "", steps, flags=re.MULTILINE | re.DOTALL)
+    named = set(re.findall(r"`([A-Za-z_]+)(?:\.\w+)?`", steps)) - {"haloformer"}
+    functions = {name for name in named if "_" in name or name[0].isupper()}
+    assert len(functions) > 30
+    code = "".join(path.read_text(encoding="utf-8") for path in source.rglob("*.py"))
+    for name in functions:
+        assert re.search(rf"^ *(def|class) {name}\b", code, flags=re.MULTILINE), name
+
+
+def test_paragraphs_of_the_documents_are_wrapped_at_100_columns():
+    documents = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("docs/models/*.md")]
+    generated = {"citations.md", "zoo.md", "compatibility.md", "learning.md"}
+    for document in documents:
+        if document.name in generated:
+            continue
+        text = document.read_text(encoding="utf-8")
+        text = re.sub(r"^ *```.*?^ *```$", "", text, flags=re.MULTILINE | re.DOTALL)
+        for line in text.splitlines():
+            breakable = " " in re.sub(
+                r"`[^`]*`|\]\([^)]*\)|!\[[^\]]*\]", "", line.strip(" -*0123456789.")
+            )
+            table_or_picture = line.startswith(("|", "![", "    ", "#"))
+            assert len(line) <= 100 or table_or_picture or not breakable, f"{document.name}: {line}"
