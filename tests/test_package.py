@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import functools
+import importlib
 import io
 import re
 import subprocess
@@ -77,6 +78,14 @@ def test_the_core_imports_nothing_else_at_module_level(package):
 
 def test_every_name_of_the_package_is_there():
     assert [name for name in haloformer.__all__ if not hasattr(haloformer, name)] == []
+
+
+@pytest.mark.parametrize(
+    "folder", sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
+)
+def test_every_name_that_a_folder_exports_is_there(folder):
+    module = importlib.import_module(f"haloformer.{folder}")
+    assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == []
 
 
 def test_importing_the_package_is_instant_and_pulls_in_nothing():

@@ -165,7 +165,7 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(tmp_path, n):
         import numpy as np
         from haloformer.data import DatasetWriter
         from haloformer.data.hdf5_sink import Sink
-from haloformer.errors import InputError
+        from haloformer.errors import InputError
         resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
         batch = SimpleNamespace(images=np.ones((40, 1, 64, 64)), labels=np.zeros(40, int), parameters={{"x": np.ones(40)}})
         try:

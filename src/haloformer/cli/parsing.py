@@ -90,7 +90,7 @@ def _add_function(parser: _Parser, function: Callable[..., object], command: Com
         many = "list" in str(parameters[name].annotation)
         optional = parameters[name].default is not inspect.Parameter.empty
         nargs = ("*" if optional else "+") if many else ("?" if optional else None)
-        more = {} if nargs is None else {"nargs": nargs}
+        more: dict[str, Any] = {} if nargs is None else {"nargs": nargs}
         parser.add_argument(name, type=str, help=_help(texts, name), **more)
     if not command.experiment:
         parser.add_argument(
@@ -141,7 +141,7 @@ def _default_text(default: object) -> str:
     return f" (default: {shown})"
 
 
-def _metavar(hint: object) -> dict[str, str]:
+def _metavar(hint: object) -> dict[str, Any]:
     """Returns how the value of a switch is shown; nothing for other options."""
     if bool not in _alternatives(hint):
         return {}

@@ -17,21 +17,21 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "NORMALIZATIONS": "normalization",
-    "DatasetWriter": "store",
+    "DatasetWriter": "dataset_writer",
     "EndlessStream": "stream",
     "EpochStream": "stream",
     "LabelledImage": "deeplense",
     "LabelledSource": "deeplense",
-    "LensDataset": "store",
+    "LensDataset": "dataset",
     "Normalization": "normalization",
-    "check_finite": "store",
+    "check_finite": "dataset",
     "convert": "conversion",
     "figure": "inspect",
     "find_images": "finding",
     "read_image": "images",
     "stratified_split": "splits",
     "summarise": "inspect",
-    "write_dataset": "store",
+    "write_dataset": "dataset_writer",
     "write_deeplense_folder": "deeplense",
 }
 

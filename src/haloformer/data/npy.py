@@ -164,6 +164,11 @@ def _as_array(value: Any, name: str) -> np.ndarray:
                 f"{name} holds an array of arrays, which is neither an image nor [image, mass]"
             )
         return flat.reshape(value.shape)  # objects are listed in C order, whatever the array's own
+    return _array_of_rows(value, name)
+
+
+def _array_of_rows(value: Any, name: str) -> np.ndarray:
+    """Makes an array of a number, or of nested lists of numbers."""
     shape: list[int] = []
     row = value
     while isinstance(row, list | tuple):
@@ -262,68 +267,101 @@ def _read_pickle(data: bytes, name: str) -> Any:
 
 
 def _interpret(data: bytes) -> Any:
-    argument: Any
-    stack: list[Any] = []
-    memo: dict[int, Any] = {}
-    encoded = 0
+    machine = _Machine(len(data))
     for number, (opcode, argument, _) in enumerate(pickletools.genops(data)):
         if number >= MAX_OPCODES:
             raise _Refused(f"takes more than {MAX_OPCODES} steps")
-        code = opcode.name
-        if code in _CONSTANTS:
-            stack.append(_CONSTANTS[code])
-        elif code in _PUSHES:
-            stack.append(argument)
-        elif code in _STRINGS:  # Python 2 strings, which pickletools hands over as latin-1 text
-            stack.append(argument.encode("latin-1"))
-        elif code in ("PROTO", "FRAME"):
-            pass
-        elif code == "STOP":
-            (result,) = stack
+        if opcode.name == "STOP":
+            (result,) = machine.stack
             return result
+        machine.step(opcode.name, argument)
+    raise _Refused("has no end")
+
+
+class _Machine:
+    """The stack and the memo of a pickle; knows only the opcodes that arrays and numbers need."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.stack: list[Any] = []
+        self.memo: dict[int, Any] = {}
+        self.encoded = 0
+
+    def step(self, code: str, argument: Any) -> None:
+        """Carries out one opcode; raises _Refused for one that is not known."""
+        families = (self._push, self._remember, self._collect, self._construct)
+        if not any(family(code, argument) for family in families):
+            raise _Refused(f"uses the opcode {code}")
+
+    def _push(self, code: str, argument: Any) -> bool:
+        """Constants and literal values."""
+        if code in _CONSTANTS:
+            self.stack.append(_CONSTANTS[code])
+        elif code in _PUSHES:
+            self.stack.append(argument)
+        elif code in _STRINGS:  # Python 2 strings, which pickletools hands over as latin-1 text
+            self.stack.append(argument.encode("latin-1"))
         elif code == "MARK":
-            stack.append(_MARK)
-        elif code in ("GET", "BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument)])
-        elif code in ("PUT", "BINPUT", "LONG_BINPUT"):
-            memo[int(argument)] = stack[-1]
-        elif code == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif code in ("TUPLE1", "TUPLE2", "TUPLE3"):
-            count = int(code[-1])
-            stack[-count:] = [tuple(stack[-count:])]
-        elif code == "TUPLE":
-            stack.append(tuple(_pop_to_mark(stack)))
-        elif code == "LIST":
-            stack.append(_pop_to_mark(stack))
+            self.stack.append(_MARK)
         elif code == "EMPTY_LIST":
-            stack.append([])
-        elif code == "APPENDS":
-            items = _pop_to_mark(stack)
-            _list(stack[-1]).extend(items)
-        elif code == "APPEND":
-            item = stack.pop()
-            _list(stack[-1]).append(item)
+            self.stack.append([])
         elif code == "EMPTY_DICT":
-            stack.append(())  # only ever an empty metadata dictionary
-        elif code == "GLOBAL":
+            self.stack.append(())  # only ever an empty metadata dictionary
+        else:
+            return code in ("PROTO", "FRAME")
+        return True
+
+    def _remember(self, code: str, argument: Any) -> bool:
+        """The memo, by which a pickle names what it holds twice."""
+        if code in ("GET", "BINGET", "LONG_BINGET"):
+            self.stack.append(self.memo[int(argument)])
+        elif code in ("PUT", "BINPUT", "LONG_BINPUT"):
+            self.memo[int(argument)] = self.stack[-1]
+        elif code == "MEMOIZE":
+            self.memo[len(self.memo)] = self.stack[-1]
+        else:
+            return False
+        return True
+
+    def _collect(self, code: str, argument: Any) -> bool:
+        """Tuples and lists of what lies on the stack."""
+        if code in ("TUPLE1", "TUPLE2", "TUPLE3"):
+            count = int(code[-1])
+            self.stack[-count:] = [tuple(self.stack[-count:])]
+        elif code == "TUPLE":
+            self.stack.append(tuple(_pop_to_mark(self.stack)))
+        elif code == "LIST":
+            self.stack.append(_pop_to_mark(self.stack))
+        elif code == "APPENDS":
+            items = _pop_to_mark(self.stack)
+            _list(self.stack[-1]).extend(items)
+        elif code == "APPEND":
+            item = self.stack.pop()
+            _list(self.stack[-1]).append(item)
+        else:
+            return False
+        return True
+
+    def _construct(self, code: str, argument: Any) -> bool:
+        """Names of the few allowed functions, their calls, and the state of arrays."""
+        if code == "GLOBAL":
             module, _, attribute = argument.partition(" ")
-            stack.append(_name(module, attribute))
+            self.stack.append(_name(module, attribute))
         elif code == "STACK_GLOBAL":
-            attribute, module = stack.pop(), stack.pop()
-            stack.append(_name(module, attribute))
+            attribute, module = self.stack.pop(), self.stack.pop()
+            self.stack.append(_name(module, attribute))
         elif code == "REDUCE":
-            arguments, function = stack.pop(), stack.pop()
-            stack.append(_reduce(function, arguments))
-            encoded += len(stack[-1]) if isinstance(stack[-1], bytes) else 0
-            if encoded > 2 * len(data):
+            arguments, function = self.stack.pop(), self.stack.pop()
+            self.stack.append(_reduce(function, arguments))
+            self.encoded += len(self.stack[-1]) if isinstance(self.stack[-1], bytes) else 0
+            if self.encoded > 2 * self.size:
                 raise _Refused("encodes the same text over and over")
         elif code == "BUILD":
-            state = stack.pop()
-            _build(stack[-1], state)
+            state = self.stack.pop()
+            _build(self.stack[-1], state)
         else:
-            raise _Refused(f"uses the opcode {code}")
-    raise _Refused("has no end")
+            return False
+        return True
 
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}

@@ -95,9 +95,9 @@ def _draw_roc(
         figure = new_figure(6.4, 9.6)
         axes, low = figure.subplots(2, 1, height_ratios=(5, 3))
     for k, label, false_rate, true_rate, _ in curves:
-        style = {"color": class_color(k), "linestyle": DASHES[k % len(DASHES)]}
-        axes.plot(false_rate, true_rate, label=label, **style)
-        low.step(false_rate, true_rate, where="post", **style)
+        color, dash = class_color(k), DASHES[k % len(DASHES)]
+        axes.plot(false_rate, true_rate, label=label, color=color, linestyle=dash)
+        low.step(false_rate, true_rate, where="post", color=color, linestyle=dash)
     for ends in (
         ([0, 0.34], [0.7, 1]) if has_room else ([0, 1],)
     ):  # the line of chance, not across the inset

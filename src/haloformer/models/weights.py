@@ -334,14 +334,14 @@ def _check_fit(
     ]
     if not (missing or unknown or other):
         return
-    problems = [f"{len(common) - len(other)} of the model's {len(wanted)} tensors match"]
-    if missing:
-        problems.append(f"{len(missing)} are missing ({_few(missing)})")
-    if other:
-        problems.append(f"{len(other)} are of another shape or kind ({_few(other)})")
-    if unknown:
-        problems.append(f"{len(unknown)} of the file's are unknown ({_few(unknown)})")
-    raise InputError(f"{message}: {', '.join(problems)}")
+    matching = f"{len(common) - len(other)} of the model's {len(wanted)} tensors match"
+    faults = {
+        "are missing": missing,
+        "are of another shape or kind": other,
+        "of the file's are unknown": unknown,
+    }
+    problems = [f"{len(names)} {what} ({_few(names)})" for what, names in faults.items() if names]
+    raise InputError(f"{message}: {', '.join([matching, *problems])}")
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:

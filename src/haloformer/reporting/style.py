@@ -9,7 +9,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup
 
@@ -23,13 +23,13 @@ INK, PAPER, FAINT = "#1b1f24", "#ffffff", "#8a9099"
 OKABE_ITO = ("#d55e00", "#0072b2", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#5c5c5c")
 
 
-Dash = str | tuple[float, tuple[float, ...]]
+Dash = str | tuple[int, tuple[float, ...]]
 
 
 DASHES: tuple[Dash, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
 
-STYLE: dict[str, object] = {
+STYLE: dict[Any, Any] = {  # matplotlib lists each key in its types
     "font.size": 11,
     "axes.titlesize": 11.5,
     "axes.titleweight": "bold",

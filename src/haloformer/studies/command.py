@@ -122,7 +122,7 @@ def benchmark(
     else:
         images = ranking.images_of(surveys, noise, n_test, train_data, test_data, folder)
         plan = ranking.plan_of(models, images, seeds, budget, preset, options)
-        command = ranking.command_of(given, benchmark.__kwdefaults__)
+        command = ranking.command_of(given, benchmark.__kwdefaults__ or {})
         ranking.convert_images(images, folder, plan, command, progress)
         result = carry_out(plan, folder, command, None, workers, progress)
     write_leaderboard(folder, plan, command, result)

@@ -64,7 +64,8 @@ def _train_and_test(folder: Path, run: Run) -> Record:
     place = folder / "runs" / run.key
     try:
         options = _with_pretraining(folder, run)
-        result = train(**options, seed=run.seed, out=str(place), progress=False)
+        out = str(place)
+        result = train(**options, seed=run.seed, out=out, progress=False)  # type: ignore[arg-type]  # fields by name
         record |= {
             "val": dict(result.metrics),
             "best_epoch": result.best_epoch,

@@ -302,7 +302,7 @@ class Progress(pl.Callback):
         assert self._task is not None
         self._seen += len(batch.labels)
         if batch_idx % 10 == 0:
-            loss = float(outputs["loss"])  # type: ignore[index, call-overload]  # a mapping, of ours
+            loss = float(outputs["loss"])  # type: ignore[index]  # a mapping, of ours
             self._loss = loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * loss
             now = time.monotonic()
             status = (

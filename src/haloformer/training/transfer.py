@@ -199,7 +199,7 @@ def _add_lora(model: nn.Module, rank: int, alpha: float, learning: Iterable[str]
     pattern = "|".join(re.escape(name) for name in layers)
     # In place, without peft's own wrapper: so the model keeps its type, its methods and the names
     # of its parameters.
-    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern)  # type: ignore[arg-type]
+    settings = LoraConfig(r=rank, lora_alpha=alpha, target_modules=pattern)
     inject_adapter_in_model(settings, model, _ADAPTER)
     for name in learning:  # peft froze them
         model.get_parameter(name).requires_grad_(True)

@@ -190,7 +190,7 @@ def _trial(folder: Path, plan: Search, number: int, values: Mapping[str, object]
         outcome: Outcome = {"state": "failed", "value": None, "message": ""}
         settings = settings_of(experiment) | {"out": str(_run_folder(folder, number))}
         try:
-            result = train(**settings, progress=False, on_epoch=on_epoch)
+            result = train(**settings, progress=False, on_epoch=on_epoch)  # type: ignore[arg-type]  # fields by name
             outcome |= {
                 "best_epoch": result.best_epoch,
                 "epochs": result.epochs,
