@@ -165,7 +165,7 @@ def test_table_says_what_is_strange_and_the_command_warns(calibrated_run, folder
     assert float(rows[3]["ood_score"]) > 1 > float(rows[0]["ood_score"])
     assert "unlike" in rows[3]["ood_reason"]
     printed = capsys.readouterr()
-    assert "1 unlike the training images" in printed.out
+    assert "1 out of distribution" in printed.out
     assert "warning: 1 of 12 images are unlike" in printed.err
 
 

@@ -33,18 +33,19 @@ def without_nan(value: object) -> object:
     return value
 
 
-def parse_json(text: str, where: object) -> Any:  # JSON may hold anything
-    """Returns what a JSON text says; NaN, which other programs write, becomes None as in `to_json`.
+def parse_json(text: str, where: object, *, nan: float | None = None) -> Any:  # may be anything
+    """Returns what a JSON text says.
 
     Args:
         text: The JSON.
         where: What it was read from, for messages.
+        nan: Stands for NaN and infinity, which other programs write; None as in `to_json`.
 
     Raises:
         InputError: It is not valid JSON, or an object has a name twice.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=lambda name: None)
+        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=lambda name: nan)
     except (ValueError, RecursionError) as error:
         raise InputError(f"{where}: is not valid JSON: {error}") from error
 
@@ -63,7 +64,8 @@ def read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not valid JSON: {error}") from error
-    content = parse_json(text, path)
+    # NaN stays NaN, so that the check of its field refuses it by name.
+    content = parse_json(text, path, nan=math.nan)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object")
     return content
