@@ -153,7 +153,7 @@ def sentences(measured: Measured) -> str:
         alone = [row for row in measured["network"] if row["code"]]
         share = float(np.mean([_changed(row) for row in alone]))
         lowest = min(row["macro_auc"]["value"] for row in alone)
-        text += f"; for the network alone, with image and residual turned together, {100 * share:.0f} %, macro AUC {lowest:.3f} or more"
+        text += f"; for the network alone, with image and residual rotated together, {100 * share:.0f} %, macro AUC {lowest:.3f} or more"
         if share < 0.5 * mean:
             text += ": the network is hardly affected, but the smooth fit assumes lenses oriented as in the survey"
     return text + "."
