@@ -22,7 +22,7 @@ def audit(
     """Measures how far a trained classifier can be trusted, beyond its AUC on images like those of its training.
 
     shortcut: AUCs of a few moments of the image, and of the model where all classes have the same mass. noise: longer and
-    shorter exposures of the same lenses. shift: another PSF, pixel scale or survey. symmetry: turned and mirrored images.
+    shorter exposures of the same lenses. shift: another PSF, pixel scale or survey. symmetry: rotated and mirrored images.
     ood: predictions for images that are no lenses of its survey, and which of them it flags.
 
     The folder ``out`` gets ``audit.html`` (one self-contained page), ``audit.md``, ``audit.json``, ``figures/`` and

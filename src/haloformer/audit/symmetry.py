@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 ELEMENTS = (
-    *("identity", "turned by 90°", "turned by 180°", "turned by 270°"),
+    *("identity", "rotated by 90°", "rotated by 180°", "rotated by 270°"),
     *(
         "mirrored left-right",
         "mirrored at a diagonal",
@@ -42,7 +42,7 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
     """Measures what the eight symmetries of the square change, for the whole predictor and for its network alone.
 
     A predictor with a residual first fits a smooth lens, with the survey's distribution of lenses as prior. The network
-    alone gets the residual of the unturned image, turned with it, as in training.
+    alone gets the residual of the unrotated image, rotated with it, as in training.
     """
     n, with_residual = audited.fewer, audited.predictor.residual is not None
     whole: list[list[np.ndarray]] = [[] for _ in ELEMENTS]
@@ -53,7 +53,7 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
         for images, truth, _ in audited.images(dataclasses.replace(audited.plain, n=n)):
             labels.append(truth)
             for code, logits in enumerate(whole):
-                logits.append(audited.logits(_turned(images, code)))
+                logits.append(audited.logits(_rotated(images, code)))
                 advance(len(images))
             for code, values in enumerate(_network_logits(audited, images)):
                 network[code].append(values)
@@ -73,14 +73,14 @@ def _network_logits(audited: AuditedModel, images: Tensor) -> Iterator[np.ndarra
         return
     fitted = predictor.residual(images.to(predictor.device))
     for code in range(len(ELEMENTS)):
-        turned = _turned(fitted, code)
+        turned = _rotated(fitted, code)
         ready = network_input(turned, predictor.framing, predictor.normalization, True)
         logits = predictor.outputs.split(predictor.model(ready).float().cpu())[0]
         assert logits is not None  # only classifiers are audited
         yield logits.double().numpy()
 
 
-def _turned(images: Tensor, code: int) -> Tensor:
+def _rotated(images: Tensor, code: int) -> Tensor:
     return transform(images, np.full(len(images), code))
 
 
@@ -108,7 +108,7 @@ def _elements(
 
 
 def keeps_survey(survey: Survey, code: int) -> bool:
-    """Returns whether turned images are as likely as others in this survey: its lens, shear and source are drawn alike then.
+    """Returns whether rotated images are as likely as others in this survey: its lens, shear and source are drawn alike then.
 
     Ellipticities and shear are spin 2: a quarter turn changes the sign of both components, a mirror at an axis that of the second.
     """
@@ -142,7 +142,7 @@ def sentences(measured: Measured) -> str:
     worst = max(rows, key=_changed)
     mean = float(np.mean([_changed(row) for row in rows]))
     text = (
-        f"Turning or mirroring an image changes the class of {100 * mean:.0f} % on average, at most "
+        f"Rotating or mirroring an image changes the class of {100 * mean:.0f} % on average, at most "
         f"{100 * _changed(worst):.0f} % ({worst['name']}, macro AUC {worst['macro_auc']['value']:.3f})"
     )
     if kept := [row for row in rows if row["keeps_survey"]]:
