@@ -1,9 +1,9 @@
 """Fixtures that several folders share."""
 
+import dataclasses
 import hashlib
 import json
 import os
-import pickle
 import shutil
 import signal
 from pathlib import Path
@@ -96,7 +96,7 @@ def train_once(tmp_path_factory):
 
     Whichever test asks first trains it; later ones find it, in all processes of the session.
     """
-    from haloformer.training import train
+    from haloformer.training import RunResult, train
 
     own = tmp_path_factory.getbasetemp()
     shared = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "shared_runs"
@@ -105,12 +105,13 @@ def train_once(tmp_path_factory):
         text = json.dumps(options, sort_keys=True)
         folder = shared / hashlib.sha256(text.encode()).hexdigest()[:16]
         folder.mkdir(parents=True, exist_ok=True)
-        kept = folder / "result.pickle"
+        kept = folder / "result.json"
         with FileLock(folder / "lock"):
             if not kept.exists():
                 result = train(**{"progress": False, **options, "out": str(folder / "run")})
-                kept.write_bytes(pickle.dumps(result))
-        return pickle.loads(kept.read_bytes())
+                kept.write_text(json.dumps({**dataclasses.asdict(result), "out": str(result.out)}))
+        found = json.loads(kept.read_text())
+        return RunResult(**{**found, "out": Path(found["out"])})
 
     return run
 
