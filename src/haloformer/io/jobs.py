@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -29,6 +30,7 @@ Key = TypeVar("Key")
 Result = TypeVar("Result")
 
 _GRACE_SECONDS = 30  # for a worker to end after SIGTERM: it may have a checkpoint to write
+_KILLED_SECONDS = 5  # for a worker to end after SIGKILL: at once, unless a disk holds it
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 
 
@@ -180,9 +182,15 @@ class _Worker:
             process.kill()
 
     def join(self, timeout: float) -> None:
-        """Waits until the process has ended, or for ``timeout`` seconds."""
-        for process in self._alive():
-            process.join(timeout)
+        """Waits until the process has ended, or for ``timeout`` seconds.
+
+        The executor's own thread waits for it, too. While that thread has taken the exit status
+        but not yet written it down, the process counts as alive and cannot be waited for.
+        """
+        end = time.monotonic() + timeout
+        while (alive := self._alive()) and (left := end - time.monotonic()) > 0:
+            alive[0].join(left)
+            time.sleep(0.001)
 
     def _alive(self) -> list[multiprocessing.process.BaseProcess]:
         return [process for process in self._context.processes if process.is_alive()]
@@ -216,6 +224,8 @@ def _stopped_at_the_end(workers: list[_Worker]) -> Iterator[list[_Worker]]:
         finally:  # also after an impatient second Ctrl-C
             for worker in workers:
                 worker.kill()
+            for worker in workers:
+                worker.join(_KILLED_SECONDS)
         raise
     for worker in workers:
         worker.close()
