@@ -1,6 +1,7 @@
 """Fixtures that several folders share."""
 
 import dataclasses
+import gc
 import hashlib
 import json
 import os
@@ -36,6 +37,13 @@ LONG = {
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Puts the long files first; within and among the others the order stays."""
     items.sort(key=lambda item: item.path.name not in LONG)
+
+
+def pytest_collection_finish() -> None:
+    """Spares the garbage collector what lives to the end: half a million objects of libraries and tests, searched each time."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 100)
 
 
 @pytest.fixture

@@ -62,6 +62,15 @@ def deadly(tmp_path_factory, monkeypatch):
     return folder / "deadly"
 
 
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Makes the shards here, one after the other: for what is the same whoever makes them."""
+    results = jobs.results
+    monkeypatch.setattr(
+        jobs, "results", lambda *args, **options: results(*args, **{**options, "workers": 0})
+    )
+
+
 @pytest.fixture(scope="module")
 def simulator():
     return Simulator("model_i", seed=3)  # with noise
@@ -105,7 +114,7 @@ def test_shards_hold_the_images_of_one_process_though_a_worker_is_killed(
     _assert_same_images(_shards(out), alone)
 
 
-def test_one_file_is_the_same_as_that_of_one_process(tmp_path):
+def test_one_file_is_the_same_as_that_of_one_process(in_this_process, tmp_path):
     common = ["simulate", "model_ii", "--n", str(N), "--seed", "2", "--quiet"]
     assert main([*common, "--out", str(tmp_path / "one.h5")]) == 0
     assert (
@@ -139,7 +148,7 @@ def _states(paths):
     return [(path.stat().st_ino, path.stat().st_mtime_ns) for path in paths]
 
 
-def test_a_restart_makes_only_the_missing_shards(simulator, alone, tmp_path):
+def test_a_restart_makes_only_the_missing_shards(in_this_process, simulator, alone, tmp_path):
     out = tmp_path / "shards"
     options = {"n": N, "start": 5, "workers": 2, "shard_size": SHARD, "progress": False}
     simulate_shards(simulator, out, **options)
@@ -156,7 +165,9 @@ def test_a_restart_makes_only_the_missing_shards(simulator, alone, tmp_path):
     assert _states(shards) == after
 
 
-def test_shards_of_another_configuration_are_refused_until_overwritten(simulator, alone, tmp_path):
+def test_shards_of_another_configuration_are_refused_until_overwritten(
+    in_this_process, simulator, alone, tmp_path
+):
     out = tmp_path / "shards"
     options = {"n": N, "start": 5, "workers": 2, "shard_size": SHARD, "progress": False}
     simulate_shards(Simulator("model_i", seed=4), out, **options)
@@ -219,7 +230,7 @@ def test_rows_are_those_of_one_process_though_a_worker_is_killed(original_run, i
 
 
 def test_a_bad_image_ends_it_and_the_finished_shards_are_used_again(
-    original_run, inputs, folder, lenses
+    in_this_process, original_run, inputs, folder, lenses
 ):
     import pyarrow.parquet
 
@@ -303,7 +314,7 @@ def test_a_cluster_that_does_not_answer_is_named_at_once():
         check_answers("127.0.0.1:1")
 
 
-def test_ray_is_needed_for_a_cluster_only(monkeypatch, tmp_path, capsys):
+def test_ray_is_needed_for_a_cluster_only(in_this_process, monkeypatch, tmp_path, capsys):
     monkeypatch.setitem(sys.modules, "ray", None)
     common = ["simulate", "model_ii", "--n", "3", "--out", str(tmp_path / "x.h5"), "--workers", "1"]
     assert main([*common, "--ray_address", "127.0.0.1:1"]) == 2
