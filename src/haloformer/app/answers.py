@@ -254,7 +254,10 @@ def light(
     )
     if np.ptp(image) == 0:  # nothing to stretch
         return colormaps[cmap](np.zeros(image.shape), bytes=True)[..., :3]
-    return colormaps[cmap](np.nan_to_num(shown(image.astype(np.float64))), bytes=True)[..., :3]
+    result: np.ndarray = colormaps[cmap](
+        np.nan_to_num(shown(image.astype(np.float64))), bytes=True
+    )[..., :3]
+    return result
 
 
 def overlay(
@@ -266,7 +269,10 @@ def overlay(
     grey = light(image, stretch, percent, "gray") / 255
     strength = np.clip(attention, 0, 1)[..., None] ** 0.6  # so that the weaker half is seen, too
     tint = colormaps["plasma"](np.clip(attention, 0, 1))[..., :3]
-    return np.round(255 * (grey * (1 - 0.75 * strength) + tint * 0.75 * strength)).astype(np.uint8)
+    result: np.ndarray = np.round(
+        255 * (grey * (1 - 0.75 * strength) + tint * 0.75 * strength)
+    ).astype(np.uint8)
+    return result
 
 
 def signed(difference: np.ndarray) -> np.ndarray:
@@ -277,7 +283,10 @@ def signed(difference: np.ndarray) -> np.ndarray:
     scaled = difference / max(float(np.abs(difference).max()), 1e-12)
     scaled = (np.sign(scaled) * np.abs(scaled) ** 0.5)[..., None]
     orange, blue = np.array([255, 176, 59]), np.array([86, 180, 233])
-    return np.round(np.maximum(scaled, 0) * orange + np.maximum(-scaled, 0) * blue).astype(np.uint8)
+    result: np.ndarray = np.round(
+        np.maximum(scaled, 0) * orange + np.maximum(-scaled, 0) * blue
+    ).astype(np.uint8)
+    return result
 
 
 # --- simulation -------------------------------------------------------------------------------------------------------

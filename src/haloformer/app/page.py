@@ -66,7 +66,8 @@ def build(predictor: Predictor, name: str, leaderboard: str | None, uploads: Upl
         with gr.Tab("Models"):
             gr.HTML(_models(board))
     uploads.forget = page.temp_file_sets
-    return page.queue(max_size=_WAITING, default_concurrency_limit=1)
+    result: gr.Blocks = page.queue(max_size=_WAITING, default_concurrency_limit=1)
+    return result
 
 
 def launch(page: gr.Blocks, host: str, port: int, uploads: Uploads) -> str:

@@ -160,7 +160,8 @@ def sentences(measured: Measured) -> str:
 
 
 def _changed(row: Mapping[str, Any]) -> float:
-    return row["changed"]["value"]
+    result: float = row["changed"]["value"]
+    return result
 
 
 def tables(measured: Measured, names: Sequence[str]) -> list[Table]:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
-    from haloformer.fitting.command import FitSummary
+    from haloformer.fitting.to_table import FitSummary
 
 
 def present(summary: "FitSummary") -> int:

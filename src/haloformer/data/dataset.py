@@ -68,7 +68,8 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         if name not in self.units:
             raise unknown_name(f"parameter in {self.path}", name, self.units)
         with read_errors(self.path, f"parameters/{name}"):
-            return self._open()["parameters"][name][...]
+            result: np.ndarray = self._open()["parameters"][name][...]
+            return result
 
     def images_at(self, indices: ArrayLike) -> torch.Tensor:
         """Reads images in one sorted pass over the file.

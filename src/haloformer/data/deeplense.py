@@ -360,7 +360,7 @@ class _ForwardReader:
                 break
 
     def _fetch(self, size: int) -> bytes:
-        data = self._file.read(size)
+        data: bytes = self._file.read(size)
         self._tail = (self._tail + data)[-1024:] if len(data) < 1024 else data[-1024:]
         self._end += len(data)
         return data

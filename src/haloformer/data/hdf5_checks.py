@@ -194,7 +194,8 @@ def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
         raise InputError(
             f"{path}: /images has images of {images.shape[1:]}, more than {MAX_IMAGE_VALUES} values each"
         )
-    return images.shape[1:]
+    result: tuple[int, int, int] = images.shape[1:]
+    return result
 
 
 def checked_labels(path: Path, file: h5py.File, n: int, num_classes: int) -> np.ndarray:
@@ -205,7 +206,7 @@ def checked_labels(path: Path, file: h5py.File, n: int, num_classes: int) -> np.
             f"{path}: /labels is {labels.dtype} {labels.shape}; {n} integers are needed, one per image"
         )
     with read_errors(path, "labels"):
-        values = labels[...].astype(np.int64)
+        values: np.ndarray = labels[...].astype(np.int64)
     wrong = np.flatnonzero((values < 0) | (values >= num_classes))
     if wrong.size:
         raise InputError(

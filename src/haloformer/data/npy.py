@@ -227,7 +227,7 @@ class _Array:
     dtype: str = "|u1"
     fortran: bool = False
     data: bytes | bytearray = b""
-    items: list | None = None
+    items: list[Any] | None = None
 
 
 _MARK = object()
@@ -384,7 +384,7 @@ def _pop_to_mark(stack: list[Any]) -> list[Any]:
     return items
 
 
-def _list(value: Any) -> list:
+def _list(value: Any) -> list[Any]:
     if not isinstance(value, list):
         raise _Refused("appends to something that is not a list")
     return value

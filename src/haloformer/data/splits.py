@@ -58,7 +58,7 @@ def stratified_split(
 def _counts(n: int, shares: np.ndarray) -> np.ndarray:
     """Rounds n · shares to integers that add up to n, giving the largest remainders one more."""
     exact = n * shares / shares.sum()
-    counts = np.floor(exact + 1e-9).astype(int)
+    counts: np.ndarray = np.floor(exact + 1e-9).astype(int)
     missing = n - counts.sum()
     counts[np.argsort(counts - exact, kind="stable")[:missing]] += 1
     return counts

@@ -70,7 +70,7 @@ def _rows(batch: LensBatch, rows: slice) -> LensBatch:
     )
 
 
-class EpochStream(IterableDataset):
+class EpochStream(IterableDataset[tuple[Tensor, Tensor]]):
     """One epoch of the stream as batches, for ``DataLoader(stream, batch_size=None)``."""
 
     def __init__(self, simulator: Simulator, epoch: int, epoch_size: int, batch_size: int) -> None:
@@ -100,7 +100,7 @@ class EpochStream(IterableDataset):
             yield batch.images, batch.labels
 
 
-class EndlessStream(IterableDataset):
+class EndlessStream(IterableDataset[tuple[Tensor, Tensor]]):
     """Batches of fresh images without end, for training loops of your own.
 
     Use ``DataLoader(stream, batch_size=None, num_workers=…)``.

@@ -42,7 +42,8 @@ def log_odds(logits: np.ndarray) -> np.ndarray:
     z = np.asarray(logits, np.float64)
     classes = range(z.shape[1])
     rest = np.stack([logsumexp(np.delete(z, k, axis=1), axis=1) for k in classes], axis=1)
-    return z - rest
+    result: np.ndarray = z - rest
+    return result
 
 
 def structural_components(scores: np.ndarray, positive: np.ndarray) -> np.ndarray:
@@ -182,7 +183,8 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, n_classes: int) 
     """Returns counts, (K, K) int: true class by row, predicted class by column."""
     from sklearn.metrics import confusion_matrix as counts
 
-    return counts(labels, predicted, labels=np.arange(n_classes))
+    result: np.ndarray = counts(labels, predicted, labels=np.arange(n_classes))
+    return result
 
 
 def roc_curve(scores: np.ndarray, positive: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -287,7 +289,8 @@ def _running_sums(weights: np.ndarray) -> np.ndarray:
 
 def confidence_bins(probabilities: np.ndarray, n_bins: int = N_BINS) -> np.ndarray:
     """Returns the number (N,) of the equal bin of the highest probability that each image falls into."""
-    return np.minimum((probabilities.max(axis=1) * n_bins).astype(int), n_bins - 1)
+    result: np.ndarray = np.minimum((probabilities.max(axis=1) * n_bins).astype(int), n_bins - 1)
+    return result
 
 
 def reliability(
@@ -326,7 +329,8 @@ def _gaps(labels: np.ndarray, probabilities: np.ndarray, n_bins: int = N_BINS) -
 
 
 def _binned_error(sums: np.ndarray, n: int) -> np.ndarray:
-    return np.abs(sums).sum(axis=-1) / n
+    result: np.ndarray = np.abs(sums).sum(axis=-1) / n
+    return result
 
 
 def _losses(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:

@@ -38,7 +38,10 @@ class Physical:
 
 
 def _log10(values: np.ndarray) -> np.ndarray:
-    return np.log10(values, out=np.full(np.shape(values), np.nan), where=np.asarray(values) > 0)
+    result: np.ndarray = np.log10(
+        values, out=np.full(np.shape(values), np.nan), where=np.asarray(values) > 0
+    )
+    return result
 
 
 def _heaviest(parameters: Parameters) -> np.ndarray:
@@ -47,10 +50,11 @@ def _heaviest(parameters: Parameters) -> np.ndarray:
 
 
 def _source_offset(parameters: Parameters) -> np.ndarray:
-    return np.hypot(
+    offset: np.ndarray = np.hypot(
         parameters["source_x"] - parameters["lens_x"],
         parameters["source_y"] - parameters["lens_y"],
     )
+    return offset
 
 
 QUANTITIES: tuple[Physical, ...] = (

@@ -279,7 +279,8 @@ def _halting(model: Any, inputs: Tensor) -> Halting | None:
     if not hasattr(model, "forward_with_halting"):
         return None
     with torch.no_grad():
-        return model.forward_with_halting(inputs)[1]
+        result: Halting | None = model.forward_with_halting(inputs)[1]
+        return result
 
 
 def _depth(predictor: Predictor, inputs: Tensor) -> Map:
@@ -325,7 +326,7 @@ def _scores(predictor: Predictor) -> Callable[[Tensor], Tensor]:
     others = torch.eye(n, dtype=torch.bool, device=predictor.device)
 
     def scores(inputs: Tensor) -> Tensor:
-        numbers = predictor.model(inputs)
+        numbers: Tensor = predictor.model(inputs)
         if n < 2:
             return numbers
         logits = numbers[:, :n]
@@ -378,7 +379,10 @@ def _grad_cam(predictor: Predictor, stage: Stage) -> Callable[[Tensor, Tensor], 
         )  # where captum, which has no notion of tokens, finds the layer as a feature map
         with stage.passing(probe):
             try:
-                return LayerGradCam(_scores(predictor), probe).attribute(inputs, target=targets)
+                result: Tensor = LayerGradCam(_scores(predictor), probe).attribute(
+                    inputs, target=targets
+                )
+                return result
             except RuntimeError as error:
                 if "not have been used in the graph" not in str(error):
                     raise
@@ -393,13 +397,14 @@ def _integrated_gradients(predictor: Predictor, inputs: Tensor, targets: Tensor)
     blank = _blank_sky(predictor).to(inputs)
 
     def method(inputs: Tensor, targets: Tensor) -> Tensor:
-        return IntegratedGradients(_scores(predictor)).attribute(
+        found: Tensor = IntegratedGradients(_scores(predictor)).attribute(
             inputs,
             blank,
             target=targets,
             n_steps=STEPS,
             internal_batch_size=max(_ROWS, 2 * len(inputs)),
         )
+        return found
 
     found = _attributed(method, inputs, targets).detach().float().abs()  # (B, C, H', W')
     per_channel = found.sum((2, 3))

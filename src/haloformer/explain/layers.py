@@ -209,7 +209,10 @@ def _order_of(output: Tensor, wanted: Tensor) -> Order | None:
 
 def _to_map(output: Tensor, order: Order, grid: Grid) -> Tensor:
     if order == "tokens":
-        return output[:, output.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+        result: Tensor = (
+            output[:, output.shape[1] - grid[0] * grid[1] :].transpose(1, 2).unflatten(2, grid)
+        )
+        return result
     return output.permute(0, 3, 1, 2) if order == "NHWC" else output
 
 

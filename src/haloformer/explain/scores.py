@@ -64,7 +64,8 @@ def substructure_region(difference: np.ndarray, share: float = SHARE) -> np.ndar
 def gain(maps: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Returns the share of each map (B, P) in a region (B, P) over the region's share of the pixels: (B,), 1 by chance, NaN if undefined."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (maps * region).sum(1) / maps.sum(1) / region.mean(1)
+        result: np.ndarray = (maps * region).sum(1) / maps.sum(1) / region.mean(1)
+        return result
 
 
 def pixel_auc(maps: np.ndarray, region: np.ndarray) -> np.ndarray:
@@ -81,7 +82,8 @@ def rank_correlation(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     a, b = (rankdata(x, axis=1) for x in (a, b))
     a, b = (x - x.mean(1, keepdims=True) for x in (a, b))
     with np.errstate(divide="ignore", invalid="ignore"):
-        return (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+        result: np.ndarray = (a * b).sum(1) / np.sqrt((a**2).sum(1) * (b**2).sum(1))
+        return result
 
 
 def randomised(predictor: Predictor, seed: int = 0) -> Predictor:

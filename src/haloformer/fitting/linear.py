@@ -36,4 +36,5 @@ def inverse(hessian: Tensor) -> Tensor:
     """Returns the inverses (B, P, P) of Hessians (B, P, P), computed in float64."""
     diagonal = hessian.diagonal(dim1=-2, dim2=-1).clamp(min=1e-20)
     inverse, _ = torch.linalg.inv_ex(hessian.double() + torch.diag_embed(1e-9 * diagonal).double())
-    return inverse.to(hessian.dtype)
+    result: Tensor = inverse.to(hessian.dtype)
+    return result

@@ -39,7 +39,8 @@ def _log10_total_mass(parameters: Mapping[str, np.ndarray]) -> np.ndarray:
     total = np.nansum(
         np.asarray(parameters["subhalo_mass"], np.float64), axis=-1
     )  # (B, n_max), NaN: no such subhalo
-    return np.log10(total, out=np.full(total.shape, np.nan), where=total > 0)
+    result: np.ndarray = np.log10(total, out=np.full(total.shape, np.nan), where=total > 0)
+    return result
 
 
 TARGETS: dict[str, Target] = {

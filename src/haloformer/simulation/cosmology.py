@@ -42,7 +42,8 @@ class Cosmology:
             epsabs=0,
             epsrel=1e-13,
         )
-        return constants.c / 1e3 / self.H0 * integral
+        result: float = constants.c / 1e3 / self.H0 * integral
+        return result
 
     def angular_diameter_distance(self, z1: float, z2: float) -> float:
         """Angular-diameter distance from ``z1`` to ``z2`` in Mpc (from here if ``z1`` is 0)."""
@@ -93,4 +94,7 @@ def einstein_radius(
             f"cosmology: distances must be 'angular_diameter' or 'luminosity', not '{distances}'"
         )
     per_solar_mass = 4 * _GM_SUN / constants.c**2 * d_ls / (d_l * d_s * _MPC)
-    return ARCSEC_PER_RADIAN * np.sqrt(per_solar_mass * np.asarray(mass, dtype=np.float64))
+    result: np.ndarray = ARCSEC_PER_RADIAN * np.sqrt(
+        per_solar_mass * np.asarray(mass, dtype=np.float64)
+    )
+    return result

@@ -67,7 +67,8 @@ class PowerLaw:
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
         p = 1.0 + self.slope
-        return (self.low**p + u * (self.high**p - self.low**p)) ** (1.0 / p)
+        result: np.ndarray = (self.low**p + u * (self.high**p - self.low**p)) ** (1.0 / p)
+        return result
 
 
 @checked
@@ -86,7 +87,8 @@ class Normal:
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
-        return self.mean + self.sigma * special.ndtri(u)
+        result: np.ndarray = self.mean + self.sigma * special.ndtri(u)
+        return result
 
 
 def _check_limits(low: float, high: float, positive: bool = False) -> None:

@@ -62,7 +62,8 @@ def psf_weights(instrument: Instrument) -> np.ndarray:
     if radius == 0:
         return np.ones(1)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)
-    return weights / weights.sum()
+    result: np.ndarray = weights / weights.sum()
+    return result
 
 
 def convolve_psf(images: Tensor, weights: Tensor) -> Tensor:

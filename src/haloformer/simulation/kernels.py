@@ -520,7 +520,7 @@ def add_noise(
 
 
 @functools.cache
-def noise_tables():
+def noise_tables() -> tuple[np.ndarray, ...]:
     """Tables for :func:`add_noise`: the ziggurat's layers, and the Poisson distributions of whole means below 256.
 
     Returns:

@@ -40,7 +40,7 @@ def render_with_lenstronomy(survey: Survey, parameters: Mapping[str, Any]) -> np
 
 def lenstronomy_scenes(
     survey: Survey, parameters: Mapping[str, Any]
-) -> Iterator[tuple[Any, list[dict], list[dict]]]:
+) -> Iterator[tuple[Any, list[dict[str, Any]], list[dict[str, Any]]]]:
     """The scenes in lenstronomy's own terms, one by one.
 
     Args:

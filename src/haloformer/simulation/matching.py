@@ -55,7 +55,7 @@ def enclosed_substructure(scenes: Scenes, radius: np.ndarray) -> np.ndarray:
     subhalo_r = np.hypot(
         scenes.subhalo_x - scenes.lens_x[:, None], scenes.subhalo_y - scenes.lens_y[:, None]
     )
-    total = np.where(subhalo_r < radius[:, None], scenes.subhalo_theta_E**2, 0.0).sum(
+    total: np.ndarray = np.where(subhalo_r < radius[:, None], scenes.subhalo_theta_E**2, 0.0).sum(
         axis=1
     )  # NaN: none there
     for n in np.unique(scenes.vortex_n_masses[scenes.vortex_n_masses > 0]):
@@ -79,4 +79,5 @@ def sie_mass_factor(e1: np.ndarray, e2: np.ndarray) -> np.ndarray:
     """
     c = np.hypot(e1, e2)
     q = (1 - c) / (1 + c)
-    return 2 / np.pi * np.sqrt(q) * ellipk(1 - q**2)
+    result: np.ndarray = 2 / np.pi * np.sqrt(q) * ellipk(1 - q**2)
+    return result

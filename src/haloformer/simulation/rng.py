@@ -89,4 +89,5 @@ def noise_words(seed: int, stream: np.ndarray, index: np.ndarray) -> np.ndarray:
         np.asarray(stream, dtype=np.uint64),
     )
     w0, w1, _, _ = philox4x32(counter, seed_key(seed))
-    return (w0 << _SHIFT) | w1
+    result: np.ndarray = (w0 << _SHIFT) | w1
+    return result

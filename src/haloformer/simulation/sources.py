@@ -58,7 +58,7 @@ def sersic_ellipse(
 def sersic_flux(R_sersic: np.ndarray | float, n_sersic: np.ndarray | float) -> np.ndarray | float:
     """Total flux of a Sérsic profile of unit amp, 2π n R² e^b b^(−2n) Γ(2n), in arcsec² (Graham & Driver 2005, eq. 4)."""
     b = sersic_b(n_sersic)
-    return (
+    flux: np.ndarray | float = (
         2
         * math.pi
         * n_sersic
@@ -67,6 +67,7 @@ def sersic_flux(R_sersic: np.ndarray | float, n_sersic: np.ndarray | float) -> n
         * b ** (-2 * n_sersic)
         * special.gamma(2 * n_sersic)
     )
+    return flux
 
 
 @checked

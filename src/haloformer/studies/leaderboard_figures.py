@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haloformer.evaluation import figures
-from haloformer.evaluation.metrics import class_aucs, confusion_matrix, log_odds
+from haloformer.evaluation.metrics import class_aucs, confusion_matrix, log_odds, roc_curve
 from haloformer.reporting import style
 from haloformer.reporting.interval import format_value
 
@@ -88,7 +88,7 @@ def _roc_figure(answers: Sequence[tuple[str, np.ndarray, np.ndarray, tuple[str, 
     for k, axes in enumerate(figure.subplots(1, len(names), sharey=True, squeeze=False)[0]):
         for i, (model, labels, logits, _) in enumerate(answers):
             odds = log_odds(logits)
-            false_rate, true_rate = figures.roc_curve(odds[:, k], labels == k)
+            false_rate, true_rate = roc_curve(odds[:, k], labels == k)
             auc = format_value(class_aucs(labels, odds)[k].value)
             look: dict[str, Any] = {
                 "color": style.class_color(i),
