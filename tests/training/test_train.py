@@ -202,6 +202,43 @@ def test_a_separate_validation_file_must_fit_and_must_not_be_the_training_file(d
     assert not (tmp_path / "b").exists()
 
 
+@pytest.mark.parametrize("separate", [False, True])
+def test_both_halves_of_the_held_out_images_hold_each_class_though_the_file_alternates(
+    tmp_path, separate
+):
+    """Of a file of two classes in turn, every other image is of one class."""
+    paths = []
+    for name, seed in (("train.h5", 1), ("val.h5", 2)):
+        lenses = simulate("model_ii", 90, seed=seed)
+        rows = np.stack(
+            [np.flatnonzero(lenses.labels == k) for k in (0, 1)], 1
+        ).ravel()  # 0, 1, 0, 1, …
+        write_dataset(
+            tmp_path / name,
+            lenses.images[rows],
+            lenses.labels[rows],
+            {key: values[rows] for key, values in lenses.parameters.items()},
+            ("axion", "cdm"),
+            lenses.attributes,
+        )
+        paths.append(str(tmp_path / name))
+    options = {"val_data": paths[1]} if separate else {"val_fraction": 0.7}
+    result = train(
+        paths[0],
+        out=str(tmp_path / "run"),
+        model="vit_nano",
+        task="both",
+        targets=["log10_m_axion", "log10_m_subhalos"],
+        epochs=1,
+        batch_size=16,
+        device="cpu",
+        progress=False,
+        model_args={"depth": 1, "embed_dim": 32, "num_heads": 2},
+        **options,
+    )
+    assert 0 <= result.metrics["val_macro_auc"] <= 1
+
+
 def test_a_loss_that_becomes_nan_stops_with_advice(dataset, tmp_path):
     options = {**SMALL, "lr": 99.0, "clip": 0.0, "warmup": 0.0, "epochs": 20}
     with pytest.raises(InputError, match=r"the loss became (nan|inf).*smaller lr"):

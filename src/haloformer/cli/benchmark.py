@@ -33,7 +33,7 @@ COMMAND = Command(
     present=present,
     examples=(
         "haloformer benchmark --models '*_nano' --surveys model_ii,model_iii --seeds 3",
-        "haloformer benchmark --models resnet18,coatnet_nano --surveys model_i --budget 240000 "
+        "haloformer benchmark --models resnet18,coatnet_lens_nano --surveys model_i --budget 240000 "
         "--physics residual",
         "haloformer benchmark --surveys model_i --train_data Model_I --test_data Model_I_test",
     ),

@@ -86,7 +86,7 @@ def benchmark(
     time: the same command goes on. Nothing is chosen by the test images.
 
     Args:
-        models: Names or patterns, such as ``*_nano`` or ``resnet18,coatnet_nano``.
+        models: Names or patterns, such as ``*_nano`` or ``resnet18,coatnet_lens_nano``.
         surveys: Names of surveys, each a table of its own; with train_data one name, for what was published of it.
         seeds: How many trainings of each network.
         budget: Images that each network is shown in training; of a survey no image twice.

@@ -62,7 +62,7 @@ def open_file_feed(experiment: Experiment) -> Feed:
     validation: Callable[[Share], Batches]
     calibration: Batches
     if data.val_data is None:
-        val, spare = _halves(held_out, labelling)
+        val, spare = _halves(held_out, dataset.labels, labelling)
 
         def held_out_batches(share: Share) -> Batches:
             held = batches(val, VALIDATION_BATCH, share, uneven=True)
@@ -72,9 +72,10 @@ def open_file_feed(experiment: Experiment) -> Feed:
         calibration = NoisyBatches(batches(spare, VALIDATION_BATCH, WHOLE), model, seed + 1)
     else:
         file = open_validation_file(experiment, dataset.class_names, dataset.image_shape, residual)
-        val = _halves(file.usable, labelling)[0]
+        val, spare = _halves(file.usable, file.reader.dataset.labels, labelling)
         validation = file.batches(val, model)
-        calibration = file.batches(file.usable[1::2], model)(WHOLE)
+        # Without targets nothing is calibrated, and there is nothing to spare.
+        calibration = file.batches(spare if spare.size else val, model)(WHOLE)
     spread = np.linspace(0, len(train) - 1, min(FIT_IMAGES, len(train))).round().astype(int)
     return Feed(
         class_names=labelling.class_names,
@@ -284,11 +285,20 @@ def _split(
     return train[chosen], held_out
 
 
-def _halves(indices: np.ndarray, labelling: Labelling) -> tuple[np.ndarray, np.ndarray]:
-    """Splits images for validation and calibration; without targets, all are for validation."""
-    if labelling.targets:
-        return indices[::2], indices[1::2]
-    return indices, indices[:0]
+def _halves(
+    indices: np.ndarray, labels: np.ndarray, labelling: Labelling
+) -> tuple[np.ndarray, np.ndarray]:
+    """Splits images for validation and calibration; without targets, all are for validation.
+
+    Every other image of each class: every other image of the file might be all of one class.
+    """
+    if not labelling.targets:
+        return indices, indices[:0]
+    of_class = labels[indices]
+    first = np.zeros(len(indices), dtype=bool)
+    for label in np.unique(of_class):
+        first[np.flatnonzero(of_class == label)[::2]] = True
+    return indices[first], indices[~first]
 
 
 def _fresh_noise(experiment: Experiment, dataset: LensDataset) -> NoiseModel | None:
