@@ -112,7 +112,7 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             file = gr.File(
-                label="FITS, .npy, PNG, JPEG or dataset (.h5); at most 64 MB, kept nowhere",
+                label="FITS, .npy, PNG, JPEG or dataset (.h5); at most 64 MB, not stored",
                 file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", height=150,
             )  # fmt: skip
             _restrict(file)

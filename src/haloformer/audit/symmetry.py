@@ -73,8 +73,8 @@ def _network_logits(audited: AuditedModel, images: Tensor) -> Iterator[np.ndarra
         return
     fitted = predictor.residual(images.to(predictor.device))
     for code in range(len(ELEMENTS)):
-        turned = _rotated(fitted, code)
-        ready = network_input(turned, predictor.framing, predictor.normalization, True)
+        rotated = _rotated(fitted, code)
+        ready = network_input(rotated, predictor.framing, predictor.normalization, True)
         logits = predictor.outputs.split(predictor.model(ready).float().cpu())[0]
         assert logits is not None  # only classifiers are audited
         yield logits.double().numpy()

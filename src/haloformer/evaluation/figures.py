@@ -233,7 +233,7 @@ def reliability(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
         panel.grid(color=FAINT, alpha=0.25, linewidth=0.6)
     for place, words, side in (
         ((0.04, 0.94), "too cautious", "left"),
-        ((0.97, 0.06), "too sure", "right"),
+        ((0.97, 0.06), "overconfident", "right"),
     ):
         axes.text(*place, words, transform=axes.transAxes, ha=side, va="center", color=FAINT)
     axes.set_title("Reliability of the probabilities")

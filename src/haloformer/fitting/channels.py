@@ -4,7 +4,7 @@
 out, too: substructure makes the ring grow, and that growth, much stronger than all else, hides where the mass lies.
 
 The fit is :func:`haloformer.fitting.parametric.fit_smooth`. It sees the image as the camera gave it, before any turn or shift, since it
-knows how the survey's lenses lie; what it leaves is turned, shifted and framed with the image afterwards.
+knows how the survey's lenses lie; what it leaves is rotated, shifted and framed with the image afterwards.
 """
 
 import json

@@ -5,13 +5,13 @@ Weiler & Cesa 2019, "General E(2)-Equivariant Steerable CNNs" (https://arxiv.org
 
 A lens has no preferred orientation: a rotated or mirrored picture shows the same dark matter. Here
 that is built in. A feature is a *regular field*: one map per element of the group. If the image is
-turned by an element g, each map is turned and the maps of a field change places, h → gh; the
+rotated by an element g, each map is rotated and the maps of a field change places, h → gh; the
 largest of them at each pixel, averaged over the image, does not change at all, and that is what the
 classifier sees. Of F fields all the maps of one element lie together: channel h·F + f.
 
 A filter is a sum of basis filters, each of which is tabulated in all its orientations, so that one
 table of numbers per layer (``filter_basis``) holds everything that distinguishes the groups. For
-quarter turns the basis may be the single pixels; for 45° it must be one that can be turned:
+quarter turns the basis may be the single pixels; for 45° it must be one that can be rotated:
 circular harmonics on Gaussian rings.
 """
 
@@ -110,7 +110,7 @@ GROUPS = {
 def filter_basis(group: Group, kernel_size: int, basis: Basis) -> Tensor:
     """Returns the basis filters in every orientation.
 
-    (|G|, K, k, k), of which [g] is [0] turned by g.
+    (|G|, K, k, k), of which [g] is [0] rotated by g.
 
     Args:
         group: Of order |G|.
@@ -164,7 +164,7 @@ class GroupConv2d(nn.Module):
 
     Ordinary channels in which filters are tied.
 
-    The filter from map h of a field to map g of another is that from map g⁻¹h to map e, turned by
+    The filter from map h of a field to map g of another is that from map g⁻¹h to map e, rotated by
     g.
 
     Args:
@@ -342,7 +342,7 @@ class ResidualBlock(nn.Module):
 
 
 class EquivariantCNN(Backbone):
-    """A convolutional network whose logits do not change when its image is turned or mirrored.
+    """A convolutional network whose logits do not change when its image is rotated or mirrored.
 
     ``forward_features`` returns fields (B, |G|·F, h, w), which turn and change places with the
     image; ``forward_head`` takes the maximum over each field's |G| maps and averages it over the

@@ -132,8 +132,8 @@ class EquivariantStem(nn.Module):
 
     (B, C, H, W) to (B, D, H/s, W/s).
 
-    If the image is turned by an element of the group that sends pixels to pixels, the output is
-    turned with it, and is else the same.
+    If the image is rotated by an element of the group that sends pixels to pixels, the output is
+    rotated with it, and is else the same.
 
     Args:
         in_chans: Channels of the image.
@@ -178,7 +178,7 @@ class Haloformer(VisionTransformer):
         """Builds the network.
 
         Args:
-            d4: Average the logits of the eight turned and mirrored images: exact, for any weights,
+            d4: Average the logits of the eight rotated and mirrored images: exact, for any weights,
                 at eight times the cost.
             tied_positions: Give places that a turn or a mirror exchanges the same position
                 embedding.
@@ -213,8 +213,8 @@ class Haloformer(VisionTransformer):
             )
         views = [
             v
-            for turned in (torch.rot90(x, k, (-2, -1)) for k in range(4))
-            for v in (turned, turned.flip(-1))
+            for rotated in (torch.rot90(x, k, (-2, -1)) for k in range(4))
+            for v in (rotated, rotated.flip(-1))
         ]
         out: Tensor = super().forward(torch.cat(views)).unflatten(0, (8, -1)).mean(0)
         return out

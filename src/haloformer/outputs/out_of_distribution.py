@@ -1,4 +1,4 @@
-"""Is this an image of the kind that the network learned from? A verdict beside each answer, from what validation images look like.
+"""Is this image like those that the network was trained on? A verdict beside each answer, from what validation images look like.
 
 Three things of an image are measured, its *features*:
 

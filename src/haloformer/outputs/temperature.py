@@ -1,6 +1,6 @@
 """Temperature scaling: one number that makes a trained network's probabilities mean what they say (Guo et al. 2017, arXiv:1706.04599).
 
-Networks are mostly too sure of themselves. Their logits divided by a temperature, the same for all images, are as right as before and more
+Networks are mostly overconfident. Their logits divided by a temperature, the same for all images, are as right as before and more
 honest; the temperature is that under which validation images, on which nothing was trained, are most probable.
 """
 
@@ -27,7 +27,7 @@ class Calibration:
     """What was found on the validation images.
 
     Attributes:
-        temperature: What the logits are divided by; above 1 for a network that is too sure.
+        temperature: What the logits are divided by; above 1 for an overconfident network.
         n: Images.
         nll_before: Mean −ln p(true class) in nats with the network's own probabilities.
         nll_after: The same with the calibrated ones.

@@ -164,7 +164,7 @@ def _add_vortex(
             dx = near[j] - x0
             a, b = cos * dx + sin * dy, cos * dy - sin * dx
             imag = -z_imag[j] * s_imag[j]
-            # Σ 1/(z − z_k) = 2z Σ_pairs 1/(z² − c²); the deflection is its conjugate, turned back into the lens's frame
+            # Σ 1/(z − z_k) = 2z Σ_pairs 1/(z² − c²); the deflection is its conjugate, rotated back into the lens's frame
             f_real, f_imag = (
                 T(2.0) * (a * s_real[j] - b * imag),
                 T(-2.0) * (a * imag + b * s_real[j]),
