@@ -145,6 +145,29 @@ def test_pictures_keep_their_values(tmp_path):
         read_image(tmp_path / "colour.JPG", channels=2)
 
 
+@pytest.mark.parametrize(("kind", "values"), [(2, 3), (4, 2), (6, 4)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_of_16_bit_colours_is_not_read_as_8_bits(tmp_path, kind, values, channels):
+    rows = np.full((5, 6, values), 300, dtype=">u2")
+    packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
+    (tmp_path / "x.png").write_bytes(
+        b"\x89PNG\r\n\x1a\n"
+        + b"".join(
+            struct.pack(">I", len(body))
+            + body_type
+            + body
+            + struct.pack(">I", zlib.crc32(body_type + body))
+            for body_type, body in (
+                (b"IHDR", struct.pack(">IIBBBBB", 6, 5, 16, kind, 0, 0, 0)),
+                (b"IDAT", packed),
+                (b"IEND", b""),
+            )
+        )
+    )
+    with pytest.raises(InputError, match="colours of 16 bits"):
+        read_image(tmp_path / "x.png", channels=channels)
+
+
 def test_a_decompression_bomb_is_refused(tmp_path):
     def chunk(kind, data):
         return (

@@ -113,6 +113,29 @@ def test_a_header_that_says_nothing_of_the_sky_is_no_error(header):
     [
         ("MJy/sr", True),
         ("nJy arcsec-2", True),
+        *(
+            (unit, True)
+            for unit in (
+                "MJY/SR",
+                "MJy/str",
+                "MJy / Sr",
+                "Jy/beam",
+                "(MJy)/(sr)",
+                "MJy per steradian",
+            )
+        ),
+        *(
+            (unit, True)
+            for unit in ("counts/s/arcsec2", "ct/s/arcsec**2", "e-/s/sq. arcsec", "MJY SR-1")
+        ),
+        *(
+            (unit, True)
+            for unit in ("nanomaggies/arcsec^2", "DN/S/ARCSEC2", "W/m2/sr", "nW m^-2 sr^-1")
+        ),
+        *(
+            (unit, False)
+            for unit in ("counts/s/pixel", "ELECTRONS/S", "cps", "DN/s", "nanomaggy", "strange")
+        ),
         ("electron/s", False),
         ("COUNTS", False),
         ("", False),

@@ -12,10 +12,10 @@ from pathlib import Path
 
 from haloformer.data.catalogs import read_positions
 from haloformer.data.dataset import LensDataset
-from haloformer.data.fits import Hdu, choose_planes, fits_hdus
+from haloformer.data.fits import Hdu, choose_planes, fits_hdus, header_of, planes_first
 from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
 from haloformer.data.reading import DATASET_SUFFIXES, Reading
-from haloformer.data.sky import celestial
+from haloformer.data.sky import celestial, has_unclear_sip
 from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 
@@ -203,7 +203,7 @@ def _is_plain(path: Path) -> bool:
 def _fits_input(
     path: Path, name: str, hdu: Hdu, number: int, plane: int | None, channels: int | None
 ) -> InputFile:
-    shape = hdu.shape
+    shape = planes_first(hdu.shape)
     if plane is not None or len(shape) == 2 or channels != 1 or 1 in (shape[0], shape[2]):
         return InputFile(path, hdu=number, plane=plane)
     there = hdu.fileinfo()
@@ -235,7 +235,8 @@ def _catalog_input(
                 f"a catalog goes with one extension: hdu '{reading.hdu}' of {name} is {len(chosen)}"
             )
         ((number, plane),) = chosen
-        shape, wcs = hdus[number].shape, celestial(hdus[number].header)
+        shape, header = planes_first(hdus[number].shape), header_of(hdus, number)
+        wcs, unclear = celestial(header), has_unclear_sip(header)
     if plane is None and len(shape) == 3 and shape[0] != channels:
         raise InputError(
             f"{name} has {shape[0]} bands, and {channels} are needed: choose one by --band"
@@ -243,6 +244,11 @@ def _catalog_input(
     if positions.on_sky and wcs is None:
         raise InputError(
             f"{name} has no WCS, which positions by ra and dec need: give x and y in pixels"
+        )
+    if positions.on_sky and unclear:
+        raise InputError(
+            f"{name} has SIP terms, but its CTYPE does not end in -SIP, so where its sky lies is unclear: correct the "
+            "header, or give x and y in pixels"
         )
     if reading.size is not None and wcs is None and reading.pixel_scale is None:
         raise InputError(f"{name} has no WCS: size is in arcsec and needs --pixel_scale")

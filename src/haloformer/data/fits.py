@@ -3,6 +3,7 @@
 import contextlib
 import gzip
 import io
+import re
 import warnings
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,27 @@ import numpy as np
 
 from haloformer.data.inflation import check_fits
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
-from haloformer.data.pixels import channels_first, check_size
+from haloformer.data.pixels import bands_are_last, channels_first, check_size
 from haloformer.data.reading import Reading
-from haloformer.data.sky import celestial, is_surface_brightness, pixel_scales, ra_dec
+from haloformer.data.sky import (
+    SKY_KEYS,
+    celestial,
+    header_scales,
+    is_surface_brightness,
+    is_wcs_key,
+    ra_dec,
+)
 from haloformer.errors import InputError
 
 _GZIP = b"\x1f\x8b"
 _MAX_NAMED_PLANES = 100  # of a cube, whose header is searched for their names
+
+_NO_LENS = re.compile(
+    r"PSF|RMS|WHT|WEIGHTS?|MASK|MSK|ERR|ERRORS?|DQ|FLAGS?|I?VAR|INVVAR|VARIANCE|NOISE|SIGMA|STD|STDDEV|UNC|"
+    r"UNCERT|CON|CTX|EXP|EXPTIME|SAMP|TIME|AREA|SEG|SEGMAP|BKG|WAVELENGTH|COVAR"
+)
+"""First or last words in the names of extensions that describe an image and are none of the sky."""
+_LENS = re.compile("SCI|FLUX|IMAGE|DATA")  # last words that say the opposite
 
 
 class Hdu(Protocol):
@@ -129,9 +144,17 @@ def choose_hdus(hdus: Sequence[Hdu], name: str, wanted: int | str | None) -> lis
         wanted: As `Reading.hdu`; None: the first with an image.
     """
     if wanted is None:
+        others: list[str] = []
         for number, item in enumerate(hdus):
             if is_fits_image(item):
-                return [number]
+                if is_sky_image(item):
+                    return [number]
+                others.append(item.name)
+        if others:
+            raise InputError(
+                f"{name} holds no image of the sky by the names of its extensions, "
+                f"{', '.join(others)[:100]}; --hdu chooses one of them"
+            )
         raise InputError(f"{name} holds no 2-D image or 3-D cube")
     found: list[int] = []
     for part in str(wanted).split(","):
@@ -143,10 +166,10 @@ def choose_planes(hdus: Sequence[Hdu], name: str, reading: Reading) -> list[tupl
     """Returns the numbers of the chosen extensions, and of a cube the plane, None for all of it."""
     if not isinstance(reading.band, str):
         numbers = choose_hdus(hdus, name, reading.hdu)
-        return [(k, plane_of(hdus[k].shape, reading.band, name)) for k in numbers]
+        return [(k, plane_of(planes_first(hdus[k].shape), reading.band, name)) for k in numbers]
     wanted, known = reading.band.upper(), list[str]()
     for k in choose_hdus(hdus, name, "all" if reading.hdu is None else reading.hdu):
-        bands = _bands(hdus[k])
+        bands = _bands(hdus[k], header_of(hdus, k))
         if wanted in bands:
             return [(k, bands[wanted])]
         known += bands
@@ -171,6 +194,44 @@ def is_fits_image(hdu: Hdu) -> bool:
     return bool(hdu.is_image) and shape is not None and len(shape) in (2, 3) and min(shape) > 0
 
 
+def is_sky_image(hdu: Hdu) -> bool:
+    """Tells by its name whether an extension holds an image of the sky, not its PSF, errors or flags."""
+    words = re.findall("[A-Z]+", hdu.name.upper())
+    if not words or _LENS.fullmatch(words[-1]):
+        return True
+    return not any(_NO_LENS.fullmatch(word) for word in (words[0], words[-1]))
+
+
+def planes_first(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Returns the shape of an image or cube as (H, W) or (planes, H, W), wherever its bands are."""
+    return (shape[2], *shape[:2]) if bands_are_last(shape) else shape
+
+
+def header_of(hdus: Sequence[Hdu], number: int) -> Mapping[str, Any]:
+    """Returns the header of an extension, with what the primary header alone says of the sky.
+
+    Many files keep the WCS, the filter or the unit there, with INHERIT or without. A WCS is taken
+    as a whole; INHERIT = F, or a primary image of another size, leaves the extension on its own.
+    """
+    header: Any = hdus[number].header
+    primary: Any = hdus[0].header
+    there = tuple(getattr(hdus[0], "shape", None) or ())
+    elsewhere = bool(there) and there[-2:] != hdus[number].shape[-2:]
+    if number == 0 or header.get("INHERIT") is False or elsewhere:
+        return header  # type: ignore[no-any-return]
+    has_wcs = any(key in header for key in ("CTYPE1", "CD1_1", "CDELT1"))
+    wanted = [
+        key
+        for key in primary
+        if key not in header and (key in SKY_KEYS or (is_wcs_key(key) and not has_wcs))
+    ]
+    if wanted:
+        header = header.copy()
+        for key in wanted:
+            header[key] = primary[key]
+    return header  # type: ignore[no-any-return]
+
+
 def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
     if wanted.lstrip("-").isdigit():
         found = [int(wanted)] if 0 <= int(wanted) < len(hdus) else []
@@ -181,6 +242,7 @@ def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
             for k, item in enumerate(hdus)
             if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)
         ]
+        found = [k for k in found if is_sky_image(hdus[k])] or found
     else:
         found = [k for k, item in enumerate(hdus) if item.name.upper() == wanted.upper()][:1]
     if not found:
@@ -193,18 +255,18 @@ def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
     return found
 
 
-def _bands(hdu: Hdu) -> dict[str, int | None]:
+def _bands(hdu: Hdu, header: Mapping[str, Any]) -> dict[str, int | None]:
     """Returns the names of an extension's bands with their planes: its own name and filter, or a cube's FILTER1, BAND1, …."""
     names: dict[str, int | None] = {}
     if len(hdu.shape) == 2:
-        names = dict.fromkeys(
-            str(hdu.header.get(key, "")).strip().upper() for key in ("EXTNAME", "FILTER", "BAND")
-        )
+        # HST's cameras with two wheels write FILTER1 and FILTER2 for one image.
+        keys = ("EXTNAME", "FILTER", "BAND", "FILTER1", "FILTER2")
+        names = dict.fromkeys(str(header.get(key, "")).strip().upper() for key in keys)
     else:
         for key in ("FILTER", "BAND"):
-            first = 0 if f"{key}0" in hdu.header else 1
-            for plane in range(min(hdu.shape[0], _MAX_NAMED_PLANES)):
-                value = str(hdu.header.get(f"{key}{plane + first}", "")).strip().upper()
+            first = 0 if f"{key}0" in header else 1
+            for plane in range(min(planes_first(hdu.shape)[0], _MAX_NAMED_PLANES)):
+                value = str(header.get(f"{key}{plane + first}", "")).strip().upper()
                 names.setdefault(value, plane)
     names.pop("", None)
     return names
@@ -217,22 +279,35 @@ class FitsImage:
     """An image or cube in a FITS extension, with what its header says of the sky.
 
     Attributes:
-        shape: (H, W) or (planes, H, W).
+        shape: (H, W) or (planes, H, W), wherever the bands are in the file.
         wcs: Of the two sky axes; None where there is none.
-        scales: Sides of a pixel along y and x in arcsec, by the options or the WCS; None if unknown.
+        scales: Sides of a pixel along y and x in arcsec, by the options or the header; None if unknown.
         per_area: The values are surface brightness, not light per pixel.
     """
 
-    def __init__(self, hdu: Hdu, reading: Reading) -> None:
-        self._hdu = hdu
-        self.shape = hdu.shape
-        self.wcs = celestial(hdu.header)
-        self.scales: tuple[float, float] | None = (
-            None if self.wcs is None else pixel_scales(self.wcs)
-        )
+    def __init__(self, hdus: Sequence[Hdu], number: int, name: str, reading: Reading) -> None:
+        """Reads what the headers say.
+
+        Args:
+            hdus: What `fits_hdus` yields.
+            number: Of the extension.
+            name: The file's name, for error messages.
+            reading: The options.
+
+        Raises:
+            InputError: The header gives a pixel scale that cannot be one, and the options give none.
+        """
+        self._hdu = hdus[number]
+        self._bands_last = bands_are_last(self._hdu.shape)
+        self.shape = planes_first(self._hdu.shape)
+        header = header_of(hdus, number)
+        self.wcs = celestial(header)
+        self.scales: tuple[float, float] | None
         if reading.pixel_scale is not None:
             self.scales = reading.pixel_scale, reading.pixel_scale
-        self.per_area = is_surface_brightness(hdu.header)
+        else:
+            self.scales = header_scales(header, self.wcs, name)
+        self.per_area = is_surface_brightness(header)
 
     def ra_dec(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the position of pixels in degrees, NaN without a WCS."""
@@ -254,13 +329,14 @@ class FitsImage:
         Returns:
             (C, H, W) float32.
         """
-        index = (
-            (plane, *part) if plane is not None else (slice(None),) * (len(self.shape) - 2) + part
-        )
+        bands = () if len(self.shape) == 2 else (slice(None) if plane is None else plane,)
+        index = (*part, *bands) if self._bands_last else (*bands, *part)
         sides = [len(range(*one.indices(n))) for one, n in zip(part, self.shape[-2:])]
         check_size((*(self.shape[:-2] if plane is None else ()), *sides), name)
         # Of a compressed image whole tiles are unpacked.
         check_size(tuple(getattr(self._hdu, "tile_shape", (1,))), name)
         with fits_errors(name):
             array = np.asarray(self._hdu.section[index])
+        if self._bands_last and plane is None:
+            array = np.moveaxis(array, 2, 0)
         return channels_first(array, channels, name)

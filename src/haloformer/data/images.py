@@ -117,6 +117,10 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
 
     if channels not in (None, 1, 3):
         raise InputError(f"{name} can be read with 1 or 3 channels, and {channels} are needed")
+    if _has_16_bit_colours(data):  # Pillow would drop the lower 8 bits of each
+        raise InputError(
+            f"{name} has colours of 16 bits, which cannot be read: a grey PNG of 16 bits, FITS and .npy can"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the size is checked below, before anything is decoded
@@ -135,3 +139,8 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
         ) from error
     except Exception as error:  # a corrupt picture fails in Pillow in any of many ways
         raise InputError(f"{name} is not a whole PNG or JPEG picture: {one_line(error)}") from error
+
+
+def _has_16_bit_colours(data: bytes) -> bool:
+    """Tells whether the contents of a file are a PNG of 16 bits per value that is not merely grey."""
+    return data.startswith(b"\x89PNG") and data[24:25] == b"\x10" and data[25:26] != b"\0"

@@ -16,6 +16,11 @@ def check_size(shape: tuple[int, ...], name: str) -> None:
         )
 
 
+def bands_are_last(shape: tuple[int, ...]) -> bool:
+    """Tells whether a cube of any number of planes is stored as (H, W, bands)."""
+    return len(shape) == 3 and shape[2] <= _MAX_CHANNELS < min(shape[:2])
+
+
 def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.ndarray:
     """Brings an image to (C, H, W) float32.
 

@@ -227,7 +227,7 @@ def _of_fits(
 ) -> Iterator[ReadImage]:
     with fits_hdus(source.path, name) as hdus:
         number = choose_hdus(hdus, name, None)[0] if source.hdu is None else source.hdu
-        stored = FitsImage(hdus[number], reading)
+        stored = FitsImage(hdus, number, name, reading)
         height, width = stored.shape[-2:]
         if height * width > MAX_IMAGE_VALUES:
             raise InputError(
@@ -287,7 +287,7 @@ def _cutouts(
     part = slice(source.start, source.start + source.n)
     with fits_hdus(source.path, name) as hdus:
         assert source.hdu is not None
-        stored = FitsImage(hdus[source.hdu], reading)
+        stored = FitsImage(hdus, source.hdu, name, reading)
         x, y, ra, dec, good = _places(stored, positions, part)
         height, width = stored.shape[-2:]
         inside, box = _cutout_box(stored, grid, reading.size, x, y)

@@ -22,7 +22,8 @@ class Reading:
 
     Args:
         hdu: FITS extension to read: number, name, several with commas, a pattern of names
-            ('NIR_*_FLUX'), or all; by default the first that holds an image.
+            ('NIR_*_FLUX'), or all; by default the first that holds an image. Extensions named PSF, RMS,
+            WHT, MASK, ERR, DQ, VAR or alike are read only if they are asked for.
         band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER
             or BAND of an extension; FILTER1, BAND1 … of a cube).
         nan: NaN and infinite pixels: error refuses the image, zero puts 0 there, mask leaves them out

@@ -1,34 +1,186 @@
 """What a FITS header says of the sky: pixel scale, positions, and whether its values are surface brightness."""
 
 import contextlib
+import logging
+import math
+import re
 import warnings
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
+
+from haloformer.errors import InputError
 
 _SCALES = (
     1e-4,
     60,
 )  # arcsec per pixel; what a header without a usable matrix gets from astropy, a degree, is not among them
+_WIDEST_UNNAMED = 30  # arcsec; without CUNIT, pixels that are wider as degrees were meant as arcsec
+
+_WCS_KEY = re.compile(
+    r"(CTYPE|CRVAL|CRPIX|CDELT|CUNIT|CROTA)[12]|(CD|PC)[12]_[12]"
+    r"|[AB]P?_(ORDER|\d_\d)|PV[12]_\d+|LONPOLE|LATPOLE|RADESYS|EQUINOX|WCSAXES"
+)
+_MATRIX = ("CD1_1", "CD1_2", "CD2_1", "CD2_2", "CDELT1", "CDELT2")
+_SKY_AXIS = re.compile(r"RA-|DEC-|.LON-|.LAT-")
+_SIP_TERM = re.compile(r"[AB]_\d_\d")
+
+_SCALE_KEYS = (
+    *(("PIXSCALE",), ("PIXSCAL1", "PIXSCAL2"), ("PIXSCALX", "PIXSCALY"), ("PIXELSCL",)),
+    *(("PIXSCAL",), ("PIXSCL",), ("PXSCALE",), ("PSCALE",), ("IMSCALE",), ("CCDSCALE",)),
+    *(("SECPIX",), ("SECPIX1", "SECPIX2"), ("SECPPIX",), ("PLATESCL",), ("PLTSCALE",)),
+    *(("D001SCAL",), ("PIXAR_A2",)),
+)
+"""Keywords of the pixel scale in arcsec, along x and y where there are two; PIXAR_A2 is an area."""
+
+SKY_KEYS = ("BUNIT", "FILTER", "FILTER1", "FILTER2", "BAND", *(k for ks in _SCALE_KEYS for k in ks))
+"""What a primary header says of the image in an extension, beside the WCS."""
+
+
+def is_wcs_key(key: str) -> bool:
+    """Tells whether a keyword belongs to the WCS, which is taken from one header as a whole."""
+    return _WCS_KEY.fullmatch(key) is not None
 
 
 def celestial(header: Any) -> Any:
     """Returns the WCS (astropy's) of a header's two sky axes, or None where there is none that can be used."""
-    from astropy.wcs import WCS
-
-    with (
-        contextlib.suppress(Exception),
-        warnings.catch_warnings(),
-    ):  # a hostile header fails in any of many ways
-        warnings.simplefilter("ignore")
+    with contextlib.suppress(Exception):  # a hostile header fails in any of many ways
         if "CTYPE1" not in header:  # most often, and quick
             return None
-        wcs = WCS(header).celestial
-        if wcs.has_celestial and all(
-            _SCALES[0] < scale < _SCALES[1] for scale in pixel_scales(wcs)
-        ):
+        wcs = _celestial(header)
+        if wcs is not None and _names_no_unit(header):
+            sides = pixel_scales(wcs)
+            if max(sides) > _WIDEST_UNNAMED and not _is_default(header):
+                wcs = _celestial(_in_degrees(header))
+        if wcs is not None and all(_is_scale(side) for side in pixel_scales(wcs)):
             return wcs
     return None
+
+
+def _celestial(header: Any) -> Any:
+    from astropy.wcs import WCS
+
+    with warnings.catch_warnings(), _quiet():
+        warnings.simplefilter("ignore")
+        wcs = WCS(header).celestial
+    return wcs if wcs.has_celestial else None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps astropy from printing a page for each header with SIP terms (see `has_unclear_sip`)."""
+    log = logging.getLogger("astropy")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _is_scale(side: float) -> bool:
+    return _SCALES[0] < side < _SCALES[1]
+
+
+def _names_no_unit(header: Any) -> bool:
+    return not any(str(header.get(key, "")).strip() for key in ("CUNIT1", "CUNIT2"))
+
+
+def _is_default(header: Any) -> bool:
+    """Tells whether a header gives no pixel scale but 1, which stands there where nobody wrote one."""
+    diagonal = ("CD1_1", "CD2_2", "CDELT1", "CDELT2")
+    return all(_number(header.get(key, 1)) == 1 for key in diagonal)
+
+
+def _in_degrees(header: Any) -> Any:
+    """Returns a copy of a header whose matrix was in arcsec."""
+    changed = header.copy()
+    for key in _MATRIX:
+        if key in header and not (key.startswith("CDELT") and "CD1_1" in header):
+            changed[key] = header[key] / 3600
+    return changed
+
+
+def has_unclear_sip(header: Mapping[str, Any]) -> bool:
+    """Tells whether a header holds SIP terms without saying, by -SIP in CTYPE, that they are to be used."""
+    if str(header.get("CTYPE1", "")).strip().endswith("-SIP"):
+        return False
+    return any(_SIP_TERM.fullmatch(key) and header[key] for key in header)
+
+
+def header_scales(header: Any, wcs: Any, name: str) -> tuple[float, float] | None:
+    """Returns the sides of a pixel along y and x, in arcsec, by whatever in a header tells them.
+
+    Args:
+        header: The header.
+        wcs: Its WCS, as `celestial` returns it.
+        name: The file's name, for error messages.
+
+    Returns:
+        By the WCS, else a matrix without a projection, else keywords such as PIXSCALE; None where
+        there is none of these.
+
+    Raises:
+        InputError: The header gives a scale that cannot be one.
+    """
+    if wcs is not None:
+        return pixel_scales(wcs)
+    for keys in _SCALE_KEYS:
+        if keys[0] in header:
+            x, y = (_number(header.get(key, header[keys[0]])) for key in (keys[0], keys[-1]))
+            if keys[0] == "PIXAR_A2":
+                x, y = math.sqrt(x), math.sqrt(y)
+            if _is_scale(x) and _is_scale(y):
+                return y, x
+            if keys[0] == "PLTSCALE":  # of a photographic plate, in arcsec per mm
+                continue
+            raise _no_scale(name, f"{keys[0]} is {str(header[keys[0]])[:40]!r}")
+    if _is_default(header) or not _may_be_sky(header):
+        return None
+    sides = [_matrix_side(header, k) for k in (2, 1)]
+    if not all(_is_scale(side) for side in sides):
+        raise _no_scale(name, f"its header gives pixels of {sides[1]:g} arcsec")
+    return sides[0], sides[1]
+
+
+def _may_be_sky(header: Any) -> bool:
+    """Tells whether the matrix of a header is one of angles; of bare numbers those below 1 are."""
+    axes = str(header.get("CTYPE1", "")).strip()
+    if axes:
+        return _SKY_AXIS.match(axes) is not None
+    unit = str(header.get("CUNIT1", "")).strip().lower()
+    if unit:
+        return unit.startswith(("deg", "arcs"))
+    return max(_number(header.get(key, 0)) for key in _MATRIX) < 1
+
+
+def _no_scale(name: str, what: str) -> InputError:
+    return InputError(
+        f"{name}: {what}, which is no pixel scale of an image of a lens; --pixel_scale, in arcsec, says what it is"
+    )
+
+
+def _number(value: object) -> float:
+    """Returns the size of a number, also of one with its unit behind it in a text; NaN where there is none."""
+    if isinstance(value, str):
+        found = re.match(r"\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)", value)
+        value = found[1] if found else "nan"
+    with contextlib.suppress(TypeError, ValueError):
+        return abs(float(value))  # type: ignore[arg-type]
+    return math.nan
+
+
+def _matrix_side(header: Any, axis: int) -> float:
+    """Returns the side of a pixel along an axis, in arcsec, of a header without a usable projection."""
+    if f"CD{axis}_{axis}" in header:
+        side = math.hypot(*(_number(header.get(f"CD{k}_{axis}", 0)) for k in (1, 2)))
+    else:
+        side = _number(header.get(f"CDELT{axis}", math.nan))
+    unit = str(header.get(f"CUNIT{axis}", "")).strip().lower()
+    if unit.startswith("arcs") or (not unit and 3600 * side > _WIDEST_UNNAMED):
+        return side
+    return 3600 * side
 
 
 def pixel_scales(wcs: Any) -> tuple[float, float]:
@@ -66,13 +218,31 @@ def pixels(wcs: Any, ra: Any, dec: Any) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(x, dtype=float), np.asarray(y, dtype=float)
 
 
+_SOLID_ANGLE = (
+    r"(sr|str|ster|steradians?|beam"
+    r"|(sq|square)[ ._-]*(arc ?secs?|arc ?seconds?|arc ?mins?|deg|degrees?|asec)"
+    r"|(arc ?secs?|arc ?seconds?|arc ?mins?|deg|degrees?|asec)[ ._]*(\^|\*\*)?[ ._]*\(?2\)?)"
+)
+_PER_SOLID_ANGLE = re.compile(
+    rf"(/|\bper\b)[^/]*?(?<![a-z]){_SOLID_ANGLE}(?![a-z0-9])"
+    r"|(?<![a-z])(sr|str|ster|steradian|beam)[ ._]*(\^|\*\*)?[ ._]*\(?-1"
+    r"|(?<![a-z])(arc ?secs?|arc ?mins?|deg|asec)[ ._]*(\^|\*\*)?[ ._]*\(?-2"
+)
+
+
 def is_surface_brightness(header: Any) -> bool:
-    """Tells whether BUNIT is light per solid angle, such as MJy/sr: then a value does not grow with its pixel."""
+    """Tells whether BUNIT is light per solid angle, such as MJy/sr: then a value does not grow with its pixel.
+
+    Spellings that are no units of the standard (``MJY/SR``, ``counts/s/arcsec2``) are understood, too.
+    """
     from astropy import units
 
+    text = str(header.get("BUNIT", ""))
+    if _PER_SOLID_ANGLE.search(text.lower()):
+        return True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        unit = units.Unit(str(header.get("BUNIT", "")), parse_strict="silent")
+        unit = units.Unit(text, parse_strict="silent")
     per = [
         (base, power)
         for base, power in zip(getattr(unit, "bases", ()), getattr(unit, "powers", ()))
