@@ -409,6 +409,16 @@ def test_an_image_that_cannot_be_classified_is_named(trained, tmp_path, capsys, 
     assert not (tmp_path / "p.csv").exists()
 
 
+def test_files_that_are_passed_over_are_counted_in_one_line(tmp_path, capsys):
+    for name in ("axion", "cdm"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+        np.save(tmp_path / "in" / name / "1.npy", np.eye(8))
+        (tmp_path / "in" / name / "2.npz").touch()
+    assert main(["convert", str(tmp_path / "in"), "--out", str(tmp_path / "x.h5")]) == 0
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "2 .npz" in line]
+    assert line.startswith("warning: ")
+
+
 def test_a_dataset_that_cannot_fit_on_the_disk_is_refused_before_the_work_begins(tmp_path, capsys):
     assert (
         run("simulate", "model_i", "--n", 10**9, "--out", tmp_path / "huge.h5", "--quiet") == 2

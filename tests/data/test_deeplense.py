@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from haloformer.data import LabelledSource, write_deeplense_folder
 from haloformer.data.deeplense import read_archive
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 
 RNG = np.random.default_rng(5)
 IMAGES = {name: RNG.poisson(3.0, (3, 6, 5)) for name in ("axion", "cdm", "no_sub")}
@@ -93,6 +93,30 @@ def test_archives_are_read_without_unpacking(tmp_path, suffix, mode, format):
             tar.addfile(member, io.BytesIO(data))
     check(LabelledSource(path))
     assert os.listdir(tmp_path) == [path.name]
+
+
+def test_linked_class_folders_are_read_and_hidden_ones_are_not(tmp_path):
+    for name in ("axion/1.npy", "axion/.ipynb_checkpoints/1-checkpoint.npy", ".snapshot/cdm/1.npy"):
+        (tmp_path / "plain" / name).parent.mkdir(parents=True, exist_ok=True)
+        np.save(tmp_path / "plain" / name, np.eye(8))
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked/axion").symlink_to(tmp_path / "plain/axion")
+    with tarfile.open(tmp_path / "packed.tar", "w") as archive:
+        archive.add(tmp_path / "plain", "plain")
+    for source in ("plain", "linked", "packed.tar"):
+        (item,) = LabelledSource(tmp_path / source)
+        assert item.file.endswith("axion/1.npy")
+
+
+def test_files_of_other_kinds_beside_the_images_are_counted(tmp_path):
+    (tmp_path / "axion").mkdir()
+    for name in ("axion/a.npz", "axion/b.npz", "model.zip"):
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"it holds 2 \.npz, 1 \.zip"):
+        LabelledSource(tmp_path)
+    np.save(tmp_path / "axion/1.npy", np.eye(8))
+    with pytest.warns(InputWarning, match=r"passed over 2 \.npz, 1 \.zip,"):
+        assert LabelledSource(tmp_path).n == 1
 
 
 def test_a_folder_of_one_archive_per_class_is_read(tmp_path):

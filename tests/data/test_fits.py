@@ -183,3 +183,13 @@ def test_a_cube_with_its_bands_last_is_a_cube(tmp_path):
     (tmp_path / "xy.csv").write_text("x,y\n19.5,19.5\n")
     (image,) = read(path, catalog=str(tmp_path / "xy.csv"), band=2)
     np.testing.assert_allclose(image.pixels[0], 3 * BINNED, rtol=1e-5)
+
+
+def test_a_folder_of_nothing_but_dangling_links_is_an_error(tmp_path):
+    for name in ("a.npy", "b.npy"):
+        (tmp_path / name).symlink_to(tmp_path / "unmounted" / name)
+    with pytest.raises(InputError, match=r"none of 2 images is there: .*a\.npy is a link"):
+        find_inputs([str(tmp_path)], True)
+    np.save(tmp_path / "c.npy", PIXELS)
+    images = read(tmp_path, PixelGrid((1, SIDE, SIDE)))
+    assert ["does not exist" in (image.error or "") for image in images] == [True, True, False]

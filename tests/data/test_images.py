@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from haloformer.data import find_images, read_image
 from haloformer.data.images import decode_image
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 
 fits = pytest.importorskip("astropy.io.fits")
 Image = pytest.importorskip("PIL.Image")
@@ -230,6 +230,37 @@ def test_folders_are_searched_in_sorted_order_and_hidden_files_passed_over(tmp_p
         tmp_path / "b/2.npy",
         tmp_path / "b/1.fits",
     ]
+
+
+def test_linked_folders_are_followed_once_and_hidden_folders_are_left_out(tmp_path):
+    folder, elsewhere = tmp_path / "folder", tmp_path / "elsewhere"
+    for name in (
+        "folder/b/1.npy",
+        "folder/.ipynb_checkpoints/2.npy",
+        "folder/b/.snapshot/3.npy",
+        "folder/__MACOSX/4.npy",
+        "elsewhere/deep/5.npy",
+    ):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (folder / "a").symlink_to(folder / "b")
+    (folder / "b/up").symlink_to(folder)
+    (folder / "far").symlink_to(elsewhere)
+    (elsewhere / "round").symlink_to(elsewhere)
+    assert find_images(folder) == [folder / "b/1.npy", folder / "far/deep/5.npy"]
+    assert find_images(folder / ".ipynb_checkpoints") == [folder / ".ipynb_checkpoints/2.npy"]
+
+
+def test_files_that_may_be_images_are_counted_in_one_line(tmp_path):
+    for name in ("a.npz", "b/c.NPZ", "d.zip", "e.tif", "notes.txt", "table.csv", ".f.zip"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.raises(InputError, match=r"it holds 2 \.npz, 1 \.tif, 1 \.zip$"):
+        find_images(tmp_path)
+    (tmp_path / "x.npy").touch()
+    with pytest.warns(InputWarning, match=r"passed over 2 \.npz, 1 \.tif, 1 \.zip,") as warned:
+        assert find_images(tmp_path) == [tmp_path / "x.npy"]
+    assert len(warned) == 1
 
 
 def test_missing_empty_and_unknown_paths_are_refused(tmp_path):

@@ -9,10 +9,12 @@ import errno
 import importlib
 import os
 import sys
+import warnings
+from typing import TextIO
 
 from haloformer._version import __version__
 from haloformer.cli.registry import HOMES, Command
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 
 COMMANDS: dict[str, Command] = {
     name: importlib.import_module(f"haloformer.cli.{name}").COMMAND for name in HOMES
@@ -55,7 +57,9 @@ def main(arguments: list[str] | None = None) -> int:
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}"
         return _fail(f"haloformer: unknown command '{name}': {hint}")
     try:
-        code = _run(name, arguments[1:])
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = _run(name, arguments[1:])
         sys.stdout.flush()
         return code
     except InputError as error:
@@ -81,6 +85,24 @@ def _run(name: str, arguments: list[str]) -> int:
     function = getattr(importlib.import_module(HOMES[name]), name)
     result = function(**parse(name, command, function, arguments))
     return (command.present(result) or 0) if command.present else 0
+
+
+_show_any_warning = warnings.showwarning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Prints a warning about what the user gave in one line, without the place in the code."""
+    if issubclass(category, InputWarning):
+        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+    else:
+        _show_any_warning(message, category, filename, lineno, file, line)
 
 
 def _file_trouble(error: OSError) -> str | None:

@@ -22,9 +22,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from haloformer.data.dataset_writer import Batch, check_free_space
-from haloformer.data.finding import walk_files
 from haloformer.data.images import decode_image, is_image_name
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
+from haloformer.data.walking import is_hidden, passed_over, walk_files, warn_of_passed_over
 from haloformer.errors import InputError
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
 
@@ -174,14 +174,15 @@ class LabelledSource:
                 f"{self.src} holds archives beside images; convert the one or the other by its own path"
             )
         if not self._files and not self._archives:
-            raise InputError(self._nothing_found())
+            there = f"; it holds {counts}" if (counts := passed_over(paths)) else ""
+            raise InputError(self._nothing_found() + there)
+        read = {*self._archives, *(path for path in paths if is_image_name(path.name))}
+        warn_of_passed_over(self.src, (path for path in paths if path not in read))
 
     def _place(self, file: PurePosixPath, container: Path) -> _Place | None:
         """Reads class and subset off a path; None for what is passed over."""
         folders = [part for part in file.parts[:-1] if part not in (".", "/")]
-        if not is_image_name(file.name) or any(
-            part == ".." or part == "__MACOSX" for part in folders
-        ):
+        if not is_image_name(file.name) or any(part == ".." or is_hidden(part) for part in folders):
             return None
         for depth in range(len(folders) - 1, -1, -1):
             if folders[depth].lower() in self._classes:

@@ -17,6 +17,7 @@ from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_ima
 from haloformer.data.reading import DATASET_SUFFIXES, Reading
 from haloformer.data.sky import celestial, has_unclear_sip
 from haloformer.data.unpacked import check_chunks
+from haloformer.data.walking import passed_over, walk_files, warn_of_passed_over
 from haloformer.errors import InputError
 
 _MAX_PLANES = 1_000_000  # of a cube; what claims more is no stack of images
@@ -84,7 +85,11 @@ def find_inputs(
                 raise
             inputs[InputFile(path, error=str(error))] = None
     if not any(found.path.exists() for found in inputs):
-        raise InputError(next(found.error for found in inputs if found.error))
+        first, n = next(iter(inputs)), len(inputs)
+        raise InputError(
+            next((found.error for found in inputs if found.error), None)
+            or f"none of {n} images is there: {first.path} is a link to a file that does not exist"
+        )
     return list(inputs)
 
 
@@ -98,9 +103,13 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path)
         if path.is_dir():
-            inside = [file for file in walk_files(path) if is_image_name(file.name)]
+            files = walk_files(path)
+            inside = [file for file in files if is_image_name(file.name)]
+            others = [file for file in files if not is_image_name(file.name)]
             if not inside:
-                raise InputError(f"{path} holds no image: {', '.join(SUFFIXES)} can be read")
+                there = f", and it holds {counts}" if (counts := passed_over(others)) else ""
+                raise InputError(f"{path} holds no image: {', '.join(SUFFIXES)} can be read{there}")
+            warn_of_passed_over(path, others)
             found.update(dict.fromkeys(inside))
         elif not path.exists():
             raise InputError(f"{path} does not exist")
@@ -111,17 +120,6 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     if not found:
         raise InputError("no image was given")
     return list(found)
-
-
-def walk_files(folder: Path) -> list[Path]:
-    """Lists all files below a folder in sorted order; a folder that cannot be listed is an error, not a gap."""
-
-    def fail(error: OSError) -> None:
-        raise InputError(f"{error.filename} cannot be read: {error.strerror}") from error
-
-    return sorted(
-        Path(parent, file) for parent, _, files in os.walk(folder, onerror=fail) for file in files
-    )
 
 
 def location_columns(inputs: Sequence[InputFile]) -> list[str]:
@@ -147,14 +145,17 @@ def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
         if Path(argument).exists() or not glob.has_magic(argument):
             yield Path(argument)
             continue
-        matches = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
+        found = [Path(match) for match in sorted(glob.glob(argument, recursive=True))]
         matches = [
             path
-            for path in matches
+            for path in found
             if is_image_name(path.name) or path.suffix.lower() in DATASET_SUFFIXES
         ]
+        others = [path for path in found if path not in set(matches)]
         if not matches:
-            raise InputError(f"no image matches the pattern '{argument}'")
+            there = f"; {counts} do" if (counts := passed_over(others)) else ""
+            raise InputError(f"no image matches the pattern '{argument}'{there}")
+        warn_of_passed_over(argument, others)
         yield from matches
 
 
