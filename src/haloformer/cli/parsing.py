@@ -10,6 +10,7 @@ import functools
 import importlib
 import inspect
 import operator
+import os
 import re
 import types
 import typing
@@ -21,6 +22,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
+from haloformer.files import read_yaml
 
 _READING = "haloformer.data.reading"  # its `Reading` describes options that several commands share
 
@@ -68,6 +70,8 @@ def parse(
         _add_experiment(parser, skip=signature.parameters)
         places = "".join(f" {place.upper()}" for place in command.positional)
         parser.usage = f"haloformer {name}{places} [--preset NAME] [--FIELD VALUE ...]"
+    if not command.experiment:
+        _check_configs(arguments)
     values = parser.parse_args(_usual_spelling(arguments, parser.hints)).as_dict()
     if not command.experiment:
         values.pop("config", None)
@@ -77,6 +81,15 @@ def parse(
         **{key: value for key, value in values.items() if key not in fields},
         "options": {key: values[key] for key in fields},
     }
+
+
+def _check_configs(arguments: Sequence[str]) -> None:
+    """Reads the files given by ``--config`` under our limits, before the parser does without any."""
+    for i, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        following = value if equals else next(iter(arguments[i + 1 : i + 2]), "")
+        if option == "--config" and os.path.exists(following):
+            read_yaml(following)
 
 
 def _add_function(parser: _Parser, function: Callable[..., object], command: Command) -> None:

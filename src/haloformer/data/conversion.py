@@ -30,6 +30,7 @@ from haloformer.data.hdf5_checks import (
 )
 from haloformer.data.pixels import channels_first, known_pixels
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
 _CHUNK_BYTES = 2**24  # images in memory at a time
@@ -83,6 +84,8 @@ def convert(
     }
     if not src.exists():
         raise InputError(f"{src} does not exist")
+    if not src.is_dir():
+        check_regular(src)
     if src.is_dir() or is_archive(src):
         source = LabelledSource(
             src, class_map=class_map, subset=subset, channels=channels, hdu=hdu, nan=nan

@@ -26,6 +26,7 @@ from haloformer.data.images import decode_image, is_image_name
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
 from haloformer.data.walking import is_hidden, passed_over, walk_files, warn_of_passed_over
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
 
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar", ".tar.bz2", ".tar.xz")
@@ -252,6 +253,7 @@ def read_archive(
         (name, contents).
     """
     path = Path(path)
+    check_regular(path)
     try:
         with path.open("rb") as raw, _decompressed(raw) as plain:
             stream = _ForwardReader(plain, _MAX_TAR_HEADER)

@@ -195,6 +195,8 @@ def _fits_inputs(
 def _is_plain(path: Path) -> bool:
     """Tells at a glance whether a FITS file begins with one 2-D image: most do, and need not be opened twice."""
     try:
+        if not path.is_file():  # a pipe would be waited for
+            return False
         with path.open("rb") as file:
             return file.read(_NAXIS[0] + len(_NAXIS[1]))[_NAXIS[0] :] == _NAXIS[1]
     except OSError:

@@ -26,6 +26,7 @@ from haloformer.data.sky import (
     ra_dec,
 )
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 
 _GZIP = b"\x1f\x8b"
 _MAX_NAMED_PLANES = 100  # of a cube, whose header is searched for their names
@@ -102,8 +103,7 @@ def one_line(error: BaseException) -> str:
 
 def _opened(path: Path, name: str, max_bytes: int) -> BinaryIO:
     """Opens a file; one that is gzipped is unpacked in memory."""
-    if not path.is_file():  # a pipe or a device would never end
-        raise InputError(f"{name} is not a regular file")
+    check_regular(path)
     try:
         file = path.open("rb")
         zipped = file.read(len(_GZIP)) == _GZIP

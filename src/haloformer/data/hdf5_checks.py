@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 
 MAX_IMAGE_VALUES = 2**26
 """Values (C·H·W) that one image may have: 64 Mi, 256 MiB as float32. More is taken for a corrupt or hostile file."""
@@ -34,6 +35,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
         raise InputError(
             f"{path} is a folder, not an HDF5 file; `haloformer convert` makes one of a folder"
         )
+    check_regular(path)
     try:
         # Files appear whole, by renaming, and never change: locks would only hinder read-only and network file systems.
         return h5py.File(path, "r", locking=False)

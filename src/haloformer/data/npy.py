@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 
 MAX_FILE_BYTES = 256 * 2**20
 """Size that one image file may have unless the caller says otherwise."""
@@ -82,8 +83,7 @@ def read_bytes(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> bytes:
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path} does not exist")
-    if not path.is_file():  # a pipe or a device would never end
-        raise InputError(f"{path} is not a regular file")
+    check_regular(path)
     try:
         with path.open("rb") as file:
             data = file.read(max_bytes + 1)
@@ -106,6 +106,8 @@ def _read_header(data: bytes, name: str) -> tuple[tuple[int, ...], bool, np.dtyp
             (2, 0): np.lib.format.read_array_header_2_0,
         }[version]
         shape, fortran, dtype = read(file)  # literal_eval of at most 10,000 characters
+        if not all(type(side) is int for side in shape):  # True passes for 1 in numpy's own check
+            raise ValueError(f"the shape {shape}")
     except Exception as error:  # a hostile header can make Python's parser raise nearly anything
         raise InputError(
             f"{name} is corrupt or truncated: its .npy header cannot be read"

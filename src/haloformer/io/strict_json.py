@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 
 MAX_JSON_BYTES = 1 << 20
 """Of a file that is read: keeps a malformed artefact from asking for absurd memory."""
@@ -56,6 +57,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is too large, cannot be read, or does not hold one JSON object.
     """
+    check_regular(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise InputError(f"{path}: is larger than {MAX_JSON_BYTES >> 20} MiB")

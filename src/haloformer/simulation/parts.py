@@ -13,7 +13,6 @@ from haloformer.vocabulary import unknown_name
 
 SECTIONS = ("instruments", "sources", "deflectors", "substructures")
 
-_LARGEST = 1 << 20  # bytes of a survey file
 _DEEPEST = 8  # parts that start from one another
 
 T = TypeVar("T")
@@ -76,20 +75,8 @@ def _shipped_parts() -> dict[str, dict[str, dict[str, object]]]:
     return parts
 
 
-def read_mapping(data: bytes, where: str) -> dict[str, object]:
-    """Reads a YAML file that holds a mapping.
-
-    Raises:
-        InputError: It is too large, not YAML, or no mapping.
-    """
-    if len(data) > _LARGEST:
-        raise InputError(f"{where}: a survey file of {len(data)} bytes is too large to be one")
-    try:
-        content = yaml.safe_load(data)
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(
-            f"{where}: not readable as YAML: {' '.join(str(error).split())}"
-        ) from error
+def read_mapping(content: object, where: str) -> dict[str, object]:
+    """Returns what was read from YAML as a mapping; raises InputError for anything else."""
     if not isinstance(content, dict):
         raise InputError(f"{where}: a survey is a mapping of fields, not {type(content).__name__}")
     return {str(key): value for key, value in content.items()}

@@ -19,6 +19,7 @@ import numpy as np
 from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from haloformer.errors import InputError
+from haloformer.files import parse_yaml, read_yaml
 from haloformer.simulation.cosmology import Cosmology, Distances, einstein_radius
 from haloformer.simulation.deflectors import SIEShear
 from haloformer.simulation.distributions import Distribution, describe_quantity
@@ -163,9 +164,9 @@ def get_survey(survey: "str | Path | Mapping[str, object] | Survey") -> Survey:
         return _build(_shipped_survey(text), text)
     path = Path(text)
     if path.suffix in (".yaml", ".yml"):
-        if not path.is_file():
+        if not path.exists():
             raise InputError(f"survey file {path} does not exist")
-        return _build(read_mapping(path.read_bytes(), str(path)), path.stem)
+        return _build(read_mapping(read_yaml(path), str(path)), path.stem)
     raise unknown_name("survey", text, _shipped_survey_names())
 
 
@@ -235,7 +236,7 @@ def _shipped_survey_names() -> tuple[str, ...]:
 @functools.cache
 def _shipped_survey(name: str) -> dict[str, object]:
     file = resources.files("haloformer") / "configs" / "surveys" / f"{name}.yaml"
-    return read_mapping(file.read_bytes(), name)
+    return read_mapping(parse_yaml(file.read_bytes(), name), name)
 
 
 def _build(fields: Mapping[str, object], name: str) -> Survey:

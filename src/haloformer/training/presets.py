@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from haloformer.errors import InputError
+from haloformer.files import read_yaml
 from haloformer.models.table import model_table
 from haloformer.vocabulary import unknown_name
 
@@ -58,14 +59,7 @@ def read_options(path: Path) -> dict[str, Any]:
     Raises:
         InputError: It cannot be read, or is no mapping.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path}: is not valid YAML: {' '.join(str(error).split())[:200]}"
-        ) from error
+    content = read_yaml(path)
     if content is None:
         return {}
     if not isinstance(content, dict):

@@ -1,0 +1,118 @@
+"""Files from outside: only regular ones are opened, and YAML is text and numbers, nothing else.
+
+What is said here holds for every kind of file. `haloformer.data` has the checks of images and datasets.
+"""
+
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from haloformer.errors import InputError
+
+MAX_YAML_BYTES = 1 << 20
+"""Of a YAML file that is read."""
+
+_MAX_NODES = 100_000  # values of a YAML file, those counted again that it refers to again
+_MAX_DIGITS = 100  # of a number
+
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a named pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+
+
+def check_regular(path: str | Path) -> None:
+    """Refuses what exists and is no regular file: a pipe or a device would never end, or never begin.
+
+    Raises:
+        InputError: Names the path and what it is.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError):  # what opens it says so
+        return
+    for is_kind, what in _KINDS:
+        if is_kind(mode):
+            raise InputError(f"{path} is not a regular file: it is {what}")
+
+
+def read_yaml(path: str | Path) -> object:
+    """Returns what a YAML file holds; raises InputError, in one line, for whatever is wrong with it."""
+    check_regular(path)
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_YAML_BYTES + 1)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    return parse_yaml(data, str(path))
+
+
+def parse_yaml(data: bytes, where: str) -> object:
+    """Returns what YAML says: mappings, lists, texts, numbers, true, false and null; dates are texts.
+
+    Args:
+        data: UTF-8.
+        where: What it was read from, for messages.
+
+    Raises:
+        InputError: It is larger than `MAX_YAML_BYTES`, no YAML, refers to itself, or repeats itself
+            into more than a hundred thousand values.
+    """
+    if len(data) > MAX_YAML_BYTES:
+        raise InputError(f"{where}: is too large for YAML: more than {MAX_YAML_BYTES >> 20} MiB")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: is not valid YAML: it is not UTF-8") from error
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if _count(node, {}) > _MAX_NODES:
+            raise InputError(f"{where}: repeats itself into more than {_MAX_NODES} values")
+        return loader.construct_document(node)
+    except InputError:
+        raise
+    except RecursionError as error:
+        raise InputError(f"{where}: is not valid YAML: it is nested too deeply") from error
+    except Exception as error:  # values that are none, such as a set of lists, fail in many ways
+        said = " ".join(str(error).split())[:200]
+        raise InputError(f"{where}: is not valid YAML: {said}") from error
+
+
+def _count(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns how many values a node stands for, with every reference written out."""
+    if id(node) in known:
+        if known[id(node)] < 0:
+            raise yaml.YAMLError("it refers to itself")
+        return known[id(node)]
+    known[id(node)] = -1  # while it is being counted
+    total = 1
+    if isinstance(node, yaml.SequenceNode):
+        total += sum(_count(item, known) for item in node.value)
+    elif isinstance(node, yaml.MappingNode):
+        total += sum(_count(part, known) for pair in node.value for part in pair)
+    known[id(node)] = total
+    return total
+
+
+class _Loader(yaml.SafeLoader):
+    """PyYAML's safe loader without dates, and with numbers of bounded length."""
+
+    yaml_implicit_resolvers = {  # noqa: RUF012 - as PyYAML has it
+        first: [(tag, pattern) for tag, pattern in resolvers if not tag.endswith(":timestamp")]
+        for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # as PyYAML has it
+        is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if is_number and len(str(node.value)) > _MAX_DIGITS:
+            raise yaml.YAMLError(f"a number of {len(str(node.value))} digits")
+        return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
