@@ -115,4 +115,4 @@ class _Loader(yaml.SafeLoader):
         is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
         if is_number and len(str(node.value)) > _MAX_DIGITS:
             raise yaml.YAMLError(f"a number of {len(str(node.value))} digits")
-        return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+        return super().construct_object(node, deep)

@@ -22,13 +22,17 @@ from haloformer.data.deeplense import (
 )
 from haloformer.data.hdf5_checks import (
     damage_named,
+    first_line,
     open_hdf5,
+    parameter_paths,
     plain_dataset,
     read_attributes,
     read_class_names,
     survives_hdf5,
+    unit_of,
 )
 from haloformer.data.pixels import channels_first, known_pixels
+from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 from haloformer.files import check_regular
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
@@ -93,6 +97,7 @@ def convert(
         return _convert_source(source, **options)
     if h5py.is_hdf5(src) or src.suffix.lower() in (".h5", ".hdf5", ".hdf"):
         survives_hdf5(src, lambda: _try_hdf5(src, class_map))
+        check_chunks(src)
         with open_hdf5(src) as file:
             return _convert_hdf5(
                 src, file, channels=channels, class_map=class_map, nan=nan, **options
@@ -178,7 +183,8 @@ def _convert_hdf5(
     overwrite: bool,
     compression: str | None,
 ) -> dict[str, Any]:
-    images = plain_dataset(src, file, "images")
+    with damage_named(src):
+        images = plain_dataset(src, file, "images")
     if images.ndim not in (3, 4) or images.dtype.kind not in "biuf" or min(images.shape) < 1:
         raise InputError(
             f"{src}: /images is {images.dtype} {images.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) needed"
@@ -188,7 +194,7 @@ def _convert_hdf5(
         labels, class_names = _labels(src, file, n, class_map)
         parameters = _parameters(src, file, n)
         files = _files(src, file, n)
-        units = {name: str(dataset.attrs.get("units", "")) for name, dataset in parameters.items()}
+        units = {name: unit_of(dataset) for name, dataset in parameters.items()}
         attributes = read_attributes(file) | {
             "source": src.name,
             "converted_by": code_version(),
@@ -229,9 +235,9 @@ def _images(
     """Reads images (n, C, H, W) float32 of an HDF5 file, under the same checks as those of image files."""
     try:
         block = images[numbers.start : numbers.stop]
-    except (OSError, RuntimeError, MemoryError) as error:
+    except Exception as error:  # HDF5 fails in many ways on damaged chunks
         raise InputError(
-            f"{src}: /images cannot be read from image {numbers.start} on: {str(error)[:120]}"
+            f"{src}: /images cannot be read from image {numbers.start} on: {first_line(error)[:120]}"
         ) from error
     found = []
     for number, image in zip(numbers, block, strict=True):
@@ -242,13 +248,14 @@ def _images(
 
 def _try_hdf5(src: Path, class_map: Mapping[str, str] | None) -> None:
     """Touches whatever converting will: for the process in which HDF5 may crash."""
+    check_chunks(src)
     with open_hdf5(src) as file:
         read_attributes(file)
         images = plain_dataset(src, file, "images")
         n = images.shape[0]
         _labels(src, file, n, class_map)
         for dataset in _parameters(src, file, n).values():
-            dataset.attrs.get("units", "")
+            unit_of(dataset)
         _files(src, file, n)
         images[n - 1]
 
@@ -289,13 +296,16 @@ def _stored_labels(
         return labels, tuple(str(name) for name in found)
     if stored.dtype.kind not in "iu":
         raise InputError(f"{src}: /labels is {stored.dtype}; integers or names are needed")
+    names = read_class_names(src, file)
+    if names is None:
+        if not has_map:
+            raise InputError(
+                f"{src}: the attribute class_names is missing; class_map says what each label number means"
+            )
+        # Only the numbers that occur: they may be as large as they like.
+        numbers, labels = np.unique(stored[...], return_inverse=True)
+        return labels, tuple(map(str, numbers.tolist()))
     labels = stored[...].astype(np.int64)
-    declared = read_class_names(src, file)
-    if declared is None and not has_map:
-        raise InputError(
-            f"{src}: the attribute class_names is missing; class_map says what each label number means"
-        )
-    names = declared or tuple(str(number) for number in range(int(labels.max()) + 1))
     if labels.min() < 0 or labels.max() >= len(names):
         raise InputError(
             f"{src}: /labels runs from {labels.min()} to {labels.max()}, with {len(names)} classes"
@@ -304,12 +314,9 @@ def _stored_labels(
 
 
 def _parameters(src: Path, file: h5py.File, n: int) -> dict[str, Any]:
-    if not isinstance(file.get("parameters", getlink=True), h5py.HardLink):
-        return {}
-    group = file["parameters"]
     parameters = {}
-    for name in group if isinstance(group, h5py.Group) else ():
-        dataset = plain_dataset(src, file, f"parameters/{name}")
+    for place in parameter_paths(src, file):
+        name, dataset = place.removeprefix("parameters/"), plain_dataset(src, file, place)
         if dataset.ndim not in (1, 2) or dataset.shape[0] != n or dataset.dtype.kind not in "biuf":
             raise InputError(
                 f"{src}: /parameters/{name} is {dataset.dtype} {dataset.shape}, which is not one row per image"

@@ -21,6 +21,7 @@ from haloformer.data.hdf5_checks import (
     read_errors,
     survives_hdf5,
 )
+from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
 
@@ -49,6 +50,7 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         self._describe()
 
     def _describe(self) -> None:
+        check_chunks(self.path)
         with open_hdf5(self.path) as file, damage_named(self.path):
             self.class_names: tuple[str, ...] = checked_class_names(self.path, file)
             self.image_shape: tuple[int, int, int] = checked_images(self.path, file)

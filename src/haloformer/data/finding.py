@@ -16,7 +16,6 @@ from haloformer.data.fits import Hdu, choose_planes, fits_hdus, header_of, plane
 from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
 from haloformer.data.reading import DATASET_SUFFIXES, Reading
 from haloformer.data.sky import celestial, has_unclear_sip
-from haloformer.data.unpacked import check_chunks
 from haloformer.data.walking import passed_over, walk_files, warn_of_passed_over
 from haloformer.errors import InputError
 
@@ -163,7 +162,6 @@ def _inputs_at(
     path: Path, channels: int | None, reading: Reading, keep_errors: bool
 ) -> Iterator[InputFile]:
     if path.suffix.lower() in DATASET_SUFFIXES:
-        check_chunks(path)
         with LensDataset(path) as dataset:
             yield InputFile(path, len(dataset), is_dataset=True)
         return

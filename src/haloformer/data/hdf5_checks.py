@@ -19,6 +19,9 @@ from haloformer.files import check_regular
 MAX_IMAGE_VALUES = 2**26
 """Values (C·H·W) that one image may have: 64 Mi, 256 MiB as float32. More is taken for a corrupt or hostile file."""
 
+MAX_PARAMETERS = 1000
+"""Arrays that /parameters may hold; each is looked at whenever the file is opened."""
+
 _MAX_INFLATION = (
     1100  # deflate cannot shrink data more than 1032-fold; what claims more is not there
 )
@@ -147,7 +150,11 @@ def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
 def read_attributes(file: h5py.File) -> dict[str, Any]:  # as JSON is
     """Returns the root attributes as plain Python values."""
     try:
-        values: dict[str, Any] = {key: _plain_value(value) for key, value in file.attrs.items()}
+        values: dict[str, Any] = {
+            key: _plain_value(value)
+            for key, value in file.attrs.items()
+            if not isinstance(value, h5py.Empty)  # of a type, but without a value
+        }
         for key in values.pop("json_attributes", []):
             values[key] = json.loads(values[key])
         return values
@@ -164,10 +171,10 @@ def read_class_names(path: Path, file: h5py.File) -> tuple[str, ...] | None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):
         raise InputError(
-            f"{path}: the attribute class_names must be a list of names, not {value!r}"
+            f"{path}: the attribute class_names must be a list of names, not {repr(value)[:80]}"
         )
     if len(set(value)) != len(value):
-        raise InputError(f"{path}: the attribute class_names repeats a name: {value}")
+        raise InputError(f"{path}: the attribute class_names repeats a name: {repr(value)[:80]}")
     return tuple(value)
 
 
@@ -220,14 +227,14 @@ def checked_labels(path: Path, file: h5py.File, n: int, num_classes: int) -> np.
 
 def checked_parameters(path: Path, file: h5py.File, n: int) -> dict[str, str]:
     """Returns the unit of each parameter; raises InputError unless each has a row per image."""
-    if "parameters" not in file:
-        return {}
     link = file.get("parameters", getlink=True)
+    if link is None:
+        return {}
     if not isinstance(link, h5py.HardLink) or not isinstance(file["parameters"], h5py.Group):
         raise InputError(f"{path}: /parameters must be a group of arrays")
     units = {}
-    for name in sorted(file["parameters"]):
-        parameter = plain_dataset(path, file, f"parameters/{name}")
+    for place in parameter_paths(path, file):
+        name, parameter = place.removeprefix("parameters/"), plain_dataset(path, file, place)
         if (
             parameter.ndim not in (1, 2)
             or parameter.shape[0] != n
@@ -237,8 +244,26 @@ def checked_parameters(path: Path, file: h5py.File, n: int) -> dict[str, str]:
                 f"{path}: /parameters/{name} is {parameter.dtype} {parameter.shape}; ({n},) or ({n}, n_max) numbers "
                 "are needed"
             )
-        units[name] = str(_plain_value(parameter.attrs.get("units", "")))
+        units[name] = unit_of(parameter)
     return units
+
+
+def parameter_paths(path: Path, file: h5py.File) -> list[str]:
+    """Returns ``parameters/NAME`` of each parameter, nothing where there is no such group; too many are an error."""
+    link = file.get("parameters", getlink=True)
+    if not isinstance(link, h5py.HardLink) or not isinstance(file["parameters"], h5py.Group):
+        return []
+    if len(file["parameters"]) > MAX_PARAMETERS:
+        raise InputError(
+            f"{path}: /parameters holds {len(file['parameters'])} arrays, more than the {MAX_PARAMETERS} allowed"
+        )
+    return [f"parameters/{name}" for name in sorted(file["parameters"])]
+
+
+def unit_of(parameter: h5py.Dataset) -> str:
+    """Returns the attribute ``units`` as text, empty where there is none."""
+    value = parameter.attrs.get("units", "")
+    return "" if isinstance(value, h5py.Empty) else str(_plain_value(value))
 
 
 def _plain_value(value: object) -> object:

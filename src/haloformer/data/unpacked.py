@@ -7,12 +7,19 @@ import warnings
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 
 from haloformer.data.fits import fits_errors
-from haloformer.data.hdf5_checks import open_hdf5, plain_dataset, survives_hdf5
+from haloformer.data.hdf5_checks import (
+    damage_named,
+    open_hdf5,
+    parameter_paths,
+    plain_dataset,
+    survives_hdf5,
+)
 from haloformer.data.images import FITS_SUFFIXES, image_suffix
 from haloformer.data.inflation import (
     BLOCK,
@@ -60,14 +67,21 @@ def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
 
 
 def check_chunks(path: str | Path) -> None:
-    """Refuses a dataset of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`.
+    """Refuses an HDF5 file of which a chunk unpacks to more than `MAX_UNPACKED_BYTES`.
 
-    What is damaged otherwise is left to `LensDataset`.
+    Every reader of HDF5 files calls it first, in a process that HDF5 may crash (`survives_hdf5`),
+    then in its own. What is damaged otherwise is left to the reader.
     """
     path = Path(path)
-    if path.is_file() and DEFLATE_INFLATION * path.stat().st_size > MAX_UNPACKED_BYTES:
-        survives_hdf5(path, lambda: _check_dataset(path, MAX_UNPACKED_BYTES, None))
-        _check_dataset(path, MAX_UNPACKED_BYTES, None)
+    if not path.is_file() or DEFLATE_INFLATION * path.stat().st_size <= MAX_UNPACKED_BYTES:
+        return
+    with open_hdf5(path) as file, damage_named(path):
+        for name in ("images", "labels", "files", *parameter_paths(path, file)):
+            if name not in file and name in ("images", "files", "labels"):
+                continue  # what the reader refuses, or does without
+            dataset = plain_dataset(path, file, name)
+            if dataset.chunks is not None and dataset.size:
+                _check_every_chunk(path, dataset)
 
 
 def _unzipped(data: bytes, path: Path, max_bytes: int) -> bytes:
@@ -103,24 +117,37 @@ def _check_fits(data: bytes, name: str, max_bytes: int) -> None:
 # --- HDF5 -------------------------------------------------------------------------------------------------------------
 
 
-def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
-    """Checks the chunks of one image and of the first and the last.
+def _check_every_chunk(path: Path, dataset: h5py.Dataset) -> None:
+    """Refuses a dataset of which any chunk is too large by itself."""
+    max_bytes = MAX_UNPACKED_BYTES
+    filters = _checked_filters(path, dataset, max_bytes, tight=False)
+    if not filters:
+        return
+    limit, large = DEFLATE_INFLATION, list[tuple[tuple[int, ...], int]]()
 
-    Without a number: all chunks, for those that are too large by themselves.
-    """
+    def look(chunk: Any) -> None:  # h5py's StoreInfo
+        if limit * chunk.size > max_bytes:
+            large.append((chunk.chunk_offset, chunk.size))
+
+    dataset.id.chunk_iter(look)
+    for start, size in large:
+        _check_chunk(path, dataset, start, size, filters, max_bytes, max_bytes, tight=False)
+
+
+def _check_dataset(path: Path, max_bytes: int, number: int) -> None:
+    """Checks the chunks of one image and of the first and the last, and that there is no more in them than needed."""
     with open_hdf5(path) as file:
         images, labels = (plain_dataset(path, file, name) for name in ("images", "labels"))
         if images.ndim != 4 or labels.ndim != 1 or min(images.shape) < 1:
             return  # what a dataset refuses
-        tight = number is not None
-        if tight and (labels.nbytes > max_bytes or 4 * math.prod(images.shape[1:]) > max_bytes):
+        if labels.nbytes > max_bytes or 4 * math.prod(images.shape[1:]) > max_bytes:
             raise too_much(path, max_bytes)
         try:
             for dataset in (images, labels):
                 rows: Sequence[int] = range(0, len(dataset), (dataset.chunks or dataset.shape)[0])
-                if number is not None and dataset is images:
+                if dataset is images:
                     rows = sorted({min(max(number, 0), len(images) - 1), 0, len(images) - 1})
-                _check_chunks(path, dataset, rows, max_bytes, tight)
+                _check_chunks(path, dataset, rows, max_bytes)
         except InputError:
             raise
         except (OSError, RuntimeError, ValueError) as error:
@@ -129,34 +156,53 @@ def _check_dataset(path: Path, max_bytes: int, number: int | None) -> None:
             ) from error
 
 
-def _check_chunks(
-    path: Path, dataset: h5py.Dataset, rows: Iterable[int], max_bytes: int, tight: bool
-) -> None:
+def _check_chunks(path: Path, dataset: h5py.Dataset, rows: Iterable[int], max_bytes: int) -> None:
     """Looks at those chunks that hold any of the rows."""
     if dataset.chunks is None:
         return
+    filters = _checked_filters(path, dataset, max_bytes, tight=True)
+    if not filters:
+        return
+    limit = math.prod(dataset.chunks) * dataset.dtype.itemsize + BLOCK
+    for start in _chunks_of(dataset, rows):
+        info = dataset.id.get_chunk_info_by_coord(start)
+        if info.byte_offset is not None:  # else of nothing but fill values
+            _check_chunk(path, dataset, start, info.size, filters, limit, max_bytes, tight=True)
+
+
+def _checked_filters(
+    path: Path, dataset: h5py.Dataset, max_bytes: int, *, tight: bool
+) -> list[int]:
+    """Returns the filters of a dataset's chunks (see `_filters`); refuses chunks that are too large, or packed otherwise."""
     raw = math.prod(dataset.chunks) * dataset.dtype.itemsize
     if raw > max_bytes:
         raise too_much(
             path, max_bytes, "" if tight else f"a chunk of {dataset.name} has {raw / 2**20:.0f} MiB"
         )
     filters = _filters(dataset)
-    if not filters:
-        return
-    if filters not in ([_DEFLATE], [_LZF]) and (tight or len(filters) > 1):
+    if filters and filters not in ([_DEFLATE], [_LZF]) and (tight or len(filters) > 1):
         raise InputError(
             f"{path}: /{dataset.name.strip('/')} is packed otherwise than by gzip or lzf"
         )
-    size, limit = path.stat().st_size, raw + BLOCK if tight else max_bytes
-    for start in _chunks_of(dataset, rows):
-        info = dataset.id.get_chunk_info_by_coord(start)
-        if info.byte_offset is None:  # of nothing but fill values
-            continue
-        if info.size > size:
-            raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
-        if not _chunk_fits(dataset, start, info.size, filters, limit, max_bytes):
-            stored = f"a chunk of {dataset.name}, of {info.size / 2**20:.1f} MiB as it is stored"
-            raise too_much(path, max_bytes, "" if tight else stored)
+    return filters
+
+
+def _check_chunk(
+    path: Path,
+    dataset: h5py.Dataset,
+    start: tuple[int, ...],
+    size: int,
+    filters: list[int],
+    limit: int,
+    max_bytes: int,
+    *,
+    tight: bool,
+) -> None:
+    if size > path.stat().st_size:
+        raise InputError(f"{path} is corrupt or truncated: a chunk is larger than the file")
+    if not _chunk_fits(dataset, start, size, filters, limit, max_bytes):
+        stored = f"a chunk of {dataset.name}, of {size / 2**20:.1f} MiB as it is stored"
+        raise too_much(path, max_bytes, "" if tight else stored)
 
 
 def _filters(dataset: h5py.Dataset) -> list[int]:
