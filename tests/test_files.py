@@ -3,6 +3,7 @@
 import os
 import socket
 
+import h5py
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from haloformer.cli import main
 from haloformer.data import LabelledSource, LensDataset, convert, read_image
 from haloformer.data.deeplense import read_archive
 from haloformer.data.reader import find_inputs, read_images
-from haloformer.errors import InputError
+from haloformer.errors import LONGEST, InputError, brief
 from haloformer.files import MAX_YAML_BYTES, check_regular, parse_yaml, read_yaml
 from haloformer.io.strict_json import read_json
 from haloformer.simulation import get_survey
@@ -134,3 +135,21 @@ def test_every_command_reads_yaml_under_these_limits(
     assert main(arguments) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert len(line) < 320
+
+
+def test_messages_are_one_line_of_readable_length_with_both_ends(tmp_path, capsys):
+    assert brief("a\n b ") == "a b"
+    long = brief("begin " + 5000 * "x" + " end")
+    assert (len(long), long[:6], long[-4:]) == (LONGEST, "begin ", " end")
+    assert main(["simulate", 5000 * "x", "--n", "3", "--out", "d.h5"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("haloformer simulate: unknown survey 'xxx")
+    assert len(line) < LONGEST + 30
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        kind = np.dtype([(f"field_{k}", "f4") for k in range(500)])
+        file["images"] = np.zeros((2, 4, 4), kind)
+        file["labels"] = np.arange(2)
+    np.save(tmp_path / "y.npy", np.eye(4))
+    found = find_inputs([str(tmp_path / "x.h5"), str(tmp_path / "y.npy")], True)
+    assert found[0].error.startswith(str(tmp_path / "x.h5"))
+    assert len(found[0].error) <= LONGEST

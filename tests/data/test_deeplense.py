@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data import LabelledSource, write_deeplense_folder
+from haloformer.data import LabelledSource, deeplense, write_deeplense_folder
 from haloformer.data.deeplense import read_archive
 from haloformer.errors import InputError, InputWarning
 
@@ -152,6 +152,28 @@ def test_what_leads_out_of_an_archive_is_passed_over(tmp_path):
     }
     check(LabelledSource(archive(tmp_path / "x.tgz", {**hostile, **files()})))
     assert os.listdir(tmp_path) == ["x.tgz"]
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+@pytest.mark.parametrize("name", ["axion/{}.npy", "{}.txt"])
+def test_an_archive_that_unpacks_to_far_more_than_it_is_ends_there(
+    tmp_path, monkeypatch, mode, name
+):
+    monkeypatch.setattr(deeplense, "_MAX_UNPACKED", 2**20)
+    image = io.BytesIO()
+    np.save(image, np.zeros((100, 100)))
+    with tarfile.open(tmp_path / "x.tgz", mode) as archive:
+        for k in range(100):
+            member = tarfile.TarInfo(name.format(k))
+            member.size = len(image.getvalue())
+            archive.addfile(member, io.BytesIO(image.getvalue()))
+    size = (tmp_path / "x.tgz").stat().st_size
+    limit = max(2**20, 100 * size)
+    assert limit < 100 * len(image.getvalue())
+    read: list[int] = []
+    with pytest.raises(InputError, match=f"unpacks to more than {limit / 2**20:.0f} MiB"):
+        read.extend(len(data) for _, data in read_archive(tmp_path / "x.tgz"))
+    assert 0 < sum(read) <= limit
 
 
 def test_an_archive_member_that_is_too_large_is_refused_unread(tmp_path):

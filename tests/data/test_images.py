@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from haloformer.data import find_images, read_image
 from haloformer.data.images import decode_image
+from haloformer.data.reader import find_inputs, read_images
 from haloformer.errors import InputError, InputWarning
 
 fits = pytest.importorskip("astropy.io.fits")
@@ -143,6 +144,28 @@ def test_pictures_keep_their_values(tmp_path):
     assert np.abs(colour.mean(axis=(1, 2)) - (10, 20, 30)).max() < 3
     with pytest.raises(InputError, match="1 or 3 channels"):
         read_image(tmp_path / "colour.JPG", channels=2)
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_undecoded(tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.full((64, 64), 7, "u1")).save(file, "JPEG", progressive=True)
+    data = file.getvalue()
+    assert decode_image(data, "x.jpg")[0].shape == (1, 64, 64)
+    last = data[data.rindex(b"\xff\xda") : -2]
+    assert decode_image(data[:-2] + last * 30 + data[-2:], "x.jpg")[0].shape == (1, 64, 64)
+    with pytest.raises(InputError, match=r"x\.jpg is a JPEG of more than 50 scans"):
+        decode_image(data[:-2] + last * 60 + data[-2:], "x.jpg")
+
+
+@pytest.mark.parametrize("shape", ["(True, True)", "(2, True)", "(2.0, 2)", "(-1, 2)"])
+def test_a_shape_of_no_whole_numbers_is_an_error_of_that_file(tmp_path, shape):
+    header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}".ljust(117) + "\n"
+    content = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header)) + header.encode()
+    (tmp_path / "bad.npy").write_bytes(content + bytes(16))
+    saved(tmp_path / "good.npy", np.eye(4))
+    bad, good = next(read_images(find_inputs([str(tmp_path)], True), None))
+    assert bad.error.startswith(f"{tmp_path / 'bad.npy'} is corrupt")
+    assert np.array_equal(good.pixels[0], np.eye(4))
 
 
 @pytest.mark.parametrize(("kind", "values"), [(2, 3), (4, 2), (6, 4)])

@@ -14,7 +14,7 @@ from typing import TextIO
 
 from haloformer._version import __version__
 from haloformer.cli.registry import HOMES, Command
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputError, InputWarning, brief
 
 COMMANDS: dict[str, Command] = {
     name: importlib.import_module(f"haloformer.cli.{name}").COMMAND for name in HOMES
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except InputError as error:
-        return _fail(f"haloformer {name}: {' '.join(str(error).split())}")
+        return _fail(f"haloformer {name}: {brief(error)}")
     except KeyboardInterrupt:
         print(f"haloformer {name}: interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
@@ -100,7 +100,7 @@ def _show_warning(
 ) -> None:
     """Prints a warning about what the user gave in one line, without the place in the code."""
     if issubclass(category, InputWarning):
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"warning: {brief(message)}", file=sys.stderr)
     else:
         _show_any_warning(message, category, filename, lineno, file, line)
 

@@ -32,6 +32,10 @@ from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar", ".tar.bz2", ".tar.xz")
 
 _MAX_TAR_HEADER = 2**20  # a file name of a mebibyte is an attack
+_MAX_UNPACKED, _MAX_INFLATION = (
+    2**32,
+    100,
+)  # bytes of an archive, or times its own size if that is more
 
 
 @dataclass
@@ -242,7 +246,8 @@ def read_archive(
 ) -> Iterator[tuple[str, bytes]]:
     """Streams the regular files of a tar archive, plain or compressed, in their order; nothing is written to disk.
 
-    Links, devices, and names that lead out of the archive are passed over.
+    Links, devices, and names that lead out of the archive are passed over. An archive that unpacks
+    to more than 4 GiB and a hundred times its own size is refused when it gets there.
 
     Args:
         path: The archive.
@@ -256,7 +261,10 @@ def read_archive(
     check_regular(path)
     try:
         with path.open("rb") as raw, _decompressed(raw) as plain:
-            stream = _ForwardReader(plain, _MAX_TAR_HEADER)
+            size = os.fstat(raw.fileno()).st_size
+            stream = _ForwardReader(
+                plain, _MAX_TAR_HEADER, max(_MAX_UNPACKED, _MAX_INFLATION * size), path
+            )
             archive = tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]
             while (member := archive.next()) is not None:
                 # tarfile remembers every member, which adds up over a hundred thousand.
@@ -321,9 +329,11 @@ class _ForwardReader:
     would begin again at the start.
     """
 
-    def __init__(self, file: Any, limit: int):
+    def __init__(self, file: Any, limit: int, most: int, name: object):
         self.limit = limit
         self._file = file
+        self._most = most  # bytes in all
+        self._name = name  # for the error message
         self._position = 0  # as tarfile sees it
         self._tail = b""  # the last bytes that were read
         self._end = 0  # where the tail ends
@@ -366,6 +376,10 @@ class _ForwardReader:
         data: bytes = self._file.read(size)
         self._tail = (self._tail + data)[-1024:] if len(data) < 1024 else data[-1024:]
         self._end += len(data)
+        if self._end > self._most:
+            raise InputError(
+                f"{self._name} unpacks to more than {self._most / 2**20:.0f} MiB, which an archive of its size may not"
+            )
         return data
 
 

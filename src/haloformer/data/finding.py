@@ -17,7 +17,7 @@ from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_ima
 from haloformer.data.reading import DATASET_SUFFIXES, Reading
 from haloformer.data.sky import celestial, has_unclear_sip
 from haloformer.data.walking import passed_over, walk_files, warn_of_passed_over
-from haloformer.errors import InputError
+from haloformer.errors import InputError, brief
 
 _MAX_PLANES = 1_000_000  # of a cube; what claims more is no stack of images
 _NAXIS = 80 * 2, b"NAXIS   =                    2"  # the third card of a plain FITS image
@@ -82,7 +82,7 @@ def find_inputs(
         except InputError as error:
             if not keep_errors or path.is_dir():
                 raise
-            inputs[InputFile(path, error=str(error))] = None
+            inputs[InputFile(path, error=brief(error))] = None
     if not any(found.path.exists() for found in inputs):
         first, n = next(iter(inputs)), len(inputs)
         raise InputError(
@@ -187,7 +187,7 @@ def _fits_inputs(
     except InputError as error:
         if not keep_errors:
             raise
-        return [InputFile(path, error=str(error))]
+        return [InputFile(path, error=brief(error))]
 
 
 def _is_plain(path: Path) -> bool:

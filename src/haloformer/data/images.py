@@ -15,6 +15,7 @@ from haloformer.data.reading import NAN_CHOICES
 from haloformer.errors import InputError
 
 FITS_SUFFIXES = (".fits", ".fit", ".fts", ".fz", ".fits.gz", ".fit.gz")
+_MAX_SCANS = 50  # of a JPEG, each of which is decoded over the whole picture; a progressive one has about ten
 _PICTURES = (".png", ".jpg", ".jpeg")
 SUFFIXES: tuple[str, ...] = (".npy", *FITS_SUFFIXES, *_PICTURES)
 """Endings of the files that can be read, in lower case."""
@@ -117,6 +118,8 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
 
     if channels not in (None, 1, 3):
         raise InputError(f"{name} can be read with 1 or 3 channels, and {channels} are needed")
+    if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MAX_SCANS:
+        raise InputError(f"{name} is a JPEG of more than {_MAX_SCANS} scans")
     if _has_16_bit_colours(data):  # Pillow would drop the lower 8 bits of each
         raise InputError(
             f"{name} has colours of 16 bits, which cannot be read: a grey PNG of 16 bits, FITS and .npy can"

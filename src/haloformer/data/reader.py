@@ -32,7 +32,7 @@ from haloformer.data.images import read_image
 from haloformer.data.pixels import known_pixels
 from haloformer.data.reading import DATASET_SUFFIXES, Reading, check_choices
 from haloformer.data.sky import pixels
-from haloformer.errors import InputError
+from haloformer.errors import InputError, brief
 
 __all__ = [
     "DATASET_SUFFIXES",
@@ -200,7 +200,7 @@ def _images_of(
         else:
             yield _of_file(source.path, name, grid, reading)
     except InputError as error:
-        yield ReadImage(name, error=str(error))
+        yield ReadImage(name, error=brief(error))
 
 
 def _of_file(path: Path, name: str, grid: PixelGrid | None, reading: Reading) -> ReadImage:
@@ -248,7 +248,7 @@ def _of_fits(
                 where = name if plane is None else f"{name}: plane {plane}"
                 found.image = _part_on_grid(stored, _WHOLE, plane, grid, reading, where)
             except InputError as error:
-                found.error = str(error)
+                found.error = brief(error)
             yield found
 
 
@@ -315,7 +315,7 @@ def _cutouts(
                     stored, (rows, columns), source.plane, grid, reading, where, center
                 )
             except InputError as error:
-                found.error = str(error)
+                found.error = brief(error)
             yield found
 
 
@@ -371,7 +371,7 @@ def _of_dataset(
                 block = dataset.images_at(numbers).numpy()
             except InputError as error:
                 for each in found:
-                    each.error = str(error)
+                    each.error = brief(error)
                 yield from found
                 continue
             for each, image in zip(found, block):
@@ -380,7 +380,7 @@ def _of_dataset(
                     image = _band_of(image, reading.band, where)
                     each.image = to_grid(image, grid, reading, where, scales=scales)
                 except InputError as error:
-                    each.error = str(error)
+                    each.error = brief(error)
                 yield each
 
 
