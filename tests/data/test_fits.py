@@ -85,6 +85,8 @@ def test_an_extension_keeps_what_is_its_own(tmp_path):
         {"PLATESCL": 0.05},
         {"PIXAR_A2": 0.0025},
         {**SKY, "PIXSCALE": 0.05},
+        {"PIXSCALE": "N/A", "SECPIX": 0.05},
+        {"PIXSCALE": "", **MATRIX},
     ],
 )
 def test_the_pixel_scale_is_found_however_it_is_written(tmp_path, cards):
@@ -121,6 +123,7 @@ def test_a_pixel_scale_that_cannot_be_one_is_an_error_until_it_is_given(tmp_path
         {"CTYPE1": "FREQ", "CDELT1": 1e6},
         {"CDELT1": 2.0, "CDELT2": 2.0},
         {"PLTSCALE": 67.2},
+        {"PIXSCALE": ""},
     ],
 )
 def test_a_header_that_gives_no_pixel_scale_leaves_it_unknown(tmp_path, cards):

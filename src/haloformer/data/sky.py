@@ -126,22 +126,26 @@ def header_scales(header: Any, wcs: Any, name: str) -> tuple[float, float] | Non
     """
     if wcs is not None:
         return pixel_scales(wcs)
+    wrong = ""
     for keys in _SCALE_KEYS:
-        if keys[0] in header:
+        if str(header.get(keys[0], "")).strip():
             x, y = (_number(header.get(key, header[keys[0]])) for key in (keys[0], keys[-1]))
             if keys[0] == "PIXAR_A2":
                 x, y = math.sqrt(x), math.sqrt(y)
             if _is_scale(x) and _is_scale(y):
                 return y, x
-            if keys[0] == "PLTSCALE":  # of a photographic plate, in arcsec per mm
-                continue
-            raise _no_scale(name, f"{keys[0]} is {str(header[keys[0]])[:40]!r}")
-    if _is_default(header) or not _may_be_sky(header):
-        return None
-    sides = [_matrix_side(header, k) for k in (2, 1)]
-    if not all(_is_scale(side) for side in sides):
-        raise _no_scale(name, f"its header gives pixels of {sides[1]:g} arcsec")
-    return sides[0], sides[1]
+            if keys[0] != "PLTSCALE":  # that of a photographic plate is in arcsec per mm
+                wrong = wrong or f"{keys[0]} is {str(header[keys[0]])[:40]!r}"
+    if not _is_default(header) and _may_be_sky(header):
+        sides = [_matrix_side(header, k) for k in (2, 1)]
+        if all(_is_scale(side) for side in sides):
+            return sides[0], sides[1]
+        wrong = wrong or f"its header gives pixels of {sides[1]:g} arcsec"
+    if wrong:
+        raise InputError(
+            f"{name}: {wrong}, which is no pixel scale of an image of a lens; --pixel_scale, in arcsec, says what it is"
+        )
+    return None
 
 
 def _may_be_sky(header: Any) -> bool:
@@ -153,12 +157,6 @@ def _may_be_sky(header: Any) -> bool:
     if unit:
         return unit.startswith(("deg", "arcs"))
     return max(_number(header.get(key, 0)) for key in _MATRIX) < 1
-
-
-def _no_scale(name: str, what: str) -> InputError:
-    return InputError(
-        f"{name}: {what}, which is no pixel scale of an image of a lens; --pixel_scale, in arcsec, says what it is"
-    )
 
 
 def _number(value: object) -> float:
@@ -237,7 +235,7 @@ def is_surface_brightness(header: Any) -> bool:
     """
     from astropy import units
 
-    text = str(header.get("BUNIT", ""))
+    text = str(header.get("BUNIT", ""))[:100]
     if _PER_SOLID_ANGLE.search(text.lower()):
         return True
     with warnings.catch_warnings():
