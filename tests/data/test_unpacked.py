@@ -1,5 +1,6 @@
 """HDF5 files of strangers: chunks that unpack to too much, odd labels, attributes and parameters."""
 
+import json
 import tracemalloc
 import zlib
 
@@ -98,6 +99,28 @@ def test_attributes_without_a_value_are_left_out(tmp_path):
     stored(tmp_path / "z.h5", {"class_names": h5py.Empty("S5")})
     with pytest.raises(InputError, match="class_names is missing"):
         LensDataset(tmp_path / "z.h5")
+
+
+def test_attributes_that_json_has_no_type_for_become_texts(tmp_path, capsys):
+    row = np.array([(1, 2.0)], dtype=[("a", "i4"), ("b", "f4")])
+    path = stored(tmp_path / "x.h5", {"class_names": NAMES, "seed": 1 + 2j, "survey": row})
+    with h5py.File(path, "a") as file:
+        file.attrs["source"] = file.ref
+        file.attrs["pixel_scale"] = np.nan
+    assert main(["convert", str(path), "--out", str(tmp_path / "y.h5")]) == 0
+    capsys.readouterr()
+    for name in ("x.h5", "y.h5"):
+        assert main(["inspect", str(tmp_path / name), "--json"]) == 0
+        attributes = json.loads(capsys.readouterr().out)["attributes"]
+        assert attributes["seed"] == "(1+2j)"
+        assert attributes["pixel_scale"] is None
+
+
+def test_labels_that_no_int64_holds_are_out_of_range(tmp_path):
+    path = stored(tmp_path / "x.h5", labels=np.full(4, 2**64 - 1, dtype=np.uint64))
+    for read in (LensDataset, lambda path: convert(path, tmp_path / "y.h5")):
+        with pytest.raises(InputError, match=str(2**64 - 1)):
+            read(path)
 
 
 def test_too_many_parameters_are_refused(tmp_path, monkeypatch):

@@ -5,6 +5,8 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from haloformer.io.strict_json import without_nan
+
 if TYPE_CHECKING:
     from rich.box import Box
 
@@ -44,8 +46,8 @@ def print_table(
 
 
 def print_json(value: object) -> None:
-    """Prints JSON."""
-    print(json.dumps(value, indent=2, allow_nan=False))
+    """Prints JSON; NaN and infinite numbers become null."""
+    print(json.dumps(without_nan(value), indent=2, allow_nan=False))
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -305,12 +305,12 @@ def _stored_labels(
         # Only the numbers that occur: they may be as large as they like.
         numbers, labels = np.unique(stored[...], return_inverse=True)
         return labels, tuple(map(str, numbers.tolist()))
-    labels = stored[...].astype(np.int64)
+    labels = stored[...]
     if labels.min() < 0 or labels.max() >= len(names):
         raise InputError(
             f"{src}: /labels runs from {labels.min()} to {labels.max()}, with {len(names)} classes"
         )
-    return labels, names
+    return labels.astype(np.int64), names
 
 
 def _parameters(src: Path, file: h5py.File, n: int) -> dict[str, Any]:

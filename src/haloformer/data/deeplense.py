@@ -8,6 +8,7 @@ archives named after their class (``axion.tgz`` …) is read too. Archives are s
 import bz2
 import csv
 import gzip
+import itertools
 import lzma
 import math
 import os
@@ -24,7 +25,13 @@ import numpy as np
 from haloformer.data.dataset_writer import Batch, check_free_space
 from haloformer.data.images import decode_image, is_image_name
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
-from haloformer.data.walking import is_hidden, passed_over, walk_files, warn_of_passed_over
+from haloformer.data.walking import (
+    is_hidden,
+    is_image_path,
+    passed_over,
+    walk_files,
+    warn_of_passed_over,
+)
 from haloformer.errors import InputError
 from haloformer.files import check_regular
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
@@ -170,7 +177,7 @@ class LabelledSource:
         self._archives = [
             path for path in paths if is_archive(path) and not path.name.startswith(".")
         ]
-        for path in (path for path in paths if is_image_name(path.name)):
+        for path in filter(is_image_path, paths):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)
             if place is not None:
                 self._files.append((path, place))
@@ -179,10 +186,10 @@ class LabelledSource:
                 f"{self.src} holds archives beside images; convert the one or the other by its own path"
             )
         if not self._files and not self._archives:
-            there = f"; it holds {counts}" if (counts := passed_over(paths)) else ""
-            raise InputError(self._nothing_found() + there)
-        read = {*self._archives, *(path for path in paths if is_image_name(path.name))}
-        warn_of_passed_over(self.src, (path for path in paths if path not in read))
+            counts = passed_over(paths)
+            raise InputError(self._nothing_found() + (counts and f"; it holds {counts}"))
+        read = {*self._archives, *filter(is_image_path, paths)}
+        warn_of_passed_over(self.src, itertools.filterfalse(read.__contains__, paths))
 
     def _place(self, file: PurePosixPath, container: Path) -> _Place | None:
         """Reads class and subset off a path; None for what is passed over."""

@@ -236,13 +236,7 @@ def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
     if wanted.lstrip("-").isdigit():
         found = [int(wanted)] if 0 <= int(wanted) < len(hdus) else []
     elif wanted.lower() == "all" or any(sign in wanted for sign in "*?["):
-        pattern = "*" if wanted.lower() == "all" else wanted.upper()
-        found = [
-            k
-            for k, item in enumerate(hdus)
-            if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)
-        ]
-        found = [k for k in found if is_sky_image(hdus[k])] or found
+        found = _hdus_like("*" if wanted.lower() == "all" else wanted.upper(), hdus)
     else:
         found = [k for k, item in enumerate(hdus) if item.name.upper() == wanted.upper()][:1]
     if not found:
@@ -253,6 +247,16 @@ def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
     if not is_fits_image(hdus[found[0]]):
         raise InputError(f"{name}: extension '{wanted}' holds no 2-D image or 3-D cube")
     return found
+
+
+def _hdus_like(pattern: str, hdus: Sequence[Hdu]) -> list[int]:
+    """Returns the images whose names fit a pattern; those that are none of the sky only if there is no other."""
+    found = [
+        k
+        for k, item in enumerate(hdus)
+        if is_fits_image(item) and fnmatchcase(item.name.upper(), pattern)
+    ]
+    return [k for k in found if is_sky_image(hdus[k])] or found
 
 
 def _bands(hdu: Hdu, header: Mapping[str, Any]) -> dict[str, int | None]:

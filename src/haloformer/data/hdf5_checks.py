@@ -26,6 +26,7 @@ _MAX_INFLATION = (
     1100  # deflate cannot shrink data more than 1032-fold; what claims more is not there
 )
 _MAX_CHUNK_BYTES = 2**30
+_LONGEST_ODD = 200  # characters of an attribute that JSON has no type for
 _PATIENCE = 30  # seconds that opening a file may take
 
 
@@ -215,14 +216,14 @@ def checked_labels(path: Path, file: h5py.File, n: int, num_classes: int) -> np.
             f"{path}: /labels is {labels.dtype} {labels.shape}; {n} integers are needed, one per image"
         )
     with read_errors(path, "labels"):
-        values: np.ndarray = labels[...].astype(np.int64)
+        values: np.ndarray = labels[...]
     wrong = np.flatnonzero((values < 0) | (values >= num_classes))
     if wrong.size:
         raise InputError(
             f"{path}: label {values[wrong[0]]} of image {wrong[0]} in /labels is out of range: there are {num_classes} "
             "class_names"
         )
-    return values
+    return values.astype(np.int64)
 
 
 def checked_parameters(path: Path, file: h5py.File, n: int) -> dict[str, str]:
@@ -279,7 +280,13 @@ def _decode_item(value: object) -> object:
         value, str
     ):  # h5py passes bytes that are not UTF-8 on as surrogates, which nobody can write again
         value = value.encode("utf-8", "surrogateescape")
-    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "replace")
+    if isinstance(value, list):
+        return [_decode_item(item) for item in value]
+    if value is None or isinstance(value, int | float):
+        return value
+    return str(value)[:_LONGEST_ODD]  # a reference, a complex number, a row of a table …
 
 
 def first_line(error: BaseException) -> str:

@@ -126,16 +126,9 @@ def header_scales(header: Any, wcs: Any, name: str) -> tuple[float, float] | Non
     """
     if wcs is not None:
         return pixel_scales(wcs)
-    wrong = ""
-    for keys in _SCALE_KEYS:
-        if str(header.get(keys[0], "")).strip():
-            x, y = (_number(header.get(key, header[keys[0]])) for key in (keys[0], keys[-1]))
-            if keys[0] == "PIXAR_A2":
-                x, y = math.sqrt(x), math.sqrt(y)
-            if _is_scale(x) and _is_scale(y):
-                return y, x
-            if keys[0] != "PLTSCALE":  # that of a photographic plate is in arcsec per mm
-                wrong = wrong or f"{keys[0]} is {str(header[keys[0]])[:40]!r}"
+    found, wrong = _keyword_scales(header)
+    if found is not None:
+        return found
     if not _is_default(header) and _may_be_sky(header):
         sides = [_matrix_side(header, k) for k in (2, 1)]
         if all(_is_scale(side) for side in sides):
@@ -146,6 +139,21 @@ def header_scales(header: Any, wcs: Any, name: str) -> tuple[float, float] | Non
             f"{name}: {wrong}, which is no pixel scale of an image of a lens; --pixel_scale, in arcsec, says what it is"
         )
     return None
+
+
+def _keyword_scales(header: Any) -> tuple[tuple[float, float] | None, str]:
+    """Returns the sides of a pixel along y and x by a keyword such as PIXSCALE, or what is wrong with the first of them."""
+    wrong = ""
+    for keys in _SCALE_KEYS:
+        if str(header.get(keys[0], "")).strip():
+            x, y = (_number(header.get(key, header[keys[0]])) for key in (keys[0], keys[-1]))
+            if keys[0] == "PIXAR_A2":
+                x, y = math.sqrt(x), math.sqrt(y)
+            if _is_scale(x) and _is_scale(y):
+                return (y, x), ""
+            if keys[0] != "PLTSCALE":  # that of a photographic plate is in arcsec per mm
+                wrong = wrong or f"{keys[0]} is {str(header[keys[0]])[:40]!r}"
+    return None, wrong
 
 
 def _may_be_sky(header: Any) -> bool:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from haloformer.data.images import SUFFIXES, image_suffix
+from haloformer.data.images import SUFFIXES, image_suffix, is_image_name
 from haloformer.errors import InputError, InputWarning
 
 _DATA_SUFFIXES = frozenset(
@@ -36,6 +36,11 @@ _DATA_SUFFIXES = frozenset(
 def is_hidden(name: str) -> bool:
     """Tells whether a file or folder of this name is no data of the user's, such as ``.ipynb_checkpoints``."""
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
+
+
+def is_image_path(path: Path) -> bool:
+    """Tells whether a file of this name would be read (see `is_image_name`)."""
+    return is_image_name(path.name)
 
 
 def walk_files(folder: Path) -> list[Path]:
