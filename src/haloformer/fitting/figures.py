@@ -27,7 +27,7 @@ def draw_fits(
         good: Which of the fits describe their images; by default those that converged.
     """
     columns = 3 if fits[0][2].detail is None else 4
-    figure = new_figure(2.1 * columns + 1.1, 2.4 * len(fits) + 0.6)
+    figure = new_figure(2.1 * columns + 2.0, 2.4 * len(fits) + 0.6)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(len(fits), columns, squeeze=False, sharex=True, sharey=True)
     half = fits[0][1].shape[0] / 2 * pixel_scale
@@ -36,7 +36,12 @@ def draw_fits(
         high = float(np.nanpercentile(image, 99.8))
         low = min(0.0, float(np.nanpercentile(image, 1)))
         for axes, picture in zip(grid[row], (image, fitted.model[0, 0].numpy())):
-            axes.imshow(picture, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), **where)
+            light = axes.imshow(
+                picture, cmap="inferno", vmin=low, vmax=max(high, low + 1e-12), **where
+            )
+        scale = figure.colorbar(light, ax=list(grid[row, :2]), shrink=0.8, pad=0.02)  # of both
+        scale.set_label("Pixel value", fontsize=9.5)
+        scale.ax.tick_params(labelsize=8.5)
         for axes, look in zip(grid[row, 2:], (fitted.residual, fitted.detail)):
             assert look is not None
             shown = axes.imshow(look[0, 0].numpy(), cmap="RdBu_r", vmin=-5, vmax=5, **where)
