@@ -115,6 +115,11 @@ class Predictor:
     @torch.no_grad()
     def prepared(self, images: "Images", *, masked: bool = False) -> Tensor:
         """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
+        return self.prepared_unchecked(self.checked(images, masked=masked), masked=masked)
+
+    @torch.no_grad()
+    def prepared_unchecked(self, images: Tensor, *, masked: bool = False) -> Tensor:
+        """Returns the same of float32 images on the device, whatever they hold: a trace cannot ask for values."""
         return network_input(
             self._with_residual(images, masked),
             self.framing,
@@ -169,15 +174,14 @@ class Predictor:
         self, images: "Images", *, masked: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns what the model says of raw images (B, C, H, W), finite or not, and the features by which unusual ones are told."""
-        shown = self._with_residual(images, masked)
+        shown = self._with_residual(self.checked(images, masked=masked), masked)
         with_residual = self.residual is not None
         batch = network_input(shown, self.framing, self.normalization, with_residual)
         numbers, features = numbers_and_features(self.model, batch)
         return numbers.float().cpu(), ood_features(self.framing(shown), features, with_residual)
 
-    def _with_residual(self, images: "Images", masked: bool) -> Tensor:
+    def _with_residual(self, batch: Tensor, masked: bool) -> Tensor:
         """Returns raw images on the device, with their residual where the model sees it."""
-        batch = self.checked(images, masked=masked)
         batch = batch if self.residual is None else self.residual(batch)
         return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
 
