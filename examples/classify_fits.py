@@ -1,15 +1,14 @@
-"""Classifies FITS cutouts (150 × 150 pixels of 0.05 arcsec) with the shipped model.
+"""Classifies FITS files with the shipped model, read as `haloformer predict` reads them: another pixel scale is resampled.
 
-python examples/classify_fits.py a.fits b.fits      cutouts of yours
+python examples/classify_fits.py a.fits b.fits      files of yours
 python examples/classify_fits.py                    simulates one, and writes it to simulated.fits first
 """
 
 import sys
 
-import torch
-
 import haloformer
-from haloformer.data.images import read_image
+from haloformer.data.reader import find_inputs, read_images
+from haloformer.errors import InputError
 
 
 def simulated(path: str = "simulated.fits") -> str:
@@ -22,18 +21,24 @@ def simulated(path: str = "simulated.fits") -> str:
 
 def main(*files: str, run: str = "model_i") -> None:
     predictor = haloformer.load(run, device="cpu")
-    for file in files or (simulated(),):
-        image = torch.from_numpy(read_image(file))[None]
-        probabilities = predictor.probabilities(image)[0].tolist()
-        told = ", ".join(f"{name} {p:.3f}" for name, p in zip(predictor.class_names, probabilities))
-        strange = predictor.ood(image)
-        warning = (
-            f" – but it is unlike the training's images: {strange.reasons[0]}"
-            if strange and strange.flag[0]
-            else ""
+    inputs = find_inputs(
+        list(files) or [simulated()], keep_errors=True, channels=predictor.image_shape[0]
+    )
+    for (image,) in read_images(inputs, predictor.grid, batch_size=1):
+        try:
+            answers = predictor.answers(image.pixels[None])
+        except InputError as error:
+            print(f"{image.file}: {str(error).removeprefix(f'{image.file} ')}")
+            continue
+        told = ", ".join(
+            f"{name} {p:.3f}" for name, p in zip(predictor.class_names, answers.probabilities[0])
         )
-        print(f"{file}: {told}{warning}")
+        why = f": {answers.reasons[0]}" if answers.flagged[0] else ""
+        print(f"{image.file}: {told} – {answers.classes[0]}{why}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    try:
+        main(*sys.argv[1:])
+    except InputError as error:
+        sys.exit(f"error: {error}")

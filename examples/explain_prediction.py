@@ -8,14 +8,20 @@ import sys
 
 from classify_fits import simulated
 
+from haloformer.errors import InputError
 from haloformer.explain import explain
 
 
 def main(file: str | None = None, out: str = "why", run: str = "model_i") -> None:
     # attention needs nothing else; gradcam and integrated_gradients need haloformer[explain].
     shown = explain(run, [file or simulated()], out=out, methods="attention", overwrite=True)
+    for warning in shown["warnings"]:
+        print(f"warning: {warning}")
     print(f"open {shown['page']}")
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:3])
+    try:
+        main(*sys.argv[1:3])
+    except InputError as error:
+        sys.exit(f"error: {error}")

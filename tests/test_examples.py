@@ -7,6 +7,7 @@ import runpy
 import shlex
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,54 @@ def test_a_fits_file_is_classified_by_the_shipped_model(example, capsys):
     out = capsys.readouterr().out
     assert out.startswith("simulated.fits: axion ")
     assert sum(float(p) for p in re.findall(r"\d\.\d{3}", out)) == pytest.approx(1, abs=0.002)
+
+
+def _write_fits(path: Path, side: int, scale: float | None) -> str:
+    import numpy as np
+    from astropy.io import fits
+    from astropy.wcs import WCS
+
+    header = None
+    if scale is not None:
+        wcs = WCS(naxis=2)
+        wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [150, 2]
+        wcs.wcs.cdelt = [-scale / 3600, scale / 3600]
+        header = wcs.to_header()
+    image = np.random.default_rng(0).random((side, side), np.float32)
+    fits.writeto(path, image, header, overwrite=True)
+    return str(path)
+
+
+def test_fits_files_of_another_size_are_read_as_predict_reads_them(example, capsys, tmp_path):
+    """With a pixel scale they are resampled, without one a line says what is wrong; others go on."""
+    import csv
+
+    from haloformer.prediction import predict
+
+    files = [
+        _write_fits(tmp_path / "known.fits", 100, 0.1),
+        _write_fits(tmp_path / "unknown.fits", 100, None),
+    ]
+    example("classify_fits.py")["main"](*files)
+    known, unknown = capsys.readouterr().out.splitlines()
+    predict("model_i", files, str(tmp_path / "p.csv"), device="cpu")
+    with (tmp_path / "p.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    p = [float(rows[0][f"p_{name}"]) for name in ("axion", "cdm", "no_sub")]
+    assert [float(v) for v in re.findall(r"\d\.\d{3}(?=,| –)", known)] == pytest.approx(p, abs=6e-4)
+    assert "– unknown: " in known
+    assert "100 × 100" in unknown
+    assert "100 × 100" in rows[1]["error"]
+
+
+@pytest.mark.parametrize("name", ["classify_fits.py", "explain_prediction.py"])
+def test_an_example_ends_in_a_line_not_in_a_traceback(name, tmp_path):
+    file = _write_fits(tmp_path / "unknown.fits", 100, None)
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), file], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert "Traceback" not in done.stderr
+    assert "100 × 100" in done.stdout + done.stderr
 
 
 def test_the_design_is_drawn_as_the_model_is(example, tmp_path):

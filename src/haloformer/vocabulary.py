@@ -8,6 +8,9 @@ from haloformer.errors import InputError
 CLASS_NAMES: tuple[str, ...] = ("axion", "cdm", "no_sub")
 """The dark-matter classes in canonical order; a label is an index into this tuple."""
 
+UNKNOWN = "unknown"
+"""What stands in place of a class where an image is flagged."""
+
 CLASS_ALIASES: dict[str, str] = {
     "axion": "axion",
     "vort": "axion",

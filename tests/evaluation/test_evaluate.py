@@ -129,7 +129,7 @@ def test_perfect_model_gets_an_interval_and_no_panel_of_errors(
     run, dataset, lenses, monkeypatch, unsaved
 ):
     truth = iter((10.0 * torch.eye(3)[lenses.labels]).split(256))
-    monkeypatch.setattr(Predictor, "numbers", lambda self, images: next(truth))
+    monkeypatch.setattr(Predictor, "numbers", lambda self, images, **options: next(truth))
     result = evaluate(str(run), str(dataset), device="cpu")
     assert result["macro_auc"]["value"] == 1
     assert result["macro_auc"]["low"] == pytest.approx(0.025 ** (1 / 20))

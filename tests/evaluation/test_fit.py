@@ -8,9 +8,10 @@ import pytest
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
-from haloformer.fitting import fit_smooth
+from haloformer.fitting import SmoothFitter, fit_smooth
 from haloformer.fitting.command import fit
-from haloformer.simulation import simulate
+from haloformer.fitting.to_table import usual_chi2
+from haloformer.simulation import get_survey, simulate
 
 
 @pytest.fixture(scope="module")
@@ -60,8 +61,70 @@ def test_the_table_holds_what_fit_smooth_finds_and_the_picture_is_drawn(
     )
     assert [float(row["chi2"]) for row in table] == pytest.approx(found.chi2.tolist(), rel=1e-4)
     assert figure.read_bytes().startswith(b"\x89PNG")
-    assert "median chi2" in capsys.readouterr().out
+    assert [row["good_fit"] for row in table] == 12 * ["True"]
+    assert "12 good fits, 0 not converged" in capsys.readouterr().out
     assert main(arguments) == 2  # exists already
+
+
+@pytest.fixture(scope="module")
+def shapes(lenses, tmp_path_factory):
+    """The table of fits of a lens, and of what is none: one of another survey, a disk, noise, an empty image."""
+    folder = tmp_path_factory.mktemp("shapes")
+    y, x = np.mgrid[-32:32, -32:32] + 0.5
+    other = simulate("model_iii", 1, seed=31, noise="instrument").images[0, 0]
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, float(lenses.images[0].std()) / 100, (64, 64))
+    images = {
+        "lens": lenses.images[2, 0].numpy(),  # without substructure
+        "other survey": (other * lenses.images.max() / other.max()).numpy(),
+        "disk": 100 * np.exp(-np.hypot(x, y) / 8) + noise,
+        "noise": noise,
+        "empty": np.zeros((64, 64)),
+    }
+    for name, image in images.items():
+        np.save(folder / f"{name}.npy", image.astype(np.float32))
+    summary = fit(
+        [str(folder / "*.npy")],
+        survey="model_ii",
+        out=str(folder / "a.csv"),
+        noise="instrument",
+        figure=str(folder / "a.svg"),
+    )
+    return summary, {row["file"].rpartition("/")[2][:-4]: row for row in rows(folder / "a.csv")}
+
+
+def test_a_fit_that_converged_on_no_lens_of_the_survey_is_not_good_and_has_no_errors(shapes):
+    summary, table = shapes
+    assert [name for name, row in table.items() if row["good_fit"] == "True"] == ["lens"]
+    assert summary.n_good == 1
+    assert table["other survey"]["converged"] == "True"
+    for name, row in table.items():
+        assert (row["source_x_error"] != "") == (row["source_y_error"] != "") == (name == "lens")
+        assert row["source_x"] != ""
+    assert float(table["other survey"]["chi2"]) > summary.usual[1]
+
+
+def test_the_picture_says_which_fits_are_not_good(shapes):
+    summary, table = shapes
+    drawn = list(table)[:3]  # in the order of the names
+    assert drawn == ["disk", "empty", "lens"]
+    text = summary.figure.read_text()
+    assert text.count("not a good fit") + text.count("not converged") == 2
+
+
+@pytest.mark.parametrize(
+    ("survey", "noise"),
+    [("model_i", "original"), ("model_ii", "instrument"), ("model_iii", "none")],
+)
+def test_lenses_of_every_class_of_a_survey_are_within_the_usual_chi2(survey, noise):
+    recipe = get_survey(survey)
+    fitter = SmoothFitter(recipe, noise=noise)
+    low, high = usual_chi2(recipe, fitter, noise)
+    found = fitter(simulate(survey, 90, seed=5, noise=noise).images)
+    assert ((found.chi2 >= low) & (found.chi2 <= high)).all()
+    assert (
+        high < 1000
+    )  # what was seen of images that are no lens of the survey is tens of thousands
 
 
 def test_an_unreadable_image_gets_a_row_and_the_others_their_fits(lenses, tmp_path):

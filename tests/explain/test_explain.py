@@ -4,6 +4,8 @@ import copy
 import csv
 import dataclasses
 import json
+import re
+import shutil
 import sys
 
 import numpy as np
@@ -16,6 +18,7 @@ from haloformer.cli import main
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
+from haloformer.evaluation import calibrate
 from haloformer.explain import attention_overlay, explain, explain_images, page, pictures
 from haloformer.explain.layers import find_stages
 from haloformer.explain.scores import (
@@ -435,9 +438,31 @@ def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(exp
     }
     html = (folder / "index.html").read_text()
     assert "lens &amp; friends" in html
-    assert "http" not in html.replace("http-equiv", "")
+    pictures_apart = re.sub(r"base64,[\w+/=]+", "", html)  # whose letters may spell anything
+    assert "http" not in pictures_apart.replace("http-equiv", "")
     assert html.count("data:image/png;base64,") == 2 * 3 + 1
     assert "<script" not in html
+
+
+def test_an_image_out_of_distribution_is_explained_with_a_warning(run, tmp_path, capsys):
+    known = shutil.copytree(run, tmp_path / "known")
+    calibrate(str(known), n=300, device="cpu")
+    usual = simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy()
+    np.save(tmp_path / "usual.npy", usual)
+    np.save(tmp_path / "strange.npy", -1000 * usual)
+    arguments = ["explain", str(known), str(tmp_path / "strange.npy"), str(tmp_path / "usual.npy")]
+    out = ["--out", str(tmp_path / "why"), "--methods", "attention"]
+    assert main([*arguments, *out]) == 0
+    told = json.loads((tmp_path / "why" / "explanation.json").read_text())
+    strange, fine = told["images"]
+    assert (strange["answer"], strange["ood"], fine["ood"]) == ("unknown", True, False)
+    assert fine["answer"] in CLASSES
+    assert "unlike" in strange["ood_reason"]
+    assert told["warnings"][0].startswith("1 of 2 images are unlike")
+    page_text = (tmp_path / "why" / "index.html").read_text()
+    assert page_text.count(strange["ood_reason"]) == 1
+    assert "1 of 2 images are unlike" in page_text
+    assert "warning: 1 of 2 images are unlike" in capsys.readouterr().err
 
 
 def test_names_from_outside_are_text_on_the_page(explained):
@@ -498,7 +523,9 @@ def test_pictures_have_axes_in_arcsec_and_a_panel_for_each_layer(vit):
     found = explain_images(vit, images_of(), methods=["attention", "rollout"])
     one = pictures.shown(found, 0, 0.05)
     figure = pictures.progression(one)
-    panels = [axes for axes in figure.axes if axes.get_visible()]
+    bars = [axes for axes in figure.axes if axes.get_label() == "<colorbar>"]
+    assert [bar.get_ylabel() for bar in bars] == ["relative strength"]
+    panels = [axes for axes in figure.axes if axes.get_visible() and axes not in bars]
     assert len(panels) == 6
     assert panels[0].images[0].get_extent() == pytest.approx((-0.8, 0.8, -0.8, 0.8))
     assert panels[3].get_xlabel() == "x [arcsec]"

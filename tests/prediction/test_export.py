@@ -97,7 +97,7 @@ def test_onnx_runtime_answers_as_the_model_does_for_any_number_of_raw_images(
         )
     )
     predictor = haloformer.load(run, "cpu")
-    wanted = predictor.estimates(images[:n]) | {
+    wanted = predictor.estimates(images[:n], raw=True) | {
         "probabilities": predictor.probabilities(images[:n])
     }
     assert set(found) == set(wanted)
@@ -173,7 +173,10 @@ numpy.savez("found.npz", *[a.detach().numpy() for a in answers], facts=facts["ha
     assert result.returncode == 0, result.stderr
     found = np.load(tmp_path / "found.npz")
     predictor = haloformer.load(run, "cpu")
-    wanted = {"probabilities": predictor.probabilities(images), **predictor.estimates(images)}
+    wanted = {
+        "probabilities": predictor.probabilities(images),
+        **predictor.estimates(images, raw=True),
+    }
     for k, name in enumerate(done.outputs):
         assert np.abs(found[f"arr_{k}"] - wanted[name].numpy()).max() < 1e-5, name
     assert (

@@ -61,8 +61,6 @@ STRANGE = {
     "shuffled": lambda x: x.flatten(2)[..., torch.randperm(64 * 64)].reshape(x.shape),
     "half missing": lambda x: x * (torch.arange(64) < 32),
     "too extreme for the model": lambda x: torch.full_like(x, 3e38),
-    "not a number": lambda x: torch.full_like(x, float("nan")),
-    "infinite": lambda x: torch.full_like(x, float("-inf")),
 }
 
 
@@ -72,6 +70,12 @@ def test_strange_images_are_flagged_with_a_reason_and_a_finite_score(predictor, 
     assert verdict.flag.all()
     assert torch.isfinite(verdict.score).all()
     assert all(reason.count("unlike") for reason in verdict.reasons)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+def test_images_that_are_no_numbers_are_refused(predictor, lenses, value):
+    with pytest.raises(InputError, match="NaN or infinite"):
+        predictor.ood(torch.full_like(lenses.images, value))
 
 
 def test_the_reason_names_what_was_changed(predictor, lenses):
@@ -162,6 +166,7 @@ def test_table_says_what_is_strange_and_the_command_warns(calibrated_run, folder
     assert [row["ood"] for row in rows] == [
         "True" if i == 3 else "" if i == 4 else "False" for i in range(12)
     ]
+    assert [row["class"] == "unknown" for row in rows] == [i == 3 for i in range(12)]
     assert float(rows[3]["ood_score"]) > 1 > float(rows[0]["ood_score"])
     assert "unlike" in rows[3]["ood_reason"]
     printed = capsys.readouterr()

@@ -39,7 +39,8 @@ def answers(name: str) -> dict:
     found = {"probabilities": predictor.probabilities(lenses.images).tolist()}
     if predictor.outputs.targets:
         found |= {
-            key: values.tolist() for key, values in predictor.estimates(lenses.images).items()
+            key: values.tolist()
+            for key, values in predictor.estimates(lenses.images, raw=True).items()
         }
     return found
 

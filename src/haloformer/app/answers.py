@@ -48,10 +48,12 @@ class Answer:
 
     Attributes:
         name: Of the file, and the image's number in a dataset.
+        class_name: Its class, ``unknown`` if the image is unlike those of the training; None for a
+            model that only estimates.
         probabilities: Class → calibrated probability; empty for a model that only estimates.
         warning: Why the image is unlike those of the training; empty if it is not, None if the
             model cannot tell.
-        estimates: Parameter → (value, low, high) of its interval.
+        estimates: Parameter → (value, low, high) of its interval, where there is something to say.
         coverage: Share of true values that the intervals shall hold.
         image: (H, W) float32, the mean over the channels; None where the image was drawn here.
         layers: Names of the L layers with attention.
@@ -60,6 +62,7 @@ class Answer:
     """
 
     name: str
+    class_name: str | None
     probabilities: dict[str, float]
     warning: str | None
     estimates: dict[str, tuple[float, float, float]]
@@ -114,25 +117,19 @@ def classify(
 def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
     """Returns what a model says of one raw image (C, H, W)."""
     numbers, verdict = predictor.numbers_and_ood(image[None])
+    found = predictor.answers_of(numbers, verdict)
     probabilities, estimates = {}, {}
-    if predictor.class_names:
-        logits = predictor.outputs.split(numbers)[0]
-        assert logits is not None  # a model with classes has them
+    if found.probabilities is not None:
         probabilities = dict(
-            zip(predictor.class_names, predictor.probabilities_of(logits)[0].tolist(), strict=True)
+            zip(predictor.class_names, found.probabilities[0].tolist(), strict=True)
         )
-    if predictor.outputs.targets:
-        found = predictor.estimates_of(numbers)
-        estimates = {
-            target: (
-                float(found["mean"][0, t]),
-                float(found["low"][0, t]),
-                float(found["high"][0, t]),
-            )
-            for t, target in enumerate(predictor.outputs.targets)
-        }
-    warning = None if verdict is None else verdict.reasons[0] if bool(verdict.flag[0]) else ""
-    return Answer(name, probabilities, warning, estimates, predictor.outputs.coverage)
+    for t, target in enumerate(predictor.outputs.targets):
+        value, low, high = (float(found.estimates[key][0, t]) for key in ("mean", "low", "high"))
+        if math.isfinite(value):
+            estimates[target] = (value, low, high)
+    warning = None if verdict is None else found.reasons[0] if bool(found.flagged[0]) else ""
+    class_name = found.classes[0] if found.classes else None
+    return Answer(name, class_name, probabilities, warning, estimates, predictor.outputs.coverage)
 
 
 def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> None:

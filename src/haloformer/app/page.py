@@ -325,7 +325,7 @@ def _answer(found: Answer) -> str:
             f"<div class='hf-alert' role='alert'><b>Unlike the images that the model knows: do not trust its answer.</b> {_e(found.warning)}.</div>"
         )
     if found.probabilities:
-        best = max(found.probabilities, key=lambda name: found.probabilities[name])
+        best = str(found.class_name)
         bars = "".join(
             f"<li><span>{_e(_IN_WORDS.get(name, name))} <small>{_e(name)}</small></span>"
             f"<span class='hf-bar'><i style='width:{100 * p:.1f}%'></i></span><b>{100 * p:.1f} %</b></li>"

@@ -24,14 +24,21 @@ def present(result: Mapping[str, Any]) -> None:
 def _print_classification(result: Mapping[str, Any]) -> None:
     n = result["n_images"]
     rows = [
-        [name, str(row["n"]), *with_interval(row["auc"])]
+        [name, str(row["n"]), *_with_method(row["auc"])]
         for name, row in result["per_class"].items()
     ]
-    rows.append(["macro", str(n), *with_interval(result["macro_auc"])])
+    rows.append(["macro", str(n), *_with_method(result["macro_auc"])])
     columns = ["class", "images", "AUC", "95 % interval"]
     print_table(f"one-vs-rest AUC on {n} images", columns, rows)
+    if any("*" in row[-1] for row in rows):
+        print("* exact binomial interval: DeLong's has no width at an AUC of 0 or 1")
     value, interval = with_interval(result["accuracy"])
     print(f"accuracy {value} ({interval})")
+
+
+def _with_method(auc: Mapping[str, float]) -> list[str]:
+    value, interval = with_interval(auc)
+    return [value, interval + ("*" if auc["value"] in (0, 1) else "")]
 
 
 def _print_regression(targets: Mapping[str, Any]) -> None:

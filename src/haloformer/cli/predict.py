@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from haloformer.cli.present import print_table, print_warnings
 from haloformer.cli.registry import Command
+from haloformer.vocabulary import UNKNOWN
 
 if TYPE_CHECKING:
     from haloformer.prediction.rows import PredictionSummary
@@ -24,10 +25,17 @@ def present(summary: "PredictionSummary") -> int:
     start = f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}"
     print(f"{start}{counts}{ood}{errors}")
     if summary.n_ood:
+        left = (
+            "their classes and estimates mean nothing"
+            if summary.raw
+            else f"they have the class {UNKNOWN} and no estimates"
+            if summary.class_counts
+            else "they have no estimates"
+        )
         print_warnings(
             [
                 f"{summary.n_ood} of {summary.n_rows} images are unlike those that the model was "
-                "trained on: their classes mean little; the column ood_reason says why"
+                f"trained on: {left}; the column ood_reason says why"
             ]
         )
     return 1 if summary.n_errors else 0

@@ -77,7 +77,7 @@ def check_export(
                 ours = (
                     predictor.probabilities(images)
                     if predictor.class_names
-                    else predictor.estimates(images)["mean"]
+                    else predictor.estimates(images, raw=True)["mean"]
                 )
                 before.append(ours.double().numpy())
                 after.append(answer(images).astype(np.float64))
@@ -103,7 +103,9 @@ def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:
     if export.format == "hub":
         again = load(path, "cpu")
         return lambda images: (
-            again.probabilities(images) if again.class_names else again.estimates(images)["mean"]
+            again.probabilities(images)
+            if again.class_names
+            else again.estimates(images, raw=True)["mean"]
         ).numpy()
     if export.format == "torch_export":
         module = torch.export.load(path).module()

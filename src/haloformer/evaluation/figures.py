@@ -217,10 +217,20 @@ def reliability(stages: Mapping[str, Sequence[Mapping[str, Any]]]) -> "Figure":
             "linewidth": 1.4,
             "elinewidth": 1.0,
         }
-        axes.errorbar(sure, value, spread, label=literal(label), **marks, **style)
+        counts = np.array([row["n"] for row in bins])
+        alone = counts < 2  # right or wrong: no share that a line could lead to
+        axes.errorbar(
+            np.where(alone, np.nan, sure), value, spread, label=literal(label), **marks, **style
+        )
+        axes.errorbar(
+            sure[alone],
+            value[alone],
+            spread[:, alone],
+            **{**marks, **style, "linestyle": "none", "markerfacecolor": "none"},
+        )
         below.plot(
             sure,
-            [row["n"] for row in bins],
+            counts,
             marker="os"[i % 2],
             markersize=3.5,
             linewidth=1.4,
@@ -369,8 +379,13 @@ def learning_curves(
         axes.set_xlabel("Epoch")
         if series:
             axes.legend()
-        if title == "Validation error":
-            axes.set_ylabel("Mean absolute error [dex]")
+        axes.set_ylabel(
+            {
+                "Loss": "Loss per image",
+                "Validation quality": "AUC or accuracy",
+                "Validation error": "Mean absolute error [dex]",
+            }[title]
+        )
         axes.set_title(title, pad=14)
     return figure
 
@@ -395,7 +410,7 @@ def image_grid(
     columns = min(3, len(images))
     lines = -(-len(images) // columns)
     # Taller than needed and "compressed": constrained layout alone cuts the titles off square axes.
-    figure = new_figure(2.0 * columns + 0.4, 2.35 * lines + 0.6)
+    figure = new_figure(2.5 * columns + 0.4, 2.35 * lines + 0.6)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(lines, columns, squeeze=False)
     height, width = images.shape[-2:]
@@ -411,7 +426,7 @@ def image_grid(
             continue
         image = images[place].mean(axis=0)
         low, high = np.percentile(image, [1, 99.8])
-        axes.imshow(
+        drawn = axes.imshow(
             image,
             origin="lower",
             extent=extent,
@@ -419,6 +434,10 @@ def image_grid(
             vmin=low,
             vmax=max(high, low + 1e-12),
         )
+        # Values are those of the file: their unit is the survey's.
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.72, pad=0.02)
+        bar.ax.tick_params(labelsize=7.5)
+        bar.set_label("Pixel value", fontsize=8)
         axes.set_title(
             literal(captions[place]), fontsize=9.5, fontweight="normal", loc="center", pad=4
         )

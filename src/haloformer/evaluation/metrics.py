@@ -81,6 +81,11 @@ def delong(scores: np.ndarray, positive: np.ndarray) -> tuple[float, float]:
     return auc, float(variance)
 
 
+def has_exact_interval(auc: float) -> bool:
+    """Says whether `auc_interval` takes the exact binomial interval of an AUC instead of DeLong's."""
+    return auc in (0.0, 1.0)
+
+
 def auc_interval(
     auc: float, variance: float, smallest_group: int, confidence: float = CONFIDENCE
 ) -> Interval:
@@ -97,7 +102,7 @@ def auc_interval(
         confidence: The two-sided confidence level.
     """
     tail = (1 - confidence) / 2
-    if auc in (0.0, 1.0):
+    if has_exact_interval(auc):
         bound = tail ** (1 / smallest_group)
         return Interval(auc, bound, 1.0) if auc == 1.0 else Interval(auc, 0.0, 1 - bound)
     if not np.isfinite(auc) or not np.isfinite(variance):

@@ -11,6 +11,7 @@ from scipy.special import softmax
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.errors import InputError
 from haloformer.evaluation import physics
+from haloformer.evaluation.duplicates import image_hashes
 from haloformer.evaluation.testset import TestImages
 from haloformer.io.progress import progress_bar
 from haloformer.outputs.targets import TARGETS
@@ -33,6 +34,8 @@ class Predictions:
         left_out: Class of the data → number of its images that were not tested.
         snr: (N,) of `physics.peak_to_noise`.
         digest: Hash of the images, by which other evaluations of the same are found.
+        hashes: N hashes, one of each image.
+        flagged: (N,) bool: out of distribution; None if the model cannot tell.
     """
 
     index: np.ndarray
@@ -44,6 +47,8 @@ class Predictions:
     left_out: dict[str, int]
     snr: np.ndarray
     digest: str
+    hashes: list[bytes]
+    flagged: np.ndarray | None
 
 
 def predictions_of(
@@ -55,6 +60,8 @@ def predictions_of(
 ) -> Predictions:
     """Predicts every image that has a true class or value; one batch of images is in memory at a time."""
     index, all_labels, truth, numbers, snr = [], [], [], [], []
+    hashes: list[bytes] = []
+    flagged: list[torch.Tensor] = []
     done, digest = 0, hashlib.sha256()
     with progress_bar("evaluate", images.n, progress) as advance:
         for batch, labels, values in images.batches(batch_size):
@@ -72,10 +79,13 @@ def predictions_of(
             )
             if len(batch):
                 snr.append(physics.peak_to_noise(batch))
+                hashes += image_hashes(batch)
                 try:
-                    numbers.append(predictor.numbers(batch))
+                    output, verdict = predictor.numbers_and_ood(batch)
                 except InputError as error:
                     raise InputError(f"{images.name}: images from {done} on: {error}") from error
+                numbers.append(output)
+                flagged += [] if verdict is None else [verdict.flag]
             index.append(done + places)
             truth.append(values[places])
             all_labels.append(labels)
@@ -95,6 +105,8 @@ def predictions_of(
         left_out={name: n for name, n in zip(images.class_names, rest.tolist()) if n},
         snr=torch.cat(snr).double().cpu().numpy() if snr else np.zeros(0),
         digest=digest.hexdigest()[:16],
+        hashes=hashes,
+        flagged=torch.cat(flagged).numpy() if flagged else None,
     )
 
 
@@ -155,4 +167,6 @@ def rows_of(
             columns[name + what] = [
                 value if np.isfinite(value) else None for value in array[:, t].tolist()
             ]
+    if predictions.flagged is not None:
+        columns["ood"] = predictions.flagged.tolist()
     return [dict(zip(columns, row)) for row in zip(*columns.values())]

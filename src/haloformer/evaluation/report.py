@@ -9,6 +9,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from haloformer.evaluation.metrics import has_exact_interval
 from haloformer.reporting import html
 from haloformer.reporting.html import Headline
 from haloformer.reporting.interval import (
@@ -38,8 +39,9 @@ _LEARNING_CAPTION = "Learning curves; the dotted line marks the epoch whose weig
 
 _CLASS_METHODS = (
     "AUC intervals are DeLong's, logit-transformed; those of the macro and micro AUC use the same structural components "
-    "of all classes, as these share their images. Where an AUC is exactly 1 the lower bound is the exact "
-    "binomial one, (α/2)^(1/n) with n the smallest class. Recall and accuracy have Wilson's intervals, the balanced "
+    "of all classes, as these share their images. Where an AUC is exactly 1 or 0 (marked *) DeLong's variance is 0 and "
+    "means nothing: the interval is the exact binomial one, down to (α/2)^(1/n) with n the smallest class, wider than "
+    "those beside it. Recall and accuracy have Wilson's intervals, the balanced "
     "accuracy Zou & Donner's combination of them. Average precision, TPR at a FPR, negative log-likelihood and Brier "
     "score have percentiles, the calibration error (15 equal bins of the highest probability) the pivotal interval of "
     "one bootstrap of RESAMPLES resamples within each class. AUCs and TPRs are of the network's own logits; a temperature "
@@ -333,16 +335,21 @@ def _mass(log10_m: float) -> str:
     return f"log₁₀ m = {log10_m:.2f}".replace("-", "−")
 
 
+def _auc_in_words(auc: dict[str, float]) -> str:
+    """Returns an AUC with its interval, marked where that is not DeLong's."""
+    return format_interval(Interval(**auc)) + ("*" if has_exact_interval(auc["value"]) else "")
+
+
 def _class_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]]]:
     header = ["Class", "Images", "AUC", "Recall", "Precision"]
     rows = []
     for name, row in result["per_class"].items():
         auc, recall = (
-            format_interval(Interval(**row["auc"])),
+            _auc_in_words(row["auc"]),
             format_interval(Interval(**row["recall"]), 3),
         )
         rows.append([name, f"{row['n']:,}", auc, recall, format_value(row["precision"], 3)])
-    macro = format_interval(Interval(**result["macro_auc"]))
+    macro = _auc_in_words(result["macro_auc"])
     mean_recall = format_interval(Interval(**result["balanced_accuracy"]), 3)
     return header, [*rows, ["mean", f"{result['n_images']:,}", macro, mean_recall, ""]]
 

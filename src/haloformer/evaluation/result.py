@@ -10,11 +10,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from scipy.stats import beta
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.evaluation import physics, regression
+from haloformer.evaluation.duplicates import count_duplicates, duplicates_in_words
 from haloformer.evaluation.metrics import classification_metrics, log_odds
 from haloformer.evaluation.predictions import Predictions
 from haloformer.evaluation.testset import (
@@ -30,6 +32,9 @@ from haloformer.simulation.surveys import get_survey
 
 RESULT_FORMAT = 1
 
+
+_MANY_UNUSUAL = 0.1  # of the images; the detector flags 1 % of usual ones
+_FAR_BELOW_HALF = 0.4  # AUC
 
 _SIGMA_LEVELS = (0.5, 0.68, 0.9, 0.95)
 
@@ -68,7 +73,10 @@ def result_of(
         for t, name in enumerate(predictor.outputs.targets)
         if (~np.isnan(predictions.truth[:, t])).any()
     }
+    duplicates = count_duplicates(predictor, images, predictions.hashes)
     seen = contamination(predictor, images)
+    doubles = duplicates_in_words(duplicates, len(predictions.index))
+    unusual = None if predictions.flagged is None else int(predictions.flagged.sum())
     return {
         "format": RESULT_FORMAT,
         "class_names": list(predictor.class_names),
@@ -76,8 +84,16 @@ def result_of(
         "left_out": predictions.left_out,
         **classes,
         "regression": estimated,
-        "contaminated": bool(seen),
-        "warnings": seen + _other_warnings(predictor, images, classes, estimated),
+        "n_out_of_distribution": unusual,
+        "duplicates": duplicates,
+        "contaminated": bool(seen or duplicates["in_training"]),
+        "warnings": [
+            *seen,
+            *doubles,
+            *_unlike_training(unusual, len(predictions.index)),
+            *_exchanged_labels(classes),
+            *_other_warnings(predictor, images, classes, estimated),
+        ],
         "protocol": {
             **_protocol(predictor, run, images),
             "n_images": len(predictions.index),
@@ -136,6 +152,43 @@ def _floor(images: TestImages) -> dict[str, Any] | None:
     if survey is None or survey.instrument.num_pix != images.image_shape[-1]:
         return None
     return regression.resolution_floor(survey, noise if noise in NOISE_MODES else None)
+
+
+def _unlike_training(n_flagged: int | None, n: int) -> list[str]:
+    """Returns a warning if many images are out of distribution: far more than the detector flags by chance."""
+    if not n_flagged or n_flagged / n <= _MANY_UNUSUAL:
+        return []
+    most = "Most images" if n_flagged > n / 2 else "Many images"
+    return [
+        f"{most} ({n_flagged:,} of {n:,}) are unlike those that the model was trained on: `haloformer predict` gives "
+        "them no class, and the results say little about the model."
+    ]
+
+
+def _exchanged_labels(classes: dict[str, Any]) -> list[str]:
+    """Returns a warning if the model ranks the images of a class below the others: it is its answers' opposite."""
+    rows = classes.get("per_class", {})
+    worst = [
+        f"{name} ({row['auc']['value']:.3f})"
+        for name, row in rows.items()
+        if _far_below_half(row["auc"])
+    ]
+    if not worst:
+        return []
+    counts = np.array(classes["confusion"])
+    labelled, answered = linear_sum_assignment(-counts)
+    names = list(rows)
+    pairs = [
+        f"those labelled {names[k]} as {names[m]}" for k, m in zip(labelled, answered) if k != m
+    ]
+    likely = f" It sees {', '.join(pairs)}." if pairs else ""
+    return [
+        f"AUC far below 0.5 for {', '.join(worst)}: worse than guessing, as if labels were exchanged.{likely}"
+    ]
+
+
+def _far_below_half(auc: dict[str, float]) -> bool:
+    return auc["value"] < _FAR_BELOW_HALF and auc["high"] < 0.5
 
 
 def _other_warnings(

@@ -13,7 +13,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
-from haloformer.outputs.targets import TARGETS, target_values
+from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import Simulator
 from haloformer.vocabulary import CLASS_ALIASES
@@ -69,7 +69,7 @@ def open_test_images(
                 raise InputError(
                     f"'{option}' is for images simulated from a survey; '{data}' is a file"
                 )
-        return _from_file(path, predictor.outputs.targets)
+        return _from_file(path, predictor)
     seed = unused_seed(training_of(predictor)) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:
@@ -79,14 +79,15 @@ def open_test_images(
     return _from_survey(data, predictor, n, seed, noise)
 
 
-def _from_file(path: Path, targets: tuple[str, ...]) -> TestImages:
+def _from_file(path: Path, predictor: Predictor) -> TestImages:
     dataset = LensDataset(path)
-    truth = torch.zeros(len(dataset), 0)
-    if targets:
-        truth = target_values(targets, _Parameters(dataset), path.name)
-        truth = _of_their_class(
-            truth, targets, dataset.class_names, torch.from_numpy(dataset.labels)
-        )
+    truth = _truth(
+        predictor,
+        _Parameters(dataset),
+        dataset.class_names,
+        torch.from_numpy(dataset.labels),
+        path.name,
+    )
 
     def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for (images, labels), values in zip(dataset.batches(size), truth.split(size), strict=True):
@@ -115,15 +116,17 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
                 f"survey {simulator.survey.name} has classes {', '.join(simulator.class_names)}, {_wanted_in_words(predictor)}"
             )
         simulator = Simulator(data, classes=of_use, seed=seed, noise=noise)
-    targets = predictor.outputs.targets
 
     def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
         for start in range(0, n, size):
             batch = simulator.batch(range(start, min(start + size, n)))
-            truth = torch.zeros(len(batch), 0)
-            if targets:
-                truth = target_values(targets, batch.parameters, simulator.survey.name)
-                truth = _of_their_class(truth, targets, batch.class_names, batch.labels)
+            truth = _truth(
+                predictor,
+                batch.parameters,
+                batch.class_names,
+                batch.labels,
+                simulator.survey.name,
+            )
             yield batch.images, batch.labels, truth
 
     survey = simulator.survey.name
@@ -151,6 +154,32 @@ class _Parameters(dict[str, np.ndarray]):
         if name not in self.dataset.parameter_names:
             raise KeyError(name)
         return self.dataset.parameters(name)
+
+
+def _truth(
+    predictor: Predictor,
+    parameters: Mapping[str, np.ndarray],
+    class_names: tuple[str, ...],
+    labels: torch.Tensor,
+    where: str,
+) -> torch.Tensor:
+    """Returns the true values (B, T) of what the model estimates.
+
+    Images that come without a parameter can still tell how well a model of both tasks tells their classes apart: all
+    values are NaN then. Of a regression alone nothing would be left to measure.
+    """
+    targets = predictor.outputs.targets
+    columns = []
+    for target in targets:
+        try:
+            columns.append(target_values([target], parameters, where))
+        except MissingParameterError:
+            if not predictor.class_names:
+                raise
+            columns.append(torch.full((len(labels), 1), torch.nan))
+    if not columns:
+        return torch.zeros(len(labels), 0)
+    return _of_their_class(torch.cat(columns, dim=1), targets, class_names, labels)
 
 
 def _of_their_class(

@@ -10,7 +10,7 @@ Gradients are of the log-odds of the class, not of its logit: the softmax does n
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,12 @@ from haloformer.errors import InputError
 from haloformer.explain.layers import Stage, find_stages, place_grid, spread
 from haloformer.models.a_vit import Halting
 from haloformer.models.attention_maps import AttentionMap, attention
+from haloformer.prediction.in_memory import as_tensor
 from haloformer.prediction.predictor import Predictor
 from haloformer.vocabulary import unknown_name
+
+if TYPE_CHECKING:
+    from haloformer.prediction.in_memory import Images
 
 METHODS = ("attention", "rollout", "gradcam", "integrated_gradients")
 OF_GRADIENTS = ("gradcam", "integrated_gradients")
@@ -89,7 +93,7 @@ class Explained:
 
 def explain_images(
     predictor: Predictor,
-    images: Tensor,
+    images: "Images",
     *,
     methods: Sequence[str] = METHODS,
     target: str | Sequence[str] | None = None,
@@ -104,6 +108,7 @@ def explain_images(
             network answers, or the first parameter.
     """
     check_methods(methods)
+    images = predictor.checked(images)
     inputs = predictor.prepared(images)
     with torch.no_grad():
         numbers = predictor.model(inputs).float()
@@ -118,7 +123,7 @@ def explain_images(
         numbers=numbers.cpu(),
         targets=targets,
         target_names=names,
-        images=images.float().cpu(),
+        images=images.cpu(),
         inputs=predictor.in_image(inputs.float()).cpu(),
         channels=_channel_names(predictor, inputs.shape[1]),
         seen=predictor.in_image(torch.ones_like(inputs[:1, :1]))[0, 0].cpu() > 0.5,
@@ -143,9 +148,7 @@ def attention_layers(predictor: Predictor, images: Tensor) -> list[Map]:
     return _attention_maps(predictor, attention(predictor.model, predictor.prepared(images)))
 
 
-def attention_overlay(
-    predictor: Predictor, image: Tensor | np.ndarray
-) -> tuple[list[str], np.ndarray]:
+def attention_overlay(predictor: Predictor, image: "Images") -> tuple[list[str], np.ndarray]:
     """Returns the attention maps of one image: quick, and without captum.
 
     Args:
@@ -159,7 +162,7 @@ def attention_overlay(
     Raises:
         InputError: The network has no attention between places, or the image does not fit.
     """
-    batch = torch.from_numpy(np.array(image, dtype=np.float32))
+    batch = as_tensor(image, "the image")
     batch = batch[None] if batch.ndim == 3 else batch[None, None] if batch.ndim == 2 else batch
     layers = attention_layers(predictor, batch)
     return [each.layer for each in layers], torch.stack([each.values[0] for each in layers]).numpy()

@@ -40,6 +40,7 @@ from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import to_json
 from haloformer.io.tables import write_csv
+from haloformer.outputs.decision import Answers
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval, style
 
@@ -104,6 +105,11 @@ def run_explanation(
         if survey is not None:
             simulated = _Simulated(survey, n, seed, noise)
             protocol |= _explain_simulated(explainer, simulated, batch_size, advance)
+        if explainer.n_flagged:
+            explainer.warnings.append(
+                f"{explainer.n_flagged} of {explainer.n_explained} images are unlike those that the model was trained on: "
+                "their answers mean nothing, and what these rest on shows the network, not the lens."
+            )
         if n_images > limit:
             explainer.warnings.append(
                 f"Only the first {limit} of {n_images:,} images were explained."
@@ -222,6 +228,7 @@ class _Explainer:
         self.channel_shares: list[Tensor] = []
         self.left_out: dict[str, str] = {}
         self.warnings: list[str] = []
+        self.n_explained = self.n_flagged = 0
         self.images: list[dict[str, Any]] = []
         self.sections: list[page.ExplainedImage] = []
 
@@ -235,6 +242,10 @@ class _Explainer:
     ) -> None:
         """Explains a batch (B, C, H, W), draws the images that have a name, and scores it if the difference (B, H, W) is known."""
         found = explain_images(self.predictor, images, methods=self.methods, target=self.target)
+        verdict = self.predictor.ood(images)
+        answers = self.predictor.answers_of(found.numbers, verdict)
+        self.n_explained += len(images)
+        self.n_flagged += int(answers.flagged.sum())
         self.left_out |= found.left_out
         self.channels = found.channels
         if len(found.channels) > 1:
@@ -253,17 +264,25 @@ class _Explainer:
                 self.scores.add_truth(other, difference, classes, "random")
         for k, name in enumerate(names):
             if name is not None:
-                self._draw(
-                    found, k, name, labels[k], None if difference is None else difference[k].numpy()
-                )
+                changed = None if difference is None else difference[k].numpy()
+                self._draw(found, k, name, labels[k], changed, answers)
 
     def _draw(
-        self, found: Explained, k: int, name: str, label: str | None, difference: np.ndarray | None
+        self,
+        found: Explained,
+        k: int,
+        name: str,
+        label: str | None,
+        difference: np.ndarray | None,
+        answers: Answers,
     ) -> None:
         """Draws image number k of a batch, and notes what is written and shown of it."""
-        answer, probability = self._answer(found.numbers[k : k + 1])
+        answer, probability = _answer(answers, k)
         text = f"explained: {found.target_names[k]}"
-        if answer is not None:
+        flagged = bool(answers.flagged[k])
+        if flagged and answer is not None:
+            text = f"answer: {answer}; {text}"
+        elif answer is not None:
             text = f"answer: {answer}, p = {interval.format_value(probability, 3)}; {text}"
         if label is not None:
             text = f"true class: {label}; {text}"
@@ -276,6 +295,8 @@ class _Explainer:
                 "label": label,
                 "answer": answer,
                 "probability": probability,
+                "ood": None if self.predictor.detector is None else flagged,
+                "ood_reason": answers.reasons[k],
                 "target": found.target_names[k],
                 "channels": shares or None,
                 "figures": files,
@@ -284,7 +305,8 @@ class _Explainer:
         if len(shares) > 1:
             parts = [f"{100 * share:.0f} % {channel}" for channel, share in shares.items()]
             text += "; integrated gradients: " + ", ".join(parts)
-        self.sections.append(page.ExplainedImage(name, text, shown))
+        warning = f"Out of distribution: {answers.reasons[k]}." if flagged else ""
+        self.sections.append(page.ExplainedImage(name, text, shown, warning))
 
     def _save_figures(
         self, one: pictures.Shown, name: str, text: str
@@ -302,12 +324,12 @@ class _Explainer:
                 shown.append((caption, page.picture(figure), files[kind][0]))
         return shown, files
 
-    def _answer(self, numbers: Tensor) -> tuple[str | None, float]:
-        logits = self.predictor.outputs.split(numbers)[0]
-        if logits is None:
-            return None, float("nan")
-        probabilities = (logits[0].double() / self.predictor.temperature).softmax(0)
-        return self.predictor.class_names[int(probabilities.argmax())], float(probabilities.max())
+
+def _answer(answers: Answers, k: int) -> tuple[str | None, float]:
+    """Returns the class of image number k and the largest probability; nothing for a regression alone."""
+    if answers.probabilities is None:
+        return None, float("nan")
+    return answers.classes[k], float(answers.probabilities[k].max())
 
 
 def _channel_shares(found: Explained, k: int) -> dict[str, float]:

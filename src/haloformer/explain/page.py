@@ -32,11 +32,13 @@ class ExplainedImage:
         title: Its name.
         text: True class, answer and what was explained.
         pictures: Caption, data URI, and path of the large picture, of each figure.
+        warning: Why its answer means nothing; empty where it does.
     """
 
     title: str
     text: str
     pictures: list[tuple[str, str, str]]
+    warning: str = ""
 
 
 def picture(figure: "Figure") -> str:
@@ -107,7 +109,8 @@ def _sanity_sections(sanity: Sequence[dict[str, Any]]) -> list[Markup]:
 
 def _image_section(image: ExplainedImage) -> Markup:
     shown = [html.photo(uri, caption, caption, path) for caption, uri, path in image.pictures]
-    return html.section(image.title, html.paragraph(image.text), *shown)
+    warning = [html.warning(image.warning)] if image.warning else []
+    return html.section(image.title, *warning, html.paragraph(image.text), *shown)
 
 
 def _protocol_section(result: dict[str, Any]) -> Markup:

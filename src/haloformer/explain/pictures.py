@@ -12,6 +12,7 @@ from haloformer.reporting.style import FAINT, INK, class_color, literal, new_fig
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 NAMES = {
     "attention": "attention",
@@ -22,6 +23,7 @@ NAMES = {
     "brightness": "the light itself",
     "residual": "|residual|",
 }
+_UNITS = {DEPTH: "blocks"}
 _IN_A_ROW = 6  # panels
 
 
@@ -70,16 +72,18 @@ def overview(one: Shown, title: str = "") -> "Figure":
     }  # the last of each method stays
 
     def light(axes: "Axes") -> None:
-        _light(axes, one, "inferno")
+        _bar(axes, _light(axes, one, "inferno"), "pixel value")
         _title(axes, "image")
 
     def residual(axes: "Axes") -> None:
         shown = np.where(one.seen, one.residual, np.nan)  # type: ignore[arg-type]
-        axes.imshow(shown, cmap="RdBu_r", vmin=-5, vmax=5, **_where(one))
-        _title(axes, "residual / noise, ±5")
+        drawn = axes.imshow(shown, cmap="RdBu_r", vmin=-5, vmax=5, **_where(one))
+        _bar(axes, drawn, "(image − lens) / noise")
+        _title(axes, "residual")
 
     def truth(axes: "Axes") -> None:
-        axes.imshow(one.difference, cmap="viridis", **_where(one))  # type: ignore[arg-type]
+        drawn = axes.imshow(one.difference, cmap="viridis", **_where(one))  # type: ignore[arg-type]
+        _bar(axes, drawn, "|with − without| [counts/s]")
         _title(axes, "what substructure\nchanges")
 
     panels: list[Any] = [light]
@@ -90,7 +94,8 @@ def overview(one: Shown, title: str = "") -> "Figure":
     for axes, panel in zip(grid, panels):
         if isinstance(panel, tuple):
             each, values = panel
-            _overlay(axes, one, values, each.method)
+            drawn = _overlay(axes, one, values, each.method)
+            _bar(axes, drawn, _UNITS.get(each.method, "relative strength"))
             _title(axes, NAMES[each.method] + (f"\n{each.layer}" if each.layer else ""))
             continue
         panel(axes)
@@ -121,8 +126,9 @@ def _layers(one: Shown, rows: list[list[tuple[Map, np.ndarray]]], title: str) ->
                 axes.set_visible(False)
                 continue
             each, values = panel
-            _overlay(axes, one, values, each.method)
+            drawn = _overlay(axes, one, values, each.method)
             _title(axes, f"{NAMES[each.method]}\n{each.layer}")
+    _bar(grid, drawn, "relative strength")  # one for all: each map ends at 1
     if title:
         figure.suptitle(literal(title), fontsize=10.5)
     return figure
@@ -170,7 +176,7 @@ def score_figure(rows: Sequence[dict[str, Any]]) -> "Figure":
 
 def _panels(n: int, columns: int) -> "tuple[Figure, list[Axes]]":
     lines = -(-n // columns)
-    figure = new_figure(2.15 * columns + 0.5, 2.5 * lines + 0.5)
+    figure = new_figure(2.7 * columns + 0.5, 2.5 * lines + 0.5)
     figure.set_layout_engine("compressed")
     grid = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True)
     for place, axes in enumerate(grid.flat):
@@ -190,26 +196,27 @@ def _where(one: Shown) -> dict[str, Any]:
     }
 
 
-def _light(axes: "Axes", one: Shown, cmap: str) -> None:
+def _light(axes: "Axes", one: Shown, cmap: str) -> "AxesImage":
     low, high = np.percentile(one.image, [1, 99.8])
-    axes.imshow(one.image, cmap=cmap, vmin=min(low, 0), vmax=max(high, low + 1e-12), **_where(one))
+    return axes.imshow(
+        one.image, cmap=cmap, vmin=min(low, 0), vmax=max(high, low + 1e-12), **_where(one)
+    )
 
 
-def _overlay(axes: "Axes", one: Shown, values: np.ndarray, method: str) -> None:
-    """Draws a map over the grey image: the more, the less transparent; a depth without."""
+def _overlay(axes: "Axes", one: Shown, values: np.ndarray, method: str) -> "AxesImage":
+    """Draws a map over the grey image: the more, the less transparent; a depth without. Returns what a bar is for."""
     _light(axes, one, "gray")
     if method == DEPTH:
         drawn = axes.imshow(
             np.where(one.seen, values, np.nan), cmap="viridis", alpha=0.75, **_where(one)
         )
-        axes.figure.colorbar(drawn, ax=axes, shrink=0.6, pad=0.02).ax.tick_params(labelsize=7.5)
     else:
         inside = values[one.seen]
         low, high = (
             (float(x) for x in np.percentile(inside, [5, 99.5])) if inside.any() else (0.0, 1.0)
         )
         strength = np.clip((values - low) / max(high - low, 1e-30), 0, 1)
-        axes.imshow(
+        drawn = axes.imshow(
             strength,
             cmap="plasma",
             vmin=0,
@@ -218,6 +225,15 @@ def _overlay(axes: "Axes", one: Shown, values: np.ndarray, method: str) -> None:
             **_where(one),
         )
     _frame(axes, one)
+    return drawn
+
+
+def _bar(axes: "Axes | list[Axes]", drawn: "AxesImage", label: str) -> None:
+    """Draws a colour bar beside a panel, or beside all of them."""
+    figure = drawn.axes.figure
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.7, pad=0.02)
+    bar.ax.tick_params(labelsize=7)
+    bar.set_label(label, fontsize=7.5)
 
 
 def _frame(axes: "Axes", one: Shown) -> None:

@@ -1,4 +1,8 @@
-"""Fits of image files as a table, and a picture of the first of them: the one part of the fit that reads and writes files."""
+"""Fits of image files as a table, and a picture of the first of them: the one part of the fit that reads and writes files.
+
+A fit that has converged need not be good: a lens that is not the survey's has a best fit, too. What χ² a good one has is
+measured on images that the simulator draws of the survey, as it depends on how much its substructure changes them.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -26,7 +30,13 @@ from haloformer.fitting.parametric import SmoothFit, SmoothFitter, describe_fit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
 from haloformer.io.writing import whole_file
-from haloformer.simulation.surveys import get_survey
+from haloformer.simulation import Simulator
+from haloformer.simulation.surveys import Survey, get_survey
+
+_N_USUAL = 300  # simulated images, of all classes in turn
+_USUAL_SEED = 977_001
+_MARGIN = 3.0
+"""χ² beyond this many times the largest, or below the smallest divided by it, is of no lens of the survey."""
 
 
 @dataclass
@@ -39,6 +49,8 @@ class FitSummary:
         n_rows: Rows of the table.
         n_errors: How many of them are errors.
         n_unsettled: How many fits did not converge.
+        n_good: How many did, with a χ² that lenses of the survey have.
+        usual: The least and the largest χ² of a good fit.
         chi2: The median χ²; NaN without a fit.
     """
 
@@ -47,6 +59,8 @@ class FitSummary:
     n_rows: int = 0
     n_errors: int = 0
     n_unsettled: int = 0
+    n_good: int = 0
+    usual: tuple[float, float] = (0.0, float("inf"))
     chi2: float = float("nan")
 
 
@@ -87,9 +101,9 @@ def fit_to_table(
     inputs = find_inputs(images, keep_errors=on_error == "row", reading=reading)
     columns = ["file"]
     columns += [name + what for name in fitter.names for what in ("", "_error")]
-    columns += ["chi2", "converged", *location_columns(inputs)]
+    columns += ["chi2", "converged", "good_fit", *location_columns(inputs)]
     columns += ["error"] if on_error == "row" else []
-    fits = _Fits(fitter, FitSummary(target, picture))
+    fits = _Fits(fitter, FitSummary(target, picture, usual=usual_chi2(recipe, fitter, noise)))
     with (
         table(target, columns, overwrite) as write,
         progress_bar("fit", sum(each.n for each in inputs), progress) as advance,
@@ -102,10 +116,23 @@ def fit_to_table(
             advance(len(rows))
     fits.summary.chi2 = float(np.median(fits.chi2)) if fits.chi2 else float("nan")
     if picture is not None and fits.drawn:
-        drawing = draw_fits(fits.drawn, recipe.instrument.pixel_scale)
+        drawing = draw_fits(fits.drawn, recipe.instrument.pixel_scale, fits.good_drawn)
         with whole_file(picture) as part:
             drawing.savefig(part, format=picture.suffix[1:].lower(), dpi=150, bbox_inches="tight")
     return fits.summary
+
+
+def usual_chi2(survey: Survey, fitter: SmoothFitter, noise: str) -> tuple[float, float]:
+    """Returns the least and the largest χ² that a fit of an image of a survey may have.
+
+    Args:
+        survey: The survey; the substructure of all its classes counts as a lens of its own.
+        fitter: Of the survey and the noise.
+        noise: The images' noise.
+    """
+    lenses = Simulator(survey, seed=_USUAL_SEED, noise=noise).batch(range(_N_USUAL))
+    chi2 = fitter(lenses.images).chi2
+    return float(chi2.min()) / _MARGIN, float(chi2.max()) * _MARGIN
 
 
 @dataclass
@@ -116,6 +143,7 @@ class _Fits:
     summary: FitSummary
     chi2: list[float] = field(default_factory=list)
     drawn: list[tuple[str, np.ndarray, SmoothFit]] = field(default_factory=list)
+    good_drawn: list[bool] = field(default_factory=list)
 
     def rows(self, batch: Sequence[ReadImage]) -> list[dict[str, Any]]:
         """Returns the rows of a batch of images, of which some may be errors."""
@@ -135,14 +163,22 @@ class _Fits:
         to_draw = 0 if self.summary.figure is None else DRAWN - len(self.drawn)
         batch = stacked(images)
         found = self.fitter(batch, detail=to_draw > 0)
+        low, high = self.summary.usual
+        good = (found.converged & (found.chi2 >= low) & (found.chi2 <= high)).tolist()
         for name, column in describe_fit(found).items():
             for row, value in zip(rows, column.tolist()):
                 row[name] = value
+        for row, fine in zip(rows, good):
+            row["good_fit"] = fine
+            if not fine:  # an error is that of a model which describes the image
+                row |= {f"{name}_error": None for name in self.fitter.names}
+        self.summary.n_good += sum(good)
         self.chi2 += found.chi2.tolist()
         self.summary.n_unsettled += int((~found.converged).sum())
         for k, image in enumerate(images[: max(0, to_draw)]):
             name = image.label or Path(image.file).name
             self.drawn.append((name, batch[k, 0].numpy(), _one(found, k)))
+            self.good_drawn.append(good[k])
 
 
 def _one(found: SmoothFit, k: int) -> SmoothFit:

@@ -66,6 +66,10 @@ TARGETS: dict[str, Target] = {
 }
 
 
+class MissingParameterError(InputError):
+    """Images come without the parameter that a target is computed from."""
+
+
 def target_values(
     names: Sequence[str], parameters: Mapping[str, np.ndarray], where: str = "the data"
 ) -> Tensor:
@@ -77,7 +81,8 @@ def target_values(
         where: What the parameters come from, such as a file name, for the error message.
 
     Raises:
-        InputError: There is no such target, or the images come without the parameter that it is computed from.
+        MissingParameterError: The images come without the parameter that it is computed from.
+        InputError: There is no such target, or it is infinite.
     """
     columns = []
     for name in names:
@@ -86,7 +91,7 @@ def target_values(
         try:
             column = TARGETS[name].from_parameters(parameters)
         except KeyError as error:
-            raise InputError(
+            raise MissingParameterError(
                 f"{where}: the images come without the parameter {error}, which the target '{name}' needs; "
                 "simulated data have it"
             ) from error

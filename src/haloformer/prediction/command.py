@@ -21,6 +21,7 @@ def predict(
     overwrite: bool = False,
     on_error: Literal["row", "stop"] = "row",
     nan: Literal["error", "zero", "mask"] = "error",
+    raw: bool = False,
     progress: bool | None = None,
     workers: int = 0,
     shard_size: int = 8192,
@@ -29,7 +30,8 @@ def predict(
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
 
     A model that estimates parameters adds, for each, its value, ``_sigma``, and ``_low`` and ``_high`` of the interval. One that can tell
-    images unlike those of its training adds ``ood``, ``ood_score`` and ``ood_reason``: what it says of such images is not to be trusted.
+    images unlike those of its training adds ``ood``, ``ood_score`` and ``ood_reason``: such images have the class ``unknown`` and no estimates.
+    The mass of the axion is blank for images of another class.
     Datasets (.h5) among the inputs add the columns ``index`` and ``label``, the true class; FITS files ``index`` (of a plane or position),
     ``hdu``, ``ra`` and ``dec``. Memory stays bounded: only one batch of images is held. The same call goes on where one was
     interrupted, if there were more than ``shard_size`` images.
@@ -54,6 +56,7 @@ def predict(
             writes nothing.
         nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, ``"mask"`` leaves them out of the
             smooth fit, if the model has one, and shows the network 0.
+        raw: Give the most probable class and all estimates of out-of-distribution images and of other classes, too.
         progress: Show a progress bar; by default when standard error is a terminal.
         workers: Processes that share the images, one CPU (or one GPU) each; 0: this process does it alone. With workers,
             ``out`` may also be a folder, which then holds the shards.
@@ -74,4 +77,5 @@ def predict(
         overwrite=overwrite,
         on_error=on_error,
         progress=progress,
+        raw=raw,
     )

@@ -76,7 +76,7 @@ class EndToEnd(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Answers for raw images (B, C, H, W) float32."""
         predictor = self.predictor
-        batch = predictor.prepared(images)
+        batch = predictor.prepared_unchecked(images)
         numbers = self.network(batch.half()).float() if self.half_precision else self.network(batch)
         logits = predictor.outputs.split(numbers)[0]
         answers: tuple[Tensor, ...] = (

@@ -8,9 +8,8 @@ CSV or Parquet table.
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -29,10 +28,15 @@ from haloformer.fitting.channels import Residual
 from haloformer.models import create_model
 from haloformer.models.head import numbers_and_features
 from haloformer.outputs.conformal import Conformal
+from haloformer.outputs.decision import Answers, decide
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions
 from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_features
 from haloformer.outputs.temperature import temperature_of
+from haloformer.prediction.in_memory import as_tensor
+
+if TYPE_CHECKING:
+    from haloformer.prediction.in_memory import Images
 
 
 @dataclass
@@ -109,14 +113,27 @@ class Predictor:
         return PixelGrid(self.image_shape, float(scale) if known else None)  # type: ignore[arg-type]
 
     @torch.no_grad()
-    def prepared(self, images: Tensor | np.ndarray, *, masked: bool = False) -> Tensor:
+    def prepared(self, images: "Images", *, masked: bool = False) -> Tensor:
         """Returns what the network gets (B, C', H', W'), on its device, of raw images (B, C, H, W)."""
+        return self.prepared_unchecked(self.checked(images, masked=masked), masked=masked)
+
+    @torch.no_grad()
+    def prepared_unchecked(self, images: Tensor, *, masked: bool = False) -> Tensor:
+        """Returns the same of float32 images on the device, whatever they hold: a trace cannot ask for values."""
         return network_input(
             self._with_residual(images, masked),
             self.framing,
             self.normalization,
             self.residual is not None,
         )
+
+    def checked(self, images: "Images", *, masked: bool = False) -> Tensor:
+        """Returns raw images (B, C, H, W) as float32 on the device; raises InputError where files like them would be refused."""
+        batch = images_in_memory(as_tensor(images), self.grid).to(self.device, torch.float32)
+        if not masked and not (finite := torch.isfinite(batch).flatten(1).all(dim=1)).all():
+            bad = int((~finite).nonzero()[0])
+            raise why_not_finite(batch[bad], f"image {bad} of the batch")
+        return batch
 
     def in_image(self, maps: Tensor) -> Tensor:
         """Puts maps (B, L, H', W') of what the network gets back on the raw images: (B, L, H, W), 0 where it does not look."""
@@ -127,24 +144,24 @@ class Predictor:
         return Framing(crop=side).back(self.framing.back(maps, (side, side)), (height, width))
 
     @torch.inference_mode()
-    def numbers(self, images: Tensor | np.ndarray, *, masked: bool = False) -> Tensor:
+    def numbers(self, images: "Images", *, masked: bool = False) -> Tensor:
         """Returns all that the model says, float32 (B, outputs.n) on the CPU, for raw images (B, C, H, W).
 
         With ``masked``, pixels that are not finite are not known: the smooth fit leaves them out, and the network sees 0 there.
         """
         numbers = self.model(self.prepared(images, masked=masked)).float().cpu()
-        return _finite(numbers, images, masked)
+        return _finite(numbers)
 
     def numbers_and_ood(
-        self, images: Tensor | np.ndarray, *, masked: bool = False
+        self, images: "Images", *, masked: bool = False
     ) -> tuple[Tensor, OodVerdict | None]:
         """Returns what `numbers` and `ood` do, from one pass through the network."""
         if self.detector is None:
             return self.numbers(images, masked=masked), None
         numbers, features = self.numbers_and_ood_features(images, masked=masked)
-        return _finite(numbers, images, masked), self.detector.verdict(features)
+        return _finite(numbers), self.detector.verdict(features)
 
-    def ood(self, images: Tensor | np.ndarray) -> OodVerdict | None:
+    def ood(self, images: "Images") -> OodVerdict | None:
         """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
         return (
             None
@@ -154,22 +171,21 @@ class Predictor:
 
     @torch.inference_mode()
     def numbers_and_ood_features(
-        self, images: Tensor | np.ndarray, *, masked: bool = False
+        self, images: "Images", *, masked: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns what the model says of raw images (B, C, H, W), finite or not, and the features by which unusual ones are told."""
-        shown = self._with_residual(images, masked)
+        shown = self._with_residual(self.checked(images, masked=masked), masked)
         with_residual = self.residual is not None
         batch = network_input(shown, self.framing, self.normalization, with_residual)
         numbers, features = numbers_and_features(self.model, batch)
         return numbers.float().cpu(), ood_features(self.framing(shown), features, with_residual)
 
-    def _with_residual(self, images: Tensor | np.ndarray, masked: bool) -> Tensor:
+    def _with_residual(self, batch: Tensor, masked: bool) -> Tensor:
         """Returns raw images on the device, with their residual where the model sees it."""
-        batch = images_in_memory(images, self.grid).to(self.device, torch.float32)
         batch = batch if self.residual is None else self.residual(batch)
         return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
 
-    def predict_logits(self, images: Tensor | np.ndarray) -> Tensor:
+    def predict_logits(self, images: "Images") -> Tensor:
         """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
         logits = self.outputs.split(self.numbers(images))[0]
         if logits is None:
@@ -178,7 +194,7 @@ class Predictor:
             )
         return logits
 
-    def probabilities(self, images: Tensor | np.ndarray) -> Tensor:
+    def probabilities(self, images: "Images") -> Tensor:
         """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W)."""
         return self.probabilities_of(self.predict_logits(images))
 
@@ -186,15 +202,42 @@ class Predictor:
         """Returns the same of the logits (B, K)."""
         return (logits.double() / self.temperature).softmax(dim=1)
 
-    def estimates(self, images: Tensor | np.ndarray) -> dict[str, Tensor]:
+    def answers(self, images: "Images", *, raw: bool = False, masked: bool = False) -> Answers:
+        """Returns classes, probabilities and estimates for raw images (B, C, H, W), as `haloformer.predict` writes them.
+
+        Flagged images have the class ``unknown`` and no estimates, unless ``raw``.
+        """
+        numbers, verdict = self.numbers_and_ood(images, masked=masked)
+        return self.answers_of(numbers, verdict, raw=raw)
+
+    def answers_of(
+        self, numbers: Tensor, verdict: OodVerdict | None, *, raw: bool = False
+    ) -> Answers:
+        """Returns the same of what `numbers_and_ood` gave."""
+        logits = self.outputs.split(numbers)[0]
+        nothing = torch.zeros(len(numbers), dtype=torch.bool)
+        return decide(
+            self.class_names,
+            None if logits is None else self.probabilities_of(logits),
+            self.outputs.targets,
+            self.estimates_of(numbers) if self.outputs.targets else {},
+            nothing if verdict is None else verdict.flag,
+            () if verdict is None else verdict.reasons,
+            raw=raw,
+        )
+
+    def estimates(self, images: "Images", *, raw: bool = False) -> dict[str, Tensor]:
         """Returns ``mean``, ``sigma``, ``low`` and ``high`` (B, T) of the targets for raw images (B, C, H, W).
 
-        ``low`` and ``high`` bound the calibrated interval; ``sigma`` is NaN where the loss gives none.
+        ``low`` and ``high`` bound the calibrated interval; ``sigma`` is NaN where the loss gives none. All are NaN for a flagged image,
+        and where the image's class has no such parameter, unless ``raw``.
         """
-        return self.estimates_of(self.numbers(images))
+        if not self.outputs.targets:
+            raise InputError("this model tells classes apart; it estimates nothing")
+        return self.answers(images, raw=raw).estimates
 
     def estimates_of(self, numbers: Tensor) -> dict[str, Tensor]:
-        """Returns the same of what `numbers` gave."""
+        """Returns all that the model estimates, of flagged images, too, of what `numbers` gave."""
         values = self.outputs.split(numbers)[1]
         if values is None:
             raise InputError("this model tells classes apart; it estimates nothing")
@@ -220,12 +263,11 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     return Predictor.from_run(path, device)
 
 
-def _finite(numbers: Tensor, images: Tensor | np.ndarray, masked: bool) -> Tensor:
+def _finite(numbers: Tensor) -> Tensor:
     """Returns the numbers (B, N), all of which must be finite; raises InputError for the first image that has none."""
     if not torch.isfinite(numbers).all():
         bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
-        name = f"image {bad} of the batch"
-        raise not_answered(name) if masked else why_not_finite(images[bad], name)
+        raise not_answered(f"image {bad} of the batch")
     return numbers
 
 

@@ -17,6 +17,7 @@ from haloformer.data.reader import (
     read_images,
 )
 from haloformer.errors import InputError
+from haloformer.outputs.decision import Answers
 from haloformer.prediction.predictor import Predictor
 
 
@@ -24,7 +25,8 @@ from haloformer.prediction.predictor import Predictor
 class PredictionSummary:
     """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class.
 
-    ``n_ood`` counts the images that are unlike those of the training; None if the model cannot tell.
+    ``n_ood`` counts the images that are unlike those of the training; None if the model cannot tell. With ``raw`` they have a class all
+    the same; without, they are counted as ``unknown``.
     """
 
     out: Path
@@ -32,6 +34,7 @@ class PredictionSummary:
     n_errors: int = 0
     class_counts: dict[str, int] = field(default_factory=dict)
     n_ood: int | None = None
+    raw: bool = False
 
     def count(self, rows: list[dict[str, Any]]) -> None:
         """Takes rows of the table into account."""
@@ -40,16 +43,16 @@ class PredictionSummary:
             if row.get("error"):
                 self.n_errors += 1
             elif row.get("class"):
-                self.class_counts[row["class"]] += 1
+                self.class_counts[row["class"]] = self.class_counts.get(row["class"], 0) + 1
             if self.n_ood is not None and row.get("ood"):
                 self.n_ood += 1
 
 
-def empty_summary(out: Path, predictor: Predictor) -> PredictionSummary:
+def empty_summary(out: Path, predictor: Predictor, raw: bool = False) -> PredictionSummary:
     """Returns a summary that has counted nothing yet."""
     counts = dict.fromkeys(predictor.class_names, 0)
     return PredictionSummary(
-        out, class_counts=counts, n_ood=None if predictor.detector is None else 0
+        out, class_counts=counts, n_ood=None if predictor.detector is None else 0, raw=raw
     )
 
 
@@ -83,12 +86,13 @@ def predicted_rows(
     *,
     reading: Reading,
     on_error: str,
+    raw: bool = False,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the table's rows, batch by batch; the options are those of `predict`."""
     for items in read_images(sources, predictor.grid, reading, batch_size=batch_size):
         rows: list[dict[str, Any]] = [{**item.row()} for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]
-        for i, error in _answer(predictor, items, rows, good).items():
+        for i, error in _answer(predictor, items, rows, good, raw).items():
             items[i].error = error
         for item, row in zip(items, rows):
             if item.error is None:
@@ -100,7 +104,11 @@ def predicted_rows(
 
 
 def _answer(
-    predictor: Predictor, items: list[ReadImage], rows: list[dict[str, Any]], good: list[int]
+    predictor: Predictor,
+    items: list[ReadImage],
+    rows: list[dict[str, Any]],
+    good: list[int],
+    raw: bool,
 ) -> dict[int, str]:
     """Fills the rows of the good images in place; returns the errors of those that the model cannot answer."""
     if not good:
@@ -121,12 +129,11 @@ def _answer(
         # One image spoils its batch: find it by asking for each alone.
         errors: dict[int, str] = {}
         for i in good:
-            errors |= _answer(predictor, items, rows, [i])
+            errors |= _answer(predictor, items, rows, [i], raw)
         return errors
-    if predictor.class_names:
-        _put_classes(predictor, numbers, rows, good)
-    if predictor.outputs.targets:
-        _put_estimates(predictor, numbers, rows, good)
+    answers = predictor.answers_of(numbers, verdict, raw=raw)
+    _put_classes(predictor.class_names, answers, rows, good)
+    _put_estimates(predictor.outputs.targets, answers, rows, good)
     if verdict is not None:
         for i, flag, score, reason in zip(
             good, verdict.flag.tolist(), verdict.score.tolist(), verdict.reasons
@@ -136,13 +143,13 @@ def _answer(
 
 
 def _put_classes(
-    predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]
+    class_names: Sequence[str], answers: Answers, rows: list[dict[str, Any]], good: list[int]
 ) -> None:
-    logits = predictor.outputs.split(numbers)[0]
-    assert logits is not None
-    for i, p in zip(good, predictor.probabilities_of(logits).numpy()):
-        rows[i]["class"] = predictor.class_names[int(p.argmax())]
-        rows[i] |= {f"p_{name}": float(value) for name, value in zip(predictor.class_names, p)}
+    if answers.probabilities is None:
+        return
+    for i, name, p in zip(good, answers.classes, answers.probabilities.numpy()):
+        rows[i]["class"] = name
+        rows[i] |= {f"p_{each}": float(value) for each, value in zip(class_names, p)}
         rows[i] |= {
             "confidence": float(p.max()),
             "entropy": float(-(p * np.log(np.maximum(p, 1e-300))).sum()),
@@ -150,10 +157,9 @@ def _put_classes(
 
 
 def _put_estimates(
-    predictor: Predictor, numbers: torch.Tensor, rows: list[dict[str, Any]], good: list[int]
+    targets: Sequence[str], answers: Answers, rows: list[dict[str, Any]], good: list[int]
 ) -> None:
-    answer = predictor.estimates_of(numbers)
-    for t, name in enumerate(predictor.outputs.targets):
+    for t, name in enumerate(targets):
         for key, what in (("mean", ""), ("sigma", "_sigma"), ("low", "_low"), ("high", "_high")):
-            for i, value in zip(good, answer[key][:, t].tolist()):
+            for i, value in zip(good, answers.estimates[key][:, t].tolist()):
                 rows[i][name + what] = value if np.isfinite(value) else None

@@ -33,6 +33,7 @@ class _Settings:
     batch_size: int
     reading: Reading
     on_error: str
+    raw: bool
 
 
 def predict_shards(
@@ -51,6 +52,7 @@ def predict_shards(
     overwrite: bool,
     on_error: str,
     progress: bool | None,
+    raw: bool,
 ) -> PredictionSummary:
     """Predicts by shards: the work of :func:`haloformer.predict`, whose arguments these are.
 
@@ -71,11 +73,12 @@ def predict_shards(
         overwrite: Replace finished shards, and those of another configuration.
         on_error: ``"row"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
+        raw: Flagged images have class and estimates all the same.
     """
     target = _device(device, workers, ray_address)
     artefact = artefact_folder(Path(run))
     model = tuple(file_sha256(file) for file in artefact_files(artefact))
-    settings = _Settings(columns, batch_size, reading, on_error)
+    settings = _Settings(columns, batch_size, reading, on_error, raw)
     merged = path.suffix != ""
     shards = Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
@@ -90,6 +93,7 @@ def predict_shards(
             "batch_size": batch_size,
             **asdict(reading),
             "on_error": on_error,
+            "raw": raw,
             "device": target.type,
             "code_version": code_version(),
         },
@@ -103,7 +107,7 @@ def predict_shards(
         wanted = ((place, count, (next(parts), *fixed)) for place, _, count in shards.places())
         where = Workers(workers, one_gpu_each(target), ray_address)
         make_missing_shards(_predict_shard, wanted, shards.n, where, "predict", progress)
-    summary = empty_summary(path, predictor)
+    summary = empty_summary(path, predictor, raw)
     _gather(shards, summary, path if merged else None, columns, overwrite, progress)
     return summary
 
@@ -190,6 +194,7 @@ def _write_predictions(
             settings.batch_size,
             reading=settings.reading,
             on_error=settings.on_error,
+            raw=settings.raw,
         ):
             write(rows)
             if advance is not None:

@@ -43,6 +43,7 @@ def predict_to_table(
     overwrite: bool,
     on_error: str,
     progress: bool | None,
+    raw: bool,
 ) -> PredictionSummary:
     """Writes a table with one row per image: `haloformer.predict`, whose arguments these are.
 
@@ -57,6 +58,7 @@ def predict_to_table(
         overwrite: Replace ``out`` if it exists.
         on_error: ``"row"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
+        raw: Flagged images have class and estimates all the same.
     """
     check_choices(on_error, batch_size)
     if shards.size < 1:
@@ -92,14 +94,15 @@ def predict_to_table(
             overwrite=overwrite,
             on_error=on_error,
             progress=progress,
+            raw=raw,
         )
-    summary = empty_summary(target, predictor)
+    summary = empty_summary(target, predictor, raw)
     with (
         table(target, columns, overwrite) as write,
         progress_bar("predict", total, progress) as advance,
     ):
         for rows in predicted_rows(
-            predictor, inputs, batch_size, reading=reading, on_error=on_error
+            predictor, inputs, batch_size, reading=reading, on_error=on_error, raw=raw
         ):
             write(rows)
             summary.count(rows)

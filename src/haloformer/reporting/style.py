@@ -6,6 +6,7 @@ object API of matplotlib is used throughout: no pyplot, no global state, no disp
 
 import functools
 import io
+import itertools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,9 @@ def inline_svg(figure: "Figure", name: str) -> Markup:
     svg = stream.getvalue()
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
+    # Equal pictures in a figure, such as colour bars, have equal ids, to which nothing refers.
+    number = itertools.count()
+    svg = re.sub(r'\bid="image\w+"', lambda _: f'id="image_{next(number)}"', svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
     svg = svg.replace(INK, "currentColor").replace(PAPER, "var(--paper)")

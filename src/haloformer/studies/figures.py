@@ -18,6 +18,19 @@ if TYPE_CHECKING:
 
 MARKERS = "osD^v"
 
+_WORDS = {
+    "n_images": "Number of training images",
+    "labels_per_class": "Labelled training images per class",
+    "data": "Survey",
+    "lr": "Learning rate",
+}
+
+
+def in_words(axis: str) -> str:
+    """Returns what an axis of a study is called in a figure."""
+    words = axis.replace("_", " ")
+    return _WORDS.get(axis, words[:1].upper() + words[1:])
+
 
 @dataclass(frozen=True)
 class _Panel:
@@ -62,7 +75,7 @@ def bars(plan: Study, rows: list[Row]) -> "Figure":
         for row in panel.rows:
             _draw_bar(axes, panel, row, labels.index(row[label]))
         if panel.logarithmic:
-            _auc_axis(axes, "x", [_error(auc) for row in rows for auc in row["macro_auc_per_seed"]])
+            _auc_axis(axes, "x", _shown_errors(rows))
         else:
             axes.set_xlim(_limits(panel.rows, panel.key))
             axes.locator_params(axis="x", nbins=6)
@@ -128,12 +141,12 @@ def curves(plan: Study, rows: list[Row]) -> "Figure":
         offset = k - (len(series) - 1) / 2
         _draw_curve(axes, own, [axis.place(row[x], offset) for row in own], k, style.literal(name))
     axis.draw(axes)
-    _auc_axis(axes, "y", [_error(value) for row in rows for value in row["macro_auc_per_seed"]])
+    _auc_axis(axes, "y", _shown_errors(rows))
     axes.set_ylabel("Test macro AUC")
     axes.grid(color=style.FAINT, alpha=0.25, linewidth=0.6)
     if by:
         handles, texts = axes.get_legend_handles_labels()
-        title = style.literal(by)
+        title = style.literal(in_words(by))
         figure.legend(handles, texts, loc="outside right center", handlelength=3.2, title=title)
     _entitle(figure, plan, rows)
     return figure
@@ -184,7 +197,7 @@ class _XAxis:
             axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.set_xticks(range(len(self.names)), [style.literal(name) for name in self.names])
-        axes.set_xlabel(style.literal(self.label))
+        axes.set_xlabel(style.literal(in_words(self.label)))
 
 
 class _Look(TypedDict):
@@ -208,6 +221,26 @@ def _draw_curve(axes: "Axes", rows: Sequence[Row], at: Sequence[float], k: int, 
 def _error(auc: float) -> float:
     """1 − AUC, kept off zero for a logarithmic axis."""
     return max(1 - auc, 1e-6)
+
+
+def _shown_errors(rows: Sequence[Row]) -> list[float]:
+    """Returns 1 − AUC of all that an axis must show: single seeds, and the intervals of variants that have but one."""
+    seeds = [value for row in rows for value in row["macro_auc_per_seed"]]
+    return [_error(value) for value in seeds + _whole_ends(rows, "macro_auc")]
+
+
+def _whole_ends(rows: Sequence[Row], key: str) -> list[float]:
+    """Returns the ends of the intervals that are never cut: those over test images.
+
+    Over a few seeds an interval may be wider than all that there is to see; over test images it is what there is.
+    """
+    ends = [
+        row.get(f"{key}_{end}", np.nan)
+        for row in rows
+        for end in ("low", "high")
+        if row["n_seeds"] == 1
+    ]
+    return [end for end in ends if np.isfinite(end)]
 
 
 def _auc_axis(axes: "Axes", which: str, errors: Sequence[float]) -> None:
@@ -237,8 +270,9 @@ def _auc_axis(axes: "Axes", which: str, errors: Sequence[float]) -> None:
 
 
 def _limits(rows: list[Row], key: str) -> tuple[float, float]:
-    """Returns the range of an axis: all single seeds, and the intervals unless they are far wider."""
+    """Returns the range of an axis: all single seeds, intervals over test images, and those over seeds unless they are far wider."""
     seeds = [value for row in rows for value in row.get(f"{key}_per_seed", [])]
+    seeds += _whole_ends(rows, key)
     ends = [
         row[f"{key}_{end}"]
         for row in rows

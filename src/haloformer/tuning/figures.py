@@ -126,7 +126,7 @@ def _slices(plan: Search, study: "optuna.Study") -> "Figure":
             if points:
                 axes.plot(*np.array(points).T, "o", **look)
         _scale_x(axes, parameter)
-        axes.set_xlabel(style.literal(parameter.name))
+        axes.set_xlabel(style.literal(_capital(parameter.name.replace("_", " "))))
         axes.grid(axis="y", color=style.FAINT, alpha=0.25, linewidth=0.6)
     for axes in list(figure.axes)[len(plan.space) :]:
         axes.set_visible(False)

@@ -1,0 +1,95 @@
+"""The Python interface takes images of any array type, and refuses what the command refuses."""
+
+import numpy as np
+import pytest
+import torch
+
+from haloformer.errors import InputError
+from haloformer.explain import attention_overlay, explain_images
+from haloformer.prediction import load
+
+
+@pytest.fixture(scope="module")
+def predictor(original_run):
+    return load(original_run, "cpu")
+
+
+def quantity(images):
+    from astropy import units
+
+    return images.numpy() * units.electron
+
+
+def masked_quantity(images):
+    from astropy.utils.masked import Masked
+
+    return Masked(quantity(images), mask=np.zeros(images.shape, bool))
+
+
+KINDS = {
+    "tensor": lambda images: images,
+    "with gradient": lambda images: images.clone().requires_grad_(),
+    "double": lambda images: images.double(),
+    "array": lambda images: images.numpy(),
+    "big-endian": lambda images: images.numpy().astype(">f8"),
+    "list": lambda images: images.tolist(),
+    "list of tensors": list,
+    "list of arrays": lambda images: list(images.numpy()),
+    "masked array": lambda images: np.ma.masked_array(images.numpy()),
+    "quantity": quantity,
+    "masked quantity": masked_quantity,
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_images_of_any_type_have_the_same_answer(predictor, lenses, kind):
+    images = KINDS[kind](lenses.images[:2])
+    expected = predictor.probabilities(lenses.images[:2])
+    torch.testing.assert_close(predictor.probabilities(images), expected)
+    torch.testing.assert_close(predictor.answers(images).probabilities, expected)
+    found = explain_images(predictor, images, methods=["attention"])
+    torch.testing.assert_close(found.images, lenses.images[:2])
+    assert attention_overlay(predictor, images[0])[1].shape == (2, 64, 64)
+
+
+WRONG = {
+    "None": None,
+    "text": "a.fits",
+    "texts": ["a.fits"],
+    "empty list": [],
+    "number": 3.0,
+    "complex": np.zeros((1, 1, 64, 64), complex),
+    "complex tensor": torch.zeros(1, 1, 64, 64, dtype=torch.complex64),
+    "objects": np.full((1, 1, 64, 64), None),
+    "ragged": [[[1.0]], [[1.0, 2.0]]],
+    "tensors of two shapes": [torch.zeros(1, 64, 64), torch.zeros(1, 32, 32)],
+    "mapping": {"images": np.zeros((1, 1, 64, 64))},
+    "other size": np.zeros((1, 1, 50, 50)),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_what_is_no_image_is_refused_in_one_line(predictor, kind):
+    for ask in (predictor.probabilities, predictor.answers, predictor.numbers):
+        with pytest.raises(InputError) as caught:
+            ask(WRONG[kind])
+        assert "\n" not in str(caught.value)
+
+
+NOT_FINITE = {
+    "nan": lambda images: images.index_put((torch.tensor(1), *3 * [torch.tensor(0)]), torch.tensor(float("nan"))),
+    "infinite": lambda images: images.index_put((torch.tensor(1), *3 * [torch.tensor(0)]), torch.tensor(float("inf"))),
+    "masked": lambda images: np.ma.masked_where(np.arange(2)[:, None, None, None] * np.ones(images.shape) > 0, images.numpy()),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", NOT_FINITE)
+def test_a_pixel_that_is_no_number_is_refused_wherever_it_lies(predictor, lenses, kind):
+    """A corner that the network may never look at is refused, too, as the command does."""
+    images = NOT_FINITE[kind](lenses.images[:2])
+    for ask in (predictor.numbers, predictor.answers, predictor.probabilities, predictor.prepared):
+        with pytest.raises(InputError, match=r"image 1 .* NaN or infinite"):
+            ask(images)
+    with pytest.raises(InputError, match=r"image 1 .* NaN or infinite"):
+        explain_images(predictor, images, methods=["attention"])
+    assert predictor.answers(images, masked=True).probabilities.isfinite().all()
