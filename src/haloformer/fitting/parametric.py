@@ -8,6 +8,7 @@ In parts: `problem` (what is free), `model` (expected images and derivatives), `
 (by a kernel), `detail`.
 """
 
+import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from haloformer.fitting.compiled import can_be_compiled, fit_by_kernel
 from haloformer.fitting.detail import residual_detail
 from haloformer.fitting.linear import damped_step, inverse
 from haloformer.fitting.model import SmoothModel
+from haloformer.fitting.placement import offsets
 from haloformer.fitting.problem import FitProblem, check_exposures
 from haloformer.fitting.start import StartingPoints
 from haloformer.fitting.steps import FitState, fit_by_tensors
@@ -50,6 +52,8 @@ class SmoothFit:
         converged: (B,) bool: the fit has settled on light that is there. If not, the numbers are finite and mean little.
         detail: (B, 1, H, W) what remains of the residual when small changes of the main lens are fitted, too (:data:`~haloformer.fitting.detail.MACRO_CHANGES`);
             None if not asked for.
+        placement: (B, 3) how far the lens is from where the survey has it, as :func:`~haloformer.fitting.placement.offsets` estimates;
+            None if not asked for.
     """
 
     names: tuple[str, ...]
@@ -61,6 +65,7 @@ class SmoothFit:
     chi2: Tensor
     converged: Tensor
     detail: Tensor | None = None
+    placement: Tensor | None = None
 
     @property
     def errors(self) -> Tensor:
@@ -76,6 +81,7 @@ def fit_smooth(
     exposure_time: Tensor | None = None,
     steps: int = STEPS,
     detail: bool = False,
+    placement: bool = False,
     batch_size: int | None = None,
 ) -> SmoothFit:
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
@@ -90,6 +96,7 @@ def fit_smooth(
             images in counts, and of images in counts/s, which hardly tell it, the middle of the draws is taken.
         steps: Gauss–Newton steps.
         detail: Also compute :attr:`SmoothFit.detail`.
+        placement: Also compute :attr:`SmoothFit.placement`.
         batch_size: Images fitted at once; changes nothing else.
 
     Returns:
@@ -119,7 +126,7 @@ def fit_smooth(
     batches = images.split(batch_size)
     seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
     parts = [
-        fitter(part, t, steps=steps, detail=detail)
+        fitter(part, t, steps=steps, detail=detail, placement=placement)
         for part, t in zip(batches, seconds, strict=True)
     ]
     if len(parts) == 1:
@@ -133,10 +140,10 @@ def fit_smooth(
         "chi2",
         "converged",
         *(("detail",) if detail else ()),
+        *(("placement",) if placement else ()),
     )
-    return SmoothFit(
-        fitter.names, *(torch.cat([getattr(part, name) for part in parts]) for name in fields)
-    )
+    together = {name: torch.cat([getattr(part, name) for part in parts]) for name in fields}
+    return SmoothFit(fitter.names, **together)
 
 
 class SmoothFitter:
@@ -190,14 +197,18 @@ class SmoothFitter:
         *,
         steps: int = STEPS,
         detail: bool = False,
+        placement: bool = False,
     ) -> SmoothFit:
-        """Fits images (B, 1, H, W) with exposure times (B,) where known; see :func:`fit_smooth`."""
+        """Fits images (B, 1, H, W) with exposure times (B,) where known; see :func:`fit_smooth`.
+
+        With ``placement``, :attr:`SmoothFit.placement` is estimated as well.
+        """
         if images.shape[1:] != (1, self.size, self.size):
             raise InputError(
                 f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
             )
         with torch.no_grad():
-            return self._fit(images, exposure_time, steps, detail)
+            return self._fit(images, exposure_time, steps, detail, placement)
 
     def prepare(self, device: torch.device | str = "cpu") -> "SmoothFitter":
         """Computes all that does not depend on the images, which a graph then holds as constants; see :meth:`residual`."""
@@ -207,6 +218,16 @@ class SmoothFitter:
         if self._starting_points is None:
             self._starting_points = StartingPoints.of(self._model)
         return self
+
+    def placed(self, x: float, y: float, scale: float) -> "SmoothFitter":
+        """Returns the fit of lenses elsewhere on the pixel grid; see :meth:`FitProblem.placed`.
+
+        It begins where this fit would, which is near enough, and needs no starting points of its own.
+        """
+        self.prepare(self.problem.axis.device)
+        found = copy.copy(self)
+        found._model = SmoothModel(self.problem.placed(x, y, scale))
+        return found
 
     def start(self, images: Tensor) -> Tensor:
         """Returns (B, P) where the fit of images (B, 1, H, W) begins: logarithms of positive parameters. :meth:`prepare` comes first."""
@@ -232,7 +253,12 @@ class SmoothFitter:
         return self._starting_points.nearest(data, known)
 
     def _fit(
-        self, images: Tensor, exposure_time: Tensor | None, steps: int, detail: bool
+        self,
+        images: Tensor,
+        exposure_time: Tensor | None,
+        steps: int,
+        detail: bool,
+        placement: bool,
     ) -> SmoothFit:
         data, known = _finite(images)
         self.prepare(data.device)
@@ -240,15 +266,19 @@ class SmoothFitter:
         fit = fit_by_kernel if self._compiled(data.device) else fit_by_tensors
         u, state = fit(self._model, self._start(data, known), data, known, seconds, steps)
         found = _result(self.problem, u, state, data, known)
-        if not detail:
-            return found
         # A few images at a time, whose patterns stay in a CPU's cache
-        parts = [
+        split = [
             part.split(8 if data.device.type == "cpu" else 64)
             for part in (u, found.residual[:, 0], known, seconds)
         ]
-        fine = torch.cat([residual_detail(self._model, *part) for part in zip(*parts)])
-        return dataclasses.replace(found, detail=_bounded(fine)[:, None])
+        parts = list(zip(*split))
+        if detail:
+            fine = torch.cat([residual_detail(self._model, *part) for part in parts])
+            found = dataclasses.replace(found, detail=_bounded(fine)[:, None])
+        if placement:
+            moved = torch.cat([offsets(self._model, *part) for part in parts])
+            found = dataclasses.replace(found, placement=moved)
+        return found
 
     def _compiled(self, device: torch.device) -> bool:
         return can_be_compiled(self.problem, device)

@@ -112,6 +112,28 @@ class FitProblem:
         """Whether a parameter of the lens is fitted."""
         return any(name in LENS_PARAMETERS for name in self.names)
 
+    def placed(self, x: float, y: float, scale: float) -> "FitProblem":
+        """Returns the same with the lens elsewhere on the pixel grid, or with pixels of another size.
+
+        Args:
+            x: Pixels that the lens is farther along the rows.
+            y: Pixels in the order of the rows.
+            scale: Relative excess of the pixel scale.
+        """
+        camera = self.survey.instrument
+        camera = dataclasses.replace(camera, pixel_scale=camera.pixel_scale * (1 + scale))
+        draws = dict(self.draws)
+        for name, pixels in (("lens_x", x), ("lens_y", y)):
+            if name not in self.names:  # what varies is fitted
+                draws[name] = draws[name] + pixels * camera.pixel_scale
+        return dataclasses.replace(
+            self,
+            survey=dataclasses.replace(self.survey, instrument=camera),
+            draws=draws,
+            axis=self.axis * (1 + scale),
+            psf=torch.as_tensor(psf_weights(camera), dtype=torch.float32).to(self.psf.device),
+        )
+
     def to(self, device: torch.device) -> "FitProblem":
         """Returns the same with its tensors on a device."""
         moved = {
