@@ -37,8 +37,10 @@ def _print_classification(result: Mapping[str, Any]) -> None:
 
 
 def _with_method(auc: Mapping[str, float]) -> list[str]:
+    from haloformer.evaluation.metrics import has_exact_interval
+
     value, interval = with_interval(auc)
-    return [value, interval + ("*" if auc["value"] in (0, 1) else "")]
+    return [value, interval + ("*" if has_exact_interval(auc["value"]) else "")]
 
 
 def _print_regression(targets: Mapping[str, Any]) -> None:

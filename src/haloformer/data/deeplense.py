@@ -39,10 +39,8 @@ from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar", ".tar.bz2", ".tar.xz")
 
 _MAX_TAR_HEADER = 2**20  # a file name of a mebibyte is an attack
-_MAX_UNPACKED, _MAX_INFLATION = (
-    2**32,
-    100,
-)  # bytes of an archive, or times its own size if that is more
+_MAX_UNPACKED = 2**32  # bytes that an archive may unpack to, or
+_MAX_INFLATION = 100  # times its own size, if that is more
 
 
 @dataclass

@@ -26,12 +26,11 @@ _MATRIX = ("CD1_1", "CD1_2", "CD2_1", "CD2_2", "CDELT1", "CDELT2")
 _SKY_AXIS = re.compile(r"RA-|DEC-|.LON-|.LAT-")
 _SIP_TERM = re.compile(r"[AB]_\d_\d")
 
-_SCALE_KEYS = (
-    *(("PIXSCALE",), ("PIXSCAL1", "PIXSCAL2"), ("PIXSCALX", "PIXSCALY"), ("PIXELSCL",)),
-    *(("PIXSCAL",), ("PIXSCL",), ("PXSCALE",), ("PSCALE",), ("IMSCALE",), ("CCDSCALE",)),
-    *(("SECPIX",), ("SECPIX1", "SECPIX2"), ("SECPPIX",), ("PLATESCL",), ("PLTSCALE",)),
-    *(("D001SCAL",), ("PIXAR_A2",)),
-)
+_SCALE_KEYS: tuple[tuple[str, ...], ...] = (
+    ("PIXSCALE",), ("PIXSCAL1", "PIXSCAL2"), ("PIXSCALX", "PIXSCALY"), ("PIXELSCL",), ("PIXSCAL",), ("PIXSCL",),
+    ("PXSCALE",), ("PSCALE",), ("IMSCALE",), ("CCDSCALE",), ("SECPIX",), ("SECPIX1", "SECPIX2"), ("SECPPIX",),
+    ("PLATESCL",), ("PLTSCALE",), ("D001SCAL",), ("PIXAR_A2",),
+)  # fmt: skip
 """Keywords of the pixel scale in arcsec, along x and y where there are two; PIXAR_A2 is an area."""
 
 SKY_KEYS = ("BUNIT", "FILTER", "FILTER1", "FILTER2", "BAND", *(k for ks in _SCALE_KEYS for k in ks))

@@ -15,6 +15,7 @@ from haloformer.evaluation.testset import TestImages, training_of
 from haloformer.prediction.predictor import Predictor
 
 _BATCH = 256
+_LARGEST = 2**32  # bytes of a training file that is read only to compare it: half a minute or so
 
 
 def image_hashes(images: Tensor) -> list[bytes]:
@@ -38,7 +39,7 @@ def count_duplicates(
 
     Returns:
         ``within``: images that another of the test set equals; ``in_training``: those that are also in the file that
-        training read, None where it is not known or cannot be read.
+        training read, None where that is not known, cannot be read, or is larger than 4 GiB.
     """
     counts = Counter(hashes)
     return {
@@ -52,6 +53,8 @@ def _in_training(predictor: Predictor, images: TestImages, hashes: Sequence[byte
     if not isinstance(source, str) or Path(source).suffix.lower() not in DATASET_SUFFIXES:
         return None
     try:
+        if Path(source).stat().st_size > _LARGEST:
+            return None
         dataset = LensDataset(Path(source))
         if tuple(dataset.image_shape) != tuple(images.image_shape):
             return 0

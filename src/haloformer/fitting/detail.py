@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from haloformer.fitting.linear import damped_step
+from haloformer.fitting.linear import fitted_amounts
 from haloformer.fitting.model import SmoothModel
 
 MACRO_CHANGES = ("mass at the centre", "Einstein radius", "shear", "quadrupole of the mass inside")
@@ -40,11 +40,8 @@ def residual_detail(
     macro = [by_x * towards_x + by_y * towards_y for towards_x, towards_y in fields]
     inverse_sigma = known / found.moments.variance.sqrt()
     patterns = torch.stack([*found.by_parameter, *macro], 1) * inverse_sigma[:, None]
-    # In float64, since some patterns are nearly sums of others (a shear, where it is fitted already), which rounding must not feel.
     patterns, left = patterns.flatten(2).double(), residual.flatten(1).double()
-    products = patterns @ patterns.transpose(1, 2)
-    overlap = (patterns @ left[:, :, None])[:, :, 0]
-    amounts = damped_step(products, overlap, torch.full_like(overlap[:, 0], 1e-6))
+    amounts = fitted_amounts(patterns, left)
     return (left - (amounts[:, None] @ patterns)[:, 0]).float().reshape(residual.shape)
 
 

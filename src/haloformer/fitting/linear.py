@@ -18,6 +18,17 @@ def damped_step(hessian: Tensor, gradient: Tensor, damping: Tensor) -> Tensor:
     return torch.nan_to_num(step, nan=0.0, posinf=0.0, neginf=0.0)
 
 
+def fitted_amounts(patterns: Tensor, residual: Tensor) -> Tensor:
+    """Returns (B, P) how much of each pattern (B, P, N) is in a residual (B, N), by linear least squares.
+
+    In float64, since some patterns are nearly sums of others, which rounding must not feel.
+    """
+    patterns, residual = patterns.double(), residual.double()
+    products = patterns @ patterns.transpose(1, 2)
+    overlap = (patterns @ residual[:, :, None])[:, :, 0]
+    return damped_step(products, overlap, torch.full_like(overlap[:, 0], 1e-6))
+
+
 def _eliminate(matrix: Tensor, right: Tensor) -> Tensor:
     """Solves positive definite systems (B, P, P) for (B, P) by elimination, which for these needs no pivoting."""
     # In units in which the diagonal is 1

@@ -82,6 +82,7 @@ def fit_smooth(
     steps: int = STEPS,
     detail: bool = False,
     placement: bool = False,
+    place: tuple[float, float, float] | None = None,
     batch_size: int | None = None,
 ) -> SmoothFit:
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
@@ -97,6 +98,8 @@ def fit_smooth(
         steps: Gauss–Newton steps.
         detail: Also compute :attr:`SmoothFit.detail`.
         placement: Also compute :attr:`SmoothFit.placement`.
+        place: Where the lenses lie if not where the survey has them, in the order of :data:`~haloformer.fitting.placement.OFFSETS`:
+            ``(0.5, 0.5, 0)`` for the middle 150 pixels of 151, with the lens on the middle one of those.
         batch_size: Images fitted at once; changes nothing else.
 
     Returns:
@@ -123,6 +126,8 @@ def fit_smooth(
     fitter = SmoothFitter(
         survey, noise=noise, size=tuple(images.shape[-2:]), exposure_known=exposure_time is not None
     )
+    if place is not None:
+        fitter = fitter.prepare(images.device).placed(*place)
     batches = images.split(batch_size)
     seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
     parts = [
@@ -223,8 +228,8 @@ class SmoothFitter:
         """Returns the fit of lenses elsewhere on the pixel grid; see :meth:`FitProblem.placed`.
 
         It begins where this fit would, which is near enough, and needs no starting points of its own.
+        :meth:`prepare` comes first.
         """
-        self.prepare(self.problem.axis.device)
         found = copy.copy(self)
         found._model = SmoothModel(self.problem.placed(x, y, scale))
         return found

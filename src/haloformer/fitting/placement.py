@@ -8,6 +8,7 @@ fit holds both. What the fit leaves of an image tells whether they are wrong: a 
 import torch
 from torch import Tensor
 
+from haloformer.fitting.linear import fitted_amounts
 from haloformer.fitting.model import SmoothModel
 
 OFFSETS = ("x", "y", "scale")
@@ -26,11 +27,11 @@ def offsets(
     a class must be compared with that class.
 
     Args:
-        model: The model that was fitted.
-        u: (B, P) where the fit ended.
-        residual: (B, H, W) in standard deviations.
-        known: (B, H, W) which pixels count.
-        seconds: (B,) of one exposure.
+        model: As for :func:`~haloformer.fitting.detail.residual_detail`, like all others.
+        u: See there.
+        residual: See there.
+        known: See there.
+        seconds: See there.
 
     Returns:
         (B, 3) float64, in the order of :data:`OFFSETS`: pixels, and the relative excess of the scale.
@@ -45,12 +46,5 @@ def offsets(
     by_scale = by_x * place[None, None, :] + by_y * place[None, :, None]
     patterns = torch.stack([*found.by_parameter, -by_x, -by_y, by_scale], 1)
     patterns = patterns * (known / found.moments.variance.sqrt())[:, None]
-    columns, left = patterns.flatten(2).double(), residual.flatten(1).double()
-    products = columns @ columns.transpose(1, 2)
-    # Against columns without light, of images that hold no lens
-    ridge = 1e-9 * products.diagonal(dim1=1, dim2=2) + 1e-12
-    amounts = torch.linalg.solve(
-        torch.nan_to_num(products + torch.diag_embed(ridge)),
-        torch.nan_to_num((columns @ left[:, :, None])[:, :, 0]),
-    )
-    return torch.nan_to_num(amounts[:, -len(OFFSETS) :]).clamp(-1e3, 1e3)
+    amounts = fitted_amounts(patterns.flatten(2), residual.flatten(1))
+    return amounts[:, -len(OFFSETS) :].clamp(-1e3, 1e3)

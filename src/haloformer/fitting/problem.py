@@ -130,6 +130,7 @@ class FitProblem:
             self,
             survey=dataclasses.replace(self.survey, instrument=camera),
             draws=draws,
+            rms=background_rms(camera),
             axis=self.axis * (1 + scale),
             psf=torch.as_tensor(psf_weights(camera), dtype=torch.float32).to(self.psf.device),
         )
