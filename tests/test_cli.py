@@ -489,3 +489,33 @@ def _npy_pickle(thing: object) -> bytes:
     header = b"{'descr': '|O', 'fortran_order': False, 'shape': (2,), }"
     header += b" " * (117 - len(header)) + b"\n"
     return b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header + pickle.dumps(thing)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252", "latin-1"])
+def test_help_is_shown_whatever_the_terminal_can_encode(encoding):
+    environment = {**os.environ, "PYTHONIOENCODING": encoding}
+    for command in ("fit", "predict", "--help"):
+        arguments = [command] if command == "--help" else [command, "--help"]
+        shown = subprocess.run(
+            [sys.executable, "-m", "haloformer", *arguments], capture_output=True, env=environment
+        )
+        assert (shown.returncode, shown.stderr) == (0, b"")
+        assert len(shown.stdout) > 500
+
+
+def test_the_matplotlib_backend_of_a_notebook_does_not_matter(tmp_path):
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    data, figure = str(tmp_path / "x.h5"), tmp_path / "x.png"
+    assert main(["simulate", "model_ii", "--n", "3", "--out", data, "--quiet"]) == 0
+    drawn = subprocess.run(
+        [sys.executable, "-m", "haloformer", "inspect", data, "--figure", str(figure)],
+        capture_output=True,
+        env=environment,
+    )
+    assert (drawn.returncode, drawn.stderr) == (0, b"")
+    assert figure.stat().st_size > 0
+
+
+def test_a_name_in_capitals_means_the_same_name(capsys, tmp_path):
+    assert main(["simulate", "Model_II", "--n", "3", "--out", str(tmp_path / "x.h5")]) == 2
+    assert "did you mean 'model_ii'?" in capsys.readouterr().err

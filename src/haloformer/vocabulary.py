@@ -38,7 +38,8 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> InputError:
         known: The names that exist.
     """
     names = sorted(known)
-    nearest = difflib.get_close_matches(name, names, n=1)
+    nearest = [known for known in names if known.lower() == name.lower()]
+    nearest = nearest or difflib.get_close_matches(name, names, n=1)
     hint = f"did you mean '{nearest[0]}'? " if nearest else ""
     listed = ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + ", …"
     return InputError(f"unknown {what} '{name}': {hint}known are {listed}")

@@ -7,6 +7,7 @@ imported when its options are known to be right.
 import difflib
 import errno
 import importlib
+import io
 import os
 import sys
 import warnings
@@ -45,6 +46,7 @@ def main(arguments: list[str] | None = None) -> int:
         mistake, 130 after Ctrl-C.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    _suit_surroundings()
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if arguments else EXIT_USER_ERROR
@@ -76,6 +78,16 @@ def main(arguments: list[str] | None = None) -> int:
         return _fail(f"haloformer {name}: {message}")
     except MemoryError:
         return _fail(f"haloformer {name}: out of memory; a smaller --batch_size needs less")
+
+
+def _suit_surroundings() -> None:
+    """Makes commands independent of the terminal's encoding and of a notebook's way to show figures."""
+    os.environ["MPLBACKEND"] = (
+        "agg"  # figures go to files; a name that matplotlib does not know ends its import
+    )
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _run(name: str, arguments: list[str]) -> int:
