@@ -148,7 +148,7 @@ LAYERS = {
     "data": ("io", "simulation"),
     "fitting": ("io", "reporting", "simulation", "data"),
     "outputs": ("io",),
-    "artefact": ("io", "data", "fitting", "outputs"),
+    "artefact": ("io", "data", "fitting", "models", "outputs"),
     "training": ("io", "simulation", "data", "fitting", "models", "outputs", "artefact"),
     "prediction": ("io", "simulation", "data", "fitting", "models", "outputs", "artefact"),
     "evaluation": (

@@ -9,8 +9,13 @@ LONGEST = 300
 
 
 def brief(message: object) -> str:
-    """Returns a message on one line of at most `LONGEST` characters: its beginning, and its end, which says what would be right."""
+    """Returns a message on one line of at most `LONGEST` characters that a terminal only prints.
+
+    Of a longer one its beginning, and its end, which says what would be right. What is not
+    printable (a terminal may obey it, a file may not hold it) becomes "?".
+    """
     text = " ".join(str(message).split())
+    text = "".join(c if c.isprintable() else "?" for c in text)
     if len(text) <= LONGEST:
         return text
     end = LONGEST // 3
@@ -18,7 +23,13 @@ def brief(message: object) -> str:
 
 
 class InputError(ValueError):
-    """Something the user gave (a file, a name, a number, a path) cannot be used."""
+    """Something the user gave (a file, a name, a number, a path) cannot be used.
+
+    Its text is `brief`; ``args[0]`` is all of the message.
+    """
+
+    def __str__(self) -> str:
+        return brief(super().__str__())
 
 
 class InputWarning(UserWarning):

@@ -69,6 +69,10 @@ def checked(kind: type[M]) -> type[M]:
             construct(self, **dict(zip(positional, args)), **kwargs)
         except ValidationError as error:
             raise input_error(error, kind.__name__, made) from error
+        except (ArithmeticError, UnicodeError) as error:
+            raise InputError(
+                f"{kind.__name__}: holds a value that cannot be used: {error}"
+            ) from error
 
     made.__init__ = __init__  # pydantic's own raises ValidationError
     checked_kind: type[M] = made
@@ -118,6 +122,8 @@ def validated(model: type[M], values: Any, where: str) -> M:
         return TypeAdapter(model).validate_python(values)
     except ValidationError as error:
         raise input_error(error, where, model) from error
+    except (ArithmeticError, UnicodeError) as error:  # a number or text that nothing can be made of
+        raise InputError(f"{where}: holds a value that cannot be used: {error}") from error
 
 
 def input_error(

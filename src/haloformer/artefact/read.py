@@ -1,5 +1,8 @@
 """Finds and reads artefacts: run folders, hub folders and shipped models."""
 
+import contextlib
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +14,17 @@ from haloformer.artefact.schema import (
     ARTEFACT_FILES,
     HUB_FILES,
     ArtefactFields,
+    ModelFields,
     checked_fields,
 )
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 from haloformer.io.strict_json import read_json
+from haloformer.models.shapes import Shapes, network_shapes
 
+_MAX_HEADER_BYTES = 1 << 23  # a tensor takes about a hundred
+# A network under construction has several parts for each tensor that is saved: layers, tables, heads that are replaced.
+_PARTS, _PARTS_PER_TENSOR, _VALUES = 5000, 10, 2**23
 _SHIPPED = Path(__file__).parents[1] / "weights"
 
 
@@ -37,10 +46,16 @@ class Artefact:
 
 
 def read_artefact(path: Path) -> Artefact:
-    """Reads the description of an artefact, given what `artefact_folder` takes; raises InputError."""
+    """Reads the description of an artefact, given what `artefact_folder` takes.
+
+    Raises:
+        InputError: Something in it is wrong, or its network is not the one whose weights lie beside it.
+    """
     where, weights = artefact_files(path)
     description = read_json(where)
-    return Artefact(where, weights, description, checked_fields(description, where))
+    fields = checked_fields(description, where)
+    check_fit(weights, where, fields.model)
+    return Artefact(where, weights, description, fields)
 
 
 def shipped_models() -> tuple[str, ...]:
@@ -80,17 +95,46 @@ def run_folder(path: Path) -> Path:
     return path.parent if inside else path
 
 
+def check_fit(weights: Path, where: Path, model: ModelFields) -> None:
+    """Checks that a described network is that of the weights, before memory is asked for either.
+
+    Args:
+        weights: A safetensors file, of which the header alone is read.
+        where: The description, for messages.
+        model: What it says.
+
+    Raises:
+        InputError: The file cannot be read, or names or shapes differ.
+    """
+    found = _header(weights)
+    bounds = {
+        "most": _PARTS + _PARTS_PER_TENSOR * len(found),
+        "most_values": _VALUES + 4 * sum(math.prod(shape) for shape, _ in found.values()),
+    }
+    try:
+        wanted = network_shapes(model.name, **bounds, **model.options())
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from error
+    faults = {
+        "lacks": [name for name in wanted if name not in found],
+        "has an unknown": [name for name in found if name not in wanted],
+        "has another shape or kind of": [n for n in wanted if n in found and found[n] != wanted[n]],
+    }
+    for what, names in faults.items():
+        if names:
+            more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+            raise InputError(
+                f"{weights}: does not fit the model that {where.name} describes, {model.name!r}: "
+                f"{what} '{names[0]}'{more}"
+            )
+
+
 def load_weights(model: nn.Module, path: Path) -> None:
     """Fills the model from a safetensors file that must fit it exactly."""
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not path.is_file():
-        raise InputError(f"{path}: no such file; the artefact lacks its weights")
-    try:
+    with _readable(path):
         weights = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as safetensors: {_first_line(error)}") from error
     for name, tensor in weights.items():
         if tensor.is_floating_point() and not torch.isfinite(tensor).all():
             raise InputError(f"{path}: '{name}' holds NaN or infinite values")
@@ -100,6 +144,37 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise InputError(
             f"{path}: does not fit the model that artefact.json describes: {_first_line(error)}"
         ) from error
+
+
+def _header(path: Path) -> Shapes:
+    """Returns the shapes in a safetensors file, and whether the numbers are floating-point ones."""
+    from safetensors import safe_open
+
+    with _readable(path):
+        with path.open("rb") as stream:
+            length = int.from_bytes(stream.read(8), "little")
+        if length > _MAX_HEADER_BYTES:
+            raise ValueError(f"its header has {length:,} bytes, more than {_MAX_HEADER_BYTES:,}")
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+            return {
+                name: (tuple(found.get_shape()), "F" in found.get_dtype())
+                for name, found in slices.items()
+            }
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Raises InputError for whatever keeps a safetensors file from being read."""
+    from safetensors import SafetensorError
+
+    check_regular(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; the artefact lacks its weights")
+    try:
+        yield
+    except (SafetensorError, OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as safetensors: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -83,6 +83,11 @@ class ModelFields(Strict, extra="ignore"):
             raise ValueError(f"must not hold '{refused[0]}', which the artefact itself decides")
         return kwargs
 
+    def options(self) -> dict[str, Any]:
+        """Returns all that `haloformer.models.create_model` is given beside the name."""
+        sizes = {"img_size": self.img_size, "in_chans": self.in_chans}
+        return {**self.kwargs, **sizes, "num_classes": self.num_classes}
+
 
 class ArtefactFields(Strict, extra="ignore"):
     """What builds a predictor; the provenance beside it is for people.

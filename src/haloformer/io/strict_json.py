@@ -12,6 +12,8 @@ from haloformer.files import check_regular
 MAX_JSON_BYTES = 1 << 20
 """Of a file that is read: keeps a malformed artefact from asking for absurd memory."""
 
+_MAX_DIGITS = 100  # of a whole number
+
 
 def to_json(value: object) -> str:
     """Returns the value as indented JSON; NaN and infinite numbers become null."""
@@ -43,11 +45,20 @@ def parse_json(text: str, where: object, *, nan: float | None = None) -> Any:  #
         nan: Stands for NaN and infinity, which other programs write; None as in `to_json`.
 
     Raises:
-        InputError: It is not valid JSON, or an object has a name twice.
+        InputError: It is not valid JSON, an object has a name twice, a number more than a hundred
+            digits, or a text half a character.
     """
     try:
-        return json.loads(text, object_pairs_hook=_unique_names, parse_constant=lambda name: nan)
-    except (ValueError, RecursionError) as error:
+        found = json.loads(
+            text,
+            object_pairs_hook=_unique_names,
+            parse_constant=lambda name: nan,
+            parse_int=_bounded_int,
+        )
+        if "\\ud" in text.lower():  # half a character, which no file can hold
+            json.dumps(found, ensure_ascii=False).encode()
+        return found
+    except (TypeError, ValueError, RecursionError) as error:
         raise InputError(f"{where}: is not valid JSON: {error}") from error
 
 
@@ -57,6 +68,14 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         InputError: The file is too large, cannot be read, or does not hold one JSON object.
     """
+    content = read_any_json(path)
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: must be a JSON object")
+    return content
+
+
+def read_any_json(path: Path) -> Any:
+    """Returns what a JSON file of at most `MAX_JSON_BYTES` holds; raises InputError as `read_json`."""
     check_regular(path)
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
@@ -67,10 +86,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not valid JSON: {error}") from error
     # NaN stays NaN, so that the check of its field refuses it by name.
-    content = parse_json(text, path, nan=math.nan)
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: must be a JSON object")
-    return content
+    return parse_json(text, path, nan=math.nan)
+
+
+def _bounded_int(text: str) -> int:
+    if len(text) > _MAX_DIGITS:
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
 
 
 def _unique_names(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -75,7 +75,7 @@ def normalize_head(model: nn.Module, kind: str) -> None:
     Raises:
         InputError: No such kind, or the model's classifier is not a linear layer.
     """
-    if kind not in HEAD_NORMS:
+    if not isinstance(kind, str) or kind not in HEAD_NORMS:
         raise unknown_name("head_norm", str(kind), HEAD_NORMS)
     if kind == "none":
         return

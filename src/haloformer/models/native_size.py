@@ -162,24 +162,24 @@ def _build(
     """
     options = {"in_chans": in_chans, "num_classes": num_classes, **kwargs}
     square = size[0] if size[0] == size[1] else size  # some models take only one number
-    model: nn.Module
     try:
-        model = timm.create_model(timm_name, img_size=square, **options)
-        return model
-    except TypeError as error:
-        if "img_size" not in str(error):
-            raise _keyword_error(timm_name, error) from error
-    try:
-        model = timm.create_model(timm_name, **options)
-        return model
-    except TypeError as error:
-        raise _keyword_error(timm_name, error) from error
+        try:
+            return _timm_model(timm_name, img_size=square, **options)
+        except TypeError as error:
+            if "img_size" not in str(error):
+                raise
+        return _timm_model(timm_name, **options)
+    except (MemoryError, *_SIZE_ERRORS):
+        raise
+    except Exception as error:  # what an unfit keyword leads to is of every kind
+        raise InputError(
+            f"model '{timm_name}' cannot be built with these keywords: {_one_line(error)}"
+        ) from error
 
 
-def _keyword_error(timm_name: str, error: TypeError) -> InputError:
-    return InputError(
-        f"model '{timm_name}' cannot be built with these keywords: {_one_line(error)}"
-    )
+def _timm_model(timm_name: str, **options: Any) -> nn.Module:
+    model: nn.Module = timm.create_model(timm_name, **options)
+    return model
 
 
 def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | None:
@@ -207,7 +207,9 @@ def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | No
     try:
         with torch.no_grad():
             model(torch.zeros(1, in_chans, *size))
-    except _SIZE_ERRORS as error:
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # a size, or a keyword that only shows when the model runs
         return _one_line(error)
     finally:
         model.train(was_training)

@@ -25,6 +25,7 @@ from timm.models import adapt_input_conv, clean_state_dict
 from torch import Tensor, nn
 
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 from haloformer.models.convert import StateDict, convert_state_dict, resize_positions
 from haloformer.models.head import classifier_names
 from haloformer.models.info import ModelInfo
@@ -172,6 +173,7 @@ def _check_file(file: Path) -> None:
         raise InputError(
             f"{file}: is a folder: give the file itself, such as artefact/weights.safetensors of a run"
         )
+    check_regular(file)
     if not file.is_file():
         raise InputError(f"{file}: no such file of pretrained weights")
     if file.suffix not in SUFFIXES:
