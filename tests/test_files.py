@@ -86,6 +86,11 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("a: !!python/object/apply:os.system [true]", "not valid YAML"),
         ("? [1]\n: 2", "not valid YAML"),
         ("a: b: c", "not valid YAML"),
+        ("lr: 1\nb: 2\nlr: 3", "the key 'lr' is there twice, line 3"),
+        ("a:\n  - {b: 1, 'b': 2}", "the key 'b' is there twice"),
+        ("a: &a {b: 1, b: 2}\nc:\n  <<: *a", "the key 'b' is there twice"),
+        (f"{9000 * 'x'}: 1\n", "not valid YAML"),
+        (f"? {9000 * 'x'}\n: 1\n? {9000 * 'x'}\n: 1\n", "is there twice"),
         ("a: \x00", "not valid YAML"),
     ],
 )

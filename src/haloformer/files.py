@@ -17,6 +17,7 @@ MAX_YAML_BYTES = 1 << 20
 
 _MAX_NODES = 100_000  # values of a YAML file, those counted again that it refers to again
 _MAX_DIGITS = 100  # of a number
+_SHOWN = 60  # characters of a key
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -61,8 +62,8 @@ def parse_yaml(data: bytes, where: str) -> object:
         where: What it was read from, for messages.
 
     Raises:
-        InputError: It is larger than `MAX_YAML_BYTES`, no YAML, refers to itself, or repeats itself
-            into more than a hundred thousand values.
+        InputError: It is larger than `MAX_YAML_BYTES`, no YAML, has a key twice, refers to itself,
+            or repeats itself into more than a hundred thousand values.
     """
     if len(data) > MAX_YAML_BYTES:
         raise InputError(f"{where}: is too large for YAML: more than {MAX_YAML_BYTES >> 20} MiB")
@@ -98,9 +99,22 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     if isinstance(node, yaml.SequenceNode):
         total += sum(_count(item, known) for item in node.value)
     elif isinstance(node, yaml.MappingNode):
+        _check_unique(node)
         total += sum(_count(part, known) for pair in node.value for part in pair)
     known[id(node)] = total
     return total
+
+
+def _check_unique(node: yaml.MappingNode) -> None:
+    """Refuses a mapping with the same key twice, of which YAML's readers take one or the other."""
+    seen: set[tuple[str, str]] = set()
+    for key, _ in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                raise yaml.YAMLError(
+                    f"the key '{key.value[:_SHOWN]}' is there twice, line {key.start_mark.line + 1}"
+                )
+            seen.add((key.tag, key.value))
 
 
 class _Loader(yaml.SafeLoader):

@@ -257,9 +257,23 @@ def raw_elsewhere(file):
     file.create_dataset("labels", (12,), "i8", external=[("/etc/passwd", 0, 96)])
 
 
+def described(text):
+    def change(file):
+        file.attrs["json_attributes"] = ["survey"]
+        file.attrs["survey"] = text
+
+    return change
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (described("{"), "attributes cannot be read: survey: is not valid JSON"),
+        (described('"\\ud800"'), "attributes cannot be read: survey: is not valid JSON"),
+        (described('{"a": 1, "a": 2}'), "'a' is there twice"),
+        (described(5000 * "9"), "a number of 5000 digits"),
+        (described(5), "attributes cannot be read"),
+        (described(h5py.Empty("f4")), "attributes cannot be read"),
         (lambda file: file.__delitem__("images"), "there is no /images"),
         (lambda file: file.__delitem__("labels"), "there is no /labels"),
         (lambda file: file.attrs.__delitem__("class_names"), "class_names is missing"),

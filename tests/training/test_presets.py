@@ -10,6 +10,7 @@ import yaml
 
 from haloformer.data.framing import FITS
 from haloformer.data.grouping import GROUPINGS
+from haloformer.errors import InputError
 from haloformer.models import find_model, list_models
 from haloformer.outputs.losses import LOSSES
 from haloformer.outputs.targets import TARGETS
@@ -256,3 +257,30 @@ def test_the_document_lists_every_recipe(request):
     text = document.read_text(encoding="utf-8")
     missing = [name for name in RECIPES if not name.endswith("_common") and f"`{name}`" not in text]
     assert not missing
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        ({"a": "a"}, "names itself: a.yaml → a.yaml"),
+        ({"a": "b", "b": "c", "c": "a"}, "a.yaml → b.yaml → c.yaml → a.yaml"),
+    ],
+)
+def test_presets_that_name_each_other_in_a_circle_are_refused(
+    files, message, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    for name, other in files.items():
+        (tmp_path / f"{name}.yaml").write_text(f"preset: {other}.yaml\nlr: 1e-3\n")
+    with pytest.raises(InputError, match=message):
+        compose("a.yaml")
+    with pytest.raises(InputError, match="must be a name or a list of names, not 5"):
+        compose(None, {"preset": 5})
+
+
+def test_two_presets_may_share_a_third(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "base.yaml").write_text("lr: 2e-3\n")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.yaml").write_text("preset: base.yaml\n")
+    assert compose("a.yaml,b.yaml").optimizer.lr == 2e-3

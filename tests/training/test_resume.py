@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.simulation import simulate
 from haloformer.training import train
-from haloformer.training.config import compose
+from haloformer.training.config import compose, read_config
 from haloformer.training.feeds import open_feed
 from haloformer.training.tasks import LensTask
 
@@ -243,3 +244,26 @@ def test_a_save_in_between_does_not_overwrite_good_weights_with_nan(tmp_path, mo
     saved = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     assert saved["global_step"] == 6 + 2
     assert all(torch.isfinite(tensor).all() for tensor in saved["state_dict"].values())
+
+
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("state_dict", {}),
+        ("state_dict", {"model.cls_token": torch.zeros(1)}),
+        ("loops", {}),
+        ("callbacks", {"Checkpoints": 5}),
+        ("optimizer_states", [{"state": 5, "param_groups": []}]),
+        ("pytorch-lightning_version", "x"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(trained_run, tmp_path, part, value):
+    out = tmp_path / "run"
+    shutil.copytree(trained_run, out)
+    (out / "finished.json").unlink()
+    checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
+    torch.save({**checkpoint, part: value}, out / "checkpoints" / "last.ckpt")
+    options = read_config(out / "config.yaml").flat()
+    with pytest.raises(InputError, match="last.ckpt: the run cannot go on from it") as caught:
+        train(**{**options, "out": str(out), "progress": False})
+    assert "\n" not in str(caught.value)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from haloformer.artefact.schema import ARTEFACT_FILES
+from haloformer.io.strict_json import read_json
 from haloformer.io.writing import write_bytes, write_text
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
@@ -56,7 +57,7 @@ def write_calibration(
     from safetensors.torch import save
 
     path = folder / "artefact.json"
-    description = json.loads(path.read_text(encoding="utf-8"))
+    description = read_json(path)
     description.pop("ood", None)
     description.pop("calibration", None)
     if calibration is not None:

@@ -17,7 +17,7 @@ from haloformer.audit.parts import PARTS
 from haloformer.data.reader import find_inputs
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import training_of
-from haloformer.io.strict_json import to_json
+from haloformer.io.strict_json import read_any_json, to_json
 from haloformer.io.writing import file_sha256, write_text
 from haloformer.prediction.predictor import load
 from haloformer.reporting import style
@@ -150,8 +150,8 @@ def _stored_parts(
 
 def _read_part(path: Path) -> StoredPart:
     try:
-        part = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        part = read_any_json(path)
+    except InputError as error:
         raise InputError(
             f"{path}: is not a part of an audit: overwrite measures it again"
         ) from error

@@ -1,7 +1,7 @@
 """Checks of HDF5 files from outside: links, sizes, types, and whether HDF5 survives them."""
 
 import contextlib
-import json
+import math
 import os
 import signal
 import sys
@@ -15,6 +15,7 @@ import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.files import check_regular
+from haloformer.io.strict_json import parse_json
 
 MAX_IMAGE_VALUES = 2**26
 """Values (C·H·W) that one image may have: 64 Mi, 256 MiB as float32. More is taken for a corrupt or hostile file."""
@@ -157,7 +158,7 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:  # as JSON is
             if not isinstance(value, h5py.Empty)  # of a type, but without a value
         }
         for key in values.pop("json_attributes", []):
-            values[key] = json.loads(values[key])
+            values[key] = parse_json(values[key], key, nan=math.nan)
         return values
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(

@@ -1,6 +1,7 @@
 """The results of a study: the file that holds them, and means and intervals over seeds."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +12,8 @@ from scipy.stats import t
 
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import paired_difference
-from haloformer.io.strict_json import to_json_line
+from haloformer.files import check_regular
+from haloformer.io.strict_json import parse_json, to_json_line
 from haloformer.io.writing import write_text
 from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
 from haloformer.studies.plan import PRETRAINED, Study, Variant
@@ -21,6 +23,8 @@ from haloformer.training.config import RUN_ONLY, compose
 
 Record = dict[str, Any]
 """One line of results.jsonl: a run's settings, its test and its costs."""
+
+_FIELDS = {"variant", "seed", "status", "options"}
 
 Row = dict[str, Any]
 """One line of table.csv: a variant's means, intervals and costs; columns depend on classes and axes."""
@@ -60,13 +64,15 @@ def _read_results(path: Path) -> list[Record]:
     if not path.exists():
         return []
     try:
-        return [
-            json.loads(line)
-            for line in path.read_text(encoding="utf-8").splitlines()
-            if line.strip()
-        ]
-    except (OSError, ValueError) as error:
+        check_regular(path)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        found = [parse_json(line, path, nan=math.nan) for line in lines if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from error
+    for record in found:
+        if not isinstance(record, dict) or not record.keys() >= _FIELDS:
+            raise InputError(f"{path}: each line must hold {', '.join(sorted(_FIELDS))}")
+    return found
 
 
 def usable_results(folder: Path, plan: Study) -> list[Record]:

@@ -4,7 +4,6 @@ import contextlib
 import csv
 import io
 import math
-import pickle
 import signal
 import threading
 import time
@@ -19,12 +18,26 @@ from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 from haloformer.io.writing import whole_file, write_text
 from haloformer.training.examples import Examples
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.progress import TaskID
+
+
+_PARTS = {
+    "pytorch-lightning_version": str,
+    "state_dict": dict,
+    "epoch": int,
+    "global_step": int,
+    "loops": dict,
+    "callbacks": dict,
+    "optimizer_states": list,
+    "lr_schedulers": list,
+}
+"""What every checkpoint of ours has, and of which type."""
 
 
 class SafeCheckpointIO(TorchCheckpointIO):
@@ -41,25 +54,33 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, part)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a full disk
             raise InputError(
-                f"{path}: cannot be written (is the disk full?): {_first_line(error)}"
+                f"{path}: cannot be written (is the disk full?): {first_line(error)}"
             ) from error
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Reads tensors and plain values, nothing else."""
+        check_regular(path)
         try:
-            checkpoint: dict[str, Any] = torch.load(
-                path, map_location=map_location or "cpu", weights_only=True
-            )
-            return checkpoint
-        except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+            found = torch.load(path, map_location=map_location or "cpu", weights_only=True)
+            if not isinstance(found, dict):
+                raise ValueError("it is no dictionary")
+            for key, kind in _PARTS.items():
+                if not isinstance(found[key], kind):
+                    raise ValueError(f"its {key} is no {kind.__name__}")
+        except MemoryError:
+            raise
+        except Exception as error:  # what damaged or hostile bytes lead to is of every kind
             raise InputError(
-                f"{path}: cannot be read as a checkpoint ({_first_line(error)}); without this file the run starts anew"
+                f"{path}: cannot be read as a checkpoint ({first_line(error)}); without this file the run starts anew"
             ) from error
+        checkpoint: dict[str, Any] = found
+        return checkpoint
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """Returns what an error says, in one line of at most 200 characters."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
@@ -106,6 +127,9 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     Lightning's own callback ties its memory to an absolute path, so a moved run folder would forget
     its best score.
+
+    Attributes:
+        begun: Whether the training has, from a checkpoint or anew.
     """
 
     _ASK_EVERY = 20  # steps; several processes must agree on saving, which costs a message
@@ -133,10 +157,12 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.seconds = 60 * minutes
         self.best_epoch = 0
         self.best: dict[str, float] = {}
+        self.begun = False
         self._saved_at = time.monotonic()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Starts the clock."""
+        """Starts the clock; all that is restored has been, for this callback is asked last."""
+        self.begun = True
         self._saved_at = time.monotonic()
 
     def on_train_batch_end(

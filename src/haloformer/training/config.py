@@ -441,11 +441,24 @@ def read_config(path: Path) -> Experiment:
         ) from error
 
 
-def _merge(nested: dict[str, dict[str, Any]], options: Mapping[str, Any], where: str) -> None:
-    """Puts options, by any of their spellings, into their groups; the options' presets first."""
+def _merge(
+    nested: dict[str, dict[str, Any]],
+    options: Mapping[str, Any],
+    where: str,
+    within: tuple[str, ...] = (),
+) -> None:
+    """Puts options, by any of their spellings, into their groups; the options' presets first.
+
+    ``within`` are the presets that these options are of.
+    """
     presets = options.get("preset")
-    for preset in presets.split(",") if isinstance(presets, str) else presets or ():
-        _merge(nested, preset_options(str(preset).strip()), f"preset '{preset}'")
+    presets = presets.split(",") if isinstance(presets, str) else presets or ()
+    if not isinstance(presets, Iterable):
+        raise InputError(f"preset must be a name or a list of names, not {presets!r}")
+    for preset in (str(each).strip() for each in presets):
+        if preset in within:
+            raise InputError(f"preset '{preset}' names itself: {' → '.join([*within, preset])}")
+        _merge(nested, preset_options(preset), f"preset '{preset}'", (*within, preset))
     for key, value in options.items():
         if key == "preset":
             continue

@@ -16,7 +16,14 @@ from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.targets import Scaling
-from haloformer.training.callbacks import Checkpoints, EpochHook, History, Interruption, Progress
+from haloformer.training.callbacks import (
+    Checkpoints,
+    EpochHook,
+    History,
+    Interruption,
+    Progress,
+    first_line,
+)
 from haloformer.training.config import Experiment, compose
 from haloformer.training.console import announce, is_first_process, say
 from haloformer.training.examples import Batches, Examples, Feed, Share
@@ -204,11 +211,21 @@ def _fit(run: _Prepared, on_epoch: OnEpoch | None) -> tuple[pl.Trainer, Checkpoi
         announce(run.experiment, run.feed, task.model, resuming)
     with lightning_session(run.experiment, folder, interruption):
         trainer = make_trainer(run.experiment, run.hardware, folder, run.loggers, callbacks)
-        trainer.fit(
-            task,
-            datamodule=_Epochs(run.feed),
-            ckpt_path=str(folder.last_checkpoint) if resuming else None,
-        )
+        try:
+            trainer.fit(
+                task,
+                datamodule=_Epochs(run.feed),
+                ckpt_path=str(folder.last_checkpoint) if resuming else None,
+            )
+        except (InputError, MemoryError, OSError):
+            raise
+        except Exception as error:  # a checkpoint that does not fit fails in many ways
+            if not resuming or checkpoints.begun:
+                raise
+            raise InputError(
+                f"{folder.last_checkpoint}: the run cannot go on from it ({first_line(error)}); "
+                "without this file it starts anew"
+            ) from error
     return trainer, checkpoints
 
 

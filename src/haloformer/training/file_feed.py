@@ -3,7 +3,6 @@
 Images in memory, or read batch by batch where they are many.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from haloformer.data.splits import stratified_split
 from haloformer.data.transforms import NoiseModel, noise_model
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
+from haloformer.io.strict_json import parse_json
 from haloformer.outputs.targets import target_values
 from haloformer.training.batches import (
     FIT_IMAGES,
@@ -311,7 +311,7 @@ def _fresh_noise(experiment: Experiment, dataset: LensDataset) -> NoiseModel | N
             f"{dataset.path}: fresh_noise needs noise-free images: "
             "`haloformer simulate SURVEY --noise none` makes such a file"
         )
-    return noise_model(json.loads(attributes["survey_definition"]), fresh)
+    return noise_model(parse_json(attributes["survey_definition"], dataset.path), fresh)
 
 
 def _require_all_classes(labels: np.ndarray, class_names: tuple[str, ...], where: str) -> None:

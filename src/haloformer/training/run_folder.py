@@ -13,11 +13,13 @@ import torch
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
+from haloformer.io.strict_json import read_any_json, read_json
 from haloformer.io.writing import file_sha256, write_text
 from haloformer.models import find_model
 from haloformer.models.weights import weights_file, weights_url
 from haloformer.training.config import Experiment, read_config
 from haloformer.training.console import is_first_process
+from haloformer.validation import Strict, WholeNumber, validated
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,14 @@ class RunResult:
     out: Path
     best_epoch: int
     epochs: int
+    metrics: dict[str, float]
+
+
+class _Summary(Strict, allow_inf_nan=True):
+    """What ``finished.json`` holds."""
+
+    best_epoch: WholeNumber
+    epochs: WholeNumber
     metrics: dict[str, float]
 
 
@@ -121,8 +131,8 @@ class RunFolder:
             )
         if not self.finished.exists():
             return None
-        summary = json.loads(self.finished.read_text(encoding="utf-8"))
-        return RunResult(self.path, summary["best_epoch"], summary["epochs"], summary["metrics"])
+        found = validated(_Summary, read_json(self.finished), str(self.finished))
+        return RunResult(self.path, found.best_epoch, found.epochs, found.metrics)
 
     def begin(self, experiment: Experiment) -> None:
         """Makes the folder, or checks that it holds the beginning of this run.
@@ -143,7 +153,9 @@ class RunFolder:
                 raise InputError(f"{path}: cannot be written: {error.strerror}") from error
         # One entry per start: a run may go on elsewhere.
         file = self.environment
-        before = json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+        before = read_any_json(file) if file.exists() else []
+        if not isinstance(before, list):
+            raise InputError(f"{file}: must be a JSON list, an entry per start; delete it to go on")
         write_text(file, json.dumps([*before, _environment()], indent=2) + "\n")
 
     def record_pretrained(self, experiment: Experiment) -> dict[str, str | None]:
@@ -156,9 +168,7 @@ class RunFolder:
             return {}
         record: dict[str, str | None]
         if self.can_resume:
-            text = self.pretrained.read_text(encoding="utf-8") if self.pretrained.exists() else "{}"
-            record = json.loads(text)
-            return record
+            return read_json(self.pretrained) if self.pretrained.exists() else {}
         if isinstance(pretrained, str):
             record = {"file": pretrained, "sha256": file_sha256(weights_file(pretrained))}
         else:
