@@ -1,9 +1,12 @@
 """The command line as a user meets it: what it does, what it says, and its exit codes."""
 
 import csv
+import errno
+import io
 import json
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import time
@@ -16,6 +19,7 @@ import pytest
 from haloformer.cli import COMMANDS, main, parsing
 from haloformer.cli.parsing import parse
 from haloformer.cli.registry import Command
+from haloformer.simulation import Simulator
 
 
 def run(*arguments: object) -> int:
@@ -467,7 +471,7 @@ def test_ctrl_c_while_simulating_leaves_nothing_half_written(tmp_path):
     ]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     deadline = time.time() + 60
-    while not (tmp_path / "x.h5.part").exists() and time.time() < deadline:
+    while not list(tmp_path.glob("x.h5.*.part")) and time.time() < deadline:
         time.sleep(0.05)
     assert process.poll() is None
     process.send_signal(2)
@@ -475,6 +479,22 @@ def test_ctrl_c_while_simulating_leaves_nothing_half_written(tmp_path):
     assert process.returncode == 130
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("form", ["hdf5", "deeplense"])
+def test_sigterm_is_obeyed_as_ctrl_c_is(tmp_path, monkeypatch, capsys, form):
+    written = Simulator.batch
+
+    def ended(self, *arguments):
+        os.kill(os.getpid(), signal.SIGTERM)
+        return written(self, *arguments)
+
+    monkeypatch.setattr(Simulator, "batch", ended)
+    arguments = ["simulate", "model_ii", "--n", "3", "--format", form]
+    assert main([*arguments, "--out", str(tmp_path / "x")]) == 143
+    assert capsys.readouterr().err == "haloformer simulate: terminated\n"
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 class _Evil:
@@ -519,3 +539,27 @@ def test_the_matplotlib_backend_of_a_notebook_does_not_matter(tmp_path):
 def test_a_name_in_capitals_means_the_same_name(capsys, tmp_path):
     assert main(["simulate", "Model_II", "--n", "3", "--out", str(tmp_path / "x.h5")]) == 2
     assert "did you mean 'model_ii'?" in capsys.readouterr().err
+
+
+class _Full(io.StringIO):
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def fileno(self) -> int:
+        return os.open(os.devnull, os.O_WRONLY)
+
+
+@pytest.mark.parametrize("arguments", [["surveys"], ["--version"], ["--help"], ["surveys", "-h"]])
+def test_output_that_nobody_can_take_is_told_in_one_line(monkeypatch, capsys, arguments):
+    monkeypatch.setattr(sys, "stdout", _Full())
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert "standard output cannot be written: No space left on device" in error
+    assert len(error.splitlines()) == 1
+
+
+@pytest.mark.parametrize("stream", ["stdout", "stderr"])
+def test_a_closed_stream_is_no_fault(monkeypatch, stream):
+    monkeypatch.setattr(sys, stream, None)
+    assert main(["surveys"]) == 0
+    assert main(["surveys", "no such survey"]) == 2

@@ -150,7 +150,16 @@ LAYERS = {
     "outputs": ("io",),
     "artefact": ("io", "data", "fitting", "models", "outputs"),
     "training": ("io", "simulation", "data", "fitting", "models", "outputs", "artefact"),
-    "prediction": ("io", "simulation", "data", "fitting", "models", "outputs", "artefact"),
+    "prediction": (
+        "io",
+        "reporting",
+        "simulation",
+        "data",
+        "fitting",
+        "models",
+        "outputs",
+        "artefact",
+    ),
     "evaluation": (
         "io",
         "reporting",

@@ -1,11 +1,17 @@
 """A file is there whole or not at all, whatever happens while it is written."""
 
+import contextlib
 import os
+import signal
+import stat
+from pathlib import Path
 
 import pytest
 
-from haloformer.errors import InputError
-from haloformer.io.writing import whole_file, write_text
+from haloformer.errors import InputError, InputWarning
+from haloformer.io import writing
+from haloformer.io.folders import new_folder
+from haloformer.io.writing import beside, free_file, whole_file, write_text
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
@@ -28,7 +34,6 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_the_file_appears_when_the_block_ends(tmp_path, exclusive):
     path = tmp_path / "x.txt"
-    (tmp_path / "x.txt.part").write_text("left by a killed process")
     with whole_file(path, exclusive=exclusive) as part:
         part.write_text("new")
         assert not path.exists()
@@ -36,14 +41,144 @@ def test_the_file_appears_when_the_block_ends(tmp_path, exclusive):
     assert os.listdir(tmp_path) == ["x.txt"]
 
 
+def _link(path, precious):
+    path.symlink_to(precious)
+
+
+def _folder(path, precious):
+    path.mkdir()
+    (path / "x").touch()
+
+
 @pytest.mark.parametrize("exclusive", [False, True])
-def test_a_link_in_the_way_is_not_followed(tmp_path, exclusive):
-    (tmp_path / "precious").write_text("precious")
-    (tmp_path / "x.txt.part").symlink_to(tmp_path / "precious")
+@pytest.mark.parametrize("plant", [_link, _folder, lambda path, precious: os.mkfifo(path)])
+def test_what_lies_beside_is_neither_followed_nor_in_the_way(
+    tmp_path, monkeypatch, exclusive, plant
+):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    for name in ("x.txt.part", "x.txt.0123456789abcdef01234567.part"):
+        plant(tmp_path / name, precious)
     with whole_file(tmp_path / "x.txt", exclusive=exclusive) as part:
         part.write_text("new")
-    assert (tmp_path / "precious").read_text() == "precious"
+    assert precious.read_text() == "precious"
     assert (tmp_path / "x.txt").read_text() == "new"
+
+
+def test_even_a_name_that_was_guessed_is_not_followed(tmp_path, monkeypatch):
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    guessed = tmp_path / "x.txt.part"
+    guessed.symlink_to(precious)
+    monkeypatch.setattr(writing, "beside", lambda path, kind: guessed)
+    with pytest.raises(FileExistsError), whole_file(tmp_path / "x.txt"):
+        pass
+    assert precious.read_text() == "precious"
+
+
+def test_names_beside_differ_each_time_and_are_not_too_long(tmp_path):
+    names = {beside(tmp_path / "x.txt", "part").name for _ in range(100)}
+    assert len(names) == 100
+    long = tmp_path / ("ü" * 126 + ".h5")
+    with whole_file(long) as part:
+        part.write_text("new")
+    assert long.read_text() == "new"
+
+
+def _killed(path):
+    """Begins to write a file in a process that is killed."""
+    child = os.fork()
+    if child == 0:
+        with whole_file(path) as part:
+            part.write_text("half")
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(child, 0)
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+def test_what_a_killed_process_left_is_told_in_one_line_and_stays(tmp_path, exclusive):
+    pytest.importorskip("fcntl")
+    path = tmp_path / "x.txt"
+    _killed(path)
+    (left,) = os.listdir(tmp_path)
+    with (
+        pytest.warns(InputWarning, match=f"{left}: left by a process that was killed") as told,
+        whole_file(path, exclusive=exclusive) as part,
+    ):
+        part.write_text("new")
+    assert "\n" not in str(told[0].message)
+    assert path.read_text() == "new"
+    assert (tmp_path / left).read_text() == "half"
+
+
+def test_a_writer_at_work_is_no_leftover(tmp_path, recwarn):
+    pytest.importorskip("fcntl")
+    path = tmp_path / "x.txt"
+    with whole_file(path) as first:
+        first.write_text("first")
+        write_text(path, "second")
+    assert path.read_text() == "first"
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        ("/", "is a folder"),
+        ("", "is a folder"),
+        ("/dev", "is a folder"),
+        ("/dev/full", "it is a device"),
+        ("/dev/null", "it is a device"),
+        ("/dev/stdout", "is not a regular file"),
+    ],
+)
+def test_what_is_no_place_for_a_file_is_refused_and_kept(path, message):
+    with pytest.raises(InputError, match=message):
+        free_file(Path(path), True)
+    with pytest.raises(InputError, match=message), whole_file(Path(path)):
+        pass
+    assert stat.S_ISCHR(os.stat("/dev/full").st_mode)
+    assert os.path.islink("/dev/stdout")
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt, SystemExit])
+def test_a_folder_is_there_whole_or_not_at_all(tmp_path, error):
+    target = tmp_path / "x"
+    target.mkdir()
+    (target / "f").write_text("old")
+    for name in ("x.part", "x.old"):  # of earlier versions
+        _folder(tmp_path / name, None)
+    with (
+        contextlib.suppress(KeyboardInterrupt, SystemExit),
+        new_folder(target, True, ["f"], "test") as part,
+    ):
+        (part / "f").write_text("new")
+        if error:
+            raise error
+    assert (target / "f").read_text() == ("old" if error else "new")
+    assert sorted(os.listdir(tmp_path)) == ["x", "x.old", "x.part"]
+
+
+def test_a_folder_that_is_a_file_is_named(tmp_path):
+    (tmp_path / "x").touch()
+    with pytest.raises(InputError, match="x is a file, not a folder"):
+        free_file(tmp_path / "x" / "y" / "z.txt", False)
+    with (
+        pytest.raises(InputError, match="x is a file, not a folder"),
+        new_folder(tmp_path / "x" / "y", False, ["f"], "test"),
+    ):
+        pass
+
+
+def test_what_a_killed_process_left_of_a_folder_is_told(tmp_path):
+    pytest.importorskip("fcntl")
+    beside(tmp_path / "x", "old").mkdir()
+    with (
+        pytest.warns(InputWarning, match=r"old: left by a process that was killed"),
+        new_folder(tmp_path / "x", False, ["f"], "test"),
+    ):
+        pass
+    assert len(os.listdir(tmp_path)) == 2
 
 
 def test_of_two_exclusive_writers_the_second_is_refused_and_the_first_goes_on(tmp_path):

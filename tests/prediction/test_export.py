@@ -19,7 +19,8 @@ from haloformer.evaluation.exported import check_export
 from haloformer.fitting.linear import _eliminate
 from haloformer.fitting.parametric import SmoothFitter
 from haloformer.models import create_model
-from haloformer.prediction.export import EndToEnd, export_model, model_card
+from haloformer.prediction.card import model_card
+from haloformer.prediction.export import EndToEnd, export_model
 from haloformer.simulation import simulate
 
 ROOT = Path(__file__).resolve().parents[2]

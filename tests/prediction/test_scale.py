@@ -17,6 +17,7 @@ from haloformer.errors import InputError
 from haloformer.io import cluster, jobs
 from haloformer.io.cluster import check_answers
 from haloformer.io.shards import MANIFEST
+from haloformer.io.writing import beside
 from haloformer.prediction import predict
 from haloformer.simulation import Simulator, simulate
 
@@ -156,10 +157,11 @@ def test_a_restart_makes_only_the_missing_shards(in_this_process, simulator, alo
     before = _states(shards)
     shards[1].unlink()
     shards[3].unlink()
-    shards[3].with_name("part-00003.h5.part").write_bytes(b"left by a killed process")
+    beside(shards[3], "part").write_bytes(b"left by a killed process")
     simulate_shards(simulator, out, **options)
     after = _states(shards)
     assert [old == new for old, new in zip(before, after)] == [True, False, True, False]
+    assert not list(out.glob("*.part"))
     _assert_same_images(shards, alone)
     simulate_shards(simulator, out, **options)
     assert _states(shards) == after

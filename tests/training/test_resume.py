@@ -264,6 +264,6 @@ def test_a_checkpoint_that_does_not_fit_is_refused_in_one_line(trained_run, tmp_
     checkpoint = torch.load(out / "checkpoints" / "last.ckpt", weights_only=True)
     torch.save({**checkpoint, part: value}, out / "checkpoints" / "last.ckpt")
     options = read_config(out / "config.yaml").flat()
-    with pytest.raises(InputError, match="last.ckpt: the run cannot go on from it") as caught:
+    with pytest.raises(InputError, match=r"last\.ckpt: the run cannot go on from it") as caught:
         train(**{**options, "out": str(out), "progress": False})
     assert "\n" not in str(caught.value)

@@ -41,7 +41,7 @@ def app(
     """
 
     def stop(*_: object) -> None:
-        raise KeyboardInterrupt
+        raise SystemExit(128 + signal.SIGTERM)
 
     with serving(model, host=host, port=port, leaderboard=leaderboard, device=device) as url:
         signal.signal(signal.SIGTERM, stop)  # so that the folder of uploads is removed then, too

@@ -4,6 +4,7 @@ import datetime
 import json
 import os
 import platform
+import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -190,8 +191,9 @@ def _write(target: Path, result: dict[str, Any]) -> None:
     drawn = report.draw(result)
     (target / "figures").mkdir(exist_ok=True)
     for name, figure in drawn.items():
-        for path in style.save(figure, target / "figures" / f".{name}.{os.getpid()}.part"):
-            os.replace(path, target / "figures" / f"{name}{path.suffix}")
+        with tempfile.TemporaryDirectory(prefix=".", dir=target / "figures") as part:
+            for path in style.save(figure, Path(part) / name):
+                os.replace(path, target / "figures" / path.name)
     svgs = {name: style.inline_svg(figure, name) for name, figure in drawn.items()}
     pngs = {name: f"figures/{name}.png" for name in drawn}
     write_text(target / "audit.md", report.to_markdown(result, pngs))

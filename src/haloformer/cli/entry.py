@@ -4,13 +4,18 @@
 imported when its options are known to be right.
 """
 
+import contextlib
 import difflib
 import errno
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
+from collections.abc import Iterator
+from types import FrameType
 from typing import TextIO
 
 from haloformer._version import __version__
@@ -23,6 +28,7 @@ COMMANDS: dict[str, Command] = {
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_TERMINATED = 128 + signal.SIGTERM
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 _BAD_PATH = (
@@ -43,10 +49,42 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         0 if all went well, 1 if some images or runs failed and were reported, 2 for a user's
-        mistake, 130 after Ctrl-C.
+        mistake, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     _suit_surroundings()
+    command = f"haloformer {arguments[0]}" if arguments[:1] and arguments[0] in COMMANDS else ""
+    command = command or "haloformer"
+    try:
+        with warnings.catch_warnings(), _termination_raised():
+            warnings.showwarning = _show_warning
+            code = _answer(arguments)
+        return _flushed(command, code)
+    except InputError as error:
+        return _fail(f"{command}: {error}")
+    except KeyboardInterrupt:
+        _fail(f"{command}: interrupted")
+        return EXIT_INTERRUPTED
+    except SystemExit as ended:  # also what argparse does after --help
+        if ended.code != EXIT_TERMINATED:
+            if code := _flushed(command, 0):
+                return code
+            raise
+        _fail(f"{command}: terminated")
+        return EXIT_TERMINATED
+    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
+        _drop_output()
+        return 0
+    except OSError as error:
+        if (message := _file_trouble(error)) is None:
+            raise
+        return _flushed(command, 0) or _fail(f"{command}: {message}")
+    except MemoryError:
+        return _fail(f"{command}: out of memory; a smaller --batch_size needs less")
+
+
+def _answer(arguments: list[str]) -> int:
+    """Returns the exit code of what was asked for, once it is done."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0 if arguments else EXIT_USER_ERROR
@@ -57,27 +95,8 @@ def main(arguments: list[str] | None = None) -> int:
     if name not in COMMANDS:
         nearest = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}"
-        return _fail(f"haloformer: unknown command '{name}': {hint}")
-    try:
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            code = _run(name, arguments[1:])
-        sys.stdout.flush()
-        return code
-    except InputError as error:
-        return _fail(f"haloformer {name}: {brief(error)}")
-    except KeyboardInterrupt:
-        print(f"haloformer {name}: interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output, such as `head`, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except OSError as error:
-        if (message := _file_trouble(error)) is None:
-            raise
-        return _fail(f"haloformer {name}: {message}")
-    except MemoryError:
-        return _fail(f"haloformer {name}: out of memory; a smaller --batch_size needs less")
+        raise InputError(f"unknown command '{name}': {hint}")
+    return _run(name, arguments[1:])
 
 
 def _suit_surroundings() -> None:
@@ -85,9 +104,49 @@ def _suit_surroundings() -> None:
     os.environ["MPLBACKEND"] = (
         "agg"  # figures go to files; a name that matplotlib does not know ends its import
     )
+    # Closed by a shell's >&-: what is opened next would take its number, and what is printed with it.
+    sys.stdout = sys.stdout or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    sys.stderr = sys.stderr or os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
+
+
+@contextlib.contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Lets SIGTERM end the block as Ctrl-C does, so that nothing half-written stays."""
+    ours = threading.current_thread() is threading.main_thread()
+    if not ours or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        yield
+        return
+
+    def end(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `timeout` and others send it twice
+        raise SystemExit(EXIT_TERMINATED)
+
+    signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _flushed(command: str, code: int) -> int:
+    """Returns a command's exit code once what it has printed is out; another if that fails."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        _drop_output()
+        what = error.strerror or error
+        return _fail(f"{command}: standard output cannot be written: {what}")
+    return code
+
+
+def _drop_output() -> None:
+    """Gives the rest of standard output to nobody, so that Python does not fail to write it at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(name: str, arguments: list[str]) -> int:
@@ -120,8 +179,7 @@ def _show_warning(
 def _file_trouble(error: OSError) -> str | None:
     """Returns what to tell users of a full disk or a path that cannot be used; None for the rest."""
     if error.errno in _DISK_FULL:
-        where = error.filename or "while writing"
-        return f"the disk is full ({where}); nothing was left half-written"
+        return f"no space is left to write {error.filename or 'the output'}"
     if error.errno in _BAD_PATH:
         return f"{error.filename or ''}: {error.strerror}"
     return None
@@ -146,5 +204,7 @@ Every option can also stand in a YAML file: --print_config writes one, --config 
 
 
 def _fail(message: str) -> int:
-    print(message, file=sys.stderr)
+    """Prints a message, if anybody listens, and returns the exit code."""
+    with contextlib.suppress(OSError):
+        print(message, file=sys.stderr, flush=True)
     return EXIT_USER_ERROR

@@ -28,7 +28,7 @@ from numpy.typing import ArrayLike
 from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES, first_line
 from haloformer.data.hdf5_sink import Sink, interrupts_deferred
 from haloformer.errors import InputError
-from haloformer.io.writing import whole_file
+from haloformer.io.writing import check_target, whole_file
 from haloformer.vocabulary import unknown_name
 
 FORMAT = "haloformer-dataset"
@@ -319,8 +319,7 @@ class DatasetWriter:
             raise _write_error(self.path, self._sink.error) from self._sink.error
 
     def _refuse_existing(self) -> None:
-        if self.path.is_dir():
-            raise InputError(f"{self.path} is a folder; give the name of a file to write")
+        check_target(self.path)
         if self.path.exists() and not self.overwrite:
             raise InputError(
                 f"{self.path} exists already; choose another name or ask for it to be overwritten"

@@ -12,7 +12,6 @@ import itertools
 import lzma
 import math
 import os
-import shutil
 import tarfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
@@ -34,6 +33,7 @@ from haloformer.data.walking import (
 )
 from haloformer.errors import InputError
 from haloformer.files import check_regular
+from haloformer.io.folders import whole_folder
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
 
 ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar", ".tar.bz2", ".tar.xz")
@@ -414,29 +414,9 @@ def write_deeplense_folder(
     """
     out = Path(out)
     _refuse_existing_folder(out, overwrite)
-    part = out.with_name(out.name + ".part")
-    try:
-        if part.exists():
-            shutil.rmtree(part)
-        part.mkdir(parents=True)
-        count = _write_files(
-            batches, part, tuple(class_names) if class_names is not None else None, n
-        )
-        _refuse_existing_folder(out, overwrite)
-        if out.exists():
-            old = out.with_name(out.name + ".old")
-            os.replace(out, old)
-            os.replace(part, out)
-            shutil.rmtree(old)
-        else:
-            os.replace(part, out)
-    except OSError as error:
-        shutil.rmtree(part, ignore_errors=True)
-        raise InputError(f"cannot write {out}: {error.strerror or error}") from error
-    except BaseException:
-        shutil.rmtree(part, ignore_errors=True)
-        raise
-    return count
+    names = tuple(class_names) if class_names is not None else None
+    with whole_folder(out, lambda: _refuse_existing_folder(out, overwrite)) as part:
+        return _write_files(batches, part, names, n)
 
 
 def _write_files(

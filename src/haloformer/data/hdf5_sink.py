@@ -1,4 +1,4 @@
-"""A file for HDF5 to write to, which keeps the disk's failures and Ctrl-C away from it."""
+"""A file for HDF5 to write to, which keeps the disk's failures, Ctrl-C and SIGTERM away from it."""
 
 import contextlib
 import os
@@ -94,16 +94,20 @@ class Sink:
 
 @contextlib.contextmanager
 def interrupts_deferred() -> Iterator[None]:
-    """Holds back Ctrl-C while HDF5 is at work, which crashes if a :class:`Sink` raises."""
-    before = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or before is None:
+    """Holds back Ctrl-C and SIGTERM while HDF5 is at work, which crashes if a :class:`Sink` raises."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
+    found = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    # What ends the process at once, or is nothing of Python's, stays as it is.
+    before = {number: handler for number, handler in found.items() if callable(handler)}
     caught: list[tuple[int, FrameType | None]] = []
-    signal.signal(signal.SIGINT, lambda number, frame: caught.append((number, frame)))
+    for number in before:
+        signal.signal(number, lambda number, frame: caught.append((number, frame)))
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
-        if caught and callable(before):
-            before(*caught[0])
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if caught:
+            before[signal.Signals(caught[0][0])](*caught[0])

@@ -2,11 +2,12 @@
 
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from haloformer.errors import InputError
+from haloformer.io.writing import beside, check_parents, held, mind_others
 
 
 def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: str) -> None:
@@ -36,29 +37,53 @@ def new_folder(target: Path, overwrite: bool, files: Sequence[str], what: str) -
 
     Arguments as for :func:`refuse_existing`.
     """
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
-    old = target.with_name(f"{target.name}.{os.getpid()}.old")
-    made = False
+    with whole_folder(target, lambda: refuse_existing(target, overwrite, files, what)) as part:
+        yield part
+
+
+@contextmanager
+def whole_folder(target: Path, check: Callable[[], object]) -> Iterator[Path]:
+    """Yields an empty folder beside the target, which takes its place in the end.
+
+    If the block fails (Ctrl-C and SIGTERM included), it is removed, and an older folder stays as it
+    was. What a killed process has left is told by a warning, and stays.
+
+    Args:
+        target: The folder. Those around it are made if missing.
+        check: Raises InputError if the target may not be replaced; asked in the end, for another
+            process may have written it meanwhile.
+
+    Raises:
+        InputError: It cannot be written.
+    """
+    if not target.name:
+        raise InputError(f"{target}: give the name of a folder to write")
+    check_parents(target)
+    part, old = beside(target, "part"), beside(target, "old")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         part.mkdir()
-        made = True
-        yield part
-        refuse_existing(
-            target, overwrite, files, what
-        )  # another process may have written it meanwhile
-        if target.exists():
-            os.replace(target, old)
-        os.replace(part, target)
-    except BaseException as error:
-        if made:
+        try:
+            with held(_opened(part)):
+                mind_others(target, part, exclusive=False)
+                yield part
+                check()
+                if target.exists():
+                    os.replace(target, old)
+                os.replace(part, target)
+        except BaseException:
             shutil.rmtree(part, ignore_errors=True)
-        if old.exists() and not target.exists():
-            os.replace(old, target)
-        if isinstance(error, OSError):
-            raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
-        raise
+            if old.exists() and not target.exists():
+                os.replace(old, target)
+            raise
+    except OSError as error:
+        raise InputError(f"{target}: cannot be written: {error.strerror or error}") from error
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _opened(folder: Path) -> int:
+    """Returns a descriptor of a folder; of nothing where the system gives none of folders."""
+    return os.open(folder if hasattr(os, "O_DIRECTORY") else os.devnull, os.O_RDONLY)
 
 
 def _a(what: str) -> str:

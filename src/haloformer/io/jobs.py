@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.synchronize import Event
+from types import FrameType
 from typing import Generic, TypeVar
 
 from haloformer.errors import InputError
@@ -260,11 +261,19 @@ def _environment(number: int, gpus: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": names[number % min(gpus, len(names))]}
 
 
+def _end(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
+
+
 def _prepare(
     started: Event, threads: int, environment: dict[str, str]
 ) -> None:  # in the worker process
-    """Sets a worker's threads and GPU; leaves Ctrl-C to its parent, with which it ends."""
+    """Sets a worker's threads and GPU; leaves Ctrl-C to its parent, with which it ends.
+
+    Asked to end, it removes what it has half-written.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, _end)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ.update(environment | dict.fromkeys(_THREAD_VARIABLES, str(threads)))

@@ -90,8 +90,10 @@ class Shards:
             raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from error
 
     def finish(self) -> None:
-        """Writes down that all shards are there."""
+        """Writes down that all shards are there; what killed workers have left of some goes."""
         self._write(finished=True)
+        for file in self.folder.glob("part-*.part"):
+            file.unlink(missing_ok=True)
 
     def remove(self) -> None:
         """Removes shards and description, and the folder if nothing else is in it."""

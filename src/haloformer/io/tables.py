@@ -130,4 +130,5 @@ def write_fits(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None
         else:
             values = values.astype(np.float64)
         found[name] = values
-    found.write(part, format="fits", overwrite=True)
+    with part.open("wb") as stream:
+        found.write(stream, format="fits")

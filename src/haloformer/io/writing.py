@@ -3,45 +3,53 @@
 import contextlib
 import hashlib
 import os
+import re
+import secrets
+import stat
+import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
+from haloformer.files import check_regular
+
+_LONGEST_NAME = 200  # bytes that are kept of a name: file systems take 255
+_TOKEN = re.compile(r"\.[0-9a-f]{24}\.(part|old)")
 
 
 @contextlib.contextmanager
 def whole_file(path: Path, *, exclusive: bool = False) -> Iterator[Path]:
-    """Yields ``NAME.part``; the file that the block writes there becomes ``path`` in the end.
+    """Yields an empty file beside ``path`` that becomes ``path`` in the end.
 
-    Before that it is brought to the disk. If the block fails (Ctrl-C included), it is removed, and
-    an older file at ``path`` stays as it was. What a killed process has left is overwritten; if a
-    link lies there, it is not followed.
+    Its name ends with a random number and ``.part``, and nothing of that name was there before.
+    In the end it is brought to the disk. If the block fails (Ctrl-C and SIGTERM included), it is
+    removed, and an older file at ``path`` stays as it was. What a killed process has left is told
+    by a warning, and stays.
 
     Args:
         path: The file to write. Its folder must exist.
         exclusive: Keep other processes that ask for the same from writing the file meanwhile, where
-            the system can. The block must not replace ``NAME.part``, but open and change it.
+            the system can.
 
     Raises:
-        InputError: Another process is writing this file.
+        InputError: Another process is writing this file, or there is a folder or a device.
         OSError: The temporary file cannot be made or renamed.
     """
-    part = path.with_name(path.name + ".part")
-    if part.is_symlink() or not exclusive:
-        part.unlink(missing_ok=True)
-    lock = _locked(part) if exclusive else None
+    check_target(path)
+    part = beside(path, "part")
+    descriptor = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o666)
     try:
-        yield part
-        with part.open("r+b") as file:
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        with held(descriptor):
+            mind_others(path, part, exclusive=exclusive)
+            yield part
+            with part.open("r+b") as file:
+                os.fsync(file.fileno())
+            os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
             part.unlink(missing_ok=True)
         raise
-    finally:
-        if lock is not None:
-            os.close(lock)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -63,23 +71,135 @@ def file_sha256(path: Path) -> str:
 
 def free_file(path: Path, overwrite: bool) -> Path:
     """Returns the path if a file may be written there."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder, not a file")
+    check_target(path)
     if path.exists() and not overwrite:
         raise InputError(f"{path}: exists already; choose another name or overwrite it")
     return path
 
 
-def _locked(path: Path) -> int:
-    """Returns the descriptor of a new or old file; until it is closed, no other caller gets one."""
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+def check_target(path: Path) -> None:
+    """Refuses a path that no file can take: a folder, a device, a name of the system's own.
+
+    Raises:
+        InputError: Says what is there.
+    """
+    if path.is_dir():
+        raise InputError(f"{path}: is a folder, not a file")
+    check_regular(path)
+    # /dev/stdout is a link, which renaming a file would replace.
+    if path.is_symlink() and os.path.realpath(path.parent).startswith(("/dev", "/proc")):
+        raise InputError(f"{path} is not a regular file: give the name of a file to write")
+    check_parents(path)
+
+
+def check_parents(path: Path) -> None:
+    """Refuses a path whose folder is a file."""
+    around = next((parent for parent in path.parents if parent.exists()), None)
+    if around is not None and not around.is_dir():
+        raise InputError(f"{path}: {around} is a file, not a folder")
+
+
+# --- what lies beside ---------------------------------------------------------------------------
+
+
+def beside(path: Path, kind: str) -> Path:
+    """Returns a name beside a path that nobody can know before: ``NAME.TIME_AND_RANDOM.KIND``.
+
+    The time comes first, so that of two names the earlier is the smaller one.
+    """
+    return path.with_name(f"{_stem(path)}.{time.time_ns():016x}{secrets.token_hex(4)}.{kind}")
+
+
+def mind_others(path: Path, mine: Path, *, exclusive: bool) -> None:
+    """Looks at what other writers of a path have beside it.
+
+    Warns, in one line, of what one that was killed has left there.
+
+    Args:
+        path: What is going to be written.
+        mine: Of this writer.
+        exclusive: Whether another that is at work is an error, if it came first.
+
+    Raises:
+        InputError: It is.
+    """
+    left = []
+    for other in _others(path, mine):
+        if not _is_held(other):
+            left.append(other)
+        elif exclusive and other.name < mine.name:
+            raise InputError(f"{path} is being written by another process")
+    if left:
+        more = f" and {len(left) - 1} more" if len(left) > 1 else ""
+        warnings.warn(
+            f"{left[0]}{more}: left by a process that was killed while it wrote {path.name}; "
+            "can be deleted",
+            InputWarning,
+            stacklevel=2,
+        )
+
+
+@contextlib.contextmanager
+def held(descriptor: int) -> Iterator[None]:
+    """Shows others, while the block runs, that a file or folder is being written; then closes it."""
     try:
         import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
+    except ImportError:  # Windows, which renames no open file
         os.close(descriptor)
-        raise InputError(f"{path} is being written by another process") from error
-    except (ImportError, OSError):  # Windows, or a file system without locks
-        pass
-    return descriptor
+        yield
+        return
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+_NO_FOLLOW: int = getattr(os, "O_NOFOLLOW", 0)
+
+
+def _stem(path: Path) -> str:
+    """Returns what names beside a path begin with: its own name, if that leaves room."""
+    if len(os.fsencode(path.name)) <= _LONGEST_NAME:
+        return path.name
+    return hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+
+
+def _others(path: Path, mine: Path) -> list[Path]:
+    """Returns what other writers of a path have beside it, or had before they were killed."""
+    stem = _stem(path)
+    with contextlib.suppress(OSError), os.scandir(path.parent) as entries:
+        return sorted(
+            path.with_name(entry.name)
+            for entry in entries
+            if entry.name.startswith(stem)
+            and _TOKEN.fullmatch(entry.name, len(stem))
+            and entry.name != mine.name
+            and not entry.is_symlink()
+        )
+    return []
+
+
+def _is_held(path: Path) -> bool:
+    """Whether a writer is at work on a file or folder, as far as the system knows."""
+    try:
+        import fcntl
+    except ImportError:
+        return True
+    try:
+        mode = path.lstat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            return False
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _NO_FOLLOW)
+    except OSError:  # gone meanwhile, or another user's
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return False

@@ -24,7 +24,9 @@ from haloformer.artefact.read import artefact_files
 from haloformer.artefact.schema import HUB_FILES
 from haloformer.artefact.write import write_artefact
 from haloformer.errors import InputError
-from haloformer.io.writing import free_file, write_bytes, write_text
+from haloformer.io.folders import refuse_existing
+from haloformer.io.writing import check_parents, free_file, write_bytes, write_text
+from haloformer.prediction.card import model_card
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.vocabulary import unknown_name
 
@@ -39,6 +41,7 @@ PRECISIONS = ("fp32", "fp16", "int8")
 _SUFFIX = {"onnx": ".onnx", "torch_export": ".pt2"}
 _OPSET = 20  # the first with Gelu, and IsNaN and IsInf as the fit needs them; ONNX Runtime 1.17 and later
 _NETWORK = "network"
+_DETECTOR = "ood.safetensors"
 
 
 @dataclass(frozen=True)
@@ -310,6 +313,7 @@ def _export_hub(model: str, folder: Path) -> Export:
     from safetensors.torch import load_file
 
     predictor = load(model, "cpu")  # whatever is exported was checked
+    check_parents(folder)
     description, weights = artefact_files(Path(model))
     config = {
         "library_name": "haloformer",
@@ -317,104 +321,11 @@ def _export_hub(model: str, folder: Path) -> Export:
         **predictor.artefact,
     }
     write_artefact(folder, load_file(weights), config, names=HUB_FILES)
-    for other in description.parent.glob("*.safetensors"):
-        if other != weights:
-            write_bytes(folder / other.name, other.read_bytes())
+    if predictor.detector is not None:  # nothing that the predictor has not read
+        write_bytes(folder / _DETECTOR, (description.parent / _DETECTOR).read_bytes())
     write_text(folder / "README.md", model_card(predictor))
     n_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return Export(folder, "hub", "fp32", n_bytes, ())
-
-
-def model_card(predictor: Predictor) -> str:
-    """The model card of a trained model: what it is for, how it was trained, how well it does, and where it must not be trusted."""
-    import yaml
-
-    artefact = predictor.artefact
-    training, measured = artefact.get("training") or {}, artefact.get("measured") or {}
-    name, survey = artefact["model"]["name"], artefact.get("survey") or "images from a file"
-    classes, targets = predictor.class_names, predictor.outputs.targets
-    front: dict[str, Any] = {
-        "license": "mit",
-        "library_name": "haloformer",
-        "pipeline_tag": "image-classification" if classes else "other",
-        "tags": ["astronomy", "strong-gravitational-lensing", "dark-matter", "deeplense", name],
-    }
-    if macro := _number(measured.get("macro_auc")):
-        data = {"name": f"{survey}, simulated, seed {measured.get('seed')}", "type": "simulated"}
-        result: dict[str, Any] = {"task": {"type": "image-classification"}, "dataset": data}
-        result["metrics"] = [
-            {"type": "roc_auc", "name": "macro one-vs-rest AUC", "value": macro[0]}
-        ]
-        front["model-index"] = [{"name": name, "results": [result]}]
-    shape = " × ".join(map(str, predictor.image_shape))
-    scale = f" of {artefact['pixel_scale']}″" if artefact.get("pixel_scale") else ""
-    answers = []
-    if classes:
-        answers.append(
-            f"tells the dark matter classes {', '.join(f'`{c}`' for c in classes)} apart"
-        )
-    if targets:
-        answers.append(
-            f"estimates {', '.join(f'`{t}`' for t in targets)} with calibrated intervals"
-        )
-    lines = [
-        "---", yaml.safe_dump(front, sort_keys=False, allow_unicode=True).strip(), "---", "",
-        f"# {name}: dark matter from strong lenses of {survey}", "",
-        f"A network that {' and '.join(answers)}, in images of strong gravitational lenses: {shape} (channels, height, width), pixels{scale}.",
-        "", "## Use", "", "```python", "import haloformer", "",
-        'predictor = haloformer.load("path/to/this/folder")',
-        f"predictor.{'probabilities' if classes else 'estimates'}(images)  # raw images, tensor (B, {', '.join(map(str, predictor.image_shape))})",
-        "```", "",
-        f"Meant for research: for images simulated as `{survey}`, and as a start for other surveys by training on. Cropping, "
-        + ("the fit of the best smooth lens, " if predictor.residual is not None else "")
-        + "and normalisation are part of the model. Images go in as they are, in the units of the survey.", "",
-        "## Training", "",
-        *(f"- {key.replace('_', ' ')}: {training[key]}" for key in _TOLD if training.get(key) is not None),
-        f"- noise: {artefact.get('noise')}", "", "## Measured", "", *_measured_lines(measured), "", "## Limits", "",
-        "- It knows only its survey's lens, source, noise and instrument. A confident answer for an image of another telescope, or a lens of "
-        "another size, means little.",
-        "- It was trained on simulations. This card knows of no measurement on observed lenses.",
-        "- In the original DeepLense surveys the mass of the substructure enlarges the ring: a high AUC on them is not yet a statement about dark "
-        "matter.",
-        "", "## Licence and citation", "",
-        "MIT. Please cite haloformer (https://github.com/haloformer/haloformer, `CITATION.cff`), and for the surveys DeepLense: Alexander et al. "
-        "2020, ApJ 893, 15.", "",
-    ]  # fmt: skip
-    return "\n".join(lines)
-
-
-_TOLD = (
-    "data", "model", "n_train", "epochs", "best_epoch", "epoch_size", "batch_size", "optimizer", "lr", "weight_decay", "schedule", "ema",
-    "augment", "pretrained", "train_seed", "val_seed", "code_version",
-)  # fmt: skip
-
-
-def _measured_lines(measured: dict[str, Any]) -> list[str]:
-    if not _number(measured.get("macro_auc")):
-        return [
-            "Nothing was measured on test images when this was exported: `haloformer evaluate` does."
-        ]
-    rows = [(name, _number(value)) for name, value in (measured.get("auc") or {}).items()]
-    rows.append(("macro", _number(measured["macro_auc"])))
-    facts = f"{measured.get('n_images')} test images of seed {measured.get('seed')}, {measured.get('date')}, {measured.get('hardware')}"
-    return [
-        f"{facts}: `{measured.get('command')}`", "", "| class | one-vs-rest AUC | 95 % interval |", "|---|---|---|",
-        *(f"| {name} | {row[0]:.4f} | {row[1]:.4f} – {row[2]:.4f} |" for name, row in rows if row),
-    ]  # fmt: skip
-
-
-def _number(estimate: Any) -> tuple[float, float, float] | None:
-    """An artefact may come from anybody: the value and its interval, if that is what it holds."""
-    if not isinstance(estimate, dict):
-        return None
-    value, low, high = (estimate.get(key) for key in ("value", "low", "high"))
-    if (
-        isinstance(value, int | float)
-        and isinstance(low, int | float)
-        and isinstance(high, int | float)
-    ):
-        return float(value), float(low), float(high)
-    return None
 
 
 def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
@@ -422,8 +333,7 @@ def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
     if suffix is None:
         if path.is_file():
             raise InputError(f"{path}: is a file; the format hub writes a folder")
-        if path.is_dir() and any(path.iterdir()) and not overwrite:
-            raise InputError(f"{path}: exists already; choose another folder or overwrite it")
+        refuse_existing(path, overwrite, HUB_FILES, "export for a hub")
         return path
     if path.suffix.lower() != suffix:
         raise InputError(f"{path}: the format {format} is written as {suffix}, not '{path.suffix}'")
