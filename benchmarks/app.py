@@ -57,7 +57,11 @@ class Visitor:
     def _ask(self, number: int, data: list[Any]) -> list[Any]:
         session = uuid.uuid4().hex
         body = {"data": data, "fn_index": number, "session_hash": session}
-        self.client.post("/gradio_api/queue/join", json=body).raise_for_status()
+        content = json.dumps(body)  # httpx's own writes no NaN
+        headers = {"Content-Type": "application/json"}
+        self.client.post(
+            "/gradio_api/queue/join", content=content, headers=headers
+        ).raise_for_status()
         with self.client.stream(
             "GET", "/gradio_api/queue/data", params={"session_hash": session}
         ) as stream:

@@ -349,6 +349,143 @@ def test_a_visitor_reads_no_file_of_the_server(served, tmp_path, lenses, caplog)
     assert "hf-bars" in served.visitor.classify(path)
 
 
+def _ask(served, method="GET", path="/", **headers):
+    """Returns an answer's status, headers and text, and sends no other headers than these."""
+    host = served.url.split("/")[2]
+    with contextlib.closing(http.client.HTTPConnection(host, timeout=30)) as connection:
+        connection.putrequest(method, path, skip_host="host" in headers, skip_accept_encoding=True)
+        for name, value in headers.items():
+            for one in [value] if isinstance(value, str) else value:
+                connection.putheader(name.replace("_", "-"), one)
+        if method == "POST":
+            connection.putheader("Content-Length", "2")
+        connection.endheaders(b"{}" if method == "POST" else None)
+        answer = connection.getresponse()
+        return answer.status, answer.headers, answer.read().decode()
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("localhost", 200),
+        ("LOCALHOST:80", 200),
+        ("127.0.0.1:7860", 200),
+        ("[::1]:7860", 200),
+        ("evil.example", 421),
+        ("localhost.evil.example", 421),
+        ("127.0.0.1.evil.example:7860", 421),
+        ("10.0.0.1", 421),
+        ("[evil", 421),
+        ("", 421),
+        (["localhost", "evil.example"], 421),
+        ("<numbers>", 421),
+    ],
+)
+def test_the_page_answers_to_its_own_names_only(served, host, status):
+    found, _, text = _ask(served, host=host)
+    assert found == status or (found == 400 and status == 421)
+    assert "evil" not in text
+
+
+def test_other_names_are_allowed_by_name():
+    pytest.importorskip("gradio")
+    from haloformer.app.origins import SameOrigin, allowed_hosts
+
+    def takes(host, listening, *named):
+        return SameOrigin(None, allowed_hosts(listening, named))._is_allowed([host])
+
+    assert takes("10.0.0.1:80", "0.0.0.0")
+    assert takes("[fe80::1]:80", "::")
+    assert not takes("evil.example", "0.0.0.0")
+    assert not takes("10.0.0.1", "127.0.0.1")
+    assert takes("lens.example.org:80", "0.0.0.0", " Lens.example.org", "")
+    assert takes("anything", "127.0.0.1", "*")
+
+
+@pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join"])
+@pytest.mark.parametrize(
+    ("headers", "allowed"),
+    [
+        ({}, True),
+        ({"sec_fetch_site": "same-origin"}, True),
+        ({"sec_fetch_site": "cross-site"}, False),
+        ({"sec_fetch_site": "same-site"}, False),
+        ({"origin": "null"}, False),
+        ({"origin": "https://evil.example"}, False),
+        ({"origin": "http://localhost:1"}, False),
+        ({"origin": "http://[bad"}, False),
+    ],
+)
+def test_what_another_web_page_sends_is_refused(served, path, headers, allowed):
+    status, _, text = _ask(served, "POST", path, **headers)
+    assert (status != 403) == allowed
+    assert "evil" not in text
+    own = served.url.rstrip("/")
+    assert _ask(served, "POST", path, **{**headers, "origin": own})[0] != 403 or not allowed
+
+
+def test_another_web_page_may_lead_to_this_one_and_no_further(served):
+    assert _ask(served, sec_fetch_site="cross-site")[0] == 200
+    api = "/gradio_api/queue/data?session_hash=x"
+    assert _ask(served, path=api, sec_fetch_site="cross-site")[0] == 403
+
+
+def test_what_a_proxy_would_say_is_not_reflected(served):
+    said = {"x_forwarded_host": "evil.example", "x_forwarded_proto": "https"}
+    for path in ("/", "/config"):
+        status, headers, text = _ask(served, path=path, **said, forwarded="host=evil.example")
+        assert status == 200
+        assert "evil" not in text + str(headers)
+        assert served.url.replace("http:", "https:").rstrip("/") not in text
+
+
+def test_every_answer_forbids_what_the_page_does_not_need(served):
+    for path in ("/", "/config", "/nothing", "/gradio_api/file=/etc/passwd"):
+        headers = _ask(served, path=path)[1]
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'; script-src 'self'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "'unsafe-inline'" not in policy.partition("script-src")[2].partition(";")[0]
+        assert headers["x-content-type-options"] == "nosniff"
+        assert headers["referrer-policy"] == "same-origin"
+
+
+ODD = [None, True, "x", "x" * 100_000, "NaN", [1], {"a": 1}, float("nan"), float("inf"), -1, 1e308]
+
+
+@pytest.mark.parametrize("kind", ["number", "radio", "slider"])
+@pytest.mark.parametrize("odd", ODD)
+def test_whatever_a_field_holds_is_answered_or_refused_in_words(served, lenses, kind, odd):
+    file = io.BytesIO()
+    np.save(file, lenses.images[0, 0].numpy())
+    (path,) = served.visitor.upload("lens.npy", file.getvalue()).json()
+    try:
+        text = served.visitor.classify(path, **{kind: odd})
+    except RuntimeError as error:  # gradio's own check of the field
+        text = str(error)
+        Path(path).unlink(missing_ok=True)  # as minutes later, since nobody reads it
+    else:
+        assert "hf-" in text
+    assert str(served.uploads) not in text
+    assert "Traceback" not in text
+    assert len(text) < 200_000
+
+
+def test_folders_of_the_server_stay_out_of_messages(predictor, tmp_path):
+    from haloformer.app.answers import without_folders
+
+    deep = tmp_path / ("a" * 100) / ("b" * 100)
+    deep.mkdir(parents=True)
+    path = deep / ("c" * 200 + ".npy")
+    path.write_bytes(b"no image")
+    with pytest.raises(InputError) as caught:
+        answers.classify(predictor, path)
+    assert "/" not in str(caught.value)
+    said = InputError("a.npy: /home/u/x/y.npy is bad, in counts/s or 1/2/3, see /tmp/z/w.fits: no")
+    expected = "a.npy: y.npy is bad, in counts/s or 1/2/3, see w.fits: no"
+    assert without_folders(said) == expected
+
+
 def test_an_upload_over_the_limit_leaves_nothing(served):
     httpx = pytest.importorskip("httpx")
     size = answers.MAX_UPLOAD_BYTES
@@ -449,6 +586,11 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
             "request",
             lambda r: None if r.url.startswith((url, "data:", "blob:")) else foreign.append(r.url),
         )
+        refused: list[str] = []
+        page.on(
+            "console",
+            lambda m: refused.append(m.text) if "Content Security Policy" in m.text else None,
+        )
         page.goto(url)
         page.set_input_files("#hf-file input[type=file]", str(folder / "lens_00.npy"))
         page.wait_for_selector("#hf-answer .hf-bars")
@@ -475,4 +617,5 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
         page.wait_for_selector("#hf-answer [role=alert]")
         assert "bad.npy is not a .npy file" in page.inner_text("#hf-answer")
         assert foreign == []
+        assert refused == []
         browser.close()

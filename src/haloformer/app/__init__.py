@@ -20,6 +20,7 @@ def app(
     port: int = 7860,
     leaderboard: str | None = None,
     device: str = "auto",
+    allow_hosts: str | None = None,
 ) -> None:
     """Opens a local page to classify images, to simulate lenses by sliders, and to compare models.
 
@@ -29,6 +30,7 @@ def app(
     Examples:
         haloformer app
         haloformer app --model runs/x --port 8000 --leaderboard leaderboard/leaderboard.csv
+        haloformer app --host 0.0.0.0 --allow_hosts lens.example.org
 
     Args:
         model: Name of a shipped model, or run folder of a trained one.
@@ -38,12 +40,22 @@ def app(
         leaderboard: The leaderboard.csv of haloformer benchmark, to be shown instead of published
             AUCs.
         device: ``"auto"`` takes a GPU if there is one.
+        allow_hosts: More names under which browsers may ask for the page, separated by commas;
+            localhost, 127.0.0.1 and the host are allowed, and with a host that others reach every
+            address of numbers. ``*`` allows any name.
     """
 
     def stop(*_: object) -> None:
         raise SystemExit(128 + signal.SIGTERM)
 
-    with serving(model, host=host, port=port, leaderboard=leaderboard, device=device) as url:
+    with serving(
+        model,
+        host=host,
+        port=port,
+        leaderboard=leaderboard,
+        device=device,
+        allow_hosts=allow_hosts,
+    ) as url:
         signal.signal(signal.SIGTERM, stop)  # so that the folder of uploads is removed then, too
         print(f"haloformer app: {url} (Ctrl-C ends it)", flush=True)
         signal.pause() if hasattr(signal, "pause") else input()
@@ -57,6 +69,7 @@ def serving(
     port: int = 0,
     leaderboard: str | None = None,
     device: str = "auto",
+    allow_hosts: str | None = None,
     warm: bool = True,
 ) -> Iterator[str]:
     """Serves the page while the block runs, and yields its address; the options are those of `app`.
@@ -82,6 +95,7 @@ def serving(
             raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
         from haloformer.app.answers import warm_up
         from haloformer.app.limits import Uploads, in_background
+        from haloformer.app.origins import allowed_hosts
         from haloformer.app.page import KEPT_SECONDS, build, launch
         from haloformer.prediction import load
 
@@ -95,6 +109,7 @@ def serving(
         )
         with uploads.swept(), warming:
             try:
-                yield launch(page, host, port, uploads)
+                hosts = allowed_hosts(host, (allow_hosts or "").split(","))
+                yield launch(page, host, port, uploads, hosts)
             finally:
                 page.close(verbose=False)

@@ -4,6 +4,7 @@ import contextlib
 import csv
 import dataclasses
 import math
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ from haloformer.data.reader import (
     read_images,
 )
 from haloformer.data.unpacked import check_unpacked
-from haloformer.errors import InputError
+from haloformer.errors import InputError, brief
 from haloformer.evaluation.published import best_published
 from haloformer.explain import attention_overlay
 from haloformer.io.strict_json import read_json
@@ -103,7 +104,7 @@ def classify(
         image = read.pixels
         scale = _scale_in_words(read.scales, predictor.grid, pixel_scale)
     except InputError as error:
-        text = str(error).replace(str(path), path.name)
+        text = without_folders(error)
         raise InputError(
             text.replace(_OPTION, "give its pixel scale, choose it again, and it will")
         ) from error
@@ -130,6 +131,23 @@ def answer(predictor: Predictor, image: torch.Tensor, name: str = "") -> Answer:
     warning = None if verdict is None else found.reasons[0] if bool(found.flagged[0]) else ""
     class_name = found.classes[0] if found.classes else None
     return Answer(name, class_name, probabilities, warning, estimates, predictor.outputs.coverage)
+
+
+def number(value: object, name: str, low: float, high: float) -> float:
+    """Returns a number that a visitor gave; raises InputError for what is none, or out of range."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise InputError(f"{name} must lie between {low:g} and {high:g}, not {str(value)[:60]}")
+    return float(value)
+
+
+def whole(value: object, name: str, low: int, high: int) -> int:
+    """Returns a whole number of a visitor's; a fraction is cut off. Raises InputError as `number`."""
+    return int(number(value, name, low, high))
+
+
+def without_folders(error: InputError) -> str:
+    """Returns what an error says without the folders of this machine's files."""
+    return brief(_FOLDERS.sub("", str(error.args[0] if error.args else error)))
 
 
 def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> None:
@@ -190,6 +208,9 @@ def _read(path: Path, number: int, grid: PixelGrid, reading: Reading) -> tuple[R
     return _read(path, 0, grid, reading)
 
 
+_FOLDERS = re.compile(r"(?<![\w./])(?:[A-Za-z]:)?[/\\](?:[^/\\\s:'\"]+[/\\])+")
+"""The folders of a path, with which it begins."""
+
 _OPTION = "--pixel_scale, in arcsec, lets it"  # what a person at a command line is told
 
 
@@ -245,7 +266,8 @@ def light(
     from matplotlib import colormaps
 
     if stretch not in STRETCHES:
-        raise unknown_name("stretch", stretch, STRETCHES)
+        raise unknown_name("stretch", str(stretch), STRETCHES)
+    number(percent, "percent", 1, 100)
     shown = (AsinhStretch(0.1) if stretch == "asinh" else LinearStretch()) + PercentileInterval(
         percent
     )
@@ -345,8 +367,7 @@ def simulate(
         "exposure": (1e3 if exposure is None else exposure, 10, 1e5), "draw": (draw, 0, 2**31),
     }  # fmt: skip
     for name, (value, low, high) in limits.items():
-        if value is None or not low <= value <= high:  # a number field may be empty
-            raise InputError(f"{name} must lie between {low:g} and {high:g}, not {value}")
+        number(value, name, low, high)  # a number field may be empty
     if survey not in list_surveys():
         raise unknown_name("survey", survey, list_surveys())
     recipe = get_survey(survey)

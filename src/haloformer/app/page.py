@@ -8,6 +8,7 @@ import html
 import io
 import logging
 import socket
+from collections.abc import Callable, Collection
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from starlette.middleware import Middleware
 from haloformer.app import answers
 from haloformer.app.answers import Answer, Lens, Table
 from haloformer.app.limits import Guard, Uploads
+from haloformer.app.origins import SameOrigin
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.prediction.predictor import Predictor
@@ -37,6 +39,7 @@ _IN_WORDS = {
     "cdm": "cold dark matter subhalos",
     "no_sub": "no substructure",
 }
+_MOST_IMAGES = 2**40
 _e = html.escape
 
 Update = dict[str, Any]  # of a component, as gr.update returns it
@@ -70,8 +73,8 @@ def build(predictor: Predictor, name: str, leaderboard: str | None, uploads: Upl
     return result
 
 
-def launch(page: gr.Blocks, host: str, port: int, uploads: Uploads) -> str:
-    """Serves the page in the background and returns its address."""
+def launch(page: gr.Blocks, host: str, port: int, uploads: Uploads, hosts: Collection[str]) -> str:
+    """Serves the page in the background and returns its address; ``hosts`` are the names that it answers to."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as free:
         free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -102,7 +105,10 @@ def launch(page: gr.Blocks, host: str, port: int, uploads: Uploads) -> str:
         show_error=False, max_threads=8, max_file_size=answers.MAX_UPLOAD_BYTES, state_session_capacity=_SESSIONS,
         ssr_mode=False, pwa=False, mcp_server=False, enable_monitoring=False, run_history=False, footer_links=[],
         theme=theme, css=css,
-        app_kwargs={"middleware": [Middleware(Guard, uploads, answers.MAX_UPLOAD_BYTES, _MAX_KEPT_BYTES)]},
+        app_kwargs={"middleware": [
+            Middleware(SameOrigin, hosts),
+            Middleware(Guard, uploads, answers.MAX_UPLOAD_BYTES, _MAX_KEPT_BYTES),
+        ]},
     )  # fmt: skip
     return f"http://{f'[{host}]' if ':' in host else host}:{port}/"
 
@@ -146,6 +152,9 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
     def read(*values: Any) -> Shown:
         return _read_upload(predictor, uploads, *values)
 
+    def seen(found: Answer | None, *how: Any) -> str:
+        return _guarded(lambda: "" if found is None else _seen(found, *how))
+
     inputs, outputs = (
         [file, number, scale, stretch, percent, layer],
         [kept, told, pictures, layer, number],
@@ -159,7 +168,7 @@ def _classify_tab(predictor: Predictor, uploads: Uploads) -> None:
     number.change(read, inputs, outputs, trigger_mode="always_last", **options)
     gr.on(
         [stretch.change, percent.change, layer.change],
-        lambda found, *how: "" if found is None else _seen(found, *how),
+        seen,
         [kept, stretch, percent, layer],
         pictures,
         trigger_mode="always_last",
@@ -182,35 +191,41 @@ def _read_upload(
     dataset = path is not None and path.lower().endswith(DATASET_SUFFIXES)
     choose = gr.update(visible=dataset)
     if path is None:
-        return (
-            None,
-            _note("Drop an image of a lens to see what the model says of it."),
-            "",
-            gr.update(),
-            choose,
+        told = _note("Drop an image of a lens to see what the model says of it.")
+        return None, told, "", gr.update(), choose
+    shown: list[Any] = []
+
+    def read() -> str:
+        number = answers.whole(index or 0, "the image number", 0, _MOST_IMAGES)
+        width = answers.number(scale or 0, "the pixel scale", 0, 1e4)
+        found = answers.classify(predictor, path, number=number, pixel_scale=width or None)
+        n = max(len(found.layers), 1)
+        level = answers.whole(previous or 1, "the layer", 1, 1000)
+        level = min(level, n) if level > 1 else n
+        slider = gr.update(
+            visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}"
         )
+        shown.extend([found, _seen(found, stretch, percent, level), slider])
+        return _answer(found)
+
     try:
-        found = answers.classify(predictor, path, number=int(index or 0), pixel_scale=scale or None)
-    except InputError as error:
-        return None, _alert(str(error)), "", gr.update(visible=False), choose
-    except Exception:  # a person is told, and whoever runs the app sees why
-        logging.getLogger(__name__).exception("an upload failed")
-        return (
-            None,
-            _alert("This file could not be read."),
-            "",
-            gr.update(visible=False),
-            choose,
-        )
+        told = _guarded(read, "This file could not be read.")
     finally:
         if not dataset:
             uploads.read(path)
-    n = len(found.layers)
-    level = min(int(previous or 1), max(n, 1)) if previous > 1 else max(n, 1)
-    slider = gr.update(
-        visible=n > 1, maximum=max(n, 2), value=level, label=f"Layer of attention, 1 … {n}"
-    )
-    return found, _answer(found), _seen(found, stretch, percent, level), slider, choose
+    found, pictures, slider = shown or [None, "", gr.update(visible=False)]
+    return found, told, pictures, slider, choose
+
+
+def _guarded(work: Callable[[], str], failed: str = "This could not be shown.") -> str:
+    """Returns what ``work`` says; of what keeps it from that a person is told, whatever it was given."""
+    try:
+        return work()
+    except InputError as error:
+        return _alert(answers.without_folders(error))
+    except Exception:  # whoever runs the app sees why
+        logging.getLogger(__name__).exception("a request failed")
+        return _alert(failed)
 
 
 def _restrict(file: gr.File) -> None:
@@ -274,17 +289,20 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
 
     def redraw(*values: Any) -> tuple[Lens | None, str, Any]:
         names = ("source_x", "source_y", "log10_m_axion", "vortex_angle", "n_subhalos", "slope", "exposure", "noise", "draw")  # fmt: skip
-        try:
-            lens = answers.simulate(
-                values[0], values[1], **dict(zip(names, values[2:], strict=True))
-            )
-        except InputError as error:
-            return None, _alert(str(error)), ""
-        return lens, _lens(lens), gr.update()
+        made: list[Lens] = []
+
+        def draw() -> str:
+            options = dict(zip(names, values[2:], strict=True))
+            made.append(answers.simulate(values[0], values[1], **options))
+            return _lens(made[0])
+
+        told = _guarded(draw)
+        return (made[0], told, gr.update()) if made else (None, told, "")
 
     def ask(lens: Lens | None) -> str:
-        if lens is None:
-            return ""
+        return "" if lens is None else _guarded(lambda: answered(lens))
+
+    def answered(lens: Lens) -> str:
         if reason := answers.why_no_answer(predictor, lens):
             return _note(reason)
         return _answer(
@@ -304,7 +322,12 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
         ).then(ask, drawn, told, concurrency_id="model", **options)
     kind.change(lambda name: [gr.update(visible=name == "axion")] * 2 + [gr.update(visible=name == "cdm")] * 2,
                 kind, [mass, angle, count, slope], **options)  # fmt: skip
-    survey.change(lambda name: round(answers.usual_exposure(name)), survey, exposure, **options)
+    survey.change(_usual_exposure, survey, exposure, **options)
+
+
+def _usual_exposure(survey: Any) -> Any:
+    """Returns the usual exposure of a survey; no change for what is none."""
+    return round(answers.usual_exposure(survey)) if survey in list_surveys() else gr.update()
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------------
