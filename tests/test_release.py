@@ -5,10 +5,12 @@ import re
 import sys
 import tomllib
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import yaml
+from packaging.version import Version
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "haloformer"
@@ -87,6 +89,28 @@ def test_every_dependency_bound_has_its_reason_beside_it():
     assert len(bounds) > 30
     for line in bounds:
         assert re.search(r'",?\s+#\s*\S.{3,}', line), f"no reason beside {line.strip()}"
+
+
+@pytest.mark.parametrize(
+    ("name", "fixed", "advisory"),
+    [
+        ("torch", "2.10", "CVE-2026-24747"),  # torch.load, weights_only
+        ("gradio", "6.7", "CVE-2026-28414"),  # files of the server
+        ("jinja2", "3.1.6", "CVE-2025-27516"),
+        ("pillow", "10.3", "CVE-2024-28219"),
+    ],
+)
+def test_no_version_with_a_hole_in_what_reads_files_of_others_is_allowed(name, fixed, advisory):
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    bound, reason = re.search(rf'^  "{name}>=([\w.]+)",\s+# (.*)$', text, re.MULTILINE).groups()
+    assert Version(bound) >= Version(fixed)
+    assert advisory in reason
+    assert Version(metadata.version(name)) >= Version(bound)
+
+
+def test_torchvision_is_the_release_that_belongs_to_torch():
+    bounds = dict(re.findall(r'^  "(torch\w*)>=2?0?\.(\d+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE))  # fmt: skip
+    assert int(bounds["torchvision"]) == int(bounds["torch"]) + 15
 
 
 def test_the_lowest_versions_are_those_of_every_bound():
