@@ -154,7 +154,7 @@ def download_weights(info: ModelInfo) -> StateDict:
         raise InputError(
             f"cannot get the pretrained weights of model '{info.name}' (no network, and not in the cache?): "
             f"download {weights_url(info)} elsewhere and give the file, pretrained: path/to/file.safetensors "
-            f"({_reason(error, 100)})"
+            f"({_reason(error, 40)})"
         ) from error
 
 
