@@ -4,6 +4,7 @@ What is said here holds for every kind of file. `haloformer.data` has the checks
 """
 
 import os
+import re
 import stat
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ MAX_YAML_BYTES = 1 << 20
 
 _MAX_NODES = 100_000  # values of a YAML file, those counted again that it refers to again
 _MAX_DIGITS = 100  # of a number
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -40,6 +43,15 @@ def check_regular(path: str | Path) -> None:
     for is_kind, what in _KINDS:
         if is_kind(mode):
             raise InputError(f"{path} is not a regular file: it is {what}")
+
+
+def printable(name: str | Path) -> str:
+    """Returns a name that any table can hold and any terminal show.
+
+    Names may be bytes that are not UTF-8, and hold control characters.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def read_yaml(path: str | Path) -> object:

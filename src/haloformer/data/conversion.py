@@ -11,15 +11,10 @@ import h5py
 import numpy as np
 
 from haloformer._version import code_version
+from haloformer.data.archives import ARCHIVE_SUFFIXES, is_archive
 from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
-from haloformer.data.deeplense import (
-    ARCHIVE_SUFFIXES,
-    LabelledImage,
-    LabelledSource,
-    class_order,
-    is_archive,
-)
+from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
 from haloformer.data.hdf5_checks import (
     damage_named,
     first_line,
@@ -35,7 +30,7 @@ from haloformer.data.pixels import channels_first, known_pixels
 from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
 from haloformer.files import check_regular
-from haloformer.vocabulary import CLASS_ALIASES, unknown_name
+from haloformer.vocabulary import CLASS_ALIASES, plain_name, unknown_name
 
 _CHUNK_BYTES = 2**24  # images in memory at a time
 
@@ -265,12 +260,13 @@ def _labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels in this package's class order, whatever the file's own order and spelling."""
     labels, own_names = _stored_labels(src, file, n, has_map=class_map is not None)
-    known = {key.lower(): value for key, value in (class_map or {}).items()}
+    known = {plain_name(key): value for key, value in (class_map or {}).items()}
     # Our own files may have classes of any name.
     own = read_attributes(file).get("format") is not None
     renamed = []
     for name in own_names:
-        canonical = known.get(name.lower(), CLASS_ALIASES.get(name.lower(), name if own else None))
+        plain = plain_name(name)
+        canonical = known.get(plain, CLASS_ALIASES.get(plain, name if own else None))
         if canonical is None:
             raise InputError(
                 f"{src}: {unknown_name('class', name, CLASS_ALIASES)}; class_map says what other names mean"

@@ -196,7 +196,12 @@ def is_fits_image(hdu: Hdu) -> bool:
 
 def is_sky_image(hdu: Hdu) -> bool:
     """Tells by its name whether an extension holds an image of the sky, not its PSF, errors or flags."""
-    words = re.findall("[A-Z]+", hdu.name.upper())
+    return is_sky_name(hdu.name)
+
+
+def is_sky_name(name: str) -> bool:
+    """Tells whether a name is none of a PSF, of errors, weights or flags (see `is_sky_image`)."""
+    words = re.findall("[A-Z]+", name.upper())
     if not words or _LENS.fullmatch(words[-1]):
         return True
     return not any(_NO_LENS.fullmatch(word) for word in (words[0], words[-1]))
