@@ -20,6 +20,7 @@ import numpy as np
 from haloformer.data.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
 from haloformer.data.dataset_writer import Batch, check_free_space
 from haloformer.data.images import decode_image, image_suffix, is_image_name
+from haloformer.data.left_out import LeftOut
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
 from haloformer.data.npz import choose_arrays, npz_shapes
 from haloformer.data.walking import (
@@ -70,6 +71,7 @@ class LabelledSource:
         hdu: int | str | None = None,
         nan: str = "error",
         max_bytes: int = MAX_FILE_BYTES,
+        skip_bad: bool = False,
     ):
         """Looks through a folder (not yet through archives) and refuses what cannot be read as labelled images.
 
@@ -81,6 +83,8 @@ class LabelledSource:
             hdu: FITS extension.
             nan: What to do with NaN and infinite values.
             max_bytes: Limit for one image file.
+            skip_bad: Leave out files that cannot be read, or have another shape than those before;
+                ``left_out`` tells them when the images are read.
         """
         self.src = Path(src)
         self._classes = {
@@ -95,6 +99,8 @@ class LabelledSource:
             "max_bytes": max_bytes,
         }
         self._max_bytes = max_bytes
+        self._skip_bad = skip_bad
+        self.left_out = LeftOut()
         self._subsets_seen: set[str] = set()
         self._files: list[tuple[Path, _Place]] = []
         self._archives: list[Path] = []
@@ -111,7 +117,9 @@ class LabelledSource:
 
     @property
     def n(self) -> int | None:
-        """How many images there are; None for archives and ``.npz`` files, which say so only when they are read."""
+        """How many images there are; None where only reading tells: of archives and ``.npz`` files, and with ``skip_bad``."""
+        if self._skip_bad:
+            return None
         several = self._archives or any(
             image_suffix(path.name) == ".npz" for path, _ in self._files
         )
@@ -126,21 +134,29 @@ class LabelledSource:
 
     def __iter__(self) -> Iterator[LabelledImage]:
         shape: tuple[int, ...] | None = None
+        n_read = n_odd = 0
         for item in self._items():
             if shape is None:
                 shape = item.image.shape
             if item.image.shape != shape:
-                raise InputError(
+                odd = InputError(
                     f"{self.src}: {item.file} has the shape {item.image.shape}, and those before it have {shape}"
                 )
+                self._leave_out(odd)
+                n_odd += 1
+                continue
+            n_read += 1
             yield item
+        self.left_out.refuse_if_all(n_read)
         if shape is None:
             raise InputError(self._nothing_found())
+        if n_odd > n_read:
+            raise InputError(f"{self.src}: most images have another shape than the first, {shape}")
 
     def _items(self) -> Iterator[LabelledImage]:
         for path, place in self._files:
-            data = read_bytes(path, max_bytes=self._max_bytes)
-            yield from self._decode(data, str(path), path.relative_to(self.src).as_posix(), place)
+            file = path.relative_to(self.src).as_posix()
+            yield from self._decode(path, str(path), file, place)
         for archive in self._archives:
             others: list[Path] = []
             for member, data in read_archive(
@@ -151,8 +167,26 @@ class LabelledSource:
                 yield from self._decode(data, f"{archive}/{printable(member)}", member, inside)
             warn_of_passed_over(archive, others)
 
-    def _decode(self, data: bytes, where: str, file: str, place: _Place) -> Iterator[LabelledImage]:
-        """Yields the image of a file, or those of the arrays of a ``.npz``."""
+    def _decode(
+        self, content: Path | bytes, where: str, file: str, place: _Place
+    ) -> list[LabelledImage]:
+        """Returns the image of a file, or those of the arrays of a ``.npz``."""
+        try:
+            if isinstance(content, Path):
+                content = read_bytes(content, max_bytes=self._max_bytes)
+            return list(self._decoded(content, where, file, place))
+        except InputError as error:
+            self._leave_out(error)
+            return []
+
+    def _leave_out(self, error: InputError) -> None:
+        if not self._skip_bad:
+            raise error
+        self.left_out.add(error)
+
+    def _decoded(
+        self, data: bytes, where: str, file: str, place: _Place
+    ) -> Iterator[LabelledImage]:
         if image_suffix(file) != ".npz":
             yield self._image(data, where, file, place, self._options["hdu"])
             return

@@ -38,7 +38,7 @@ _NUMBER_NAMES = {"?": "b1"}
 
 
 def read_npy(
-    data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES
+    data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES, kinds: str = "biuf"
 ) -> tuple[np.ndarray, float]:
     """Reads one image and, where the file has one, the axion mass beside it.
 
@@ -46,6 +46,7 @@ def read_npy(
         data: The file's contents.
         name: The file's name, for error messages.
         max_bytes: Larger contents are refused.
+        kinds: numpy's letters of the dtypes that are read; with ``US``, of texts too.
 
     Returns:
         The image as it is stored (any shape, any real dtype) and the mass in eV, NaN where there is none.
@@ -71,7 +72,7 @@ def read_npy(
                 f"{name} is corrupt: its header and its pickle describe different arrays"
             )
         return _image_and_mass(value, name)
-    if dtype.kind not in "biuf" or dtype.subdtype is not None:
+    if dtype.kind not in kinds or dtype.subdtype is not None:
         raise InputError(f"{name} holds {dtype}, not real numbers")
     return _from_bytes(data, start, shape, fortran, dtype, name), math.nan
 

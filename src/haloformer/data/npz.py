@@ -1,7 +1,7 @@
 """Which arrays of a ``.npz`` file are images: chosen by their names and shapes, under the guard of archives."""
 
 import io
-from collections.abc import Mapping
+from collections.abc import Container, Iterator, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import BinaryIO
@@ -127,3 +127,17 @@ def _listed(shapes: Shapes) -> str:
         for key, shape in shapes.items()
     ]
     return ", ".join(texts[:_LISTED]) + (", …" if len(texts) > _LISTED else "") or "no arrays"
+
+
+def npz_arrays(path: Path, keys: Container[str], name: str) -> Iterator[tuple[str, np.ndarray]]:
+    """Yields arrays of a ``.npz`` file with their keys: numbers or texts, of no more than `MAX_FILE_BYTES` each."""
+    with path.open("rb") as file:
+        members = read_zip(
+            file,
+            path.stat().st_size,
+            name,
+            accept=lambda item: item.removesuffix(END) in keys,
+        )
+        for member, data in members:
+            key = member.removesuffix(END)
+            yield key, read_npy(data, f"{name}[{key}]", kinds="biufUS")[0]

@@ -78,7 +78,8 @@ def predict_shards(
     target = _device(device, workers, ray_address)
     artefact = artefact_folder(Path(run))
     model = tuple(file_sha256(file) for file in artefact_files(artefact))
-    settings = _Settings(columns, batch_size, reading, on_error, raw)
+    kept = [*columns, "error"] if on_error == "skip" else columns
+    settings = _Settings(kept, batch_size, reading, on_error, raw)
     merged = path.suffix != ""
     shards = Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
@@ -89,7 +90,7 @@ def predict_shards(
             "what": "predictions",
             "model": list(model),
             "images": _digest(sources),
-            "columns": columns,
+            "columns": kept,
             "batch_size": batch_size,
             **asdict(reading),
             "on_error": on_error,
@@ -107,7 +108,7 @@ def predict_shards(
         wanted = ((place, count, (next(parts), *fixed)) for place, _, count in shards.places())
         where = Workers(workers, one_gpu_each(target), ray_address)
         make_missing_shards(_predict_shard, wanted, shards.n, where, "predict", progress)
-    summary = empty_summary(path, predictor, raw)
+    summary = empty_summary(path, predictor, raw, on_error)
     _gather(shards, summary, path if merged else None, columns, overwrite, progress)
     return summary
 
@@ -154,10 +155,11 @@ def _gather(
         label = "count" if out is None else "merge"
         advance = stack.enter_context(progress_bar(label, shards.n, progress))
         for rows in _read_parts(shards.files()):
+            belonging = summary.count(rows)
             if write is not None:
-                write(rows)
-            summary.count(rows)
+                write(belonging)
             advance(len(rows))
+        summary.finish()
     if out is None:
         shards.finish()
     else:
