@@ -3,9 +3,12 @@
 What is said here holds for every kind of file. `haloformer.data` has the checks of images and datasets.
 """
 
+import contextlib
 import os
 import re
 import stat
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -76,20 +79,38 @@ def parse_yaml(data: bytes, where: str) -> object:
         InputError: It is larger than `MAX_YAML_BYTES`, no YAML, refers to itself, or repeats itself
             into more than a hundred thousand values.
     """
+    with _yaml_errors(where):
+        loader = _Loader(_text(data, where))
+        node = _checked_node(loader, where)
+        return None if node is None else loader.construct_document(node)
+
+
+def check_yaml(data: bytes, where: str) -> None:
+    """Refuses YAML as `parse_yaml` does, for what is read by another library; its tags are left to that."""
+    with _yaml_errors(where):
+        _checked_node(_Loader(_text(data, where)), where)
+
+
+def _text(data: bytes, where: str) -> str:
     if len(data) > MAX_YAML_BYTES:
         raise InputError(f"{where}: is too large for YAML: more than {MAX_YAML_BYTES >> 20} MiB")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: is not valid YAML: it is not UTF-8") from error
+
+
+def _checked_node(loader: "_Loader", where: str) -> yaml.Node | None:
+    node: yaml.Node | None = loader.get_single_node()
+    if node is not None and _count(node, {}) > _MAX_NODES:
+        raise InputError(f"{where}: repeats itself into more than {_MAX_NODES} values")
+    return node
+
+
+@contextlib.contextmanager
+def _yaml_errors(where: str) -> Iterator[None]:
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _count(node, {}) > _MAX_NODES:
-            raise InputError(f"{where}: repeats itself into more than {_MAX_NODES} values")
-        return loader.construct_document(node)
+        yield
     except InputError:
         raise
     except RecursionError as error:
@@ -110,9 +131,20 @@ def _count(node: yaml.Node, known: dict[int, int]) -> int:
     if isinstance(node, yaml.SequenceNode):
         total += sum(_count(item, known) for item in node.value)
     elif isinstance(node, yaml.MappingNode):
+        _check_keys(node)
         total += sum(_count(part, known) for pair in node.value for part in pair)
     known[id(node)] = total
     return total
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Refuses a name that comes twice, of which PyYAML silently takes the last."""
+    names = Counter(key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode))
+    for name, n in names.items():
+        if n > 1:
+            raise yaml.YAMLError(
+                f"'{name[:40]}' comes twice in line {node.start_mark.line + 1} ff."
+            )
 
 
 class _Loader(yaml.SafeLoader):

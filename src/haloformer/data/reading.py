@@ -32,8 +32,9 @@ class Reading:
         pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are
             resampled to the wanted scale, their light conserved, then cut or padded with zeros to
             the wanted size.
-        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees
-            (ICRS), or x and y in pixels counted from 0. One image each.
+        catalog: Table of positions in the one FITS image given (CSV, ECSV, VOTable or FITS): columns
+            ra and dec in degrees (ICRS) or the column's unit, also under the names of surveys, or x
+            and y in pixels counted from 0. One image each.
         size: With a catalog: side of the cutouts in arcsec; by default that of the wanted images.
     """
 

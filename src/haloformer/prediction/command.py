@@ -50,8 +50,8 @@ def predict(
             of a cube).
         pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are resampled to the model's scale, their light
             conserved, then cut or framed with zeros to its size.
-        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees (ICRS), or x and y in pixels counted from 0.
-            One row each.
+        catalog: Table of positions in the one FITS image given (CSV, ECSV, VOTable or FITS): columns ra and dec in degrees (ICRS) or the
+            column's unit, also under the names of surveys, or x and y in pixels counted from 0. One row each.
         size: With a catalog: side of the cutouts in arcsec; by default what the model looks at.
         overwrite: Replace ``out`` if it exists.
         on_error: What an unreadable image does: ``"row"`` gives it a row whose column ``error`` says why, ``"stop"`` ends the run and

@@ -103,6 +103,27 @@ def table_columns(predictor: Predictor, sources: Sequence[InputFile], on_error: 
     return columns
 
 
+def provenance_of(predictor: Predictor, run: str) -> dict[str, object]:
+    """Returns what the header of a FITS table says of the model.
+
+    Args:
+        predictor: The model.
+        run: Run folder, artefact folder, or the name of a shipped model.
+    """
+    artefact = predictor.artefact
+    training = artefact.get("training")
+    training = training if isinstance(training, dict) else {}
+    seed = training.get("train_seed", training.get("seed"))
+    return {
+        "MODEL": run,
+        "NETWORK": artefact["model"]["name"],
+        "SURVEY": artefact.get("survey"),
+        "NOISE": artefact.get("noise"),
+        "SEED": seed if isinstance(seed, int) else None,
+        "MODELVER": training.get("code_version", artefact.get("code_version")),
+    }
+
+
 def predicted_rows(
     predictor: Predictor,
     sources: Sequence[InputFile],

@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,12 @@ from haloformer.io.shards import Shards, Workers, make_missing_shards
 from haloformer.io.tables import Rows, table
 from haloformer.io.writing import file_sha256
 from haloformer.prediction.predictor import Predictor, load
-from haloformer.prediction.rows import PredictionSummary, empty_summary, predicted_rows
+from haloformer.prediction.rows import (
+    PredictionSummary,
+    empty_summary,
+    predicted_rows,
+    provenance_of,
+)
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ def predict_shards(
         where = Workers(workers, one_gpu_each(target), ray_address)
         make_missing_shards(_predict_shard, wanted, shards.n, where, "predict", progress)
     summary = empty_summary(path, predictor, raw, on_error)
-    _gather(shards, summary, path if merged else None, columns, overwrite, progress)
+    provenance = provenance_of(predictor, run)
+    _gather(shards, summary, path if merged else None, columns, overwrite, progress, provenance)
     return summary
 
 
@@ -148,10 +154,13 @@ def _gather(
     columns: list[str],
     overwrite: bool,
     progress: bool | None,
+    provenance: Mapping[str, object],
 ) -> None:
     """Counts the rows of all shards, and joins them to one table if ``out`` is given."""
     with contextlib.ExitStack() as stack:
-        write = None if out is None else stack.enter_context(table(out, columns, overwrite))
+        write = (
+            None if out is None else stack.enter_context(table(out, columns, overwrite, provenance))
+        )
         label = "count" if out is None else "merge"
         advance = stack.enter_context(progress_bar(label, shards.n, progress))
         for rows in _read_parts(shards.files()):

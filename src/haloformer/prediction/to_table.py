@@ -13,6 +13,7 @@ from haloformer.prediction.rows import (
     PredictionSummary,
     empty_summary,
     predicted_rows,
+    provenance_of,
     table_columns,
 )
 
@@ -99,7 +100,7 @@ def predict_to_table(
         )
     summary = empty_summary(target, predictor, raw, on_error)
     with (
-        table(target, columns, overwrite) as write,
+        table(target, columns, overwrite, provenance_of(predictor, run)) as write,
         progress_bar("predict", total, progress) as advance,
     ):
         for rows in predicted_rows(
