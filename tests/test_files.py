@@ -86,6 +86,7 @@ MERGES = "a0: &a0 {x: 1}\n" + "".join(
         ("a: !!python/object/apply:os.system [true]", "not valid YAML"),
         ("? [1]\n: 2", "not valid YAML"),
         ("a: b: c", "not valid YAML"),
+        ("a: 1\nb:\n  c: 1\n  c: 2\n", "'c' comes twice in line 3"),
         ("a: \x00", "not valid YAML"),
     ],
 )

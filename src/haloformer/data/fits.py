@@ -20,7 +20,9 @@ from haloformer.data.reading import Reading
 from haloformer.data.sky import (
     SKY_KEYS,
     celestial,
+    check_header,
     header_scales,
+    is_scale_key,
     is_surface_brightness,
     is_wcs_key,
     ra_dec,
@@ -228,12 +230,13 @@ def header_of(hdus: Sequence[Hdu], number: int) -> Mapping[str, Any]:
     wanted = [
         key
         for key in primary
-        if key not in header and (key in SKY_KEYS or (is_wcs_key(key) and not has_wcs))
+        if key not in header
+        and (key in SKY_KEYS or is_scale_key(key) or (is_wcs_key(key) and not has_wcs))
     ]
     if wanted:
         header = header.copy()
         for key in wanted:
-            header[key] = primary[key]
+            header[key] = primary[key], primary.comments[key]
     return header  # type: ignore[no-any-return]
 
 
@@ -310,6 +313,8 @@ class FitsImage:
         self._bands_last = bands_are_last(self._hdu.shape)
         self.shape = planes_first(self._hdu.shape)
         header = header_of(hdus, number)
+        with fits_errors(name):
+            check_header(header, name, has_scale=reading.pixel_scale is not None)
         self.wcs = celestial(header)
         self.scales: tuple[float, float] | None
         if reading.pixel_scale is not None:
