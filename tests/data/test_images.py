@@ -1,5 +1,6 @@
 import gzip
 import io
+import os
 import struct
 import zlib
 
@@ -222,6 +223,16 @@ def test_the_pages_of_a_tiff_are_planes(tmp_path):
     pages[0].save(tmp_path / "x.tiff", save_all=True, append_images=pages[:1] * 16)
     with pytest.raises(InputError, match="more than 16 pages"):
         read_image(tmp_path / "x.tiff")
+
+
+def test_a_damaged_tiff_is_one_line_and_nothing_else(tmp_path, capfd):
+    Image.fromarray(PIXELS.astype("u1")).save(tmp_path / "x.tif", compression="tiff_deflate")
+    data = (tmp_path / "x.tif").read_bytes()
+    (tmp_path / "x.tif").write_bytes(data.replace(b"x\x9c", b"x\xff"))
+    with pytest.raises(InputError, match="is not a whole PNG, JPEG or TIFF picture"):
+        read_image(tmp_path / "x.tif")
+    os.write(2, b"heard")
+    assert capfd.readouterr().err == "heard"
 
 
 def test_what_pillow_would_read_wrongly_of_a_tiff_is_refused(tmp_path):

@@ -9,6 +9,7 @@ import csv
 import functools
 import io
 import math
+import os
 import re
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +90,6 @@ class _Table:
     column: Callable[[int], np.ndarray]
 
 
-@functools.lru_cache(maxsize=2)
 def read_positions(path: Path) -> Positions:
     """Reads the positions of a catalog; columns that are not needed are passed over.
 
@@ -101,6 +101,16 @@ def read_positions(path: Path) -> Positions:
         InputError: It cannot be read, has no pair of `COLUMNS` or `PIXEL_COLUMNS`, several that differ,
             or a unit that is no angle.
     """
+    try:
+        state = os.stat(path)
+    except (OSError, ValueError):  # what opens it says so
+        return _read_positions(path, 0, 0)
+    return _read_positions(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.lru_cache(maxsize=2)
+def _read_positions(path: Path, size: int, changed: int) -> Positions:
+    """Reads a catalog once, as long as its size and date stay."""
     data, name = read_bytes(path), str(path)
     if not data.strip():
         raise InputError(f"{name} is empty")

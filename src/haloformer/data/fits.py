@@ -31,6 +31,7 @@ from haloformer.errors import InputError
 from haloformer.files import check_regular
 
 _GZIP = b"\x1f\x8b"
+_MAX_SEARCHED = 1000  # extensions, for the first that holds an image
 _MAX_NAMED_PLANES = 100  # of a cube, whose header is searched for their names
 
 _NO_LENS = re.compile(
@@ -148,6 +149,10 @@ def choose_hdus(hdus: Sequence[Hdu], name: str, wanted: int | str | None) -> lis
     if wanted is None:
         others: list[str] = []
         for number, item in enumerate(hdus):
+            if number == _MAX_SEARCHED:
+                raise InputError(
+                    f"{name} holds no image of the sky in its first {_MAX_SEARCHED} extensions; --hdu chooses one"
+                )
             if is_fits_image(item):
                 if is_sky_image(item):
                     return [number]

@@ -3,7 +3,9 @@
 import contextlib
 import io
 import os
+import threading
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +32,7 @@ _TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _TIFF_COMPRESSIONS = ("raw", "tiff_lzw", "tiff_adobe_deflate", "tiff_deflate", "packbits")
 _TIFF_TILE, _TIFF_BITS = (322, 323), 258  # numbers of tags
 _MAX_PAGES = 16
+_STDERR = threading.Lock()  # held by who turns it away
 _GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as Pillow makes grey of 8 bits
 
 
@@ -135,7 +138,7 @@ def _read_fits(data: bytes, name: str, hdu: int | str | None, max_bytes: int) ->
 
 def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
     """Reads a PNG, JPEG or TIFF as (H, W), (H, W, 3), or (pages, H, W) of a TIFF of several."""
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     if data.startswith(b"\xff\xd8") and data.count(b"\xff\xda") > _MAX_SCANS:
         raise InputError(f"{name} is a JPEG of more than {_MAX_SCANS} scans")
@@ -148,7 +151,8 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
             warnings.simplefilter("ignore")  # the size is checked below, before anything is decoded
             with Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "TIFF"]) as picture:
                 if picture.format == "TIFF":
-                    return _read_tiff(picture, name, channels)
+                    with _quiet_libtiff():
+                        return _read_tiff(picture, name, channels)
                 check_size((picture.height, picture.width, channels or 1), name)
                 return _values(picture, channels)
     except InputError:
@@ -157,6 +161,8 @@ def _read_picture(data: bytes, name: str, channels: int | None) -> np.ndarray:
         raise InputError(
             f"{name} has too many pixels: one image may have {MAX_IMAGE_VALUES}"
         ) from error
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not a PNG, JPEG or TIFF picture") from error
     except Exception as error:  # a corrupt picture fails in Pillow in any of many ways
         raise InputError(
             f"{name} is not a whole PNG, JPEG or TIFF picture: {one_line(error)}"
@@ -190,6 +196,20 @@ def _read_tiff(picture: "Image.Image", name: str, channels: int | None) -> np.nd
     return pages[0] if len(pages) == 1 else np.stack(pages)
 
 
+@contextlib.contextmanager
+def _quiet_libtiff() -> Iterator[None]:
+    """Keeps libtiff from printing, beside the error that Pillow raises, what it thinks of a damaged file."""
+    with _STDERR, contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):  # standard error is closed: nothing is printed
+            kept = os.dup(2)
+            stack.callback(os.close, kept)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            stack.callback(os.close, nowhere)
+            os.dup2(nowhere, 2)
+            stack.callback(os.dup2, kept, 2)
+        yield
+
+
 def _check_tiff_page(picture: "Image.Image", name: str) -> None:
     """Refuses a page that unpacks to too much, by another decoder than these, or to half of its bits."""
     check_size((picture.height, picture.width), name)
@@ -216,11 +236,11 @@ def _has_16_bit_colours(data: bytes) -> bool:
 
 def _read_16_bit_colours(data: bytes, name: str, channels: int | None) -> np.ndarray:
     """Reads a PNG of 16 bits per value as grey (H, W), or red, green and blue (H, W, 3); opacity is left out."""
+    width, height = (int.from_bytes(data[k : k + 4], "big") for k in (16, 20))
+    check_size((height, width, 4), name)
     import torch
     from torchvision.io import ImageReadMode, decode_png
 
-    width, height = (int.from_bytes(data[k : k + 4], "big") for k in (16, 20))
-    check_size((height, width, 4), name)
     try:
         stored = torch.frombuffer(bytearray(data), dtype=torch.uint8)
         values = decode_png(stored, ImageReadMode.UNCHANGED).numpy().astype(np.float32)
