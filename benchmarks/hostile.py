@@ -390,7 +390,7 @@ FILES: dict[str, tuple[Maker, str]] = {
     "tile.tif": (write(tiff((322, 4, 1, 2**20), (323, 4, 1, 2**20), (324, 4, 1, 8), (325, 4, 1, 64))), "tif"),
     "pages.tif": (tiff_pages, "more than 16 pages"),
     "packed.tif": (write(tiff((259, 4, 1, 7))), "packed by"),
-    "counts.tif": (write(tiff((273, 4, 2**31, 8), (279, 4, 2**31, 8))), "not a whole"),
+    "counts.tif": (write(tiff((273, 4, 2**31, 8), (279, 4, 2**31, 8))), "is not a PNG"),
     "virtual.h5": (hdf5(virtual), "other files"),
     "outside.h5": (hdf5(outside), "other files"),
     "soft.h5": (hdf5(lambda f: f.__setitem__("images", h5py.SoftLink("/images"))), "is a link"),
