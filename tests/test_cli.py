@@ -417,9 +417,9 @@ def test_files_that_are_passed_over_are_counted_in_one_line(tmp_path, capsys):
     for name in ("axion", "cdm"):
         (tmp_path / "in" / name).mkdir(parents=True)
         np.save(tmp_path / "in" / name / "1.npy", np.eye(8))
-        (tmp_path / "in" / name / "2.npz").touch()
+        (tmp_path / "in" / name / "2.mat").touch()
     assert main(["convert", str(tmp_path / "in"), "--out", str(tmp_path / "x.h5")]) == 0
-    (line,) = [line for line in capsys.readouterr().err.splitlines() if "2 .npz" in line]
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "2 .mat" in line]
     assert line.startswith("warning: ")
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from haloformer.cli import main
 from haloformer.data import LabelledSource, LensDataset, convert, read_image
-from haloformer.data.deeplense import read_archive
+from haloformer.data.archives import read_archive
 from haloformer.data.reader import find_inputs, read_images
 from haloformer.errors import LONGEST, InputError, brief
 from haloformer.files import MAX_YAML_BYTES, check_regular, parse_yaml, read_yaml

@@ -3,8 +3,11 @@
 What is said here holds for every kind of file. `haloformer.data` has the checks of images and datasets.
 """
 
+import contextlib
 import os
+import re
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,8 @@ MAX_YAML_BYTES = 1 << 20
 _MAX_NODES = 100_000  # values of a YAML file, those counted again that it refers to again
 _MAX_DIGITS = 100  # of a number
 _SHOWN = 60  # characters of a key
+
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 _KINDS = (
     (stat.S_ISDIR, "a folder"),
@@ -43,6 +48,15 @@ def check_regular(path: str | Path) -> None:
             raise InputError(f"{path} is not a regular file: it is {what}")
 
 
+def printable(name: str | Path) -> str:
+    """Returns a name that any table can hold and any terminal show.
+
+    Names may be bytes that are not UTF-8, and hold control characters.
+    """
+    text = os.fsencode(name).decode("utf-8", "backslashreplace")
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+
+
 def read_yaml(path: str | Path) -> object:
     """Returns what a YAML file holds; raises InputError, in one line, for whatever is wrong with it."""
     check_regular(path)
@@ -65,20 +79,38 @@ def parse_yaml(data: bytes, where: str) -> object:
         InputError: It is larger than `MAX_YAML_BYTES`, no YAML, has a key twice, refers to itself,
             or repeats itself into more than a hundred thousand values.
     """
+    with _yaml_errors(where):
+        loader = _Loader(_text(data, where))
+        node = _checked_node(loader, where)
+        return None if node is None else loader.construct_document(node)
+
+
+def check_yaml(data: bytes, where: str) -> None:
+    """Refuses YAML as `parse_yaml` does, for what is read by another library; its tags are left to that."""
+    with _yaml_errors(where):
+        _checked_node(_Loader(_text(data, where)), where)
+
+
+def _text(data: bytes, where: str) -> str:
     if len(data) > MAX_YAML_BYTES:
         raise InputError(f"{where}: is too large for YAML: more than {MAX_YAML_BYTES >> 20} MiB")
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise InputError(f"{where}: is not valid YAML: it is not UTF-8") from error
+
+
+def _checked_node(loader: "_Loader", where: str) -> yaml.Node | None:
+    node: yaml.Node | None = loader.get_single_node()
+    if node is not None and _count(node, {}) > _MAX_NODES:
+        raise InputError(f"{where}: repeats itself into more than {_MAX_NODES} values")
+    return node
+
+
+@contextlib.contextmanager
+def _yaml_errors(where: str) -> Iterator[None]:
     try:
-        loader = _Loader(text)
-        node = loader.get_single_node()
-        if node is None:
-            return None
-        if _count(node, {}) > _MAX_NODES:
-            raise InputError(f"{where}: repeats itself into more than {_MAX_NODES} values")
-        return loader.construct_document(node)
+        yield
     except InputError:
         raise
     except RecursionError as error:

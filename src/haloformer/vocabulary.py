@@ -21,8 +21,14 @@ CLASS_ALIASES: dict[str, str] = {
     "no_sub": "no_sub",
     "no": "no_sub",
     "nosub": "no_sub",
+    "no_substructure": "no_sub",
 }
-"""Folder and class names seen in DeepLense data, in lower case, with their canonical class."""
+"""Folder and class names seen in DeepLense data, as `plain_name` makes them, with their canonical class."""
+
+
+def plain_name(name: str) -> str:
+    """Returns a name as `CLASS_ALIASES` spell theirs: in lower case, ``_`` for blanks and hyphens."""
+    return "_".join(name.lower().replace("-", " ").replace("_", " ").split())
 
 
 ARTEFACT_FORMAT = 1

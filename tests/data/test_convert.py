@@ -28,6 +28,7 @@ def test_folder_and_archive_become_the_same_dataset(tmp_path, packed, compressio
         "image_shape": (1, 6, 5),
         "classes": {"axion": 3, "cdm": 3, "no_sub": 3},
         "parameters": ["index", "log10_m_axion"],
+        "notes": [],
     }
     assert seen == [(9, None if packed else 9)]
     with LensDataset(tmp_path / "o.h5") as data:

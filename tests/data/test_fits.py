@@ -87,6 +87,9 @@ def test_an_extension_keeps_what_is_its_own(tmp_path):
         {**SKY, "PIXSCALE": 0.05},
         {"PIXSCALE": "N/A", "SECPIX": 0.05},
         {"PIXSCALE": "", **MATRIX},
+        {"HIERARCH ESO INS PIXSCALE": 0.05},
+        {"HIERARCH pixel scale": "50 mas, drizzled"},
+        {"HIERARCH HSC PIXEL_SCALE": "0.05 arcsec"},
     ],
 )
 def test_the_pixel_scale_is_found_however_it_is_written(tmp_path, cards):
@@ -95,6 +98,30 @@ def test_the_pixel_scale_is_found_however_it_is_written(tmp_path, cards):
     assert image.error is None
     assert image.scales == pytest.approx((0.05, 0.05))
     np.testing.assert_allclose(image.pixels[0], BINNED, rtol=1e-5)
+
+
+@pytest.mark.parametrize("key", ["CDELT1", "BUNIT", "PIXSCALE"])
+def test_a_header_that_says_two_things_is_an_error_until_the_scale_is_given(tmp_path, key):
+    header = fits.Header({**SKY, **MATRIX, "BUNIT": "counts", "PIXSCALE": 0.05})
+    header.append((key, header[key]))
+    (image,) = read(written(tmp_path / "same.fits", fits.PrimaryHDU(PIXELS, header)))
+    np.testing.assert_allclose(image.pixels[0], BINNED, rtol=1e-5)
+    header.append((key, 7))
+    path = written(tmp_path / "other.fits", fits.PrimaryHDU(PIXELS, header))
+    (image,) = read(path)
+    assert f"its header gives {key} more than once" in image.error
+    (image,) = read(path, pixel_scale=0.05)
+    np.testing.assert_allclose(image.pixels[0], BINNED, rtol=1e-5)
+
+
+@pytest.mark.parametrize("unit", ["mag", "mag/arcsec2", "AB mag", "ABmag", "mag(AB)", "dex(Jy)"])
+def test_magnitudes_are_no_light(tmp_path, unit):
+    hdu = fits.PrimaryHDU(PIXELS, fits.Header({**SKY, **MATRIX, "BUNIT": unit}))
+    (image,) = read(written(tmp_path / "x.fits", hdu), pixel_scale=0.05)
+    assert "which are logarithms" in image.error
+    hdu = fits.PrimaryHDU(PIXELS, fits.Header({**SKY, **MATRIX, "BUNIT": "nanomaggies"}))
+    (image,) = read(written(tmp_path / "y.fits", hdu))
+    assert image.error is None
 
 
 @pytest.mark.parametrize(

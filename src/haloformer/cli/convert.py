@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Literal
 
+from haloformer.cli.present import print_notes
 from haloformer.cli.registry import Command
 
 COMMAND = Command(
@@ -27,25 +28,27 @@ def convert(
     subset: str | None = None,
     nan: Literal["error", "zero"] = "error",
     compression: Literal["gzip", "lzf"] | None = None,
+    skip_bad: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
 ) -> None:
     """Converts labelled images that you have to one dataset file.
 
-    Reads DeepLense folders and .tgz archives (axion|vort, cdm|sphere, no_sub|no; plain and pickled
-    .npy, the latter without ever running what a pickle asks for), folders of class folders with
-    FITS, PNG or JPEG images, and other HDF5 files.
+    Reads DeepLense folders and .tgz or .zip archives (axion|vort, cdm|sphere, no_sub|no; plain and
+    pickled .npy, the latter without ever running what a pickle asks for), folders of class folders
+    with FITS, .npz, PNG, JPEG or TIFF images, and HDF5 or .npz files with images and labels.
 
     Args:
-        src: Folder, archive (.tgz, .tar.gz, .tar) or HDF5 file.
+        src: Folder, archive (.zip, .tgz, .tar.gz, .tar ...), HDF5 or .npz file.
         out: Dataset file to write. It must not exist.
         channels: How many channels each image must have; by default as many as there are.
-        hdu: Number or name of the FITS extension to read.
+        hdu: Number or name of the FITS extension to read, or key of the array of a .npz file.
         class_map: Class of each folder that has a name of its own.
         subset: Which part to take where the input holds several, such as train and val: they are
             never mixed.
         nan: error: refuse images with NaN or infinite pixels; zero: put 0 there.
         compression: gzip or lzf make smaller files that are slower to read.
+        skip_bad: Leave out images that cannot be read; how many, and why, is said.
         overwrite: Replace an existing file.
         quiet: Print nothing.
     """
@@ -63,11 +66,13 @@ def convert(
             subset=subset,
             nan=nan,
             compression=compression,
+            skip_bad=skip_bad,
         )
     if not quiet:
         counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
         shape = "×".join(str(size) for size in summary["image_shape"])
         print(f"wrote {summary['n']} images of {shape} ({counts}) to {out}")
+        print_notes(summary["notes"])
 
 
 @contextlib.contextmanager

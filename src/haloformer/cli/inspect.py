@@ -30,7 +30,7 @@ def inspect(
     """Shows the content of a dataset file: classes, pixel statistics, parameters, provenance.
 
     Args:
-        data: Dataset file (.h5).
+        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz.
         figure: Also draw sample images of each class to this file (.png, .svg, .pdf).
         per_class: Images per class in the figure.
         seed: Seed that chooses the images of the figure.

@@ -4,7 +4,7 @@ import csv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haloformer.cli.present import print_table, print_warnings
+from haloformer.cli.present import print_notes, print_table, print_warnings
 from haloformer.cli.registry import Command
 from haloformer.vocabulary import UNKNOWN
 
@@ -24,6 +24,7 @@ def present(summary: "PredictionSummary") -> int:
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     start = f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}"
     print(f"{start}{counts}{ood}{errors}")
+    print_notes(summary.notes)
     if summary.n_ood:
         left = (
             "their classes and estimates mean nothing"

@@ -56,6 +56,12 @@ def print_warnings(warnings: Iterable[str]) -> None:
         print(f"warning: {warning}", file=sys.stderr)
 
 
+def print_notes(notes: Sequence[str]) -> None:
+    """Prints what was left out, and why, on standard error."""
+    for i, note in enumerate(notes):
+        print(f"  {note}" if i else f"warning: {note}", file=sys.stderr)
+
+
 def with_interval(estimate: Mapping[str, float]) -> list[str]:
     """Returns the cells of a value and of its interval, from ``value``, ``low`` and ``high``."""
     return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]

@@ -1,6 +1,11 @@
 """From what users have (class folders, archives, other HDF5 files) to a dataset file."""
 
+import contextlib
 import itertools
+import math
+import shutil
+import tempfile
+import weakref
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -11,15 +16,10 @@ import h5py
 import numpy as np
 
 from haloformer._version import code_version
+from haloformer.data.archives import ARCHIVE_SUFFIXES, is_archive
 from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
-from haloformer.data.deeplense import (
-    ARCHIVE_SUFFIXES,
-    LabelledImage,
-    LabelledSource,
-    class_order,
-    is_archive,
-)
+from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
 from haloformer.data.hdf5_checks import (
     damage_named,
     first_line,
@@ -31,13 +31,23 @@ from haloformer.data.hdf5_checks import (
     survives_hdf5,
     unit_of,
 )
+from haloformer.data.images import image_suffix
+from haloformer.data.left_out import LeftOut
+from haloformer.data.npz import npz_arrays, npz_shapes
 from haloformer.data.pixels import channels_first, known_pixels
 from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError
-from haloformer.files import check_regular
-from haloformer.vocabulary import CLASS_ALIASES, unknown_name
+from haloformer.files import check_regular, printable
+from haloformer.vocabulary import CLASS_ALIASES, plain_name, unknown_name
 
 _CHUNK_BYTES = 2**24  # images in memory at a time
+
+_NPZ_KEYS = {
+    **dict.fromkeys(("images", "x", "X"), "images"),
+    **dict.fromkeys(("labels", "y", "Y"), "labels"),
+    "class_names": "class_names",
+}
+"""Keys of the arrays of a ``.npz`` file of labelled images, with what they are."""
 
 Progress = Callable[[int, int | None], None]
 """Called as progress(done, total) after every chunk; total is None while it is unknown."""
@@ -55,24 +65,27 @@ def convert(
     subset: str | None = None,
     nan: str = "error",
     compression: str | None = None,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
     """Makes a dataset file of labelled images.
 
     Args:
-        src: A folder or archive with class folders (DeepLense ``.npy``, FITS, PNG, JPEG), or an HDF5 file with
-            ``/images`` and ``/labels``.
+        src: A folder or archive with class folders (DeepLense ``.npy``, ``.npz``, FITS, PNG, JPEG, TIFF), or an HDF5 or
+            ``.npz`` file with ``images`` and ``labels``.
         out: The file to make.
         channels: How many each image must have; None takes what is there.
         progress: Called with (images done, total or None).
         overwrite: Replace an existing file.
-        hdu: FITS extension.
+        hdu: FITS extension, or key of an array in a ``.npz`` file.
         class_map: Names of the source (folders, or label numbers of an HDF5 file) → class names.
         subset: Which part to take where a source holds several, such as ``train`` and ``val``: they are never mixed.
         nan: ``"error"`` or ``"zero"``: what to do with NaN and infinite pixels.
         compression: None, ``"gzip"`` or ``"lzf"``.
+        skip_bad: Leave out images that cannot be read instead of ending at the first.
 
     Returns:
-        ``{"path", "n", "image_shape", "classes": {name: count}, "parameters": [names]}``.
+        ``{"path", "n", "image_shape", "classes": {name: count}, "parameters": [names], "notes": [lines]}``; the notes
+        say how many images were left out, and why.
 
     Raises:
         InputError: Anything about the source or the output that cannot be used; nothing is left of the output then.
@@ -92,9 +105,21 @@ def convert(
         check_regular(src)
     if src.is_dir() or is_archive(src):
         source = LabelledSource(
-            src, class_map=class_map, subset=subset, channels=channels, hdu=hdu, nan=nan
+            src,
+            class_map=class_map,
+            subset=subset,
+            channels=channels,
+            hdu=hdu,
+            nan=nan,
+            skip_bad=skip_bad,
         )
         return _convert_source(source, **options)
+    options["skip_bad"] = skip_bad
+    if image_suffix(src.name) == ".npz":
+        with _npz_as_hdf5(src) as file:
+            return _convert_hdf5(
+                src, file, channels=channels, class_map=class_map, nan=nan, **options
+            )
     if h5py.is_hdf5(src) or src.suffix.lower() in (".h5", ".hdf5", ".hdf"):
         survives_hdf5(src, lambda: _try_hdf5(src, class_map))
         check_chunks(src)
@@ -103,8 +128,34 @@ def convert(
                 src, file, channels=channels, class_map=class_map, nan=nan, **options
             )
     raise InputError(
-        f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 file"
+        f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 or .npz file"
     )
+
+
+def open_labelled(path: str | Path, *, skip_bad: bool = False) -> tuple[LensDataset, list[str]]:
+    """Opens labelled images of any kind that `convert` reads.
+
+    What is no dataset file is converted to a temporary one, which goes with the dataset.
+
+    Args:
+        path: A dataset file, a folder of class folders, an archive, or a ``.npz`` file.
+        skip_bad: As in `convert`; a dataset file is read as it is.
+
+    Returns:
+        The dataset, and the notes of `convert`.
+    """
+    path = Path(path)
+    if not (path.is_dir() or is_archive(path) or image_suffix(path.name) == ".npz"):
+        return LensDataset(path), []
+    folder = tempfile.mkdtemp(prefix="haloformer-")
+    try:
+        done = convert(path, Path(folder) / "images.h5", skip_bad=skip_bad)
+        dataset = LensDataset(done["path"])
+    except BaseException:
+        shutil.rmtree(folder, ignore_errors=True)
+        raise
+    weakref.finalize(dataset, shutil.rmtree, folder, ignore_errors=True)
+    return dataset, done["notes"]
 
 
 @dataclass
@@ -146,7 +197,40 @@ def _convert_source(
             if progress is not None:
                 progress(writer.written, source.n)
         writer.drop_absent_classes()
-    return _summary(out)
+        _note(writer, source.left_out)
+    return _summary(out, source.left_out)
+
+
+def _note(writer: DatasetWriter, left_out: LeftOut) -> None:
+    """Keeps in the file what was left out of it."""
+    if left_out.n:
+        writer.attributes["left_out"] = {"n": left_out.n, "reasons": left_out.reasons}
+
+
+@contextlib.contextmanager
+def _npz_as_hdf5(src: Path) -> Iterator[h5py.File]:
+    """Yields the arrays of a ``.npz`` file that are images, labels and names of classes, in an HDF5 file in memory."""
+    arrays: dict[str, np.ndarray] = {}
+    for key, found in npz_arrays(src, _NPZ_KEYS, str(src)):
+        arrays[_NPZ_KEYS[key]] = found
+    for name in ("images", "labels"):
+        if name not in arrays:
+            listed = ", ".join(map(printable, npz_shapes(src, str(src)))) or "no arrays"
+            raise InputError(
+                f"{src} has no array '{name}' and holds {listed}; a dataset needs images and labels"
+            )
+    with h5py.File(str(src), "w", driver="core", backing_store=False) as file:
+        with damage_named(src):
+            for name in ("images", "labels"):
+                file[name] = _as_bytes(arrays[name])
+            if "class_names" in arrays:
+                file.attrs["class_names"] = list(_as_bytes(arrays["class_names"]).reshape(-1))
+        yield file
+
+
+def _as_bytes(values: np.ndarray) -> np.ndarray:
+    """Returns an array whose texts are UTF-8, as HDF5 has them."""
+    return np.char.encode(values, "utf-8") if values.dtype.kind == "U" else values
 
 
 def _batches(
@@ -182,6 +266,7 @@ def _convert_hdf5(
     progress: Progress | None,
     overwrite: bool,
     compression: str | None,
+    skip_bad: bool,
 ) -> dict[str, Any]:
     with damage_named(src):
         images = plain_dataset(src, file, "images")
@@ -203,14 +288,18 @@ def _convert_hdf5(
     for own in ("format", "format_version", "class_names"):
         attributes.pop(own, None)
 
-    def read(start: int, stop: int) -> np.ndarray:
-        return _images(src, images, range(start, stop), channels, nan)
+    left_out = LeftOut()
 
-    shape = read(0, 1).shape[1:]
-    size = max(1, _CHUNK_BYTES // (4 * int(np.prod(shape))))
+    def read(start: int, stop: int) -> tuple[list[np.ndarray], list[int]]:
+        return _images(
+            src, images, range(start, stop), channels, nan, left_out if skip_bad else None
+        )
+
+    shape = _shape_of_images(src, images, channels)
+    size = max(1, _CHUNK_BYTES // (4 * math.prod(shape)))
     with DatasetWriter(
         out,
-        n=n,
+        n=None if skip_bad else n,
         image_shape=shape,
         class_names=class_names,
         attributes=attributes,
@@ -219,31 +308,63 @@ def _convert_hdf5(
     ) as writer:
         for start in range(0, n, size):
             stop = min(start + size, n)
+            found, numbers = read(start, stop)
             with damage_named(src):
                 columns = {name: dataset[start:stop] for name, dataset in parameters.items()}
-            writer.write(
-                _Batch(read(start, stop), labels[start:stop], columns), files and files[start:stop]
-            )
+            rows = np.array(numbers, dtype=int) - start
+            if found:
+                writer.write(
+                    _Batch(
+                        np.stack(found),
+                        labels[numbers],
+                        {name: column[rows] for name, column in columns.items()},
+                    ),
+                    files and [files[number] for number in numbers],
+                )
             if progress is not None:
                 progress(stop, n)
-    return _summary(out)
+        left_out.refuse_if_all(writer.written)
+        _note(writer, left_out)
+    return _summary(out, left_out)
+
+
+def _shape_of_images(src: Path, images: h5py.Dataset, channels: int | None) -> tuple[int, int, int]:
+    """Returns the shape (C, H, W) that each image of a file will have."""
+    blank = np.broadcast_to(np.zeros((), images.dtype), images.shape[1:])
+    shape: tuple[int, int, int] = channels_first(blank, channels, f"{src}: image 0").shape
+    return shape
 
 
 def _images(
-    src: Path, images: h5py.Dataset, numbers: range, channels: int | None, nan: str
-) -> np.ndarray:
-    """Reads images (n, C, H, W) float32 of an HDF5 file, under the same checks as those of image files."""
+    src: Path,
+    images: h5py.Dataset,
+    numbers: range,
+    channels: int | None,
+    nan: str,
+    left_out: LeftOut | None,
+) -> tuple[list[np.ndarray], list[int]]:
+    """Reads images (C, H, W) float32 of an HDF5 file, under the same checks as those of image files.
+
+    Returns:
+        The images, and the number of each: all of ``numbers`` unless ``left_out`` takes the others.
+    """
     try:
         block = images[numbers.start : numbers.stop]
     except Exception as error:  # HDF5 fails in many ways on damaged chunks
         raise InputError(
             f"{src}: /images cannot be read from image {numbers.start} on: {first_line(error)[:120]}"
         ) from error
-    found = []
+    found, good = [], []
     for number, image in zip(numbers, block, strict=True):
         name = f"{src}: image {number}"
-        found.append(known_pixels(channels_first(image, channels, name), nan, name))
-    return np.stack(found)
+        try:
+            found.append(known_pixels(channels_first(image, channels, name), nan, name))
+            good.append(number)
+        except InputError as error:
+            if left_out is None:
+                raise
+            left_out.add(error)
+    return found, good
 
 
 def _try_hdf5(src: Path, class_map: Mapping[str, str] | None) -> None:
@@ -265,12 +386,13 @@ def _labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels in this package's class order, whatever the file's own order and spelling."""
     labels, own_names = _stored_labels(src, file, n, has_map=class_map is not None)
-    known = {key.lower(): value for key, value in (class_map or {}).items()}
+    known = {plain_name(key): value for key, value in (class_map or {}).items()}
     # Our own files may have classes of any name.
     own = read_attributes(file).get("format") is not None
     renamed = []
     for name in own_names:
-        canonical = known.get(name.lower(), CLASS_ALIASES.get(name.lower(), name if own else None))
+        plain = plain_name(name)
+        canonical = known.get(plain, CLASS_ALIASES.get(plain, name if own else None))
         if canonical is None:
             raise InputError(
                 f"{src}: {unknown_name('class', name, CLASS_ALIASES)}; class_map says what other names mean"
@@ -285,6 +407,8 @@ def _stored_labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels (n,) and the names that they index, as the file has them."""
     stored = plain_dataset(src, file, "labels")
+    if len(stored.shape) == 2 and stored.shape[0] == n and stored.dtype.kind in "biuf":
+        return _numbered(src, file, _of_one_hot(src, stored), has_map=has_map)
     if stored.shape != (n,):
         raise InputError(f"{src}: /labels has shape {stored.shape}, and there are {n} images")
     if h5py.check_string_dtype(stored.dtype) is not None or stored.dtype.kind == "S":
@@ -296,6 +420,24 @@ def _stored_labels(
         return labels, tuple(str(name) for name in found)
     if stored.dtype.kind not in "iu":
         raise InputError(f"{src}: /labels is {stored.dtype}; integers or names are needed")
+    return _numbered(src, file, stored[...], has_map=has_map)
+
+
+def _of_one_hot(src: Path, stored: h5py.Dataset) -> np.ndarray:
+    """Returns the number of the class in each row of zeros and a one."""
+    rows = stored[...]
+    if not (np.isin(rows, (0, 1)).all() and (rows.sum(axis=1) == 1).all()):
+        raise InputError(
+            f"{src}: /labels has shape {stored.shape}; one label per image is needed, or rows of zeros and a one"
+        )
+    numbers: np.ndarray = rows.argmax(axis=1)
+    return numbers
+
+
+def _numbered(
+    src: Path, file: h5py.File, labels: np.ndarray, *, has_map: bool
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """Returns labels (n,) and the names that they index, of a file whose labels are numbers."""
     names = read_class_names(src, file)
     if names is None:
         if not has_map:
@@ -303,9 +445,8 @@ def _stored_labels(
                 f"{src}: the attribute class_names is missing; class_map says what each label number means"
             )
         # Only the numbers that occur: they may be as large as they like.
-        numbers, labels = np.unique(stored[...], return_inverse=True)
+        numbers, labels = np.unique(labels, return_inverse=True)
         return labels, tuple(map(str, numbers.tolist()))
-    labels = stored[...]
     if labels.min() < 0 or labels.max() >= len(names):
         raise InputError(
             f"{src}: /labels runs from {labels.min()} to {labels.max()}, with {len(names)} classes"
@@ -337,7 +478,7 @@ def _files(src: Path, file: h5py.File, n: int) -> list[str] | None:
     return [item.decode("utf-8", "replace") for item in stored[...]]
 
 
-def _summary(out: Path) -> dict[str, Any]:
+def _summary(out: Path, left_out: LeftOut) -> dict[str, Any]:
     with LensDataset(out) as dataset:
         counts = np.bincount(dataset.labels, minlength=len(dataset.class_names)).tolist()
         return {
@@ -346,4 +487,5 @@ def _summary(out: Path) -> dict[str, Any]:
             "image_shape": dataset.image_shape,
             "classes": dict(zip(dataset.class_names, counts, strict=True)),
             "parameters": list(dataset.parameter_names),
+            "notes": left_out.notes,
         }

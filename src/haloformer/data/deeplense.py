@@ -1,46 +1,38 @@
 """Labelled images in class folders or archives, as DeepLense and others publish them; and writing that layout.
 
-A source is a folder or a (compressed) tar archive whose files lie in folders named after their class,
+A source is a folder or an archive whose files lie in folders named after their class,
 ``.../axion/*.npy``; the names that are seen in the wild (``vort``, ``sphere``, ``no`` …) are known. A folder of
 archives named after their class (``axion.tgz`` …) is read too. Archives are streamed: nothing is ever unpacked to disk.
 """
 
-import bz2
 import csv
-import gzip
 import itertools
-import lzma
 import math
-import os
-import tarfile
-import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
+from haloformer.data.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
 from haloformer.data.dataset_writer import Batch, check_free_space
-from haloformer.data.images import decode_image, is_image_name
+from haloformer.data.images import decode_image, image_suffix, is_image_name
+from haloformer.data.left_out import LeftOut
 from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
+from haloformer.data.npz import choose_arrays, npz_shapes
 from haloformer.data.walking import (
-    is_hidden,
+    is_archive_name,
+    is_hidden_path,
     is_image_path,
     passed_over,
     walk_files,
     warn_of_passed_over,
 )
 from haloformer.errors import InputError
-from haloformer.files import check_regular
+from haloformer.files import printable
 from haloformer.io.folders import whole_folder
-from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, unknown_name
-
-ARCHIVE_SUFFIXES = (".tgz", ".tar.gz", ".tar", ".tar.bz2", ".tar.xz")
-
-_MAX_TAR_HEADER = 2**20  # a file name of a mebibyte is an attack
-_MAX_UNPACKED = 2**32  # bytes that an archive may unpack to, or
-_MAX_INFLATION = 100  # times its own size, if that is more
+from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, plain_name, unknown_name
 
 
 @dataclass
@@ -65,11 +57,6 @@ class _Place:
     """The path above the class folder, such as ``train`` or ``Model_I_test``."""
 
 
-def is_archive(path: str | Path) -> bool:
-    """Tells from its name whether a file is an archive that can be read."""
-    return str(path).lower().endswith(ARCHIVE_SUFFIXES)
-
-
 class LabelledSource:
     """A folder or archive of labelled images, read one image at a time in a fixed order."""
 
@@ -83,6 +70,7 @@ class LabelledSource:
         hdu: int | str | None = None,
         nan: str = "error",
         max_bytes: int = MAX_FILE_BYTES,
+        skip_bad: bool = False,
     ):
         """Looks through a folder (not yet through archives) and refuses what cannot be read as labelled images.
 
@@ -94,11 +82,13 @@ class LabelledSource:
             hdu: FITS extension.
             nan: What to do with NaN and infinite values.
             max_bytes: Limit for one image file.
+            skip_bad: Leave out files that cannot be read, or have another shape than those before;
+                ``left_out`` tells them when the images are read.
         """
         self.src = Path(src)
         self._classes = {
             **CLASS_ALIASES,
-            **{key.lower(): value for key, value in (class_map or {}).items()},
+            **{plain_name(key): value for key, value in (class_map or {}).items()},
         }
         self._subset = subset
         self._options: dict[str, Any] = {
@@ -108,6 +98,8 @@ class LabelledSource:
             "max_bytes": max_bytes,
         }
         self._max_bytes = max_bytes
+        self._skip_bad = skip_bad
+        self.left_out = LeftOut()
         self._subsets_seen: set[str] = set()
         self._files: list[tuple[Path, _Place]] = []
         self._archives: list[Path] = []
@@ -124,8 +116,13 @@ class LabelledSource:
 
     @property
     def n(self) -> int | None:
-        """How many images there are; None for archives, which say so only at their end."""
-        return None if self._archives else len(self._files)
+        """How many images there are; None where only reading tells: of archives and ``.npz`` files, and with ``skip_bad``."""
+        if self._skip_bad:
+            return None
+        several = self._archives or any(
+            image_suffix(path.name) == ".npz" for path, _ in self._files
+        )
+        return None if several else len(self._files)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -136,45 +133,89 @@ class LabelledSource:
 
     def __iter__(self) -> Iterator[LabelledImage]:
         shape: tuple[int, ...] | None = None
+        n_read = n_odd = 0
         for item in self._items():
             if shape is None:
                 shape = item.image.shape
             if item.image.shape != shape:
-                raise InputError(
+                odd = InputError(
                     f"{self.src}: {item.file} has the shape {item.image.shape}, and those before it have {shape}"
                 )
+                self._leave_out(odd)
+                n_odd += 1
+                continue
+            n_read += 1
             yield item
+        self.left_out.refuse_if_all(n_read)
         if shape is None:
             raise InputError(self._nothing_found())
+        if n_odd > n_read:
+            raise InputError(f"{self.src}: most images have another shape than the first, {shape}")
 
     def _items(self) -> Iterator[LabelledImage]:
         for path, place in self._files:
-            data = read_bytes(path, max_bytes=self._max_bytes)
-            yield self._decode(data, str(path), path.relative_to(self.src).as_posix(), place)
+            file = path.relative_to(self.src).as_posix()
+            yield from self._decode(path, str(path), file, place)
         for archive in self._archives:
+            others: list[Path] = []
             for member, data in read_archive(
-                archive, accept=self._accept(archive), max_bytes=self._max_bytes
+                archive, accept=self._accept(archive, others), max_bytes=self._max_bytes
             ):
                 inside = self._place(PurePosixPath(member), archive)
                 assert inside is not None
-                yield self._decode(data, f"{archive}: {member}", member, inside)
+                yield from self._decode(data, f"{archive}/{printable(member)}", member, inside)
+            warn_of_passed_over(archive, others)
 
-    def _decode(self, data: bytes, where: str, file: str, place: _Place) -> LabelledImage:
-        image, mass = decode_image(data, where, **self._options)
+    def _decode(
+        self, content: Path | bytes, where: str, file: str, place: _Place
+    ) -> list[LabelledImage]:
+        """Returns the image of a file, or those of the arrays of a ``.npz``."""
+        try:
+            if isinstance(content, Path):
+                content = read_bytes(content, max_bytes=self._max_bytes)
+            return list(self._decoded(content, where, file, place))
+        except InputError as error:
+            self._leave_out(error)
+            return []
+
+    def _leave_out(self, error: InputError) -> None:
+        if not self._skip_bad:
+            raise error
+        self.left_out.add(error)
+
+    def _decoded(
+        self, data: bytes, where: str, file: str, place: _Place
+    ) -> Iterator[LabelledImage]:
+        if image_suffix(file) != ".npz":
+            yield self._image(data, where, file, place, self._options["hdu"])
+            return
+        for key in choose_arrays(npz_shapes(data, where), where, self._options["hdu"]):
+            yield self._image(data, where, f"{file}[{printable(key)}]", place, key)
+
+    def _image(
+        self, data: bytes, where: str, file: str, place: _Place, hdu: int | str | None
+    ) -> LabelledImage:
+        image, mass = decode_image(data, where, **{**self._options, "hdu": hdu})
         if not math.isnan(mass) and not 0 < mass < math.inf:
             raise InputError(f"{where}: the axion mass {mass} eV is not a positive number")
         return LabelledImage(
             image, place.class_name, file, math.nan if math.isnan(mass) else math.log10(mass)
         )
 
-    def _accept(self, archive: Path) -> Any:
-        return lambda member: self._place(PurePosixPath(member), archive) is not None
+    def _accept(self, archive: Path, others: list[Path]) -> Any:
+        """Returns what says whether a file in an archive is wanted; the others are listed."""
+
+        def wanted(member: str) -> bool:
+            path = PurePosixPath(member)
+            if not is_image_name(path.name) and not is_hidden_path(member):
+                others.append(Path(member))
+            return self._place(path, archive) is not None
+
+        return wanted
 
     def _scan(self) -> None:
         paths = walk_files(self.src)
-        self._archives = [
-            path for path in paths if is_archive(path) and not path.name.startswith(".")
-        ]
+        self._archives = [path for path in paths if is_archive_name(path.name)]
         for path in filter(is_image_path, paths):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)
             if place is not None:
@@ -192,18 +233,15 @@ class LabelledSource:
     def _place(self, file: PurePosixPath, container: Path) -> _Place | None:
         """Reads class and subset off a path; None for what is passed over."""
         folders = [part for part in file.parts[:-1] if part not in (".", "/")]
-        if not is_image_name(file.name) or any(part == ".." or is_hidden(part) for part in folders):
+        if not is_image_name(file.name) or is_hidden_path(str(file)):
             return None
         for depth in range(len(folders) - 1, -1, -1):
-            if folders[depth].lower() in self._classes:
-                class_name, subset = (
-                    self._classes[folders[depth].lower()],
-                    "/".join(folders[:depth]),
-                )
+            if (name := plain_name(folders[depth])) in self._classes:
+                class_name, subset = self._classes[name], "/".join(folders[:depth])
                 break
         else:
             # The folder that was given, or the archive's own name, may itself be that of one class.
-            own = container.name.split(".")[0].lower()
+            own = plain_name(container.name.split(".")[0])
             if own not in self._classes:
                 raise self._no_class(folders)
             class_name, subset = self._classes[own], "/".join(folders)
@@ -244,148 +282,6 @@ def class_order(names: Iterable[str]) -> tuple[str, ...]:
         *(name for name in CLASS_NAMES if name in unique),
         *(name for name in unique if name not in CLASS_NAMES),
     )
-
-
-def read_archive(
-    path: str | Path, *, accept: Any = lambda name: True, max_bytes: int = MAX_FILE_BYTES
-) -> Iterator[tuple[str, bytes]]:
-    """Streams the regular files of a tar archive, plain or compressed, in their order; nothing is written to disk.
-
-    Links, devices, and names that lead out of the archive are passed over. An archive that unpacks
-    to more than 4 GiB and a hundred times its own size is refused when it gets there.
-
-    Args:
-        path: The archive.
-        accept: Called with each file's name; what it refuses is not read.
-        max_bytes: Limit for one file.
-
-    Yields:
-        (name, contents).
-    """
-    path = Path(path)
-    check_regular(path)
-    try:
-        with path.open("rb") as raw, _decompressed(raw) as plain:
-            size = os.fstat(raw.fileno()).st_size
-            stream = _ForwardReader(
-                plain, _MAX_TAR_HEADER, max(_MAX_UNPACKED, _MAX_INFLATION * size), path
-            )
-            archive = tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]
-            while (member := archive.next()) is not None:
-                # tarfile remembers every member, which adds up over a hundred thousand.
-                archive.members = []  # type: ignore[attr-defined]
-                parts = PurePosixPath(member.name).parts
-                if (
-                    not member.isreg()
-                    or ".." in parts
-                    or member.name.startswith("/")
-                    or not accept(member.name)
-                ):
-                    continue
-                if member.issparse() or member.size > max_bytes:
-                    raise InputError(
-                        f"{path}: {member.name} is larger than the {max_bytes / 2**20:.0f} MiB allowed"
-                    )
-                file = archive.extractfile(member)
-                assert file is not None
-                stream.limit = max_bytes
-                data = file.read()
-                stream.limit = _MAX_TAR_HEADER
-                if len(data) != member.size:
-                    raise InputError(f"{path} is truncated within {member.name}")
-                yield member.name, data
-            if not stream.ended_in_zeros():
-                raise InputError(
-                    f"{path} is truncated or corrupt: the end of the archive is missing"
-                )
-            stream.drain()
-    except InputError:
-        raise
-    except (
-        tarfile.TarError,
-        EOFError,
-        OSError,
-        zlib.error,
-        lzma.LZMAError,
-        ValueError,
-        OverflowError,
-    ) as error:
-        raise InputError(
-            f"{path} is not a whole tar archive: {str(error) or type(error).__name__}"
-        ) from error
-
-
-def _decompressed(raw: BinaryIO) -> Any:
-    start = raw.read(6)
-    raw.seek(0)
-    if start.startswith(b"\x1f\x8b"):
-        return gzip.GzipFile(fileobj=raw)
-    if start.startswith(b"BZh"):
-        return bz2.BZ2File(raw)
-    if start.startswith(b"\xfd7zXZ\x00"):
-        return lzma.LZMAFile(raw)
-    return raw
-
-
-class _ForwardReader:
-    """A file that goes forward only, for tarfile: never more than ``limit`` bytes at once, and short steps back.
-
-    tarfile asks for whatever length a header claims, and steps back by a byte before every header, for which gzip
-    would begin again at the start.
-    """
-
-    def __init__(self, file: Any, limit: int, most: int, name: object):
-        self.limit = limit
-        self._file = file
-        self._most = most  # bytes in all
-        self._name = name  # for the error message
-        self._position = 0  # as tarfile sees it
-        self._tail = b""  # the last bytes that were read
-        self._end = 0  # where the tail ends
-
-    def tell(self) -> int:
-        return self._position
-
-    def seek(self, position: int, whence: int = 0) -> int:
-        if whence != 0 or position < self._end - len(self._tail):
-            raise tarfile.ReadError("the archive cannot be read from front to back")
-        while position > self._end:
-            if not self._fetch(min(position - self._end, 2**18)):
-                break
-        self._position = min(position, self._end)
-        return self._position
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > self.limit:
-            raise tarfile.ReadError(
-                f"a header claims {size} bytes, more than the {self.limit} allowed"
-            )
-        back = self._end - self._position
-        data = self._tail[len(self._tail) - back :][:size] if back else b""
-        if len(data) < size:
-            data += self._fetch(size - len(data))
-        self._position += len(data)
-        return data
-
-    def ended_in_zeros(self) -> bool:
-        """Tells whether the last block that was read is one of zeros, with which an archive ends."""
-        return len(self._tail) >= 512 and not any(self._tail[-512:])
-
-    def drain(self) -> None:
-        """Reads the padding after the end, so that a compressed file's checksum is compared."""
-        for _ in range(64):
-            if not self._fetch(2**16):
-                break
-
-    def _fetch(self, size: int) -> bytes:
-        data: bytes = self._file.read(size)
-        self._tail = (self._tail + data)[-1024:] if len(data) < 1024 else data[-1024:]
-        self._end += len(data)
-        if self._end > self._most:
-            raise InputError(
-                f"{self._name} unpacks to more than {self._most / 2**20:.0f} MiB, which an archive of its size may not"
-            )
-        return data
 
 
 def write_deeplense_folder(

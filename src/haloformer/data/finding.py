@@ -1,25 +1,39 @@
-"""Finds what goes into a prediction or a fit: files, folders, patterns, datasets, cubes, positions in a large image.
+"""Finds what goes into a prediction or a fit: files, folders, archives, datasets, cubes, positions in a large image.
 
 All of it is found before the first image is read, so that a misspelt name ends a run at once.
 """
 
 import glob
 import math
-import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 
+from haloformer.data.archives import ARCHIVE_SUFFIXES, ArchiveCursor, is_archive, list_archive
 from haloformer.data.catalogs import read_positions
 from haloformer.data.dataset import LensDataset
 from haloformer.data.fits import Hdu, choose_planes, fits_hdus, header_of, planes_first
 from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
+from haloformer.data.npy import HEADER_BYTES, array_shape
+from haloformer.data.npz import END, choose_arrays, npz_shapes
+from haloformer.data.pixels import stack_length
 from haloformer.data.reading import DATASET_SUFFIXES, Reading
 from haloformer.data.sky import celestial, has_unclear_sip
-from haloformer.data.walking import passed_over, walk_files, warn_of_passed_over
+from haloformer.data.walking import (
+    is_archive_name,
+    is_hidden_path,
+    passed_over,
+    walk_files,
+    warn_of_passed_over,
+)
 from haloformer.errors import InputError, brief
+from haloformer.files import printable
 
 _MAX_PLANES = 1_000_000  # of a cube; what claims more is no stack of images
+_READABLE = ", ".join((*SUFFIXES, *ARCHIVE_SUFFIXES))
+_NPY_BLOCK = 128  # bytes, in which the header of most .npy files ends
+_PLAIN_NPY = re.compile(rb"'shape': \(\d+, \d+\)")
 _NAXIS = 80 * 2, b"NAXIS   =                    2"  # the third card of a plain FITS image
 
 
@@ -28,7 +42,7 @@ class InputFile:
     """One image file, or several images of one file, or what was named but cannot be opened.
 
     Attributes:
-        path: The file.
+        path: The file, or the archive or ``.npz`` file that holds it.
         n: Number of images.
         start: The first of them.
         is_dataset: They are images of a dataset.
@@ -37,6 +51,7 @@ class InputFile:
         plane: The one plane of a cube that is meant.
         is_stack: They are planes of a cube.
         catalog: They lie at the positions of this file.
+        member: The name of the file within the archive; of an array KEY of a ``.npz``, KEY.npy.
     """
 
     path: Path
@@ -48,6 +63,21 @@ class InputFile:
     plane: int | None = None
     is_stack: bool = False
     catalog: Path | None = None
+    member: str | None = None
+
+    @property
+    def name(self) -> str:
+        """What messages and tables call the file: any table can hold it, and any terminal show it."""
+        if self.member is None:
+            return printable(self.path)
+        if image_suffix(self.path.name) == ".npz":
+            return printable(f"{self.path}[{self.member.removesuffix(END)}]")
+        return printable(f"{self.path}/{self.member}")
+
+    @property
+    def is_fits(self) -> bool:
+        """Whether the file is a FITS file, by its name."""
+        return image_suffix(self.member or self.path.name) in FITS_SUFFIXES
 
 
 def find_inputs(
@@ -60,7 +90,7 @@ def find_inputs(
     """Finds all inputs before the first is read.
 
     Args:
-        arguments: Files, folders, glob patterns, datasets.
+        arguments: Files, folders, archives, glob patterns, datasets.
         keep_errors: What cannot be opened becomes an input that says so, unless it is all that there is.
         channels: Of the images that are wanted: of one channel, a FITS cube is a stack of images;
             else, and where any number will do (None), it is one image.
@@ -71,7 +101,9 @@ def find_inputs(
     """
     reading = reading or Reading()
     if not arguments:
-        raise InputError("no images given: name files, folders, glob patterns or .h5 datasets")
+        raise InputError(
+            "no images given: name files, folders, archives, glob patterns or .h5 datasets"
+        )
     paths = list(dict.fromkeys(_expanded(arguments)))
     if reading.catalog is not None:
         return [_catalog_input(paths, Path(reading.catalog), channels, reading)]
@@ -95,6 +127,8 @@ def find_inputs(
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     """Expands files and folders (searched to the bottom) into a list of image files, sorted within each folder.
 
+    Of a folder that holds archives and no image, the archives are listed.
+
     Raises:
         InputError: A path does not exist, a file is of no known kind, or a folder holds no image.
     """
@@ -102,18 +136,11 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     for path in [paths] if isinstance(paths, str | Path) else paths:
         path = Path(path)
         if path.is_dir():
-            files = walk_files(path)
-            inside = [file for file in files if is_image_name(file.name)]
-            others = [file for file in files if not is_image_name(file.name)]
-            if not inside:
-                there = f", and it holds {counts}" if (counts := passed_over(others)) else ""
-                raise InputError(f"{path} holds no image: {', '.join(SUFFIXES)} can be read{there}")
-            warn_of_passed_over(path, others)
-            found.update(dict.fromkeys(inside))
+            found.update(dict.fromkeys(_images_in(path)))
         elif not path.exists():
             raise InputError(f"{path} does not exist")
-        elif image_suffix(path.name) not in SUFFIXES:
-            raise InputError(f"{path} is not an image file: {', '.join(SUFFIXES)} can be read")
+        elif image_suffix(path.name) not in SUFFIXES and not is_archive(path):
+            raise InputError(f"{path} is not an image file: {_READABLE} can be read")
         else:
             found[path] = None
     if not found:
@@ -121,21 +148,30 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return list(found)
 
 
+def _images_in(folder: Path) -> list[Path]:
+    files = walk_files(folder)
+    inside = [file for file in files if is_image_name(file.name)]
+    inside = inside or [file for file in files if is_archive_name(file.name)]
+    read = set(inside)
+    others = [file for file in files if file not in read]
+    if not inside:
+        there = f", and it holds {counts}" if (counts := passed_over(others)) else ""
+        raise InputError(f"{folder} holds no image: {', '.join(SUFFIXES)} can be read{there}")
+    warn_of_passed_over(folder, others)
+    return inside
+
+
 def location_columns(inputs: Sequence[InputFile]) -> list[str]:
     """Returns the columns of a table that say where in their files the images lie."""
     datasets = any(each.is_dataset for each in inputs)
-    fits = any(is_fits(each.path) for each in inputs)
-    return ["index"] * (datasets or fits) + ["label"] * datasets + ["hdu", "ra", "dec"] * fits
+    fits = any(each.is_fits for each in inputs)
+    numbered = datasets or fits or any(each.is_stack for each in inputs)
+    return ["index"] * numbered + ["label"] * datasets + ["hdu", "ra", "dec"] * fits
 
 
 def is_fits(path: Path) -> bool:
     """Tells from its name whether a file is a FITS file."""
     return image_suffix(path.name) in FITS_SUFFIXES
-
-
-def printable(text: str | Path) -> str:
-    """Returns text that any table can hold: file names may be bytes that are not UTF-8."""
-    return os.fsencode(text).decode("utf-8", "backslashreplace")
 
 
 def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
@@ -148,7 +184,9 @@ def _expanded(arguments: Sequence[str]) -> Iterator[Path]:
         matches = [
             path
             for path in found
-            if is_image_name(path.name) or path.suffix.lower() in DATASET_SUFFIXES
+            if is_image_name(path.name)
+            or path.suffix.lower() in DATASET_SUFFIXES
+            or is_archive_name(path.name)
         ]
         others = [path for path in found if path not in set(matches)]
         if not matches:
@@ -166,28 +204,89 @@ def _inputs_at(
             yield InputFile(path, len(dataset), is_dataset=True)
         return
     for file in find_images(path):
-        if is_fits(file):
-            yield from _fits_inputs(file, channels, reading, keep_errors)
-        else:
-            yield InputFile(file)
+        found = InputFile(file)
+        try:
+            yield from _inputs_of(found, channels, reading, keep_errors)
+        except InputError as error:
+            if not keep_errors:
+                raise
+            yield replace(found, error=brief(error))
+
+
+def _inputs_of(
+    file: InputFile, channels: int | None, reading: Reading, keep_errors: bool
+) -> Iterable[InputFile]:
+    """Returns the images of a file: those of an archive, of the arrays of a ``.npz``, the planes of a cube."""
+    if is_archive(file.path):
+        return _archive_inputs(file.path, channels, reading, keep_errors)
+    suffix = image_suffix(file.path.name)
+    if file.is_fits:
+        if reading.hdu is None and reading.band is None and _is_plain(file.path):
+            return [file]
+        return _fits_inputs(file, file.path, channels, reading)
+    if suffix == ".npz":
+        return _array_inputs(file.path, reading)
+    if suffix == ".npy" and (n := _stack_length(file.path)) is not None:
+        return [replace(file, n=n, is_stack=True)]
+    return [file]
 
 
 def _fits_inputs(
-    path: Path, channels: int | None, reading: Reading, keep_errors: bool
+    file: InputFile, content: Path | bytes, channels: int | None, reading: Reading
 ) -> list[InputFile]:
-    if reading.hdu is None and reading.band is None and _is_plain(path):
-        return [InputFile(path)]
-    name = printable(path)
+    with fits_hdus(content, file.name) as hdus:
+        return [
+            _fits_input(file, hdus[k], k, plane, channels)
+            for k, plane in choose_planes(hdus, file.name, reading)
+        ]
+
+
+def _array_inputs(path: Path, reading: Reading) -> list[InputFile]:
+    shapes = npz_shapes(path, printable(path))
+    found = []
+    for key in choose_arrays(shapes, printable(path), reading.hdu):
+        n = stack_length(shapes[key] or ())
+        found.append(InputFile(path, n or 1, is_stack=n is not None, member=key + END))
+    return found
+
+
+def _archive_inputs(
+    path: Path, channels: int | None, reading: Reading, keep_errors: bool
+) -> Iterator[InputFile]:
+    """Yields the images of an archive, in its order."""
+    names = [name for name in list_archive(path) if not is_hidden_path(name)]
+    images = [name for name in names if is_image_name(PurePosixPath(name).name)]
+    others = [Path(name) for name in set(names) - set(images)]
+    if not images:
+        there = f", and it holds {counts}" if (counts := passed_over(others)) else ""
+        raise InputError(f"{path} holds no image: {', '.join(SUFFIXES)} can be read{there}")
+    warn_of_passed_over(path, others)
+    cursor = ArchiveCursor()
+    for name in images:
+        file = InputFile(path, member=name)
+        if not file.is_fits:
+            yield file
+            continue
+        try:
+            yield from _fits_inputs(file, cursor.read(path, name), channels, reading)
+        except InputError as error:
+            if not keep_errors:
+                raise
+            yield replace(file, error=brief(error))
+
+
+def _stack_length(path: Path) -> int | None:
+    """Returns how many images a ``.npy`` file holds if it cannot be one; None if it can, or cannot be read."""
     try:
-        with fits_hdus(path, name) as hdus:
-            return [
-                _fits_input(path, name, hdus[k], k, plane, channels)
-                for k, plane in choose_planes(hdus, name, reading)
-            ]
-    except InputError as error:
-        if not keep_errors:
-            raise
-        return [InputFile(path, error=brief(error))]
+        if not path.is_file():  # a pipe would be waited for
+            return None
+        with path.open("rb") as file:
+            head = file.read(_NPY_BLOCK)
+            if _PLAIN_NPY.search(head) or not head:
+                return None
+            return stack_length(array_shape(head + file.read(HEADER_BYTES), path.name) or ())
+    except (OSError, InputError):  # what reads it says so
+        return None
 
 
 def _is_plain(path: Path) -> bool:
@@ -202,19 +301,19 @@ def _is_plain(path: Path) -> bool:
 
 
 def _fits_input(
-    path: Path, name: str, hdu: Hdu, number: int, plane: int | None, channels: int | None
+    file: InputFile, hdu: Hdu, number: int, plane: int | None, channels: int | None
 ) -> InputFile:
     shape = planes_first(hdu.shape)
     if plane is not None or len(shape) == 2 or channels != 1 or 1 in (shape[0], shape[2]):
-        return InputFile(path, hdu=number, plane=plane)
+        return replace(file, hdu=number, plane=plane)
     there = hdu.fileinfo()
     size = math.prod(shape) * abs(hdu.header.get("BITPIX", 8)) // 8
     truncated = not hasattr(hdu, "compression_type") and there["datLoc"] + size > there["file"].size
     if truncated or shape[0] > _MAX_PLANES:
         raise InputError(
-            f"{name} is corrupt or truncated: it does not hold the {shape} values that it claims"
+            f"{file.name} is corrupt or truncated: it does not hold the {shape} values that it claims"
         )
-    return InputFile(path, shape[0], hdu=number, is_stack=True)
+    return replace(file, n=shape[0], hdu=number, is_stack=True)
 
 
 def _catalog_input(

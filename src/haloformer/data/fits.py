@@ -20,7 +20,9 @@ from haloformer.data.reading import Reading
 from haloformer.data.sky import (
     SKY_KEYS,
     celestial,
+    check_header,
     header_scales,
+    is_scale_key,
     is_surface_brightness,
     is_wcs_key,
     ra_dec,
@@ -29,6 +31,7 @@ from haloformer.errors import InputError
 from haloformer.files import check_regular
 
 _GZIP = b"\x1f\x8b"
+_MAX_SEARCHED = 1000  # extensions, for the first that holds an image
 _MAX_NAMED_PLANES = 100  # of a cube, whose header is searched for their names
 
 _NO_LENS = re.compile(
@@ -146,6 +149,10 @@ def choose_hdus(hdus: Sequence[Hdu], name: str, wanted: int | str | None) -> lis
     if wanted is None:
         others: list[str] = []
         for number, item in enumerate(hdus):
+            if number == _MAX_SEARCHED:
+                raise InputError(
+                    f"{name} holds no image of the sky in its first {_MAX_SEARCHED} extensions; --hdu chooses one"
+                )
             if is_fits_image(item):
                 if is_sky_image(item):
                     return [number]
@@ -196,7 +203,12 @@ def is_fits_image(hdu: Hdu) -> bool:
 
 def is_sky_image(hdu: Hdu) -> bool:
     """Tells by its name whether an extension holds an image of the sky, not its PSF, errors or flags."""
-    words = re.findall("[A-Z]+", hdu.name.upper())
+    return is_sky_name(hdu.name)
+
+
+def is_sky_name(name: str) -> bool:
+    """Tells whether a name is none of a PSF, of errors, weights or flags (see `is_sky_image`)."""
+    words = re.findall("[A-Z]+", name.upper())
     if not words or _LENS.fullmatch(words[-1]):
         return True
     return not any(_NO_LENS.fullmatch(word) for word in (words[0], words[-1]))
@@ -223,12 +235,13 @@ def header_of(hdus: Sequence[Hdu], number: int) -> Mapping[str, Any]:
     wanted = [
         key
         for key in primary
-        if key not in header and (key in SKY_KEYS or (is_wcs_key(key) and not has_wcs))
+        if key not in header
+        and (key in SKY_KEYS or is_scale_key(key) or (is_wcs_key(key) and not has_wcs))
     ]
     if wanted:
         header = header.copy()
         for key in wanted:
-            header[key] = primary[key]
+            header[key] = primary[key], primary.comments[key]
     return header  # type: ignore[no-any-return]
 
 
@@ -305,6 +318,8 @@ class FitsImage:
         self._bands_last = bands_are_last(self._hdu.shape)
         self.shape = planes_first(self._hdu.shape)
         header = header_of(hdus, number)
+        with fits_errors(name):
+            check_header(header, name, has_scale=reading.pixel_scale is not None)
         self.wcs = celestial(header)
         self.scales: tuple[float, float] | None
         if reading.pixel_scale is not None:

@@ -1,6 +1,7 @@
 """Checks of HDF5 files from outside: links, sizes, types, and whether HDF5 survives them."""
 
 import contextlib
+import itertools
 import math
 import os
 import signal
@@ -14,7 +15,7 @@ import h5py
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.files import check_regular
+from haloformer.files import check_regular, printable
 from haloformer.io.strict_json import parse_json
 
 MAX_IMAGE_VALUES = 2**26
@@ -121,8 +122,9 @@ def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
         except (OSError, RuntimeError, KeyError, ValueError) as error:
             raise InputError(f"{path}: /{name} cannot be read: {first_line(error)}") from error
         if link is None:
+            there = ", ".join(printable(key) for key in itertools.islice(file, 8)) or "nothing"
             raise InputError(
-                f"{path}: there is no /{name}; a dataset file needs /images and /labels"
+                f"{path}: there is no /{name}, but {there[:120]}; a dataset file needs /images and /labels"
             )
         if found is None:
             raise InputError(f"{path}: /{name} is a link to somewhere else, which is not followed")
@@ -196,6 +198,7 @@ def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
     if images.ndim != 4 or images.shape[0] < 1 or min(images.shape) < 1:
         raise InputError(
             f"{path}: /images has shape {images.shape}; (N, channels, height, width) is needed"
+            " (`haloformer convert` makes it so)"
         )
     if images.dtype != np.float32:
         raise InputError(

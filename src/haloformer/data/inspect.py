@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haloformer.data.conversion import open_labelled
 from haloformer.data.dataset import LensDataset
 from haloformer.errors import InputError
 from haloformer.io.writing import whole_file
@@ -29,7 +30,7 @@ def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
     """Reads the whole file once, ``batch_size`` images at a time, and describes it.
 
     Args:
-        path: A dataset file.
+        path: A dataset file, or what `open_labelled` takes.
         batch_size: Images in memory at a time.
 
     Returns:
@@ -38,14 +39,14 @@ def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
         with NaN or infinite values, which those figures leave out) and ``parameters`` (one row each: name, unit, shape,
         min, median, max, share of the images to which it applies). JSON-able; what is undefined is None.
     """
-    with LensDataset(path) as dataset:
+    with open_labelled(path)[0] as dataset:
         pixels = [_PixelStatistics() for _ in dataset.class_names]
         for images, labels in dataset.batches(batch_size):
             values, numbers = images.numpy(), labels.numpy()
             for label in np.unique(numbers):
                 pixels[label].add(values[numbers == label])
         return {
-            "path": str(dataset.path),
+            "path": str(path),
             "bytes": dataset.path.stat().st_size,
             "n": len(dataset),
             "image_shape": list(dataset.image_shape),
@@ -180,7 +181,7 @@ class _Sample:
 
 
 def _sample(path: str | Path, per_class: int, seed: int) -> _Sample:
-    with LensDataset(path) as dataset:
+    with open_labelled(path)[0] as dataset:
         rng = np.random.default_rng(seed)
         rows, panels = [], []
         for label, name in enumerate(dataset.class_names):
@@ -189,7 +190,7 @@ def _sample(path: str | Path, per_class: int, seed: int) -> _Sample:
                 chosen = np.sort(rng.choice(members, min(per_class, len(members)), replace=False))
                 rows.append((name, len(members), chosen))
                 panels.append(dataset.images_at(chosen).numpy().mean(axis=1))
-        survey = str(dataset.attributes.get("survey") or dataset.path.name)
+        survey = str(dataset.attributes.get("survey") or Path(path).name)
         noise = dataset.attributes.get("noise")
         return _Sample(
             rows,

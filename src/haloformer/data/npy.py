@@ -12,7 +12,7 @@ import io
 import math
 import pickletools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,9 @@ MAX_FILE_BYTES = 256 * 2**20
 MAX_OPCODES = 1_000_000
 """Steps that a pickle may take; an image written number by number needs one or a few per pixel."""
 
+HEADER_BYTES = 2**14
+"""Of a ``.npy`` file, in which its header ends: numpy reads no longer ones."""
+
 _MAGIC = b"\x93NUMPY"
 _PICKLE_MAGIC = re.compile(rb"\x80[\x02-\x05]")  # ndarray.dump() of protocol 2 and later
 _NUMBER = re.compile(r"[<>|=]?[biuf](1|2|4|8|16)")
@@ -35,7 +38,7 @@ _NUMBER_NAMES = {"?": "b1"}
 
 
 def read_npy(
-    data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES
+    data: bytes, name: str, *, max_bytes: int = MAX_FILE_BYTES, kinds: str = "biuf"
 ) -> tuple[np.ndarray, float]:
     """Reads one image and, where the file has one, the axion mass beside it.
 
@@ -43,6 +46,7 @@ def read_npy(
         data: The file's contents.
         name: The file's name, for error messages.
         max_bytes: Larger contents are refused.
+        kinds: numpy's letters of the dtypes that are read; with ``US``, of texts too.
 
     Returns:
         The image as it is stored (any shape, any real dtype) and the mass in eV, NaN where there is none.
@@ -68,9 +72,29 @@ def read_npy(
                 f"{name} is corrupt: its header and its pickle describe different arrays"
             )
         return _image_and_mass(value, name)
-    if dtype.kind not in "biuf" or dtype.subdtype is not None:
+    if dtype.kind not in kinds or dtype.subdtype is not None:
         raise InputError(f"{name} holds {dtype}, not real numbers")
     return _from_bytes(data, start, shape, fortran, dtype, name), math.nan
+
+
+def array_shape(data: bytes, name: str) -> tuple[int, ...] | None:
+    """Returns the shape of the array of real numbers that the beginning of a ``.npy`` file describes.
+
+    Args:
+        data: The first `HEADER_BYTES` of the file, or all of it.
+        name: The file's name, for error messages.
+
+    Returns:
+        The shape; ``()`` for an array of something else; None for one of objects, whose pickle tells.
+    """
+    if _PICKLE_MAGIC.match(data):
+        return None
+    if not data.startswith(_MAGIC):
+        raise InputError(f"{name} is not a .npy file: it does not begin as one")
+    shape, _, dtype, _ = _read_header(data, name)
+    if dtype.hasobject:
+        return None
+    return shape if dtype.kind in "biuf" and dtype.subdtype is None else ()
 
 
 def read_npy_file(path: str | Path, *, max_bytes: int = MAX_FILE_BYTES) -> tuple[np.ndarray, float]:
@@ -161,12 +185,31 @@ def _as_array(value: Any, name: str) -> np.ndarray:
                 value.data, 0, value.shape, value.fortran, np.dtype(value.dtype), name
             )
         flat = _as_array(value.items, name)
-        if flat.ndim != 1:
+        if flat.ndim + len(value.shape) > 4:
             raise InputError(
                 f"{name} holds an array of arrays, which is neither an image nor [image, mass]"
             )
-        return flat.reshape(value.shape)  # objects are listed in C order, whatever the array's own
+        # objects are listed in C order, whatever the array's own
+        return flat.reshape(value.shape + flat.shape[1:])
+    if isinstance(value, list | tuple) and value and all(_is_row(item) for item in value):
+        return _stacked_rows(value, name)
     return _array_of_rows(value, name)
+
+
+def _is_row(item: Any) -> bool:
+    """Tells whether an item is an array of more than one number, such as a row of an image."""
+    return isinstance(item, _Array) and len(item.shape) > 0
+
+
+def _stacked_rows(rows: "Sequence[_Array]", name: str) -> np.ndarray:
+    """Makes an image of its rows, or of its planes: an object array may hold them one by one."""
+    if len({id(row) for row in rows}) < len(rows):
+        raise InputError(f"{name} holds the same row over and over, which is no image")
+    if len({row.shape for row in rows}) > 1:
+        raise InputError(f"{name} holds rows of differing lengths, not an image")
+    if any(row.items is not None for row in rows) or len(rows[0].shape) > 2:
+        raise InputError(f"{name} holds arrays of arrays of objects, which are not an image")
+    return np.stack([_as_array(row, name) for row in rows])
 
 
 def _array_of_rows(value: Any, name: str) -> np.ndarray:

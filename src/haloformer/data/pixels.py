@@ -21,6 +21,17 @@ def bands_are_last(shape: tuple[int, ...]) -> bool:
     return len(shape) == 3 and shape[2] <= _MAX_CHANNELS < min(shape[:2])
 
 
+def stack_length(shape: tuple[int, ...]) -> int | None:
+    """Returns how many images an array is that cannot be one; None if it can.
+
+    Args:
+        shape: (N, H, W) with N > 16, (N, C, H, W) or (N, H, W, C); else it is that of one image.
+    """
+    if len(shape) == 4 or (len(shape) == 3 and min(shape[0], shape[2]) > _MAX_CHANNELS):
+        return shape[0]
+    return None
+
+
 def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.ndarray:
     """Brings an image to (C, H, W) float32.
 

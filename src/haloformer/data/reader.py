@@ -16,23 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.data.archives import ArchiveCursor
 from haloformer.data.catalogs import Positions, read_positions
 from haloformer.data.dataset import LensDataset
-from haloformer.data.finding import (
-    InputFile,
-    find_inputs,
-    is_fits,
-    location_columns,
-    printable,
-)
+from haloformer.data.finding import InputFile, find_inputs, location_columns
 from haloformer.data.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
 from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
-from haloformer.data.images import read_image
-from haloformer.data.pixels import known_pixels
+from haloformer.data.images import decode_image, image_suffix, read_image
+from haloformer.data.npy import read_bytes, read_npy
+from haloformer.data.pixels import channels_first, known_pixels
 from haloformer.data.reading import DATASET_SUFFIXES, Reading, check_choices
 from haloformer.data.sky import pixels
 from haloformer.errors import InputError, brief
+from haloformer.files import printable
 
 __all__ = [
     "DATASET_SUFFIXES",
@@ -126,7 +123,10 @@ def read_images(
         batch_size: Images in memory at a time.
     """
     reading = reading or Reading()
-    images = (image for each in inputs for image in _images_of(each, batch_size, grid, reading))
+    cursor = ArchiveCursor()
+    images = (
+        image for each in inputs for image in _images_of(each, batch_size, grid, reading, cursor)
+    )
     while batch := list(itertools.islice(images, batch_size)):
         yield batch
 
@@ -183,9 +183,13 @@ def not_answered(name: str) -> InputError:
 
 
 def _images_of(
-    source: InputFile, batch_size: int, grid: PixelGrid | None, reading: Reading
+    source: InputFile,
+    batch_size: int,
+    grid: PixelGrid | None,
+    reading: Reading,
+    cursor: ArchiveCursor,
 ) -> Iterator[ReadImage]:
-    name = printable(source.path)
+    name = source.name
     if source.error is not None:
         yield ReadImage(name, error=source.error)
         return
@@ -193,21 +197,50 @@ def _images_of(
         yield from _of_dataset(source, name, batch_size, grid, reading)
         return
     try:
+        content = source.path if source.member is None else cursor.read(source.path, source.member)
         if source.catalog is not None:
             yield from _cutouts(source, source.catalog, name, grid, reading)
-        elif is_fits(source.path):
-            yield from _of_fits(source, name, grid, reading)
+        elif source.is_fits:
+            yield from _of_fits(source, content, name, grid, reading)
+        elif source.is_stack:
+            yield from _of_stack(source, content, name, grid, reading)
         else:
-            yield _of_file(source.path, name, grid, reading)
+            yield _of_file(source, content, name, grid, reading)
     except InputError as error:
         yield ReadImage(name, error=brief(error))
 
 
-def _of_file(path: Path, name: str, grid: PixelGrid | None, reading: Reading) -> ReadImage:
+def _of_file(
+    source: InputFile, content: Path | bytes, name: str, grid: PixelGrid | None, reading: Reading
+) -> ReadImage:
     channels = None if reading.band is not None or grid is None else grid.shape[0]
-    image = _band_of(read_image(path, channels=channels, nan="mask"), reading.band, name)
+    if isinstance(content, Path):
+        image = read_image(content, channels=channels, hdu=reading.hdu, nan="mask")
+    else:
+        suffix = image_suffix(source.member or name)
+        image, _ = decode_image(content, name, channels=channels, nan="mask", suffix=suffix)
+    image = _band_of(image, reading.band, name)
     scales = _given_scales(reading)
     return ReadImage(name, to_grid(image, grid, reading, name, scales=scales), scales=scales)
+
+
+def _of_stack(
+    source: InputFile, content: Path | bytes, name: str, grid: PixelGrid | None, reading: Reading
+) -> Iterator[ReadImage]:
+    """Yields the images of an array (N, H, W), (N, C, H, W) or (N, H, W, C)."""
+    array, _ = read_npy(read_bytes(content) if isinstance(content, Path) else content, name)
+    channels = None if reading.band is not None or grid is None else grid.shape[0]
+    scales = _given_scales(reading)
+    for k in range(source.start, source.start + source.n):
+        found, where = ReadImage(name, index=k, scales=scales), f"{name}: image {k}"
+        try:
+            image = known_pixels(channels_first(array[k], channels, where), "mask", where)
+            found.image = to_grid(
+                _band_of(image, reading.band, where), grid, reading, where, scales=scales
+            )
+        except (InputError, IndexError) as error:
+            found.error = brief(error)
+        yield found
 
 
 def _given_scales(reading: Reading) -> tuple[float, float] | None:
@@ -223,9 +256,9 @@ def _band_of(image: np.ndarray, band: int | str | None, name: str) -> np.ndarray
 
 
 def _of_fits(
-    source: InputFile, name: str, grid: PixelGrid | None, reading: Reading
+    source: InputFile, content: Path | bytes, name: str, grid: PixelGrid | None, reading: Reading
 ) -> Iterator[ReadImage]:
-    with fits_hdus(source.path, name) as hdus:
+    with fits_hdus(content, name) as hdus:
         number = choose_hdus(hdus, name, None)[0] if source.hdu is None else source.hdu
         stored = FitsImage(hdus, number, name, reading)
         height, width = stored.shape[-2:]

@@ -21,9 +21,10 @@ class Reading:
     """How images are read from files.
 
     Args:
-        hdu: FITS extension to read: number, name, several with commas, a pattern of names
-            ('NIR_*_FLUX'), or all; by default the first that holds an image. Extensions named PSF, RMS,
-            WHT, MASK, ERR, DQ, VAR or alike are read only if they are asked for.
+        hdu: FITS extension to read, or array of a .npz file: number, name, several with commas, a
+            pattern of names ('NIR_*_FLUX'), or all; by default the first extension that holds an image,
+            and all arrays of one shape. Those named PSF, RMS, WHT, MASK, ERR, DQ, VAR or alike are read
+            only if they are asked for.
         band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER
             or BAND of an extension; FILTER1, BAND1 … of a cube).
         nan: NaN and infinite pixels: error refuses the image, zero puts 0 there, mask leaves them out
@@ -31,8 +32,9 @@ class Reading:
         pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are
             resampled to the wanted scale, their light conserved, then cut or padded with zeros to
             the wanted size.
-        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees
-            (ICRS), or x and y in pixels counted from 0. One image each.
+        catalog: Table of positions in the one FITS image given (CSV, ECSV, VOTable or FITS): columns
+            ra and dec in degrees (ICRS) or the column's unit, also under the names of surveys, or x
+            and y in pixels counted from 0. One image each.
         size: With a catalog: side of the cutouts in arcsec; by default that of the wanted images.
     """
 
@@ -57,9 +59,13 @@ class Reading:
             )
 
 
-def check_choices(on_error: str, batch_size: int) -> None:
-    """Validates ``on_error`` and ``batch_size`` of a command that reads images; raises InputError."""
+def check_choices(on_error: str, batch_size: int, skip_bad: bool = False) -> None:
+    """Validates ``on_error``, ``batch_size`` and ``skip_bad`` of a command that reads images; raises InputError."""
     if on_error not in ("row", "stop"):
         raise InputError(f"on_error is '{on_error}': known are row, stop")
+    if skip_bad and on_error == "stop":
+        raise InputError(
+            "skip_bad leaves images out, and on_error 'stop' ends at the first: give one"
+        )
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")

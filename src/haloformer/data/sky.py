@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -35,6 +36,40 @@ _SCALE_KEYS: tuple[tuple[str, ...], ...] = (
 
 SKY_KEYS = ("BUNIT", "FILTER", "FILTER1", "FILTER2", "BAND", *(k for ks in _SCALE_KEYS for k in ks))
 """What a primary header says of the image in an extension, beside the WCS."""
+
+
+_LONG_SCALE_KEY = re.compile(r"(.*[ .])?(PIXEL[ _]?SCALE|PIXSCALE?|PXSCALE|PLATE[ _]?SCALE)")
+_IN_DEGREES, _IN_MAS = re.compile(r"\bdeg"), re.compile(r"\b(mas|milli-?arcsec)")
+_LOGARITHM = re.compile(r"(?<![a-z])((ab|st|vega|inst)?[ _]?mags?|magnitudes?|dex|db)(?![a-z])")
+
+
+def is_scale_key(key: str) -> bool:
+    """Tells whether a HIERARCH keyword, which may have any length, is one of a pixel scale, such as ESO INS PIXSCALE."""
+    return (len(key) > 8 or " " in key) and _LONG_SCALE_KEY.fullmatch(key.upper()) is not None
+
+
+def check_header(header: Any, name: str, *, has_scale: bool) -> None:
+    """Refuses a header that says two things at once of the sky, or whose values are no light.
+
+    Args:
+        header: The header.
+        name: The file's name, for error messages.
+        has_scale: The pixel scale is given; then what the header says of the sky twice does not matter.
+    """
+    unit = str(header.get("BUNIT", "")).strip()
+    if _LOGARITHM.search(unit.lower()):
+        raise InputError(
+            f"{name}: its values are in '{unit[:40]}', which are logarithms: images hold light, such as counts/s"
+        )
+    counts = Counter(iter(header))  # of its keywords, not their values
+    for key, n in counts.items():
+        if n > 1 and not has_scale and (key in SKY_KEYS or is_wcs_key(key)):
+            values = dict.fromkeys(str(header[key, k]) for k in range(n))
+            if len(values) > 1:
+                listed = " and ".join(value[:20] for value in list(values)[:3])
+                raise InputError(
+                    f"{name}: its header gives {key} more than once, {listed}: correct it, or give --pixel_scale"
+                )
 
 
 def is_wcs_key(key: str) -> bool:
@@ -152,7 +187,19 @@ def _keyword_scales(header: Any) -> tuple[tuple[float, float] | None, str]:
                 return (y, x), ""
             if keys[0] != "PLTSCALE":  # that of a photographic plate is in arcsec per mm
                 wrong = wrong or f"{keys[0]} is {str(header[keys[0]])[:40]!r}"
+    for key in header:
+        if is_scale_key(key):
+            side = _number(header[key]) * _arcsec_of(f"{header[key]} {header.comments[key]}")
+            if _is_scale(side):
+                return (side, side), ""
+            wrong = wrong or f"{key} is {str(header[key])[:40]!r}"
     return None, wrong
+
+
+def _arcsec_of(text: str) -> float:
+    """Returns the unit, in arcsec, that a value or its comment names; 1 where there is none."""
+    lower = text.lower()
+    return 3600 if _IN_DEGREES.search(lower) else 0.001 if _IN_MAS.search(lower) else 1
 
 
 def _may_be_sky(header: Any) -> bool:

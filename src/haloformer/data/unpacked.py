@@ -12,6 +12,7 @@ from typing import Any
 import h5py
 import numpy as np
 
+from haloformer.data.archives import read_zip
 from haloformer.data.fits import fits_errors
 from haloformer.data.hdf5_checks import (
     damage_named,
@@ -20,7 +21,7 @@ from haloformer.data.hdf5_checks import (
     plain_dataset,
     survives_hdf5,
 )
-from haloformer.data.images import FITS_SUFFIXES, image_suffix
+from haloformer.data.images import FITS_SUFFIXES, PICTURE_SUFFIXES, image_suffix
 from haloformer.data.inflation import (
     BLOCK,
     DEFLATE_INFLATION,
@@ -62,7 +63,9 @@ def check_unpacked(path: str | Path, max_bytes: int, number: int = 0) -> None:
             str(path),
             max_bytes,
         )
-    elif suffix in (".png", ".jpg", ".jpeg"):
+    elif suffix == ".npz":
+        _check_arrays(data, str(path), max_bytes)
+    elif suffix in PICTURE_SUFFIXES:
         _check_picture(data, path, max_bytes)
 
 
@@ -242,13 +245,18 @@ def _chunk_fits(
     return True
 
 
+def _check_arrays(data: bytes, name: str, max_bytes: int) -> None:
+    for _ in read_zip(io.BytesIO(data), len(data), name, max_bytes=max_bytes, head=0):
+        pass
+
+
 def _check_picture(data: bytes, path: Path, max_bytes: int) -> None:
     from PIL import Image
 
     try:
         with (
             warnings.catch_warnings(action="ignore"),
-            Image.open(io.BytesIO(data), formats=["PNG", "JPEG"]) as picture,
+            Image.open(io.BytesIO(data), formats=["PNG", "JPEG", "TIFF"]) as picture,
         ):
             n = picture.width * picture.height
     except Image.DecompressionBombError as error:

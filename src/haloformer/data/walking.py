@@ -4,8 +4,9 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Iterable
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from haloformer.data.archives import is_archive
 from haloformer.data.images import SUFFIXES, image_suffix, is_image_name
 from haloformer.errors import InputError, InputWarning
 
@@ -36,6 +37,16 @@ _DATA_SUFFIXES = frozenset(
 def is_hidden(name: str) -> bool:
     """Tells whether a file or folder of this name is no data of the user's, such as ``.ipynb_checkpoints``."""
     return name == "__MACOSX" or (name.startswith(".") and name not in (".", ".."))
+
+
+def is_hidden_path(name: str) -> bool:
+    """Tells whether a file in an archive, or any folder above it, is hidden."""
+    return any(is_hidden(part) for part in PurePosixPath(name).parts)
+
+
+def is_archive_name(name: str) -> bool:
+    """Tells whether a file of this name is an archive that would be read; hidden ones are not."""
+    return not name.startswith(".") and is_archive(name)
 
 
 def is_image_path(path: Path) -> bool:

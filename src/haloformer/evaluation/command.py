@@ -15,6 +15,7 @@ def evaluate(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool | None = None,
+    skip_bad: bool = False,
 ) -> dict[str, Any]:
     """Tests a trained model and writes metrics, figures, predictions and a report.
 
@@ -23,7 +24,8 @@ def evaluate(
 
     Args:
         run: Run folder or artefact folder, or the name of a shipped model.
-        data: A dataset (.h5), or the name of a survey, of which fresh test images are then simulated.
+        data: A dataset (.h5); or what `convert` makes one of, such as class folders, an archive of them, or a .npz file
+            with images and labels; or the name of a survey, of which fresh test images are then simulated.
         out: Folder to write; ``run/evaluation/NAME`` by default, and for a shipped model ``evaluations/run/NAME``.
         n: Number of images to simulate, 3000 by default; for a survey only.
         seed: Of the images to simulate; by default the first after the seeds of the training; for a survey only.
@@ -32,6 +34,8 @@ def evaluate(
         device: ``"auto"`` takes a GPU if there is one.
         overwrite: Replace an earlier evaluation in ``out``.
         progress: Show a progress bar; by default when standard error is a terminal.
+        skip_bad: Leave out images of folders and archives that cannot be read; the warnings of the result say how
+            many, and why.
 
     Returns:
         The content of ``metrics.json`` (NaN where that says null), with ``out`` and ``report``, the paths of the folder
@@ -54,6 +58,7 @@ def evaluate(
         device=device,
         overwrite=overwrite,
         progress=progress,
+        skip_bad=skip_bad,
     )
 
 

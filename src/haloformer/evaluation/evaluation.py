@@ -36,20 +36,22 @@ def run_evaluation(
     device: str,
     overwrite: bool,
     progress: bool | None,
+    skip_bad: bool,
 ) -> dict[str, Any]:
     """Carries out :func:`haloformer.evaluation.evaluate` (see there for the arguments)."""
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
     predictor = load(run, device)
-    images = open_test_images(data, predictor, n=n, seed=seed, noise=noise)
+    images = open_test_images(data, predictor, n=n, seed=seed, noise=noise, skip_bad=skip_bad)
     target = Path(out) if out is not None else _default_folder(run) / images.stem
     refuse_existing(target, overwrite, _FILES, "evaluation")
 
-    order = class_order(images, predictor)
+    order = class_order(images, predictor, some=True)
     predictions = predictions_of(predictor, images, order, batch_size, progress)
     check_measurable(predictor, images, predictions)
 
     result = result_of(predictor, Path(run), images, predictions)
+    result["warnings"] = [*images.notes, *result["warnings"]]
     drawn = drawing.draw(result, predictor, Path(run), images, predictions)
     _write_folder(target, overwrite, result, drawn, rows_of(predictor, images, predictions))
     return {**result, "out": str(target), "report": str(target / "report.html")}

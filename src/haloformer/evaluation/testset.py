@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from haloformer.data.conversion import open_labelled
 from haloformer.data.dataset import LensDataset
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
@@ -38,6 +39,7 @@ class TestImages:
         parameters: The physical parameters of all images by name, each (n, …), those that there are; a parameter of a
             file is read on first use.
         path: The file, if it is one.
+        notes: What of it was left out.
     """
 
     name: str
@@ -50,6 +52,7 @@ class TestImages:
     images_at: Callable[[np.ndarray], torch.Tensor]
     parameters: Callable[[], Mapping[str, np.ndarray]]
     path: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def open_test_images(
@@ -59,8 +62,9 @@ def open_test_images(
     n: int | None = None,
     seed: int | None = None,
     noise: str | None = None,
+    skip_bad: bool = False,
 ) -> TestImages:
-    """Opens a dataset file, or prepares to simulate ``n`` new images of a survey; arguments as in ``evaluate``."""
+    """Opens labelled images, or prepares to simulate ``n`` new images of a survey; arguments as in ``evaluate``."""
     path = Path(data)
     yaml = path.suffix.lower() in (".yaml", ".yml")
     if path.suffix.lower() in DATASET_SUFFIXES or path.is_dir() or (path.is_file() and not yaml):
@@ -69,7 +73,7 @@ def open_test_images(
                 raise InputError(
                     f"'{option}' is for images simulated from a survey; '{data}' is a file"
                 )
-        return _from_file(path, predictor)
+        return _from_file(path, predictor, skip_bad)
     seed = unused_seed(training_of(predictor)) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:
@@ -79,8 +83,8 @@ def open_test_images(
     return _from_survey(data, predictor, n, seed, noise)
 
 
-def _from_file(path: Path, predictor: Predictor) -> TestImages:
-    dataset = LensDataset(path)
+def _from_file(path: Path, predictor: Predictor, skip_bad: bool) -> TestImages:
+    dataset, notes = open_labelled(path, skip_bad=skip_bad)
     truth = _truth(
         predictor,
         _Parameters(dataset),
@@ -104,6 +108,7 @@ def _from_file(path: Path, predictor: Predictor) -> TestImages:
         images_at=dataset.images_at,
         parameters=lambda: _Parameters(dataset),
         path=path,
+        notes=tuple(notes),
     )
 
 
@@ -197,8 +202,10 @@ def _of_their_class(
     return truth
 
 
-def class_order(images: TestImages, predictor: Predictor) -> np.ndarray:
+def class_order(images: TestImages, predictor: Predictor, *, some: bool = False) -> np.ndarray:
     """Returns for each class of the data its number in the model; also checks that the images fit the model.
+
+    With ``some``, a model's class may be missing, unless it is a group of classes.
 
     :data:`~haloformer.data.grouping.LEFT_OUT` stands for classes that a grouping leaves out.
     """
@@ -211,7 +218,8 @@ def class_order(images: TestImages, predictor: Predictor) -> np.ndarray:
         )
     order = order_of(images.class_names, predictor)
     known = {number for number in order if number != LEFT_OUT}
-    if not known or (predictor.class_names and len(known) < len(predictor.class_names)):
+    missing = len(predictor.class_names) - len(known)
+    if not known or (missing > 0 and (not some or _groups(predictor))):
         raise InputError(
             f"{images.name}: classes are {', '.join(images.class_names)}, {_wanted_in_words(predictor)}"
         )
@@ -225,13 +233,10 @@ def order_of(class_names: tuple[str, ...], predictor: Predictor) -> list[int]:
         return [0] * len(names)  # the true values decide which images are used
     learned = [_canonical(name) for name in predictor.class_names]
     groups = {_canonical(name): _canonical(group) for name, group in _groups(predictor).items()}
-    # Without a grouping, and where the data are already grouped, the classes must be those of the model.
+    # Without a grouping, and where the data are already grouped, the classes must be among those of the model.
     if not groups or sorted(names) == sorted(learned):
-        return (
-            [learned.index(name) for name in names]
-            if sorted(names) == sorted(learned)
-            else [LEFT_OUT] * len(names)
-        )
+        among = set(names) <= set(learned)
+        return [learned.index(name) for name in names] if among else [LEFT_OUT] * len(names)
     return [learned.index(groups[name]) if name in groups else LEFT_OUT for name in names]
 
 
@@ -323,7 +328,7 @@ def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
     found = []
     for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
         trained, tested = predictor.artefact.get(key), images.attributes.get(key)
-        if trained is not None and tested is not None and trained != tested:
+        if trained is not None and tested not in (None, "") and trained != tested:
             found.append(
                 f"The model was trained with {what} {trained}, these images have {tested}."
             )

@@ -2,10 +2,16 @@
 
 import contextlib
 import csv
-from collections.abc import Callable, Iterator
+import datetime
+import functools
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.io.writing import free_file, whole_file
 
@@ -15,7 +21,20 @@ TABLE_SUFFIXES = (".csv", ".parquet", ".fits")
 _TEXTS = {"file", "class", "label", "error", "ood_reason"}
 _WHOLE, _YES_NO = {"index", "hdu"}, {"ood", "converged"}  # all else is float64
 
+_UNITS = {
+    **dict.fromkeys(("ra", "dec"), "deg"),
+    **dict.fromkeys(("source_x", "source_y", "theta_E", "R_sersic"), "arcsec"),
+    "exposure_time": "s",
+    "log10_m_axion": "log(eV)",
+    "log10_m_subhalos": "log(solMass)",
+}
+"""Unit of a quantity as the FITS standard spells it; e1, e2, gamma1 … have none."""
+
+_OF_A_QUANTITY = re.compile(r"_(sigma|low|high|error)$")
+_LONGEST_CARD = 2000  # characters of a value in a header
+
 Rows = list[dict[str, Any]]
+Writer = Callable[[Path, list[str]], contextlib.AbstractContextManager[Callable[[Rows], None]]]
 
 
 def checked_table_path(path: Path, overwrite: bool) -> Path:
@@ -28,18 +47,29 @@ def checked_table_path(path: Path, overwrite: bool) -> Path:
 
 
 @contextlib.contextmanager
-def table(path: Path, columns: list[str], overwrite: bool) -> Iterator[Callable[[Rows], None]]:
+def table(
+    path: Path,
+    columns: list[str],
+    overwrite: bool,
+    provenance: Mapping[str, object] | None = None,
+) -> Iterator[Callable[[Rows], None]]:
     """Yields a function that appends rows; the table appears under its name when all were written.
 
     Args:
         path: The table, of a suffix among `TABLE_SUFFIXES`.
         columns: Their names, in order. Keys of a row that are no column are left out.
         overwrite: Replace an existing table.
+        provenance: What a FITS header tells beside code version, date and command: keyword → value.
 
     Raises:
         InputError: The table cannot be written, or another process has written it meanwhile.
     """
-    writer = {".parquet": write_parquet, ".fits": write_fits}.get(path.suffix.lower(), write_csv)
+    writers: dict[str, Writer] = {
+        ".csv": write_csv,
+        ".parquet": write_parquet,
+        ".fits": functools.partial(write_fits, provenance=provenance),
+    }
+    writer = writers[path.suffix.lower()]
     callers: BaseException | None = None  # an error of the block, which is not one of writing
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,13 +124,18 @@ def write_parquet(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], N
 
 
 @contextlib.contextmanager
-def write_fits(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None]]:
+def write_fits(
+    part: Path, columns: list[str], provenance: Mapping[str, object] | None = None
+) -> Iterator[Callable[[Rows], None]]:
     """Yields a function that appends rows to a FITS table, which is written in the end.
+
+    Columns have their units (TUNIT), and the header says what made the table.
 
     All rows are held until then, as its texts are as wide as the longest. FITS knows ASCII alone:
     other characters are written as in Python's source, × as x.
     """
     import numpy as np
+    from astropy.io import fits
     from astropy.table import MaskedColumn, Table
 
     held: dict[str, list[Any]] = {name: [] for name in columns}
@@ -130,5 +165,34 @@ def write_fits(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], None
         else:
             values = values.astype(np.float64)
         found[name] = values
+    hdu = fits.table_to_hdu(found)
+    for number, name in enumerate(columns, 1):
+        if unit := unit_of(name):
+            hdu.header.set(f"TUNIT{number}", unit, after=f"TFORM{number}")
+    for key, value in _provenance(provenance or {}).items():
+        hdu.header[key] = value
     with part.open("wb") as stream:
-        found.write(stream, format="fits")
+        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
+
+
+def unit_of(column: str) -> str:
+    """Returns the unit of a column in FITS's spelling, empty where it has none or none is known."""
+    quantity = _OF_A_QUANTITY.sub("", column)
+    unit = _UNITS.get(quantity, "")
+    is_width = column.endswith(("_sigma", "_error"))
+    return "dex" if is_width and unit.startswith("log(") else unit
+
+
+def _provenance(given: Mapping[str, object]) -> dict[str, str | int | float | bool]:
+    """Returns cards of a header: ASCII, and of bounded length."""
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").removesuffix("+00:00")
+    cards = {"CREATOR": f"haloformer {code_version()}", "DATE": now, **given}
+    if Path(sys.argv[0]).name in ("haloformer", "__main__.py"):
+        cards["COMMAND"] = shlex.join(["haloformer", *sys.argv[1:]])
+    return {
+        key: value
+        if isinstance(value, bool | int | float)
+        else str(value).encode("ascii", "backslashreplace").decode()[:_LONGEST_CARD]
+        for key, value in cards.items()
+        if value is not None
+    }

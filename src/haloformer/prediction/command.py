@@ -26,6 +26,7 @@ def predict(
     workers: int = 0,
     shard_size: int = 8192,
     ray_address: str | None = None,
+    skip_bad: bool = False,
 ) -> "PredictionSummary":
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
 
@@ -38,18 +39,19 @@ def predict(
 
     Args:
         run: Run folder or artefact folder of a trained model, or the name of a shipped one, such as model_i.
-        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5). A FITS cube is as many images.
+        images: Image files (.npy, .npz, .fits, .png, .jpg, .tif …), folders or archives (.zip, .tgz …) of them, glob patterns, or datasets
+            (.h5). A FITS cube is as many images.
         out: Table to write, .csv, .parquet or .fits.
         batch_size: Images per batch; does not change the answers.
         device: See `load`.
-        hdu: FITS extension to read: number, name, several with commas, a pattern of names ('NIR_*_FLUX'), or all; by default the first
-            that holds an image.
+        hdu: FITS extension to read, or array of a .npz file: number, name, several with commas, a pattern of names ('NIR_*_FLUX'), or
+            all; by default the first extension that holds an image, and all arrays of one shape.
         band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER or BAND of an extension; FILTER1, BAND1 …
             of a cube).
         pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are resampled to the model's scale, their light
             conserved, then cut or framed with zeros to its size.
-        catalog: CSV file of positions in the one FITS image given: columns ra and dec in degrees (ICRS), or x and y in pixels counted from 0.
-            One row each.
+        catalog: Table of positions in the one FITS image given (CSV, ECSV, VOTable or FITS): columns ra and dec in degrees (ICRS) or the
+            column's unit, also under the names of surveys, or x and y in pixels counted from 0. One row each.
         size: With a catalog: side of the cutouts in arcsec; by default what the model looks at.
         overwrite: Replace ``out`` if it exists.
         on_error: What an unreadable image does: ``"row"`` gives it a row whose column ``error`` says why, ``"stop"`` ends the run and
@@ -62,10 +64,13 @@ def predict(
             ``out`` may also be a folder, which then holds the shards.
         shard_size: Images that are kept at a time, in case the run is interrupted; rounded up to whole batches.
         ray_address: Of a running Ray cluster, or ``"auto"``: its machines share the images.
+        skip_bad: Leave out images that cannot be read: no row, no column ``error``, exit code 0 if any image was read. How many, and
+            why, is said.
     """
-    from haloformer.data.reading import Reading
+    from haloformer.data.reading import Reading, check_choices
     from haloformer.prediction.to_table import Shards, predict_to_table
 
+    check_choices(on_error, batch_size, skip_bad)
     return predict_to_table(
         run,
         images,
@@ -75,7 +80,7 @@ def predict(
         batch_size=batch_size,
         device=device,
         overwrite=overwrite,
-        on_error=on_error,
+        on_error="skip" if skip_bad else on_error,
         progress=progress,
         raw=raw,
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from haloformer.data.left_out import LeftOut
 from haloformer.data.reader import (
     InputFile,
     ReadImage,
@@ -26,7 +27,8 @@ class PredictionSummary:
     """What a call of `predict` did: the table's path, its rows, how many of them are errors, images per class.
 
     ``n_ood`` counts the images that are unlike those of the training; None if the model cannot tell. With ``raw`` they have a class all
-    the same; without, they are counted as ``unknown``.
+    the same; without, they are counted as ``unknown``. ``left_out`` has the images that cannot be read and have no
+    row; None if each has one.
     """
 
     out: Path
@@ -35,9 +37,20 @@ class PredictionSummary:
     class_counts: dict[str, int] = field(default_factory=dict)
     n_ood: int | None = None
     raw: bool = False
+    left_out: LeftOut | None = None
 
-    def count(self, rows: list[dict[str, Any]]) -> None:
-        """Takes rows of the table into account."""
+    @property
+    def notes(self) -> list[str]:
+        """How many images were left out, and why."""
+        return [] if self.left_out is None else self.left_out.notes
+
+    def count(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Takes rows into account, and returns those that belong to the table."""
+        if self.left_out is not None:
+            for row in rows:
+                if row.get("error"):
+                    self.left_out.add(row["error"])
+            rows = [row for row in rows if not row.get("error")]
         self.n_rows += len(rows)
         for row in rows:
             if row.get("error"):
@@ -46,13 +59,24 @@ class PredictionSummary:
                 self.class_counts[row["class"]] = self.class_counts.get(row["class"], 0) + 1
             if self.n_ood is not None and row.get("ood"):
                 self.n_ood += 1
+        return rows
+
+    def finish(self) -> None:
+        """Raises InputError if all images were left out."""
+        if self.left_out is not None:
+            self.left_out.refuse_if_all(self.n_rows)
 
 
-def empty_summary(out: Path, predictor: Predictor, raw: bool = False) -> PredictionSummary:
+def empty_summary(
+    out: Path, predictor: Predictor, raw: bool = False, on_error: str = "row"
+) -> PredictionSummary:
     """Returns a summary that has counted nothing yet."""
-    counts = dict.fromkeys(predictor.class_names, 0)
     return PredictionSummary(
-        out, class_counts=counts, n_ood=None if predictor.detector is None else 0, raw=raw
+        out,
+        class_counts=dict.fromkeys(predictor.class_names, 0),
+        n_ood=None if predictor.detector is None else 0,
+        raw=raw,
+        left_out=LeftOut() if on_error == "skip" else None,
     )
 
 
@@ -79,6 +103,27 @@ def table_columns(predictor: Predictor, sources: Sequence[InputFile], on_error: 
     return columns
 
 
+def provenance_of(predictor: Predictor, run: str) -> dict[str, object]:
+    """Returns what the header of a FITS table says of the model.
+
+    Args:
+        predictor: The model.
+        run: Run folder, artefact folder, or the name of a shipped model.
+    """
+    artefact = predictor.artefact
+    training = artefact.get("training")
+    training = training if isinstance(training, dict) else {}
+    seed = training.get("train_seed", training.get("seed"))
+    return {
+        "MODEL": run,
+        "NETWORK": artefact["model"]["name"],
+        "SURVEY": artefact.get("survey"),
+        "NOISE": artefact.get("noise"),
+        "SEED": seed if isinstance(seed, int) else None,
+        "MODELVER": training.get("code_version", artefact.get("code_version")),
+    }
+
+
 def predicted_rows(
     predictor: Predictor,
     sources: Sequence[InputFile],
@@ -88,7 +133,11 @@ def predicted_rows(
     on_error: str,
     raw: bool = False,
 ) -> Iterator[list[dict[str, Any]]]:
-    """Yields the table's rows, batch by batch; the options are those of `predict`."""
+    """Yields the table's rows, batch by batch; the options are those of `predict`.
+
+    With ``on_error`` ``"skip"``, as with ``"row"``, images that cannot be read have rows that say so:
+    `PredictionSummary.count` leaves them out.
+    """
     for items in read_images(sources, predictor.grid, reading, batch_size=batch_size):
         rows: list[dict[str, Any]] = [{**item.row()} for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]

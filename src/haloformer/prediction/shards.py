@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,7 +22,12 @@ from haloformer.io.shards import Shards, Workers, make_missing_shards
 from haloformer.io.tables import Rows, table
 from haloformer.io.writing import file_sha256
 from haloformer.prediction.predictor import Predictor, load
-from haloformer.prediction.rows import PredictionSummary, empty_summary, predicted_rows
+from haloformer.prediction.rows import (
+    PredictionSummary,
+    empty_summary,
+    predicted_rows,
+    provenance_of,
+)
 
 
 @dataclass(frozen=True)
@@ -78,7 +83,8 @@ def predict_shards(
     target = _device(device, workers, ray_address)
     artefact = artefact_folder(Path(run))
     model = tuple(file_sha256(file) for file in artefact_files(artefact))
-    settings = _Settings(columns, batch_size, reading, on_error, raw)
+    kept = [*columns, "error"] if on_error == "skip" else columns
+    settings = _Settings(kept, batch_size, reading, on_error, raw)
     merged = path.suffix != ""
     shards = Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
@@ -89,7 +95,7 @@ def predict_shards(
             "what": "predictions",
             "model": list(model),
             "images": _digest(sources),
-            "columns": columns,
+            "columns": kept,
             "batch_size": batch_size,
             **asdict(reading),
             "on_error": on_error,
@@ -107,8 +113,9 @@ def predict_shards(
         wanted = ((place, count, (next(parts), *fixed)) for place, _, count in shards.places())
         where = Workers(workers, one_gpu_each(target), ray_address)
         make_missing_shards(_predict_shard, wanted, shards.n, where, "predict", progress)
-    summary = empty_summary(path, predictor, raw)
-    _gather(shards, summary, path if merged else None, columns, overwrite, progress)
+    summary = empty_summary(path, predictor, raw, on_error)
+    provenance = provenance_of(predictor, run)
+    _gather(shards, summary, path if merged else None, columns, overwrite, progress, provenance)
     return summary
 
 
@@ -147,17 +154,21 @@ def _gather(
     columns: list[str],
     overwrite: bool,
     progress: bool | None,
+    provenance: Mapping[str, object],
 ) -> None:
     """Counts the rows of all shards, and joins them to one table if ``out`` is given."""
     with contextlib.ExitStack() as stack:
-        write = None if out is None else stack.enter_context(table(out, columns, overwrite))
+        write = (
+            None if out is None else stack.enter_context(table(out, columns, overwrite, provenance))
+        )
         label = "count" if out is None else "merge"
         advance = stack.enter_context(progress_bar(label, shards.n, progress))
         for rows in _read_parts(shards.files()):
+            belonging = summary.count(rows)
             if write is not None:
-                write(rows)
-            summary.count(rows)
+                write(belonging)
             advance(len(rows))
+        summary.finish()
     if out is None:
         shards.finish()
     else:

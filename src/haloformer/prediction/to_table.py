@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from haloformer.data.reader import Reading, check_choices, find_inputs
+from haloformer.data.reader import Reading, find_inputs
 from haloformer.errors import InputError
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
@@ -13,6 +13,7 @@ from haloformer.prediction.rows import (
     PredictionSummary,
     empty_summary,
     predicted_rows,
+    provenance_of,
     table_columns,
 )
 
@@ -56,21 +57,22 @@ def predict_to_table(
         batch_size: Images per batch.
         device: As `load` takes it.
         overwrite: Replace ``out`` if it exists.
-        on_error: ``"row"`` or ``"stop"``.
+        on_error: ``"row"``, ``"skip"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
         raw: Flagged images have class and estimates all the same.
     """
-    check_choices(on_error, batch_size)
     if shards.size < 1:
         raise InputError(f"shard_size must be at least 1, not {shards.size}")
     reading.check()
     target = Path(out)
     if shards.alone or target.suffix:
         checked_table_path(target, overwrite)
+    elif on_error == "skip":
+        raise InputError(f"skip_bad makes one table, such as {out}.parquet, not a folder of shards")
     predictor = load(run, device if shards.alone else "cpu")
     inputs = find_inputs(
         images,
-        keep_errors=on_error == "row",
+        keep_errors=on_error != "stop",
         channels=predictor.image_shape[0],
         reading=reading,
     )
@@ -96,15 +98,15 @@ def predict_to_table(
             progress=progress,
             raw=raw,
         )
-    summary = empty_summary(target, predictor, raw)
+    summary = empty_summary(target, predictor, raw, on_error)
     with (
-        table(target, columns, overwrite) as write,
+        table(target, columns, overwrite, provenance_of(predictor, run)) as write,
         progress_bar("predict", total, progress) as advance,
     ):
         for rows in predicted_rows(
             predictor, inputs, batch_size, reading=reading, on_error=on_error, raw=raw
         ):
-            write(rows)
-            summary.count(rows)
+            write(summary.count(rows))
             advance(len(rows))
+        summary.finish()
     return summary
