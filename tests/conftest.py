@@ -4,9 +4,12 @@ import dataclasses
 import gc
 import hashlib
 import json
+import multiprocessing
 import os
 import shutil
 import signal
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import pytest
@@ -44,6 +47,89 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 100)
+
+
+# What most of the processes that tests start import, in seconds each.
+PRELOADED = [
+    "haloformer.training.engine",
+    "haloformer.prediction.predictor",
+    "haloformer.data.shards",
+]
+
+# How a forked process begins: where it is told, with the output that it is told.
+BEGINNING = """
+import os, sys
+os.environ.clear()
+os.environ.update(environment)
+os.chdir(folder)
+for descriptor, path in enumerate(outputs, 1):
+    os.dup2(os.open(path, os.O_WRONLY), descriptor)
+sys.exit(function(*arguments))
+"""
+
+
+class Forked:
+    """A process that calls a function; used as one of `subprocess.Popen`, with pipes for its output."""
+
+    def __init__(self, context: BaseContext, folder: Path, function: Callable, *arguments):
+        self._outputs = [folder / "stdout", folder / "stderr"]
+        for path in self._outputs:
+            path.touch()
+        names = {
+            "environment": dict(os.environ),
+            "folder": os.getcwd(),
+            "outputs": [str(path) for path in self._outputs],
+            "function": function,
+            "arguments": arguments,
+        }
+        self._process = context.Process(target=exec, args=(BEGINNING, names))
+        self._process.start()
+        self.kill, self.terminate = self._process.kill, self._process.terminate
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self._process.pid, number)
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Waits until the process has ended; returns what it wrote to standard output and error."""
+        self._process.join(timeout)
+        assert self.poll() is not None, "it did not end in time"
+        out, err = (path.read_text(encoding="utf-8") for path in self._outputs)
+        return out, err
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+
+@pytest.fixture(scope="session")
+def fork_server() -> BaseContext:
+    """Starts processes by forking one that has imported PyTorch and ours: each new one is spared that.
+
+    For tests of what processes do; not of how they start, and end when all has gone well.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        pytest.skip("needs POSIX")
+    from multiprocessing import forkserver
+
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(PRELOADED)
+    forkserver.ensure_running()  # in these surroundings, not in those of one test
+    return context
+
+
+@pytest.fixture(scope="session")
+def forked(fork_server, tmp_path_factory):
+    """Starts `function(*arguments)` in a process of its own."""
+    return lambda *call: Forked(fork_server, tmp_path_factory.mktemp("forked"), *call)
+
+
+@pytest.fixture
+def forked_workers(fork_server, monkeypatch):
+    """Worker processes that are forked rather than spawned; `io/test_jobs.py` has those as they are."""
+    monkeypatch.setattr("haloformer.io.jobs.SpawnProcess", fork_server.Process)
 
 
 @pytest.fixture

@@ -431,45 +431,28 @@ def test_a_dataset_that_cannot_fit_on_the_disk_is_refused_before_the_work_begins
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("form", ["hdf5", "deeplense"])
-def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(tmp_path, form):
-    resource = pytest.importorskip("resource")  # a limit on file size stands in for the full disk
+_FULL_DISK = """
+import resource  # a limit on file size stands in for the full disk
+import sys
+from haloformer.cli import main
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+sys.exit(main(["simulate", "model_ii", "--n", "60", "--format", form, "--out", out]))
+"""
 
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (30_000 if form == "deeplense" else 300_000,) * 2)
 
-    command = [
-        sys.executable,
-        "-m",
-        "haloformer",
-        "simulate",
-        "model_ii",
-        "--n",
-        "60",
-        "--format",
-        form,
-    ]
-    result = subprocess.run(
-        [*command, "--out", str(tmp_path / "x")], preexec_fn=limit, capture_output=True, text=True
-    )
-    assert result.returncode == 2, result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
+@pytest.mark.parametrize(("form", "limit"), [("hdf5", 300_000), ("deeplense", 30_000)])
+def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(forked, tmp_path, form, limit):
+    names = {"form": form, "limit": limit, "out": str(tmp_path / "x")}
+    process = forked(exec, _FULL_DISK, names)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 2, error
+    assert len(error.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
 
 
-def test_ctrl_c_while_simulating_leaves_nothing_half_written(tmp_path):
-    command = [
-        sys.executable,
-        "-m",
-        "haloformer",
-        "simulate",
-        "model_ii",
-        "--n",
-        "200000",
-        "--out",
-        str(tmp_path / "x.h5"),
-    ]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+def test_ctrl_c_while_simulating_leaves_nothing_half_written(forked, tmp_path):
+    command = ["simulate", "model_ii", "--n", "200000", "--out", str(tmp_path / "x.h5")]
+    process = forked(main, command)
     deadline = time.time() + 60
     while not list(tmp_path.glob("x.h5.*.part")) and time.time() < deadline:
         time.sleep(0.05)

@@ -103,8 +103,9 @@ def test_the_dataset_can_be_pickled_after_reading(dataset_file, lenses):
     assert np.array_equal(pickle.loads(pickle.dumps(data))[5][0], lenses["images"][5])
 
 
-@pytest.mark.parametrize("context", ["fork", "spawn"])
-def test_workers_read_what_the_main_process_reads(dataset_file, lenses, context):
+# Of a server that is forked, a worker is given the dataset pickled, as when it is spawned.
+@pytest.mark.parametrize("context", ["fork", "forkserver"])
+def test_workers_read_what_the_main_process_reads(fork_server, dataset_file, lenses, context):
     data = LensDataset(dataset_file)
     data[0]  # the parent's handle is open when the workers start
     loader = torch.utils.data.DataLoader(

@@ -25,42 +25,54 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 
 N, SHARD = 40, 12  # three whole shards and a rest
 
-# In each process that starts: while the file DEADLY exists, the next one to have done a part of its shard is killed.
-TRAP = """
-import os, signal, sys
+DEADLY = """
+import os, signal
+from haloformer.data.dataset import LensDataset
+from haloformer.data.dataset_writer import DatasetWriter
 
-class Trap:
-    def find_spec(self, name, path=None, target=None):
-        if name == "haloformer.data.shards":  # imported by each worker, and after what is changed here
-            sys.meta_path.remove(self)
-            from haloformer.data.dataset import LensDataset
-            from haloformer.data.dataset_writer import DatasetWriter
-            DatasetWriter.write = trapped(DatasetWriter.write)
-            LensDataset.images_at = trapped(LensDataset.images_at)
+class Deadly:
+    \"\"\"A worker's function: while a file exists, a process that has done a part of its shard is killed.\"\"\"
 
-def trapped(function):
-    def call(*arguments, **options):
-        result = function(*arguments, **options)
-        try:
-            os.unlink(os.environ["DEADLY"])
-        except FileNotFoundError:
-            return result
-        os.kill(os.getpid(), signal.SIGKILL)
-    return call
+    def __init__(self, function, file, once):
+        self.function, self.file, self.once = function, file, once
 
-sys.meta_path.insert(0, Trap())
+    def __call__(self, *arguments):
+        for kind, name in ((DatasetWriter, "write"), (LensDataset, "images_at")):
+            setattr(kind, name, self.trapped(getattr(kind, name)))
+        return self.function(*arguments)
+
+    def trapped(self, method):
+        def call(*arguments, **options):
+            result = method(*arguments, **options)
+            try:
+                (os.unlink if self.once else os.stat)(self.file)
+            except FileNotFoundError:
+                return result
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call
 """
 
 
 @pytest.fixture
-def deadly(tmp_path_factory, monkeypatch):
-    """A file whose presence kills the next worker that has done a part of its shard."""
+def deadly(forked_workers, tmp_path_factory, monkeypatch):
+    """Returns a file whose presence kills the next worker that has done a part of its shard; or each, if not once."""
     folder = tmp_path_factory.mktemp("trap")
-    (folder / "sitecustomize.py").write_text(TRAP)
-    before = os.environ.get("PYTHONPATH", "")
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(folder), before]).rstrip(os.pathsep))
-    monkeypatch.setenv("DEADLY", str(folder / "deadly"))
-    return folder / "deadly"
+    (folder / "deadly_worker.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(str(folder))
+    from deadly_worker import Deadly
+
+    results = jobs.results
+
+    def trap(once: bool = True):
+        def trapped(function, *arguments, **options):
+            return results(Deadly(function, folder / "deadly", once), *arguments, **options)
+
+        monkeypatch.setattr(jobs, "results", trapped)
+        (folder / "deadly").touch()
+        return folder / "deadly"
+
+    yield trap
+    del sys.modules["deadly_worker"]
 
 
 @pytest.fixture
@@ -102,12 +114,12 @@ def _assert_same_images(datasets, lenses):
 def test_shards_hold_the_images_of_one_process_though_a_worker_is_killed(
     simulator, alone, deadly, tmp_path
 ):
-    deadly.touch()
+    file = deadly()
     out = tmp_path / "shards"
     simulate_shards(
         simulator, out, n=N, start=5, batch_size=5, workers=2, shard_size=SHARD, progress=False
     )
-    assert not deadly.exists()  # so one worker did die
+    assert not file.exists()  # so one worker did die
     assert {path.name for path in out.iterdir()} == {
         MANIFEST,
         *(path.name for path in _shards(out)),
@@ -220,12 +232,12 @@ def _assert_same_rows(rows, others):
 
 def test_rows_are_those_of_one_process_though_a_worker_is_killed(original_run, inputs, deadly):
     predict(str(original_run), inputs, "one.csv", batch_size=3, device="cpu")
-    deadly.touch()
+    file = deadly()
     options = {"batch_size": 3, "device": "cpu", "workers": 2, "shard_size": 8, "progress": False}
     summary = predict(
         str(original_run), inputs, "two.csv", **options
     )  # nine images a shard: one has files and images of the dataset
-    assert not deadly.exists()
+    assert not file.exists()
     _assert_same_rows(_table("two.csv"), _table("one.csv"))
     assert (summary.n_rows, summary.n_errors, sum(summary.class_counts.values())) == (24, 0, 24)
     assert not os.path.exists("two.csv.shards")
@@ -264,23 +276,16 @@ def test_a_bad_image_ends_it_and_the_finished_shards_are_used_again(
 
 
 def test_a_worker_that_is_killed_each_time_ends_it_and_finished_shards_are_kept(
-    simulator, tmp_path, monkeypatch
+    simulator, deadly, tmp_path, monkeypatch
 ):
     from haloformer.io import shards
 
     monkeypatch.setattr(shards, "_RETRIES", 1)
-    folder = tmp_path / "trap"
-    folder.mkdir()
-    (folder / "sitecustomize.py").write_text(TRAP.replace("os.unlink", "open"))
-    (folder / "deadly").touch()
-    before = os.environ.get("PYTHONPATH", "")
-    with monkeypatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(folder), before]).rstrip(os.pathsep))
-        patch.setenv("DEADLY", str(folder / "deadly"))
-        with pytest.raises(InputError, match=r"part-00000\.h5: its worker was killed 2 times"):
-            simulate_shards(
-                simulator, tmp_path / "out", n=N, workers=1, shard_size=SHARD, progress=False
-            )
+    deadly(once=False)
+    with pytest.raises(InputError, match=r"part-00000\.h5: its worker was killed 2 times"):
+        simulate_shards(
+            simulator, tmp_path / "out", n=N, workers=1, shard_size=SHARD, progress=False
+        )
     assert not multiprocessing.active_children()
 
 

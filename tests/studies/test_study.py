@@ -168,7 +168,9 @@ def test_other_settings_in_the_same_folder_are_refused_with_the_difference(finis
         study(name, out=str(result.out), options={"lr": 0.01}, progress=False)
 
 
-def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(tmp_path):
+def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(
+    forked_workers, tmp_path
+):
     method = {
         "scratch": {"pretrained": False},
         "tuned": {"pretrained": "{pretrained}/artefact/weights.safetensors"},

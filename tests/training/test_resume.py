@@ -1,11 +1,9 @@
 """An interruption at any moment costs at most the time since the last save, and changes nothing of the result."""
 
 import csv
-import json
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 
@@ -63,7 +61,7 @@ def _assert_same(whole, out):
 
 
 _CHILD = """
-import json, sys, time
+import time, torch
 from haloformer.training import train
 from haloformer.training.callbacks import History
 start = History.on_train_epoch_start
@@ -71,30 +69,27 @@ def unhurried(self, trainer, module):  # or the run might end before the signal 
     time.sleep(0.5)
     start(self, trainer, module)
 History.on_train_epoch_start = unhurried
-train("model_ii", out=sys.argv[1], **json.loads(sys.argv[2]))
+torch.set_num_threads(threads)
+train("model_ii", out=out, **options)
 """
-
-
-def _start(out):
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.Popen(
-        [sys.executable, "-c", _CHILD, str(out), json.dumps(SMALL)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
 
 
 def _wait_for_an_epoch(out, child):
     deadline = time.monotonic() + 300
     while not (out / "checkpoints" / "last.ckpt").exists():
         assert time.monotonic() < deadline
-        assert child.poll() is None, child.stderr.read()
+        assert child.poll() is None, child.communicate(1)
         time.sleep(0.002)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_of_a_killed_process_the_resumed_run_has_the_same_weights_bit_for_bit(run, tmp_path):
+def test_of_a_killed_process_the_resumed_run_has_the_same_weights_bit_for_bit(
+    run, forked, tmp_path
+):
     out = tmp_path / "interrupted"
-    child = _start(out)
+    child = forked(
+        exec, _CHILD, {"out": str(out), "options": SMALL, "threads": torch.get_num_threads()}
+    )
     _wait_for_an_epoch(out, child)
     child.kill()
     child.communicate(timeout=300)

@@ -184,7 +184,7 @@ def test_one_worker_tries_the_same_again_even_after_an_interruption(tmp_path, mo
     assert tried(tmp_path / "c") != tried(tmp_path / "a")[:2]
 
 
-def test_of_a_killed_worker_the_trial_goes_on_where_it_was(tmp_path, monkeypatch):
+def test_of_a_killed_worker_the_trial_goes_on_where_it_was(forked_workers, tmp_path, monkeypatch):
     """Two processes work on trials of 1, 2 and 1000 epochs; during the last they are killed."""
     name = write(tmp_path / "s.yaml", space={"epochs": {"choice": [1, 2, 1000]}}, sampler="grid")
     out = tmp_path / "out"
