@@ -132,6 +132,22 @@ def forked_workers(fork_server, monkeypatch):
     monkeypatch.setattr("haloformer.io.jobs.SpawnProcess", fork_server.Process)
 
 
+def _save_png(figure, stem: Path) -> list[Path]:
+    import matplotlib
+
+    from haloformer.reporting import style
+
+    with matplotlib.rc_context(style.STYLE):
+        figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=50)
+    return [stem.with_name(f"{stem.name}.png")]
+
+
+@pytest.fixture(scope="session")
+def save_png() -> Callable:
+    """What draws a figure and writes it as `style.save` does, but as a small PNG alone: the other forms take longest."""
+    return _save_png
+
+
 @pytest.fixture
 def unsaved(monkeypatch):
     """Draws for the page alone: an empty file stands for those of each figure, whose writing is the slow part."""

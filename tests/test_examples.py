@@ -15,7 +15,7 @@ from haloformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-SMALL = {"model": "vit_nano", "images": 192}
+SMALL = {"model": "vit_nano", "images": 96}
 
 
 @pytest.fixture
@@ -127,7 +127,7 @@ def test_a_model_is_as_good_as_itself(example, capsys, trained_run, unsaved):
 
 
 def test_the_two_small_ones_to_compare_are_trained(example, tmp_path):
-    runs = example("compare.py")["two_small_ones"](str(tmp_path), ("vit_nano",), 192)
+    runs = example("compare.py")["two_small_ones"](str(tmp_path), ("vit_nano",), 96)
     assert all((Path(run) / "artefact" / "weights.safetensors").is_file() for run in runs)
 
 
@@ -173,7 +173,7 @@ def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs sh")
-def test_deeplense_folders_become_a_report(tmp_path, monkeypatch):
+def test_deeplense_folders_become_a_report(tmp_path, monkeypatch, unsaved):
     # A stand-in writes down what the script starts; then it is carried out here, without starting Python six times.
     stand_in = tmp_path / "bin" / "haloformer"
     stand_in.parent.mkdir()

@@ -54,10 +54,12 @@ def prepared(predictor, n=N, **changes):
 
 
 @pytest.fixture(scope="module")
-def finished(run, tmp_path_factory):
+def finished(run, save_png, tmp_path_factory):
     """An audit of all parts but the long ones, and its folder."""
     out = tmp_path_factory.mktemp("audits") / "a"
-    return audit(run, out=str(out), n=N, progress=False, device="cpu"), out
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("haloformer.reporting.style.save", save_png)
+        return audit(run, out=str(out), n=N, progress=False, device="cpu"), out
 
 
 def test_an_audit_writes_page_text_numbers_and_figures(finished):

@@ -444,7 +444,7 @@ def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(exp
     assert "<script" not in html
 
 
-def test_an_image_out_of_distribution_is_explained_with_a_warning(run, tmp_path, capsys):
+def test_an_image_out_of_distribution_is_explained_with_a_warning(run, tmp_path, capsys, unsaved):
     known = shutil.copytree(run, tmp_path / "known")
     calibrate(str(known), n=300, device="cpu")
     usual = simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy()

@@ -29,6 +29,13 @@ def _fill(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model
 
 
+@pytest.fixture
+def uninitialised(monkeypatch):
+    """Leaves initial weights zero: where parameters are counted, or given other values, most time went into drawing them."""
+    for name in ("uniform_", "normal_", "erfinv_"):
+        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor.zero_())
+
+
 @pytest.fixture(scope="session")
 def fill():
     """A function that gives a model reproducible random weights (float64, evaluation mode)."""

@@ -53,6 +53,7 @@ def test_a_vit_computes_what_it_always_did(golden, size, expected):
 @pytest.mark.parametrize(
     ("name", "parameters"), [("a_vit_tiny_224", 5_717_416), ("a_vit_small_224", 22_050_664)]
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_have_the_official_number_of_parameters(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

@@ -40,6 +40,7 @@ def test_cct_computes_what_it_always_did(golden, size, expected):
         ("cct_14_7x2_224", 224, 22_367_273),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_have_the_official_number_of_parameters(name, size, parameters):
     with torch.device("meta"):
         model = timm.create_model(name, img_size=size, num_classes=1000)

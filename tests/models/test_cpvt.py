@@ -46,6 +46,7 @@ def test_cpvt_computes_what_it_always_did(golden, size, expected):
         ("cpvt_base_gap_224", 86_423_272),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_are_deits_with_a_peg_for_the_position_embedding(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

@@ -38,6 +38,7 @@ def test_it_keeps_the_protocol(check_protocol):
         ("crossformer_large_224", 91_971_184),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_parameters_are_those_of_the_official_code(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -47,6 +48,7 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
 @pytest.mark.parametrize(
     ("name", "least", "most"), [("crossformer_nano", 0.3e6, 1.5e6), ("crossformer_tiny", 4e6, 7e6)]
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 

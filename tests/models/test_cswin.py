@@ -37,6 +37,7 @@ def test_it_keeps_the_protocol(check_protocol):
         ("cswin_large_224", 173_262_664),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_parameters_are_those_of_the_official_code(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -46,6 +47,7 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
 @pytest.mark.parametrize(
     ("name", "least", "most"), [("cswin_nano", 0.3e6, 1.5e6), ("cswin_tiny", 4e6, 7e6)]
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 

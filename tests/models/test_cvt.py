@@ -35,6 +35,7 @@ def test_it_keeps_the_protocol_with_the_papers_class_token(check_protocol):
     ("name", "parameters"),
     [("cvt_13_224", 19_997_480), ("cvt_21_224", 31_622_696), ("cvt_w24_384", 277_196_392)],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_parameters_are_those_of_the_official_code(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -44,6 +45,7 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
 @pytest.mark.parametrize(
     ("name", "least", "most"), [("cvt_nano", 0.3e6, 1.5e6), ("cvt_tiny", 4e6, 7e6)]
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 

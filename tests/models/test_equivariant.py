@@ -298,6 +298,7 @@ def test_networks_of_the_published_layout_have_the_parameters_that_escnn_counts(
 
 @pytest.mark.parametrize("size", ["nano", "tiny"])
 @pytest.mark.parametrize("group", GROUPS)
+@pytest.mark.usefixtures("uninitialised")
 def test_sizes_are_what_their_names_promise(group, size):
     model = create_model(f"equivariant_{group}_{size}", 64)
     low, high = {"nano": (0, 1.5e6), "tiny": (4e6, 7e6)}[size]

@@ -53,6 +53,7 @@ def test_mobile_former_computes_what_it_always_did(golden, size, expected):
         ("mobile_former_508m_224", 13_976_976),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_variants_have_the_references_number_of_parameters(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

@@ -79,7 +79,7 @@ def test_transfer_learning_from_end_to_end(tmp_path):
     import haloformer
 
     out = tmp_path / "run"
-    data = {"epochs": 1, "epoch_size": 192, "batch_size": 32, "val_size": 60}
+    data = {"epochs": 1, "epoch_size": 48, "batch_size": 8, "val_size": 30}
     haloformer.train(
         "model_ii",
         "tf_efficientnet_lite0",

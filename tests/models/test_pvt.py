@@ -42,6 +42,7 @@ def test_pvt_computes_what_it_always_did(golden, size, expected):
         ("pvt_large_224", 61_369_320),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_have_the_official_number_of_parameters(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

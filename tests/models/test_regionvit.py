@@ -34,6 +34,7 @@ def test_it_keeps_the_protocol(check_protocol):
         ("regionvit_base_224", 72_747_232),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_parameters_are_those_of_the_official_code(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)
@@ -43,6 +44,7 @@ def test_parameters_are_those_of_the_official_code(name, parameters):
 @pytest.mark.parametrize(
     ("name", "least", "most"), [("regionvit_nano", 0.3e6, 1.5e6), ("regionvit_tiny", 4e6, 7e6)]
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_our_sizes_are_what_their_names_say(name, least, most):
     assert least <= sum(p.numel() for p in create_model(name, 64).parameters()) <= most
 

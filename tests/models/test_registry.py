@@ -62,6 +62,7 @@ def test_earlier_names_still_mean_the_same_model(earlier, today):
 
 
 @pytest.mark.parametrize("name", SMALL)
+@pytest.mark.usefixtures("uninitialised")
 def test_small_models_are_as_small_as_their_names_say(name):
     info = next(info for info in MODELS if info.name == name)
     parameters = sum(p.numel() for p in create_model(name, 64).parameters())
@@ -70,6 +71,7 @@ def test_small_models_are_as_small_as_their_names_say(name):
 
 
 @pytest.mark.parametrize("name", NANO)
+@pytest.mark.usefixtures("uninitialised")
 def test_every_pixel_reaches_the_features_at_an_odd_size(name, fill):
     if name == "efficientvit_m_nano":
         pytest.skip(
@@ -106,6 +108,7 @@ def test_every_pixel_reaches_the_features_at_an_odd_size(name, fill):
         ("pit_ti_224", 4.85),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_have_the_papers_parameters(name, parameters):
     model = create_model(name, 224, in_chans=3, num_classes=1000)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == parameters

@@ -52,6 +52,7 @@ def test_rvt_computes_what_it_always_did(golden, name, size, expected):
         ("rvt_star_base_224", 88_528_744),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_have_the_official_number_of_parameters(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

@@ -56,6 +56,7 @@ def test_t2t_vit_computes_what_it_always_did(golden, size, expected):
         ("t2t_vit_14_wide_224", 25_156_302),
     ],
 )
+@pytest.mark.usefixtures("uninitialised")
 def test_the_papers_variants_have_the_official_number_of_parameters(name, parameters):
     with torch.device("meta"):
         model = timm.create_model(name)

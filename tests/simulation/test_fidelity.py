@@ -136,7 +136,7 @@ def test_rendering_is_differentiable_in_the_physical_parameters():
         {
             "base": "model_ii",
             "name": "small",
-            "instrument": {"base": "euclid_vis", "num_pix": 16, "pixel_scale": 0.2},
+            "instrument": {"base": "euclid_vis", "num_pix": 8, "pixel_scale": 0.4},
         }
     )
     batch = Simulator(survey, seed=1, noise="none").batch(range(3))

@@ -33,9 +33,11 @@ def unsaved(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def finished(tmp_path_factory, save_png):
     folder = tmp_path_factory.mktemp("board") / "out"
-    return run(folder, models="hybrid_nano,vit_nano")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("haloformer.reporting.style.save", save_png)
+        return run(folder, models="hybrid_nano,vit_nano")
 
 
 def test_networks_are_ranked_by_their_test_auc(finished):

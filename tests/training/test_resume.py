@@ -20,8 +20,8 @@ from haloformer.training.tasks import LensTask
 
 SMALL = {
     "epochs": 3,
-    "epoch_size": 192,
-    "batch_size": 32,
+    "epoch_size": 96,
+    "batch_size": 16,
     "val_size": 60,
     "lr": 3e-3,
     "device": "cpu",

@@ -106,7 +106,7 @@ def build_at_native_size(
             rounded = (_round_up(size[0], multiple[0]), _round_up(size[1], multiple[1]))
             model = _build(timm_name, rounded, in_chans, num_classes, **kwargs)
             size = rounded
-        built = repr((timm_name, size, in_chans, num_classes, sorted(kwargs.items())))
+        built = repr((timm_name, size, sorted(kwargs.items())))
         failure = None if built in _RUNNING else _dry_run(model, in_chans, size)
         if failure is None:
             _RUNNING.add(built)
@@ -118,7 +118,10 @@ def build_at_native_size(
 
 
 _RUNNING: set[str] = set()
-"""What was built before in this process and did run: a second dry run would find the same."""
+"""What was built before in this process and did run: a second dry run would find the same.
+
+Neither the number of channels nor that of classes changes the size of any map.
+"""
 
 # What timm and torch raise when a size does not fit an architecture.
 _SIZE_ERRORS = (AssertionError, RuntimeError, ValueError, IndexError, ZeroDivisionError)
