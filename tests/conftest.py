@@ -25,8 +25,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Begun first: one of them begun last would leave the other processes with nothing to do.
+# Begun first: one of them begun last would leave the other processes with nothing to do. And those that fork are together,
+# so that one process imports for all of them.
 LONG = {
+    "test_cli.py",
     "test_scale.py",
     "test_package.py",
     "test_examples.py",
@@ -151,10 +153,12 @@ def save_png() -> Callable:
 @pytest.fixture
 def unsaved(monkeypatch):
     """Draws for the page alone: an empty file stands for those of each figure, whose writing is the slow part."""
-    monkeypatch.setattr(
-        "haloformer.reporting.style.save",
-        lambda figure, stem: stem.with_name(f"{stem.name}.png").touch(),
-    )
+
+    def touch(figure, stem: Path) -> list[Path]:
+        stem.with_name(f"{stem.name}.png").touch()
+        return [stem.with_name(f"{stem.name}.png")]
+
+    monkeypatch.setattr("haloformer.reporting.style.save", touch)
 
 
 @pytest.fixture(scope="session")

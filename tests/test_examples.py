@@ -15,7 +15,7 @@ from haloformer.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
-SMALL = {"model": "vit_nano", "images": 96}
+SMALL = {"model": "vit_nano", "images": 192}
 
 
 @pytest.fixture

@@ -320,7 +320,9 @@ def document_folder(trained_run, tmp_path_factory):
     [d for d in DOCUMENTS if "```python" in d.read_text(encoding="utf-8")],
     ids=lambda p: str(p.relative_to(ROOT)),
 )
-def test_python_code_in_the_documents_runs(document, document_folder, tmp_path, monkeypatch):
+def test_python_code_in_the_documents_runs(
+    document, document_folder, tmp_path, monkeypatch, unsaved
+):
     text = document.read_text(encoding="utf-8")
     code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
     for path in document_folder.iterdir():
