@@ -444,7 +444,7 @@ sys.exit(main(["simulate", "model_ii", "--n", "60", "--format", form, "--out", o
 def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(forked, tmp_path, form, limit):
     names = {"form": form, "limit": limit, "out": str(tmp_path / "x")}
     process = forked(exec, _FULL_DISK, names)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=240)
     assert process.returncode == 2, error
     assert len(error.strip().splitlines()) == 1
     assert list(tmp_path.iterdir()) == []
@@ -458,7 +458,7 @@ def test_ctrl_c_while_simulating_leaves_nothing_half_written(forked, tmp_path):
         time.sleep(0.05)
     assert process.poll() is None
     process.send_signal(2)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=240)
     assert process.returncode == 130
     assert "Traceback" not in error
     assert list(tmp_path.iterdir()) == []

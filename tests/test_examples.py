@@ -98,7 +98,7 @@ def test_an_example_ends_in_a_line_not_in_a_traceback(forked, name, tmp_path, mo
     file = _write_fits(tmp_path / "unknown.fits", 100, None)
     monkeypatch.chdir(tmp_path)
     process = forked(exec, _SCRIPT, {"script": str(EXAMPLES / name), "file": file})
-    out, error = process.communicate(timeout=60)
+    out, error = process.communicate(timeout=240)
     assert "Traceback" not in error
     assert "100 × 100" in out + error
 

@@ -40,7 +40,7 @@ TOLERANCE = 1e-4  # relative; float32 sums in another order, over six steps
 _TORCHRUN = """
 from torch.distributed.launcher import LaunchConfig, elastic_launch
 two = LaunchConfig(
-    1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method="forkserver"
+    1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method=method
 )
 elastic_launch(two, exec)(child, {"config": config})
 """
@@ -65,7 +65,7 @@ except ConnectionError:
 """
 
 
-def _torchrun(forked, out):
+def _torchrun(forked, method, out):
     """Trains in two processes, as a user would on two GPUs; interrupts them within the second epoch, and goes on.
 
     Returns:
@@ -73,19 +73,20 @@ def _torchrun(forked, out):
     """
     config = out.with_suffix(".yaml")
     config.write_text(compose(None, {**OPTIONS, "out": str(out), "devices": 2}).to_yaml())
-    process = forked(exec, _TORCHRUN, {"child": _CHILD, "config": str(config)})
+    names = {"child": _CHILD, "config": str(config), "method": method}
+    process = forked(exec, _TORCHRUN, names)
     try:
-        return process.communicate(timeout=60)[1], process.returncode
+        return process.communicate(timeout=240)[1], process.returncode
     finally:
         process.terminate()  # ends its processes, too, which may wait for each other for ever
 
 
 @pytest.fixture(scope="module")
-def runs(forked, tmp_path_factory):
+def runs(forked, fork_server, tmp_path_factory):
     """A run of one process, and one of two that was interrupted and resumed."""
     folder = tmp_path_factory.mktemp("runs")
     train(**OPTIONS, out=str(folder / "one"))
-    errors, code = _torchrun(forked, folder / "two")
+    errors, code = _torchrun(forked, fork_server.get_start_method(), folder / "two")
     assert code == 0, errors[-3000:]
     return folder / "one", folder / "two"
 
