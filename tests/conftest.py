@@ -87,7 +87,7 @@ class Forked:
         }
         self._process = context.Process(target=exec, args=(BEGINNING, names))
         self._process.start()
-        self.kill, self.terminate = self._process.kill, self._process.terminate
+        self.kill = self._process.kill
 
     def poll(self) -> int | None:
         return self._process.exitcode
@@ -111,7 +111,8 @@ class Forked:
 def fork_server() -> BaseContext:
     """Starts processes by forking one that has imported PyTorch and ours: each new one is spared that.
 
-    For tests of what processes do; not of how they start, and end when all has gone well.
+    For tests of what processes do; not of how they start and end when all has gone well, and not of several that train
+    together, for Lightning reads a process's rank when it is imported.
     """
     if sys.platform != "linux":  # libraries of macOS do not survive a fork, and Windows has none
         return multiprocessing.get_context("spawn")

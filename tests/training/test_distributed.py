@@ -2,6 +2,9 @@
 
 import csv
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -36,15 +39,6 @@ OPTIONS = {
 TOLERANCE = 1e-4  # relative; float32 sums in another order, over six steps
 
 
-# As torchrun starts them, but for being forked from a process that has imported PyTorch.
-_TORCHRUN = """
-from torch.distributed.launcher import LaunchConfig, elastic_launch
-two = LaunchConfig(
-    1, 1, 2, rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0, start_method=method
-)
-elastic_launch(two, exec)(child, {"config": config})
-"""
-
 _CHILD = """
 import sys
 from haloformer.cli import main
@@ -55,7 +49,7 @@ def cut(self, batch, batch_idx):
     if (self.current_epoch, batch_idx) == (1, 2):
         raise ConnectionError  # what no code of ours sees coming
     return training_step(self, batch, batch_idx)
-command = ["train", "--config", config]
+command = ["train", "--config", sys.argv[1]]
 LensTask.training_step, Checkpoints._ASK_EVERY = cut, 1
 try:
     main([*command, "--checkpoint_minutes", "0"])
@@ -65,28 +59,43 @@ except ConnectionError:
 """
 
 
-def _torchrun(forked, method, out):
+def _torchrun(out):
     """Trains in two processes, as a user would on two GPUs; interrupts them within the second epoch, and goes on.
 
     Returns:
         Standard error and exit code.
     """
-    config = out.with_suffix(".yaml")
+    config, script = out.with_suffix(".yaml"), out.with_suffix(".py")
     config.write_text(compose(None, {**OPTIONS, "out": str(out), "devices": 2}).to_yaml())
-    names = {"child": _CHILD, "config": str(config), "method": method}
-    process = forked(exec, _TORCHRUN, names)
+    script.write_text(_CHILD)
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--standalone",
+            "--nproc_per_node",
+            "2",
+            script,
+            config,
+        ],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
     try:
-        return process.communicate(timeout=240)[1], process.returncode
-    finally:
-        process.terminate()  # ends its processes, too, which may wait for each other for ever
+        return process.communicate(timeout=60)[1], process.returncode
+    except subprocess.TimeoutExpired:
+        process.terminate()  # torchrun ends its processes, which may wait for each other for ever
+        raise
 
 
 @pytest.fixture(scope="module")
-def runs(forked, fork_server, tmp_path_factory):
+def runs(tmp_path_factory):
     """A run of one process, and one of two that was interrupted and resumed."""
     folder = tmp_path_factory.mktemp("runs")
     train(**OPTIONS, out=str(folder / "one"))
-    errors, code = _torchrun(forked, fork_server.get_start_method(), folder / "two")
+    errors, code = _torchrun(folder / "two")
     assert code == 0, errors[-3000:]
     return folder / "one", folder / "two"
 
