@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from haloformer.fitting import SmoothFitter, fit_smooth
+from haloformer.fitting.problem import PLACE
 from haloformer.simulation import describe_survey, get_survey, simulate
 
 SURVEYS = [("model_i", "original"), ("model_ii", "instrument"), ("model_iii", "none")]
@@ -44,13 +45,13 @@ def test_fitted_there_they_are_smooth_again(survey, noise):
     images = smooth(elsewhere(survey, *offset), noise)
     fitter = SmoothFitter(survey, noise=noise)
     here = fitter(images).chi2
-    there = fitter.prepare().placed(*offset)(images, placement=True)
+    there = fitter(images, placement=True, place=offset)
     known = fit_smooth(images, elsewhere(survey, *offset), noise=noise).chi2
     assert here.median() > there.chi2.median() + 0.03
     torch.testing.assert_close(there.chi2, known, rtol=1e-3, atol=1e-4)
     told = fit_smooth(images, survey, noise=noise, place=offset)
     torch.testing.assert_close(told.chi2, there.chi2)
-    assert there.placement.mean(0)[:2].abs().max() < 0.05
+    assert (there.placement.mean(0) - torch.tensor(offset))[:2].abs().max() < 0.05
     # The fitter itself is as it was.
     torch.testing.assert_close(fitter(images).chi2, here)
 
@@ -65,3 +66,25 @@ def test_batches_change_nothing_and_images_without_a_lens_give_finite_numbers():
     torch.testing.assert_close(together, alone, rtol=1e-3, atol=1e-3)
     assert together[4].abs().max() < 1  # what is not known counts for nothing
     assert fit_smooth(images, "model_ii").placement is None
+
+
+@pytest.mark.parametrize(("survey", "noise"), SURVEYS, ids=IDS)
+@pytest.mark.parametrize("offset", [(0, 0, 0), (0.5, -0.5, 0), (-2.0, 1.3, 0), (3, 3, 0)], ids=str)
+def test_the_place_of_each_lens_is_found(survey, noise, offset):
+    images = smooth(elsewhere(survey, *offset), noise)
+    found = fit_smooth(images, survey, noise=noise, free_place=("place_x", "place_y"), placement=True, detail=True)
+    known = fit_smooth(images, survey, noise=noise, place=offset, detail=True)
+    assert (found.placement - torch.tensor(offset))[:, :2].abs().max() < 0.3
+    assert (found.chi2 <= known.chi2 + 0.02).all()
+    assert found.converged.all()
+
+
+@pytest.mark.parametrize(("survey", "noise"), SURVEYS, ids=IDS)
+def test_so_is_the_pixel_scale(survey, noise):
+    offset = (0.7, -0.3, 0.02)
+    images = smooth(elsewhere(survey, *offset), noise)
+    found = fit_smooth(
+        images, survey, noise=noise, free_place=PLACE, placement=True
+    ).placement
+    assert (found.mean(0) - torch.tensor(offset)).abs()[2] < 0.001
+    assert found.std(0)[2] < 0.004

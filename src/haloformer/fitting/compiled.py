@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from haloformer.fitting.model import SmoothModel
-from haloformer.fitting.problem import SOURCE_POSITION, FitProblem
+from haloformer.fitting.problem import PLACE, SOURCE_POSITION, FitProblem
 from haloformer.fitting.steps import FitState
-from haloformer.simulation.renderer import SOURCE_PARAMETERS
+from haloformer.simulation.deflectors import AXIS_RATIO_MAX, SIE_CORE
+from haloformer.simulation.renderer import LENS_PARAMETERS, SOURCE_PARAMETERS
 from haloformer.simulation.sources import SERSIC_R_MIN
 
 _IMAGES_PER_JOB = 4  # of one thread
 
 
 def can_be_compiled(problem: FitProblem, device: torch.device) -> bool:
-    """Tells whether the kernel serves: on a CPU with numba, if the source's position alone is free, and perhaps the exposure."""
-    position, others = problem.names[:2], problem.names[2:]
+    """Tells whether the kernel serves: on a CPU with numba, if the source's position is free, and perhaps the exposure and the lens's place."""
+    position = problem.names[:2]
+    others = tuple(name for name in problem.names[2:] if name not in PLACE)
     if (
         device.type != "cpu"
         or position != SOURCE_POSITION
@@ -47,17 +49,22 @@ def fit_by_kernel(
     there, values = known.float().numpy(), data.contiguous().numpy()
     time = seconds.double().numpy()
     source = np.array([problem.draws[name][0] for name in SOURCE_PARAMETERS], dtype=np.float32)
-    positions = [axis[0].numpy() for axis in model.source_positions(start[:1])]
     camera = problem.survey.instrument
     kind = kernel.DOUBLE_POISSON if problem.noise == "double_poisson" else kernel.GAUSSIAN
     unit = np.float32(2.0 if problem.noise == "doubled" else 1.0)
     bounds = [limit.double().numpy() for limit in (problem.low, problem.high, problem.limits)]
+    places = np.ascontiguousarray(model.places(start).double().expand(n, -1).numpy())
+    kinds = np.array([PLACE.index(name) for name in problem.free_place], dtype=np.int64)
+    parameters = [float(problem.draws[name][0]) for name in LENS_PARAMETERS]
+    exact = np.array([*parameters, problem.survey.scale(), SIE_CORE, AXIS_RATIO_MAX])
+    lens = (*model.deflection_table, exact, camera.pixel_scale)
+    light = (problem.psf_sigma, *problem.background_variances, source, np.float32(SERSIC_R_MIN))
+    radius, free_time = len(problem.psf) // 2, "exposure_time" in problem.names
 
     def work(part: slice) -> None:
         kernel.fit_positions(  # type: ignore[call-arg]
-            values[part], there[part], *positions, source, np.float32(SERSIC_R_MIN), np.float32(camera.pixel_scale**2),
-            problem.psf.numpy(), kind, unit, time[part], camera.num_exposures, problem.rms, *bounds, steps,
-            *(array[part] for array in arrays.values()),
+            values[part], there[part], places[part], kinds, *lens, *light, radius, kind, unit, time[part], free_time,
+            camera.num_exposures, *bounds, steps, *(array[part] for array in arrays.values()),
         )  # fmt: skip
 
     threads = torch.get_num_threads()

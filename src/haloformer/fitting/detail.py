@@ -34,8 +34,9 @@ def residual_detail(
     by_x, by_y = found.by_position
     values, _ = problem.physical(u)
     # Coordinates of the pixels from the lens's centre: (B or 1, 1, W) and (B or 1, H, 1)
-    x = problem.axis[None, :][None] - problem.value(values, "lens_x")
-    y = problem.axis[:, None][None] - problem.value(values, "lens_y")
+    along_x, along_y = model.axes(values)
+    x = along_x[:, None, :] - problem.value(values, "lens_x")
+    y = along_y[:, :, None] - problem.value(values, "lens_y")
     fields = macro_fields(x, y, problem.survey.instrument.pixel_scale)
     macro = [by_x * towards_x + by_y * towards_y for towards_x, towards_y in fields]
     inverse_sigma = known / found.moments.variance.sqrt()

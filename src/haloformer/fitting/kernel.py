@@ -1,4 +1,5 @@
-"""The fit of :mod:`haloformer.fitting.parametric` on a CPU, for surveys whose lens and source are always the same but for the source's place.
+"""The fit of :mod:`haloformer.fitting.parametric` on a CPU, for surveys whose lens and source are always the same but for the source's place,
+and perhaps for where the lens lies on the pixels.
 
 The same steps as there, image by image: all that an image needs stays in a core's cache, and an image that has settled takes no further
 step. Compiled by numba at first use.
@@ -14,15 +15,151 @@ from haloformer.simulation.kernels import FLAGS, exp_row
 
 GAUSSIAN, DOUBLE_POISSON = 0, 1
 
+NEAR = 8
+"""Pixels about the lens's centre whose deflection is computed and not interpolated."""
+
+TAPS = 6
+"""Points of the deflection's table that each of its values is interpolated from, along either axis (Lagrange): in place of 4 so many
+that it is good to 1e-5 of itself 10 pixels from the lens's centre, and exact on the survey's own pixels."""
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _weigh(N, margin, moved, size, first, weights):
+    """Finds which points of a table, and with which weights, give a function at the pixels of a moved and scaled axis.
+
+    The table's point ``margin + k`` is the survey's pixel k. Receives ``first`` (N,) and ``weights`` (N, TAPS).
+    """
+    middle = 0.5 * (N - 1)
+    for j in range(N):
+        place = (j - middle - moved) * size + middle + margin
+        place = min(max(place, TAPS // 2 - 1.0), N + 2.0 * margin - TAPS // 2 - 1.0)
+        base = int(math.floor(place))
+        fraction = place - base
+        first[j] = base - (TAPS // 2 - 1)
+        for p in range(TAPS):
+            product = 1.0
+            for q in range(TAPS):
+                if q != p:
+                    product *= (fraction - (q - TAPS // 2 + 1)) / (p - q)
+            weights[j, p] = product
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _deflection(x, y, lens):
+    """Deflection in arcsec by an isothermal ellipsoid and a shear: :func:`haloformer.simulation.deflectors.sie_deflection`, in float64."""
+    theta_E, e1, e2, x0, y0, gamma1, gamma2, scale, core, largest = lens
+    c = min(math.sqrt(max(e1**2 + e2**2, 1e-20)), 0.9999)
+    q = min((1.0 - c) / (1.0 + c), largest)
+    phi = 0.5 * math.atan2(e2, e1)
+    cos, sin = math.cos(phi), math.sin(phi)
+    dx, dy = x - x0, y - y0
+    u, v = cos * dx + sin * dy, -sin * dx + cos * dy
+    s, f = core / math.sqrt(q), math.sqrt(1.0 - q**2)
+    psi = math.sqrt(q**2 * (s**2 + u**2) + v**2)
+    amplitude = theta_E * math.sqrt(q) / f
+    along = amplitude * math.atan(f * u / (psi + s))
+    across = amplitude * math.atanh(f * v / (psi + q**2 * s))
+    return (
+        scale * (cos * along - sin * across + gamma1 * x + gamma2 * y),
+        scale * (sin * along + cos * across + gamma2 * x - gamma1 * y),
+    )
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _positions(
+    alpha_x, alpha_y, lens, margin, pixel, moved_x, moved_y, size,
+    beta_x, beta_y, columns, row_first, row_weights, column_first, column_weights,
+):  # fmt: skip
+    """Source-plane positions (N, N) behind the pixels of a lens that lies elsewhere on them, from its deflection's table."""
+    T = np.float32
+    N = beta_x.shape[0]
+    _weigh(N, margin, moved_x, size, column_first, column_weights)
+    _weigh(N, margin, moved_y, size, row_first, row_weights)
+    middle = 0.5 * (N - 1)
+    for m in range(2):
+        table, out = (alpha_x, beta_x) if m == 0 else (alpha_y, beta_y)
+        for row in range(N):
+            line = columns[0]
+            for k in range(table.shape[1]):
+                line[k] = T(0.0)
+            for p in range(TAPS):
+                tap, source = row_weights[row, p], table[row_first[row] + p]
+                for k in range(table.shape[1]):
+                    line[k] += tap * source[k]
+            here = T((row - middle - moved_y) * size * pixel)
+            for j in range(N):
+                start, value = column_first[j], T(0.0)
+                for p in range(TAPS):
+                    value += column_weights[j, p] * line[start + p]
+                there = T((j - middle - moved_x) * size * pixel) if m == 0 else here
+                out[row, j] = there - value
+    # Where the lens's centre is, the deflection turns round within a pixel, and no table knows it.
+    centre_x = lens[3] / (size * pixel) + middle + moved_x
+    centre_y = lens[4] / (size * pixel) + middle + moved_y
+    for row in range(max(0, int(centre_y) - NEAR), min(N, int(centre_y) + NEAR + 2)):
+        for j in range(max(0, int(centre_x) - NEAR), min(N, int(centre_x) + NEAR + 2)):
+            x, y = (j - middle - moved_x) * size * pixel, (row - middle - moved_y) * size * pixel
+            by_x, by_y = _deflection(x, y, lens)
+            beta_x[row, j], beta_y[row, j] = T(x - by_x), T(y - by_y)
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _gaussian(sigma, out):
+    """Receives in ``out`` (2r+1,) a Gaussian along one axis that sums to 1; a single tap is 1."""
+    radius, total = out.size // 2, 0.0
+    for k in range(out.size):
+        out[k] = math.exp(-0.5 * ((k - radius) / sigma) ** 2) if radius else 1.0
+        total += out[k]
+    for k in range(out.size):
+        out[k] /= total
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _add_place_patterns(row, beta_x, beta_y, moved_x, moved_y, kinds, padded, radius):
+    """Fills one row of the brightness's derivatives by the lens's place, from those by the source's."""
+    T = np.float32
+    N = beta_x.shape[0]
+    above, below = max(row - 1, 0), min(row + 1, N - 1)
+    half = T(0.5)
+    x0, y = T(0.5 * (N - 1) + moved_x), T(row - 0.5 * (N - 1) - moved_y)
+    value, by_x, by_y = padded[0], padded[1], padded[2]
+    for q in range(kinds.size):
+        out = padded[3 + q]
+        if kinds[q] == 0:
+            for j in range(N):
+                left, right = max(j - 1, 0), min(j + 1, N - 1)
+                out[radius + j] = half * (
+                    by_x[radius + j] * (beta_x[row, right] - beta_x[row, left])
+                    + by_y[radius + j] * (beta_y[row, right] - beta_y[row, left])
+                )
+        elif kinds[q] == 1:
+            for j in range(N):
+                out[radius + j] = half * (
+                    by_x[radius + j] * (beta_x[below, j] - beta_x[above, j])
+                    + by_y[radius + j] * (beta_y[below, j] - beta_y[above, j])
+                )
+        else:
+            for j in range(N):
+                left, right = max(j - 1, 0), min(j + 1, N - 1)
+                along_x = half * (
+                    by_x[radius + j] * (beta_x[row, right] - beta_x[row, left])
+                    + by_y[radius + j] * (beta_y[row, right] - beta_y[row, left])
+                )
+                along_y = half * (
+                    by_x[radius + j] * (beta_x[below, j] - beta_x[above, j])
+                    + by_y[radius + j] * (beta_y[below, j] - beta_y[above, j])
+                )
+                out[radius + j] = T(2.0) * value[radius + j] - (T(j) - x0) * along_x - y * along_y
+
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _evaluate(
-    data, known, beta_x, beta_y, source, r_min, pixel_area, psf, kind, unit, seconds, rms, free_time, weights_before,
-    mean, weights, hessian, gradient, maps, rows, bits, bits_as_float,
+    data, known, beta_x, beta_y, source, r_min, pixel_area, psf, kind, unit, seconds, rms, free_time, kinds, moved_x, moved_y,
+    weights_before, mean, weights, hessian, gradient, maps, rows, columns, bits, bits_as_float,
 ):  # fmt: skip
     """Expected image, weights and normal equations at one source position; returns χ² with its own weights and with those before."""
     T = np.float32
-    N = data.shape[0]
+    N, P, M = data.shape[0], gradient.size, 3 + kinds.size
     radius = psf.size // 2
     amp, R_sersic, n_sersic, e1, e2, sx, sy = (
         source[0],
@@ -39,7 +176,7 @@ def _evaluate(
     steepness, power = slope / n_sersic, T(1.0) / n_sersic
     least = T(r_min * r_min)
     light, us, vs, squares, powers = rows[0, :N], rows[1, :N], rows[2, :N], rows[3, :N], rows[4, :N]
-    padded = rows[5:8]
+    padded = rows[5 : 5 + M]
     for row in range(N):
         bx, by = beta_x[row], beta_y[row]
         for j in range(N):
@@ -62,7 +199,9 @@ def _evaluate(
             padded[0, radius + j] = value
             padded[1, radius + j] = steep * us[j]
             padded[2, radius + j] = steep * vs[j]
-        for m in range(3):
+        if kinds.size:
+            _add_place_patterns(row, beta_x, beta_y, moved_x, moved_y, kinds, padded, radius)
+        for m in range(M):
             line, out = padded[m], maps[m, row]
             for j in range(radius):
                 line[j] = line[radius]
@@ -74,20 +213,17 @@ def _evaluate(
                 left, right = line[k : k + N], line[2 * radius - k : 2 * radius - k + N]
                 for j in range(N):
                     out[j] += tap * (left[j] + right[j])
-    h00, h01, h02, h11, h12, h22 = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
-    g0, g1, g2, own, before = 0.0, 0.0, 0.0, 0.0, 0.0
-    base, by_x, by_y, gauss, by_time = (
-        rows[0, :N],
-        rows[1, :N],
-        rows[2, :N],
-        rows[3, :N],
-        rows[4, :N],
-    )
+    hessian[:] = 0.0
+    gradient[:] = 0.0
+    own, before = 0.0, 0.0
+    base, gauss, weighted, slopes = rows[0, :N], rows[1, :N], rows[2, :N], rows[3, :N]
+    # Derivatives by what is fitted: by the source's position, by the exposure, by the place
+    first_place = P - kinds.size
     sky = T((seconds * rms) ** 2)
     seconds32, variance_floor = T(seconds), T(rms * rms)
     for row in range(N):
-        for m in range(3):
-            out = rows[m, :N]
+        for m in range(M):
+            out = base if m == 0 else columns[m - 1 if m < 3 else first_place + m - 3, :N]
             for j in range(N):
                 out[j] = psf[radius] * maps[m, row, j]
             for k in range(radius):
@@ -100,6 +236,7 @@ def _evaluate(
                     out[j] += tap * (above[j] + below[j])
         expected, weight, there, values = mean[row], weights[row], known[row], data[row]
         if kind == DOUBLE_POISSON:
+            by_time = columns[2, :N] if free_time else weighted
             for j in range(N):
                 mu = seconds32 * base[j]
                 gauss[j] = max(T(-0.5) * mu * mu / (mu + sky), T(-80.0))
@@ -125,68 +262,70 @@ def _evaluate(
                 weight[j] = there[j] / max(variance, T(1e-3))
                 half = T(0.5) * pdf / sigma
                 by_time[j] = mu * cdf + half * (mu + T(2.0) * sky)
-                grow = seconds32 * (cdf + half)
-                by_x[j] *= grow
-                by_y[j] *= grow
+                slopes[j] = seconds32 * (cdf + half)
         else:
             for j in range(N):
                 expected[j] = unit * base[j]
                 weight[j] = there[j] / max(
                     (base[j] / seconds32 + variance_floor) * unit * unit, T(1e-12)
                 )
-                by_time[j] = T(0.0)
-                by_x[j] *= unit
-                by_y[j] *= unit
+                slopes[j] = unit
+        for p in range(P):
+            if p < 2 or p >= first_place:
+                column = columns[p, :N]
+                for j in range(N):
+                    column[j] *= slopes[j]
         old = weights_before[row]
         for j in range(N):
-            w, r = weight[j], values[j] - expected[j]
-            wx, wy, wt, wr = w * by_x[j], w * by_y[j], w * by_time[j], w * r
-            h00 += wx * by_x[j]
-            h01 += wx * by_y[j]
-            h02 += wx * by_time[j]
-            h11 += wy * by_y[j]
-            h12 += wy * by_time[j]
-            h22 += wt * by_time[j]
-            g0 += wx * r
-            g1 += wy * r
-            g2 += wt * r
-            own += wr * r
+            r = values[j] - expected[j]
+            own += weight[j] * r * r
             before += old[j] * r * r
-    hessian[0, 0], hessian[0, 1], hessian[1, 0], hessian[1, 1] = h00, h01, h01, h11
-    gradient[0], gradient[1] = g0, g1
-    if free_time:
-        hessian[0, 2], hessian[2, 0], hessian[1, 2], hessian[2, 1], hessian[2, 2] = (
-            h02,
-            h02,
-            h12,
-            h12,
-            h22,
-        )
-        gradient[2] = g2
+        for p in range(P):
+            column, total = columns[p, :N], 0.0
+            for j in range(N):
+                weighted[j] = weight[j] * column[j]
+            for j in range(N):
+                total += weighted[j] * (values[j] - expected[j])
+            gradient[p] += total
+            for q in range(p + 1):
+                other, total = columns[q, :N], 0.0
+                for j in range(N):
+                    total += weighted[j] * other[j]
+                hessian[p, q] += total
+    for p in range(P):
+        for q in range(p):
+            hessian[q, p] = hessian[p, q]
     return own, before
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
 def fit_positions(
-    data, known, beta_x, beta_y, source, r_min, pixel_area, psf, kind, unit, seconds, num_exposures, rms, low, high, limits, steps,
-    u, mean, weights, hessian, gradient, chi2,
+    data, known, places, kinds, alpha_x, alpha_y, lens, pixel, sigma, readout, sky, source, r_min, radius, kind, unit, seconds,
+    free_time, num_exposures, low, high, limits, steps, u, mean, weights, hessian, gradient, chi2,
 ):  # fmt: skip
-    """Fits source positions (and ln of the exposure time, if ``u`` has a third column) of a batch.
+    """Fits source positions, and perhaps ln of the exposure time and the lens's place on the pixels, of a batch.
 
     Args:
         data: (B, N, N) float32 images, finite.
         known: (B, N, N) float32, 0 where a pixel is to be left out, else 1.
-        beta_x: (N, N) float32 source-plane positions behind the smooth lens, as ``beta_y``.
-        beta_y: See ``beta_x``.
+        places: (B, 3) float64 where the lenses lie: pixels, pixels and the relative excess of the pixel scale.
+        kinds: (K,) which of the three are fitted instead; they are the last columns of ``u``, in this order.
+        alpha_x: (N + 2 m, N + 2 m) float32 deflection in arcsec at the survey's pixels and m more on all sides, as ``alpha_y``.
+        alpha_y: See ``alpha_x``.
+        lens: (10,) float64 the parameters of :data:`~haloformer.simulation.renderer.LENS_PARAMETERS`, the factor of all deflections, and
+            the core and the largest axis ratio of :mod:`~haloformer.simulation.deflectors`.
+        pixel: arcsec per pixel, in the survey.
+        sigma: Of the Gaussian point-spread function, in the survey's pixels.
+        readout: Variance of the background per pixel that its size does not change, in (counts/s)².
+        sky: That which grows with its area, in a pixel of the survey.
         source: (7,) float32 amp, R_sersic, n_sersic, e1, e2, x, y; the position is not used.
         r_min: Radius inside which the source's brightness is constant.
-        pixel_area: arcsec² per pixel.
-        psf: (2r+1,) float32 point-spread function along one axis.
+        radius: Pixels to which the point-spread function reaches.
         kind: ``DOUBLE_POISSON`` or ``GAUSSIAN``.
         unit: Factor of the noise-free image, of Gaussian noise.
         seconds: (B,) exposure time of one exposure; not used if it is fitted.
+        free_time: Whether ln of the exposure time is fitted: the third column of ``u``.
         num_exposures: Exposures that are added.
-        rms: Background in counts/s per pixel.
         low: (P,) bounds of ``u``.
         high: (P,) bounds of ``u``.
         limits: (P,) largest step.
@@ -199,43 +338,70 @@ def fit_positions(
         chi2: (B,) float64 receives χ².
     """
     B, N, P = data.shape[0], data.shape[1], u.shape[1]
-    radius = psf.size // 2
-    maps = np.empty((3, N, N), dtype=np.float32)
-    rows = np.zeros((8, N + 2 * radius), dtype=np.float32)
+    margin = (alpha_x.shape[0] - N) // 2
+    maps = np.empty((3 + kinds.size, N, N), dtype=np.float32)
+    rows = np.zeros((8 + kinds.size, N + 2 * radius), dtype=np.float32)
+    columns = np.zeros((P + 1, N + 2 * margin), dtype=np.float32)
     bits = np.empty(N, dtype=np.int32)
     bits_as_float = bits.view(np.float32)
     new_mean, new_weights = np.empty((N, N), dtype=np.float32), np.empty((N, N), dtype=np.float32)
     new_hessian, new_gradient = np.zeros((P, P)), np.zeros(P)
     here = source.copy()
-    trial, matrix = np.empty(P), np.empty((P, P))
+    trial, matrix, place, last = np.empty(P), np.empty((P, P)), np.empty(3), np.full(3, np.nan)
+    beta_x, beta_y = np.empty((N, N), dtype=np.float32), np.empty((N, N), dtype=np.float32)
+    first = np.empty((2, N), dtype=np.int64)
+    taps = np.empty((2, N, TAPS), dtype=np.float32)
+    psf, gaussian = np.empty(2 * radius + 1, dtype=np.float32), np.empty(2 * radius + 1)
     for i in range(B):
-        here[5], here[6] = np.float32(u[i, 0]), np.float32(u[i, 1])
-        time = (math.exp(u[i, 2]) if P > 2 else seconds[i]) * num_exposures
-        chi2[i], _ = _evaluate(
-            data[i], known[i], beta_x, beta_y, here, r_min, pixel_area, psf, kind, unit, time, rms, P > 2, weights[i],
-            mean[i], weights[i], hessian[i], gradient[i], maps, rows, bits, bits_as_float,
-        )  # fmt: skip
         damping = 1e-3
-        for _ in range(steps):
-            for p in range(P):
-                for q in range(P):
-                    matrix[p, q] = hessian[i, p, q]
-                matrix[p, p] *= 1.0 + damping + 1e-7
-                matrix[p, p] += 1e-20
-            step = np.linalg.solve(matrix, gradient[i])
-            moved, shrink = 0.0, 1.0
-            for p in range(P):
-                moved += step[p] * gradient[i, p]
-                shrink = max(shrink, abs(step[p]) / limits[p])
-            if not moved > SETTLED**2:
-                break
-            for p in range(P):
-                trial[p] = min(max(u[i, p] + step[p] / shrink, low[p]), high[p])
+        for p in range(P):
+            trial[p] = u[i, p]
+        for step_number in range(steps + 1):
+            if step_number:
+                for p in range(P):
+                    for q in range(P):
+                        matrix[p, q] = hessian[i, p, q]
+                    matrix[p, p] *= 1.0 + damping + 1e-7
+                    matrix[p, p] += 1e-20
+                step = np.linalg.solve(matrix, gradient[i])
+                moved, shrink = 0.0, 1.0
+                for p in range(P):
+                    moved += step[p] * gradient[i, p]
+                    shrink = max(shrink, abs(step[p]) / limits[p])
+                if not moved > SETTLED**2:
+                    break
+                for p in range(P):
+                    trial[p] = min(max(u[i, p] + step[p] / shrink, low[p]), high[p])
+            for k in range(3):
+                place[k] = places[i, k]
+            for k in range(kinds.size):
+                place[kinds[k]] = trial[P - kinds.size + k]
+            size = 1.0 + place[2]
+            if place[0] != last[0] or place[1] != last[1] or place[2] != last[2]:
+                _positions(
+                    alpha_x, alpha_y, lens, margin, pixel, place[0], place[1], size,
+                    beta_x, beta_y, columns, first[0], taps[0], first[1], taps[1],
+                )  # fmt: skip
+                _gaussian(sigma / size, gaussian)
+                for k in range(2 * radius + 1):
+                    psf[k] = gaussian[k]
+                for k in range(3):
+                    last[k] = place[k]
             here[5], here[6] = np.float32(trial[0]), np.float32(trial[1])
-            time = (math.exp(trial[2]) if P > 2 else seconds[i]) * num_exposures
+            time = (math.exp(trial[2]) if free_time else seconds[i]) * num_exposures
+            rms = math.sqrt(readout + sky * size * size)
+            area = np.float32((pixel * size) ** 2)
+            if not step_number:
+                chi2[i], _ = _evaluate(
+                    data[i], known[i], beta_x, beta_y, here, r_min, area, psf, kind, unit, time, rms, free_time, kinds,
+                    place[0], place[1], weights[i], mean[i], weights[i], hessian[i], gradient[i],
+                    maps, rows, columns, bits, bits_as_float,
+                )  # fmt: skip
+                continue
             own, before = _evaluate(
-                data[i], known[i], beta_x, beta_y, here, r_min, pixel_area, psf, kind, unit, time, rms, P > 2, weights[i],
-                new_mean, new_weights, new_hessian, new_gradient, maps, rows, bits, bits_as_float,
+                data[i], known[i], beta_x, beta_y, here, r_min, area, psf, kind, unit, time, rms, free_time, kinds,
+                place[0], place[1], weights[i], new_mean, new_weights, new_hessian, new_gradient,
+                maps, rows, columns, bits, bits_as_float,
             )  # fmt: skip
             if before <= chi2[i]:
                 for p in range(P):

@@ -1,14 +1,17 @@
 """The model that is fitted: expected images of smooth lenses, and their derivatives by what is free."""
 
+import copy
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from haloformer.fitting.moments import Moments, noise_moments
-from haloformer.fitting.problem import SOURCE_POSITION, FitProblem
-from haloformer.simulation.instruments import convolve_psf
+from haloformer.fitting.problem import MOST, PLACE, SOURCE_POSITION, FitProblem
 from haloformer.simulation.renderer import (
     LENS_PARAMETERS,
     SOURCE_PARAMETERS,
@@ -27,11 +30,14 @@ class Derivatives:
         moments: Mean and variance of the images, (B, H, W).
         by_parameter: P derivatives (B, H, W) of the mean by what is fitted.
         by_position: The two by the source's x and y in arcsec; empty if they were not asked for.
+        by_place: The three by where the lens lies on the pixels, in the order of
+            :data:`~haloformer.fitting.problem.PLACE`; empty if they were not asked for.
     """
 
     moments: Moments
     by_parameter: list[Tensor]
     by_position: list[Tensor]
+    by_place: list[Tensor]
 
 
 class SmoothModel:
@@ -40,22 +46,85 @@ class SmoothModel:
     def __init__(self, problem: FitProblem) -> None:
         """Takes the problem, with its tensors on the device of the images."""
         self.problem = problem
+        self._places: Tensor | None = None
         self._fixed_positions: tuple[Tensor, Tensor] | None = None
+        self._shifts: Tensor | None = None
         self._psf_matrix: Tensor | None = None
+        self._deflection_table: tuple[np.ndarray, np.ndarray] | None = None
 
-    def derivatives(self, u: Tensor, seconds: Tensor, by_position: bool = False) -> Derivatives:
+    def at(self, places: Tensor) -> "SmoothModel":
+        """Returns the model of lenses that lie elsewhere on the pixel grid, or on pixels of another size.
+
+        Args:
+            places: (B, 3) in the order of :data:`~haloformer.fitting.problem.PLACE`, one per image, or (1, 3). What of them the problem
+                has free does not count.
+        """
+        found = copy.copy(self)
+        found._places = places.to(self.problem.axis.device, torch.float32)
+        found._fixed_positions = None
+        return found
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether lenses may lie elsewhere than where the survey has them."""
+        return self._places is not None or bool(self.problem.free_place)
+
+    def places(self, values: Tensor) -> Tensor:
+        """Returns where the lenses of parameters (B, P) lie, (B or 1, 3) in the order of :data:`~haloformer.fitting.problem.PLACE`."""
+        fixed = self.problem.axis.new_zeros(1, len(PLACE)) if self._places is None else self._places
+        names = self.problem.names
+        columns = [
+            values[:, names.index(name)] if name in names else fixed[:, k]
+            for k, name in enumerate(PLACE)
+        ]
+        return torch.stack(torch.broadcast_tensors(*columns), 1)
+
+    def axes(self, values: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the pixels' coordinates along x and along y, (B or 1, N) each in arcsec, of a frame in which the lens is where the survey has it."""
+        axis = self.problem.axis[None]
+        if not self.is_elsewhere:
+            return axis, axis
+        places = self.places(values)
+        moved = places[:, :2] * self.problem.survey.instrument.pixel_scale
+        return (axis - moved[:, :1]) * (1 + places[:, 2:]), (axis - moved[:, 1:]) * (
+            1 + places[:, 2:]
+        )
+
+    @property
+    def deflection_table(self) -> tuple[np.ndarray, np.ndarray]:
+        """Deflections in arcsec on the survey's pixels and some more on all sides, (N + 2 m, N + 2 m) each: for lenses that are elsewhere."""
+        if self._deflection_table is None:
+            problem, size = self.problem, self.problem.size
+            pixel = problem.survey.instrument.pixel_scale
+            # As far as a lens can be from its place, and pixels larger than they are, and half of the interpolation's points
+            farthest = size / 2 * MOST["place_scale"] + MOST["place_x"] * (1 + MOST["place_scale"])
+            margin = math.ceil(farthest) + 4
+            number = torch.arange(-margin, size + margin, dtype=torch.float64) - (size - 1) / 2
+            axis = (number * pixel).float()
+            lens = [torch.tensor([float(problem.draws[name][0])]) for name in LENS_PARAMETERS]
+            beta_x, beta_y = smooth_source_positions(problem.survey, lens, axis)
+            self._deflection_table = (
+                (axis[None, :] - beta_x[0]).numpy(),
+                (axis[:, None] - beta_y[0]).numpy(),
+            )
+        return self._deflection_table
+
+    def derivatives(
+        self, u: Tensor, seconds: Tensor, by_position: bool = False, by_place: bool = False
+    ) -> Derivatives:
         """Returns expected images and their derivatives at u (B, P), with exposures (B,) in seconds.
 
         Args:
             u: (B, P) what is fitted: logarithms of positive parameters.
             seconds: (B,) of one exposure, where it is not fitted.
             by_position: Also return the derivatives by the source's position.
+            by_place: Also return those by the lens's place on the pixels.
         """
         problem = self.problem
         values, _ = problem.physical(u)
-        base, derivatives = self._render_with_derivatives(u, values, by_position)
+        base, derivatives = self._render_with_derivatives(u, values, by_position, by_place)
         total = problem.total_seconds(values, seconds)
-        moments = noise_moments(problem.noise, base, total, problem.rms)
+        moments = noise_moments(problem.noise, base, total, self._background(values))
         columns = []
         for name in problem.names:
             if name == "exposure_time":
@@ -69,30 +138,43 @@ class SmoothModel:
             [moments.by_base * derivatives[name] for name in SOURCE_POSITION]
             if by_position
             else [],
+            [moments.by_base * derivatives[name] for name in PLACE] if by_place else [],
         )
+
+    def _background(self, values: Tensor) -> Tensor | float:
+        """Standard deviation of the background in counts/s per pixel, (B or 1, 1, 1) if pixels may be of another size."""
+        if not self.is_elsewhere:
+            return self.problem.rms
+        readout, sky = self.problem.background_variances
+        return (readout + sky * (1 + self.places(values)[:, 2]) ** 2).sqrt()[:, None, None]
 
     def render(self, values: Tensor) -> Tensor:
         """Returns noise-free smooth images (B, H, W) in counts/s per pixel, of parameters (B, P)."""
-        return self._blurred(self._source(values)[0])
+        return self._blurred(self._source(values)[0], values)
 
     def source_positions(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where the pixels lie in the source plane, (B or 1, H, W) each in arcsec."""
-        if self._fixed_positions is not None and not self.problem.lens_is_free:
+        if self._fixed_positions is not None:
             return self._fixed_positions
         lens = [self.problem.value(values, name)[:, 0, 0] for name in LENS_PARAMETERS]
         lens = [p.expand(max(len(q) for q in lens)) for p in lens]
-        positions = smooth_source_positions(self.problem.survey, lens, self.problem.axis)
-        if not self.problem.lens_is_free:
+        positions = smooth_source_positions(self.problem.survey, lens, self.axes(values))
+        if not self.problem.lens_is_free and not self.problem.free_place:
             self._fixed_positions = positions
         return positions
 
     def _render_with_derivatives(
-        self, u: Tensor, values: Tensor, by_position: bool
+        self, u: Tensor, values: Tensor, by_position: bool, by_place: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Noise-free smooth images (B, H, W) in counts/s per pixel, and their derivatives by what is fitted, but for the exposure."""
         fitted = self.problem.names
-        position = tuple(name for name in SOURCE_POSITION if by_position or name in fitted)
+        by_place = by_place or bool(self.problem.free_place)
+        position = tuple(
+            name for name in SOURCE_POSITION if by_position or by_place or name in fitted
+        )
         brightness, gradient = self._source(values, position)
+        if by_place:
+            gradient |= self._by_place(values, brightness, gradient)
         sharp = [brightness, *gradient.values()]
         names = [name for name in fitted if name not in (*gradient, "exposure_time", "source_amp")]
         for name in names:
@@ -100,25 +182,71 @@ class SmoothModel:
             shifted[:, fitted.index(name)] += _DERIVATIVE_STEP
             moved = self._source(self.problem.physical(shifted)[0])[0]
             sharp.append((moved - brightness) / _DERIVATIVE_STEP)
-        base, *blurred = self._blurred(torch.stack(sharp))
+        base, *blurred = self._blurred(torch.stack(sharp), values)
         return base, dict(zip([*gradient, *names], blurred)) | {"source_amp": base}
 
-    def _blurred(self, sharp: Tensor) -> Tensor:
+    def _by_place(
+        self, values: Tensor, brightness: Tensor, gradient: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
+        """Derivatives of the brightness (B, H, W) by where the lens lies on the pixels.
+
+        A pixel farther along a lens that is moved by δ pixels sees what was −δ pixels away: the point of the source behind it moves by
+        −δ ∂β/∂k, k being the pixel's number.
+        """
+        by_x, by_y = (gradient[name] for name in SOURCE_POSITION)
+        beta_x, beta_y = self.source_positions(values)
+        along_x = by_x * _slope(beta_x, 2) + by_y * _slope(beta_y, 2)
+        along_y = by_x * _slope(beta_x, 1) + by_y * _slope(beta_y, 1)
+        pixel = self.problem.survey.instrument.pixel_scale * (1 + self.places(values)[:, 2:])
+        x, y = (axis / pixel for axis in self.axes(values))
+        larger = 2 * brightness - x[:, None, :] * along_x - y[:, :, None] * along_y
+        return dict(zip(PLACE, (along_x, along_y, larger), strict=True))
+
+    def _blurred(self, sharp: Tensor, values: Tensor) -> Tensor:
         """Through the point-spread function: (…, H, W). Two products by a band matrix, for which processors are made."""
-        if self._psf_matrix is None or self._psf_matrix.device != sharp.device:
-            size = self.problem.size
-            eye = torch.eye(size, device=sharp.device)
-            self._psf_matrix = convolve_psf(eye[:, None, :].expand(-1, size, -1), self.problem.psf)[
-                :, 0
-            ].T.contiguous()
-        scale = self.problem.survey.instrument.pixel_scale
-        return self._psf_matrix @ sharp @ self._psf_matrix.T * scale**2
+        camera, problem = self.problem.survey.instrument, self.problem
+        if self._shifts is None or self._shifts.device != sharp.device:
+            self._shifts = _shifts(problem.size, len(problem.psf), sharp.device)
+            self._psf_matrix = torch.einsum("t,tij->ij", problem.psf.to(sharp.device), self._shifts)
+        if not self.is_elsewhere:
+            assert self._psf_matrix is not None  # with the shifts
+            return self._psf_matrix @ sharp @ self._psf_matrix.T * camera.pixel_scale**2
+        larger = 1 + self.places(values)[:, 2]
+        psf = gaussian_psf(problem.psf_sigma / larger, len(problem.psf) // 2)
+        matrix = torch.einsum("kt,tij->kij", psf, self._shifts)
+        area = (camera.pixel_scale * larger) ** 2
+        return matrix @ sharp @ matrix.mT * area[:, None, None]
 
     def _source(self, values: Tensor, by: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
         """Surface brightness (B, H, W) where the pixels lie, and its derivatives by the source's coordinates that are asked for."""
         positions = self.source_positions(values)
         parameters = (self.problem.value(values, name) for name in SOURCE_PARAMETERS)
         return sersic_with_gradient(*positions, *parameters, by=tuple(by))
+
+
+def gaussian_psf(sigma: Tensor, radius: int) -> Tensor:
+    """Returns point-spread functions (K, 2r+1) along one axis, which sum to 1, of widths (K,) in pixels; 1 for a radius of 0."""
+    if radius == 0:
+        return torch.ones(len(sigma), 1, device=sigma.device)
+    distance = torch.arange(-radius, radius + 1, device=sigma.device)
+    weights = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def _slope(maps: Tensor, dim: int) -> Tensor:
+    """Derivative of maps (B, H, W) by the number of the pixel along a dimension: half the difference of the neighbours."""
+    size = maps.shape[dim]
+    ahead = torch.cat([maps.narrow(dim, 1, size - 1), maps.narrow(dim, size - 1, 1)], dim)
+    behind = torch.cat([maps.narrow(dim, 0, 1), maps.narrow(dim, 0, size - 1)], dim)
+    return (ahead - behind) / 2
+
+
+def _shifts(size: int, taps: int, device: torch.device) -> Tensor:
+    """Returns what each tap of a kernel along a row does alone, (taps, N, N): a kernel's band matrix is a sum of these."""
+    rows = torch.eye(size, device=device)[:, None, :]
+    radius = taps // 2
+    padded = F.pad(rows, (radius, radius), mode="replicate")[:, 0]
+    return torch.stack([padded[:, k : k + size].T for k in range(taps)])
 
 
 def sersic_with_gradient(

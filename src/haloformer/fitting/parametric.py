@@ -8,7 +8,6 @@ In parts: `problem` (what is free), `model` (expected images and derivatives), `
 (by a kernel), `detail`.
 """
 
-import copy
 import dataclasses
 from dataclasses import dataclass
 
@@ -52,8 +51,8 @@ class SmoothFit:
         converged: (B,) bool: the fit has settled on light that is there. If not, the numbers are finite and mean little.
         detail: (B, 1, H, W) what remains of the residual when small changes of the main lens are fitted, too (:data:`~haloformer.fitting.detail.MACRO_CHANGES`);
             None if not asked for.
-        placement: (B, 3) how far the lens is from where the survey has it, as :func:`~haloformer.fitting.placement.offsets` estimates;
-            None if not asked for.
+        placement: (B, 3) how far the lens is from where the survey has it, in the order of :data:`~haloformer.fitting.problem.PLACE`:
+            where it was fitted, and from there as :func:`~haloformer.fitting.placement.offsets` estimates; None if not asked for.
     """
 
     names: tuple[str, ...]
@@ -83,6 +82,7 @@ def fit_smooth(
     detail: bool = False,
     placement: bool = False,
     place: tuple[float, float, float] | None = None,
+    free_place: tuple[str, ...] = (),
     batch_size: int | None = None,
 ) -> SmoothFit:
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
@@ -98,8 +98,10 @@ def fit_smooth(
         steps: Gauss–Newton steps.
         detail: Also compute :attr:`SmoothFit.detail`.
         placement: Also compute :attr:`SmoothFit.placement`.
-        place: Where the lenses lie if not where the survey has them, in the order of :data:`~haloformer.fitting.placement.OFFSETS`:
+        place: Where the lenses lie if not where the survey has them, in the order of :data:`~haloformer.fitting.problem.PLACE`:
             ``(0.5, 0.5, 0)`` for the middle 150 pixels of 151, with the lens on the middle one of those.
+        free_place: What is fitted of where each lens lies on the pixels: ``("place_x", "place_y")``, or all of
+            :data:`~haloformer.fitting.problem.PLACE`, for surveys whose lens always lies on the same point.
         batch_size: Images fitted at once; changes nothing else.
 
     Returns:
@@ -124,14 +126,16 @@ def fit_smooth(
     if exposure_time is not None:
         check_exposures(exposure_time, len(images))
     fitter = SmoothFitter(
-        survey, noise=noise, size=tuple(images.shape[-2:]), exposure_known=exposure_time is not None
+        survey,
+        noise=noise,
+        size=tuple(images.shape[-2:]),
+        exposure_known=exposure_time is not None,
+        free_place=free_place,
     )
-    if place is not None:
-        fitter = fitter.prepare(images.device).placed(*place)
     batches = images.split(batch_size)
     seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
     parts = [
-        fitter(part, t, steps=steps, detail=detail, placement=placement)
+        fitter(part, t, steps=steps, detail=detail, placement=placement, place=place)
         for part, t in zip(batches, seconds, strict=True)
     ]
     if len(parts) == 1:
@@ -161,6 +165,7 @@ class SmoothFitter:
         noise: str = "original",
         size: tuple[int, ...] | int | None = None,
         exposure_known: bool = False,
+        free_place: tuple[str, ...] = (),
     ) -> None:
         """Defines the fit.
 
@@ -169,10 +174,12 @@ class SmoothFitter:
             noise: ``"original"``, ``"instrument"`` or ``"none"``.
             size: Side of the images in pixels; the survey's if None.
             exposure_known: The exposure time will be given with the images.
+            free_place: See :func:`fit_smooth`.
         """
-        self._model = SmoothModel(
-            FitProblem.of_survey(survey, noise=noise, size=size, exposure_known=exposure_known)
+        problem = FitProblem.of_survey(
+            survey, noise=noise, size=size, exposure_known=exposure_known, free_place=free_place
         )
+        self._model = SmoothModel(problem)
         self._starting_points: StartingPoints | None = None
 
     @property
@@ -203,17 +210,18 @@ class SmoothFitter:
         steps: int = STEPS,
         detail: bool = False,
         placement: bool = False,
+        place: tuple[float, float, float] | Tensor | None = None,
     ) -> SmoothFit:
-        """Fits images (B, 1, H, W) with exposure times (B,) where known; see :func:`fit_smooth`.
+        """Fits images (B, 1, H, W) with exposure times (B,) where known.
 
-        With ``placement``, :attr:`SmoothFit.placement` is estimated as well.
+        The other arguments are those of :func:`fit_smooth`; ``place`` may be (B, 3), one for each image.
         """
         if images.shape[1:] != (1, self.size, self.size):
             raise InputError(
                 f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
             )
         with torch.no_grad():
-            return self._fit(images, exposure_time, steps, detail, placement)
+            return self._fit(images, exposure_time, steps, detail, placement, place)
 
     def prepare(self, device: torch.device | str = "cpu") -> "SmoothFitter":
         """Computes all that does not depend on the images, which a graph then holds as constants; see :meth:`residual`."""
@@ -223,16 +231,6 @@ class SmoothFitter:
         if self._starting_points is None:
             self._starting_points = StartingPoints.of(self._model)
         return self
-
-    def placed(self, x: float, y: float, scale: float) -> "SmoothFitter":
-        """Returns the fit of lenses elsewhere on the pixel grid; see :meth:`FitProblem.placed`.
-
-        It begins where this fit would, which is near enough, and needs no starting points of its own.
-        :meth:`prepare` comes first.
-        """
-        found = copy.copy(self)
-        found._model = SmoothModel(self.problem.placed(x, y, scale))
-        return found
 
     def start(self, images: Tensor) -> Tensor:
         """Returns (B, P) where the fit of images (B, 1, H, W) begins: logarithms of positive parameters. :meth:`prepare` comes first."""
@@ -264,24 +262,32 @@ class SmoothFitter:
         steps: int,
         detail: bool,
         placement: bool,
+        place: tuple[float, float, float] | Tensor | None,
     ) -> SmoothFit:
         data, known = _finite(images)
         self.prepare(data.device)
         seconds = self.problem.seconds(len(data), exposure_time, data.device)
         fit = fit_by_kernel if self._compiled(data.device) else fit_by_tensors
-        u, state = fit(self._model, self._start(data, known), data, known, seconds, steps)
+        model, places = self._model, None
+        if place is not None:
+            given = torch.as_tensor(place, dtype=torch.float64, device=data.device)
+            places = given.expand(len(data), -1)
+            model = model.at(places)
+        u, state = fit(model, self._start(data, known), data, known, seconds, steps)
         found = _result(self.problem, u, state, data, known)
         # A few images at a time, whose patterns stay in a CPU's cache
-        split = [
-            part.split(8 if data.device.type == "cpu" else 64)
-            for part in (u, found.residual[:, 0], known, seconds)
-        ]
-        parts = list(zip(*split))
+        parts = []
+        for rows in torch.arange(len(data), device=data.device).split(
+            8 if data.device.type == "cpu" else 64
+        ):
+            there = model if places is None else model.at(places[rows])
+            parts.append((there, u[rows], found.residual[rows, 0], known[rows], seconds[rows]))
         if detail:
-            fine = torch.cat([residual_detail(self._model, *part) for part in parts])
+            fine = torch.cat([residual_detail(*part) for part in parts])
             found = dataclasses.replace(found, detail=_bounded(fine)[:, None])
         if placement:
-            moved = torch.cat([offsets(self._model, *part) for part in parts])
+            moved = torch.cat([offsets(*part) for part in parts])
+            moved = moved + model.places(self.problem.physical(u)[0]).double()
             found = dataclasses.replace(found, placement=moved)
         return found
 

@@ -11,7 +11,12 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.instruments import background_rms, pixel_axis, psf_weights
+from haloformer.simulation.instruments import (
+    FWHM_PER_SIGMA,
+    background_rms,
+    pixel_axis,
+    psf_weights,
+)
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.renderer import LENS_PARAMETERS, SOURCE_PARAMETERS
 from haloformer.simulation.scenes import draw_scenes
@@ -19,6 +24,13 @@ from haloformer.simulation.surveys import Survey, describe_survey, get_survey
 from haloformer.vocabulary import unknown_name
 
 SOURCE_POSITION = ("source_x", "source_y")
+
+PLACE = ("place_x", "place_y", "place_scale")
+"""Where a lens lies on the pixels, if not where its survey has it: pixels to the right, pixels upwards in the order of the rows, and the
+relative excess of the pixel scale."""
+
+MOST = {"place_x": 6.0, "place_y": 6.0, "place_scale": 0.1}
+"""Lenses are not sought farther away: pixels, pixels and relative scale."""
 
 BRIGHTNESS = ("exposure_time", "source_amp")
 """Parameters to which the counts of an image are in proportion."""
@@ -33,7 +45,9 @@ _POSITIVE = {
 
 _STEP_LIMIT = {"log": 0.2, "position": 0.08, "other": 0.05}  # of one step: arcsec for positions
 
-_ORDER = (*SOURCE_POSITION, *LENS_PARAMETERS, *SOURCE_PARAMETERS[:5], "exposure_time")
+_PLACE_STEP_LIMIT = {"place_x": 1.5, "place_y": 1.5, "place_scale": 0.02}
+
+_ORDER = (*SOURCE_POSITION, *LENS_PARAMETERS, *SOURCE_PARAMETERS[:5], "exposure_time", *PLACE)
 
 _MIN_SIZE = 8  # pixels: the least that an instrument has, too
 
@@ -76,6 +90,7 @@ class FitProblem:
         noise: str = "original",
         size: tuple[int, ...] | int | None = None,
         exposure_known: bool = False,
+        free_place: tuple[str, ...] = (),
     ) -> "FitProblem":
         """Defines the fit of a survey; the arguments are those of `SmoothFitter`."""
         survey = get_survey(survey)
@@ -86,10 +101,13 @@ class FitProblem:
         full = survey.instrument.num_pix
         margin = (full - side) // 2
         draws = _smooth_draws(json.dumps(describe_survey(survey)))
+        _check_free_place(free_place, survey, draws)
+        draws = draws | {name: np.zeros_like(draws["exposure_time"]) for name in PLACE}
         exposure_is_free = kind == "double_poisson" and not exposure_known
         parameters: tuple[str, ...] = (*LENS_PARAMETERS, *SOURCE_PARAMETERS)
         parameters += ("exposure_time",) if exposure_is_free else ()
-        names = tuple(sorted((n for n in parameters if np.ptp(draws[n]) > 0), key=_ORDER.index))
+        drawn = [name for name in parameters if np.ptp(draws[name]) > 0]
+        names = tuple(sorted((*drawn, *free_place), key=_ORDER.index))
         low, high = _bounds(names, draws)
         return cls(
             survey=survey,
@@ -108,32 +126,28 @@ class FitProblem:
         )
 
     @property
+    def free_place(self) -> tuple[str, ...]:
+        """Which of :data:`PLACE` are fitted: the last of the names."""
+        return tuple(name for name in self.names if name in PLACE)
+
+    @property
+    def psf_sigma(self) -> float:
+        """Width of the Gaussian point-spread function in the survey's pixels."""
+        camera = self.survey.instrument
+        return camera.psf_fwhm / FWHM_PER_SIGMA / camera.pixel_scale
+
+    @property
+    def background_variances(self) -> tuple[float, float]:
+        """Variances in (counts/s)² per pixel: of the readout, which a pixel's size does not change, and of the sky, which grows with its area."""
+        camera = self.survey.instrument
+        wide = dataclasses.replace(camera, pixel_scale=2 * camera.pixel_scale)
+        sky = (background_rms(wide) ** 2 - self.rms**2) / 3
+        return self.rms**2 - sky, sky
+
+    @property
     def lens_is_free(self) -> bool:
         """Whether a parameter of the lens is fitted."""
         return any(name in LENS_PARAMETERS for name in self.names)
-
-    def placed(self, x: float, y: float, scale: float) -> "FitProblem":
-        """Returns the same with the lens elsewhere on the pixel grid, or with pixels of another size.
-
-        Args:
-            x: Pixels that the lens is farther along the rows.
-            y: Pixels in the order of the rows.
-            scale: Relative excess of the pixel scale.
-        """
-        camera = self.survey.instrument
-        camera = dataclasses.replace(camera, pixel_scale=camera.pixel_scale * (1 + scale))
-        draws = dict(self.draws)
-        for name, pixels in (("lens_x", x), ("lens_y", y)):
-            if name not in self.names:  # what varies is fitted
-                draws[name] = draws[name] + pixels * camera.pixel_scale
-        return dataclasses.replace(
-            self,
-            survey=dataclasses.replace(self.survey, instrument=camera),
-            draws=draws,
-            rms=background_rms(camera),
-            axis=self.axis * (1 + scale),
-            psf=torch.as_tensor(psf_weights(camera), dtype=torch.float32).to(self.psf.device),
-        )
 
     def to(self, device: torch.device) -> "FitProblem":
         """Returns the same with its tensors on a device."""
@@ -201,6 +215,10 @@ def _bounds(
     """Returns the range of what is fitted: that of the survey's draws, and a good deal beyond."""
     low, high = [], []
     for name in names:
+        if name in MOST:
+            low.append(-MOST[name])
+            high.append(MOST[name])
+            continue
         values = np.log(draws[name]) if name in _POSITIVE else draws[name]
         beyond = 0.25 * np.ptp(values) + (1.5 if name in BRIGHTNESS else 0.1)
         low.append(float(values.min() - beyond))
@@ -208,7 +226,22 @@ def _bounds(
     return low, high
 
 
+def _check_free_place(
+    free: tuple[str, ...], survey: Survey, draws: Mapping[str, np.ndarray]
+) -> None:
+    for name in free:
+        if name not in PLACE:
+            raise unknown_name("free_place", name, PLACE)
+        lens = name.replace("place", "lens")
+        if np.ptp(draws.get(lens, np.zeros(1))) > 0:
+            raise InputError(
+                f"free_place: survey {survey.name} draws {lens} for every image, so that it is fitted already"
+            )
+
+
 def _step_limit(name: str) -> float:
+    if name in PLACE:
+        return _PLACE_STEP_LIMIT[name]
     kind = "log" if name in _POSITIVE else "position" if name.endswith(("_x", "_y")) else "other"
     return _STEP_LIMIT[kind]
 

@@ -12,6 +12,11 @@ from haloformer.fitting.problem import BRIGHTNESS, FitProblem
 
 _RENDERED_AT_ONCE = 64
 
+_BIN = 2  # pixels a side
+
+_MOVES = tuple((y, x) for y in (0, -1, 1) for x in (0, -1, 1))
+"""Bins by which images are moved to look like a draw, if a lens may be elsewhere; none first."""
+
 
 @dataclass(frozen=True)
 class StartingPoints:
@@ -58,9 +63,19 @@ class StartingPoints:
         """Returns (B, P) the draw most like each image (B, H, W), its brightness fitted."""
         light = torch.where(known, data, 0.0)
         # The root tames the brightest pixels, as their noise does.
-        rooted = _binned(light.clamp(min=0).sqrt()).flatten(1)
-        best = (rooted @ self.shapes.T).argmax(1)
+        rooted = _binned(light.clamp(min=0).sqrt())
+        moves = _MOVES if self.problem.free_place else _MOVES[:1]
+        likeness = torch.stack(
+            [rooted.roll(move, (1, 2)).flatten(1) @ self.shapes.T for move in moves], 1
+        )
+        highest, nearest = likeness.max(2)
+        move = highest.argmax(1)
+        best = nearest.gather(1, move[:, None])[:, 0]
         start = self.u[best].clone()
+        moved = -_BIN * torch.tensor(moves, device=start.device, dtype=start.dtype)[move]
+        for k, name in ((1, "place_x"), (0, "place_y")):
+            if name in self.problem.names:
+                start[:, self.problem.names.index(name)] = moved[:, k]
         ratio = torch.log((light.sum((1, 2)) / self.light[best]).clamp(min=1e-6))
         for name in BRIGHTNESS:
             if name in self.problem.names:
@@ -73,4 +88,4 @@ class StartingPoints:
 
 def _binned(images: Tensor) -> Tensor:
     """Means of 2×2 pixels: enough to find where to begin."""
-    return F.avg_pool2d(images[:, None], 2, ceil_mode=True)[:, 0]
+    return F.avg_pool2d(images[:, None], _BIN, ceil_mode=True)[:, 0]

@@ -15,9 +15,9 @@ from torch import Tensor
 from haloformer.simulation.distributions import Quantity
 from haloformer.validation import checked
 
-_SIE_CORE = 1e-10  # arcsec; lenstronomy's core of the singular isothermal ellipsoid
+SIE_CORE = 1e-10  # arcsec; lenstronomy's core of the singular isothermal ellipsoid
 _ASIDE = 1e-12  # arcsec; a pixel exactly on top of a point mass is seen from this far: deflected far away, not by 0/0
-_AXIS_RATIO_MAX = (
+AXIS_RATIO_MAX = (
     1 - 1e-6
 )  # the closed form is 0/0 for a circle; the error made here is ~1e-6 of the ellipticity's effect
 
@@ -41,12 +41,12 @@ def sie_deflection(
     """
     # The square root's slope at zero is infinite: keep gradients finite for a round lens.
     c = torch.sqrt(torch.clamp(e1**2 + e2**2, min=1e-20)).clamp(max=0.9999)
-    q = torch.clamp((1 - c) / (1 + c), max=_AXIS_RATIO_MAX)
+    q = torch.clamp((1 - c) / (1 + c), max=AXIS_RATIO_MAX)
     phi = 0.5 * torch.atan2(e2, torch.where((e1 == 0) & (e2 == 0), torch.ones_like(e1), e1))
     cos, sin = torch.cos(phi), torch.sin(phi)
     dx, dy = x - x0, y - y0
     u, v = cos * dx + sin * dy, -sin * dx + cos * dy
-    s = _SIE_CORE / torch.sqrt(q)
+    s = SIE_CORE / torch.sqrt(q)
     f = torch.sqrt(1 - q**2)
     psi = torch.sqrt(q**2 * (s**2 + u**2) + v**2)
     amplitude = theta_E * torch.sqrt(q) / f

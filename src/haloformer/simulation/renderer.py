@@ -78,14 +78,14 @@ def render(
 
 
 def smooth_source_positions(
-    survey: Survey, lens: list[Tensor], axis: Tensor
+    survey: Survey, lens: list[Tensor], axis: Tensor | tuple[Tensor, Tensor]
 ) -> tuple[Tensor, Tensor]:
     """Where the pixels lie in the source plane behind the smooth lens alone.
 
     Args:
         survey: Gives the deflection scale.
         lens: The parameters of :data:`LENS_PARAMETERS`, each (B,).
-        axis: (N,) pixel positions in arcsec.
+        axis: (N,) pixel positions in arcsec; or those along x and along y, (B or 1, N) each, where images differ.
 
     Returns:
         (β_x, β_y), each (B, N, N) in arcsec, or (1, N, N) if the lens is the same in every image.
@@ -96,7 +96,8 @@ def smooth_source_positions(
     ):
         lens = [p[:1] for p in lens]
     theta_E, e1, e2, x0, y0, gamma1, gamma2 = (p[:, None, None] for p in lens)
-    x, y = axis[None, None, :], axis[None, :, None]
+    along_x, along_y = axis if isinstance(axis, tuple) else (axis[None], axis[None])
+    x, y = along_x[:, None, :], along_y[:, :, None]
     sie_x, sie_y = deflectors.sie_deflection(x, y, theta_E, e1, e2, x0, y0)
     shear_x, shear_y = deflectors.shear_deflection(x, y, gamma1, gamma2)
     scale = survey.scale()
