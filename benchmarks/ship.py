@@ -36,6 +36,7 @@ _BOTH = {
     "preset": ["classify_and_weigh", "haloformer"],
     "model": "haloformer_nano",
     "targets": ["log10_m_axion"],
+    "fit_place": True,  # what others cut out is off by half a pixel or more
     **_COMMON,
 }
 RECIPES: dict[str, dict[str, Any]] = {

@@ -9,7 +9,7 @@ knows how the survey's lenses lie; what it leaves is rotated, shifted and framed
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.fitting.parametric import SmoothFitter
+from haloformer.fitting.problem import PLACE
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.surveys import get_survey
 from haloformer.vocabulary import unknown_name
@@ -60,16 +61,23 @@ class Residual:
         noise: The images' noise, one of :data:`~haloformer.simulation.noise.NOISE_MODES`.
         crop: Side of the central part that is cut out first, in pixels: what is not shown need not be fitted. None: all of the image.
         detail: Whether the residual's detail is added as well.
+        fit_place: Whether the fit finds where each lens lies on the pixels: images may then be off by some pixels or by a half.
     """
 
     survey: str
     noise: str
     crop: int | None = None
     detail: bool = False
+    fit_place: bool = False
 
     @cached_property
     def _fitter(self) -> SmoothFitter:
-        return SmoothFitter(get_survey(json.loads(self.survey)), noise=self.noise, size=self.crop)
+        return SmoothFitter(
+            get_survey(json.loads(self.survey)),
+            noise=self.noise,
+            size=self.crop,
+            free_place=PLACE[:2] if self.fit_place else (),
+        )
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Returns (2 or 3, H, W) for raw images of this shape, or says why they cannot be fitted."""
@@ -160,6 +168,7 @@ class Residual:
             "noise": self.noise,
             "crop": self.crop,
             **({"detail": True} if self.detail else {}),
+            **({"fit_place": True} if self.fit_place else {}),
         }
 
     @classmethod
@@ -173,15 +182,21 @@ class Residual:
         whole = isinstance(crop, int) and not isinstance(crop, bool)
         if crop is not None and not (whole and 8 <= crop <= 4096):
             raise InputError(f"{where}: crop must be a whole number from 8 to 4096, not {crop!r}")
-        if not isinstance(detail := values.get("detail", False), bool):
-            raise InputError(f"{where}: detail must be true or false, not {detail!r}")
-        residual = cls(json.dumps(survey), str(noise), crop, detail)
-        _ = residual._fitter  # a definition or a crop that cannot be fitted is refused here
+        options = {name: values.get(name, False) for name in ("detail", "fit_place")}
+        for name, value in options.items():
+            if not isinstance(value, bool):
+                raise InputError(f"{where}: {name} must be true or false, not {value!r}")
+        residual = cls(json.dumps(survey), str(noise), crop, **options)
+        residual.check()
         return residual
+
+    def check(self) -> None:
+        """Raises InputError for a definition or a crop that cannot be fitted."""
+        _ = self._fitter
 
     def __getstate__(self) -> dict[str, Any]:
         return {
-            name: self.__dict__[name] for name in ("survey", "noise", "crop", "detail")
+            field.name: self.__dict__[field.name] for field in fields(self)
         }  # the fitter is made again where it is needed
 
 

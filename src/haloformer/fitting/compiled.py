@@ -1,17 +1,16 @@
 """The same steps by a compiled kernel, on a CPU with numba: several times as fast."""
 
-import importlib.util
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.fitting.behind import kernel_serves
 from haloformer.fitting.model import SmoothModel
 from haloformer.fitting.problem import PLACE, SOURCE_POSITION, FitProblem
 from haloformer.fitting.steps import FitState
-from haloformer.simulation.deflectors import AXIS_RATIO_MAX, SIE_CORE
-from haloformer.simulation.renderer import LENS_PARAMETERS, SOURCE_PARAMETERS
+from haloformer.simulation.renderer import SOURCE_PARAMETERS
 from haloformer.simulation.sources import SERSIC_R_MIN
 
 _IMAGES_PER_JOB = 4  # of one thread
@@ -21,13 +20,8 @@ def can_be_compiled(problem: FitProblem, device: torch.device) -> bool:
     """Tells whether the kernel serves: on a CPU with numba, if the source's position is free, and perhaps the exposure and the lens's place."""
     position = problem.names[:2]
     others = tuple(name for name in problem.names[2:] if name not in PLACE)
-    if (
-        device.type != "cpu"
-        or position != SOURCE_POSITION
-        or others not in ((), ("exposure_time",))
-    ):
-        return False
-    return importlib.util.find_spec("numba") is not None
+    simple = position == SOURCE_POSITION and others in ((), ("exposure_time",))
+    return simple and kernel_serves(device)
 
 
 def fit_by_kernel(
@@ -55,9 +49,7 @@ def fit_by_kernel(
     bounds = [limit.double().numpy() for limit in (problem.low, problem.high, problem.limits)]
     places = np.ascontiguousarray(model.places(start).double().expand(n, -1).numpy())
     kinds = np.array([PLACE.index(name) for name in problem.free_place], dtype=np.int64)
-    parameters = [float(problem.draws[name][0]) for name in LENS_PARAMETERS]
-    exact = np.array([*parameters, problem.survey.scale(), SIE_CORE, AXIS_RATIO_MAX])
-    lens = (*model.deflection_table, exact, camera.pixel_scale)
+    lens = model.deflection_table.arguments
     light = (problem.psf_sigma, *problem.background_variances, source, np.float32(SERSIC_R_MIN))
     radius, free_time = len(problem.psf) // 2, "exposure_time" in problem.names
 

@@ -10,13 +10,15 @@ import math
 import numpy as np
 from numba import njit
 
-from haloformer.fitting.convergence import SETTLED
+from haloformer.fitting.convergence import SETTLED, UNSEEN
 from haloformer.simulation.kernels import FLAGS, exp_row
 
 GAUSSIAN, DOUBLE_POISSON = 0, 1
 
 NEAR = 8
 """Pixels about the lens's centre whose deflection is computed and not interpolated."""
+
+BESIDE = 1e-3  # of a pixel: step of its derivatives
 
 TAPS = 6
 """Points of the deflection's table that each of its values is interpolated from, along either axis (Lagrange): in place of 4 so many
@@ -68,9 +70,12 @@ def _deflection(x, y, lens):
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _positions(
     alpha_x, alpha_y, lens, margin, pixel, moved_x, moved_y, size,
-    beta_x, beta_y, columns, row_first, row_weights, column_first, column_weights,
+    beta_x, beta_y, slopes, columns, row_first, row_weights, column_first, column_weights,
 ):  # fmt: skip
-    """Source-plane positions (N, N) behind the pixels of a lens that lies elsewhere on them, from its deflection's table."""
+    """Source-plane positions (N, N) behind the pixels of a lens that lies elsewhere on them, from its deflection's table.
+
+    Receives in ``slopes`` (4, N, N), unless it has no pixels, ∂β_x and ∂β_y by the pixel's column, then by its row.
+    """
     T = np.float32
     N = beta_x.shape[0]
     _weigh(N, margin, moved_x, size, column_first, column_weights)
@@ -93,14 +98,31 @@ def _positions(
                     value += column_weights[j, p] * line[start + p]
                 there = T((j - middle - moved_x) * size * pixel) if m == 0 else here
                 out[row, j] = there - value
+    if slopes.shape[1]:
+        half = T(0.5)
+        for row in range(N):
+            above, below = max(row - 1, 0), min(row + 1, N - 1)
+            for j in range(N):
+                left, right = max(j - 1, 0), min(j + 1, N - 1)
+                slopes[0, row, j] = half * (beta_x[row, right] - beta_x[row, left])
+                slopes[1, row, j] = half * (beta_y[row, right] - beta_y[row, left])
+                slopes[2, row, j] = half * (beta_x[below, j] - beta_x[above, j])
+                slopes[3, row, j] = half * (beta_y[below, j] - beta_y[above, j])
     # Where the lens's centre is, the deflection turns round within a pixel, and no table knows it.
-    centre_x = lens[3] / (size * pixel) + middle + moved_x
-    centre_y = lens[4] / (size * pixel) + middle + moved_y
+    step = size * pixel
+    centre_x, centre_y = lens[3] / step + middle + moved_x, lens[4] / step + middle + moved_y
     for row in range(max(0, int(centre_y) - NEAR), min(N, int(centre_y) + NEAR + 2)):
         for j in range(max(0, int(centre_x) - NEAR), min(N, int(centre_x) + NEAR + 2)):
-            x, y = (j - middle - moved_x) * size * pixel, (row - middle - moved_y) * size * pixel
+            x, y = (j - middle - moved_x) * step, (row - middle - moved_y) * step
             by_x, by_y = _deflection(x, y, lens)
             beta_x[row, j], beta_y[row, j] = T(x - by_x), T(y - by_y)
+            if slopes.shape[1]:
+                right_x, right_y = _deflection(x + BESIDE * step, y, lens)
+                below_x, below_y = _deflection(x, y + BESIDE * step, lens)
+                slopes[0, row, j] = T(step - (right_x - by_x) / BESIDE)
+                slopes[1, row, j] = T(-(right_y - by_y) / BESIDE)
+                slopes[2, row, j] = T(-(below_x - by_x) / BESIDE)
+                slopes[3, row, j] = T(step - (below_y - by_y) / BESIDE)
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
@@ -115,46 +137,28 @@ def _gaussian(sigma, out):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
-def _add_place_patterns(row, beta_x, beta_y, moved_x, moved_y, kinds, padded, radius):
+def _add_place_patterns(row, slopes, moved_x, moved_y, kinds, padded, radius):
     """Fills one row of the brightness's derivatives by the lens's place, from those by the source's."""
     T = np.float32
-    N = beta_x.shape[0]
-    above, below = max(row - 1, 0), min(row + 1, N - 1)
-    half = T(0.5)
+    N = slopes.shape[1]
     x0, y = T(0.5 * (N - 1) + moved_x), T(row - 0.5 * (N - 1) - moved_y)
-    value, by_x, by_y = padded[0], padded[1], padded[2]
+    value, by_x, by_y = padded[0, radius:], padded[1, radius:], padded[2, radius:]
     for q in range(kinds.size):
-        out = padded[3 + q]
-        if kinds[q] == 0:
+        out = padded[3 + q, radius:]
+        if kinds[q] < 2:
+            first, second = slopes[2 * kinds[q], row], slopes[2 * kinds[q] + 1, row]
             for j in range(N):
-                left, right = max(j - 1, 0), min(j + 1, N - 1)
-                out[radius + j] = half * (
-                    by_x[radius + j] * (beta_x[row, right] - beta_x[row, left])
-                    + by_y[radius + j] * (beta_y[row, right] - beta_y[row, left])
-                )
-        elif kinds[q] == 1:
-            for j in range(N):
-                out[radius + j] = half * (
-                    by_x[radius + j] * (beta_x[below, j] - beta_x[above, j])
-                    + by_y[radius + j] * (beta_y[below, j] - beta_y[above, j])
-                )
+                out[j] = by_x[j] * first[j] + by_y[j] * second[j]
         else:
             for j in range(N):
-                left, right = max(j - 1, 0), min(j + 1, N - 1)
-                along_x = half * (
-                    by_x[radius + j] * (beta_x[row, right] - beta_x[row, left])
-                    + by_y[radius + j] * (beta_y[row, right] - beta_y[row, left])
-                )
-                along_y = half * (
-                    by_x[radius + j] * (beta_x[below, j] - beta_x[above, j])
-                    + by_y[radius + j] * (beta_y[below, j] - beta_y[above, j])
-                )
-                out[radius + j] = T(2.0) * value[radius + j] - (T(j) - x0) * along_x - y * along_y
+                along_x = by_x[j] * slopes[0, row, j] + by_y[j] * slopes[1, row, j]
+                along_y = by_x[j] * slopes[2, row, j] + by_y[j] * slopes[3, row, j]
+                out[j] = T(2.0) * value[j] - (T(j) - x0) * along_x - y * along_y
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _evaluate(
-    data, known, beta_x, beta_y, source, r_min, pixel_area, psf, kind, unit, seconds, rms, free_time, kinds, moved_x, moved_y,
+    data, known, beta_x, beta_y, slopes, source, r_min, pixel_area, psf, kind, unit, seconds, rms, free_time, kinds, moved_x, moved_y, lens_x, lens_y,
     weights_before, mean, weights, hessian, gradient, maps, rows, columns, bits, bits_as_float,
 ):  # fmt: skip
     """Expected image, weights and normal equations at one source position; returns χ² with its own weights and with those before."""
@@ -200,7 +204,7 @@ def _evaluate(
             padded[1, radius + j] = steep * us[j]
             padded[2, radius + j] = steep * vs[j]
         if kinds.size:
-            _add_place_patterns(row, beta_x, beta_y, moved_x, moved_y, kinds, padded, radius)
+            _add_place_patterns(row, slopes, moved_x, moved_y, kinds, padded, radius)
         for m in range(M):
             line, out = padded[m], maps[m, row]
             for j in range(radius):
@@ -216,7 +220,7 @@ def _evaluate(
     hessian[:] = 0.0
     gradient[:] = 0.0
     own, before = 0.0, 0.0
-    base, gauss, weighted, slopes = rows[0, :N], rows[1, :N], rows[2, :N], rows[3, :N]
+    base, gauss, weighted, growth = rows[0, :N], rows[1, :N], rows[2, :N], rows[3, :N]
     # Derivatives by what is fitted: by the source's position, by the exposure, by the place
     first_place = P - kinds.size
     sky = T((seconds * rms) ** 2)
@@ -262,19 +266,24 @@ def _evaluate(
                 weight[j] = there[j] / max(variance, T(1e-3))
                 half = T(0.5) * pdf / sigma
                 by_time[j] = mu * cdf + half * (mu + T(2.0) * sky)
-                slopes[j] = seconds32 * (cdf + half)
+                growth[j] = seconds32 * (cdf + half)
         else:
             for j in range(N):
                 expected[j] = unit * base[j]
                 weight[j] = there[j] / max(
                     (base[j] / seconds32 + variance_floor) * unit * unit, T(1e-12)
                 )
-                slopes[j] = unit
+                growth[j] = unit
         for p in range(P):
             if p < 2 or p >= first_place:
                 column = columns[p, :N]
                 for j in range(N):
-                    column[j] *= slopes[j]
+                    column[j] *= growth[j]
+        if kinds.size:
+            height = row - 0.5 * (N - 1) - moved_y - lens_y
+            for j in range(N):
+                if (j - 0.5 * (N - 1) - moved_x - lens_x) ** 2 + height**2 < UNSEEN**2:
+                    weight[j] = T(0.0)
         old = weights_before[row]
         for j in range(N):
             r = values[j] - expected[j]
@@ -296,6 +305,32 @@ def _evaluate(
         for q in range(p):
             hessian[q, p] = hessian[p, q]
     return own, before
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def positions(places, alpha_x, alpha_y, lens, pixel, beta_x, beta_y, slopes):
+    """Source-plane positions behind the pixels of lenses at some places, and how fast these change from pixel to pixel.
+
+    Args:
+        places: See :func:`fit_positions`, as for the next four.
+        alpha_x: See there.
+        alpha_y: See there.
+        lens: See there.
+        pixel: See there.
+        beta_x: (B, N, N) float32 receives the positions, as ``beta_y``.
+        beta_y: See ``beta_x``.
+        slopes: (B, 4, N, N) float32 receives ∂β_x and ∂β_y by the pixel's column, then by its row.
+    """
+    B, N = beta_x.shape[0], beta_x.shape[1]
+    margin = (alpha_x.shape[0] - N) // 2
+    columns = np.zeros((1, N + 2 * margin), dtype=np.float32)
+    first = np.empty((2, N), dtype=np.int64)
+    taps = np.empty((2, N, TAPS), dtype=np.float32)
+    for i in range(B):
+        _positions(
+            alpha_x, alpha_y, lens, margin, pixel, places[i, 0], places[i, 1], 1.0 + places[i, 2],
+            beta_x[i], beta_y[i], slopes[i], columns, first[0], taps[0], first[1], taps[1],
+        )  # fmt: skip
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -349,6 +384,8 @@ def fit_positions(
     here = source.copy()
     trial, matrix, place, last = np.empty(P), np.empty((P, P)), np.empty(3), np.full(3, np.nan)
     beta_x, beta_y = np.empty((N, N), dtype=np.float32), np.empty((N, N), dtype=np.float32)
+    sloping = N if kinds.size else 0
+    slopes = np.empty((4, sloping, sloping), dtype=np.float32)
     first = np.empty((2, N), dtype=np.int64)
     taps = np.empty((2, N, TAPS), dtype=np.float32)
     psf, gaussian = np.empty(2 * radius + 1, dtype=np.float32), np.empty(2 * radius + 1)
@@ -380,7 +417,7 @@ def fit_positions(
             if place[0] != last[0] or place[1] != last[1] or place[2] != last[2]:
                 _positions(
                     alpha_x, alpha_y, lens, margin, pixel, place[0], place[1], size,
-                    beta_x, beta_y, columns, first[0], taps[0], first[1], taps[1],
+                    beta_x, beta_y, slopes, columns, first[0], taps[0], first[1], taps[1],
                 )  # fmt: skip
                 _gaussian(sigma / size, gaussian)
                 for k in range(2 * radius + 1):
@@ -393,14 +430,14 @@ def fit_positions(
             area = np.float32((pixel * size) ** 2)
             if not step_number:
                 chi2[i], _ = _evaluate(
-                    data[i], known[i], beta_x, beta_y, here, r_min, area, psf, kind, unit, time, rms, free_time, kinds,
-                    place[0], place[1], weights[i], mean[i], weights[i], hessian[i], gradient[i],
+                    data[i], known[i], beta_x, beta_y, slopes, here, r_min, area, psf, kind, unit, time, rms, free_time, kinds,
+                    place[0], place[1], lens[3] / (size * pixel), lens[4] / (size * pixel), weights[i], mean[i], weights[i], hessian[i], gradient[i],
                     maps, rows, columns, bits, bits_as_float,
                 )  # fmt: skip
                 continue
             own, before = _evaluate(
-                data[i], known[i], beta_x, beta_y, here, r_min, area, psf, kind, unit, time, rms, free_time, kinds,
-                place[0], place[1], weights[i], new_mean, new_weights, new_hessian, new_gradient,
+                data[i], known[i], beta_x, beta_y, slopes, here, r_min, area, psf, kind, unit, time, rms, free_time, kinds,
+                place[0], place[1], lens[3] / (size * pixel), lens[4] / (size * pixel), weights[i], new_mean, new_weights, new_hessian, new_gradient,
                 maps, rows, columns, bits, bits_as_float,
             )  # fmt: skip
             if before <= chi2[i]:

@@ -1,23 +1,26 @@
 """The model that is fitted: expected images of smooth lenses, and their derivatives by what is free."""
 
 import copy
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from haloformer.fitting.behind import DeflectionTable, kernel_serves
+from haloformer.fitting.convergence import UNSEEN
 from haloformer.fitting.moments import Moments, noise_moments
-from haloformer.fitting.problem import MOST, PLACE, SOURCE_POSITION, FitProblem
+from haloformer.fitting.problem import PLACE, SOURCE_POSITION, FitProblem
 from haloformer.simulation.renderer import (
     LENS_PARAMETERS,
     SOURCE_PARAMETERS,
     smooth_source_positions,
 )
 from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b, sersic_ellipse
+
+_PIXEL_STEP = 0.02  # of a pixel, to the derivative of what lies behind it
 
 _DERIVATIVE_STEP = 1e-3  # of a forward difference: small beside every scale of the lens, large beside float32's rounding
 
@@ -50,7 +53,6 @@ class SmoothModel:
         self._fixed_positions: tuple[Tensor, Tensor] | None = None
         self._shifts: Tensor | None = None
         self._psf_matrix: Tensor | None = None
-        self._deflection_table: tuple[np.ndarray, np.ndarray] | None = None
 
     def at(self, places: Tensor) -> "SmoothModel":
         """Returns the model of lenses that lie elsewhere on the pixel grid, or on pixels of another size.
@@ -90,24 +92,10 @@ class SmoothModel:
             1 + places[:, 2:]
         )
 
-    @property
-    def deflection_table(self) -> tuple[np.ndarray, np.ndarray]:
-        """Deflections in arcsec on the survey's pixels and some more on all sides, (N + 2 m, N + 2 m) each: for lenses that are elsewhere."""
-        if self._deflection_table is None:
-            problem, size = self.problem, self.problem.size
-            pixel = problem.survey.instrument.pixel_scale
-            # As far as a lens can be from its place, and pixels larger than they are, and half of the interpolation's points
-            farthest = size / 2 * MOST["place_scale"] + MOST["place_x"] * (1 + MOST["place_scale"])
-            margin = math.ceil(farthest) + 4
-            number = torch.arange(-margin, size + margin, dtype=torch.float64) - (size - 1) / 2
-            axis = (number * pixel).float()
-            lens = [torch.tensor([float(problem.draws[name][0])]) for name in LENS_PARAMETERS]
-            beta_x, beta_y = smooth_source_positions(problem.survey, lens, axis)
-            self._deflection_table = (
-                (axis[None, :] - beta_x[0]).numpy(),
-                (axis[:, None] - beta_y[0]).numpy(),
-            )
-        return self._deflection_table
+    @cached_property
+    def deflection_table(self) -> DeflectionTable:
+        """The deflection by the lens, if that is always the same, for the compiled kernel."""
+        return DeflectionTable.of(self.problem)
 
     def derivatives(
         self, u: Tensor, seconds: Tensor, by_position: bool = False, by_place: bool = False
@@ -141,6 +129,19 @@ class SmoothModel:
             [moments.by_base * derivatives[name] for name in PLACE] if by_place else [],
         )
 
+    def seen(self, values: Tensor, known: Tensor) -> Tensor:
+        """Returns which of the known pixels (B, H, W) count.
+
+        Where the lens's place is fitted, all but those on its centre: there the light changes within a pixel, so that no derivative tells how.
+        """
+        if not self.problem.free_place:
+            return known
+        pixel = self.problem.survey.instrument.pixel_scale * (1 + self.places(values)[:, 2:])
+        x, y = (axis / pixel for axis in self.axes(values))
+        centre = [self.problem.value(values, name)[:, 0] / pixel for name in ("lens_x", "lens_y")]
+        x, y = x - centre[0], y - centre[1]
+        return known & (x[:, None, :] ** 2 + y[:, :, None] ** 2 >= UNSEEN**2)
+
     def _background(self, values: Tensor) -> Tensor | float:
         """Standard deviation of the background in counts/s per pixel, (B or 1, 1, 1) if pixels may be of another size."""
         if not self.is_elsewhere:
@@ -156,12 +157,22 @@ class SmoothModel:
         """Returns where the pixels lie in the source plane, (B or 1, H, W) each in arcsec."""
         if self._fixed_positions is not None:
             return self._fixed_positions
-        lens = [self.problem.value(values, name)[:, 0, 0] for name in LENS_PARAMETERS]
-        lens = [p.expand(max(len(q) for q in lens)) for p in lens]
-        positions = smooth_source_positions(self.problem.survey, lens, self.axes(values))
+        if self._by_kernel:
+            return self.deflection_table.positions(self.places(values), self.problem.size)[:2]
+        positions = self._positions_at(values, *self.axes(values))
         if not self.problem.lens_is_free and not self.problem.free_place:
             self._fixed_positions = positions
         return positions
+
+    @property
+    def _by_kernel(self) -> bool:
+        fixed = self.is_elsewhere and not self.problem.lens_is_free
+        return fixed and kernel_serves(self.problem.axis.device)
+
+    def _positions_at(self, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        lens = [self.problem.value(values, name)[:, 0, 0] for name in LENS_PARAMETERS]
+        lens = [p.expand(max(len(q) for q in lens)) for p in lens]
+        return smooth_source_positions(self.problem.survey, lens, (x, y))
 
     def _render_with_derivatives(
         self, u: Tensor, values: Tensor, by_position: bool, by_place: bool
@@ -194,11 +205,21 @@ class SmoothModel:
         −δ ∂β/∂k, k being the pixel's number.
         """
         by_x, by_y = (gradient[name] for name in SOURCE_POSITION)
-        beta_x, beta_y = self.source_positions(values)
-        along_x = by_x * _slope(beta_x, 2) + by_y * _slope(beta_y, 2)
-        along_y = by_x * _slope(beta_x, 1) + by_y * _slope(beta_y, 1)
         pixel = self.problem.survey.instrument.pixel_scale * (1 + self.places(values)[:, 2:])
-        x, y = (axis / pixel for axis in self.axes(values))
+        x, y = self.axes(values)
+        if self._by_kernel:
+            found = self.deflection_table.positions(self.places(values), self.problem.size)
+            slopes = list(found[2].unbind(1))
+        else:
+            step, here = _PIXEL_STEP * pixel, self.source_positions(values)
+            slopes = [
+                (moved - beta) / _PIXEL_STEP
+                for there in ((x + step, y), (x, y + step))
+                for moved, beta in zip(self._positions_at(values, *there), here)
+            ]
+        along_x = by_x * slopes[0] + by_y * slopes[1]
+        along_y = by_x * slopes[2] + by_y * slopes[3]
+        x, y = x / pixel, y / pixel
         larger = 2 * brightness - x[:, None, :] * along_x - y[:, :, None] * along_y
         return dict(zip(PLACE, (along_x, along_y, larger), strict=True))
 
@@ -231,14 +252,6 @@ def gaussian_psf(sigma: Tensor, radius: int) -> Tensor:
     distance = torch.arange(-radius, radius + 1, device=sigma.device)
     weights = torch.exp(-0.5 * (distance / sigma[:, None]) ** 2)
     return weights / weights.sum(1, keepdim=True)
-
-
-def _slope(maps: Tensor, dim: int) -> Tensor:
-    """Derivative of maps (B, H, W) by the number of the pixel along a dimension: half the difference of the neighbours."""
-    size = maps.shape[dim]
-    ahead = torch.cat([maps.narrow(dim, 1, size - 1), maps.narrow(dim, size - 1, 1)], dim)
-    behind = torch.cat([maps.narrow(dim, 0, 1), maps.narrow(dim, 0, size - 1)], dim)
-    return (ahead - behind) / 2
 
 
 def _shifts(size: int, taps: int, device: torch.device) -> Tensor:

@@ -246,14 +246,20 @@ class SmoothFitter:
         seconds = self.problem.seconds(data.shape[0], None, data.device)
         start = self._start(data, known)
         u, state = fit_by_tensors(self._model, start, data, known, seconds, steps)
+        if self.problem.free_place:
+            start = self._start(data, known, far=True)
+            other_u, other = fit_by_tensors(self._model, start, data, known, seconds, steps)
+            better = other.chi2 < state.chi2
+            u, state = torch.where(better[:, None], other_u, u), other.where(better, state)
+        known = self._model.seen(self.problem.physical(u)[0], known)
         maps = [_in_noise(state, data, known)]
         if detail:
             maps.append(residual_detail(self._model, u, _bounded(maps[0]), known, seconds))
         return _bounded(torch.stack(maps, 1))
 
-    def _start(self, data: Tensor, known: Tensor) -> Tensor:
+    def _start(self, data: Tensor, known: Tensor, far: bool = False) -> Tensor:
         assert self._starting_points is not None  # by prepare
-        return self._starting_points.nearest(data, known)
+        return self._starting_points.nearest(data, known, far)
 
     def _fit(
         self,
@@ -273,7 +279,19 @@ class SmoothFitter:
             given = torch.as_tensor(place, dtype=torch.float64, device=data.device)
             places = given.expand(len(data), -1)
             model = model.at(places)
-        u, state = fit(model, self._start(data, known), data, known, seconds, steps)
+        start = self._start(data, known)
+        u, state = fit(model, start, data, known, seconds, steps)
+        # Where the lens seems to be elsewhere, from a second start: the first may have been half a ring's other half.
+        place = [self.names.index(name) for name in self.problem.free_place]
+        rows = start[:, place].any(1).nonzero()[:, 0]
+        if len(rows):
+            part = data[rows], known[rows]
+            start = self._start(*part, far=True)
+            other_u, other = fit(model, start, *part, seconds[rows], steps)
+            better = other.chi2 < state.chi2[rows]
+            u[rows[better]] = other_u[better]
+            state.replace(rows[better], other, better)
+        known = model.seen(self.problem.physical(u)[0], known)
         found = _result(self.problem, u, state, data, known)
         # A few images at a time, whose patterns stay in a CPU's cache
         parts = []

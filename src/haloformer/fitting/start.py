@@ -14,8 +14,10 @@ _RENDERED_AT_ONCE = 64
 
 _BIN = 2  # pixels a side
 
-_MOVES = tuple((y, x) for y in (0, -1, 1) for x in (0, -1, 1))
-"""Bins by which images are moved to look like a draw, if a lens may be elsewhere; none first."""
+_NEAR, _FAR = (
+    tuple((y, x) for y in range(-far, far + 1) for x in range(-far, far + 1)) for far in (1, 4)
+)
+"""Rows and columns by which a lens may be away from where the survey has it."""
 
 
 @dataclass(frozen=True)
@@ -59,31 +61,46 @@ class StartingPoints:
             u=torch.where(positive, torch.where(positive, values, 1.0).log(), values),
         )
 
-    def nearest(self, data: Tensor, known: Tensor) -> Tensor:
-        """Returns (B, P) the draw most like each image (B, H, W), its brightness fitted."""
+    def nearest(self, data: Tensor, known: Tensor, far: bool = False) -> Tensor:
+        """Returns (B, P) the draw most like each image (B, H, W), its brightness fitted, and its place to a pixel if that is free.
+
+        Places at most a pixel from the survey's are tried, and with ``far`` at most four. In steps of one pixel: half a ring is like the
+        other half at a place two pixels away, and that is why the far ones are another place to begin, and not the first.
+        """
         light = torch.where(known, data, 0.0)
         # The root tames the brightest pixels, as their noise does.
-        rooted = _binned(light.clamp(min=0).sqrt())
-        moves = _MOVES if self.problem.free_place else _MOVES[:1]
-        likeness = torch.stack(
-            [rooted.roll(move, (1, 2)).flatten(1) @ self.shapes.T for move in moves], 1
-        )
-        highest, nearest = likeness.max(2)
-        move = highest.argmax(1)
-        best = nearest.gather(1, move[:, None])[:, 0]
+        rooted = light.clamp(min=0).sqrt()
+        moves = (_FAR if far else _NEAR) if self.problem.free_place else ((0, 0),)
+        best, place = self._best_of(rooted, moves)
         start = self.u[best].clone()
-        moved = -_BIN * torch.tensor(moves, device=start.device, dtype=start.dtype)[move]
-        for k, name in ((1, "place_x"), (0, "place_y")):
-            if name in self.problem.names:
-                start[:, self.problem.names.index(name)] = moved[:, k]
         ratio = torch.log((light.sum((1, 2)) / self.light[best]).clamp(min=1e-6))
         for name in BRIGHTNESS:
             if name in self.problem.names:
                 start[:, self.problem.names.index(name)] += ratio
                 break
+        for axis, name in ((1, "place_x"), (0, "place_y")):
+            if name in self.problem.names:
+                start[:, self.problem.names.index(name)] = place[:, axis].to(start.dtype)
         return torch.minimum(
             torch.maximum(start, self.problem.low + 1e-3), self.problem.high - 1e-3
         )
+
+    def _best_of(self, rooted: Tensor, moves: tuple[tuple[int, int], ...]) -> tuple[Tensor, Tensor]:
+        """Returns (B,) the most alike draws, and (B, 2) the rows and columns by which images are moved then."""
+        # Moved by whole bins after binning, so that there are four ways of binning alone.
+        odd = {(y % _BIN, x % _BIN) for y, x in moves}
+        binned = {(y, x): _binned(rooted.roll((-y, -x), (1, 2))) for y, x in odd}
+        highest, nearest = torch.stack(
+            [
+                binned[y % _BIN, x % _BIN].roll((-(y // _BIN), -(x // _BIN)), (1, 2)).flatten(1)
+                @ self.shapes.T
+                for y, x in moves
+            ],
+            1,
+        ).max(2)
+        first = highest.argmax(1)
+        found = nearest.gather(1, first[:, None])[:, 0]
+        return found, torch.tensor(moves, device=rooted.device)[first]
 
 
 def _binned(images: Tensor) -> Tensor:

@@ -34,6 +34,11 @@ class FitState:
         change = (self.residual - other.residual) * (self.residual + other.residual)
         return (change * other.inverse_variance).sum((1, 2)) <= 0
 
+    def replace(self, rows: Tensor, other: "FitState", chosen: Tensor) -> None:
+        """Puts the chosen images (b,) of another state, a mask or numbers, in the place of these rows."""
+        for name in self.__dataclass_fields__:
+            getattr(self, name)[rows] = getattr(other, name)[chosen]
+
     def where(self, chosen: Tensor, other: "FitState") -> "FitState":
         """This state where chosen (B,), else the other."""
 
@@ -53,7 +58,7 @@ def linearized(
     found = model.derivatives(u, seconds)
     moments = found.moments
     jacobian = torch.stack(found.by_parameter, 1).flatten(2)  # (B, P, H·W)
-    inverse_variance = known / moments.variance
+    inverse_variance = model.seen(model.problem.physical(u)[0], known) / moments.variance
     weighted = jacobian * inverse_variance.flatten(1)[:, None, :]
     residual = data - moments.mean
     return FitState(

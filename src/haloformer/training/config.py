@@ -92,6 +92,8 @@ class DataConfig(Strict):
         physics: residual gives the network one more channel: image minus the survey's best smooth
             lens, in units of the noise (docs/fitting.md). detail adds a third: the same after small
             changes of the whole lens are fitted, too. none: the image alone.
+        fit_place: That fit finds where each lens lies on the pixels, so that cutouts that are off
+            by half a pixel or by a few mean the same; for surveys whose lens has a fixed place.
         num_workers: Processes that read a dataset file too large for memory.
     """
 
@@ -111,6 +113,7 @@ class DataConfig(Strict):
     fit: Literal["resize", "crop", "pad"] = "resize"
     channels: WholeNumber | None = Field(default=None, ge=1)
     physics: Literal["none", "residual", "detail"] = "none"
+    fit_place: StrictBool = False
     num_workers: WholeNumber = Field(default=2, ge=0)
 
 

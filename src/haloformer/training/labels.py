@@ -83,6 +83,8 @@ def residual_of(experiment: Experiment, definition: object, noise: object) -> Re
     if physics == "none":
         if experiment.regularization.wrong_fits:
             raise InputError("wrong_fits needs a fit: physics: residual or detail")
+        if experiment.data.fit_place:
+            raise InputError("fit_place needs a fit: physics: residual or detail")
         return None
     if experiment.augmentation.fresh_noise != "none":
         raise InputError(
@@ -94,4 +96,12 @@ def residual_of(experiment: Experiment, definition: object, noise: object) -> Re
             f"physics {physics}: {experiment.data.source} does not say of which survey and noise "
             "its images are"
         )
-    return Residual(definition, noise, experiment.data.crop, physics == "detail")
+    residual = Residual(
+        definition,
+        noise,
+        experiment.data.crop,
+        detail=physics == "detail",
+        fit_place=experiment.data.fit_place,
+    )
+    residual.check()
+    return residual
