@@ -76,7 +76,7 @@ def test_an_added_central_mass_is_explained() -> None:
 def test_tensor_graph_and_kernel_agree(noise: str) -> None:
     images = simulate("model_ii", 9, seed=3, noise=noise).images
     fitter = SmoothFitter("model_ii", noise=noise).prepare()
-    maps = fitter.residual(images, detail=True)
+    maps, _ = fitter.residual(images, detail=True)
     fit = fitter(images, detail=True)
     assert fit.detail is not None
     torch.testing.assert_close(maps[:, 1:], fit.detail, atol=2e-3, rtol=1e-3)

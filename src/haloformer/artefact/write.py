@@ -44,6 +44,7 @@ def write_calibration(
     folder: Path,
     calibration: dict[str, Any] | None,
     ood: tuple[dict[str, Any], Mapping[str, Tensor]] | None,
+    geometry: dict[str, Any] | None = None,
 ) -> None:
     """Adds to an artefact how its probabilities are calibrated, and what tells images unlike those of its training.
 
@@ -53,15 +54,17 @@ def write_calibration(
         folder: Of the artefact.
         calibration: For ``artefact.json``; None removes one that was there, as with ``ood``.
         ood: For ``artefact.json``, and the tensors of ``ood.safetensors``.
+        geometry: For ``artefact.json``: what is usual of where the lenses lie.
     """
     from safetensors.torch import save
 
     path = folder / "artefact.json"
     description = read_json(path)
     description.pop("ood", None)
-    description.pop("calibration", None)
-    if calibration is not None:
-        description["calibration"] = calibration
+    for name, values in (("calibration", calibration), ("geometry", geometry)):
+        description.pop(name, None)
+        if values is not None:
+            description[name] = values
     write_text(path, json.dumps(description, indent=2) + "\n")
     if ood is None:
         (folder / "ood.safetensors").unlink(missing_ok=True)

@@ -15,7 +15,10 @@ from haloformer.evaluation.testset import TestImages, class_order, open_test_ima
 from haloformer.io.progress import progress_bar
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.temperature import calibrated
+from haloformer.prediction.geometry import fitted_check
 from haloformer.prediction.predictor import Predictor, load
+
+_GEOMETRY_IMAGES = 1500  # of those; each is fitted five times
 
 
 def run_calibration(
@@ -43,13 +46,17 @@ def run_calibration(
     }
     calibration = None if calibration is None else {**calibration, **used}
     ood = None if ood is None else ({**ood[0], **used}, ood[1])
+    geometry = _geometry_for(predictor, images, batch_size, progress)
+    if geometry is not None:
+        geometry = {**geometry, **used}
     try:
-        write_calibration(folder, calibration, ood)
+        write_calibration(folder, calibration, ood, geometry)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return {
         "calibration": calibration,
         "ood": None if ood is None else ood[0],
+        "geometry": geometry,
         "n": len(found.labels),
         "data": images.name,
         "out": str(folder),
@@ -128,6 +135,22 @@ def _outputs_for(
             f"{images.name}: {count} images of the model's classes are too few: at least {MIN_IMAGES}"
         )
     return _Outputs(torch.cat(numbers), torch.cat(all_labels), features)
+
+
+def _geometry_for(
+    predictor: Predictor, images: TestImages, batch_size: int, progress: bool | None
+) -> dict[str, Any] | None:
+    order = torch.from_numpy(class_order(images, predictor))
+    some, left = [], _GEOMETRY_IMAGES
+    for batch, data_labels, _ in images.batches(batch_size):
+        if left <= 0:
+            break
+        some.append(batch[order[data_labels] != LEFT_OUT][:left])
+        left -= len(some[-1])
+    n = sum(map(len, some))
+    with progress_bar("geometry", n, progress) as advance:
+        check = fitted_check(predictor, some, advance)
+    return None if check is None else check.model_dump(mode="json")
 
 
 def _check_classes(predictor: Predictor, images: TestImages, labels: Tensor) -> None:

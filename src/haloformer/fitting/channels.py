@@ -53,6 +53,22 @@ _BATCH = 64
 
 
 @dataclass(frozen=True)
+class Look:
+    """Images with what their fit left.
+
+    Attributes:
+        channels: (B, 2 or 3, H', W') the (cropped) images, and residual and detail within ±``CLIP`` standard deviations; moved by whole
+            pixels where the lens was found to lie elsewhere.
+        places: (B, 3) where the lenses lie, in the order of :data:`~haloformer.fitting.problem.PLACE`; 0 for what was not fitted.
+        chi2: (B,) mean square of the residual, per degree of freedom.
+    """
+
+    channels: Tensor
+    places: Tensor
+    chi2: Tensor
+
+
+@dataclass(frozen=True)
 class Residual:
     """Adds the residual, and perhaps its detail, to raw images of one survey.
 
@@ -62,6 +78,8 @@ class Residual:
         crop: Side of the central part that is cut out first, in pixels: what is not shown need not be fitted. None: all of the image.
         detail: Whether the residual's detail is added as well.
         fit_place: Whether the fit finds where each lens lies on the pixels: images may then be off by some pixels or by a half.
+        fit_scale: Whether it finds the pixel scale, too, so that substructure cannot be told by the ring's size: a second opinion, which
+            no network is trained on and no artefact asks for.
     """
 
     survey: str
@@ -69,6 +87,7 @@ class Residual:
     crop: int | None = None
     detail: bool = False
     fit_place: bool = False
+    fit_scale: bool = False
 
     @cached_property
     def _fitter(self) -> SmoothFitter:
@@ -76,7 +95,7 @@ class Residual:
             get_survey(json.loads(self.survey)),
             noise=self.noise,
             size=self.crop,
-            free_place=PLACE[:2] if self.fit_place else (),
+            free_place=(*(PLACE[:2] if self.fit_place else ()), *(PLACE[2:] if self.fit_scale else ())),
         )
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -138,18 +157,29 @@ class Residual:
         Returns:
             (B, 2 or 3, H', W'): the (cropped) images, and residual and detail within ±``CLIP`` standard deviations.
         """
+        if torch.compiler.is_compiling():  # a traced graph knows no number of images
+            _, side, _ = self.output_shape(tuple(images.shape[1:]))
+            images = _central_part(images.float(), side)
+            further, place = self._fitter.residual(images, detail=self.detail)
+            return recentred(torch.cat([images, further.clamp(-CLIP, CLIP)], dim=1), place[:, :2])
+        return self.look(images).channels
+
+    def look(self, images: Tensor, scale: Tensor | None = None) -> "Look":
+        """Returns images with their residual, as a call does, and how they were fitted.
+
+        Args:
+            images: (B, 1, H, W), raw.
+            scale: (B,) relative excess of their pixel scale, if it is another than the survey's.
+        """
         _, side, _ = self.output_shape(tuple(images.shape[1:]))
         images = _central_part(images.float(), side)
-        if torch.compiler.is_compiling():  # a traced graph knows no number of images
-            return torch.cat(
-                [images, self._fitter.residual(images, detail=self.detail).clamp(-CLIP, CLIP)],
-                dim=1,
-            )
-        fits = (
-            [self._fitter(part, detail=self.detail) for part in images.split(_BATCH)]
-            if len(images)
-            else []
-        )
+        scale = images.new_zeros(len(images)) if scale is None else scale.to(images)
+        known = torch.stack([torch.zeros_like(scale), torch.zeros_like(scale), scale], 1)
+        fits = [
+            self._fitter(part, detail=self.detail, place=place if place.any() else None)
+            for part, place in zip(images.split(_BATCH), known.split(_BATCH))
+            if len(part)
+        ]
         looks = [
             torch.cat([look for look in (fit.residual, fit.detail) if look is not None], dim=1)
             for fit in fits
@@ -159,7 +189,19 @@ class Residual:
             if looks
             else images.expand(-1, 1 + self.detail, -1, -1)
         )
-        return torch.cat([images, further], dim=1)
+        empty = images.new_zeros(0)
+        places = [
+            torch.cat([empty, *(fit.values[:, fit.names.index(name)] for fit in fits)])
+            if name in self._fitter.names
+            else images.new_zeros(len(images))
+            for name in PLACE
+        ]
+        place = torch.stack(places, 1)
+        return Look(
+            channels=recentred(torch.cat([images, further], dim=1), place[:, :2]),
+            places=place,
+            chi2=torch.cat([empty, *(fit.chi2 for fit in fits)]),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `from_dict` takes, ready for JSON."""
@@ -203,6 +245,30 @@ class Residual:
 @lru_cache(maxsize=N_WRONG)
 def _wrong(residual: Residual, number: int) -> Residual:
     return residual.wrong(number)
+
+
+def recentred(channels: Tensor, places: Tensor) -> Tensor:
+    """Moves images by whole pixels to where their survey has the lens; what leaves on one side enters on the other.
+
+    Not for less than three quarters of a pixel, by which substructure moves a ring, too: what a survey's own images look like stays as it is.
+
+    Args:
+        channels: (B, C, H, W).
+        places: (B, 2) pixels to the right, and in the order of the rows.
+
+    Returns:
+        (B, C, H, W).
+    """
+    n, planes, height, width = channels.shape
+    whole = (places.sign() * (places.abs() + 0.25).floor()).long()
+    if not torch.compiler.is_compiling() and not whole.any():
+        return channels
+    column = torch.arange(width, device=channels.device) + whole[:, :1]
+    row = torch.arange(height, device=channels.device) + whole[:, 1:]
+    moved = channels.gather(
+        2, (row % height)[:, None, :, None].expand(-1, planes, -1, width)
+    )
+    return moved.gather(3, (column % width)[:, None, None, :].expand(-1, planes, height, -1))
 
 
 def _central_part(images: Tensor, side: int | None) -> Tensor:

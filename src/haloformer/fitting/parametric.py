@@ -236,8 +236,10 @@ class SmoothFitter:
         """Returns (B, P) where the fit of images (B, 1, H, W) begins: logarithms of positive parameters. :meth:`prepare` comes first."""
         return self._start(*_finite(images))
 
-    def residual(self, images: Tensor, *, steps: int = STEPS, detail: bool = False) -> Tensor:
-        """The residual alone (B, 1, H, W) of images (B, 1, H, W), by tensor operations that ``torch.export`` can follow.
+    def residual(
+        self, images: Tensor, *, steps: int = STEPS, detail: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The residual alone (B, 1, H, W) of images (B, 1, H, W), by tensor operations that ``torch.export`` can follow, and the places (B, 3).
 
         Nothing here depends on values but by masks. :meth:`prepare` comes first. With ``detail`` that is a second channel.
         """
@@ -255,7 +257,8 @@ class SmoothFitter:
         maps = [_in_noise(state, data, known)]
         if detail:
             maps.append(residual_detail(self._model, u, _bounded(maps[0]), known, seconds))
-        return _bounded(torch.stack(maps, 1))
+        places = self._model.places(self.problem.physical(u)[0])
+        return _bounded(torch.stack(maps, 1)), places.expand(data.shape[0], -1)
 
     def _start(self, data: Tensor, known: Tensor, far: bool = False) -> Tensor:
         assert self._starting_points is not None  # by prepare
@@ -287,7 +290,8 @@ class SmoothFitter:
         if len(rows):
             part = data[rows], known[rows]
             start = self._start(*part, far=True)
-            other_u, other = fit(model, start, *part, seconds[rows], steps)
+            there = model if places is None else model.at(places[rows])
+            other_u, other = fit(there, start, *part, seconds[rows], steps)
             better = other.chi2 < state.chi2[rows]
             u[rows[better]] = other_u[better]
             state.replace(rows[better], other, better)

@@ -12,7 +12,7 @@ regression's intervals).
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,18 @@ class OodVerdict:
     score: Tensor
     flag: Tensor
     reasons: list[str]
+
+    def also(self, further: Sequence[str]) -> "OodVerdict":
+        """Returns the verdict with further reasons: B texts, empty where there is none.
+
+        Where there is one, the image is flagged, and its score is above 1.
+        """
+        flag = self.flag | torch.tensor([bool(text) for text in further], device=self.flag.device)
+        score = torch.where(flag, self.score.clamp(min=1.01), self.score)
+        reasons = [
+            "; ".join(filter(None, pair)) for pair in zip(self.reasons, further, strict=True)
+        ]
+        return OodVerdict(score, flag, reasons)
 
 
 @torch.no_grad()

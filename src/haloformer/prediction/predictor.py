@@ -6,7 +6,7 @@ CSV or Parquet table.
 """
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,15 +24,17 @@ from haloformer.data.reader import (
 )
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
-from haloformer.fitting.channels import Residual
+from haloformer.fitting.channels import Look, Residual
 from haloformer.models import create_model
 from haloformer.models.head import numbers_and_features
 from haloformer.outputs.conformal import Conformal
 from haloformer.outputs.decision import Answers, decide
+from haloformer.outputs.geometry import GeometryCheck
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions
 from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_features
 from haloformer.outputs.temperature import temperature_of
+from haloformer.prediction.geometry import why_withdrawn
 from haloformer.prediction.in_memory import as_tensor
 
 if TYPE_CHECKING:
@@ -55,6 +57,7 @@ class Predictor:
         device: Where the model is.
         temperature: What the logits are divided by for calibrated probabilities; 1 where the artefact has none.
         detector: Tells images unlike those of the training; None where the artefact has no statistics of them.
+        geometry: Tells answers that hold only for the survey's geometry; None where the artefact has no statistics of that.
     """
 
     model: nn.Module
@@ -68,6 +71,7 @@ class Predictor:
     device: torch.device
     temperature: float = 1.0
     detector: OodDetector | None = None
+    geometry: GeometryCheck | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -101,6 +105,7 @@ class Predictor:
             device=target,
             temperature=temperature_of(artefact.description, str(artefact.path)),
             detector=_detector(artefact, model),
+            geometry=_geometry(artefact),
         )
 
     @property
@@ -158,23 +163,34 @@ class Predictor:
         """Returns what `numbers` and `ood` do, from one pass through the network."""
         if self.detector is None:
             return self.numbers(images, masked=masked), None
-        numbers, features = self.numbers_and_ood_features(images, masked=masked)
-        return _finite(numbers), self.detector.verdict(features)
+        raw = self.checked(images, masked=masked)
+        look = self._look(raw, masked)
+        numbers, features = self._numbers_and_features(look.channels)
+        verdict = self.detector.verdict(features)
+        if self.geometry is not None:
+            logits = self.outputs.split(_finite(numbers))[0]
+            assert logits is not None  # a model with a geometry check has classes
+            verdict = verdict.also(why_withdrawn(self, raw, look, logits.argmax(1)))
+        return _finite(numbers), verdict
 
     def ood(self, images: "Images") -> OodVerdict | None:
         """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
-        return (
-            None
-            if self.detector is None
-            else self.detector.verdict(self.numbers_and_ood_features(images)[1])
-        )
+        return None if self.detector is None else self.numbers_and_ood(images)[1]
 
     @torch.inference_mode()
     def numbers_and_ood_features(
         self, images: "Images", *, masked: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns what the model says of raw images (B, C, H, W), finite or not, and the features by which unusual ones are told."""
-        shown = self._with_residual(self.checked(images, masked=masked), masked)
+        return self._numbers_and_features(self._look(self.checked(images, masked=masked), masked).channels)
+
+    @torch.inference_mode()
+    def numbers_of(self, shown: Tensor) -> Tensor:
+        """Returns what `numbers` does, of images that have their residual already, (B, 2 or 3, H', W')."""
+        return self._numbers_and_features(shown)[0]
+
+    @torch.inference_mode()
+    def _numbers_and_features(self, shown: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         with_residual = self.residual is not None
         batch = network_input(shown, self.framing, self.normalization, with_residual)
         numbers, features = numbers_and_features(self.model, batch)
@@ -184,6 +200,18 @@ class Predictor:
         """Returns raw images on the device, with their residual where the model sees it."""
         batch = batch if self.residual is None else self.residual(batch)
         return batch.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0) if masked else batch
+
+    @torch.inference_mode()
+    def _look(self, batch: Tensor, masked: bool) -> Look:
+        """Returns raw images on the device with their residual where the model sees it, and how they were fitted."""
+        if self.residual is None:
+            nothing = batch.new_zeros(len(batch))
+            look = Look(batch, nothing[:, None].expand(-1, 3), nothing)
+        else:
+            look = self.residual.look(batch)
+        if masked:
+            look = replace(look, channels=look.channels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+        return look
 
     def predict_logits(self, images: "Images") -> Tensor:
         """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
@@ -269,6 +297,15 @@ def _finite(numbers: Tensor) -> Tensor:
         bad = int((~torch.isfinite(numbers)).any(dim=1).nonzero()[0])
         raise not_answered(f"image {bad} of the batch")
     return numbers
+
+
+def _geometry(artefact: Artefact) -> GeometryCheck | None:
+    described, fields = artefact.description.get("geometry"), artefact.fields
+    if described is None or fields.residual is None or not fields.layout.class_names:
+        return None
+    return GeometryCheck.read(
+        described, fields.layout.class_names, f"{artefact.path}: geometry"
+    )
 
 
 def _detector(artefact: Artefact, model: nn.Module) -> OodDetector | None:
