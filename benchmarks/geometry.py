@@ -1,127 +1,69 @@
 """Is an answer wrong, sure and not flagged when the image's geometry is a little other than the survey's?
 
-    python benchmarks/geometry.py model_i model_ii …   prints a table for each
+    python benchmarks/geometry.py model_i model_ii …   prints one table for all
 
-No model was trained on images of this seed. A changed image is simulated anew with the lens elsewhere,
-other pixels or another PSF; nothing is resampled.
+Measures what ``haloformer audit --parts geometry`` does, for several models. No model was trained on images of this seed.
 """
 
 import argparse
-import dataclasses
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from unittest.mock import patch
+import datetime
+import platform
+import sys
 
-import numpy as np
 import torch
-from torch import Tensor
 
 import haloformer
-from haloformer.simulation import Simulator, get_survey
-from haloformer.simulation.instruments import Instrument, pixel_axis
-from haloformer.simulation.surveys import Survey
+from haloformer.audit.audited import SURE, audited_model
+from haloformer.audit.geometry import GOAL, answered, conditions
+from simulation import hardware
 
 SEED = 977_001
-BATCH = 50
 
 
-def changed(survey: Survey, **instrument: float) -> Survey:
-    """Returns the survey with another instrument."""
-    return dataclasses.replace(
-        survey, instrument=dataclasses.replace(survey.instrument, **instrument)
+def measured(name: str, n: int, only: str) -> dict[str, dict[str, dict[str, float]]]:
+    """Returns the shares under each condition."""
+    predictor = haloformer.load(name, "cpu")
+    audited = audited_model(
+        predictor, name, survey=None, n=3 * n, seed=SEED, batch_size=60, progress=False
     )
-
-
-@contextmanager
-def lens_moved(x: float, y: float) -> Iterator[None]:
-    """Simulates everything moved by pixels meanwhile: the camera looks elsewhere."""
-
-    def axis(instrument: Instrument) -> np.ndarray:
-        return pixel_axis(instrument) - x * instrument.pixel_scale
-
-    assert x == y, "the simulator has one axis for both directions"
-    with patch("haloformer.simulation.simulator.pixel_axis", axis):
-        yield
-
-
-def images_of(
-    survey: Survey, noise: str, seed: int, n: int, shift: float = 0.0
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yields (images, labels), of lenses that are ``shift`` pixels from their place along both axes."""
-    simulator = Simulator(survey, seed=seed, noise=noise)
-    for first in range(0, n, BATCH):
-        with lens_moved(shift, shift):
-            batch = simulator.batch(np.arange(first, min(first + BATCH, n)))
-        yield batch.images, batch.labels
-
-
-def variants(survey: Survey) -> dict[str, tuple[Survey, float, Callable[[Tensor], Tensor]]]:
-    """Name → the survey to simulate, how far its lenses are moved, and what is done to its images."""
-
-    def same(x: Tensor) -> Tensor:
-        return x
-
-    scale, width = survey.instrument.pixel_scale, survey.instrument.psf_fwhm
-    found: dict[str, tuple[Survey, float, Callable[[Tensor], Tensor]]] = {
-        "as the survey": (survey, 0.0, same)
-    }
-    for d in (0.25, 0.5, 1.0, 2.0, 3.0):
-        found[f"moved by {d:g}, {d:g} px"] = survey, d, same
-    for factor in (0.97, 0.985, 1.015, 1.03):
-        found[f"pixels × {factor}"] = changed(survey, pixel_scale=scale * factor), 0.0, same
-    for factor in (0.9, 1.1):
-        found[f"PSF × {factor}"] = changed(survey, psf_fwhm=width * factor), 0.0, same
-    for k in range(1, 8):
-        turns, mirrored = k % 4, k >= 4
-
-        def symmetry(x: Tensor, turns: int = turns, mirrored: bool = mirrored) -> Tensor:
-            return torch.rot90(x.flip(-1) if mirrored else x, turns, (-2, -1))
-
-        name = f"{'mirrored, ' if mirrored else ''}rotated by {90 * turns}°"
-        found[name] = survey, 0.0, symmetry
-    for gain in (0.5, 0.8, 1.2, 2.0):
-        found[f"gain {gain}"] = survey, 0.0, lambda x, gain=gain: x * gain
-    found["sky + 2 % of the peak"] = (
-        survey,
-        0.0,
-        lambda x: x + 0.02 * x.amax((1, 2, 3), keepdim=True),
-    )
+    assert audited.fewer == n
+    found = {}
+    for title, condition in conditions(audited).items():
+        if only in title:
+            found[title] = answered(audited, condition, lambda _: None)
+            shares = ", ".join(f"{100 * s['value']:.1f}" for s in found[title].values())
+            print(f"{name}: {title}: {shares}", file=sys.stderr, flush=True)
     return found
 
 
-def measure(name: str, n: int, only: str = "") -> None:
-    """Prints the table of a model."""
-    predictor = haloformer.load(name, "cpu")
-    survey, noise = get_survey(predictor.artefact["survey"]), predictor.artefact["noise"]
-    print(f"\n{name}, {n} images each, seed {SEED}\n")
-    print("| images | right | flagged | right and flagged | wrong, p > 0.9, not flagged |")
-    print("|---|---|---|---|---|")
-    for title, (changed_survey, shift, change) in variants(survey).items():
-        if only not in title:
-            continue
-        counts = np.zeros(4)
-        for images, labels in images_of(changed_survey, noise, SEED, n, shift):
-            numbers, verdict = predictor.numbers_and_ood(change(images).contiguous())
-            logits = predictor.outputs.split(numbers)[0]
-            assert logits is not None
-            assert verdict is not None
-            p, answer = predictor.probabilities_of(logits).max(1)
-            right, flag = answer == labels, verdict.flag
-            for k, chosen in enumerate((right, flag, right & flag, ~right & ~flag & (p > 0.9))):
-                counts[k] += int(chosen.sum())
-        print(
-            "| " + " | ".join([title, *(f"{100 * c / n:.1f} %" for c in counts)]) + " |", flush=True
-        )
+def cell(shares: dict[str, dict[str, float]]) -> str:
+    """Returns right / flagged / wrong, sure and not flagged, in per cent; the last bold if above the goal."""
+    right, flagged, silent = (100 * shares[k]["value"] for k in ("right", "flagged", "silent"))
+    last = f"{silent:.1f}"
+    return f"{right:.1f} / {flagged:.1f} / " + (f"**{last}**" if silent > 100 * GOAL else last)
 
 
-if __name__ == "__main__":
+def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--n", type=int, default=300)
+    parser.add_argument("--n", type=int, default=240)
     parser.add_argument("--only", default="", help="part of the names of the rows to measure")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    for model in arguments.models:
-        measure(model, arguments.n, arguments.only)
+    tables = {name: measured(name, arguments.n, arguments.only) for name in arguments.models}
+    versions = f"haloformer {haloformer.__version__}, Python {platform.python_version()}, torch {torch.__version__}"
+    print(
+        f"{datetime.date.today()}, {versions}; {hardware()}, one thread; {arguments.n} images per row and model, seed {SEED}."
+    )
+    print(f"Each cell: % right / % flagged / % **wrong with p > {SURE:g} and not flagged**.\n")
+    print("| images | " + " | ".join(f"`{name}`" for name in tables) + " |")
+    print("|---" * (1 + len(tables)) + "|")
+    for title in dict.fromkeys(title for table in tables.values() for title in table):
+        cells = [cell(table[title]) if title in table else "" for table in tables.values()]
+        print(f"| {title} | " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main()

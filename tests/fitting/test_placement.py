@@ -72,7 +72,9 @@ def test_batches_change_nothing_and_images_without_a_lens_give_finite_numbers():
 @pytest.mark.parametrize("offset", [(0, 0, 0), (0.5, -0.5, 0), (-2.0, 1.3, 0)], ids=str)
 def test_the_place_of_each_lens_is_found(survey, noise, offset):
     images = smooth(elsewhere(survey, *offset), noise)
-    found = fit_smooth(images, survey, noise=noise, free_place=("place_x", "place_y"), placement=True, detail=True)
+    found = fit_smooth(
+        images, survey, noise=noise, free_place=("place_x", "place_y"), placement=True, detail=True
+    )
     known = fit_smooth(images, survey, noise=noise, place=offset, detail=True)
     assert (found.placement - torch.tensor(offset))[:, :2].abs().max() < 0.3
     assert (found.chi2 <= known.chi2 + 0.02).all()
@@ -83,8 +85,6 @@ def test_the_place_of_each_lens_is_found(survey, noise, offset):
 def test_so_is_the_pixel_scale(survey, noise):
     offset = (0.7, -0.3, 0.02)
     images = smooth(elsewhere(survey, *offset), noise)
-    found = fit_smooth(
-        images, survey, noise=noise, free_place=PLACE, placement=True
-    ).placement
+    found = fit_smooth(images, survey, noise=noise, free_place=PLACE, placement=True).placement
     assert (found.mean(0) - torch.tensor(offset)).abs()[2] < 0.001
     assert found.std(0)[2] < 0.004

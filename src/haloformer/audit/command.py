@@ -32,12 +32,12 @@ def audit(
     Args:
         run: Run folder or artefact folder of a trained classifier, or the name of a shipped model.
         out: Folder to write.
-        parts: Of shortcut, noise, shift, symmetry, ood, such as noise,shift; all by default.
+        parts: Of shortcut, noise, geometry, shift, symmetry, ood, such as noise,shift; all by default.
         survey: Survey that the model was trained on, as a YAML file, if it is none of the shipped ones.
         compare: More run folders, for the table of models against surveys in the part shift.
         real: Folders or files of real lens cutouts, for the part ood.
         galaxies: Folders or files of galaxies that are no lenses, for the part ood.
-        n: Images per condition; a third in the parts symmetry and ood, which show each image many times.
+        n: Images per condition; a third in the parts geometry, symmetry and ood, which show each image many times.
         seed: Of the scenes; by default the first after the seeds of the training.
         batch_size: Images per batch; does not change the result.
         device: ``"auto"`` takes a GPU if there is one.

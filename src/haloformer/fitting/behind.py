@@ -58,7 +58,9 @@ class DeflectionTable:
         from haloformer.fitting import kernel
 
         n = len(places)
-        found = [np.empty((n, *shape), np.float32) for shape in ((size, size),) * 2 + ((4, size, size),)]
+        found = [
+            np.empty((n, *shape), np.float32) for shape in ((size, size),) * 2 + ((4, size, size),)
+        ]
         kernel.positions(places.double().contiguous().numpy(), *self.arguments, *found)
         beta_x, beta_y, slopes = map(torch.from_numpy, found)
         return beta_x, beta_y, slopes

@@ -95,7 +95,10 @@ class Residual:
             get_survey(json.loads(self.survey)),
             noise=self.noise,
             size=self.crop,
-            free_place=(*(PLACE[:2] if self.fit_place else ()), *(PLACE[2:] if self.fit_scale else ())),
+            free_place=(
+                *(PLACE[:2] if self.fit_place else ()),
+                *(PLACE[2:] if self.fit_scale else ()),
+            ),
         )
 
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
@@ -259,15 +262,13 @@ def recentred(channels: Tensor, places: Tensor) -> Tensor:
     Returns:
         (B, C, H, W).
     """
-    n, planes, height, width = channels.shape
+    _, planes, height, width = channels.shape
     whole = (places.sign() * (places.abs() + 0.25).floor()).long()
     if not torch.compiler.is_compiling() and not whole.any():
         return channels
     column = torch.arange(width, device=channels.device) + whole[:, :1]
     row = torch.arange(height, device=channels.device) + whole[:, 1:]
-    moved = channels.gather(
-        2, (row % height)[:, None, :, None].expand(-1, planes, -1, width)
-    )
+    moved = channels.gather(2, (row % height)[:, None, :, None].expand(-1, planes, -1, width))
     return moved.gather(3, (column % width)[:, None, None, :].expand(-1, planes, height, -1))
 
 

@@ -1,8 +1,7 @@
-"""The fit of :mod:`haloformer.fitting.parametric` on a CPU, for surveys whose lens and source are always the same but for the source's place,
-and perhaps for where the lens lies on the pixels.
+"""The fit of :mod:`haloformer.fitting.parametric` on a CPU, for surveys whose lens and source are always the same but for the source's place.
 
-The same steps as there, image by image: all that an image needs stays in a core's cache, and an image that has settled takes no further
-step. Compiled by numba at first use.
+And but for where the lens lies on the pixels, where that is fitted. The same steps as there, image by image: all that an image needs stays
+in a core's cache, and an image that has settled takes no further step. Compiled by numba at first use.
 """
 
 import math
@@ -35,7 +34,7 @@ def _weigh(N, margin, moved, size, first, weights):
     for j in range(N):
         place = (j - middle - moved) * size + middle + margin
         place = min(max(place, TAPS // 2 - 1.0), N + 2.0 * margin - TAPS // 2 - 1.0)
-        base = int(math.floor(place))
+        base = math.floor(place)
         fraction = place - base
         first[j] = base - (TAPS // 2 - 1)
         for p in range(TAPS):

@@ -17,7 +17,7 @@ class Moments:
     by_log_time: Tensor | None
 
 
-def noise_moments(kind: str, base: Tensor, seconds: Tensor, rms: float) -> Moments:
+def noise_moments(kind: str, base: Tensor, seconds: Tensor, rms: float | Tensor) -> Moments:
     """Moments of noisy images.
 
     Of Model I's noise S = T (I + n_P + n_B), image = Poisson(max(S, 0)): S is taken as Gaussian with mean μ = T I and variance σ² = μ + (T b)²,
@@ -28,7 +28,7 @@ def noise_moments(kind: str, base: Tensor, seconds: Tensor, rms: float) -> Momen
         kind: One of ``ORIGINAL_NOISE``, or ``none``.
         base: (B, H, W) noise-free, counts/s per pixel.
         seconds: Total exposure, broadcasting to it.
-        rms: Background in counts/s per pixel.
+        rms: Background in counts/s per pixel, broadcasting, too.
     """
     if kind == "double_poisson":
         mu = seconds * base

@@ -285,8 +285,8 @@ class SmoothFitter:
         start = self._start(data, known)
         u, state = fit(model, start, data, known, seconds, steps)
         # Where the lens seems to be elsewhere, from a second start: the first may have been half a ring's other half.
-        place = [self.names.index(name) for name in self.problem.free_place]
-        rows = start[:, place].any(1).nonzero()[:, 0]
+        columns = [self.names.index(name) for name in self.problem.free_place]
+        rows = start[:, columns].any(1).nonzero()[:, 0]
         if len(rows):
             part = data[rows], known[rows]
             start = self._start(*part, far=True)

@@ -61,22 +61,22 @@ class GeometryCheck(Strict, extra="ignore"):
     asked: dict[str, tuple[str, ...]]
 
     @classmethod
-    def read(
-        cls, values: object, class_names: tuple[str, ...], where: str
-    ) -> "GeometryCheck":
+    def read(cls, values: object, class_names: tuple[str, ...], where: str) -> "GeometryCheck":
         """Makes one of what ``artefact.json`` holds; raises InputError for what cannot be one."""
         found = validated(cls, values, where)
-        named = {*found.scale, *found.asked, *(name for names in found.asked.values() for name in names)}
-        if not named <= {*class_names} or not {n for names in found.asked.values() for n in names} <= {
-            *found.scale
-        }:
+        named = {
+            *found.scale,
+            *found.asked,
+            *(name for names in found.asked.values() for name in names),
+        }
+        if not named <= {*class_names} or not {
+            n for names in found.asked.values() for n in names
+        } <= {*found.scale}:
             raise InputError(f"{where}: scale and asked must be of classes of the model")
         return found
 
     @classmethod
-    def of(
-        cls, class_names: tuple[str, ...], answers: Tensor, scales: Tensor
-    ) -> "GeometryCheck":
+    def of(cls, class_names: tuple[str, ...], answers: Tensor, scales: Tensor) -> "GeometryCheck":
         """Returns a check that asks about everything, of answers (N,) and scales (N,) for images of the survey itself."""
         usual = {}
         for k, name in enumerate(class_names):

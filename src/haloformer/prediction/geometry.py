@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,9 +20,7 @@ _OTHER = "were its pixels {scale:+.1%} of another size, the answer would be {nam
 _TURNED = "mirrored or turned by 90 degrees, the image fits the survey's lenses better"
 
 
-def why_withdrawn(
-    predictor: "Predictor", raw: Tensor, look: Look, answers: Tensor
-) -> list[str]:
+def why_withdrawn(predictor: "Predictor", raw: Tensor, look: Look, answers: Tensor) -> list[str]:
     """Returns B texts: why an answer does not hold; empty where it does.
 
     Args:
@@ -52,13 +51,12 @@ def why_withdrawn(
     )
     for other, usual in check.scale.items():
         asked = torch.tensor([other in check.asked.get(name, ()) for name in names])[answers]
-        asked &= torch.tensor([not text for text in texts])
-        rows = asked.nonzero()[:, 0]
+        rows = (asked & torch.tensor([not text for text in texts])).nonzero()[:, 0]
         if len(rows):
-            shift = scales[rows] - usual.mean
-            found = asked.clone()
-            found[rows] = would_be(predictor, raw[rows.to(raw.device)], shift, other)
-            withdraw(found, lambda i: _OTHER.format(scale=float(scales[i]) - usual.mean, name=other))
+            shifts = scales - usual.mean
+            found = torch.zeros_like(asked)
+            found[rows] = would_be(predictor, raw[rows.to(raw.device)], shifts[rows], other)
+            withdraw(found, partial(_other_text, other, shifts))
     return texts
 
 
@@ -119,6 +117,10 @@ def _turned(residual: Residual, raw: Tensor, look: Look) -> Tensor:
     views = (raw.mT, raw.flip(-1), torch.rot90(raw, 1, (-2, -1)))
     chi2 = torch.stack([plain.look(view.contiguous()).chi2 for view in views])
     return (chi2.amin(0) < look.chi2).cpu()
+
+
+def _other_text(name: str, shifts: Tensor, i: int) -> str:
+    return _OTHER.format(scale=float(shifts[i]), name=name)
 
 
 def _scale_text(check: GeometryCheck, name: str, scale: float) -> str:

@@ -182,7 +182,9 @@ class Predictor:
         self, images: "Images", *, masked: bool = False
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Returns what the model says of raw images (B, C, H, W), finite or not, and the features by which unusual ones are told."""
-        return self._numbers_and_features(self._look(self.checked(images, masked=masked), masked).channels)
+        return self._numbers_and_features(
+            self._look(self.checked(images, masked=masked), masked).channels
+        )
 
     @torch.inference_mode()
     def numbers_of(self, shown: Tensor) -> Tensor:
@@ -303,9 +305,7 @@ def _geometry(artefact: Artefact) -> GeometryCheck | None:
     described, fields = artefact.description.get("geometry"), artefact.fields
     if described is None or fields.residual is None or not fields.layout.class_names:
         return None
-    return GeometryCheck.read(
-        described, fields.layout.class_names, f"{artefact.path}: geometry"
-    )
+    return GeometryCheck.read(described, fields.layout.class_names, f"{artefact.path}: geometry")
 
 
 def _detector(artefact: Artefact, model: nn.Module) -> OodDetector | None:
