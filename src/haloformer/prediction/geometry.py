@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from haloformer.fitting.channels import Look, Residual
+from haloformer.fitting.channels import Look, Residual, recentred
 from haloformer.outputs.geometry import FAR, GeometryCheck
 
 if TYPE_CHECKING:
@@ -112,9 +112,13 @@ def fitted_check(
 
 
 def _turned(residual: Residual, raw: Tensor, look: Look) -> Tensor:
-    """Returns (B,) bool: another view of the image fits better. A half turn changes nothing, so that three of the eight are others."""
-    plain = replace(residual, detail=False)
-    views = (raw.mT, raw.flip(-1), torch.rot90(raw, 1, (-2, -1)))
+    """Returns (B,) bool: another view of the image fits better. A half turn changes nothing, so that three of the eight are others.
+
+    The other views are fitted with the lens where it is to a pixel: that is quick, and the upright view has the advantage.
+    """
+    plain = replace(residual, detail=False, fit_place=False)
+    upright = recentred(raw, look.places[:, :2])
+    views = (upright.mT, upright.flip(-1), torch.rot90(upright, 1, (-2, -1)))
     chi2 = torch.stack([plain.look(view.contiguous()).chi2 for view in views])
     return (chi2.amin(0) < look.chi2).cpu()
 
