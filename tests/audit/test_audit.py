@@ -71,7 +71,7 @@ def test_an_audit_writes_page_text_numbers_and_figures(finished):
     value = f"{written['parts']['shortcut']['model']['original']['macro_auc']['value']:.3f}"
     for document in (result["verdict"], page, text):
         assert value in document
-    assert page.count("<svg") == 6
+    assert page.count("<svg") == 7
     assert "http://" not in page.replace("http://www.w3.org", "")
     for name in ("shortcut", "noise", "shift", "matrix", "symmetry", "ood"):
         assert (out / "figures" / f"{name}.png").read_bytes().startswith(b"\x89PNG")

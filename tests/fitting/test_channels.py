@@ -10,7 +10,7 @@ import haloformer
 from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
-from haloformer.fitting.channels import CLIP, Residual
+from haloformer.fitting.channels import CLIP, Residual, recentred
 from haloformer.fitting.parametric import fit_smooth
 from haloformer.simulation import simulate
 from haloformer.training import compose, train
@@ -182,3 +182,27 @@ def test_a_file_that_does_not_say_its_survey_is_refused(tmp_path):
         train(str(path), out=str(tmp_path / "x"), physics="residual", **TINY)
     with pytest.raises(InputError, match="wrong_fits is for images simulated"):
         train(str(path), out=str(tmp_path / "x"), physics="residual", wrong_fits=0.1, **TINY)
+
+
+def test_with_the_place_fitted_a_moved_image_gives_the_same_channels(lenses):
+    residual = Residual(definition(lenses), "original", 96, detail=True, fit_place=True)
+    assert Residual.from_dict(json.loads(json.dumps(residual.to_dict()))) == residual
+    here = residual.look(lenses.images)
+    moved = residual.look(lenses.images.roll((2, -3), (2, 3)))  # two rows on, three columns back
+    shift = torch.tensor([-3.0, 2.0, 0.0])
+    assert (moved.places - here.places - shift).abs().max() < 0.05
+    inner = (slice(None), slice(None), slice(4, -4), slice(4, -4))
+    difference = (moved.channels - here.channels)[inner]
+    assert (difference[:, 1:].abs() < 0.5).float().mean() > 0.999
+    assert torch.equal(moved.channels[inner][:, :1], here.channels[inner][:, :1])
+    known = residual.look(lenses.images, torch.full((6,), 0.01))
+    assert (known.places[:, 2] == 0.01).all()
+
+
+def test_less_than_three_quarters_of_a_pixel_moves_no_image():
+    images = torch.arange(2 * 36.0).reshape(2, 1, 6, 6)
+    still = recentred(images, torch.tensor([[0.7, -0.7], [0.0, 0.74]]))
+    assert torch.equal(still, images)
+    moved = recentred(images, torch.tensor([[0.0, 0.0], [0.8, -2.1]]))
+    assert torch.equal(moved[0], images[0])
+    assert torch.equal(moved[1], images[1].roll((2, -1), (1, 2)))

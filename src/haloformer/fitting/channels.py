@@ -59,7 +59,7 @@ class Look:
     Attributes:
         channels: (B, 2 or 3, H', W') the (cropped) images, and residual and detail within ±``CLIP`` standard deviations; moved by whole
             pixels where the lens was found to lie elsewhere.
-        places: (B, 3) where the lenses lie, in the order of :data:`~haloformer.fitting.problem.PLACE`; 0 for what was not fitted.
+        places: (B, 3) where the lenses lie, in the order of :data:`~haloformer.fitting.problem.PLACE`; what was not fitted as it was said to be.
         chi2: (B,) mean square of the residual, per degree of freedom.
     """
 
@@ -196,8 +196,8 @@ class Residual:
         places = [
             torch.cat([empty, *(fit.values[:, fit.names.index(name)] for fit in fits)])
             if name in self._fitter.names
-            else images.new_zeros(len(images))
-            for name in PLACE
+            else known[:, k]
+            for k, name in enumerate(PLACE)
         ]
         place = torch.stack(places, 1)
         return Look(
