@@ -60,5 +60,5 @@ def test_it_survives_json_and_nothing_else_is_taken():
         {**written, "asked": {"cdm": ["halo"]}},
         {**written, "scale": {}},
     ):
-        with pytest.raises(InputError, match="^x"):
+        with pytest.raises(InputError, match=r"^x"):
             GeometryCheck.read(wrong, NAMES, "x")
