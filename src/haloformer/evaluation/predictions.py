@@ -81,7 +81,7 @@ def predictions_of(
                 snr.append(physics.peak_to_noise(batch))
                 hashes += image_hashes(batch)
                 try:
-                    output, verdict = predictor.numbers_and_ood(batch)
+                    output, verdict = predictor.numbers_and_ood(batch, geometry=False)
                 except InputError as error:
                     raise InputError(f"{images.name}: images from {done} on: {error}") from error
                 numbers.append(output)

@@ -158,16 +158,20 @@ class Predictor:
         return _finite(numbers)
 
     def numbers_and_ood(
-        self, images: "Images", *, masked: bool = False
+        self, images: "Images", *, masked: bool = False, geometry: bool = True
     ) -> tuple[Tensor, OodVerdict | None]:
-        """Returns what `numbers` and `ood` do, from one pass through the network."""
+        """Returns what `numbers` and `ood` do.
+
+        Without ``geometry``, from one pass through the network and one fit: it is not asked whether another pixel scale or orientation
+        would change an answer, which takes several.
+        """
         if self.detector is None:
             return self.numbers(images, masked=masked), None
         raw = self.checked(images, masked=masked)
         look = self._look(raw, masked)
         numbers, features = self._numbers_and_features(look.channels)
         verdict = self.detector.verdict(features)
-        if self.geometry is not None:
+        if self.geometry is not None and geometry:
             logits = self.outputs.split(_finite(numbers))[0]
             assert logits is not None  # a model with a geometry check has classes
             verdict = verdict.also(why_withdrawn(self, raw, look, logits.argmax(1)))
