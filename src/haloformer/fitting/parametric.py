@@ -241,18 +241,14 @@ class SmoothFitter:
     ) -> tuple[Tensor, Tensor]:
         """The residual alone (B, 1, H, W) of images (B, 1, H, W), by tensor operations that ``torch.export`` can follow, and the places (B, 3).
 
-        Nothing here depends on values but by masks. :meth:`prepare` comes first. With ``detail`` that is a second channel.
+        Nothing here depends on values but by masks. :meth:`prepare` comes first. With ``detail`` that is a second channel. A lens is looked
+        for from within a pixel of where the survey has it alone.
         """
         data, known = _finite(images)
         # Not len(), which would make the batch size of the trace that of every batch.
         seconds = self.problem.seconds(data.shape[0], None, data.device)
         start = self._start(data, known)
         u, state = fit_by_tensors(self._model, start, data, known, seconds, steps)
-        if self.problem.free_place:
-            start = self._start(data, known, far=True)
-            other_u, other = fit_by_tensors(self._model, start, data, known, seconds, steps)
-            better = other.chi2 < state.chi2
-            u, state = torch.where(better[:, None], other_u, u), other.where(better, state)
         known = self._model.seen(self.problem.physical(u)[0], known)
         maps = [_in_noise(state, data, known)]
         if detail:
