@@ -408,7 +408,7 @@ FILES: dict[str, tuple[Maker, str]] = {
     "deep.yaml": (write("a: " + "[" * 5000), "nested too deeply"),
     "digits.yaml": (write("a: " + "9" * 5000), "digits"),
     "python.yaml": (write("a: !!python/object/apply:os.system [true]"), "not valid YAML"),
-    "twice.yaml": (write("name: a\nname: b\n"), "comes twice"),
+    "twice.yaml": (write("name: a\nname: b\n"), "is there twice"),
     "artefact.json": (model(**{"artefact.json": b"[" * 10**5}), "not valid JSON|nested"),
     "twice/artefact.json": (model(**{"artefact.json": b'{"format": 1, "format": 1}'}), "artefact.json"),
     "length/weights.safetensors": (model(**{"weights.safetensors": safetensors(b"{}", 2**62)}), "weights"),

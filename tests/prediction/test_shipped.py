@@ -27,11 +27,8 @@ def test_a_shipped_model_is_as_good_as_it_says(name, monkeypatch, tmp_path):
     auc = classification_metrics(
         lenses.labels.numpy(), logits.double().numpy(), lenses.class_names
     )["macro_auc"]
-    assert (
-        auc.low <= measured["macro_auc"]["value"] <= auc.high
-        or auc.value > measured["macro_auc"]["value"]
-    )
-    assert auc.value > 0.98
+    # An image that ranks behind all others costs the AUC of its class 1/80, and of the other two less.
+    assert auc.value > measured["macro_auc"]["value"] - 2 / 240
 
 
 def test_the_description_holds_no_path_and_says_how_it_was_measured():

@@ -210,7 +210,7 @@ def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | No
     try:
         with torch.no_grad():
             model(torch.zeros(1, in_chans, *size))
-    except (InputError, MemoryError):
+    except MemoryError:
         raise
     except Exception as error:  # a size, or a keyword that only shows when the model runs
         return _one_line(error)

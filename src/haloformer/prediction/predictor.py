@@ -167,19 +167,27 @@ class Predictor:
         """
         if self.detector is None:
             return self.numbers(images, masked=masked), None
+        numbers, verdict = self._numbers_and_verdict(images, masked, geometry)
+        return _finite(numbers), verdict
+
+    def _numbers_and_verdict(
+        self, images: "Images", masked: bool, geometry: bool
+    ) -> tuple[Tensor, OodVerdict]:
+        """Returns the numbers, finite or not, and what is said of the images."""
+        assert self.detector is not None  # by the caller
         raw = self.checked(images, masked=masked)
         look = self._look(raw, masked)
         numbers, features = self._numbers_and_features(look.channels)
         verdict = self.detector.verdict(features)
         if self.geometry is not None and geometry:
-            logits = self.outputs.split(_finite(numbers))[0]
+            logits = self.outputs.split(numbers)[0]
             assert logits is not None  # a model with a geometry check has classes
             verdict = verdict.also(why_withdrawn(self, raw, look, logits.argmax(1)))
-        return _finite(numbers), verdict
+        return numbers, verdict
 
     def ood(self, images: "Images") -> OodVerdict | None:
         """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
-        return None if self.detector is None else self.numbers_and_ood(images)[1]
+        return None if self.detector is None else self._numbers_and_verdict(images, False, True)[1]
 
     @torch.inference_mode()
     def numbers_and_ood_features(
