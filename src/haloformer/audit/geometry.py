@@ -187,7 +187,7 @@ def draw(measured: Measured) -> "Figure":
     )
     axes.axvline(100 * GOAL, color=INK, linewidth=0.9, linestyle=":")
     axes.set_yticks(range(len(rows)), [row["name"] for row in rows])
-    axes.set(xlabel="Wrong with p > 0.9 and not flagged [% of the images]", xlim=(0, None))
+    axes.set(xlabel=f"Wrong, p > {SURE:g}, not flagged [%]", xlim=(0, None))
     return figure
 
 
