@@ -26,7 +26,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-# Begun first: one of them begun last would leave the other processes with nothing to do. And those that fork are together,
+# Begun early: one of them begun last would leave the other processes with nothing to do. And those that fork are together,
 # so that one process imports for all of them.
 LONG = {
     "test_cli.py",
@@ -37,12 +37,16 @@ LONG = {
     "test_distributed.py",
     "test_search.py",
     "test_study.py",
+    "test_export.py",
 }
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Puts the long files first; within and among the others the order stays."""
-    items.sort(key=lambda item: item.path.name not in LONG)
+    """Puts the tests of data first, then the long files; within and among the others the order stays.
+
+    Those of data fork most, for each HDF5 file that is opened, which takes longer the more a process has in its memory.
+    """
+    items.sort(key=lambda item: (item.path.parent.name != "data", item.path.name not in LONG))
 
 
 def pytest_collection_finish() -> None:
@@ -136,6 +140,43 @@ def forked_workers(fork_server, monkeypatch):
     monkeypatch.setattr("haloformer.io.jobs.SpawnProcess", fork_server.Process)
 
 
+@pytest.fixture
+def opened_at_once(monkeypatch):
+    """HDF5 files are opened without a process that tries each first: where all are whole, most time would go into forking it.
+
+    For tests of what comes after; those of `data` are about the files.
+    """
+    for module in ("conversion", "dataset", "unpacked"):
+        monkeypatch.setattr(f"haloformer.data.{module}.survives_hdf5", lambda path, check: None)
+
+
+@pytest.fixture(scope="session")
+def _starting_points():
+    return {}
+
+
+@pytest.fixture
+def rendered_once(_starting_points, monkeypatch):
+    """The images with which a fit begins are rendered once for each problem and not for each fitter, which takes longer than a fit."""
+    from haloformer.fitting.behind import kernel_serves
+    from haloformer.fitting.start import StartingPoints
+    from haloformer.simulation import describe_survey
+
+    of = StartingPoints.of
+
+    def known(model):
+        problem, device = model.problem, model.problem.axis.device
+        key = (
+            json.dumps(describe_survey(problem.survey)),
+            *(problem.size, problem.noise, problem.names, str(device), kernel_serves(device)),
+        )
+        if key not in _starting_points:
+            _starting_points[key] = of(model)
+        return _starting_points[key]
+
+    monkeypatch.setattr(StartingPoints, "of", known)
+
+
 def _save_png(figure, stem: Path) -> list[Path]:
     import matplotlib
 
@@ -143,6 +184,7 @@ def _save_png(figure, stem: Path) -> list[Path]:
 
     with matplotlib.rc_context(style.STYLE):
         figure.savefig(stem.with_name(f"{stem.name}.png"), dpi=50)
+    figure.set_layout_engine("none")  # as `style.save` leaves it
     return [stem.with_name(f"{stem.name}.png")]
 
 
@@ -161,6 +203,17 @@ def unsaved(monkeypatch):
         return [stem.with_name(f"{stem.name}.png")]
 
     monkeypatch.setattr("haloformer.reporting.style.save", touch)
+
+
+@pytest.fixture
+def unpictured(unsaved, monkeypatch):
+    """Draws, but not for the page either, where an empty element stands for each figure: for tests of what else is on it."""
+    from markupsafe import Markup
+
+    monkeypatch.setattr(
+        "haloformer.reporting.style.inline_svg",
+        lambda figure, name: Markup('<svg id="{}-figure"></svg>').format(name),
+    )
 
 
 @pytest.fixture(scope="session")

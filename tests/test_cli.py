@@ -248,7 +248,7 @@ def test_print_config_and_config_round_trip(tmp_path, capsys):
         assert len(file["images"]) == 3
 
 
-def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, capsys, unsaved):
+def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, capsys, unpictured):
     assert run("evaluate", trained, "--data", "model_ii", "--n", 60, "--out", tmp_path / "e") == 0
     text = capsys.readouterr().out
     assert "macro" in text

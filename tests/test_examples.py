@@ -1,5 +1,6 @@
 """The examples run as they are, at small sizes, and say what they promise."""
 
+import functools
 import json
 import os
 import re
@@ -24,6 +25,17 @@ def example(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(EXAMPLES))
     return lambda name: runpy.run_path(str(EXAMPLES / name))
+
+
+@pytest.fixture
+def shallow(monkeypatch):
+    """Networks of one block in place of twelve: all that an example does with them is the same."""
+    import haloformer
+
+    train = functools.partial(
+        haloformer.train, model_args={"depth": 1, "embed_dim": 32, "num_heads": 2}
+    )
+    monkeypatch.setattr(haloformer, "train", train)
 
 
 def _write_lens(survey: str, path: Path) -> str:
@@ -114,24 +126,24 @@ def test_the_design_is_drawn_as_the_model_is(example, tmp_path):
     assert (tmp_path / "h.png").stat().st_size > 50_000
 
 
-def test_fine_tuning_is_compared_with_scratch(example, capsys, tmp_path, unsaved):
+def test_fine_tuning_is_compared_with_scratch(example, capsys, tmp_path, shallow):
     example("fine_tune.py")["main"](str(tmp_path / "few"), **SMALL, labels=10, n_test=30)
     assert re.search(r"tuned minus that of .*scratch: [+-]\d", capsys.readouterr().out)
     tuned = json.loads((tmp_path / "few" / "tuned" / "pretrained.json").read_text())
     assert "source" in json.dumps(tuned)
 
 
-def test_a_model_is_as_good_as_itself(example, capsys, trained_run, unsaved):
+def test_a_model_is_as_good_as_itself(example, capsys, trained_run):
     example("compare.py")["main"](str(trained_run), str(trained_run), "model_ii", 30)
     assert "+0.0000 (+0.0000 to +0.0000)" in capsys.readouterr().out
 
 
-def test_the_two_small_ones_to_compare_are_trained(example, tmp_path):
+def test_the_two_small_ones_to_compare_are_trained(example, tmp_path, shallow):
     runs = example("compare.py")["two_small_ones"](str(tmp_path), ("vit_nano",), 96)
     assert all((Path(run) / "artefact" / "weights.safetensors").is_file() for run in runs)
 
 
-def test_the_mass_comes_with_intervals(example, capsys, tmp_path, unsaved):
+def test_the_mass_comes_with_intervals(example, capsys, tmp_path, shallow, unpictured):
     example("mass.py")["main"](str(tmp_path / "mass"), **SMALL, epochs=1, n_test=45)
     assert re.search(
         r"mean error \d\.\d+ dex.*\n\d+% of the true masses lie in their 90% intervals",
@@ -149,7 +161,7 @@ def test_a_prediction_is_explained_on_a_page(example, capsys, trained_run, tmp_p
     )
 
 
-def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
+def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path, rendered_once):
     from PIL import Image
 
     names = example("physics_pictures.py")
@@ -173,7 +185,7 @@ def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs sh")
-def test_deeplense_folders_become_a_report(tmp_path, monkeypatch, unsaved):
+def test_deeplense_folders_become_a_report(tmp_path, monkeypatch, unpictured):
     # A stand-in writes down what the script starts; then it is carried out here, without starting Python six times.
     stand_in = tmp_path / "bin" / "haloformer"
     stand_in.parent.mkdir()
@@ -209,7 +221,7 @@ def test_deeplense_folders_become_a_report(tmp_path, monkeypatch, unsaved):
     assert (tmp_path / "runs" / "model_iii" / "evaluation" / "test" / "report.html").is_file()
 
 
-def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys, unsaved):
+def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys, unpictured):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCALE", "check")
     notebook = json.loads((EXAMPLES / "published_row.ipynb").read_text(encoding="utf-8"))

@@ -1,7 +1,6 @@
 import os
 import pickle
 import signal
-import subprocess
 import sys
 import textwrap
 from types import SimpleNamespace
@@ -79,15 +78,21 @@ def test_attributes_come_back_as_they_were(tmp_path, lenses):
     assert {key: read[key] for key in attributes} == attributes
 
 
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """Twelve images of other numbers each, and the dataset that holds them."""
+    path = tmp_path_factory.mktemp("numbered") / "x.h5"
+    images = np.arange(12 * 4, dtype=np.float32).reshape(12, 1, 2, 2)
+    write_dataset(path, images, np.zeros(12, int), {}, ["x"])
+    with LensDataset(path) as data:
+        yield images, data
+
+
 @given(indices=st.lists(st.integers(-12, 11), max_size=20))
 @settings(max_examples=50, deadline=None)
-def test_a_batch_holds_the_images_asked_for_in_that_order(tmp_path_factory, indices):
-    path = tmp_path_factory.getbasetemp() / "shared.h5"
-    images = np.arange(12 * 4, dtype=np.float32).reshape(12, 1, 2, 2)
-    if not path.exists():
-        write_dataset(path, images, np.zeros(12, int), {}, ["x"])
-    with LensDataset(path) as data:
-        assert np.array_equal(data.images_at(indices), images[np.array(indices, dtype=int)])
+def test_a_batch_holds_the_images_asked_for_in_that_order(numbered, indices):
+    images, data = numbered
+    assert np.array_equal(data.images_at(indices), images[np.array(indices, dtype=int)])
 
 
 def test_an_index_out_of_range_is_an_index_error(dataset_file):
@@ -157,7 +162,7 @@ def test_too_few_images_leave_no_file(tmp_path, lenses):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="limits need POSIX")
-def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(tmp_path):
+def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(forked, tmp_path, monkeypatch):
     # A limit on the file size fails exactly as a full disk does, in the middle of a write. A process of its own, because
     # HDF5 is known to crash at exit after a failed write.
     script = """
@@ -182,15 +187,11 @@ def test_a_full_disk_ends_in_one_line_and_keeps_the_old_file(tmp_path):
     names = ["known.h5", "unknown.h5"]
     for name in names:
         (tmp_path / name).write_text("old")
-    run = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+    monkeypatch.chdir(tmp_path)
+    run = forked(exec, textwrap.dedent(script), {})
+    _, errors = run.communicate(timeout=60)
     assert run.returncode == 1
-    assert run.stderr.splitlines() == [
+    assert errors.splitlines() == [
         f"no disk space left while writing {name}; nothing was kept of it" for name in names
     ]
     assert [(tmp_path / name).read_text() for name in names] == ["old", "old"]
@@ -367,7 +368,8 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, changes):
     (folder / "bad.h5").write_bytes(damaged)
     message = "bad.h5"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(hdf5_checks, "_PATIENCE", 2)
+        # A dataset of 4 images is read in a hundredth of that, unless HDF5 does not come to an end with it.
+        patch.setattr(signal, "alarm", lambda _: signal.setitimer(signal.ITIMER_REAL, 0.3))
         try:
             with LensDataset(folder / "bad.h5") as data:
                 data.images_at(range(len(data)))

@@ -3,16 +3,21 @@
 import csv
 import json
 import os
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
 
+import haloformer
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import calibrate, evaluate
 from haloformer.prediction import load
 from haloformer.simulation import simulate
+
+pytestmark = pytest.mark.usefixtures("opened_at_once")
 
 
 def described(run) -> dict:
@@ -129,3 +134,23 @@ def test_an_artefact_that_does_not_know_its_images_asks_for_them(run, key, messa
     (run / "artefact" / "artefact.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         calibrate(str(run), device="cpu")
+
+
+def test_of_a_model_whose_fit_finds_the_lens_it_measures_what_other_pixel_scales_do(
+    tmp_path, rendered_once
+):
+    weights = Path(haloformer.__file__).parent / "weights" / "model_iii"
+    run = tmp_path / "run" / "artefact"
+    shutil.copytree(weights, run)
+    before = json.loads((run / "artefact.json").read_text())
+    del before["geometry"]
+    (run / "artefact.json").write_text(json.dumps(before))
+    found = calibrate(str(tmp_path / "run"), n=99, device="cpu", progress=False)
+    geometry = json.loads((run / "artefact.json").read_text())["geometry"]
+    assert found["geometry"] == geometry
+    assert geometry["n"] == 99
+    names = set(before["class_names"])
+    assert {name: set(limits) for name, limits in geometry["limits"].items()} == {
+        name: names - {name} for name in names
+    }
+    assert haloformer.load(tmp_path / "run", "cpu").geometry is not None

@@ -13,6 +13,8 @@ from haloformer.errors import InputError
 from haloformer.evaluation import compare, comparison_report, evaluate, metrics
 from haloformer.evaluation.comparison import short_names
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 NORMALIZATION = {"kind": "image_max", "statistics": {}}
 
 

@@ -19,6 +19,8 @@ from haloformer.prediction import Predictor
 from haloformer.reporting import interval, style
 from haloformer.simulation import simulate
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 
 def contents(folder) -> dict[str, bytes]:
     return {
@@ -126,7 +128,7 @@ def test_other_noise_than_in_training_is_pointed_out(run, undrawn):
 
 
 def test_perfect_model_gets_an_interval_and_no_panel_of_errors(
-    run, dataset, lenses, monkeypatch, unsaved
+    run, dataset, lenses, monkeypatch, unpictured
 ):
     truth = iter((10.0 * torch.eye(3)[lenses.labels]).split(256))
     monkeypatch.setattr(Predictor, "numbers", lambda self, images, **options: next(truth))

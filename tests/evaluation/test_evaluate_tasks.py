@@ -13,6 +13,8 @@ from haloformer.errors import InputError
 from haloformer.evaluation import evaluate
 from haloformer.simulation import simulate
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 MASS, SUBHALOS = "log10_m_axion", "log10_m_subhalos"
 
 
@@ -92,7 +94,7 @@ def test_regression_is_measured_on_the_images_that_have_the_parameter(
 
 
 def test_report_of_a_regression_alone_has_its_figures_and_no_classes(
-    trained, stored, tmp_path, unsaved
+    trained, stored, tmp_path, unpictured
 ):
     result, metrics, _, page = judged(trained(task="regression"), stored(), tmp_path / "out")
     figures = {path.stem for path in (tmp_path / "out" / "figures").iterdir()}
@@ -122,7 +124,7 @@ def test_a_regression_alone_simulates_only_images_that_have_the_parameter(
 
 
 def test_model_of_both_is_measured_in_both_ways(
-    trained, stored, released, tmp_path, monkeypatch, unsaved
+    trained, stored, released, tmp_path, monkeypatch, unpictured
 ):
     monkeypatch.setattr(
         "haloformer.evaluation.drawing._draw_classes", lambda *args: {}
@@ -170,7 +172,7 @@ def test_images_without_the_parameter_still_tell_how_well_classes_are_told_apart
 
 @pytest.mark.parametrize("loss", ["quantile", "mse"])
 def test_other_losses_have_intervals_and_only_those_with_a_sigma_have_pulls(
-    trained, stored, tmp_path, unsaved, loss
+    trained, stored, tmp_path, unpictured, loss
 ):
     _, metrics, rows, _ = judged(trained(task="regression", loss=loss), stored(), tmp_path / "out")
     measured = metrics["regression"][MASS]

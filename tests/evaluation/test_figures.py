@@ -8,6 +8,8 @@ from haloformer.evaluation.report import to_markdown
 from haloformer.explain import pictures
 from haloformer.explain.attributions import Map
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 
 def bin_of(n, confidence, value):
     accuracy = {"value": value, "low": max(0, value - 0.1), "high": min(1, value + 0.1)}

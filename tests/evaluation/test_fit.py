@@ -13,6 +13,8 @@ from haloformer.fitting.command import fit
 from haloformer.fitting.to_table import usual_chi2
 from haloformer.simulation import get_survey, simulate
 
+pytestmark = pytest.mark.usefixtures("opened_at_once", "rendered_once")
+
 
 @pytest.fixture(scope="module")
 def lenses():

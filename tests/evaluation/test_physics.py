@@ -10,6 +10,8 @@ from haloformer.evaluation.testset import open_test_images
 from haloformer.prediction import load
 from haloformer.simulation import simulate
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 
 def random_answers(n: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)

@@ -14,6 +14,8 @@ from haloformer.evaluation.duplicates import image_hashes
 from haloformer.prediction import predictor as prediction
 from haloformer.simulation import simulate
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 LENSES = simulate("model_ii", 60, seed=5, noise="instrument")
 
 

@@ -29,6 +29,12 @@ def sleep_and_tell(x, seconds):
     time.sleep(seconds)
     return x
 
+def wait_for(x, file):
+    deadline = time.monotonic() + 60
+    while file and not Path(file).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return x
+
 def die_until(folder, x, times):
     (Path(folder) / f"{x}.{os.getpid()}").touch()
     if len(list(Path(folder).glob(f"{x}.*"))) <= times:
@@ -82,17 +88,19 @@ def test_each_task_is_done_once(tasks, workers):
     assert not multiprocessing.active_children()
 
 
-def test_results_come_as_they_end_and_tasks_are_taken_when_a_worker_is_free(tasks):
-    taken, seen = [], []
+def test_results_come_as_they_end_and_tasks_are_taken_when_a_worker_is_free(tasks, tmp_path):
+    taken, seen, others_done = [], [], tmp_path / "others_done"
 
     def wanted():
-        for name, seconds in (("slow", 4), ("a", 0), ("b", 0), ("c", 0)):
+        for name in ("slow", "a", "b", "c"):
             taken.append((name, len(seen)))
-            yield name, (name, seconds)
+            yield name, (name, str(others_done) if name == "slow" else "")
 
-    for key, result in jobs.results(tasks.sleep_and_tell, wanted(), workers=2):
+    for key, result in jobs.results(tasks.wait_for, wanted(), workers=2):
         assert key == result
         seen.append(key)
+        if seen == ["a", "b", "c"]:
+            others_done.touch()
     assert seen == ["a", "b", "c", "slow"]
     assert taken == [("slow", 0), ("a", 0), ("b", 1), ("c", 2)]
 

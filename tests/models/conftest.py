@@ -1,7 +1,9 @@
 """What the tests of the architectures share."""
 
+import contextlib
 import copy
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -29,11 +31,25 @@ def _fill(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
     return model
 
 
+@contextlib.contextmanager
+def _zero_weights() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("uniform_", "normal_", "erfinv_"):
+            patch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor.zero_())
+        yield
+
+
+@pytest.fixture(scope="session")
+def zero_weights():
+    """A context in which initial weights are zero: of models that are given others, drawing them takes longest."""
+    return _zero_weights
+
+
 @pytest.fixture
-def uninitialised(monkeypatch):
+def uninitialised():
     """Leaves initial weights zero: where parameters are counted, or given other values, most time went into drawing them."""
-    for name in ("uniform_", "normal_", "erfinv_"):
-        monkeypatch.setattr(torch.Tensor, name, lambda tensor, *_, **__: tensor.zero_())
+    with _zero_weights():
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +65,9 @@ def golden():
     def logits(name: str, img_size: int | tuple[int, int] = 64, **kwargs) -> list[float]:
         from haloformer.models import create_model
 
-        model = _fill(create_model(name, img_size, **{"head_norm": "none", **kwargs}))
+        with _zero_weights():
+            model = create_model(name, img_size, **{"head_norm": "none", **kwargs})
+        model = _fill(model)
         height, width = (img_size, img_size) if isinstance(img_size, int) else img_size
         image = np.random.default_rng(7).standard_normal(
             (1, kwargs.get("in_chans", 1), height, width)
@@ -129,9 +147,10 @@ def check_protocol():
             info_name, pretrained=True, pretrained_cfg_overlay={"state_dict": source.state_dict(), "num_classes": 1000},
             img_size=img_size, in_chans=1, num_classes=3, **{**options, **kwargs},
         )  # fmt: skip
-        target = timm.create_model(
-            info_name, img_size=img_size, in_chans=3, num_classes=3, **{**options, **kwargs}
-        )
+        with _zero_weights():
+            target = timm.create_model(
+                info_name, img_size=img_size, in_chans=3, num_classes=3, **{**options, **kwargs}
+            )
         target.load_state_dict(
             {k: v for k, v in source.state_dict().items() if "head" not in k}, strict=False
         )

@@ -27,6 +27,7 @@ WITHOUT_CHECKPOINTING = {
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("uninitialised")
 def test_every_architecture_runs_at_the_native_size_of_the_image(name):
     model = create_model(name, 150, in_chans=2, num_classes=5).eval()
     with torch.no_grad():
@@ -34,7 +35,9 @@ def test_every_architecture_runs_at_the_native_size_of_the_image(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_architecture_keeps_timms_protocol_and_comes_back_from_its_keywords(name):
+def test_every_architecture_keeps_timms_protocol_and_comes_back_from_its_keywords(
+    name, zero_weights
+):
     model = create_model(name, (45, 51), in_chans=2, num_classes=5).eval()
     images = torch.randn(2, 2, 45, 51)
     with torch.no_grad():
@@ -48,7 +51,8 @@ def test_every_architecture_keeps_timms_protocol_and_comes_back_from_its_keyword
 
     # A run folder stores the keywords as JSON.
     keywords = json.loads(json.dumps(dict(find_model(name).kwargs)))
-    again = create_model(name, (45, 51), in_chans=2, num_classes=5, **keywords)
+    with zero_weights():
+        again = create_model(name, (45, 51), in_chans=2, num_classes=5, **keywords)
     again.load_state_dict(model.state_dict(), strict=True)
 
     assert model.get_classifier() is not None

@@ -123,10 +123,13 @@ def test_as_many_channels_and_classes_load_unchanged(tmp_path, weights):
 
 @pytest.mark.parametrize(("before", "after"), [(3, 1), (3, 2), (3, 5), (1, 3), (2, 1), (5, 1)])
 @pytest.mark.parametrize("name", ["resnet18", "hybrid_nano", "vit_nano"])
-def test_other_channels_are_summed_or_repeated_as_timm_does(tmp_path, name, before, after):
+def test_other_channels_are_summed_or_repeated_as_timm_does(
+    tmp_path, zero_weights, name, before, after
+):
     source = create_model(name, 64, in_chans=before, num_classes=7).state_dict()
     torch.save(source, tmp_path / "w.pth")
-    loaded = create_model(name, 64, in_chans=after, pretrained=tmp_path / "w.pth").state_dict()
+    with zero_weights():
+        loaded = create_model(name, 64, in_chans=after, pretrained=tmp_path / "w.pth").state_dict()
     (first,) = [
         key
         for key, tensor in source.items()
@@ -170,15 +173,16 @@ POSITIONS = {
 
 
 @pytest.mark.parametrize("name", POSITIONS)
-def test_position_embeddings_keep_their_places_at_another_size(tmp_path, name):
+def test_position_embeddings_keep_their_places_at_another_size(tmp_path, zero_weights, name):
     """Where channel 0 rises along the rows and channel 1 along the columns, it still does on a wide image."""
     key, prefix = POSITIONS[name]
     height, width = (
         (128, 128) if name == "convit_tiny" else (64, 128)
     )  # timm's ConViT is for squares only
     shallow = {} if name.startswith(("pit", "hiera")) else {"depth": 2}
-    source = timm.create_model(name, **shallow).state_dict()
-    table = source[key]
+    with zero_weights():
+        source = timm.create_model(name, **shallow).state_dict()
+    table = torch.randn_like(source[key])
     flat = table.flatten(2).transpose(1, 2) if table.ndim == 4 else table
     side = round((flat.shape[1] - prefix) ** 0.5)
     ramp = torch.linspace(0, 1, side)
@@ -189,7 +193,8 @@ def test_position_embeddings_keep_their_places_at_another_size(tmp_path, name):
     else:
         source[key] = flat
     torch.save(source, tmp_path / "w.pth")
-    model = create_model(name, (height, width), pretrained=tmp_path / "w.pth", **shallow)
+    with zero_weights():
+        model = create_model(name, (height, width), pretrained=tmp_path / "w.pth", **shallow)
     loaded = getattr(model, "model", model).state_dict()[key]
     flat = loaded.flatten(2).transpose(1, 2) if loaded.ndim == 4 else loaded
     assert torch.equal(flat[0, :prefix], source[key].reshape(table.shape)[0, :prefix]) or not prefix
@@ -215,6 +220,7 @@ RELATIVE = {
 
 
 @pytest.mark.parametrize("name", RELATIVE)
+@pytest.mark.usefixtures("uninitialised")
 def test_relative_biases_are_resized(tmp_path, name):
     """What is the same at all distances stays so, and some table does change its size."""
     shallow = {"depths": (1, 1, 1, 1)} if name.startswith(("swin", "maxvit")) else {}
@@ -254,11 +260,14 @@ def test_one_table_of_two_sizes_is_resized_along_each_axis(tmp_path):
 @pytest.mark.parametrize(
     "info", [i for i in list_models() if i.size == "nano"], ids=lambda i: i.name
 )
-def test_weights_of_every_small_model_start_the_same_model_at_another_size(tmp_path, info):
+def test_weights_of_every_small_model_start_the_same_model_at_another_size(
+    tmp_path, zero_weights, info
+):
     torch.manual_seed(0)
     source = create_model(info.name, 64, num_classes=5).state_dict()
     torch.save(source, tmp_path / "w.pth")
-    loaded = create_model(info.name, 96, pretrained=tmp_path / "w.pth")
+    with zero_weights():
+        loaded = create_model(info.name, 96, pretrained=tmp_path / "w.pth")
     loaded = {name.removeprefix("model."): tensor for name, tensor in loaded.state_dict().items()}
     source = {name.removeprefix("model."): tensor for name, tensor in source.items()}
     same = [name for name in source if torch.equal(loaded[name].float(), source[name].float())]

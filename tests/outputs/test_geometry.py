@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from haloformer.errors import InputError
-from haloformer.outputs.geometry import FORGONE_RATE, GeometryCheck
+from haloformer.outputs.geometry import FORGONE_RATES, LEAST_LEAD, GeometryCheck
 
 NAMES = ("axion", "cdm", "no_sub")
 
@@ -27,37 +27,54 @@ def test_what_is_usual_is_what_images_of_the_survey_have():
     assert check.scale["cdm"].mean == pytest.approx(-0.022, abs=0.003)
 
 
+def leads(answers, of_cdm):
+    """By how much each class would lead with other pixels: alike for all images, but for answers of cdm."""
+    found = {name: torch.full((len(answers),), -3.0, dtype=torch.float64) for name in NAMES}
+    for name, values in of_cdm.items():
+        found[name][answers == 1] = values
+    return found
+
+
 def test_a_class_that_is_hardly_ever_the_answer_has_no_limits():
     answers, scales = observed()
     some = (answers != 1) | (torch.arange(len(answers)) < 30)
-    check = GeometryCheck.of(NAMES, answers[some], scales[some])
+    answers, scales = answers[some], scales[some]
+    check = GeometryCheck.of(NAMES, answers, scales)
     assert set(check.scale) == {"axion", "no_sub"}
-    assert check.asked["axion"] == ("no_sub",)
     assert not check.unusual_scale(NAMES, torch.tensor([1]), torch.tensor([9.0])).any()
+    lead = {name: lead for name, lead in leads(answers, {}).items() if name != "cdm"}
+    check = check.with_limits(NAMES, answers, lead)
+    assert check.limits == {"axion": {"no_sub": -3.0}, "no_sub": {"axion": -3.0}}
+    cdm = torch.tensor([1, 0])
+    assert check.limits_of(NAMES, cdm, "no_sub").tolist() == [float("inf"), -3.0]
 
 
-def test_questions_that_cost_too_much_are_not_asked():
+def test_another_class_must_come_nearer_than_for_images_of_the_survey_to_withdraw_an_answer():
     answers, scales = observed()
-    others = {name: torch.zeros(len(answers), dtype=torch.bool) for name in NAMES}
-    cdm = (answers == 1).nonzero()[:, 0]
-    others["no_sub"][cdm[: int(FORGONE_RATE * len(cdm)) - 1]] = True
-    others["axion"][cdm[: int(FORGONE_RATE * len(cdm)) + 2]] = True
-    check = GeometryCheck.of(NAMES, answers, scales).without_costly(NAMES, answers, others)
-    assert check.asked["cdm"] == ("no_sub",)
-    assert check.asked["axion"] == ("cdm", "no_sub")
+    n = int((answers == 1).sum())
+    rising = torch.linspace(-5.0, 5.0, n, dtype=torch.float64)
+    lead = leads(answers, {"axion": rising, "no_sub": torch.full_like(rising, -30.0)})
+    check = GeometryCheck.of(NAMES, answers, scales)
+    for rate in FORGONE_RATES:
+        limits = check.with_limits(NAMES, answers, lead, rate).limits
+        assert limits["cdm"] == {"axion": pytest.approx(5 - 10 * rate), "no_sub": LEAST_LEAD}
+        assert limits["axion"] == {"cdm": -3.0, "no_sub": -3.0}
+        assert (rising > limits["cdm"]["axion"]).double().mean() == pytest.approx(rate, abs=0.01)
 
 
 def test_it_survives_json_and_nothing_else_is_taken():
     answers, scales = observed()
     check = GeometryCheck.of(NAMES, answers, scales)
+    check = check.with_limits(NAMES, answers, leads(answers, {}))
     written = check.model_dump(mode="json")
     assert GeometryCheck.read({**written, "seed": 5}, NAMES, "x") == check
     for wrong in (
         [],
         {**written, "n": 0},
         {**written, "scale": {"cdm": {"low": -9, "high": 0, "mean": 0}}},
-        {**written, "asked": {"halo": ["cdm"]}},
-        {**written, "asked": {"cdm": ["halo"]}},
+        {**written, "limits": {"halo": {"cdm": 0}}},
+        {**written, "limits": {"cdm": {"halo": 0}}},
+        {**written, "limits": {"cdm": {"axion": float("inf")}}},
         {**written, "scale": {}},
     ):
         with pytest.raises(InputError, match=r"^x"):

@@ -4,6 +4,7 @@ import functools
 import json
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,8 @@ from haloformer.artefact.read import shipped_models
 from haloformer.cli import main
 from haloformer.errors import InputError
 from haloformer.evaluation.exported import check_export
+from haloformer.fitting import behind
+from haloformer.fitting.convergence import SETTLED
 from haloformer.fitting.linear import _eliminate
 from haloformer.fitting.parametric import SmoothFitter
 from haloformer.models import create_model
@@ -168,6 +171,7 @@ facts = {"haloformer.json": ""}
 answers = torch.export.load("x.pt2", extra_files=facts).module()(torch.from_numpy(numpy.load("images.npy")))
 numpy.savez("found.npz", *[a.detach().numpy() for a in answers], facts=facts["haloformer.json"])
 """
+    # A process that never knew haloformer: what it has registered with torch must not be needed.
     result = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path
     )
@@ -198,11 +202,26 @@ def test_the_fit_that_is_traced_is_the_fit_of_prediction():
     ours = predictor.residual(images)
     traced, _ = predictor.residual._fitter.prepare().residual(ours[:, :1], detail=True)
     traced = traced.clamp(-8, 8)
-    # In standard deviations of the noise: kernel and tensors end where a further step is less than 0.02.
-    assert (ours[:, 1:] - traced).abs().max() < 0.02
+    apart = (ours[:, 1:] - traced).abs().amax((1, 2, 3))  # standard deviations of the noise
+    # Where a further step is just about what it takes to be made, one of the two may make it.
+    assert apart.max() < SETTLED
+    assert (apart < 1e-4).double().mean() > 0.75
 
 
-def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp_path):
+@pytest.fixture
+def quick_load(monkeypatch):
+    """PyTorch asks for the type hints of a few classes once for every value that it reads: half of the time."""
+    asked, known = typing.get_type_hints, {}
+
+    def hints(kind, **options):
+        if kind not in known:
+            known[kind] = asked(kind, **options)
+        return known[kind]
+
+    monkeypatch.setattr(typing, "get_type_hints", hints)
+
+
+def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp_path, quick_load):
     # One step of eight: the graph is as long as they are many.
     monkeypatch.setattr(
         SmoothFitter, "residual", functools.partialmethod(SmoothFitter.residual, steps=1)
@@ -210,6 +229,7 @@ def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp
     predictor = haloformer.load("model_i", "cpu")
     done = export_model(predictor, tmp_path / "x.pt2", format="torch_export")
     images = simulate("model_i", 5, seed=43).images
+    monkeypatch.setattr(behind, "_has_numba", lambda: False)  # a graph has no kernel
     with torch.no_grad():
         found = torch.export.load(done.out).module()(images)
         fitted, _ = predictor.residual._fitter.residual(images[..., 27:123, 27:123], detail=True)
@@ -222,8 +242,7 @@ def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp
     wanted = EndToEnd(predictor)(images)
     assert len(found) == len(wanted) > 1  # classes, and the mass
     for have, want in zip(found, wanted, strict=True):
-        # The place of a lens amplifies the rounding of the fit.
-        torch.testing.assert_close(have, want, atol=2e-3, rtol=1e-4)
+        torch.testing.assert_close(have, want, atol=1e-5, rtol=1e-5)
 
 
 def test_a_hub_folder_loads_again_and_tells_what_was_measured(tmp_path):

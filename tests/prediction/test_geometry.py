@@ -1,15 +1,16 @@
 """Images whose geometry is a little other than their survey's: answered all the same, or flagged."""
 
-import dataclasses
-
 import pytest
 import torch
 
 import haloformer
 from haloformer.audit.audited import audited_model
 from haloformer.audit.geometry import answered, conditions
-from haloformer.prediction.geometry import fitted_check
+from haloformer.outputs.geometry import FORGONE_RATES, GeometryCheck
+from haloformer.prediction.geometry import scaled, smooth_scales
 from haloformer.simulation import simulate
+
+pytestmark = pytest.mark.usefixtures("rendered_once")
 
 N = 24
 
@@ -38,7 +39,7 @@ def audited(predictor):
         "moved by -0.5, 0 pixels",
         "moved by 2, 1 pixels",
         "one pixel more, the lens on the middle one",
-        "turned by 180°",
+        "rotated by 180°",
     ],
 )
 def test_a_lens_some_pixels_away_gets_the_same_answer(audited, name):
@@ -68,24 +69,30 @@ def test_a_lens_far_away_is_none_that_was_looked_for(predictor, lenses):
     assert answers.flagged.all()
 
 
-def test_the_check_is_made_of_images_of_the_survey(predictor, lenses):
-    some = simulate("model_iii", 99, seed=32).images
-    check = fitted_check(predictor, some.split(50))
-    assert check is not None
-    assert check.n == 99
+def test_limits_withdraw_what_other_pixels_explain(predictor, lenses):
+    images = [simulate("model_iii", 99, seed=32).images]
+    answers = predictor.predict_logits(images[0]).argmax(1)
+    scales = smooth_scales(predictor.residual, images, lambda _: None)
+    check = GeometryCheck.of(predictor.class_names, answers, scales)
     assert set(check.scale) == {"axion", "cdm", "no_sub"}
     assert abs(check.scale["no_sub"].mean) < 1e-3
-    without = dataclasses.replace(
-        predictor, residual=dataclasses.replace(predictor.residual, fit_place=False)
-    )
-    assert fitted_check(without, [lenses.images]) is None
+    found = scaled(predictor, images, check, scales, lambda _: None)
+    names = predictor.class_names
+    assert not found.withdrawn(check, names, answers).any()  # nothing is unusual, and no limits yet
+    shares = [
+        float(found.withdrawn(check.with_limits(names, answers, found.leads, rate), names, answers)
+              .double().mean())
+        for rate in FORGONE_RATES
+    ]  # fmt: skip
+    assert shares == sorted(shares)
+    assert 0 < shares[-1] <= 2 * FORGONE_RATES[-1] + 0.02  # two questions for each answer
 
 
 def test_an_artefact_with_a_check_that_cannot_be_is_refused(predictor):
     from haloformer.errors import InputError
     from haloformer.outputs.geometry import GeometryCheck
 
-    described = {**predictor.artefact["geometry"], "asked": {"cdm": ["halo"]}}
+    described = {**predictor.artefact["geometry"], "limits": {"cdm": {"halo": 0}}}
     with pytest.raises(InputError, match="classes of the model"):
         GeometryCheck.read(described, predictor.class_names, "geometry")
     assert torch.isfinite(torch.tensor(predictor.geometry.scale["cdm"].mean))

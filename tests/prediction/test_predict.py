@@ -12,6 +12,8 @@ from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.prediction import load, predict, predictor
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 
 def read(path) -> list[dict[str, str]]:
     with open(path, newline="", encoding="utf-8") as stream:

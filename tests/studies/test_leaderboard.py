@@ -11,6 +11,8 @@ from haloformer.simulation.surveys import list_surveys
 from haloformer.studies import benchmark
 from haloformer.studies.leaderboard import board
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 SMALL = {"batch_size": 32, "val_size": 60}
 
 
@@ -24,12 +26,6 @@ def run(out, **changes):
     }
     given |= {"options": {**SMALL, "device": "cpu"}} | changes
     return benchmark(out=str(out), **given)
-
-
-@pytest.fixture
-def unsaved(monkeypatch):
-    """Draws for the page alone: writing the figures as files is the slow part, and looked at in another test."""
-    monkeypatch.setattr("haloformer.reporting.style.save", lambda figure, stem: None)
 
 
 @pytest.fixture(scope="module")
@@ -74,14 +70,14 @@ def test_page_and_text_hold_table_protocol_and_figures(finished):
     }
 
 
-def test_called_again_it_trains_nothing(finished, monkeypatch, unsaved):
+def test_called_again_it_trains_nothing(finished, monkeypatch, unpictured):
     monkeypatch.setattr("haloformer.training.train", lambda **_: pytest.fail("trained again"))
     again = run(finished.out, models="hybrid_nano,vit_nano")
     assert [row["macro_auc"] for row in again.rows] == [row["macro_auc"] for row in finished.rows]
     assert benchmark(out=str(finished.out), report_only=True).n_runs == 2
 
 
-def test_own_folders_are_trained_and_tested_on(tmp_path, unsaved):
+def test_own_folders_are_trained_and_tested_on(tmp_path, unpictured):
     from haloformer.cli.simulate import simulate
 
     for name, seed in (("train", 1), ("test", 2)):

@@ -18,6 +18,8 @@ from haloformer.training.config import compose, read_config
 from haloformer.training.feeds import open_feed
 from haloformer.training.tasks import LensTask
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 SMALL = {
     "epochs": 3,
     "epoch_size": 96,

@@ -17,6 +17,8 @@ from haloformer.models import create_model
 from haloformer.simulation import simulate
 from haloformer.training import train
 
+pytestmark = pytest.mark.usefixtures("opened_at_once")
+
 SMALL = {
     "epochs": 3,
     "epoch_size": 192,

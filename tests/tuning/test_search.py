@@ -331,7 +331,7 @@ def test_a_grid_has_every_combination_once_and_none_that_conditions_exclude(tmp_
 
 def test_nothing_begins_after_the_time_is_over(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        haloformer.training, "train", scripted(lambda options, epoch: time.sleep(1.0) or 0.5)
+        haloformer.training, "train", scripted(lambda options, epoch: time.sleep(0.3) or 0.5)
     )
     result = tune(
         write(tmp_path / "s.yaml"),

@@ -59,6 +59,16 @@ class Condition:
     n: int | None = None
 
 
+def with_camera(survey: Survey, **fields: Any) -> Survey:
+    """Returns the survey with other numbers of its instrument."""
+    return dataclasses.replace(survey, instrument=dataclasses.replace(survey.instrument, **fields))
+
+
+def times(factor: float) -> Callable[[Tensor], Tensor] | None:
+    """Returns what multiplies images, for `Condition.prepare`."""
+    return None if factor == 1 else lambda images: images * factor
+
+
 @dataclass
 class LabelledLogits:
     """Predictions for N images: (N,) true classes as the model numbers them, (N, K) logits."""

@@ -1,15 +1,16 @@
 """Part `geometry`: a lens a little elsewhere, pixels a little larger, an image mirrored."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from haloformer.audit.audited import SURE, AuditedModel, Condition
+from haloformer.audit.audited import SURE, AuditedModel, Condition, times, with_camera
 from haloformer.audit.part import Inputs, Measured, Part, Table
+from haloformer.audit.symmetry import ELEMENTS, rotated
 from haloformer.io.progress import progress_bar
 from haloformer.reporting.interval import Interval, percent_interval, wilson
 from haloformer.reporting.style import INK, new_figure, styled
@@ -60,27 +61,26 @@ def conditions(audited: AuditedModel) -> dict[str, Condition]:
     for x, y in MOVES:
         found[f"moved by {x:g}, {y:g} pixels"] = condition(change=_moved(survey, x, y))
     found["one pixel more, the lens on the middle one"] = condition(
-        _with(survey, num_pix=camera.num_pix + 1), prepare=lambda images: images[..., :-1, :-1]
+        with_camera(survey, num_pix=camera.num_pix + 1),
+        prepare=lambda images: images[..., :-1, :-1],
     )
     for factor in PIXEL_SCALES:
         scale = camera.pixel_scale * factor
-        found[f"pixels × {factor:g}"] = condition(_with(survey, pixel_scale=scale))
+        found[f"pixels × {factor:g}"] = condition(with_camera(survey, pixel_scale=scale))
     if camera.psf_fwhm > 0:
         for factor in PSF_WIDTHS:
-            found[f"PSF × {factor:g}"] = condition(_with(survey, psf_fwhm=camera.psf_fwhm * factor))
+            found[f"PSF × {factor:g}"] = condition(
+                with_camera(survey, psf_fwhm=camera.psf_fwhm * factor)
+            )
     if audited.noise_mode != "none" and (rms := background_rms(camera)) > 0:
         for factor in BACKGROUNDS:
             found[f"background noise × {factor:g}"] = condition(
-                _with(survey, background_rms=rms * factor)
+                with_camera(survey, background_rms=rms * factor)
             )
-    for turns in range(4):
-        for mirrored in (False, True):
-            if turns or mirrored:
-                name = f"turned by {90 * turns}°" if turns else ""
-                name = ", ".join(filter(None, ("mirrored" if mirrored else "", name)))
-                found[name] = condition(prepare=_symmetry(turns, mirrored))
+    for code, name in list(enumerate(ELEMENTS))[1:]:
+        found[name] = condition(prepare=functools.partial(rotated, code=code))
     for factor in GAINS:
-        found[f"gain × {factor:g}"] = condition(prepare=_times(factor))
+        found[f"gain × {factor:g}"] = condition(prepare=times(factor))
     found[f"sky + {100 * OFFSET:g} % of the peak"] = condition(
         prepare=lambda images: images + OFFSET * images.amax((1, 2, 3), keepdim=True)
     )
@@ -112,10 +112,6 @@ def answered(
     }
 
 
-def _with(survey: Survey, **camera: Any) -> Survey:
-    return dataclasses.replace(survey, instrument=dataclasses.replace(survey.instrument, **camera))
-
-
 def _moved(survey: Survey, x: float, y: float) -> Callable[[Scenes], Scenes]:
     """Moves all that a scene shows by pixels."""
     scale = survey.instrument.pixel_scale
@@ -129,14 +125,6 @@ def _moved(survey: Survey, x: float, y: float) -> Callable[[Scenes], Scenes]:
         return dataclasses.replace(scenes, **moved)
 
     return change
-
-
-def _symmetry(turns: int, mirrored: bool) -> Callable[[Tensor], Tensor]:
-    return lambda images: torch.rot90(images.flip(-1) if mirrored else images, turns, (-2, -1))
-
-
-def _times(factor: float) -> Callable[[Tensor], Tensor]:
-    return lambda images: images * factor
 
 
 def sentences(measured: Measured) -> str:

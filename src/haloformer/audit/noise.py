@@ -2,13 +2,12 @@
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-from torch import Tensor
 
-from haloformer.audit.audited import AuditedModel, Condition
+from haloformer.audit.audited import AuditedModel, Condition, times, with_camera
 from haloformer.audit.figures import GOOD, draw_curve
 from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, listed
@@ -62,9 +61,9 @@ def _conditions(
     conditions = {}
     for factor in EXPOSURES:
         survey = _exposed(audited.survey, factor)
-        conditions[f"{factor:g}"] = Condition(survey, mode, prepare=_times(unit))
+        conditions[f"{factor:g}"] = Condition(survey, mode, prepare=times(unit))
         if in_counts and factor != 1:
-            conditions[f"{factor:g} rescaled"] = Condition(survey, mode, prepare=_times(1 / factor))
+            conditions[f"{factor:g} rescaled"] = Condition(survey, mode, prepare=times(1 / factor))
     return conditions
 
 
@@ -72,13 +71,10 @@ def _exposed(survey: Survey, factor: float) -> Survey:
     """Returns the survey with other exposure times; a background that is given as a number falls with their square root."""
     instrument = survey.instrument
     rms = instrument.background_rms
-    return dataclasses.replace(
+    return with_camera(
         survey,
-        instrument=dataclasses.replace(
-            instrument,
-            exposure_time=_scaled(instrument.exposure_time, factor),
-            background_rms=None if rms is None else rms / math.sqrt(factor),
-        ),
+        exposure_time=_scaled(instrument.exposure_time, factor),
+        background_rms=None if rms is None else rms / math.sqrt(factor),
     )
 
 
@@ -91,10 +87,6 @@ def _scaled(quantity: Quantity, factor: float) -> Quantity:
         if f.name != "slope"
     }
     return dataclasses.replace(quantity, **lengths)
-
-
-def _times(factor: float) -> Callable[[Tensor], Tensor] | None:
-    return None if factor == 1 else lambda images: images * factor
 
 
 def _peak_snr(audited: AuditedModel, condition: Condition) -> float:

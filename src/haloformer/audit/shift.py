@@ -1,12 +1,11 @@
 """Part `shift`: another camera, another survey."""
 
-import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.audit.audited import AuditedModel, Condition, at_camera, interval
+from haloformer.audit.audited import AuditedModel, Condition, at_camera, interval, with_camera
 from haloformer.audit.figures import GOOD, POOR, draw_curve
 from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, signed, with_ci
@@ -32,7 +31,8 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
     field = {"psf": "psf_fwhm", "pixel_scale": "pixel_scale"}
     conditions = {
         f"{kind} {factor:g}": Condition(
-            _with_camera(audited.survey, field[kind], factor), audited.noise
+            with_camera(audited.survey, **{field[kind]: factor * getattr(instrument, field[kind])}),
+            audited.noise,
         )
         for kind, factors in values.items()
         for factor in factors
@@ -53,11 +53,6 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
         for kind, factors in values.items()
     }
     return {**found, "matrix": _matrix({_survey_name(audited): audited, **inputs.compare})}
-
-
-def _with_camera(survey: Survey, field: str, factor: float) -> Survey:
-    changed = {field: getattr(survey.instrument, field) * factor}
-    return dataclasses.replace(survey, instrument=dataclasses.replace(survey.instrument, **changed))
 
 
 def _survey_name(audited: AuditedModel) -> str:

@@ -53,7 +53,7 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
         for images, truth, _ in audited.images(dataclasses.replace(audited.plain, n=n)):
             labels.append(truth)
             for code, logits in enumerate(whole):
-                logits.append(audited.logits(_rotated(images, code)))
+                logits.append(audited.logits(rotated(images, code)))
                 advance(len(images))
             for code, values in enumerate(_network_logits(audited, images)):
                 network[code].append(values)
@@ -73,14 +73,15 @@ def _network_logits(audited: AuditedModel, images: Tensor) -> Iterator[np.ndarra
         return
     fitted = predictor.residual(images.to(predictor.device))
     for code in range(len(ELEMENTS)):
-        rotated = _rotated(fitted, code)
-        ready = network_input(rotated, predictor.framing, predictor.normalization, True)
+        turned = rotated(fitted, code)
+        ready = network_input(turned, predictor.framing, predictor.normalization, True)
         logits = predictor.outputs.split(predictor.model(ready).float().cpu())[0]
         assert logits is not None  # only classifiers are audited
         yield logits.double().numpy()
 
 
-def _rotated(images: Tensor, code: int) -> Tensor:
+def rotated(images: Tensor, code: int) -> Tensor:
+    """Returns images (B, C, H, W) under one of `ELEMENTS`."""
     return transform(images, np.full(len(images), code))
 
 

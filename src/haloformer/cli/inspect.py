@@ -38,12 +38,15 @@ def inspect(
         overwrite: Replace an existing figure.
     """
     from haloformer.data import inspect as inspection
+    from haloformer.data.conversion import open_labelled
 
     if figure is not None and Path(figure).exists() and not overwrite:
         raise InputError(f"{figure} exists: choose another name, or give --overwrite")
-    summary = inspection.summarise(data)
-    if figure is not None:
-        inspection.figure(data, figure, per_class=per_class, seed=seed)
+    with open_labelled(data)[0] as dataset:
+        summary = {**inspection.summarise(dataset), "path": data}
+        if figure is not None:
+            name = Path(data).name
+            inspection.figure(dataset, figure, per_class=per_class, seed=seed, title=name)
     if json:
         print_json(summary)
         return

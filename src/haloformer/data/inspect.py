@@ -1,5 +1,6 @@
 """Looking into a dataset file: what is in it, as a table's worth of numbers and as a panel of sample images."""
 
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,11 +27,11 @@ _SHOWN_ATTRIBUTES = (
 )
 
 
-def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
+def summarise(path: str | Path | LensDataset, batch_size: int = 256) -> dict[str, Any]:
     """Reads the whole file once, ``batch_size`` images at a time, and describes it.
 
     Args:
-        path: A dataset file, or what `open_labelled` takes.
+        path: A dataset file, or what `open_labelled` takes; or what that has opened, which stays open.
         batch_size: Images in memory at a time.
 
     Returns:
@@ -39,14 +40,14 @@ def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
         with NaN or infinite values, which those figures leave out) and ``parameters`` (one row each: name, unit, shape,
         min, median, max, share of the images to which it applies). JSON-able; what is undefined is None.
     """
-    with open_labelled(path)[0] as dataset:
+    with _opened(path) as dataset:
         pixels = [_PixelStatistics() for _ in dataset.class_names]
         for images, labels in dataset.batches(batch_size):
             values, numbers = images.numpy(), labels.numpy()
             for label in np.unique(numbers):
                 pixels[label].add(values[numbers == label])
         return {
-            "path": str(path),
+            "path": str(dataset.path if isinstance(path, LensDataset) else path),
             "bytes": dataset.path.stat().st_size,
             "n": len(dataset),
             "image_shape": list(dataset.image_shape),
@@ -62,6 +63,10 @@ def summarise(path: str | Path, batch_size: int = 256) -> dict[str, Any]:
             },
             "parameters": [_parameter_row(dataset, name) for name in dataset.parameter_names],
         }
+
+
+def _opened(path: str | Path | LensDataset) -> contextlib.AbstractContextManager[LensDataset]:
+    return contextlib.nullcontext(path) if isinstance(path, LensDataset) else open_labelled(path)[0]
 
 
 class _PixelStatistics:
@@ -123,14 +128,21 @@ def _positive(value: Any) -> float | None:
     )
 
 
-def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0) -> Path:
+def figure(
+    path: str | Path | LensDataset,
+    out: str | Path,
+    per_class: int = 6,
+    seed: int = 0,
+    title: str | None = None,
+) -> Path:
     """Draws a panel of sample images, one row per class.
 
     Args:
-        path: A dataset file.
+        path: As in `summarise`.
         out: The picture to write; its ending chooses the format (``.png``, ``.pdf``, ``.svg``).
         per_class: How many images of each class.
         seed: Chooses which images.
+        title: Of images that are not of a survey; the file's name by default.
 
     Returns:
         ``out``.
@@ -141,7 +153,7 @@ def figure(path: str | Path, out: str | Path, per_class: int = 6, seed: int = 0)
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("png", "pdf", "svg"):
         raise InputError(f"{out}: a figure is written as .png, .pdf or .svg")
-    drawing = _draw(_sample(path, per_class, seed))
+    drawing = _draw(_sample(path, per_class, seed, title))
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:
@@ -180,8 +192,10 @@ class _Sample:
         return low, high, float(finite.max())
 
 
-def _sample(path: str | Path, per_class: int, seed: int) -> _Sample:
-    with open_labelled(path)[0] as dataset:
+def _sample(
+    path: str | Path | LensDataset, per_class: int, seed: int, title: str | None
+) -> _Sample:
+    with _opened(path) as dataset:
         rng = np.random.default_rng(seed)
         rows, panels = [], []
         for label, name in enumerate(dataset.class_names):
@@ -190,7 +204,8 @@ def _sample(path: str | Path, per_class: int, seed: int) -> _Sample:
                 chosen = np.sort(rng.choice(members, min(per_class, len(members)), replace=False))
                 rows.append((name, len(members), chosen))
                 panels.append(dataset.images_at(chosen).numpy().mean(axis=1))
-        survey = str(dataset.attributes.get("survey") or Path(path).name)
+        named = path if isinstance(path, str | Path) else dataset.path
+        survey = str(dataset.attributes.get("survey") or title or Path(named).name)
         noise = dataset.attributes.get("noise")
         return _Sample(
             rows,

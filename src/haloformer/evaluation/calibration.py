@@ -1,5 +1,7 @@
 """The body of `calibrate`: temperature and out-of-distribution statistics for a model that is already trained."""
 
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,14 +13,29 @@ from haloformer.artefact.read import artefact_folder
 from haloformer.artefact.write import write_calibration
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.errors import InputError
-from haloformer.evaluation.testset import TestImages, class_order, open_test_images, training_of
+from haloformer.evaluation.testset import (
+    TestImages,
+    class_order,
+    classes_of_use,
+    open_test_images,
+    order_of,
+    training_of,
+)
 from haloformer.io.progress import progress_bar
+from haloformer.io.strict_json import parse_json
+from haloformer.outputs.geometry import FORGONE_RATES, GeometryCheck
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.temperature import calibrated
-from haloformer.prediction.geometry import fitted_check
+from haloformer.prediction.geometry import Scaled, scaled, smooth_scales
 from haloformer.prediction.predictor import Predictor, load
+from haloformer.simulation import Simulator, get_survey
 
-_GEOMETRY_IMAGES = 1500  # of those; each is fitted five times
+_GEOMETRY_IMAGES = 1500  # of those for calibration; each is fitted four times more
+_ELSEWHERE = 4  # of those, one in so many is simulated with pixels of each other size
+_ELSEWHERE_SEED = 2**39  # none that training or validation can have
+_SCALES = (0.97, 0.985, 1.015, 1.03)
+_SURE = 0.9  # probability of an answer that is believed
+_LEFT = 0.015  # share of the images whose sure wrong answers may stay
 
 
 def run_calibration(
@@ -46,11 +63,13 @@ def run_calibration(
     }
     calibration = None if calibration is None else {**calibration, **used}
     ood = None if ood is None else ({**ood[0], **used}, ood[1])
-    geometry = _geometry_for(predictor, images, batch_size, progress)
-    if geometry is not None:
-        geometry = {**geometry, **used}
+    geometry: dict[str, Any] | None = None
     try:
-        write_calibration(folder, calibration, ood, geometry)
+        write_calibration(folder, calibration, ood)
+        check = _geometry_of(load(run, device), found, progress)
+        if check is not None:
+            geometry = {**check.model_dump(mode="json"), **used}
+            write_calibration(folder, calibration, ood, geometry)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return {
@@ -105,11 +124,13 @@ class _Outputs:
         numbers: (N, outputs.n) raw outputs of the network.
         labels: (N,) true classes.
         features: Of each batch, for out-of-distribution detection.
+        raw: The first images, batch by batch, for a model whose fit finds where a lens lies.
     """
 
     numbers: Tensor
     labels: Tensor
     features: list[dict[str, Tensor]]
+    raw: list[Tensor]
 
 
 def _outputs_for(
@@ -117,6 +138,10 @@ def _outputs_for(
 ) -> _Outputs:
     order = torch.from_numpy(class_order(images, predictor))
     numbers, all_labels, features = [], [], []
+    raw: list[Tensor] = []
+    wanted = 0
+    if predictor.residual is not None and predictor.residual.fit_place:
+        wanted = _GEOMETRY_IMAGES
     with progress_bar("calibrate", images.n, progress) as advance:
         for batch, data_labels, _ in images.batches(batch_size):
             labels = order[data_labels]
@@ -128,29 +153,85 @@ def _outputs_for(
                 numbers.append(output)
                 all_labels.append(labels[used])
                 features.append(feature)
+                if left := max(0, wanted - sum(map(len, raw))):
+                    raw.append(batch[used][:left])
             advance(len(labels))
     count = sum(map(len, all_labels))
     if count < MIN_IMAGES:
         raise InputError(
             f"{images.name}: {count} images of the model's classes are too few: at least {MIN_IMAGES}"
         )
-    return _Outputs(torch.cat(numbers), torch.cat(all_labels), features)
+    return _Outputs(torch.cat(numbers), torch.cat(all_labels), features, raw)
 
 
-def _geometry_for(
-    predictor: Predictor, images: TestImages, batch_size: int, progress: bool | None
-) -> dict[str, Any] | None:
-    order = torch.from_numpy(class_order(images, predictor))
-    some, left = [], _GEOMETRY_IMAGES
-    for batch, data_labels, _ in images.batches(batch_size):
-        if left <= 0:
-            break
-        some.append(batch[order[data_labels] != LEFT_OUT][:left])
-        left -= len(some[-1])
-    n = sum(map(len, some))
-    with progress_bar("geometry", n, progress) as advance:
-        check = fitted_check(predictor, some, advance)
-    return None if check is None else check.model_dump(mode="json")
+def _geometry_of(
+    predictor: Predictor, found: _Outputs, progress: bool | None
+) -> GeometryCheck | None:
+    """Returns what tells answers that hold for the survey's pixels alone; None for a model without classes, or whose fit holds the lens.
+
+    Of the limits, which withdraw some answers for images of the survey itself in vain, those that withdraw fewest of them and still
+    nearly all wrong ones where the pixels are of another size.
+    """
+    logits, n = predictor.outputs.split(found.numbers)[0], sum(map(len, found.raw))
+    residual, names = predictor.residual, predictor.class_names
+    if logits is None or residual is None or n < _ELSEWHERE:
+        return None
+    answers, elsewhere = logits.argmax(1)[:n], n // _ELSEWHERE
+    with progress_bar("geometry", 2 * n + 2 * elsewhere * len(_SCALES), progress) as advance:
+        scales = smooth_scales(residual, [predictor.checked(batch) for batch in found.raw], advance)
+        check = GeometryCheck.of(names, answers, scales)
+        here = scaled(predictor, found.raw, check, scales, advance)
+        wrong = [_wrong_answers(predictor, check, factor, elsewhere, advance) for factor in _SCALES]
+        for rate in FORGONE_RATES:
+            check = check.with_limits(names, answers, here.leads, rate)
+            left = [
+                float((of & ~there.withdrawn(check, names, said)).double().mean())
+                for of, there, said in wrong
+            ]
+            if max(left, default=0.0) <= _LEFT:
+                break
+    return check
+
+
+def _wrong_answers(
+    predictor: Predictor,
+    check: GeometryCheck,
+    factor: float,
+    n: int,
+    advance: Callable[[int], None],
+) -> tuple[Tensor, Scaled, Tensor]:
+    """Returns which answers for images with pixels of another size are wrong, sure and not flagged, (n,); what their scales say; and the answers."""
+    assert predictor.residual is not None  # by the caller
+    assert predictor.detector is not None  # which is calibrated before
+    survey = get_survey(parse_json(predictor.residual.survey, "survey"))
+    camera = dataclasses.replace(
+        survey.instrument, pixel_scale=survey.instrument.pixel_scale * factor
+    )
+    names = classes_of_use(survey.class_names, predictor)
+    simulator = Simulator(
+        dataclasses.replace(survey, instrument=camera),
+        classes=names,
+        seed=_ELSEWHERE_SEED,
+        noise=predictor.residual.noise,
+    )
+    order = torch.tensor(order_of(simulator.class_names, predictor))
+    batches, wrong, answers = [], [], []
+    for first in range(0, n, 100):
+        batch = simulator.batch(range(first, min(first + 100, n)))
+        numbers, features = predictor.numbers_and_ood_features(batch.images)
+        logits = predictor.outputs.split(numbers)[0]
+        assert logits is not None  # by the caller
+        p, said = predictor.probabilities_of(logits).max(1)
+        flagged = predictor.detector.verdict(features).flag
+        wrong.append((said != order[batch.labels]) & (p > _SURE) & ~flagged)
+        batches.append(batch.images)
+        answers.append(said)
+    assert batches  # n is at least one
+    scales = smooth_scales(
+        predictor.residual, [predictor.checked(batch) for batch in batches], advance
+    )
+    there = scaled(predictor, batches, check, scales, advance)
+    return torch.cat(wrong), there, torch.cat(answers)
 
 
 def _check_classes(predictor: Predictor, images: TestImages, labels: Tensor) -> None:

@@ -1,5 +1,6 @@
 """What lies behind the pixels of a lens that is somewhere else on them than where its survey has it, by the compiled kernel."""
 
+import functools
 import importlib.util
 import math
 from dataclasses import dataclass
@@ -73,8 +74,9 @@ class DeflectionTable:
 
 def kernel_serves(device: torch.device) -> bool:
     """Tells whether the compiled kernel can be used there: on a CPU with numba, and in no graph that is traced."""
-    return (
-        device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and importlib.util.find_spec("numba") is not None
-    )
+    return device.type == "cpu" and not torch.compiler.is_compiling() and _has_numba()
+
+
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None

@@ -20,7 +20,7 @@ from haloformer.simulation.renderer import (
 )
 from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b, sersic_ellipse
 
-_PIXEL_STEP = 0.02  # of a pixel, to the derivative of what lies behind it
+_PIXEL_STEP = 0.002  # of a pixel, to the derivative of what lies behind it: float32 knows less
 
 _DERIVATIVE_STEP = 1e-3  # of a forward difference: small beside every scale of the lens, large beside float32's rounding
 
@@ -33,14 +33,11 @@ class Derivatives:
         moments: Mean and variance of the images, (B, H, W).
         by_parameter: P derivatives (B, H, W) of the mean by what is fitted.
         by_position: The two by the source's x and y in arcsec; empty if they were not asked for.
-        by_place: The three by where the lens lies on the pixels, in the order of
-            :data:`~haloformer.fitting.problem.PLACE`; empty if they were not asked for.
     """
 
     moments: Moments
     by_parameter: list[Tensor]
     by_position: list[Tensor]
-    by_place: list[Tensor]
 
 
 class SmoothModel:
@@ -88,29 +85,25 @@ class SmoothModel:
             return axis, axis
         places = self.places(values)
         moved = places[:, :2] * self.problem.survey.instrument.pixel_scale
-        return (axis - moved[:, :1]) * (1 + places[:, 2:]), (axis - moved[:, 1:]) * (
-            1 + places[:, 2:]
-        )
+        larger = 1 + places[:, 2:]
+        return (axis - moved[:, :1]) * larger, (axis - moved[:, 1:]) * larger
 
     @cached_property
     def deflection_table(self) -> DeflectionTable:
         """The deflection by the lens, if that is always the same, for the compiled kernel."""
         return DeflectionTable.of(self.problem)
 
-    def derivatives(
-        self, u: Tensor, seconds: Tensor, by_position: bool = False, by_place: bool = False
-    ) -> Derivatives:
+    def derivatives(self, u: Tensor, seconds: Tensor, by_position: bool = False) -> Derivatives:
         """Returns expected images and their derivatives at u (B, P), with exposures (B,) in seconds.
 
         Args:
             u: (B, P) what is fitted: logarithms of positive parameters.
             seconds: (B,) of one exposure, where it is not fitted.
             by_position: Also return the derivatives by the source's position.
-            by_place: Also return those by the lens's place on the pixels.
         """
         problem = self.problem
         values, _ = problem.physical(u)
-        base, derivatives = self._render_with_derivatives(u, values, by_position, by_place)
+        base, derivatives = self._render_with_derivatives(u, values, by_position)
         total = problem.total_seconds(values, seconds)
         moments = noise_moments(problem.noise, base, total, self._background(values))
         columns = []
@@ -126,7 +119,6 @@ class SmoothModel:
             [moments.by_base * derivatives[name] for name in SOURCE_POSITION]
             if by_position
             else [],
-            [moments.by_base * derivatives[name] for name in PLACE] if by_place else [],
         )
 
     def seen(self, values: Tensor, known: Tensor) -> Tensor:
@@ -136,7 +128,7 @@ class SmoothModel:
         """
         if not self.problem.free_place:
             return known
-        pixel = self.problem.survey.instrument.pixel_scale * (1 + self.places(values)[:, 2:])
+        pixel = self._pixels(values)
         x, y = (axis / pixel for axis in self.axes(values))
         centre = [self.problem.value(values, name)[:, 0] / pixel for name in ("lens_x", "lens_y")]
         x, y = x - centre[0], y - centre[1]
@@ -155,19 +147,31 @@ class SmoothModel:
 
     def source_positions(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """Returns where the pixels lie in the source plane, (B or 1, H, W) each in arcsec."""
-        if self._fixed_positions is not None:
-            return self._fixed_positions
-        if self._by_kernel:
-            return self.deflection_table.positions(self.places(values), self.problem.size)[:2]
-        positions = self._positions_at(values, *self.axes(values))
-        if not self.problem.lens_is_free and not self.problem.free_place:
-            self._fixed_positions = positions
-        return positions
+        return self._behind(values)[0]
 
-    @property
-    def _by_kernel(self) -> bool:
-        fixed = self.is_elsewhere and not self.problem.lens_is_free
-        return fixed and kernel_serves(self.problem.axis.device)
+    def _behind(self, values: Tensor) -> tuple[tuple[Tensor, Tensor], list[Tensor]]:
+        """Returns the source positions, and where the lens's place is fitted how they change: β_x and β_y by a pixel's column, then by its row."""
+        problem = self.problem
+        if self._fixed_positions is not None:
+            return self._fixed_positions, []
+        if self.is_elsewhere and not problem.lens_is_free and kernel_serves(problem.axis.device):
+            x, y, slopes = self.deflection_table.positions(self.places(values), problem.size)
+            return (x, y), list(slopes.unbind(1))
+        x, y = self.axes(values)
+        here = self._positions_at(values, x, y)
+        if problem.free_place:
+            step = _PIXEL_STEP * self._pixels(values)
+            there = self._positions_at(values, x + step, y), self._positions_at(values, x, y + step)
+            return here, [
+                (moved - beta) / _PIXEL_STEP for each in there for moved, beta in zip(each, here)
+            ]
+        if not problem.lens_is_free:
+            self._fixed_positions = here
+        return here, []
+
+    def _pixels(self, values: Tensor) -> Tensor:
+        """Returns (B or 1, 1) the side of a pixel in arcsec."""
+        return self.problem.survey.instrument.pixel_scale * (1 + self.places(values)[:, 2:])
 
     def _positions_at(self, values: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         lens = [self.problem.value(values, name)[:, 0, 0] for name in LENS_PARAMETERS]
@@ -175,17 +179,17 @@ class SmoothModel:
         return smooth_source_positions(self.problem.survey, lens, (x, y))
 
     def _render_with_derivatives(
-        self, u: Tensor, values: Tensor, by_position: bool, by_place: bool
+        self, u: Tensor, values: Tensor, by_position: bool
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Noise-free smooth images (B, H, W) in counts/s per pixel, and their derivatives by what is fitted, but for the exposure."""
-        fitted = self.problem.names
-        by_place = by_place or bool(self.problem.free_place)
+        fitted, free_place = self.problem.names, bool(self.problem.free_place)
         position = tuple(
-            name for name in SOURCE_POSITION if by_position or by_place or name in fitted
+            name for name in SOURCE_POSITION if by_position or free_place or name in fitted
         )
-        brightness, gradient = self._source(values, position)
-        if by_place:
-            gradient |= self._by_place(values, brightness, gradient)
+        positions, slopes = self._behind(values)
+        brightness, gradient = self._source(values, position, positions)
+        if free_place:
+            gradient |= self._by_place(values, brightness, gradient, slopes)
         sharp = [brightness, *gradient.values()]
         names = [name for name in fitted if name not in (*gradient, "exposure_time", "source_amp")]
         for name in names:
@@ -197,7 +201,11 @@ class SmoothModel:
         return base, dict(zip([*gradient, *names], blurred)) | {"source_amp": base}
 
     def _by_place(
-        self, values: Tensor, brightness: Tensor, gradient: dict[str, Tensor]
+        self,
+        values: Tensor,
+        brightness: Tensor,
+        gradient: dict[str, Tensor],
+        slopes: list[Tensor],
     ) -> dict[str, Tensor]:
         """Derivatives of the brightness (B, H, W) by where the lens lies on the pixels.
 
@@ -205,21 +213,10 @@ class SmoothModel:
         −δ ∂β/∂k, k being the pixel's number.
         """
         by_x, by_y = (gradient[name] for name in SOURCE_POSITION)
-        pixel = self.problem.survey.instrument.pixel_scale * (1 + self.places(values)[:, 2:])
-        x, y = self.axes(values)
-        if self._by_kernel:
-            found = self.deflection_table.positions(self.places(values), self.problem.size)
-            slopes = list(found[2].unbind(1))
-        else:
-            step, here = _PIXEL_STEP * pixel, self.source_positions(values)
-            slopes = [
-                (moved - beta) / _PIXEL_STEP
-                for there in ((x + step, y), (x, y + step))
-                for moved, beta in zip(self._positions_at(values, *there), here)
-            ]
         along_x = by_x * slopes[0] + by_y * slopes[1]
         along_y = by_x * slopes[2] + by_y * slopes[3]
-        x, y = x / pixel, y / pixel
+        pixel = self._pixels(values)
+        x, y = (axis / pixel for axis in self.axes(values))
         larger = 2 * brightness - x[:, None, :] * along_x - y[:, :, None] * along_y
         return dict(zip(PLACE, (along_x, along_y, larger), strict=True))
 
@@ -238,9 +235,14 @@ class SmoothModel:
         area = (camera.pixel_scale * larger) ** 2
         return matrix @ sharp @ matrix.mT * area[:, None, None]
 
-    def _source(self, values: Tensor, by: Sequence[str] = ()) -> tuple[Tensor, dict[str, Tensor]]:
+    def _source(
+        self,
+        values: Tensor,
+        by: Sequence[str] = (),
+        positions: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         """Surface brightness (B, H, W) where the pixels lie, and its derivatives by the source's coordinates that are asked for."""
-        positions = self.source_positions(values)
+        positions = self.source_positions(values) if positions is None else positions
         parameters = (self.problem.value(values, name) for name in SOURCE_PARAMETERS)
         return sersic_with_gradient(*positions, *parameters, by=tuple(by))
 

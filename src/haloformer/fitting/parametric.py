@@ -20,8 +20,7 @@ from haloformer.fitting.compiled import can_be_compiled, fit_by_kernel
 from haloformer.fitting.detail import residual_detail
 from haloformer.fitting.linear import damped_step, inverse
 from haloformer.fitting.model import SmoothModel
-from haloformer.fitting.placement import offsets
-from haloformer.fitting.problem import FitProblem, check_exposures
+from haloformer.fitting.problem import PLACE, FitProblem, check_exposures
 from haloformer.fitting.start import StartingPoints
 from haloformer.fitting.steps import FitState, fit_by_tensors
 from haloformer.simulation.surveys import Survey
@@ -32,6 +31,9 @@ STEPS = 8
 _CONVERGED = (
     0.1  # standard deviations that a further step would go, of a fit that counts as converged
 )
+
+_USUAL_PLACE = 0.75  # pixels by which substructure moves a ring at most
+_USUAL_CHI2 = 1.5  # per pixel; worse may be half a ring that is taken for the other half
 
 _SIGNIFICANT = 5.0  # standard deviations that the fitted light must have
 
@@ -51,8 +53,6 @@ class SmoothFit:
         converged: (B,) bool: the fit has settled on light that is there. If not, the numbers are finite and mean little.
         detail: (B, 1, H, W) what remains of the residual when small changes of the main lens are fitted, too (:data:`~haloformer.fitting.detail.MACRO_CHANGES`);
             None if not asked for.
-        placement: (B, 3) how far the lens is from where the survey has it, in the order of :data:`~haloformer.fitting.problem.PLACE`:
-            where it was fitted, and from there as :func:`~haloformer.fitting.placement.offsets` estimates; None if not asked for.
     """
 
     names: tuple[str, ...]
@@ -64,7 +64,6 @@ class SmoothFit:
     chi2: Tensor
     converged: Tensor
     detail: Tensor | None = None
-    placement: Tensor | None = None
 
     @property
     def errors(self) -> Tensor:
@@ -80,7 +79,6 @@ def fit_smooth(
     exposure_time: Tensor | None = None,
     steps: int = STEPS,
     detail: bool = False,
-    placement: bool = False,
     place: tuple[float, float, float] | None = None,
     free_place: tuple[str, ...] = (),
     batch_size: int | None = None,
@@ -97,7 +95,6 @@ def fit_smooth(
             images in counts, and of images in counts/s, which hardly tell it, the middle of the draws is taken.
         steps: Gauss–Newton steps.
         detail: Also compute :attr:`SmoothFit.detail`.
-        placement: Also compute :attr:`SmoothFit.placement`.
         place: Where the lenses lie if not where the survey has them, in the order of :data:`~haloformer.fitting.problem.PLACE`:
             ``(0.5, 0.5, 0)`` for the middle 150 pixels of 151, with the lens on the middle one of those.
         free_place: What is fitted of where each lens lies on the pixels: ``("place_x", "place_y")``, or all of
@@ -135,7 +132,7 @@ def fit_smooth(
     batches = images.split(batch_size)
     seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
     parts = [
-        fitter(part, t, steps=steps, detail=detail, placement=placement, place=place)
+        fitter(part, t, steps=steps, detail=detail, place=place)
         for part, t in zip(batches, seconds, strict=True)
     ]
     if len(parts) == 1:
@@ -149,7 +146,6 @@ def fit_smooth(
         "chi2",
         "converged",
         *(("detail",) if detail else ()),
-        *(("placement",) if placement else ()),
     )
     together = {name: torch.cat([getattr(part, name) for part in parts]) for name in fields}
     return SmoothFit(fitter.names, **together)
@@ -209,7 +205,6 @@ class SmoothFitter:
         *,
         steps: int = STEPS,
         detail: bool = False,
-        placement: bool = False,
         place: tuple[float, float, float] | Tensor | None = None,
     ) -> SmoothFit:
         """Fits images (B, 1, H, W) with exposure times (B,) where known.
@@ -221,7 +216,7 @@ class SmoothFitter:
                 f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
             )
         with torch.no_grad():
-            return self._fit(images, exposure_time, steps, detail, placement, place)
+            return self._fit(images, exposure_time, steps, detail, place)
 
     def prepare(self, device: torch.device | str = "cpu") -> "SmoothFitter":
         """Computes all that does not depend on the images, which a graph then holds as constants; see :meth:`residual`."""
@@ -266,7 +261,6 @@ class SmoothFitter:
         exposure_time: Tensor | None,
         steps: int,
         detail: bool,
-        placement: bool,
         place: tuple[float, float, float] | Tensor | None,
     ) -> SmoothFit:
         data, known = _finite(images)
@@ -280,34 +274,37 @@ class SmoothFitter:
             model = model.at(places)
         start = self._start(data, known)
         u, state = fit(model, start, data, known, seconds, steps)
-        # Where the lens seems to be elsewhere, from a second start: the first may have been half a ring's other half.
-        columns = [self.names.index(name) for name in self.problem.free_place]
-        rows = start[:, columns].any(1).nonzero()[:, 0]
+        # Where the lens seems to be elsewhere, from another start: the first may have been half a ring's other half.
+        rows = self._elsewhere(start, u, state).nonzero()[:, 0]
         if len(rows):
             part = data[rows], known[rows]
-            start = self._start(*part, far=True)
             there = model if places is None else model.at(places[rows])
-            other_u, other = fit(there, start, *part, seconds[rows], steps)
+            far = self._start(*part, far=True)
+            other_u, other = fit(there, far, *part, seconds[rows], steps)
             better = other.chi2 < state.chi2[rows]
             u[rows[better]] = other_u[better]
             state.replace(rows[better], other, better)
         known = model.seen(self.problem.physical(u)[0], known)
         found = _result(self.problem, u, state, data, known)
+        if not detail:
+            return found
         # A few images at a time, whose patterns stay in a CPU's cache
-        parts = []
+        fine = []
         for rows in torch.arange(len(data), device=data.device).split(
             8 if data.device.type == "cpu" else 64
         ):
             there = model if places is None else model.at(places[rows])
-            parts.append((there, u[rows], found.residual[rows, 0], known[rows], seconds[rows]))
-        if detail:
-            fine = torch.cat([residual_detail(*part) for part in parts])
-            found = dataclasses.replace(found, detail=_bounded(fine)[:, None])
-        if placement:
-            moved = torch.cat([offsets(*part) for part in parts])
-            moved = moved + model.places(self.problem.physical(u)[0]).double()
-            found = dataclasses.replace(found, placement=moved)
-        return found
+            left = found.residual[rows, 0]
+            fine.append(residual_detail(there, u[rows], left, known[rows], seconds[rows]))
+        return dataclasses.replace(found, detail=_bounded(torch.cat(fine))[:, None])
+
+    def _elsewhere(self, start: Tensor, u: Tensor, state: FitState) -> Tensor:
+        """Returns (B,) bool: a lens whose place is fitted began or ended elsewhere, or is not fitted well."""
+        if not self.problem.free_place:
+            return torch.zeros(len(u), dtype=torch.bool, device=u.device)
+        columns = [self.names.index(name) for name in self.problem.free_place if name in PLACE[:2]]
+        moved = start[:, columns].any(1) | (u[:, columns].abs() > _USUAL_PLACE).any(1)
+        return moved | (state.chi2 > _USUAL_CHI2 * self.size**2)
 
     def _compiled(self, device: torch.device) -> bool:
         return can_be_compiled(self.problem, device)

@@ -32,6 +32,9 @@ relative excess of the pixel scale."""
 MOST = {"place_x": 6.0, "place_y": 6.0, "place_scale": 0.1}
 """Lenses are not sought farther away: pixels, pixels and relative scale."""
 
+SOUGHT = 4
+"""Pixels along either axis at which a fit begins to look for a lens; farther, it may not be found."""
+
 BRIGHTNESS = ("exposure_time", "source_amp")
 """Parameters to which the counts of an image are in proportion."""
 

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from haloformer.fitting.model import SmoothModel
 from haloformer.fitting.moments import noise_moments
-from haloformer.fitting.problem import BRIGHTNESS, FitProblem
+from haloformer.fitting.problem import BRIGHTNESS, SOUGHT, FitProblem
 
 _RENDERED_AT_ONCE = 64
 
 _BIN = 2  # pixels a side
 
 _NEAR, _FAR = (
-    tuple((y, x) for y in range(-far, far + 1) for x in range(-far, far + 1)) for far in (1, 4)
+    tuple((y, x) for y in range(-far, far + 1) for x in range(-far, far + 1)) for far in (1, SOUGHT)
 )
 """Rows and columns by which a lens may be away from where the survey has it."""
 

@@ -25,10 +25,11 @@ _UNITS = {
     **dict.fromkeys(("ra", "dec"), "deg"),
     **dict.fromkeys(("source_x", "source_y", "theta_E", "R_sersic"), "arcsec"),
     "exposure_time": "s",
-    "log10_m_axion": "log(eV)",
-    "log10_m_subhalos": "log(solMass)",
 }
 """Unit of a quantity as the FITS standard spells it; e1, e2, gamma1 … have none."""
+
+_LOGARITHMS = {"log10_m_axion": "eV", "log10_m_subhalos": "solMass"}
+"""Logarithms, and what they are of: TCOMM says so, as readers warn of the units that the standard has for them."""
 
 _OF_A_QUANTITY = re.compile(r"_(sigma|low|high|error)$")
 _LONGEST_CARD = 2000  # characters of a value in a header
@@ -167,20 +168,16 @@ def write_fits(
         found[name] = values
     hdu = fits.table_to_hdu(found)
     for number, name in enumerate(columns, 1):
-        if unit := unit_of(name):
+        quantity = _OF_A_QUANTITY.sub("", name)
+        if unit := _UNITS.get(quantity):
             hdu.header.set(f"TUNIT{number}", unit, after=f"TFORM{number}")
+        if unit := _LOGARITHMS.get(quantity):
+            what = "dex" if name.endswith(("_sigma", "_error")) else f"log10 of {unit}"
+            hdu.header.set(f"TCOMM{number}", what, after=f"TFORM{number}")
     for key, value in _provenance(provenance or {}).items():
         hdu.header[key] = value
     with part.open("wb") as stream:
         fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
-
-
-def unit_of(column: str) -> str:
-    """Returns the unit of a column in FITS's spelling, empty where it has none or none is known."""
-    quantity = _OF_A_QUANTITY.sub("", column)
-    unit = _UNITS.get(quantity, "")
-    is_width = column.endswith(("_sigma", "_error"))
-    return "dex" if is_width and unit.startswith("log(") else unit
 
 
 def _provenance(given: Mapping[str, object]) -> dict[str, str | int | float | bool]:

@@ -4,14 +4,13 @@ Substructure widens the ring by a few per cent, and so do pixels that are smalle
 as if the lens were smooth, and three questions are asked, all calibrated on images of the survey itself:
 
 - Is the scale usual *for this answer*?
-- Would another class be the answer, were the pixels of the size that makes the scale usual for that class? It is asked about those classes
-  alone of which an image of the survey hardly ever says so.
+- How near would another class be to being the answer, were the pixels of the size that makes the scale usual for that class? Nearer than for
+  nearly all images of the survey is too near.
 - Does the image fit better mirrored, or turned by 90 degrees? The lenses of a survey may all have the same orientation.
-
-And a lens that is farther than `FAR` from where the survey has it is none that was looked for.
 """
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
@@ -20,11 +19,11 @@ from torch import Tensor
 from haloformer.errors import InputError
 from haloformer.validation import Strict, validated
 
-FAR = 4.0
-"""Pixels along either axis: a lens farther away is not looked for."""
+FORGONE_RATES = (0.01, 0.02, 0.03, 0.05)
+"""Shares of the answers of a class, on images of the survey itself, that the question about one other class may withdraw: the smallest that serves."""
 
-FORGONE_RATE = 0.1
-"""Share of the answers of a class, on images of the survey itself, that a question may withdraw; one that withdraws more is not asked."""
+LEAST_LEAD = -10.0
+"""A class whose logit stays further below the best is not near, whatever images of the survey say: at odds of 1 to 20,000."""
 
 MIN_PER_CLASS = 30
 
@@ -47,37 +46,35 @@ class UsualScale(Strict):
     mean: float = Field(gt=-1, lt=1)
 
 
+Limit = Annotated[float, Field(ge=-1e6, le=1e6)]
+
+
 class GeometryCheck(Strict, extra="ignore"):
     """What is usual of a survey's images.
 
     Attributes:
         n: Images that it was made of.
         scale: Class → its usual scale; a class that is missing was hardly ever the answer.
-        asked: Class → classes about which images with this answer are asked.
+        limits: Class → other class → by how much the other's logit, with pixels of the size usual for it, must lie above all others to
+            withdraw the answer; below 0: by how little it may fall short.
     """
 
     n: int = Field(ge=1)
     scale: dict[str, UsualScale]
-    asked: dict[str, tuple[str, ...]]
+    limits: dict[str, dict[str, Limit]]
 
     @classmethod
     def read(cls, values: object, class_names: tuple[str, ...], where: str) -> "GeometryCheck":
         """Makes one of what ``artefact.json`` holds; raises InputError for what cannot be one."""
         found = validated(cls, values, where)
-        named = {
-            *found.scale,
-            *found.asked,
-            *(name for names in found.asked.values() for name in names),
-        }
-        if not named <= {*class_names} or not {
-            n for names in found.asked.values() for n in names
-        } <= {*found.scale}:
-            raise InputError(f"{where}: scale and asked must be of classes of the model")
+        others = {name for limits in found.limits.values() for name in limits}
+        if not {*found.scale, *found.limits} <= {*class_names} or not others <= {*found.scale}:
+            raise InputError(f"{where}: scale and limits must be of classes of the model")
         return found
 
     @classmethod
     def of(cls, class_names: tuple[str, ...], answers: Tensor, scales: Tensor) -> "GeometryCheck":
-        """Returns a check that asks about everything, of answers (N,) and scales (N,) for images of the survey itself."""
+        """Returns a check without limits, of answers (N,) and scales (N,) for images of the survey itself."""
         usual = {}
         for k, name in enumerate(class_names):
             mine = scales[answers == k].double()
@@ -89,32 +86,35 @@ class GeometryCheck(Strict, extra="ignore"):
                 usual[name] = UsualScale(
                     low=low - beyond, high=high + beyond, mean=float(mine.mean())
                 )
-        asked = {
-            name: tuple(other for other in class_names if other != name and other in usual)
-            for name in class_names
-        }
-        return cls(n=len(answers), scale=usual, asked=asked)
+        return cls(n=len(answers), scale=usual, limits={})
 
-    def without_costly(
-        self, class_names: tuple[str, ...], answers: Tensor, others: dict[str, Tensor]
+    def with_limits(
+        self,
+        class_names: tuple[str, ...],
+        answers: Tensor,
+        leads: dict[str, Tensor],
+        rate: float = FORGONE_RATES[0],
     ) -> "GeometryCheck":
-        """Returns the check without the questions that withdraw too many answers for images of the survey itself.
+        """Returns the check with limits, measured on images of the survey itself.
 
         Args:
             class_names: The K classes.
             answers: (N,).
-            others: Class → (N,) bool: it would be the answer, were the pixels of the size that is usual for it.
+            leads: Class → (N,) by how much its logit lies above all others, were the pixels of the size that is usual for it.
+            rate: Share of the answers of a class that each limit may withdraw.
         """
 
-        def is_cheap(name: str, other: str) -> bool:
-            mine = answers == class_names.index(name)
-            return bool(mine.any()) and float(others[other][mine].double().mean()) <= FORGONE_RATE
+        def limit(mine: Tensor) -> float:
+            return max(LEAST_LEAD, float(torch.quantile(mine, 1 - rate)))
 
-        asked = {
-            name: tuple(other for other in names if is_cheap(name, other))
-            for name, names in self.asked.items()
-        }
-        return GeometryCheck(n=self.n, scale=self.scale, asked=asked)
+        limits = {}
+        for k, name in enumerate(class_names):
+            mine = answers == k
+            if mine.sum() >= MIN_PER_CLASS:
+                limits[name] = {
+                    o: limit(lead[mine].double()) for o, lead in leads.items() if o != name
+                }
+        return GeometryCheck(n=self.n, scale=self.scale, limits=limits)
 
     def unusual_scale(self, class_names: Sequence[str], answers: Tensor, scales: Tensor) -> Tensor:
         """Returns (B,) bool: the scales (B,) are none that images with this answer (B,) have."""
@@ -123,3 +123,9 @@ class GeometryCheck(Strict, extra="ignore"):
             mine = answers == class_names.index(name)
             found |= mine & ((scales < usual.low) | (scales > usual.high))
         return found
+
+    def limits_of(self, class_names: Sequence[str], answers: Tensor, other: str) -> Tensor:
+        """Returns (B,) by how much another class must lead to withdraw the answers (B,); infinite where it cannot."""
+        never = float("inf")
+        found = [self.limits.get(name, {}).get(other, never) for name in class_names]
+        return torch.tensor(found, dtype=torch.float64)[answers]

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from haloformer.errors import InputError
+from haloformer.files import check_regular
 
 ALARM_RATE = 0.01
 """Share of images of the training's own kind that are flagged."""
@@ -329,6 +330,7 @@ class OodDetector:
             raise InputError(
                 f"{path.parent / 'artefact.json'}: ood must hold alarm_rate, n and thresholds of {', '.join(parts)}"
             )
+        check_regular(path)
         if not path.is_file():
             raise InputError(
                 f"{path}: no such file; the artefact lacks the statistics that its 'ood' speaks of"
