@@ -201,6 +201,7 @@ LAYERS = {
         "reporting",
         "simulation",
         "data",
+        "fitting",
         "models",
         "training",
         "prediction",

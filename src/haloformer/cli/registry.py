@@ -8,6 +8,7 @@ HOMES: dict[str, str] = {
     "simulate": "haloformer.cli.simulate",
     "convert": "haloformer.cli.convert",
     "inspect": "haloformer.cli.inspect",
+    "prepare": "haloformer.cli.prepare",
     "train": "haloformer.cli.train",
     "study": "haloformer.studies.command",
     "benchmark": "haloformer.studies.command",

@@ -106,7 +106,7 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
                     )
         if not np.array_equal(positions, np.arange(len(wanted))):
             images = images[positions]
-        return torch.from_numpy(images)
+        return torch.from_numpy(images.astype(np.float32, copy=False))
 
     def batches(self, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields (images (B, C, H, W), labels (B,)) in file order, ``size`` at a time."""

@@ -200,9 +200,9 @@ def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
             f"{path}: /images has shape {images.shape}; (N, channels, height, width) is needed"
             " (`haloformer convert` makes it so)"
         )
-    if images.dtype != np.float32:
+    if images.dtype not in (np.float32, np.float16):
         raise InputError(
-            f"{path}: /images is {images.dtype}; float32 is needed (`haloformer convert` makes it so)"
+            f"{path}: /images is {images.dtype}; float32 or float16 is needed (`haloformer convert` makes it so)"
         )
     if np.prod(images.shape[1:], dtype=float) > MAX_IMAGE_VALUES:
         raise InputError(

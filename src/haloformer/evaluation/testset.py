@@ -40,6 +40,7 @@ class TestImages:
             file is read on first use.
         path: The file, if it is one.
         notes: What of it was left out.
+        simulator: Makes the images, if they are not of a file.
     """
 
     name: str
@@ -53,6 +54,7 @@ class TestImages:
     parameters: Callable[[], Mapping[str, np.ndarray]]
     path: Path | None = None
     notes: tuple[str, ...] = ()
+    simulator: Simulator | None = None
 
 
 def open_test_images(
@@ -145,6 +147,7 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
         batches=batches,
         images_at=lambda indices: simulator.batch(np.asarray(indices)).images,
         parameters=lambda: simulator.parameters(range(n)),
+        simulator=simulator,
     )
 
 

@@ -162,7 +162,7 @@ class Residual:
         """
         if torch.compiler.is_compiling():  # a traced graph knows no number of images
             _, side, _ = self.output_shape(tuple(images.shape[1:]))
-            images = _central_part(images.float(), side)
+            images = central_part(images.float(), side)
             further, place = self._fitter.residual(images, detail=self.detail)
             return recentred(torch.cat([images, further.clamp(-CLIP, CLIP)], dim=1), place[:, :2])
         return self.look(images).channels
@@ -175,7 +175,7 @@ class Residual:
             scale: (B,) relative excess of their pixel scale, if it is another than the survey's.
         """
         _, side, _ = self.output_shape(tuple(images.shape[1:]))
-        images = _central_part(images.float(), side)
+        images = central_part(images.float(), side)
         scale = images.new_zeros(len(images)) if scale is None else scale.to(images)
         known = torch.stack([torch.zeros_like(scale), torch.zeros_like(scale), scale], 1)
         fits = [
@@ -272,7 +272,7 @@ def recentred(channels: Tensor, places: Tensor) -> Tensor:
     return moved.gather(3, (column % width)[:, None, None, :].expand(-1, planes, height, -1))
 
 
-def _central_part(images: Tensor, side: int | None) -> Tensor:
+def central_part(images: Tensor, side: int | None) -> Tensor:
     """Cuts squares of ``side`` pixels out of the centre, an odd pixel from the far side; all of the images where it is None."""
     if side is None:
         return images

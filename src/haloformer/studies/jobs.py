@@ -8,24 +8,29 @@ import os
 import platform
 import time
 import traceback
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from haloformer._version import code_version
+from haloformer.data.prepared import PreparedImages
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
+from haloformer.fitting.fitted import FittedSimulator
 from haloformer.io import jobs
 from haloformer.io.writing import whole_file, write_text
 from haloformer.models.cost import count_macs, count_parameters
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval
+from haloformer.simulation import Simulator, batches_ahead
 from haloformer.studies.plan import PRETRAINED
 from haloformer.studies.results import Record
 from haloformer.studies.runs import HeldOut, Run
+from haloformer.studies.settings import with_prepared
+from haloformer.training.config import TrainerConfig, compose
 
 _BATCH = 256
 _RETRIES = 1  # of a run whose process was killed: it goes on from its checkpoint
@@ -63,7 +68,7 @@ def _train_and_test(folder: Path, run: Run) -> Record:
     }
     place = folder / "runs" / run.key
     try:
-        options = _with_pretraining(folder, run)
+        options = with_prepared(folder, _with_pretraining(folder, run))
         out = str(place)
         result = train(**options, seed=run.seed, out=out, progress=False)  # type: ignore[arg-type]  # fields by name
         record |= {
@@ -74,7 +79,8 @@ def _train_and_test(folder: Path, run: Run) -> Record:
         predictor = load(place, str(options.get("device", "auto")))
         record |= _cost(predictor)
         if run.test is not None:
-            answers = _answers(folder / "logits" / f"{run.key}.npz", predictor, run.test)
+            kept = folder / "logits" / f"{run.key}.npz"
+            answers = _answers(kept, predictor, run.test, compose(None, options).trainer)
             record["test"] = _test_metrics(*answers)
         record |= {"status": "ok", "hardware": _hardware(predictor.device)}
     except InputError as error:
@@ -120,7 +126,7 @@ def _cost(predictor: Predictor) -> dict[str, object]:
 
 
 def _answers(
-    path: Path, predictor: Predictor, test: HeldOut
+    path: Path, predictor: Predictor, test: HeldOut, settings: TrainerConfig
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """Returns labels (N,), logits (N, K) and class names; computed once, then read from ``path``."""
     wanted = json.dumps(test, sort_keys=True)
@@ -133,8 +139,15 @@ def _answers(
         raise InputError(seen[0])
     order = class_order(images, predictor)
     labels, logits = [], []
-    for batch, numbers, _ in images.batches(_BATCH):
-        logits.append(predictor.predict_logits(batch).numpy())
+    if images.simulator is not None and settings.prepared is not None:
+        answered = _of_prepared(predictor, images.simulator, images.n, settings)
+    else:
+        answered = (
+            (predictor.predict_logits(batch), numbers)
+            for batch, numbers, _ in images.batches(_BATCH)
+        )
+    for found_logits, numbers in answered:
+        logits.append(found_logits.numpy())
         labels.append(order[numbers.numpy()])
     found = np.concatenate(labels)
     kept_rows = found >= 0  # a grouping of classes may leave some out
@@ -150,6 +163,21 @@ def _answers(
             test_images=np.array(wanted),
         )
     return *answers, predictor.class_names
+
+
+def _of_prepared(
+    predictor: Predictor, simulator: Simulator, n: int, settings: TrainerConfig
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields logits (B, K) and the survey's labels (B,) of simulated images that all runs share."""
+    made = FittedSimulator(simulator, predictor.residual, crop=predictor.framing.crop)
+    assert settings.prepared is not None  # by the caller
+    stored = PreparedImages(made, settings.prepared, gigabytes=settings.prepared_gb)
+    blocks = [np.arange(first, min(first + _BATCH, n)) for first in range(0, n, _BATCH)]
+    for batch in batches_ahead(stored, blocks):
+        numbers = predictor.numbers_of(batch.images.to(predictor.device))
+        logits = predictor.outputs.split(numbers)[0]
+        assert logits is not None  # a study compares classifiers
+        yield logits, batch.labels
 
 
 def _test_metrics(

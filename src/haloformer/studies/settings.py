@@ -3,10 +3,12 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator
 
+from haloformer.simulation import list_surveys
 from haloformer.training.config import Experiment
 
 
@@ -60,3 +62,15 @@ def command_line(
 
 def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def with_prepared(folder: Path, options: Mapping[str, object]) -> dict[str, object]:
+    """Returns a run's options with a folder of prepared images for all runs; its own if it names one.
+
+    Args:
+        folder: Of the study or the search.
+        options: Fields of the experiment by short name.
+    """
+    data = str(options.get("data"))
+    simulated = data in list_surveys() or data.endswith((".yaml", ".yml"))
+    return {"prepared": str(folder / "prepared"), **options} if simulated else {**options}

@@ -317,6 +317,11 @@ class TrainerConfig(Strict):
             GPUs.
         loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be
             installed.
+        prepared: Folder in which simulated and fitted images are stored (float16 where they have
+            noise), and read again by every run that asks for the same: of studies, sweeps, and
+            repeated trainings. `haloformer prepare` fills it beforehand.
+        prepared_gb: Largest size of that folder in GB; kinds of images that were not used for
+            longest make room.
         resume: Continue a run found in out; if false, such a folder is an error.
         progress: Show a progress bar and a line per epoch.
     """
@@ -336,6 +341,8 @@ class TrainerConfig(Strict):
     compile: StrictBool = False
     channels_last: StrictBool = False
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
+    prepared: Text | None = None
+    prepared_gb: Number = Field(default=20.0, gt=0)
     resume: StrictBool = True
     progress: StrictBool = True
 
@@ -390,7 +397,10 @@ SHORT_NAMES: dict[str, tuple[str, str]] = {
 
 _SHORT_OF = {place: short for short, place in SHORT_NAMES.items()}
 
-RUN_ONLY = {"out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"}
+RUN_ONLY = {
+    *("out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"),
+    *("prepared", "prepared_gb"),
+}
 """Fields that say where and how a run is carried out, not what is learned: they may change when a
 run is resumed, and are not in the artefact."""
 

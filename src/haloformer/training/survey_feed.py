@@ -1,6 +1,5 @@
 """Training data from a survey: images are simulated as training goes on."""
 
-import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -8,12 +7,13 @@ import numpy as np
 import torch
 
 from haloformer.data.grouping import LEFT_OUT
+from haloformer.data.prepared import PreparedImages
 from haloformer.data.stream import BLOCK_IMAGES, stream_batches, validation_seed
-from haloformer.data.transforms import noise_model
+from haloformer.data.transforms import NoiseModel, noise_model
 from haloformer.errors import InputError
-from haloformer.fitting.channels import N_WRONG, Residual
-from haloformer.simulation import BatchMaker, LensBatch, Simulator, batches_ahead
-from haloformer.simulation.rng import name_word, uniform
+from haloformer.fitting.channels import Residual
+from haloformer.fitting.fitted import FittedSimulator
+from haloformer.simulation import BatchMaker, Simulator, batches_ahead
 from haloformer.training.batches import (
     FIT_IMAGES,
     VALIDATION_BATCH,
@@ -32,6 +32,80 @@ STREAM_EPOCH = 6000
 """Images per epoch of an endless stream, unless epoch_size says otherwise."""
 
 
+Maker = FittedSimulator | PreparedImages
+"""Makes images by their number, with the channels that the network wants."""
+
+
+@dataclass(frozen=True)
+class SurveyMakers:
+    """Who makes the images of an experiment on a survey.
+
+    Attributes:
+        survey: Of all the survey's classes.
+        labelling: How its classes become labels and targets.
+        train: Makes the training images.
+        held_out: Makes the images for validation, and those after them for calibration.
+        plan: Which training images each epoch uses.
+        residual: Adds the residual channels; None without them.
+        noise_model: Draws fresh noise; None: the images are used as they are.
+        held_out_noise: Noise mode of the held-out images.
+    """
+
+    survey: Simulator
+    labelling: Labelling
+    train: Maker
+    held_out: Maker
+    plan: EpochPlan
+    residual: Residual | None
+    noise_model: NoiseModel | None
+    held_out_noise: str
+
+    @classmethod
+    def of(cls, experiment: Experiment) -> "SurveyMakers":
+        """Returns those of an experiment.
+
+        Raises:
+            InputError: An unknown survey or class, or options that do not go together.
+        """
+        data, seed = experiment.data, experiment.trainer.seed
+        survey = Simulator(data.source, seed=seed, noise=data.noise)  # of all classes
+        every = Labelling.of(experiment, survey.class_names)
+        used = [name for name, k in zip(survey.class_names, every.labels) if k != LEFT_OUT]
+        if data.val_size < len(used):
+            raise InputError(
+                f"val_size {data.val_size} leaves a class without an image: at least {len(used)}"
+            )
+        fresh = experiment.augmentation.fresh_noise
+        model = None if fresh == "none" else noise_model(survey.survey, fresh)
+        residual = residual_of(experiment, survey.attributes["survey_definition"], data.noise)
+        crop = _crop_first(experiment, survey.image_shape)
+
+        def maker(seed: int, noise: str, wrong_fits: float = 0.0) -> Maker:
+            simulator = Simulator(data.source, classes=used, seed=seed, noise=noise)
+            return stored(FittedSimulator(simulator, residual, wrong_fits, crop), experiment)
+
+        wrong_fits = experiment.regularization.wrong_fits
+        held_out_noise = fresh if model else data.noise
+        return cls(
+            survey=survey,
+            labelling=Labelling.of(experiment, tuple(used)),
+            train=maker(seed, "none" if model else data.noise, wrong_fits),
+            held_out=maker(validation_seed(seed), held_out_noise),
+            plan=_epoch_plan(experiment, used),
+            residual=residual,
+            noise_model=model,
+            held_out_noise=held_out_noise,
+        )
+
+
+def stored(maker: FittedSimulator, experiment: Experiment) -> Maker:
+    """Returns a maker that stores its images, if the experiment says where."""
+    settings = experiment.trainer
+    if settings.prepared is None:
+        return maker
+    return PreparedImages(maker, settings.prepared, gigabytes=settings.prepared_gb)
+
+
 def open_survey_feed(experiment: Experiment) -> Feed:
     """Returns the feed of a survey.
 
@@ -39,26 +113,10 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         InputError: An unknown survey or class, or options that do not go together.
     """
     data, seed = experiment.data, experiment.trainer.seed
-    survey = Simulator(data.source, seed=seed, noise=data.noise)  # of all classes
-    every = Labelling.of(experiment, survey.class_names)
-    used = [name for name, k in zip(survey.class_names, every.labels) if k != LEFT_OUT]
-    labelling = Labelling.of(experiment, tuple(used))
-    if data.val_size < len(used):
-        raise InputError(
-            f"val_size {data.val_size} leaves a class without an image: at least {len(used)}"
-        )
-    fresh = experiment.augmentation.fresh_noise
-    model = None if fresh == "none" else noise_model(survey.survey, fresh)
-    residual = residual_of(experiment, survey.attributes["survey_definition"], data.noise)
-    wrong_fits = experiment.regularization.wrong_fits
-
-    def simulator(seed: int, noise: str) -> Simulator:
-        return Simulator(data.source, classes=used, seed=seed, noise=noise)
-
-    train = FittedSimulator(simulator(seed, "none" if model else data.noise), residual, wrong_fits)
-    held_out_noise = fresh if model else data.noise
-    held_out = FittedSimulator(simulator(validation_seed(seed), held_out_noise), residual)
-    plan = _epoch_plan(experiment, used)
+    makers = SurveyMakers.of(experiment)
+    survey, labelling, plan = makers.survey, makers.labelling, makers.plan
+    train, held_out = makers.train, makers.held_out
+    residual, model = makers.residual, makers.noise_model
     batches = _training_batches(plan, train, labelling)
     if data.val_data is None:
         validation, n_val = _simulated_validation(held_out, labelling, data.val_size)
@@ -84,7 +142,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         noise_model=model,
         facts={
             "survey": survey.survey.name,
-            "noise": held_out_noise,
+            "noise": makers.held_out_noise,
             "pixel_scale": survey.attributes["pixel_scale"],
             "train_seed": seed,
             "val_seed": validation_seed(seed) if data.val_data is None else None,
@@ -92,39 +150,21 @@ def open_survey_feed(experiment: Experiment) -> Feed:
     )
 
 
-@dataclass(frozen=True)
-class FittedSimulator:
-    """Simulates images with their residual channels; the fit runs where the simulation does.
+def _crop_first(experiment: Experiment, image_shape: tuple[int, int, int]) -> int | None:
+    """Returns the side to which images are cut as they are made, so that less is stored.
 
-    Attributes:
-        simulator: Makes the images.
-        residual: Adds the channels; None: the images as they are.
-        wrong_fits: Share of the images whose fit is told a wrong lens.
+    Only where nothing follows that looks beyond: those that do not get a residual are otherwise
+    cut after they are augmented.
     """
-
-    simulator: Simulator
-    residual: Residual | None
-    wrong_fits: float = 0.0
-
-    @property
-    def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W), residual channels included."""
-        shape = self.simulator.image_shape
-        return shape if self.residual is None else self.residual.output_shape(shape)
-
-    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
-        """Simulates the images of these numbers, in this order."""
-        batch = self.simulator.batch(numbers)
-        if self.residual is None:
-            return batch
-        if not self.wrong_fits:
-            return dataclasses.replace(batch, images=self.residual(batch.images))
-        # A function of the image's number, like everything that is drawn.
-        index = np.asarray(numbers, dtype=np.uint64)
-        stream = np.full(len(index), name_word("wrong_fits"), dtype=np.uint64)
-        chance, which = uniform(self.simulator.seed, stream, index, "lens", 2).T
-        wrong = np.where(chance < self.wrong_fits, (which * N_WRONG).astype(np.int64), -1)
-        return dataclasses.replace(batch, images=self.residual.with_wrong_fits(batch.images, wrong))
+    crop, augmentation = experiment.data.crop, experiment.augmentation
+    if crop is None or experiment.data.physics != "none" or experiment.trainer.prepared is None:
+        return None
+    interpolated = augmentation.rotation or augmentation.shift or augmentation.zoom
+    if interpolated or augmentation.erasing or augmentation.fresh_noise != "none":
+        return None
+    # With an odd margin the part that is cut out is not in the middle: turned, it is another.
+    centred = all(side >= crop and (side - crop) % 2 == 0 for side in image_shape[1:])
+    return crop if centred else None
 
 
 class SimulatedBatches:
@@ -167,7 +207,7 @@ def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan
 
 
 def _training_batches(
-    plan: EpochPlan, train: FittedSimulator, labelling: Labelling
+    plan: EpochPlan, train: Maker, labelling: Labelling
 ) -> Callable[[np.ndarray, Share], Batches]:
     """Returns (image numbers, share) → batches: from memory if there is room, or else simulated."""
     if plan.images is None or not fits_in_memory(len(plan.images), train.image_shape):

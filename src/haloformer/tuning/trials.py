@@ -20,7 +20,7 @@ from haloformer.errors import InputError
 from haloformer.io import jobs
 from haloformer.io.writing import write_text
 from haloformer.reporting import interval
-from haloformer.studies.settings import settings_of
+from haloformer.studies.settings import settings_of, with_prepared
 from haloformer.studies.workers import time_left
 from haloformer.training.config import RUN_ONLY, compose
 from haloformer.tuning.plan import Search, metric_in_words, stored_choice
@@ -188,7 +188,8 @@ def _trial(folder: Path, plan: Search, number: int, values: Mapping[str, object]
         on_epoch = _Watch(folder, plan, number, experiment.schedule.epochs)
         began = time.monotonic()
         outcome: Outcome = {"state": "failed", "value": None, "message": ""}
-        settings = settings_of(experiment) | {"out": str(_run_folder(folder, number))}
+        out = str(_run_folder(folder, number))
+        settings = with_prepared(folder, settings_of(experiment)) | {"out": out}
         try:
             result = train(**settings, progress=False, on_epoch=on_epoch)  # type: ignore[arg-type]  # fields by name
             outcome |= {

@@ -1,0 +1,66 @@
+"""``haloformer prepare``."""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from haloformer.cli.registry import Command
+
+COMMAND = Command(
+    "simulate and fit a survey's images once, for many trainings",
+    experiment=True,
+    examples=(
+        "haloformer prepare --preset haloformer --data model_i --crop 96 --prepared images",
+        "haloformer prepare --data model_ii --physics detail --n 60000 --n_test 15000 --prepared images",
+        "haloformer train --preset haloformer --data model_i --crop 96 --prepared images --out runs/x",
+    ),
+)
+
+
+def prepare(
+    *,
+    preset: str | None = None,
+    config: str | None = None,
+    n: int | None = None,
+    n_test: int = 0,
+    test_seed: int = 1_000_000,
+    quiet: bool = False,
+    options: Mapping[str, object] | None = None,
+) -> None:
+    """Simulates and fits the images that a training would use, and stores them.
+
+    Give the options of the training, with --prepared FOLDER. Trainings with the same --prepared
+    then read them; what they need beyond, they make and store themselves, so that this command is
+    needed for nothing but to have the work done beforehand. Stored images depend on the survey, its
+    classes, seed and noise, on --physics, --fit_place, --wrong_fits and --crop, and on haloformer's
+    code: any other network, learning rate or number of epochs uses the same ones. The image alone
+    (--physics none) is read from what was prepared for a residual or a detail.
+
+    The command may be interrupted at any time, and goes on where it was.
+
+    Args:
+        preset: Recipes, as for train.
+        config: YAML file with options, such as the config.yaml of a run.
+        n: Training images; by default as many as the training uses.
+        n_test: Test images to prepare, too, as `haloformer study` and `benchmark` simulate them.
+        test_seed: Seed of the test images.
+        quiet: Print nothing.
+        options: Fields of the experiment, by short name.
+    """
+    from haloformer.io.progress import progress_bar
+    from haloformer.training.config import compose, read_options
+    from haloformer.training.preparing import parts_of
+    from haloformer.training.preparing import prepare as make
+
+    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    parts = parts_of(experiment, n, n_test, test_seed)
+    began, total = time.perf_counter(), sum(len(numbers) for _, _, numbers in parts)
+    with progress_bar(f"prepare {experiment.data.source}", total, False if quiet else None) as bar:
+        for done in make(parts):
+            bar(done)
+    if not quiet:
+        of = ", ".join(f"{len(numbers):,} for {name}" for name, _, numbers in parts)
+        print(
+            f"{total:,} images ({of}) are in {experiment.trainer.prepared}: "
+            f"{time.perf_counter() - began:.0f} s"
+        )

@@ -1,0 +1,290 @@
+"""Images that are simulated and fitted once and stored, for all trainings that ask for the same.
+
+A folder of prepared images has one folder for each kind: survey, classes, seed, noise, fit, and the code that makes them. In it lie dataset
+files of 256 images each, float16 where the images have noise (float32 where they have none, whose faint parts are all there is to see). A
+file is written whole or not at all, so that several processes can fill and read the same folder, and a killed one leaves nothing half-done.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from haloformer.data.dataset_writer import DatasetWriter
+from haloformer.data.hdf5_checks import checked_images, damage_named, open_hdf5
+from haloformer.errors import InputError, InputWarning
+from haloformer.io.writing import check_parents, write_text
+from haloformer.simulation import LensBatch
+
+SHARD_IMAGES = 256
+"""Images per file."""
+
+LEAST_FREE = 2 * 2**30
+"""Bytes of the disk that are left to others."""
+
+_DESCRIPTION = "prepared.json"
+_LOCKS = 16  # files by which processes wait for each other, so many per kind
+_CODE = ("simulation", "fitting")  # what decides the pixels
+
+
+class Maker(Protocol):
+    """Makes images by their number, and says all that they depend on."""
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels index."""
+        ...
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        ...
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Provenance that travels with the images, JSON-able."""
+        ...
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """All that the images depend on but their numbers and the code, JSON-able."""
+        ...
+
+    def with_more_channels(self) -> "Sequence[Maker]":
+        """Returns those whose first channels are this one's images."""
+        ...
+
+    def parameters(self, numbers: Sequence[int] | np.ndarray | range) -> dict[str, np.ndarray]:
+        """Returns the physical parameters of these images."""
+        ...
+
+    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
+        """Makes the images of these numbers, in this order."""
+        ...
+
+
+class PreparedImages:
+    """Gives images by their number: stored ones as they are, the others are made and stored."""
+
+    def __init__(self, maker: Maker, folder: str | Path, *, gigabytes: float = 20.0) -> None:
+        """Prepares to read and to fill a folder.
+
+        Args:
+            maker: Makes what is missing.
+            folder: Of prepared images of any kinds; made if missing.
+            gigabytes: Largest size of the folder. Kinds that were not used for longest make room;
+                where that is not enough, images are made anew each time.
+
+        Raises:
+            InputError: There is a file where the folder should be.
+        """
+        self.maker, self.root, self.limit = maker, Path(folder), int(gigabytes * 1e9)
+        self.folder = self.root / kind_of(maker)
+        self._others = [self.root / kind_of(other) for other in maker.with_more_channels()]
+        self._open: dict[int, np.ndarray] = {}
+        self._full = False
+        check_parents(self.root / "kind")
+        for kind in (self.folder, *self._others):
+            with contextlib.suppress(OSError):  # not there, or of somebody else
+                os.utime(kind / _DESCRIPTION)
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels index."""
+        return self.maker.class_names
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(C, H, W)."""
+        return self.maker.image_shape
+
+    @property
+    def attributes(self) -> dict[str, Any]:
+        """Provenance that travels with the images, JSON-able."""
+        return self.maker.attributes
+
+    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
+        """Returns the images of these numbers, float32, in this order."""
+        wanted = np.asarray(numbers, dtype=np.int64)
+        images = np.empty((len(wanted), *self.image_shape), dtype=np.float32)
+        shards = wanted // SHARD_IMAGES
+        for shard in np.unique(shards).tolist():
+            rows = np.flatnonzero(shards == shard)
+            stored = self._shard(shard)
+            if stored is None:
+                images[rows] = self.maker.batch(wanted[rows]).images.cpu().numpy()
+            else:
+                images[rows] = stored[wanted[rows] - shard * SHARD_IMAGES, : images.shape[1]]
+        return LensBatch(
+            images=torch.from_numpy(images),
+            labels=torch.from_numpy(wanted % len(self.class_names)),
+            parameters=self.maker.parameters(wanted),
+            class_names=self.class_names,
+            attributes=self.attributes,
+        )
+
+    def prepare(self, numbers: np.ndarray | range) -> Iterator[int]:
+        """Makes and stores the images of these numbers; yields how many more are there, file by file.
+
+        Raises:
+            InputError: There is no room for them.
+        """
+        wanted = np.asarray(numbers, dtype=np.int64) // SHARD_IMAGES
+        for shard, n in zip(*np.unique(wanted, return_counts=True)):
+            if self._shard(int(shard)) is None:
+                raise InputError(
+                    f"{self.root}: no room for all of these images within {self.limit / 1e9:g} GB; "
+                    "fewer, or a larger limit (prepared_gb)"
+                )
+            yield int(n)
+
+    def _shard(self, shard: int) -> np.ndarray | None:
+        """Returns the stored images (N, C, H, W) of a file, which is made if missing; None if there is no room."""
+        if shard in self._open:
+            return self._open[shard]
+        name = f"{shard:06d}.h5"
+        for folder in (self.folder, *self._others):
+            if (found := self._read(folder / name)) is not None:
+                break
+        else:
+            found = self._made(shard, self.folder / name)
+        if found is not None:
+            self._open[shard] = found
+        return found
+
+    def _read(self, path: Path) -> np.ndarray | None:
+        """Returns the images of a file; None if there is none, or it is not what it should be."""
+        if not path.exists():
+            return None
+        try:
+            with open_hdf5(path) as file, damage_named(path):
+                shape = (SHARD_IMAGES, *checked_images(path, file))
+                images = file["images"]
+                offset, dtype, n = images.id.get_offset(), images.dtype, len(images)
+            if offset is None or n != SHARD_IMAGES:
+                raise InputError(
+                    f"{path}: holds something else than {SHARD_IMAGES} prepared images"
+                )
+            found = np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
+        except (InputError, OSError, ValueError) as error:
+            warnings.warn(f"{error}; made anew", InputWarning, stacklevel=2)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            return None
+        channels, *size = self.image_shape
+        return found if shape[1] >= channels and list(shape[2:]) == size else None
+
+    def _made(self, shard: int, path: Path) -> np.ndarray | None:
+        """Makes the images of a file and stores them, or waits for a process that does."""
+        if self._full:
+            return None
+        from filelock import FileLock  # comes with torch
+
+        self._begin()
+        with FileLock(self.folder / f"{shard % _LOCKS:02d}.lock"):
+            if not path.exists():
+                if not self._room():
+                    return None
+                self._store(shard, path)
+        return self._read(path)
+
+    def _store(self, shard: int, path: Path) -> None:
+        batch = self.maker.batch(np.arange(shard * SHARD_IMAGES, (shard + 1) * SHARD_IMAGES))
+        images = batch.images.cpu()
+        fits = images.abs().max().item() <= np.finfo(np.float16).max
+        small = fits and has_noise(self.maker)
+        attributes = {**self.attributes, "prepared": _described(self.maker)}
+        with DatasetWriter(
+            path,
+            n=SHARD_IMAGES,
+            image_shape=self.image_shape,
+            class_names=self.class_names,
+            attributes=attributes,
+            overwrite=True,
+            dtype="float16" if small else "float32",
+        ) as writer:
+            writer.write(batch)
+
+    def _room(self) -> bool:
+        """Returns whether one more file may be written, after others have made room."""
+        need = SHARD_IMAGES * int(np.prod(self.image_shape)) * (2 if has_noise(self.maker) else 4)
+        while _size(self.root) + need > self.limit:
+            others = [p for p in self.root.iterdir() if (p / _DESCRIPTION).exists()]
+            others = [p for p in others if p not in (self.folder, *self._others)]
+            if not others:
+                return self._give_up(f"{self.root} holds {self.limit / 1e9:g} GB (prepared_gb)")
+            shutil.rmtree(min(others, key=_used), ignore_errors=True)
+        free = shutil.disk_usage(self.root).free
+        if free - need < LEAST_FREE:
+            return self._give_up(f"{self.root}: {free / 1e9:.1f} GB of the disk are free")
+        return True
+
+    def _give_up(self, why: str) -> bool:
+        self._full = True
+        warnings.warn(f"{why}: further images are made anew each time", InputWarning, stacklevel=2)
+        return False
+
+    def _begin(self) -> None:
+        """Makes the folder, with a description for people."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if not (self.folder / _DESCRIPTION).exists():
+                text = json.dumps({**_described(self.maker), "shape": self.image_shape}, indent=1)
+                write_text(self.folder / _DESCRIPTION, text + "\n")
+        except OSError as error:
+            raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+
+
+def has_noise(maker: Maker) -> bool:
+    """Returns whether the images have noise."""
+    settings = maker.settings
+    noise = settings["noise"]
+    kind = settings["survey"]["original_noise"] if noise == "original" else noise
+    return kind in ("double_poisson", "instrument")
+
+
+def kind_of(maker: Maker) -> str:
+    """Returns the name of the folder for a maker's images: the survey's, and a digest of all they depend on."""
+    text = json.dumps(_described(maker), sort_keys=True)
+    name = "".join(c if c.isalnum() or c in "-_" else "_" for c in maker.settings["survey"]["name"])
+    return f"{name[:60]}-{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+
+
+def _described(maker: Maker) -> dict[str, Any]:
+    return {**maker.settings, "code": code_digest()}
+
+
+@functools.cache
+def code_digest() -> str:
+    """Returns a digest of the code that decides the pixels: another means other images, perhaps."""
+    root, digest = Path(__file__).parents[1], hashlib.sha256()
+    for folder in _CODE:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(str(path.relative_to(root)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()[:16]
+
+
+def _size(folder: Path) -> int:
+    """Returns the bytes of all files below a folder."""
+    total = 0
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):  # gone meanwhile
+            total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _used(folder: Path) -> float:
+    """Returns when a kind was used last."""
+    try:
+        return (folder / _DESCRIPTION).stat().st_mtime
+    except OSError:
+        return 0.0
