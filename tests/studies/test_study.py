@@ -11,6 +11,7 @@ from scipy.stats import ttest_rel
 import haloformer.training
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
+from haloformer.simulation import Simulator
 from haloformer.studies import runs as module
 from haloformer.studies.command import study
 from haloformer.studies.plan import list_studies, read_study
@@ -282,3 +283,18 @@ def test_shipped_studies_compare_what_they_say():
     }
     assert steps == {20_000}
     assert read_study("regularisation") == read_study("regularization")
+
+
+def test_all_runs_share_images_that_are_simulated_once(tmp_path, monkeypatch):
+    real, made = Simulator.batch, []
+
+    def batch(self, numbers):
+        made.extend((self.seed, int(number)) for number in numbers)
+        return real(self, numbers)
+
+    monkeypatch.setattr(Simulator, "batch", batch)
+    variants = {"plain": {"augment": "none"}, "turned": {"augment": "d4"}}
+    study(write(tmp_path / "s.yaml", variants=variants, seeds=1), out=str(tmp_path / "s"))
+    assert len({seed for seed, _ in made}) == 3  # training, validation, test
+    assert len(made) == len({*made})
+    assert all("prepared" not in row["options"] for row in results(tmp_path / "s"))
