@@ -13,6 +13,7 @@ import argparse
 import csv
 import fnmatch
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
 
 ROOT = Path(__file__).parents[1]
-RUNS, RESULTS = ROOT / "runs/benchmark", ROOT / "results/benchmark"
+RUNS, RESULTS = Path("runs/benchmark"), Path("results/benchmark")
+_PREPARED = {"prepared": str(RUNS / "prepared"), "prepared_gb": 40}
 
 MODELS = (
     *("vit_nano", "tnt_nano", "swin_nano", "swinv2_nano", "regionvit_nano", "t2t_vit_nano", "pvt_nano", "pvt_v2_nano", "cpvt_nano"),
@@ -37,8 +39,9 @@ MODELS = (
 )  # fmt: skip
 
 INPUTS = {"image": "none", "residual": "residual", "detail": "detail"}
+_PILOT = "-pilot"  # ending of the folders for the choice of the learning rate
 RATES = (1e-3, 3e-3)
-PILOT, IMAGES, EPOCH = 9_600, 60_000, 6_000
+PILOT, IMAGES, EPOCH = 9_600, 60_000, 12_000
 TEST = {"n": 15_000, "seed": 1_000_000}
 
 _COMMON: dict[str, Any] = {
@@ -76,7 +79,7 @@ def rate_name(rate: float) -> str:
 
 def pilot(survey: str, given: str, models: list[str], seed: int, workers: int) -> dict[str, float]:
     """Returns each network's learning rate: the one with the best validation macro AUC after few images; none where all failed."""
-    folder = RUNS / f"{survey}-{given}" / "pilot"
+    folder = RUNS / f"{survey}-{given}{_PILOT}"
     variants = {
         f"{model}-{rate_name(rate)}": {"model": model, "lr": rate}
         for model in models
@@ -85,7 +88,7 @@ def pilot(survey: str, given: str, models: list[str], seed: int, workers: int) -
     raw = {
         "title": f"Learning rates on {survey}, {given}",
         "base": {**base_of(survey, given), "epochs": 1, "epoch_size": PILOT, "val_size": 1500,
-                 "prepared": str(RUNS / "prepared"), "prepared_gb": 40},
+                 **_PREPARED},
         "variants": variants,
         "seeds": [seed],
         "test": {"n": 30, "seed": TEST["seed"] + 1},  # a study tests; nothing is read from it
@@ -101,18 +104,47 @@ def pilot(survey: str, given: str, models: list[str], seed: int, workers: int) -
 
 
 def run(survey: str, given: str, models: list[str], seed: int, workers: int) -> None:
-    """Trains what is missing of the networks on a survey."""
-    folder = RUNS / f"{survey}-{given}"
-    rates = pilot(survey, given, models, seed, workers)
+    """Trains what is missing of the networks on a survey: some at a time, so that early rows come early."""
+    _taken_up(survey, given)
+    for first in range(0, len(models), workers):
+        part = models[first : first + workers]
+        final(survey, given, part, pilot(survey, given, part, seed, workers), seed, workers)
+    final(survey, given, models, pilot(survey, given, models, seed, workers), seed, workers)
+
+
+def final(
+    survey: str, given: str, models: list[str], rates: dict[str, float], seed: int, workers: int
+) -> None:
+    """Trains and tests networks at their learning rates."""
+    variants = {model: {"model": model, "lr": rates[model]} for model in models if model in rates}
+    if not variants:
+        return
     raw = {
         "title": f"All architectures on {survey}, {given}",
-        "base": {**base_of(survey, given), "epochs": IMAGES // EPOCH, "epoch_size": EPOCH, "val_size": 3000,
-                 "prepared": str(RUNS / "prepared"), "prepared_gb": 40},
-        "variants": {model: {"model": model, "lr": rates[model]} for model in models if model in rates},
+        "base": {
+            **base_of(survey, given),
+            **_PREPARED,
+            "epochs": IMAGES // EPOCH,
+            "epoch_size": EPOCH,
+            "val_size": 3000,
+        },
+        "variants": variants,
         "seeds": [seed],
         "test": TEST,
-    }  # fmt: skip
-    _carried_out(raw, folder, workers)
+    }
+    _carried_out(raw, RUNS / f"{survey}-{given}", workers)
+
+
+def _taken_up(survey: str, given: str) -> None:
+    """Puts results of a fresh checkout where runs go on from."""
+    name = f"{survey}-{given}"
+    if (RUNS / name / "results.jsonl").exists() or not (RESULTS / name).exists():
+        return
+    shutil.copytree(RESULTS / name, RUNS / name, dirs_exist_ok=True)
+    pilot_folder = RUNS / f"{name}{_PILOT}"
+    pilot_folder.mkdir(exist_ok=True)
+    shutil.copy(RUNS / name / "study.yaml", pilot_folder / "study.yaml")
+    shutil.move(RUNS / name / "pilot.jsonl", pilot_folder / "results.jsonl")
 
 
 def _carried_out(raw: dict[str, Any], folder: Path, workers: int) -> None:
@@ -160,13 +192,15 @@ def row_of(record: dict[str, Any], survey: str, given: str) -> dict[str, Any]:
 def report() -> None:
     """Copies what is new to results/benchmark, and writes table.csv and table.md."""
     for folder in sorted(path.parent for path in RUNS.glob("*-*/results.jsonl")):
+        if folder.name.endswith(_PILOT):
+            continue
         target = RESULTS / folder.name
         (target / "logits").mkdir(parents=True, exist_ok=True)
         for name in ("results.jsonl", "study.yaml"):
             shutil.copy(folder / name, target / name)
         for path in (folder / "logits").glob("*.npz"):
             shutil.copy(path, target / "logits" / path.name)
-        pilot_results = folder / "pilot" / "results.jsonl"
+        pilot_results = RUNS / f"{folder.name}{_PILOT}" / "results.jsonl"
         if pilot_results.exists():
             shutil.copy(pilot_results, target / "pilot.jsonl")
     rows = []
@@ -230,13 +264,12 @@ def main() -> None:
     runs.add_argument("--seed", type=int, default=0)
     runs.add_argument("--workers", type=int, default=1)
     arguments = parser.parse_args()
+    os.chdir(ROOT)
     if arguments.command == "report":
         report()
         return
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
-    for name in models:
-        find_model(name)
     run(arguments.survey, arguments.input, models, arguments.seed, arguments.workers)
 
 

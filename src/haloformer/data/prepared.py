@@ -222,7 +222,10 @@ class PreparedImages:
             others = [p for p in others if p not in (self.folder, *self._others)]
             if not others:
                 return self._give_up(f"{self.root} holds {self.limit / 1e9:g} GB (prepared_gb)")
-            shutil.rmtree(min(others, key=_used), ignore_errors=True)
+            oldest = min(others, key=_used)
+            shutil.rmtree(oldest, ignore_errors=True)
+            if oldest.exists():
+                return self._give_up(f"{oldest}: cannot be removed to make room")
         free = shutil.disk_usage(self.root).free
         if free - need < LEAST_FREE:
             return self._give_up(f"{self.root}: {free / 1e9:.1f} GB of the disk are free")
