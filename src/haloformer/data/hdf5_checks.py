@@ -107,13 +107,8 @@ def survives_hdf5(path: Path, check: Callable[[], object]) -> None:
         raise InputError(f"{path} is corrupt: HDF5 crashes on it")
 
 
-def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
-    """Returns a dataset that lies inside the file itself and has a plausible size.
-
-    Links to elsewhere are refused.
-
-    Following links to other files would let a dataset file show what else is on the disk.
-    """
+def _inside(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset that lies inside the file itself; links to elsewhere are refused."""
     group: h5py.Group | h5py.Dataset = file
     for step in name.split("/"):
         try:
@@ -131,6 +126,17 @@ def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
         group = found
     if not isinstance(group, h5py.Dataset):
         raise InputError(f"{path}: /{name} is a group where a dataset is needed")
+    return group
+
+
+def plain_dataset(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
+    """Returns a dataset that lies inside the file itself and has a plausible size.
+
+    Links to elsewhere are refused.
+
+    Following links to other files would let a dataset file show what else is on the disk.
+    """
+    group = _inside(path, file, name)
     if group.is_virtual or group.external:
         raise InputError(f"{path}: /{name} keeps its data in other files, which are not opened")
     if group.shape is None or (

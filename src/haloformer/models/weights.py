@@ -326,24 +326,23 @@ def _check_fit(
     Only what is ``optional`` and the counters of batch norms may be missing.
     """
     absent = [name for name in wanted if name not in weights and not name.startswith(optional)]
-    missing = [name for name in absent if not name.endswith("num_batches_tracked")]
-    unknown = [name for name in weights if name not in wanted]
     common = [name for name in wanted if name in weights]
-    other = [
-        f"{_shorter(name)}: {_shape(weights[name])} in the file, {_shape(wanted[name])} in the model"
-        for name in common
-        if not _alike(weights[name], wanted[name])
-    ]
-    if not (missing or unknown or other):
-        return
-    matching = f"{len(common) - len(other)} of the model's {len(wanted)} tensors match"
+    other = [name for name in common if not _alike(weights[name], wanted[name])]
     faults = {
-        "are missing": missing,
-        "are of another shape or kind": other,
-        "of the file's are unknown": unknown,
+        "are missing": [name for name in absent if not name.endswith("num_batches_tracked")],
+        "are of another shape or kind": [_both(name, weights, wanted) for name in other],
+        "of the file's are unknown": [name for name in weights if name not in wanted],
     }
     problems = [f"{len(names)} {what} ({_few(names)})" for what, names in faults.items() if names]
-    raise InputError(f"{message}: {', '.join([matching, *problems])}")
+    if problems:
+        matching = f"{len(common) - len(other)} of the model's {len(wanted)} tensors match"
+        raise InputError(f"{message}: {', '.join([matching, *problems])}")
+
+
+def _both(name: str, weights: StateDict, wanted: StateDict) -> str:
+    """Returns the shapes of a tensor in the file and in the model."""
+    here, there = _shape(weights[name]), _shape(wanted[name])
+    return f"{_shorter(name)}: {here} in the file, {there} in the model"
 
 
 def _alike(a: Tensor, b: Tensor) -> bool:
