@@ -10,6 +10,7 @@ import torch
 
 from haloformer.data import LensDataset
 from haloformer.data import prepared as module
+from haloformer.data.inspect import summarise
 from haloformer.data.prepared import SHARD_IMAGES, PreparedImages, kind_of
 from haloformer.errors import InputError, InputWarning
 from haloformer.fitting.channels import Residual
@@ -64,6 +65,7 @@ def test_what_is_stored_is_a_dataset_with_all_that_is_known_of_the_images(tmp_pa
     with LensDataset(file) as dataset:
         assert dataset.image_shape == (3, 24, 24)
         assert len(dataset) == SHARD_IMAGES
+        assert summarise(dataset)["dtype"] == "float16"
         assert dataset.attributes["channels"] == ["image", "residual", "detail"]
         assert dataset.attributes["prepared"]["seed"] == 3
         truth = images.maker.parameters(range(SHARD_IMAGES))

@@ -103,3 +103,11 @@ def test_what_cannot_be_prepared_is_refused():
         parts_of(compose(None, {"data": "train.h5", "prepared": "x"}))
     with pytest.raises(InputError, match="name the folder"):
         parts_of(compose(None, {"data": "model_ii"}))
+
+
+def test_prepared_images_are_no_training_file(tmp_path):
+    images = tmp_path / "images"
+    open_feed(compose(None, {**SMALL, "prepared": str(images)}))
+    file = next(images.rglob("*.h5"))
+    with pytest.raises(InputError, match="data: model_iii, prepared: their folder"):
+        open_feed(compose(None, {**SMALL, "data": str(file)}))

@@ -54,6 +54,7 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         with open_hdf5(self.path) as file, damage_named(self.path):
             self.class_names: tuple[str, ...] = checked_class_names(self.path, file)
             self.image_shape: tuple[int, int, int] = checked_images(self.path, file)
+            self.dtype: str = file["images"].dtype.name  # as stored; images come as float32
             n = file["images"].shape[0]
             self.labels: np.ndarray = checked_labels(self.path, file, n, len(self.class_names))
             self.units: dict[str, str] = checked_parameters(self.path, file, n)

@@ -51,7 +51,7 @@ def summarise(path: str | Path | LensDataset, batch_size: int = 256) -> dict[str
             "bytes": dataset.path.stat().st_size,
             "n": len(dataset),
             "image_shape": list(dataset.image_shape),
-            "dtype": "float32",
+            "dtype": dataset.dtype,
             "attributes": {
                 key: dataset.attributes[key]
                 for key in _SHOWN_ATTRIBUTES

@@ -45,6 +45,11 @@ def open_file_feed(experiment: Experiment) -> Feed:
     data, seed = experiment.data, experiment.trainer.seed
     _check_options(experiment)
     dataset = LensDataset(data.source)
+    if "prepared" in dataset.attributes:
+        raise InputError(
+            f"{data.source}: holds images with their residual, prepared for trainings on a survey: "
+            f"data: {dataset.attributes.get('survey')}, prepared: their folder"
+        )
     check_finite(dataset)
     labelling = Labelling.of(experiment, dataset.class_names)
     train, held_out = _split(experiment, dataset, labelling)
