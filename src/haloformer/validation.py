@@ -6,7 +6,6 @@ does the same for dataclasses, which are also built and changed in Python.
 """
 
 import dataclasses
-import difflib
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, Valida
 from pydantic_core import ErrorDetails, PydanticKnownError
 
 from haloformer.errors import InputError
-from haloformer.vocabulary import unknown_name
+from haloformer.vocabulary import did_you_mean, unknown_name
 
 
 class Strict(BaseModel):
@@ -228,8 +227,8 @@ def _quoted(text: str) -> list[str]:
 
 
 def _nearest(value: Any, context: Mapping[str, Any]) -> str:
-    nearest = difflib.get_close_matches(str(value), _quoted(context["expected"]), n=1)
-    return f": did you mean '{nearest[0]}'?" if nearest else ""
+    hint = did_you_mean(str(value), _quoted(context["expected"]))
+    return f": {hint}" if hint else ""
 
 
 def _fields_at(model: type[Any] | None, loc: Location) -> list[str]:

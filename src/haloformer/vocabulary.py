@@ -35,6 +35,51 @@ ARTEFACT_FORMAT = 1
 """Version of the artefact's ``artefact.json``: what training writes and prediction reads."""
 
 
+_OTHER_WORDS: dict[str, tuple[str, ...]] = {
+    "image_size": ("img_size",),
+    "learning_rate": ("lr",),
+    "n_epochs": ("epochs",),
+    "num_epochs": ("epochs",),
+    "num_images": ("n_images", "n"),
+    "optim": ("optimizer",),
+    "train_size": ("n_images", "epoch_size"),
+    "wd": ("weight_decay",),
+}
+"""What others call our options, with ours."""
+
+_ALIKE = 0.7  # of difflib's ratio: at 0.6, its default, --train_size is like --val_size
+_BEGINS = 0.6  # where one of two names begins with the other
+_AS_ALIKE = 0.06  # names that are nearly as alike as the best are told, too
+
+
+def nearest_names(name: str, known: Iterable[str]) -> list[str]:
+    """Returns which of the known names may be meant, at most three, the likeliest first; none where none is like it.
+
+    Upper and lower case and the hyphens of options do not count.
+    """
+    plain = name.lower().lstrip("-").replace("-", "_")
+    names = {each.lower().lstrip("-").replace("-", "_"): each for each in known}
+    if plain in names:
+        return [names[plain]]
+    if others := [names[word] for word in _OTHER_WORDS.get(plain, ()) if word in names]:
+        return others
+    ratios = {each: difflib.SequenceMatcher(None, each, plain).ratio() for each in names}
+    alike = {
+        each: ratio
+        for each, ratio in ratios.items()
+        if ratio >= (_BEGINS if each.startswith(plain) or plain.startswith(each) else _ALIKE)
+    }
+    best = max(alike.values(), default=0.0)
+    found = [each for each, ratio in alike.items() if ratio >= best - _AS_ALIKE]
+    return [names[each] for each in sorted(found, key=lambda each: (-alike[each], each))[:3]]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Returns ``did you mean 'x' or 'y'?``; nothing where no known name is like it."""
+    nearest = [f"'{each}'" for each in nearest_names(name, known)]
+    return f"did you mean {' or '.join(nearest)}?" if nearest else ""
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> InputError:
     """Returns the error for an unknown name: it suggests the nearest known one and lists them all.
 
@@ -44,8 +89,6 @@ def unknown_name(what: str, name: str, known: Iterable[str]) -> InputError:
         known: The names that exist.
     """
     names = sorted(known)
-    nearest = [known for known in names if known.lower() == name.lower()]
-    nearest = nearest or difflib.get_close_matches(name, names, n=1)
-    hint = f"did you mean '{nearest[0]}'? " if nearest else ""
+    hint = did_you_mean(name, names)
     listed = ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + ", …"
-    return InputError(f"unknown {what} '{name}': {hint}known are {listed}")
+    return InputError(f"unknown {what} '{name}': {hint}{' ' if hint else ''}known are {listed}")

@@ -5,7 +5,6 @@ imported when its options are known to be right.
 """
 
 import contextlib
-import difflib
 import errno
 import importlib
 import io
@@ -21,6 +20,7 @@ from typing import TextIO
 from haloformer._version import __version__
 from haloformer.cli.registry import HOMES, Command
 from haloformer.errors import InputError, InputWarning, brief
+from haloformer.vocabulary import did_you_mean
 
 COMMANDS: dict[str, Command] = {
     name: importlib.import_module(f"haloformer.cli.{name}").COMMAND for name in HOMES
@@ -93,8 +93,7 @@ def _answer(arguments: list[str]) -> int:
         return 0
     name = arguments[0]
     if name not in COMMANDS:
-        nearest = difflib.get_close_matches(name, COMMANDS, n=1)
-        hint = f"did you mean '{nearest[0]}'?" if nearest else f"known are {', '.join(COMMANDS)}"
+        hint = did_you_mean(name, COMMANDS) or f"known are {', '.join(COMMANDS)}"
         raise InputError(f"unknown command '{name}': {hint}")
     return _run(name, arguments[1:])
 

@@ -5,7 +5,6 @@ what it finds wrong becomes one line.
 """
 
 import argparse
-import difflib
 import functools
 import importlib
 import inspect
@@ -23,6 +22,7 @@ from jsonargparse import ArgumentParser, DefaultHelpFormatter
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 from haloformer.files import read_yaml
+from haloformer.vocabulary import did_you_mean
 
 _READING = "haloformer.data.reading"  # its `Reading` describes options that several commands share
 
@@ -232,10 +232,9 @@ def _in_our_words(message: str, hints: Mapping[str, object]) -> str:
     if found := re.search(r"unrecognized arguments: ([^\s=]+)", text, flags=re.IGNORECASE):
         unknown = found[1]
         known = [f"--{name}" for name in (*hints, "config", "print_config", "help")]
-        nearest = difflib.get_close_matches(unknown, known, n=1)
         what = "option" if unknown.startswith("--") else "argument"
-        hint = f": did you mean '{nearest[0]}'?" if nearest else ""
-        return f"unknown {what} '{unknown}'{hint}"
+        hint = did_you_mean(unknown, known)
+        return f"unknown {what} '{unknown}'{': ' if hint else ''}{hint}"
     if found := re.match(r'Parser key "(\w+)": (.*)', text):
         name, reason = found[1], found[2]
         if name not in hints:
