@@ -1,6 +1,7 @@
 """Images that are made once and stored."""
 
 import dataclasses
+import os
 import warnings
 
 import h5py
@@ -112,6 +113,22 @@ def test_a_damaged_file_is_made_anew(tmp_path):
     file.write_bytes(file.read_bytes()[:5000])
     with pytest.warns(InputWarning, match="made anew"):
         assert torch.equal(PreparedImages(plain(), tmp_path).batch([7]).images, good)
+
+
+def test_a_file_that_is_gone_is_made_again(tmp_path):
+    images = PreparedImages(plain(), tmp_path)
+    before = images.batch([7]).images
+    next(tmp_path.rglob("*.h5")).unlink()
+    assert torch.equal(images.batch([7]).images, before)
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/fd"), reason="counts open files as Linux does")
+def test_no_file_stays_open(tmp_path):
+    images = PreparedImages(plain(), tmp_path)
+    before = len(os.listdir("/proc/self/fd"))
+    for first in range(0, 4 * SHARD_IMAGES, SHARD_IMAGES):
+        images.batch([first])
+    assert len(os.listdir("/proc/self/fd")) <= before + 1
 
 
 def test_kinds_not_used_for_longest_make_room(tmp_path):

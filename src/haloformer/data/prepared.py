@@ -14,7 +14,7 @@ import shutil
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -72,6 +72,19 @@ class Maker(Protocol):
         ...
 
 
+class _Stored(NamedTuple):
+    """Where the images of a file lie."""
+
+    path: Path
+    dtype: np.dtype
+    offset: int
+    shape: tuple[int, ...]
+
+    def images(self) -> np.ndarray:
+        """Returns them; the file is open as long as they are used."""
+        return np.memmap(self.path, self.dtype, mode="r", offset=self.offset, shape=self.shape)
+
+
 class PreparedImages:
     """Gives images by their number: stored ones as they are, the others are made and stored."""
 
@@ -90,7 +103,7 @@ class PreparedImages:
         self.maker, self.root, self.limit = maker, Path(folder), int(gigabytes * 1e9)
         self.folder = self.root / kind_of(maker)
         self._others = [self.root / kind_of(other) for other in maker.with_more_channels()]
-        self._open: dict[int, np.ndarray] = {}
+        self._known: dict[int, _Stored] = {}
         self._full = False
         check_parents(self.root / "kind")
         for kind in (self.folder, *self._others):
@@ -124,6 +137,7 @@ class PreparedImages:
                 images[rows] = self.maker.batch(wanted[rows]).images.cpu().numpy()
             else:
                 images[rows] = stored[wanted[rows] - shard * SHARD_IMAGES, : images.shape[1]]
+            del stored  # and with it the open file: there may be more than a process may have
         return LensBatch(
             images=torch.from_numpy(images),
             labels=torch.from_numpy(wanted % len(self.class_names)),
@@ -149,20 +163,22 @@ class PreparedImages:
 
     def _shard(self, shard: int) -> np.ndarray | None:
         """Returns the stored images (N, C, H, W) of a file, which is made if missing; None if there is no room."""
-        if shard in self._open:
-            return self._open[shard]
+        if shard in self._known:
+            with contextlib.suppress(OSError, ValueError):  # gone meanwhile: it is looked for again
+                return self._known[shard].images()
         name = f"{shard:06d}.h5"
         for folder in (self.folder, *self._others):
             if (found := self._read(folder / name)) is not None:
                 break
         else:
             found = self._made(shard, self.folder / name)
-        if found is not None:
-            self._open[shard] = found
-        return found
+        if found is None:
+            return None
+        self._known[shard] = found
+        return found.images()
 
-    def _read(self, path: Path) -> np.ndarray | None:
-        """Returns the images of a file; None if there is none, or it is not what it should be."""
+    def _read(self, path: Path) -> "_Stored | None":
+        """Returns where the images of a file lie; None if there is none, or it is not what it should be."""
         if not path.exists():
             return None
         try:
@@ -174,16 +190,19 @@ class PreparedImages:
                 raise InputError(
                     f"{path}: holds something else than {SHARD_IMAGES} prepared images"
                 )
-            found = np.memmap(path, dtype, mode="r", offset=offset, shape=shape)
-        except (InputError, OSError, ValueError) as error:
+            found = _Stored(path, dtype, offset, shape)
+            found.images()
+        except (InputError, ValueError) as error:
             warnings.warn(f"{error}; made anew", InputWarning, stacklevel=2)
             with contextlib.suppress(OSError):
                 path.unlink()
             return None
+        except OSError:  # gone meanwhile
+            return None
         channels, *size = self.image_shape
         return found if shape[1] >= channels and list(shape[2:]) == size else None
 
-    def _made(self, shard: int, path: Path) -> np.ndarray | None:
+    def _made(self, shard: int, path: Path) -> "_Stored | None":
         """Makes the images of a file and stores them, or waits for a process that does."""
         if self._full:
             return None
