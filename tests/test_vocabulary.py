@@ -29,6 +29,7 @@ OPTIONS = (
         ("--image-size", OPTIONS, ["--img_size"]),
         ("--quiet", OPTIONS, []),
         ("--bogus", OPTIONS, []),
+        ("tep", ("tpe", "random", "grid"), ["tpe"]),
         ("halo", (), []),
     ],
 )

@@ -48,7 +48,7 @@ _OTHER_WORDS: dict[str, tuple[str, ...]] = {
 """What others call our options, with ours."""
 
 _ALIKE = 0.7  # of difflib's ratio: at 0.6, its default, --train_size is like --val_size
-_BEGINS = 0.6  # where one of two names begins with the other
+_ALIKE_SHORT = 0.6  # where one begins with the other, or letters have changed places
 _AS_ALIKE = 0.06  # names that are nearly as alike as the best are told, too
 
 
@@ -64,14 +64,16 @@ def nearest_names(name: str, known: Iterable[str]) -> list[str]:
     if others := [names[word] for word in _OTHER_WORDS.get(plain, ()) if word in names]:
         return others
     ratios = {each: difflib.SequenceMatcher(None, each, plain).ratio() for each in names}
-    alike = {
-        each: ratio
-        for each, ratio in ratios.items()
-        if ratio >= (_BEGINS if each.startswith(plain) or plain.startswith(each) else _ALIKE)
-    }
+    alike = {each: ratio for each, ratio in ratios.items() if ratio >= _enough(each, plain)}
     best = max(alike.values(), default=0.0)
     found = [each for each, ratio in alike.items() if ratio >= best - _AS_ALIKE]
     return [names[each] for each in sorted(found, key=lambda each: (-alike[each], each))[:3]]
+
+
+def _enough(known: str, name: str) -> float:
+    """Returns how alike two names must be for one to be meant by the other."""
+    begins = known.startswith(name) or name.startswith(known)
+    return _ALIKE_SHORT if begins or sorted(known) == sorted(name) else _ALIKE
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
