@@ -15,8 +15,9 @@ import time
 import torch
 
 import haloformer
-from haloformer.audit.audited import SURE, audited_model
+from haloformer.audit.audited import audited_model
 from haloformer.audit.geometry import GOAL, answered, conditions
+from haloformer.evaluation.calibration import SURE
 from haloformer.simulation import simulate
 from simulation import hardware
 

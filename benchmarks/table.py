@@ -50,7 +50,7 @@ _COMMON: dict[str, Any] = {
     "batch_size": 32,
     "ema": 0.99,
     "patience": 0,
-    "loggers": (),
+    "loggers": [],
 }
 _SURVEYS: dict[str, dict[str, Any]] = {
     "model_i": {"crop": 96},
@@ -148,7 +148,7 @@ def _taken_up(survey: str, given: str) -> None:
 
 
 def _carried_out(raw: dict[str, Any], folder: Path, workers: int) -> None:
-    plan = parse_study(json.loads(json.dumps(raw)), folder.name)
+    plan = parse_study(raw, folder.name)
     try:
         carry_out(plan, folder, "python benchmarks/table.py", None, workers, True)
     except InputError as error:  # no run succeeded, or none did yet

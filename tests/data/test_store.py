@@ -377,3 +377,35 @@ def test_damaged_files_are_read_or_refused(tmp_path_factory, changes):
             message = str(error)
     assert "bad.h5" in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    "options", [{"n": 3}, {"n": None}, {"n": 3, "compression": "gzip"}], ids=str
+)
+def test_images_of_half_precision_come_back_as_floats(tmp_path, options):
+    images = np.array([[1.0, 2049.0], [0.1, -3.5], [65504.0, 1e-3]], dtype=np.float32)
+    batch = SimpleNamespace(images=images[:, None, :, None], labels=np.zeros(3, int), parameters={})
+    path = tmp_path / "x.h5"
+    with DatasetWriter(
+        path, image_shape=(1, 2, 1), class_names=["x"], dtype="float16", **options
+    ) as writer:
+        writer.write(batch)
+    with LensDataset(path) as data:
+        found = data.images_at([2, 0, 1])
+    assert found.dtype == torch.float32
+    np.testing.assert_array_equal(found.numpy()[:, 0, :, 0], images[[2, 0, 1]].astype(np.float16))
+
+
+def test_half_precision_holds_no_larger_numbers_and_other_precisions_are_refused(tmp_path):
+    given = {"n": 1, "image_shape": (1, 1, 1), "class_names": ["x"]}
+    batch = SimpleNamespace(
+        images=np.full((1, 1, 1, 1), 1e5), labels=np.zeros(1, int), parameters={}
+    )
+    with (
+        pytest.raises(InputError, match="need the dtype float32"),
+        DatasetWriter(tmp_path / "x.h5", dtype="float16", **given) as writer,
+    ):
+        writer.write(batch)
+    assert not (tmp_path / "x.h5").exists()
+    with pytest.raises(InputError, match="float16"):
+        DatasetWriter(tmp_path / "y.h5", dtype="float8", **given)

@@ -5,12 +5,14 @@ import json
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from scipy.stats import ttest_rel
 
 import haloformer.training
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
+from haloformer.prediction import Predictor
 from haloformer.simulation import Simulator
 from haloformer.studies import runs as module
 from haloformer.studies.command import study
@@ -298,3 +300,11 @@ def test_all_runs_share_images_that_are_simulated_once(tmp_path, monkeypatch):
     assert len({seed for seed, _ in made}) == 3  # training, validation, test
     assert len(made) == len({*made})
     assert all("prepared" not in row["options"] for row in results(tmp_path / "s"))
+
+
+def test_a_network_without_finite_answers_is_a_failed_run(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        Predictor, "numbers_of", lambda self, shown: torch.full((len(shown), 3), torch.nan)
+    )
+    with pytest.raises(InputError, match="gives no number for one of the test images of model_ii"):
+        study(write(tmp_path / "s.yaml", variants={"plain": {}}, seeds=1), out=str(tmp_path / "s"))

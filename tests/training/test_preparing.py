@@ -93,6 +93,9 @@ def test_parts_are_all_that_a_training_reads():
     assert [*parts] == ["training", "validation", "calibration", "test"]
     assert len(parts["training"]) == 128
     np.testing.assert_array_equal(parts["calibration"], np.arange(30, 60))
+    some = {**SMALL, "classes": "axion_cdm", "prepared": "x"}
+    test = parts_of(compose(None, some), n_test=50)[-1][1]
+    assert test.class_names == ("axion", "cdm")  # as a study of the same classes simulates
     finite = compose(None, {**SMALL, "n_images": 96, "prepared": "x"})
     assert len(parts_of(finite)[0][2]) == 96
     assert len(parts_of(finite, n=40)[0][2]) == 40
@@ -101,6 +104,9 @@ def test_parts_are_all_that_a_training_reads():
 def test_what_cannot_be_prepared_is_refused():
     with pytest.raises(InputError, match="not a survey"):
         parts_of(compose(None, {"data": "train.h5", "prepared": "x"}))
+    for wrong in ({"n": 0}, {"n": -5}, {"n_test": -1}):
+        with pytest.raises(InputError, match="must be at least"):
+            parts_of(compose(None, {"data": "model_ii", "prepared": "x"}), **wrong)
     with pytest.raises(InputError, match="name the folder"):
         parts_of(compose(None, {"data": "model_ii"}))
 

@@ -27,10 +27,6 @@ from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import Interval
 from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey, list_surveys
 
-SURE = 0.9
-"""Smallest probability of a sure prediction."""
-
-
 _QUANTILE = 0.99  # of the pixels: a brightness that neither a hot pixel nor the empty sky decides
 
 
@@ -57,11 +53,6 @@ class Condition:
     change: Callable[[Scenes], Scenes] | None = None
     prepare: Callable[[Tensor], Tensor] | None = None
     n: int | None = None
-
-
-def with_camera(survey: Survey, **fields: Any) -> Survey:
-    """Returns the survey with other numbers of its instrument."""
-    return dataclasses.replace(survey, instrument=dataclasses.replace(survey.instrument, **fields))
 
 
 def times(factor: float) -> Callable[[Tensor], Tensor] | None:
@@ -208,7 +199,7 @@ class AuditedModel:
     @property
     def noise_mode(self) -> str:
         """Noise mode of the simulator, with ``"original"`` replaced by the mode of this survey."""
-        return self.survey.original_noise if self.noise == "original" else self.noise
+        return self.survey.noise_kind(self.noise)
 
 
 def audited_model(

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from haloformer.audit.audited import SURE, AuditedModel, Condition, times, with_camera
+from haloformer.audit.audited import AuditedModel, Condition, times
 from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.symmetry import ELEMENTS, rotated
+from haloformer.evaluation.calibration import PIXEL_SCALES, SURE
 from haloformer.io.progress import progress_bar
 from haloformer.reporting.interval import Interval, percent_interval, wilson
 from haloformer.reporting.style import INK, new_figure, styled
@@ -26,7 +27,6 @@ GOAL = 0.02
 MOVES = ((0.25, 0.25), (0.5, 0.5), (-0.5, 0.0), (1.0, -1.0), (2.0, 1.0), (3.0, 3.0))
 """Pixels to the right and in the order of the rows by which lenses are moved."""
 
-PIXEL_SCALES = (0.97, 0.985, 1.015, 1.03)
 PSF_WIDTHS = (0.9, 1.1)
 BACKGROUNDS = (0.8, 1.2)
 GAINS = (0.5, 0.8, 1.2, 2.0)
@@ -61,21 +61,21 @@ def conditions(audited: AuditedModel) -> dict[str, Condition]:
     for x, y in MOVES:
         found[f"moved by {x:g}, {y:g} pixels"] = condition(change=_moved(survey, x, y))
     found["one pixel more, the lens on the middle one"] = condition(
-        with_camera(survey, num_pix=camera.num_pix + 1),
+        survey.with_camera(num_pix=camera.num_pix + 1),
         prepare=lambda images: images[..., :-1, :-1],
     )
     for factor in PIXEL_SCALES:
         scale = camera.pixel_scale * factor
-        found[f"pixels × {factor:g}"] = condition(with_camera(survey, pixel_scale=scale))
+        found[f"pixels × {factor:g}"] = condition(survey.with_camera(pixel_scale=scale))
     if camera.psf_fwhm > 0:
         for factor in PSF_WIDTHS:
             found[f"PSF × {factor:g}"] = condition(
-                with_camera(survey, psf_fwhm=camera.psf_fwhm * factor)
+                survey.with_camera(psf_fwhm=camera.psf_fwhm * factor)
             )
     if audited.noise_mode != "none" and (rms := background_rms(camera)) > 0:
         for factor in BACKGROUNDS:
             found[f"background noise × {factor:g}"] = condition(
-                with_camera(survey, background_rms=rms * factor)
+                survey.with_camera(background_rms=rms * factor)
             )
     for code, name in list(enumerate(ELEMENTS))[1:]:
         found[name] = condition(prepare=functools.partial(rotated, code=code))

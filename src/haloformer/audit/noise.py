@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haloformer.audit.audited import AuditedModel, Condition, times, with_camera
+from haloformer.audit.audited import AuditedModel, Condition, times
 from haloformer.audit.figures import GOOD, draw_curve
 from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, listed
@@ -71,8 +71,7 @@ def _exposed(survey: Survey, factor: float) -> Survey:
     """Returns the survey with other exposure times; a background that is given as a number falls with their square root."""
     instrument = survey.instrument
     rms = instrument.background_rms
-    return with_camera(
-        survey,
+    return survey.with_camera(
         exposure_time=_scaled(instrument.exposure_time, factor),
         background_rms=None if rms is None else rms / math.sqrt(factor),
     )

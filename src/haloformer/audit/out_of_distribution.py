@@ -14,7 +14,6 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from haloformer.audit.audited import (
-    SURE,
     AuditedModel,
     Condition,
     at_camera,
@@ -27,6 +26,7 @@ from haloformer.audit.words import listed
 from haloformer.data.framing import Framing
 from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images
 from haloformer.errors import InputError
+from haloformer.evaluation.calibration import SURE
 from haloformer.evaluation.testset import classes_of_use
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import percent_interval, wilson

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.audit.audited import AuditedModel, Condition, at_camera, interval, with_camera
+from haloformer.audit.audited import AuditedModel, Condition, at_camera, interval
 from haloformer.audit.figures import GOOD, POOR, draw_curve
 from haloformer.audit.part import Inputs, Measured, Part, Table
 from haloformer.audit.words import auc_cells, change_cell, signed, with_ci
@@ -31,7 +31,7 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
     field = {"psf": "psf_fwhm", "pixel_scale": "pixel_scale"}
     conditions = {
         f"{kind} {factor:g}": Condition(
-            with_camera(audited.survey, **{field[kind]: factor * getattr(instrument, field[kind])}),
+            audited.survey.with_camera(**{field[kind]: factor * getattr(instrument, field[kind])}),
             audited.noise,
         )
         for kind, factors in values.items()

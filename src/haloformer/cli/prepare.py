@@ -23,7 +23,7 @@ def prepare(
     config: str | None = None,
     n: int | None = None,
     n_test: int = 0,
-    test_seed: int = 1_000_000,
+    test_seed: int | None = None,
     quiet: bool = False,
     options: Mapping[str, object] | None = None,
 ) -> None:
@@ -43,21 +43,22 @@ def prepare(
         config: YAML file with options, such as the config.yaml of a run.
         n: Training images; by default as many as the training uses.
         n_test: Test images to prepare, too, as `haloformer study` and `benchmark` simulate them.
-        test_seed: Seed of the test images.
+        test_seed: Seed of the test images; by default that of studies.
         quiet: Print nothing.
         options: Fields of the experiment, by short name.
     """
     from haloformer.io.progress import progress_bar
+    from haloformer.studies.runs import TEST_SEED
     from haloformer.training.config import compose, read_options
     from haloformer.training.preparing import parts_of
-    from haloformer.training.preparing import prepare as make
 
     experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
-    parts = parts_of(experiment, n, n_test, test_seed)
+    parts = parts_of(experiment, n, n_test, TEST_SEED if test_seed is None else test_seed)
     began, total = time.perf_counter(), sum(len(numbers) for _, _, numbers in parts)
     with progress_bar(f"prepare {experiment.data.source}", total, False if quiet else None) as bar:
-        for done in make(parts):
-            bar(done)
+        for _, images, numbers in parts:
+            for done in images.prepare(numbers):
+                bar(done)
     if not quiet:
         of = ", ".join(f"{len(numbers):,} for {name}" for name, _, numbers in parts)
         print(

@@ -1,8 +1,8 @@
 """Writing datasets: one self-describing HDF5 file, written whole or not at all.
 
-The file holds ``/images`` (N, C, H, W) float32 (or, on request, float16), ``/labels`` (N,) int64 that index the attribute
-``class_names``, and ``/parameters/NAME``, (N,) or (N, n_max), each with its unit in the attribute
-``units`` and NaN where it does not apply. Nothing but h5py is needed to read it.
+The file holds ``/images`` (N, C, H, W) float32 (or, on request, float16), ``/labels`` (N,) int64
+that index the attribute ``class_names``, and ``/parameters/NAME``, (N,) or (N, n_max), each with its
+unit in the attribute ``units`` and NaN where it does not apply. Nothing but h5py is needed to read it.
 
 Without compression, and when the number of images is known beforehand, images lie contiguously:
 random batches then read six to twenty times faster than from chunks, whatever the chunk size. A
@@ -97,7 +97,6 @@ class DatasetWriter:
         )
         self.compression = compression
         self.overwrite = overwrite
-        self.dtype = np.dtype(dtype)
         self.written = 0
         self._file: h5py.File | None = None
         self._sink: Sink | None = None
@@ -124,6 +123,7 @@ class DatasetWriter:
             raise unknown_name("compression", str(compression), ("gzip", "lzf"))
         if dtype not in ("float32", "float16"):
             raise unknown_name("dtype", dtype, ("float32", "float16"))
+        self.dtype = np.dtype(dtype)
         self._refuse_existing()
 
     def __enter__(self) -> "DatasetWriter":

@@ -59,6 +59,11 @@ class Maker(Protocol):
         """All that the images depend on but their numbers and the code, JSON-able."""
         ...
 
+    @property
+    def has_noise(self) -> bool:
+        """Whether the images have noise."""
+        ...
+
     def with_more_channels(self) -> "Sequence[Maker]":
         """Returns those whose first channels are this one's images."""
         ...
@@ -220,7 +225,7 @@ class PreparedImages:
         batch = self.maker.batch(np.arange(shard * SHARD_IMAGES, (shard + 1) * SHARD_IMAGES))
         images = batch.images.cpu()
         fits = images.abs().max().item() <= np.finfo(np.float16).max
-        small = fits and has_noise(self.maker)
+        small = fits and self.maker.has_noise
         attributes = {**self.attributes, "prepared": _described(self.maker)}
         with DatasetWriter(
             path,
@@ -235,7 +240,7 @@ class PreparedImages:
 
     def _room(self) -> bool:
         """Returns whether one more file may be written, after others have made room."""
-        need = SHARD_IMAGES * int(np.prod(self.image_shape)) * (2 if has_noise(self.maker) else 4)
+        need = SHARD_IMAGES * int(np.prod(self.image_shape)) * (2 if self.maker.has_noise else 4)
         while _size(self.root) + need > self.limit:
             others = [p for p in self.root.iterdir() if (p / _DESCRIPTION).exists()]
             others = [p for p in others if p not in (self.folder, *self._others)]
@@ -264,14 +269,6 @@ class PreparedImages:
                 write_text(self.folder / _DESCRIPTION, text + "\n")
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from error
-
-
-def has_noise(maker: Maker) -> bool:
-    """Returns whether the images have noise."""
-    settings = maker.settings
-    noise = settings["noise"]
-    kind = settings["survey"]["original_noise"] if noise == "original" else noise
-    return kind in ("double_poisson", "instrument")
 
 
 def kind_of(maker: Maker) -> str:

@@ -166,7 +166,7 @@ def noise_model(survey: str | Path | Mapping[str, Any] | Survey, noise: str) -> 
             float(magnitude_to_counts(camera.sky_brightness, camera.magnitude_zero_point))
             * camera.pixel_scale**2
         )
-    kind = survey.original_noise if noise == "original" else noise
+    kind = survey.noise_kind(noise)
     return NoiseModel(kind, rms, camera.num_exposures, sky, camera.read_noise)
 
 

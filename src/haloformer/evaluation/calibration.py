@@ -30,11 +30,15 @@ from haloformer.prediction.geometry import Scaled, scaled, smooth_scales
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.simulation import Simulator, get_survey
 
+SURE = 0.9
+"""Smallest probability of a sure prediction."""
+
+PIXEL_SCALES = (0.97, 0.985, 1.015, 1.03)
+"""Factors of the pixel scale at which few sure wrong answers may be left."""
+
 _GEOMETRY_IMAGES = 1500  # of those for calibration; each is fitted four times more
 _ELSEWHERE = 4  # of those, one in so many is simulated with pixels of each other size
 _ELSEWHERE_SEED = 2**39  # none that training or validation can have
-_SCALES = (0.97, 0.985, 1.015, 1.03)
-_SURE = 0.9  # probability of an answer that is believed
 _LEFT = 0.015  # share of the images whose sure wrong answers may stay
 
 
@@ -56,20 +60,24 @@ def run_calibration(
     images = _calibration_images(run, predictor, data, n, seed)
     found = _outputs_for(predictor, images, batch_size, progress)
     _check_classes(predictor, images, found.labels)
-    calibration, ood = calibrated(predictor.outputs, found.numbers, found.labels, found.features)
+    temperature, detector = calibrated(
+        predictor.outputs, found.numbers, found.labels, found.features
+    )
     used = {
         "data": images.name,
         **{key: images.attributes.get(key) for key in ("survey", "seed")},
     }
-    calibration = None if calibration is None else {**calibration, **used}
-    ood = None if ood is None else ({**ood[0], **used}, ood[1])
-    geometry: dict[str, Any] | None = None
+    calibration = None if temperature is None else {**temperature.to_dict(), **used}
+    ood = None if detector is None else ({**detector.to_dict(), **used}, detector.tensors())
+    now = dataclasses.replace(
+        predictor,
+        temperature=1.0 if temperature is None else temperature.temperature,
+        detector=detector,
+    )
+    check = _geometry_of(now, found, progress)
+    geometry = None if check is None else {**check.model_dump(mode="json"), **used}
     try:
-        write_calibration(folder, calibration, ood)
-        check = _geometry_of(load(run, device), found, progress)
-        if check is not None:
-            geometry = {**check.model_dump(mode="json"), **used}
-            write_calibration(folder, calibration, ood, geometry)
+        write_calibration(folder, calibration, ood, geometry)
     except OSError as error:
         raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
     return {
@@ -174,21 +182,23 @@ def _geometry_of(
     """
     logits, n = predictor.outputs.split(found.numbers)[0], sum(map(len, found.raw))
     residual, names = predictor.residual, predictor.class_names
-    if logits is None or residual is None or n < _ELSEWHERE:
+    if logits is None or residual is None or predictor.detector is None or n < _ELSEWHERE:
         return None
     answers, elsewhere = logits.argmax(1)[:n], n // _ELSEWHERE
-    with progress_bar("geometry", 2 * n + 2 * elsewhere * len(_SCALES), progress) as advance:
+    with progress_bar("geometry", 2 * n + 2 * elsewhere * len(PIXEL_SCALES), progress) as advance:
         scales = smooth_scales(residual, [predictor.checked(batch) for batch in found.raw], advance)
         check = GeometryCheck.of(names, answers, scales)
         here = scaled(predictor, found.raw, check, scales, advance)
-        wrong = [_wrong_answers(predictor, check, factor, elsewhere, advance) for factor in _SCALES]
+        wrong = [
+            _wrong_answers(predictor, check, factor, elsewhere, advance) for factor in PIXEL_SCALES
+        ]
         for rate in FORGONE_RATES:
             check = check.with_limits(names, answers, here.leads, rate)
             left = [
                 float((of & ~there.withdrawn(check, names, said)).double().mean())
                 for of, there, said in wrong
             ]
-            if max(left, default=0.0) <= _LEFT:
+            if max(left) <= _LEFT:
                 break
     return check
 
@@ -202,15 +212,10 @@ def _wrong_answers(
 ) -> tuple[Tensor, Scaled, Tensor]:
     """Returns which answers for images with pixels of another size are wrong, sure and not flagged, (n,); what their scales say; and the answers."""
     assert predictor.residual is not None  # by the caller
-    assert predictor.detector is not None  # which is calibrated before
     survey = get_survey(parse_json(predictor.residual.survey, "survey"))
-    camera = dataclasses.replace(
-        survey.instrument, pixel_scale=survey.instrument.pixel_scale * factor
-    )
-    names = classes_of_use(survey.class_names, predictor)
     simulator = Simulator(
-        dataclasses.replace(survey, instrument=camera),
-        classes=names,
+        survey.with_camera(pixel_scale=survey.instrument.pixel_scale * factor),
+        classes=classes_of_use(survey.class_names, predictor),
         seed=_ELSEWHERE_SEED,
         noise=predictor.residual.noise,
     )
@@ -218,15 +223,14 @@ def _wrong_answers(
     batches, wrong, answers = [], [], []
     for first in range(0, n, 100):
         batch = simulator.batch(range(first, min(first + 100, n)))
-        numbers, features = predictor.numbers_and_ood_features(batch.images)
+        numbers, verdict = predictor.numbers_and_ood(batch.images, geometry=False)
         logits = predictor.outputs.split(numbers)[0]
         assert logits is not None  # by the caller
+        assert verdict is not None  # as there is a detector
         p, said = predictor.probabilities_of(logits).max(1)
-        flagged = predictor.detector.verdict(features).flag
-        wrong.append((said != order[batch.labels]) & (p > _SURE) & ~flagged)
+        wrong.append((said != order[batch.labels]) & (p > SURE) & ~verdict.flag)
         batches.append(batch.images)
         answers.append(said)
-    assert batches  # n is at least one
     scales = smooth_scales(
         predictor.residual, [predictor.checked(batch) for batch in batches], advance
     )

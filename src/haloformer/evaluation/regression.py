@@ -80,11 +80,10 @@ def noise_limit(survey: str | Survey, noise: str, *, chi: float = 2.0, n: int = 
         The mass, between −26 and −20; None without noise, without a vortex, or where χ does not cross there.
     """
     survey = get_survey(survey)
-    kind = survey.original_noise if noise == "original" else noise
     vortices = [
         part for parts in survey.substructure.values() for part in parts if isinstance(part, Vortex)
     ]
-    if not vortices or kind not in ("instrument", "double_poisson"):
+    if not vortices or not survey.has_noise(noise):
         return None
 
     def images(log10_m: float) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +101,8 @@ def noise_limit(survey: str | Survey, noise: str, *, chi: float = 2.0, n: int = 
         np.maximum(point, 0) / seconds[:, None, None]
     )  # variance of I counts/s measured for T seconds: I/T
     variance = (
-        background_rms(survey.instrument) ** 2 + (2 if kind == "double_poisson" else 1) * photons
+        background_rms(survey.instrument) ** 2
+        + (2 if survey.noise_kind(noise) == "double_poisson" else 1) * photons
     )
 
     def excess(log10_m: float) -> float:

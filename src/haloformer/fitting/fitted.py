@@ -1,7 +1,6 @@
 """Simulates images of a survey with the channels that their fit adds."""
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.fitting.channels import N_WRONG, Residual, central_part
-from haloformer.simulation import LensBatch, Simulator
+from haloformer.simulation import LensBatch, Simulator, describe_survey
 from haloformer.simulation.rng import name_word, uniform
 
 
@@ -52,22 +51,22 @@ class FittedSimulator:
     @property
     def settings(self) -> dict[str, Any]:
         """All that the images depend on but their numbers and the code, JSON-able."""
-        simulator, residual = self.simulator, self.residual
-        fit = None if residual is None else residual.to_dict()
-        if fit is not None and fit["survey"] == json.loads(
-            simulator.attributes["survey_definition"]
-        ):
-            del fit["survey"]
+        simulator = self.simulator
         return {
-            "survey": json.loads(simulator.attributes["survey_definition"]),
+            "survey": describe_survey(simulator.survey),
             "classes": list(simulator.class_names),
             "seed": simulator.seed,
             "noise": simulator.noise,
             "backend": simulator.backend,
-            "fit": fit,
+            "fit": None if self.residual is None else self.residual.to_dict(),
             "wrong_fits": self.wrong_fits,
             "crop": self.crop,
         }
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the images have noise."""
+        return self.simulator.survey.has_noise(self.simulator.noise)
 
     def with_more_channels(self) -> list["FittedSimulator"]:
         """Returns those whose first channels are this one's images."""

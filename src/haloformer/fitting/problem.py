@@ -100,7 +100,7 @@ class FitProblem:
         if noise not in NOISE_MODES:
             raise unknown_name("noise mode", noise, NOISE_MODES)
         side = _side(survey, size)
-        kind = survey.original_noise if noise == "original" else noise
+        kind = survey.noise_kind(noise)
         full = survey.instrument.num_pix
         margin = (full - side) // 2
         draws = _smooth_draws(json.dumps(describe_survey(survey)))

@@ -68,8 +68,8 @@ class Calibration:
 
 def calibrated(
     outputs: Outputs, numbers: Tensor, labels: Tensor, seen: list[dict[str, Tensor]]
-) -> tuple[dict[str, Any] | None, tuple[dict[str, Any], dict[str, Tensor]] | None]:
-    """Returns what `write_calibration` of ``artefact`` takes, of what a network makes of images whose classes are known.
+) -> tuple[Calibration | None, OodDetector | None]:
+    """Returns temperature and detector of unlike images, of what a network makes of images whose classes are known.
 
     Args:
         outputs: What its numbers mean.
@@ -78,13 +78,11 @@ def calibrated(
         seen: Features of the images, batch by batch, as :func:`haloformer.outputs.out_of_distribution.ood_features` gives them.
     """
     logits = outputs.split(numbers)[0]
-    temperature = (
-        None if logits is None else Calibration.fit(logits.numpy(), labels.numpy()).to_dict()
-    )
+    temperature = None if logits is None else Calibration.fit(logits.numpy(), labels.numpy())
     detector = OodDetector.fit(
         {part: torch.cat([batch[part] for batch in seen]) for part in seen[0]}, labels
     )
-    return temperature, None if detector is None else (detector.to_dict(), detector.tensors())
+    return temperature, detector
 
 
 def temperature_of(artefact: dict[str, Any], where: str) -> float:

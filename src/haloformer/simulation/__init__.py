@@ -19,6 +19,7 @@ from haloformer.simulation.surveys import (
     get_part,
     get_survey,
     list_surveys,
+    names_survey,
 )
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "get_survey",
     "iterate",
     "list_surveys",
+    "names_survey",
     "render",
     "simulate",
 ]

@@ -180,7 +180,7 @@ class Simulator:
                 images = render(
                     self.survey, scenes.parameters(self.seed), dtype=self.dtype, device=self.device
                 )
-        kind = self._noise_kind()
+        kind = self.survey.noise_kind(self.noise)
         if kind in ("double_poisson", "instrument"):
             seconds = torch.as_tensor(scenes.exposure_time * self.survey.instrument.num_exposures)
             rms = background_rms(self.survey.instrument)
@@ -189,12 +189,9 @@ class Simulator:
             )
         return images * 2 if kind == "doubled" else images
 
-    def _noise_kind(self) -> str:
-        return self.survey.original_noise if self.noise == "original" else self.noise
-
     def _image_unit(self) -> str:
         return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(
-            self._noise_kind(), "counts/s"
+            self.survey.noise_kind(self.noise), "counts/s"
         )
 
     def _numba_images(self, scenes: Scenes) -> Tensor:
@@ -204,7 +201,7 @@ class Simulator:
         inputs = _KernelInputs(self.survey, scenes, T)
         size = self.survey.instrument.num_pix
         out = np.empty((len(scenes), size, size), dtype=T)
-        kind = self._noise_kind()
+        kind = self.survey.noise_kind(self.noise)
         seconds = scenes.exposure_time * self.survey.instrument.num_exposures
         rms = background_rms(self.survey.instrument)
 

@@ -121,6 +121,19 @@ class Survey:
         known = [name for name in CLASS_NAMES if name in self.substructure]
         return tuple(known + sorted(set(self.substructure) - set(known)))
 
+    def noise_kind(self, noise: str) -> str:
+        """Returns a noise mode with ``"original"`` replaced by what it means here, one of :data:`ORIGINAL_NOISE`."""
+        return self.original_noise if noise == "original" else noise
+
+    def has_noise(self, noise: str) -> bool:
+        """Returns whether images with this noise mode have noise."""
+        return self.noise_kind(noise) in ("double_poisson", "instrument")
+
+    def with_camera(self, **fields: object) -> "Survey":
+        """Returns the survey with other numbers of its instrument."""
+        camera = dataclasses.replace(self.instrument, **fields)  # type: ignore[arg-type]  # fields by name
+        return dataclasses.replace(self, instrument=camera)
+
     def theta_E(self, mass: np.ndarray | float) -> np.ndarray:
         """Einstein radius of a point mass (M_sun) in this survey, in arcsec, before the deflection scale."""
         return einstein_radius(mass, self.cosmology, self.z_lens, self.z_source, self.distances)
@@ -136,6 +149,11 @@ class Survey:
                 self.z_lens, convention.z_source_convention
             )
         return float(self.deflection_scale)
+
+
+def names_survey(name: str) -> bool:
+    """Returns whether a name can be that of a survey: of a shipped one, or of a YAML file."""
+    return name in _shipped_survey_names() or Path(name).suffix.lower() in (".yaml", ".yml")
 
 
 def list_surveys() -> dict[str, str]:

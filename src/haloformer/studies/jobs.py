@@ -16,6 +16,7 @@ import torch
 
 from haloformer._version import code_version
 from haloformer.data.prepared import PreparedImages
+from haloformer.data.reader import not_answered
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
@@ -175,6 +176,8 @@ def _of_prepared(
     blocks = [np.arange(first, min(first + _BATCH, n)) for first in range(0, n, _BATCH)]
     for batch in batches_ahead(stored, blocks):
         numbers = predictor.numbers_of(batch.images.to(predictor.device))
+        if not torch.isfinite(numbers).all():
+            raise not_answered(f"one of the test images of {simulator.survey.name}")
         logits = predictor.outputs.split(numbers)[0]
         assert logits is not None  # a study compares classifiers
         yield logits, batch.labels

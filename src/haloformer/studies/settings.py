@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import BeforeValidator
 
-from haloformer.simulation import list_surveys
+from haloformer.simulation import names_survey
 from haloformer.training.config import Experiment
 
 
@@ -71,6 +71,5 @@ def with_prepared(folder: Path, options: Mapping[str, object]) -> dict[str, obje
         folder: Of the study or the search.
         options: Fields of the experiment by short name.
     """
-    data = str(options.get("data"))
-    simulated = data in list_surveys() or data.endswith((".yaml", ".yml"))
+    simulated = names_survey(str(options.get("data")))
     return {"prepared": str(folder / "prepared"), **options} if simulated else {**options}

@@ -140,4 +140,8 @@ class Exporter:
         temperature, detector = calibrated(
             self.outputs, torch.cat(numbers), torch.cat(labels), seen
         )
-        write_calibration(folder.artefact, temperature, detector)
+        write_calibration(
+            folder.artefact,
+            None if temperature is None else temperature.to_dict(),
+            None if detector is None else (detector.to_dict(), detector.tensors()),
+        )

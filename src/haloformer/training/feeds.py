@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
+from haloformer.data.reading import DATASET_SUFFIXES
 from haloformer.errors import InputError
-from haloformer.simulation import list_surveys
+from haloformer.simulation import names_survey
 from haloformer.training.config import Experiment
 from haloformer.training.examples import Feed
 from haloformer.training.file_feed import open_file_feed
 from haloformer.training.survey_feed import open_survey_feed
-
-_DATASETS = (".h5", ".hdf5")
-_DEFINITIONS = (".yaml", ".yml")
 
 
 def open_feed(experiment: Experiment) -> Feed:
@@ -26,13 +24,13 @@ def open_feed(experiment: Experiment) -> Feed:
         )
     path = Path(data.source)
     suffix = path.suffix.lower()
-    known = suffix in (*_DATASETS, *_DEFINITIONS) or data.source in list_surveys()
+    known = suffix in DATASET_SUFFIXES or names_survey(data.source)
     if path.exists() and not known:
         raise InputError(
             f"{path}: is neither a dataset file (.h5) nor a survey (.yaml); "
             "`haloformer convert` makes a dataset of images"
         )
-    opened = open_file_feed if suffix in _DATASETS else open_survey_feed
+    opened = open_file_feed if suffix in DATASET_SUFFIXES else open_survey_feed
     feed = opened(experiment)
     if feed.steps < 1:
         raise InputError(

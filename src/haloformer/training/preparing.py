@@ -1,13 +1,11 @@
 """Prepares the images of a training beforehand."""
 
-from collections.abc import Iterator
-
 import numpy as np
 
 from haloformer.data.prepared import PreparedImages
 from haloformer.errors import InputError
 from haloformer.fitting.fitted import FittedSimulator
-from haloformer.simulation import Simulator, list_surveys
+from haloformer.simulation import Simulator, names_survey
 from haloformer.training.config import Experiment
 from haloformer.training.survey_feed import SurveyMakers, stored
 
@@ -27,10 +25,13 @@ def parts_of(
         InputError: Not a survey, no folder, or options that do not go together.
     """
     source = experiment.data.source
-    if source not in list_surveys() and not source.endswith((".yaml", ".yml")):
+    if not names_survey(source):
         raise InputError(f"data: '{source}' is not a survey: only simulated images are prepared")
     if experiment.trainer.prepared is None:
         raise InputError("prepared: name the folder in which the images are stored")
+    for name, value, least in (("n", n, 1), ("n_test", n_test, 0)):
+        if value is not None and value < least:
+            raise InputError(f"{name} must be at least {least}, not {value}")
     makers = SurveyMakers.of(experiment)
     plan, epochs = makers.plan, experiment.schedule.epochs
     if n is not None:
@@ -46,13 +47,8 @@ def parts_of(
         spare = np.arange(experiment.data.val_size, 2 * experiment.data.val_size)
         parts.append(("calibration", makers.held_out, spare))
     if n_test:
-        simulator = Simulator(source, seed=test_seed, noise=makers.held_out_noise)
+        classes, noise = makers.train.class_names, makers.held_out_noise
+        simulator = Simulator(source, classes=classes, seed=test_seed, noise=noise)
         test = FittedSimulator(simulator, makers.residual, crop=experiment.data.crop)
         parts.append(("test", stored(test, experiment), np.arange(n_test)))
     return [(name, made, of) for name, made, of in parts if isinstance(made, PreparedImages)]
-
-
-def prepare(parts: list[tuple[str, PreparedImages, np.ndarray]]) -> Iterator[int]:
-    """Makes and stores images; yields how many more are there, file by file."""
-    for _, images, numbers in parts:
-        yield from images.prepare(numbers)
