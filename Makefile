@@ -25,12 +25,14 @@ setup: $(READY)
 $(READY): pyproject.toml $(CONSTRAINTS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "haloformer needs Python 3.11 or later; $(PYTHON) is $$($(PYTHON) --version 2>&1). Try: make PYTHON=python3.12 $(MAKECMDGOALS)" >&2; exit 1; }
-	@echo "[1/3] making a virtual environment in $(VENV)"
+	@echo "[1/4] making a virtual environment in $(VENV)"
 	@$(PYTHON) -m venv $(VENV) || { echo "could not make it: on Debian and Ubuntu the package python3-venv is needed" >&2; exit 1; }
-	@echo "[2/3] installing PyTorch (on Linux up to 3 GB to download, as its usual build carries CUDA; once)"
+	@echo "[2/4] installing PyTorch (on Linux up to 3 GB to download, as its usual build carries CUDA; once)"
 	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) torch torchvision
-	@echo "[3/3] installing haloformer and what its tests need"
+	@echo "[3/4] installing haloformer and what its tests need"
 	@$(BIN)/python -m pip install --disable-pip-version-check $(addprefix -c ,$(CONSTRAINTS)) -e '.[dev]'
+	@echo "[4/4] compiling the kernels of simulation and fit (once)"
+	@$(BIN)/python -m haloformer.fitting.compiling
 	@touch $@
 	@echo "ready: $(BIN)/haloformer"
 

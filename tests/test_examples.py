@@ -161,7 +161,7 @@ def test_a_prediction_is_explained_on_a_page(example, capsys, trained_run, tmp_p
     )
 
 
-def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path, rendered_once):
+def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
     from PIL import Image
 
     names = example("physics_pictures.py")

@@ -136,9 +136,7 @@ def test_an_artefact_that_does_not_know_its_images_asks_for_them(run, key, messa
         calibrate(str(run), device="cpu")
 
 
-def test_of_a_model_whose_fit_finds_the_lens_it_measures_what_other_pixel_scales_do(
-    tmp_path, rendered_once
-):
+def test_of_a_model_whose_fit_finds_the_lens_it_measures_what_other_pixel_scales_do(tmp_path):
     weights = Path(haloformer.__file__).parent / "weights" / "model_iii"
     run = tmp_path / "run" / "artefact"
     shutil.copytree(weights, run)

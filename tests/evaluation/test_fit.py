@@ -13,7 +13,7 @@ from haloformer.fitting.command import fit
 from haloformer.fitting.to_table import usual_chi2
 from haloformer.simulation import get_survey, simulate
 
-pytestmark = pytest.mark.usefixtures("opened_at_once", "rendered_once")
+pytestmark = pytest.mark.usefixtures("opened_at_once")
 
 
 @pytest.fixture(scope="module")

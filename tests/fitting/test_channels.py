@@ -16,8 +16,6 @@ from haloformer.simulation import simulate
 from haloformer.training import compose, train
 from haloformer.training.feeds import open_feed
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 TINY = {
     "epochs": 1,
     "epoch_size": 96,

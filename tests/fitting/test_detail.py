@@ -14,8 +14,6 @@ from haloformer.fitting.detail import macro_fields
 from haloformer.fitting.parametric import SmoothFitter
 from haloformer.simulation import describe_survey, get_survey, simulate
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 
 @pytest.fixture(scope="module")
 def lenses():

@@ -8,8 +8,6 @@ from haloformer.fitting import SmoothFitter, behind, fit_smooth
 from haloformer.fitting.problem import PLACE
 from haloformer.simulation import describe_survey, get_survey, simulate
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 SURVEYS = [("model_i", "original"), ("model_ii", "instrument"), ("model_iii", "none")]
 IDS = [name for name, _ in SURVEYS]
 

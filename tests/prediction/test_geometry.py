@@ -10,8 +10,6 @@ from haloformer.outputs.geometry import FORGONE_RATES, GeometryCheck
 from haloformer.prediction.geometry import scaled, smooth_scales
 from haloformer.simulation import simulate
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 N = 24
 
 

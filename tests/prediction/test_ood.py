@@ -23,8 +23,6 @@ from haloformer.outputs.out_of_distribution import (
 from haloformer.prediction import load, predict
 from haloformer.simulation import simulate
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 
 @pytest.fixture(scope="session")
 def calibrated_run(original_run, tmp_path_factory):

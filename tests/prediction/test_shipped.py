@@ -12,8 +12,6 @@ from haloformer.errors import InputError
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.simulation import simulate
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 
 @pytest.mark.parametrize("name", shipped_models())
 def test_a_shipped_model_is_as_good_as_it_says(name, monkeypatch, tmp_path):

@@ -11,8 +11,6 @@ from haloformer.cli import main
 from haloformer.prediction import load, predict
 from haloformer.simulation import simulate
 
-pytestmark = pytest.mark.usefixtures("rendered_once")
-
 MASS = ("log10_m_axion", "log10_m_axion_sigma", "log10_m_axion_low", "log10_m_axion_high")
 STRANGE = 3  # number of the image that is none of the training's
 

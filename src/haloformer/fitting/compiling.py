@@ -1,0 +1,29 @@
+"""Compiles the kernels ahead of their first use, which is what `make setup` ends with: ``python -m haloformer.fitting.compiling``.
+
+numba compiles a function when it is first called with arguments of some type, and keeps the result beside the module (or in
+``NUMBA_CACHE_DIR``); processes that begin at the same time in a new installation would each compile all of them.
+"""
+
+import json
+import time
+
+from haloformer.fitting.channels import Residual
+from haloformer.fitting.fitted import FittedSimulator
+from haloformer.simulation import Simulator, describe_survey, get_survey
+
+
+def compile_kernels() -> None:
+    """Simulates and fits images with each kind of substructure and noise, in the fit's every form."""
+    for name, noise in (("model_ii", "instrument"), ("model_ii", "original")):
+        survey = get_survey(name)
+        for fit_place in (False, True):
+            fit = Residual(
+                json.dumps(describe_survey(survey)), noise, detail=True, fit_place=fit_place
+            )
+            FittedSimulator(Simulator(survey, seed=0, noise=noise), fit).batch(range(3))
+
+
+if __name__ == "__main__":
+    began = time.perf_counter()
+    compile_kernels()
+    print(f"kernels compiled in {time.perf_counter() - began:.0f} s")
