@@ -150,19 +150,27 @@ def opened_at_once(monkeypatch):
         monkeypatch.setattr(f"haloformer.data.{module}.survives_hdf5", lambda path, check: None)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def _rendered_once():
+_STARTING_POINTS: dict = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rendered_once(request):
     """The images with which a fit begins are rendered once for each problem and not for each fitter, which takes longer than a fit."""
-    if "haloformer.fitting.start" not in sys.modules:  # none of the collected tests fits
+    # None of the collected tests fits; or they trace what a fit does, and tracing leaves its own tensors there.
+    if "haloformer.fitting.start" not in sys.modules or request.path.name == "test_export.py":
         yield
         return
+    import torch
+
     from haloformer.fitting.behind import kernel_serves
     from haloformer.fitting.start import StartingPoints
     from haloformer.simulation import describe_survey
 
-    of, made = StartingPoints.of, {}
+    of, made = StartingPoints.of, _STARTING_POINTS
 
     def known(model):
+        if torch.is_inference_mode_enabled():
+            return of(model)  # tensors that do not serve elsewhere
         problem, device = model.problem, model.problem.axis.device
         key = (
             json.dumps(describe_survey(problem.survey)),

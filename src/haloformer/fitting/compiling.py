@@ -7,6 +7,8 @@ numba compiles a function when it is first called with arguments of some type, a
 import json
 import time
 
+import torch
+
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
 from haloformer.simulation import Simulator, describe_survey, get_survey
@@ -21,6 +23,7 @@ def compile_kernels() -> None:
                 json.dumps(describe_survey(survey)), noise, detail=True, fit_place=fit_place
             )
             FittedSimulator(Simulator(survey, seed=0, noise=noise), fit).batch(range(3))
+    Simulator("model_ii", seed=0, noise="instrument", dtype=torch.float64).batch(range(3))
 
 
 if __name__ == "__main__":
