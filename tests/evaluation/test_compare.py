@@ -248,3 +248,24 @@ def test_names_from_outside_are_text_on_the_page(place, tmp_path, undrawn_compar
     page = comparison_report.to_html(result, {})
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; {{ 7*7 }}") >= 7
+
+
+def test_what_speaks_against_the_images_is_said_as_by_evaluate(
+    place, lenses, tmp_path, undrawn_comparison
+):
+    twice = [*range(len(lenses.labels)), 0]
+    write_dataset(
+        tmp_path / "twice.h5",
+        lenses.images[twice],
+        lenses.labels[twice],
+        {name: values[twice] for name, values in lenses.parameters.items()},
+        lenses.class_names,
+        lenses.attributes,
+    )
+    runs = [str(place / "runs" / name) for name in ("x", "y")]
+    options = {"data": str(tmp_path / "twice.h5"), "device": "cpu", "out": str(tmp_path / "out")}
+    warnings = compare(runs, **options)["warnings"]
+    n = len(twice)
+    for name in ("x", "y"):
+        said = [text for text in warnings if text.startswith(f"{name}: 2 of {n} images occur")]
+        assert len(said) == 1

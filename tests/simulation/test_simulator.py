@@ -1,5 +1,6 @@
 """Reproducibility, provenance and errors of the simulator; surveys in YAML."""
 
+import dataclasses
 import json
 import pickle
 
@@ -16,6 +17,8 @@ from haloformer.simulation import (
     list_surveys,
     simulate,
 )
+from haloformer.simulation.distributions import Normal, Uniform
+from haloformer.simulation.substructure import PointSubhalos, Vortex
 
 
 @pytest.mark.parametrize("survey", ["model_i", "model_ii"])
@@ -174,3 +177,27 @@ def test_gpu_images_equal_cpu_images():
     )
     assert torch.allclose(cpu.images, gpu.images.cpu(), rtol=1e-9, atol=1e-12)
     assert np.array_equal(cpu.parameters["source_x"], gpu.parameters["source_x"])
+
+
+@pytest.mark.parametrize(
+    ("part", "field", "value", "message"),
+    [
+        ("instrument", "read_noise", -1.0, "read_noise"),
+        ("instrument", "background_rms", -0.1, "background_rms"),
+        ("instrument", "exposure_time", 0.0, "exposure_time must be positive"),
+        ("instrument", "exposure_time", Uniform(-1.0, 2.0), "exposure_time must be positive"),
+        ("source", "amp", -3.0, "amp must not be negative"),
+        ("source", "R_sersic", 0.0, "R_sersic must be positive"),
+        ("source", "n_sersic", Normal(-1.0, 0.1), "n_sersic must be positive"),
+    ],
+)
+def test_what_is_negative_in_no_camera_and_no_galaxy_is_refused(part, field, value, message):
+    given = getattr(get_survey("model_ii"), part)
+    with pytest.raises(InputError, match=message):
+        dataclasses.replace(given, **{field: value})
+
+
+@pytest.mark.parametrize("kind", [PointSubhalos, Vortex])
+def test_no_dark_matter_weighs_less_than_nothing(kind):
+    with pytest.raises(InputError, match="mass must not be negative"):
+        kind(mass=-1e8)

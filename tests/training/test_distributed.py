@@ -154,8 +154,8 @@ def test_every_file_is_written_once(runs):
     assert json.loads((runs[1] / "finished.json").read_text())["epochs"] == 2
 
 
-def test_fsdp_needs_gpus_and_says_so(tmp_path):
-    with pytest.raises(InputError, match="strategy fsdp needs"):
+def test_fsdp_which_was_never_run_is_none_of_the_strategies(tmp_path):
+    with pytest.raises(InputError, match="strategy must be one of 'auto' or 'ddp'"):
         train(**OPTIONS, out=str(tmp_path / "x"), devices=2, strategy="fsdp")
     assert not (tmp_path / "x").exists()
 

@@ -14,6 +14,7 @@ from haloformer.errors import InputError
 from haloformer.evaluation import comparison_report as report
 from haloformer.evaluation import figures
 from haloformer.evaluation.drawing import save_figures
+from haloformer.evaluation.duplicates import count_duplicates, duplicates_in_words
 from haloformer.evaluation.metrics import (
     classification_metrics,
     holm,
@@ -22,7 +23,7 @@ from haloformer.evaluation.metrics import (
     paired_difference,
 )
 from haloformer.evaluation.predictions import check_measurable, predictions_of
-from haloformer.evaluation.result import plain
+from haloformer.evaluation.result import plain, unlike_training
 from haloformer.evaluation.testset import (
     TestImages,
     class_order,
@@ -202,7 +203,9 @@ def _from_models(
     for name, images, predictor, order in zip(names, sources, predictors, orders):
         predictions = predictions_of(predictor, images, order, batch_size, progress)
         check_measurable(predictor, images, predictions)
-        seen = contamination(predictor, images)
+        seen, n = contamination(predictor, images), len(predictions.index)
+        duplicates = count_duplicates(predictor, images, predictions.hashes)
+        unusual = None if predictions.flagged is None else int(predictions.flagged.sum())
         protocol = {
             "data": images.name,
             "images_digest": predictions.digest,
@@ -219,8 +222,13 @@ def _from_models(
                 logits=predictions.logits,
                 temperature=predictor.temperature,
                 protocol=protocol,
-                warnings=seen + mismatches(predictor, images),
-                contaminated=bool(seen),
+                warnings=[
+                    *seen,
+                    *duplicates_in_words(duplicates, n),
+                    *unlike_training(unusual, n),
+                    *mismatches(predictor, images),
+                ],
+                contaminated=bool(seen or duplicates["in_training"]),
             )
         )
     return entries

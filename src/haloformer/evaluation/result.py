@@ -90,7 +90,7 @@ def result_of(
         "warnings": [
             *seen,
             *doubles,
-            *_unlike_training(unusual, len(predictions.index)),
+            *unlike_training(unusual, len(predictions.index)),
             *_exchanged_labels(classes),
             *_other_warnings(predictor, images, classes, estimated),
         ],
@@ -154,7 +154,7 @@ def _floor(images: TestImages) -> dict[str, Any] | None:
     return regression.resolution_floor(survey, noise if noise in NOISE_MODES else None)
 
 
-def _unlike_training(n_flagged: int | None, n: int) -> list[str]:
+def unlike_training(n_flagged: int | None, n: int) -> list[str]:
     """Returns a warning if many images are out of distribution: far more than the detector flags by chance."""
     if not n_flagged or n_flagged / n <= _MANY_UNUSUAL:
         return []

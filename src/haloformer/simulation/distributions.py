@@ -148,6 +148,25 @@ Quantity = Annotated[float | Distribution, PlainValidator(parse_quantity)]
 """A number, or the distribution that it is drawn from for each image."""
 
 
+def check_not_negative(name: str, quantity: Quantity | None, *, zero: bool = True) -> None:
+    """Raises InputError for a quantity that is, or is drawn, below 0; a normal distribution is judged by its mean.
+
+    Args:
+        name: What it is called in the message.
+        quantity: What was given.
+        zero: Whether 0 itself is allowed.
+    """
+    if quantity is None:
+        return
+    if isinstance(quantity, Normal):
+        least = quantity.mean
+    else:
+        least = quantity if isinstance(quantity, float | int) else quantity.low
+    if least < 0 or (least == 0 and not zero):
+        wanted = "must not be negative" if zero else "must be positive"
+        raise InputError(f"{name} {wanted}, not {describe_quantity(quantity)}")
+
+
 def describe_quantity(quantity: Quantity) -> float | dict[str, list[float]]:
     """The inverse of :func:`parse_quantity`: what to write into YAML."""
     if isinstance(quantity, float | int):

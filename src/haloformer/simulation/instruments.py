@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.distributions import Quantity
+from haloformer.simulation.distributions import Quantity, check_not_negative
 from haloformer.validation import Number, WholeNumber, checked
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
@@ -39,13 +39,14 @@ class Instrument:
     psf_fwhm: Annotated[Number, Field(ge=0)] = 0.0
     psf_truncation: Annotated[Number, Field(gt=0)] = 4.0
     exposure_time: Quantity = 1.0
-    num_exposures: Annotated[WholeNumber, Field(ge=0)] = 1
+    num_exposures: Annotated[WholeNumber, Field(ge=1)] = 1
     magnitude_zero_point: Number | None = None
     sky_brightness: Number | None = None
-    read_noise: Number = 0.0
-    background_rms: Number | None = None
+    read_noise: Annotated[Number, Field(ge=0)] = 0.0
+    background_rms: Annotated[Number, Field(ge=0)] | None = None
 
     def __post_init__(self) -> None:
+        check_not_negative("exposure_time", self.exposure_time, zero=False)
         if len(psf_weights(self)) > self.num_pix:
             raise InputError(f"psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
 
@@ -113,5 +114,5 @@ def background_rms(instrument: Instrument) -> float:
 
 
 def magnitude_to_counts(magnitude: np.ndarray | float, zero_point: float) -> np.ndarray | float:
-    """WholeNumbers/s of a magnitude, 10^(−0.4 (magnitude − zero_point))."""
+    """Counts/s of a magnitude, 10^(−0.4 (magnitude − zero_point))."""
     return 10 ** (-0.4 * (magnitude - zero_point))

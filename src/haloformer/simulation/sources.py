@@ -9,7 +9,7 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from haloformer.simulation.distributions import Quantity
+from haloformer.simulation.distributions import Quantity, check_not_negative
 from haloformer.validation import checked
 
 SERSIC_R_MIN = 1e-3
@@ -94,3 +94,8 @@ class SersicSource:
     e2: Quantity = 0.0
     amp: Quantity | None = None
     magnitude: Quantity | None = None
+
+    def __post_init__(self) -> None:
+        check_not_negative("amp", self.amp)
+        check_not_negative("R_sersic", self.R_sersic, zero=False)
+        check_not_negative("n_sersic", self.n_sersic, zero=False)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform
+from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform, check_not_negative
 from haloformer.validation import WholeNumber, checked
 
 
@@ -32,6 +32,10 @@ class PointSubhalos:
     mass: Quantity = PowerLaw(1e6, 1e10, -0.9)
     radius: Quantity = Uniform(0.25, 2.0)
 
+    def __post_init__(self) -> None:
+        check_not_negative("mass", self.mass)
+        check_not_negative("radius", self.radius)
+
 
 @checked
 @dataclass(frozen=True)
@@ -55,6 +59,9 @@ class Vortex:
     angle: Quantity = Uniform(0.0, 2 * np.pi)
     x: Quantity = 0.0
     y: Quantity = 0.0
+
+    def __post_init__(self) -> None:
+        check_not_negative("mass", self.mass)
 
 
 Substructure = Annotated[PointSubhalos | Vortex, Field(discriminator="kind")]

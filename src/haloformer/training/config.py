@@ -307,7 +307,7 @@ class TrainerConfig(Strict):
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
         devices: GPUs (or, on the CPU, processes) per machine; each takes its share of every batch.
         nodes: Machines, when started on each by torchrun or srun.
-        strategy: How several processes work together: auto (ddp), ddp, fsdp.
+        strategy: How several processes work together: auto or ddp, which are the same.
         deterministic: Use only algorithms that give the same result every time, on GPUs too;
             slower.
         checkpoint_minutes: Save a checkpoint after so many minutes, besides after every epoch.
@@ -334,7 +334,7 @@ class TrainerConfig(Strict):
     device: Text = "auto"
     devices: WholeNumber = Field(default=1, ge=1)
     nodes: WholeNumber = Field(default=1, ge=1)
-    strategy: Literal["auto", "ddp", "fsdp"] = "auto"
+    strategy: Literal["auto", "ddp"] = "auto"
     deterministic: StrictBool = False
     checkpoint_minutes: Number = Field(default=5.0, ge=0)
     patience: WholeNumber = Field(default=20, ge=0)

@@ -57,8 +57,6 @@ class Hardware:
             )
         if device.type == "cuda" and wanted > torch.cuda.device_count():
             raise InputError(f"devices {wanted}: this machine has {torch.cuda.device_count()} GPUs")
-        if settings.strategy == "fsdp":
-            _check_fsdp(experiment, device.type)
         devices = wanted if device.index is None else [device.index]
         return cls(device.type, devices, _precision(settings.precision, device.type))
 
@@ -122,17 +120,6 @@ def explained_memory(experiment: Experiment) -> Iterator[None]:
             f"out of memory with batch_size {experiment.data.batch_size}: a smaller one, a smaller "
             "model, or precision: bf16 needs less; what was saved is kept"
         ) from error
-
-
-def _check_fsdp(experiment: Experiment, accelerator: str) -> None:
-    if accelerator != "cuda":
-        raise InputError(
-            f"strategy fsdp needs CUDA GPUs, and the device is {accelerator}: take ddp"
-        )
-    if experiment.optimizer.clip:
-        raise InputError(
-            "strategy fsdp cannot clip gradients by their norm: set clip to 0, or take ddp"
-        )
 
 
 def _strategy(experiment: Experiment) -> str:
