@@ -1,13 +1,14 @@
 """The model factory: native sizes, names, and what it refuses."""
 
 import copy
+import importlib.metadata
 import json
 
 import pytest
 import torch
 
 from haloformer.errors import InputError
-from haloformer.models import create_model, find_model, list_models
+from haloformer.models import create_model, factory, find_model, list_models
 from haloformer.models.native_size import PaddedInput
 
 # All architectures at their small size; the papers' variants, up to hundreds of megabytes, are built for the table of
@@ -181,3 +182,23 @@ def test_registry_entries_say_what_a_reader_needs():
         assert "arXiv:" in info.paper
         assert info.notes
         assert info.source in ("timm", "haloformer")
+
+
+def test_what_an_old_timm_cannot_build_names_the_version_that_can(monkeypatch):
+    def missing(*args, **options):
+        raise ImportError("cannot import name 'Attention2d'")
+
+    monkeypatch.setattr(factory, "build_at_native_size", missing)
+    with pytest.raises(ImportError):  # of today's timm that is our fault
+        create_model("vit_nano", 64)
+    monkeypatch.setattr("timm.__version__", "1.0.9")
+    with pytest.raises(
+        InputError, match=r"Attention2d.*timm 1\.0\.9 is too old; pip install"
+    ) as caught:
+        create_model("vit_nano", 64)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_least_timm_is_that_of_the_package():
+    requirements = importlib.metadata.requires("haloformer")
+    assert f"timm>={factory.LEAST_TIMM}" in requirements

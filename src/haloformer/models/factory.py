@@ -4,6 +4,7 @@ import os
 from typing import Any
 
 from torch import nn
+from torch.torch_version import TorchVersion
 
 from haloformer.errors import InputError
 from haloformer.models.convert import StateDict
@@ -11,6 +12,9 @@ from haloformer.models.head import normalize_head
 from haloformer.models.native_size import PaddedInput, build_at_native_size
 from haloformer.models.registry import find_model
 from haloformer.models.weights import download_weights, load_into, read_weights
+
+LEAST_TIMM = "1.0.26"
+"""Older ones lack what some of the models are built with; those that they can build still serve."""
 
 
 def create_model(
@@ -56,7 +60,11 @@ def create_model(
         )
     options = {**info.kwargs, **kw}
     head_norm = options.pop("head_norm", "none")
-    model = build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
+    try:
+        model = build_at_native_size(info.timm_name, size, in_chans, num_classes, **options)
+    except Exception as error:
+        _mind_old_timm(name, error)
+        raise
     normalize_head(model.model if isinstance(model, PaddedInput) else model, head_norm)
     where = str(pretrained)
     if pretrained is True:  # only now: an impossible size or keyword needs no download
@@ -64,6 +72,17 @@ def create_model(
     if weights is not None:
         load_into(model, weights, where, size, in_chans, num_classes)
     return model
+
+
+def _mind_old_timm(name: str, error: Exception) -> None:
+    """Raises InputError if a model may have failed because timm is older than what we ask for."""
+    import timm
+
+    if TorchVersion(timm.__version__) < LEAST_TIMM:
+        raise InputError(
+            f"model '{name}' cannot be built ({str(error)[:150]}): perhaps because timm "
+            f"{timm.__version__} is too old; pip install -U 'timm>={LEAST_TIMM}'"
+        ) from error
 
 
 def _file_weights(pretrained: bool | str | os.PathLike[str]) -> StateDict | None:
