@@ -227,7 +227,8 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
         f"training on {PILOT:,}, and tested on {TEST['n']:,} images of seed {TEST['seed']}, which chose nothing.",
         "Intervals: 95 %, over test images (DeLong), not over trainings. Published AUCs are of the released",
         "images, of the papers' own sizes, pretraining and budgets, without a fit. *Images/s*: the network",
-        "alone, batches of 64, on one thread, beside other work.",
+        "alone, batches of 64, on one thread, beside other work. *Training [s]*: of an interrupted run",
+        "its last part alone.",
     ]
     for survey, given in dict.fromkeys((row["survey"], row["input"]) for row in rows):
         lines += ["", f"## {survey}, input: {given}", ""]

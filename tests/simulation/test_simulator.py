@@ -186,6 +186,8 @@ def test_gpu_images_equal_cpu_images():
         ("instrument", "background_rms", -0.1, "background_rms"),
         ("instrument", "exposure_time", 0.0, "exposure_time must be positive"),
         ("instrument", "exposure_time", Uniform(-1.0, 2.0), "exposure_time must be positive"),
+        ("deflector", "theta_E", -1.0, "theta_E must not be negative"),
+        ("deflector", "mass", Uniform(-1e12, 1e12), "mass must not be negative"),
         ("source", "amp", -3.0, "amp must not be negative"),
         ("source", "R_sersic", 0.0, "R_sersic must be positive"),
         ("source", "n_sersic", Normal(-1.0, 0.1), "n_sersic must be positive"),

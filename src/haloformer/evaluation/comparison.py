@@ -205,7 +205,6 @@ def _from_models(
         check_measurable(predictor, images, predictions)
         seen, n = contamination(predictor, images), len(predictions.index)
         duplicates = count_duplicates(predictor, images, predictions.hashes)
-        unusual = None if predictions.flagged is None else int(predictions.flagged.sum())
         protocol = {
             "data": images.name,
             "images_digest": predictions.digest,
@@ -225,7 +224,7 @@ def _from_models(
                 warnings=[
                     *seen,
                     *duplicates_in_words(duplicates, n),
-                    *unlike_training(unusual, n),
+                    *unlike_training(predictions.n_flagged, n),
                     *mismatches(predictor, images),
                 ],
                 contaminated=bool(seen or duplicates["in_training"]),

@@ -50,6 +50,11 @@ class Predictions:
     hashes: list[bytes]
     flagged: np.ndarray | None
 
+    @property
+    def n_flagged(self) -> int | None:
+        """Images out of distribution; None if the model cannot tell."""
+        return None if self.flagged is None else int(self.flagged.sum())
+
 
 def predictions_of(
     predictor: Predictor,

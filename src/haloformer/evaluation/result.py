@@ -76,7 +76,6 @@ def result_of(
     duplicates = count_duplicates(predictor, images, predictions.hashes)
     seen = contamination(predictor, images)
     doubles = duplicates_in_words(duplicates, len(predictions.index))
-    unusual = None if predictions.flagged is None else int(predictions.flagged.sum())
     return {
         "format": RESULT_FORMAT,
         "class_names": list(predictor.class_names),
@@ -84,13 +83,13 @@ def result_of(
         "left_out": predictions.left_out,
         **classes,
         "regression": estimated,
-        "n_out_of_distribution": unusual,
+        "n_out_of_distribution": predictions.n_flagged,
         "duplicates": duplicates,
         "contaminated": bool(seen or duplicates["in_training"]),
         "warnings": [
             *seen,
             *doubles,
-            *unlike_training(unusual, len(predictions.index)),
+            *unlike_training(predictions.n_flagged, len(predictions.index)),
             *_exchanged_labels(classes),
             *_other_warnings(predictor, images, classes, estimated),
         ],

@@ -15,15 +15,13 @@ from haloformer.simulation import Simulator, describe_survey, get_survey
 
 
 def compile_kernels() -> None:
-    """Simulates and fits images with each kind of substructure and noise, in the fit's every form."""
-    for name, noise in (("model_ii", "instrument"), ("model_ii", "original")):
-        survey = get_survey(name)
-        for fit_place in (False, True):
-            fit = Residual(
-                json.dumps(describe_survey(survey)), noise, detail=True, fit_place=fit_place
-            )
-            FittedSimulator(Simulator(survey, seed=0, noise=noise), fit).batch(range(3))
-    Simulator("model_ii", seed=0, noise="instrument", dtype=torch.float64).batch(range(3))
+    """Simulates and fits an image with each kind of substructure, where the fit finds the lens and where not; and in float64."""
+    survey, noise, numbers = get_survey("model_ii"), "instrument", range(3)
+    definition = json.dumps(describe_survey(survey))
+    for fit_place in (False, True):
+        fit = Residual(definition, noise, detail=True, fit_place=fit_place)
+        FittedSimulator(Simulator(survey, noise=noise), fit).batch(numbers)
+    Simulator(survey, noise=noise, dtype=torch.float64).batch(numbers)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from typing import Any
 from torch import nn
 from torch.torch_version import TorchVersion
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, brief
 from haloformer.models.convert import StateDict
 from haloformer.models.head import normalize_head
 from haloformer.models.native_size import PaddedInput, build_at_native_size
@@ -80,7 +80,7 @@ def _mind_old_timm(name: str, error: Exception) -> None:
 
     if TorchVersion(timm.__version__) < LEAST_TIMM:
         raise InputError(
-            f"model '{name}' cannot be built ({str(error)[:150]}): perhaps because timm "
+            f"model '{name}' cannot be built ({brief(error)}): perhaps because timm "
             f"{timm.__version__} is too old; pip install -U 'timm>={LEAST_TIMM}'"
         ) from error
 

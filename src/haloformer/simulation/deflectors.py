@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from haloformer.simulation.distributions import Quantity
+from haloformer.simulation.distributions import Quantity, check_not_negative
 from haloformer.validation import checked
 
 SIE_CORE = 1e-10  # arcsec; lenstronomy's core of the singular isothermal ellipsoid
@@ -204,3 +204,7 @@ class SIEShear:
     y: Quantity = 0.0
     gamma1: Quantity = 0.0
     gamma2: Quantity = 0.0
+
+    def __post_init__(self) -> None:
+        check_not_negative("mass", self.mass)
+        check_not_negative("theta_E", self.theta_E)

@@ -307,7 +307,8 @@ class TrainerConfig(Strict):
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
         devices: GPUs (or, on the CPU, processes) per machine; each takes its share of every batch.
         nodes: Machines, when started on each by torchrun or srun.
-        strategy: How several processes work together: auto or ddp, which are the same.
+        strategy: How several processes work together: ddp averages their gradients; auto does, too,
+            and bears weights that a batch does not use (frozen ones, early exits).
         deterministic: Use only algorithms that give the same result every time, on GPUs too;
             slower.
         checkpoint_minutes: Save a checkpoint after so many minutes, besides after every epoch.
