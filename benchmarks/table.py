@@ -4,8 +4,8 @@
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
     python benchmarks/table.py report                                     # results/benchmark from what is there
 
-First each network is trained on few images at each of `RATES`; the rate with the best *validation* macro AUC is taken, from nothing, for
-the training that counts. Nothing is chosen by the test images. All trainings on a survey see the same images, simulated and fitted once
+First each network is trained on few images of Model II, with the detail, at each of `RATES`; the rate with the best *validation* macro
+AUC is taken, from nothing, for the trainings that count, on every survey. Nothing is chosen by the test images. All trainings on a survey see the same images, simulated and fitted once
 (`haloformer prepare`). Runs lie in runs/benchmark; what is needed to write the report anew is copied to results/benchmark.
 """
 
@@ -39,7 +39,7 @@ MODELS = (
 )  # fmt: skip
 
 INPUTS = {"image": "none", "residual": "residual", "detail": "detail"}
-_PILOT = "-pilot"  # ending of the folders for the choice of the learning rate
+_PILOT = "model_ii-detail-pilot"  # the learning rates are chosen there: images without noise, of 64 pixels, tell soonest
 RATES = (1e-3, 3e-3)
 PILOT, IMAGES, EPOCH = 9_600, 60_000, 12_000
 TEST = {"n": 15_000, "seed": 1_000_000}
@@ -77,20 +77,20 @@ def rate_name(rate: float) -> str:
     return f"lr{rate:g}"
 
 
-def pilot(survey: str, given: str, models: list[str], seed: int, workers: int) -> dict[str, float]:
+def pilot(models: list[str], workers: int) -> dict[str, float]:
     """Returns each network's learning rate: the one with the best validation macro AUC after few images; none where all failed."""
-    folder = RUNS / f"{survey}-{given}{_PILOT}"
+    folder = RUNS / _PILOT
     variants = {
         f"{model}-{rate_name(rate)}": {"model": model, "lr": rate}
         for model in models
         for rate in RATES
     }
     raw = {
-        "title": f"Learning rates on {survey}, {given}",
-        "base": {**base_of(survey, given), "epochs": 1, "epoch_size": PILOT, "val_size": 1500,
+        "title": "Learning rates on model_ii, detail",
+        "base": {**base_of("model_ii", "detail"), "epochs": 1, "epoch_size": PILOT, "val_size": 1500,
                  **_PREPARED},
         "variants": variants,
-        "seeds": [seed],
+        "seeds": [0],
         "test": {"n": 30, "seed": TEST["seed"] + 1},  # a study tests; nothing is read from it
     }  # fmt: skip
     _carried_out(raw, folder, workers)
@@ -108,8 +108,8 @@ def run(survey: str, given: str, models: list[str], seed: int, workers: int) -> 
     _taken_up(survey, given)
     for first in range(0, len(models), workers):
         part = models[first : first + workers]
-        final(survey, given, part, pilot(survey, given, part, seed, workers), seed, workers)
-    final(survey, given, models, pilot(survey, given, models, seed, workers), seed, workers)
+        final(survey, given, part, pilot(part, workers), seed, workers)
+    final(survey, given, models, pilot(models, workers), seed, workers)
 
 
 def final(
@@ -137,14 +137,9 @@ def final(
 
 def _taken_up(survey: str, given: str) -> None:
     """Puts results of a fresh checkout where runs go on from."""
-    name = f"{survey}-{given}"
-    if (RUNS / name / "results.jsonl").exists() or not (RESULTS / name).exists():
-        return
-    shutil.copytree(RESULTS / name, RUNS / name, dirs_exist_ok=True)
-    pilot_folder = RUNS / f"{name}{_PILOT}"
-    pilot_folder.mkdir(exist_ok=True)
-    shutil.copy(RUNS / name / "study.yaml", pilot_folder / "study.yaml")
-    shutil.move(RUNS / name / "pilot.jsonl", pilot_folder / "results.jsonl")
+    for name in (_PILOT, f"{survey}-{given}"):
+        if not (RUNS / name / "results.jsonl").exists() and (RESULTS / name).exists():
+            shutil.copytree(RESULTS / name, RUNS / name, dirs_exist_ok=True)
 
 
 def _carried_out(raw: dict[str, Any], folder: Path, workers: int) -> None:
@@ -192,19 +187,19 @@ def row_of(record: dict[str, Any], survey: str, given: str) -> dict[str, Any]:
 def report() -> None:
     """Copies what is new to results/benchmark, and writes table.csv and table.md."""
     for folder in sorted(path.parent for path in RUNS.glob("*-*/results.jsonl")):
-        if folder.name.endswith(_PILOT):
-            continue
         target = RESULTS / folder.name
-        (target / "logits").mkdir(parents=True, exist_ok=True)
+        target.mkdir(parents=True, exist_ok=True)
         for name in ("results.jsonl", "study.yaml"):
             shutil.copy(folder / name, target / name)
+        if folder.name == _PILOT:
+            continue
+        (target / "logits").mkdir(exist_ok=True)
         for path in (folder / "logits").glob("*.npz"):
             shutil.copy(path, target / "logits" / path.name)
-        pilot_results = RUNS / f"{folder.name}{_PILOT}" / "results.jsonl"
-        if pilot_results.exists():
-            shutil.copy(pilot_results, target / "pilot.jsonl")
     rows = []
     for path in sorted(RESULTS.glob("*-*/results.jsonl")):
+        if path.parent.name == _PILOT:
+            continue
         survey, _, given = path.parent.name.partition("-")
         rows += [row_of(r, survey, given) for r in _records(path.parent) if r["status"] == "ok"]
     rows.sort(key=lambda row: (row["survey"], row["input"], -row["macro_auc"]))
@@ -224,7 +219,7 @@ def _markdown(rows: list[dict[str, Any]]) -> str:
         "each run, are in [table.csv](table.csv). Each network is trained once on "
         f"{IMAGES:,} images, each",
         f"seen once, at the better of the learning rates {' and '.join(f'{r:g}' for r in RATES)} by the validation images of a",
-        f"training on {PILOT:,}, and tested on {TEST['n']:,} images of seed {TEST['seed']}, which chose nothing.",
+        f"training on {PILOT:,} of Model II (detail), and tested on {TEST['n']:,} images of seed {TEST['seed']}, which chose nothing.",
         "Intervals: 95 %, over test images (DeLong), not over trainings. Published AUCs are of the released",
         "images, of the papers' own sizes, pretraining and budgets, without a fit. *Images/s*: the network",
         "alone, batches of 64, on one thread, beside other work. *Training [s]*: of an interrupted run",

@@ -47,6 +47,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Those of data fork most, for each HDF5 file that is opened, which takes longer the more a process has in its memory.
     """
     items.sort(key=lambda item: (item.path.parent.name != "data", item.path.name not in LONG))
+    if any(item.get_closest_marker("cuda") for item in items):
+        import torch
+
+        skip = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
+        for item in items:
+            if item.get_closest_marker("cuda"):
+                item.add_marker(skip)
 
 
 def pytest_collection_finish() -> None:

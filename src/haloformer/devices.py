@@ -1,5 +1,7 @@
 """Which device to compute on: one reading of its name for simulation, training and prediction."""
 
+import os
+
 import torch
 
 from haloformer.errors import InputError
@@ -35,3 +37,19 @@ def resolve_device(name: "str | torch.device") -> torch.device:
     if device.type == "mps" and not torch.backends.mps.is_available():
         raise InputError(f"device '{name}' is not there; use 'cpu'")
     return device
+
+
+def process_device(device: torch.device) -> torch.device:
+    """Returns the device of this process, of several that train together: each has a GPU of its own.
+
+    Args:
+        device: What they all were told; one that has a number is only for a process that works alone.
+    """
+    if device.type != "cuda" or device.index is not None:
+        return device
+    # torchrun and Lightning say the first, SLURM the second.
+    for name in ("LOCAL_RANK", "SLURM_LOCALID"):
+        number = os.environ.get(name, "")
+        if number.isdigit() and int(number) < torch.cuda.device_count():
+            return torch.device("cuda", int(number))
+    return torch.device("cuda", torch.cuda.current_device())

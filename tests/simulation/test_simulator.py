@@ -167,16 +167,21 @@ def test_no_images_is_an_error():
         simulate("model_ii", 0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU")
-def test_gpu_images_equal_cpu_images():
-    cpu = Simulator("model_ii", seed=5, noise="none", backend="torch", dtype=torch.float64).batch(
-        range(9)
-    )
-    gpu = Simulator("model_ii", seed=5, noise="none", device="cuda", dtype=torch.float64).batch(
-        range(9)
-    )
-    assert torch.allclose(cpu.images, gpu.images.cpu(), rtol=1e-9, atol=1e-12)
-    assert np.array_equal(cpu.parameters["source_x"], gpu.parameters["source_x"])
+@pytest.mark.parametrize(("survey", "noise"), [("model_i", "original"), ("model_ii", "instrument"), ("model_ii", "none")])  # fmt: skip
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize("side", [31, 48])
+def test_a_central_part_has_the_pixels_of_the_whole_image(survey, noise, backend, side):
+    simulator = Simulator(survey, seed=3, noise=noise, backend=backend)
+    whole = simulator.batch(range(6)).images
+    part = simulator.batch(range(6), side=side).images
+    first = -((side - whole.shape[-1]) // 2)
+    rows = slice(first, first + side)
+    assert torch.equal(part, whole[..., rows, rows])
+
+
+def test_a_central_part_larger_than_the_image_is_refused():
+    with pytest.raises(InputError, match="crop 65"):
+        Simulator("model_ii").batch(range(3), side=65)
 
 
 @pytest.mark.parametrize(

@@ -290,9 +290,9 @@ def test_shipped_studies_compare_what_they_say():
 def test_all_runs_share_images_that_are_simulated_once(tmp_path, monkeypatch):
     real, made = Simulator.batch, []
 
-    def batch(self, numbers):
+    def batch(self, numbers, **options):
         made.extend((self.seed, int(number)) for number in numbers)
-        return real(self, numbers)
+        return real(self, numbers, **options)
 
     monkeypatch.setattr(Simulator, "batch", batch)
     variants = {"plain": {"augment": "none"}, "turned": {"augment": "d4"}}

@@ -31,9 +31,9 @@ def rendered(monkeypatch):
     """How many images are simulated."""
     real, numbers = Simulator.batch, []
 
-    def batch(self, asked):
+    def batch(self, asked, **options):
         numbers.extend(np.asarray(asked).tolist())
-        return real(self, asked)
+        return real(self, asked, **options)
 
     monkeypatch.setattr(Simulator, "batch", batch)
     return numbers

@@ -10,6 +10,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
@@ -28,7 +29,12 @@ def validation_seed(seed: int) -> int:
 
 
 def stream_batches(
-    simulator: BatchMaker, numbers: np.ndarray, batch_size: int, *, share: tuple[int, int] = (0, 1)
+    simulator: BatchMaker,
+    numbers: np.ndarray,
+    batch_size: int,
+    *,
+    share: tuple[int, int] = (0, 1),
+    device: torch.device | None = None,
 ) -> Iterator[LensBatch]:
     """Simulates images of given numbers, batch by batch, one block ahead of their use.
 
@@ -39,6 +45,7 @@ def stream_batches(
         batch_size: Images per batch; a last batch that would be incomplete is left out.
         share: (k, of): yield only the k-th of so many equal parts of every batch, for processes
             that work together.
+        device: Where the images are wanted; None: where they are made.
 
     Yields:
         Batches with parameters.
@@ -47,7 +54,7 @@ def stream_batches(
     rows = batch_size // parts
     complete = np.asarray(numbers)[: len(numbers) // batch_size * batch_size]
     mine = complete.reshape(-1, batch_size)[:, part * rows : (part + 1) * rows].reshape(-1)
-    for made in batches_ahead(simulator, _blocks(mine, rows)):
+    for made in batches_ahead(simulator, _blocks(mine, rows), device):
         for first in range(0, len(made), rows):
             yield _rows(made, slice(first, first + rows))
 

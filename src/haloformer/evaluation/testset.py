@@ -16,7 +16,7 @@ from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
-from haloformer.simulation import Simulator
+from haloformer.simulation import Simulator, batches_ahead
 from haloformer.vocabulary import CLASS_ALIASES
 
 N_SIMULATED = 3000
@@ -125,8 +125,9 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
         simulator = Simulator(data, classes=of_use, seed=seed, noise=noise)
 
     def batches(size: int) -> Iterator[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-        for start in range(0, n, size):
-            batch = simulator.batch(range(start, min(start + size, n)))
+        # The same images whatever the model computes on, simulated beside that.
+        blocks = [range(start, min(start + size, n)) for start in range(0, n, size)]
+        for batch in batches_ahead(simulator, blocks):
             truth = _truth(
                 predictor,
                 batch.parameters,

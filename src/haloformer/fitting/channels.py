@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.fitting.parametric import SmoothFitter
 from haloformer.fitting.problem import PLACE
+from haloformer.simulation.instruments import central_part
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.surveys import get_survey
 from haloformer.vocabulary import unknown_name
@@ -49,7 +49,8 @@ _WRONG_SHIFTS = {
 }
 
 
-_BATCH = 64
+_BATCHES = {"cpu": 64}  # a CPU's cache holds few images; a GPU wants many
+_BATCH_ELSEWHERE = 512
 
 
 @dataclass(frozen=True)
@@ -135,16 +136,18 @@ class Residual:
         """Returns images with their residual, of which some come from a wrong lens.
 
         Args:
-            images: (B, 1, H, W), raw.
+            images: (B, 1, H, W), raw, or the central part of such that is fitted.
             wrong: (B,) numbers of :meth:`wrong`; -1: the right lens.
 
         Returns:
             As a call does.
         """
-        found = images.new_empty((len(images), *self.output_shape(tuple(images.shape[1:]))))
+        images = central_part(images, self._fitter.size)
+        found = images.new_empty((len(images), 2 + self.detail, *images.shape[2:]))
         for number in np.unique(wrong).tolist():
-            chosen = torch.from_numpy(np.flatnonzero(wrong == number))
-            found[chosen] = (self if number < 0 else _wrong(self, number))(images[chosen])
+            chosen = torch.from_numpy(np.flatnonzero(wrong == number)).to(images.device)
+            fit = self if number < 0 else _wrong(self, number)
+            found[chosen] = fit.look_at_part(images[chosen]).channels
         return found
 
     def prepare(self, device: torch.device | str = "cpu") -> None:
@@ -175,12 +178,20 @@ class Residual:
             scale: (B,) relative excess of their pixel scale, if it is another than the survey's.
         """
         _, side, _ = self.output_shape(tuple(images.shape[1:]))
-        images = central_part(images.float(), side)
-        scale = images.new_zeros(len(images)) if scale is None else scale.to(images)
-        known = torch.stack([torch.zeros_like(scale), torch.zeros_like(scale), scale], 1)
+        return self.look_at_part(central_part(images, side), scale)
+
+    def look_at_part(self, images: Tensor, scale: Tensor | None = None) -> "Look":
+        """Returns what :meth:`look` does, for images of which no more is there than the central part that is fitted."""
+        images = images.float()
+        zero = images.new_zeros(len(images))
+        known = torch.stack([zero, zero, zero if scale is None else scale.to(images)], 1)
+        size = _BATCHES.get(images.device.type, _BATCH_ELSEWHERE)
         fits = [
-            self._fitter(part, detail=self.detail, place=place if place.any() else None)
-            for part, place in zip(images.split(_BATCH), known.split(_BATCH))
+            # Nothing is asked of the values where nothing can be there: that would wait for the device.
+            self._fitter(
+                part, detail=self.detail, place=place if scale is not None and place.any() else None
+            )
+            for part, place in zip(images.split(size), known.split(size))
             if len(part)
         ]
         looks = [
@@ -200,8 +211,9 @@ class Residual:
             for k, name in enumerate(PLACE)
         ]
         place = torch.stack(places, 1)
+        channels = torch.cat([images, further], dim=1)
         return Look(
-            channels=recentred(torch.cat([images, further], dim=1), place[:, :2]),
+            channels=recentred(channels, place[:, :2]) if self.fit_place else channels,
             places=place,
             chi2=torch.cat([empty, *(fit.chi2 for fit in fits)]),
         )
@@ -270,14 +282,3 @@ def recentred(channels: Tensor, places: Tensor) -> Tensor:
     row = torch.arange(height, device=channels.device) + whole[:, 1:]
     moved = channels.gather(2, (row % height)[:, None, :, None].expand(-1, planes, -1, width))
     return moved.gather(3, (column % width)[:, None, None, :].expand(-1, planes, height, -1))
-
-
-def central_part(images: Tensor, side: int | None) -> Tensor:
-    """Cuts squares of ``side`` pixels out of the centre, an odd pixel from the far side; all of the images where it is None."""
-    if side is None:
-        return images
-    height, width = images.shape[-2:]
-    if side > min(height, width):
-        raise InputError(f"crop {side}: more than there is of {height}×{width} images")
-    top, left = (side - height) // 2, (side - width) // 2
-    return F.pad(images, [left, side - width - left, top, side - height - top])

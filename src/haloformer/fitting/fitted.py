@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.fitting.channels import N_WRONG, Residual, central_part
+from haloformer.fitting.channels import N_WRONG, Residual
 from haloformer.simulation import LensBatch, Simulator, describe_survey
 from haloformer.simulation.rng import name_word, uniform
 
@@ -88,11 +88,13 @@ class FittedSimulator:
 
     def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
         """Simulates the images of these numbers, in this order."""
-        batch = self.simulator.batch(numbers)
         if self.residual is None:
-            return dataclasses.replace(batch, images=central_part(batch.images, self.crop))
+            return self.simulator.batch(numbers, side=self.crop)
+        # What is not shown is not fitted, and need not get its noise.
+        batch = self.simulator.batch(numbers, side=self.image_shape[-1])
         if not self.wrong_fits:
-            return dataclasses.replace(batch, images=self.residual(batch.images))
+            look = self.residual.look_at_part(batch.images)
+            return dataclasses.replace(batch, images=look.channels)
         # A function of the image's number, like everything that is drawn.
         index = np.asarray(numbers, dtype=np.uint64)
         stream = np.full(len(index), name_word("wrong_fits"), dtype=np.uint64)

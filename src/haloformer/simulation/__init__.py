@@ -1,14 +1,13 @@
 """From physical parameters to images of strong lenses; knows nothing of learning."""
 
+from haloformer.simulation.ahead import BatchMaker, batches_ahead
+from haloformer.simulation.batch import LensBatch
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.renderer import render
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
 from haloformer.simulation.simulator import (
     BACKENDS,
-    BatchMaker,
-    LensBatch,
     Simulator,
-    batches_ahead,
     collect,
     iterate,
     simulate,

@@ -56,6 +56,25 @@ def pixel_axis(instrument: Instrument) -> np.ndarray:
     return (np.arange(instrument.num_pix) - (instrument.num_pix - 1) / 2) * instrument.pixel_scale
 
 
+def central_part(images: Tensor, side: int | None) -> Tensor:
+    """Cuts squares of ``side`` pixels out of the centre, an odd pixel from the far side; all of the images where it is None.
+
+    Args:
+        images: (…, H, W).
+        side: Pixels per side of what is kept.
+
+    Raises:
+        InputError: There are not so many.
+    """
+    if side is None:
+        return images
+    height, width = images.shape[-2:]
+    if side > min(height, width):
+        raise InputError(f"crop {side}: more than there is of {height}×{width} images")
+    top, left = (side - height) // 2, (side - width) // 2
+    return F.pad(images, [left, side - width - left, top, side - height - top])
+
+
 def psf_weights(instrument: Instrument) -> np.ndarray:
     """The Gaussian point-spread function along one axis, (2r+1,) summing to 1, r = ⌊truncation·σ + ½⌋ pixels."""
     sigma = instrument.psf_fwhm / FWHM_PER_SIGMA / instrument.pixel_scale

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.simulation.instruments import central_part
+
 NOISE_MODES = ("original", "instrument", "none")
 """``original``: as the survey was released; ``instrument``: the camera's own noise in counts/s; ``none``: the noise-free image."""
 
@@ -18,7 +20,13 @@ _MASK = 0xFFFFFFFF
 
 
 def add_noise(
-    images: Tensor, words: np.ndarray, exposure_time: Tensor, background_rms: float, twice: bool
+    images: Tensor,
+    words: np.ndarray,
+    exposure_time: Tensor,
+    background_rms: float,
+    twice: bool,
+    *,
+    num_pix: int | None = None,
 ) -> Tensor:
     """Noisy images.
 
@@ -28,6 +36,8 @@ def add_noise(
         exposure_time: (B,) total exposure in seconds.
         background_rms: Standard deviation of the background in counts/s per pixel.
         twice: As Model I was released: S = Poisson(I T) + T n_B, then Poisson(max(S, 0)), in counts. Otherwise Poisson(I T)/T + n_B, in counts/s.
+        num_pix: Side of the square images of which these are the central part, and then get the noise that the whole ones would have there;
+            None: they are whole.
 
     Returns:
         (B, H, W), same type as ``images``.
@@ -35,7 +45,12 @@ def add_noise(
     shape, device = images.shape, images.device
     low = torch.as_tensor((words & np.uint64(_MASK)).astype(np.int64), device=device)[:, None]
     high = torch.as_tensor((words >> np.uint64(32)).astype(np.int64), device=device)[:, None]
-    pixel = torch.arange(shape[1] * shape[2], device=device)[None, :]
+    if num_pix is None:
+        pixel = torch.arange(shape[1] * shape[2], device=device)
+    else:
+        whole = torch.arange(num_pix**2, device=device).reshape(num_pix, num_pix)
+        pixel = central_part(whole, shape[1]).reshape(-1)
+    pixel = pixel[None, :]
     draws = _Draws(pixel, low, high)
     flat = images.detach().reshape(shape[0], -1).double()
     seconds = exposure_time.to(device=device, dtype=torch.float64)[:, None]

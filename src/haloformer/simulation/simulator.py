@@ -2,11 +2,10 @@
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,14 @@ from haloformer._version import code_version
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.simulation import noise as torch_noise
-from haloformer.simulation.instruments import background_rms, pixel_axis, psf_weights
+from haloformer.simulation.ahead import batches_ahead
+from haloformer.simulation.batch import LensBatch
+from haloformer.simulation.instruments import (
+    background_rms,
+    central_part,
+    pixel_axis,
+    psf_weights,
+)
 from haloformer.simulation.renderer import (
     LENS_PARAMETERS,
     SOURCE_PARAMETERS,
@@ -30,28 +36,6 @@ from haloformer.simulation.surveys import Survey, describe_survey, get_survey
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
 BACKENDS = ("auto", "numba", "torch", "lenstronomy")
-
-
-@dataclass
-class LensBatch:
-    """A batch of simulated lenses with everything that is known of them.
-
-    Attributes:
-        images: (B, 1, H, W).
-        labels: (B,) int64, indices into ``class_names``.
-        parameters: Arrays (B,) or (B, n_max) by name; float64 with NaN where a parameter does not apply; ``seed`` and ``index`` int64.
-        class_names: The classes in canonical order.
-        attributes: Survey, noise mode, units, seed, code version and so on; JSON-able.
-    """
-
-    images: Tensor
-    labels: Tensor
-    parameters: dict[str, np.ndarray]
-    class_names: tuple[str, ...]
-    attributes: dict[str, Any] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.labels)
 
 
 class Simulator:
@@ -130,18 +114,21 @@ class Simulator:
             "code_version": code_version(),
         }
 
-    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
+    def batch(
+        self, numbers: Sequence[int] | np.ndarray | range, *, side: int | None = None
+    ) -> LensBatch:
         """Simulates the images of these numbers, in this order.
 
         Args:
             numbers: (B,) image numbers, from 0.
+            side: Pixels per side of the central part that is wanted; None: all of the image. The pixels are the same.
 
         Returns:
             The batch; its images are (B, 1, H, W) on the simulator's device.
         """
         scenes = self.scenes(numbers)
         return LensBatch(
-            images=self.images(scenes)[:, None],
+            images=self.images(scenes, side=side)[:, None],
             labels=torch.from_numpy(scenes.label),
             parameters=scenes.parameters(self.seed),
             class_names=self.class_names,
@@ -164,10 +151,10 @@ class Simulator:
         labels, index = numbers % len(self.class_names), numbers // len(self.class_names)
         return draw_scenes(self.survey, labels, index, self.seed, self.class_names)
 
-    def images(self, scenes: Scenes) -> Tensor:
-        """Renders scenes with the simulator's noise, as (B, H, W)."""
+    def images(self, scenes: Scenes, *, side: int | None = None) -> Tensor:
+        """Renders scenes with the simulator's noise, as (B, H, W), or the central (B, side, side) of them."""
         if self.backend == "numba":
-            return self._numba_images(scenes)
+            return central_part(self._numba_images(scenes), side)
         if self.backend == "lenstronomy":
             from haloformer.simulation.lenstronomy_backend import render_with_lenstronomy
 
@@ -180,12 +167,18 @@ class Simulator:
                 images = render(
                     self.survey, scenes.parameters(self.seed), dtype=self.dtype, device=self.device
                 )
+        images = central_part(images, side)
         kind = self.survey.noise_kind(self.noise)
         if kind in ("double_poisson", "instrument"):
             seconds = torch.as_tensor(scenes.exposure_time * self.survey.instrument.num_exposures)
             rms = background_rms(self.survey.instrument)
             return torch_noise.add_noise(
-                images, scenes.noise_word, seconds, rms, twice=kind == "double_poisson"
+                images,
+                scenes.noise_word,
+                seconds,
+                rms,
+                twice=kind == "double_poisson",
+                num_pix=self.survey.instrument.num_pix,
             )
         return images * 2 if kind == "doubled" else images
 
@@ -312,33 +305,6 @@ def iterate(
         simulator,
         [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)],
     )
-
-
-class BatchMaker(Protocol):
-    """Makes images by their number: a simulator, or one with further steps after it."""
-
-    def batch(self, numbers: Sequence[int] | np.ndarray | range) -> LensBatch:
-        """Makes the images of these numbers, in this order."""
-        ...
-
-
-def batches_ahead(
-    simulator: BatchMaker, numbers: Iterable[range | np.ndarray]
-) -> Iterator[LensBatch]:
-    """Simulates batch after batch; while one is being used, the next is simulated in a background thread.
-
-    Args:
-        simulator: Its kernels release Python's lock, so that no worker processes are needed.
-        numbers: The image numbers of each batch; may be endless.
-    """
-    ranges = iter(numbers)
-    with ThreadPoolExecutor(1, thread_name_prefix="haloformer-ahead") as background:
-        ahead = background.submit(simulator.batch, next(ranges))
-        for following in ranges:
-            batch = ahead.result()
-            ahead = background.submit(simulator.batch, following)
-            yield batch
-        yield ahead.result()
 
 
 def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str, ...]:

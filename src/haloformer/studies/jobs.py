@@ -174,7 +174,7 @@ def _of_prepared(
     assert settings.prepared is not None  # by the caller
     stored = PreparedImages(made, settings.prepared, gigabytes=settings.prepared_gb)
     blocks = [np.arange(first, min(first + _BATCH, n)) for first in range(0, n, _BATCH)]
-    for batch in batches_ahead(stored, blocks):
+    for batch in batches_ahead(stored, blocks, predictor.device):
         numbers = predictor.numbers_of(batch.images.to(predictor.device))
         if not torch.isfinite(numbers).all():
             raise not_answered(f"one of the test images of {simulator.survey.name}")

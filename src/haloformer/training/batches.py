@@ -13,6 +13,9 @@ from haloformer.training.examples import WHOLE, Batches, Examples, Share
 MEMORY_BUDGET = 2**30
 """Bytes of images that are kept in memory; more are read, or simulated again, batch by batch."""
 
+GPU_SHARE = 0.25
+"""Share of a GPU's free memory for images that are kept there."""
+
 VALIDATION_BATCH = 256
 """Images per batch of validation and calibration."""
 
@@ -121,7 +124,7 @@ def with_noise(batch: Examples, model: NoiseModel | None, seed: int) -> Examples
     """Returns a batch with noise from this seed, or as it is where there is no noise model."""
     if model is None:
         return batch
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator(batch.images.device).manual_seed(seed)
     return batch._replace(images=draw_noise(batch.images, batch.exposure_time, model, generator))
 
 
@@ -173,6 +176,12 @@ def choose_labelled(
     return np.sort(np.concatenate(chosen))
 
 
-def fits_in_memory(n: int, image_shape: tuple[int, ...]) -> bool:
-    """Returns whether so many float32 images fit into :data:`MEMORY_BUDGET`."""
-    return n * 4 * int(np.prod(image_shape)) <= MEMORY_BUDGET
+def fits_in_memory(
+    n: int, image_shape: tuple[int, ...], device: torch.device | None = None
+) -> bool:
+    """Returns whether so many float32 images may be kept where they are used."""
+    budget = MEMORY_BUDGET
+    if device is not None and device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        budget = int(GPU_SHARE * free)
+    return n * 4 * int(np.prod(image_shape)) <= budget

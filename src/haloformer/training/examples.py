@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypedDict
 
+import torch
 from torch import Tensor
 
 from haloformer.data.transforms import NoiseModel
@@ -30,6 +31,10 @@ class Examples(NamedTuple):
     labels: Tensor
     targets: Tensor
     exposure_time: Tensor
+
+    def to(self, device: torch.device) -> "Examples":
+        """Returns the same on a device."""
+        return Examples(*(column.to(device) for column in self))
 
 
 class Batches(Protocol):

@@ -106,7 +106,7 @@ class Exporter:
                     values, loss=outputs.loss, scaling=outputs.scaling, coverage=outputs.coverage
                 )
                 answers.append({name: tensor.cpu() for name, tensor in answer.items()})
-                truths.append(batch.targets)
+                truths.append(batch.targets.cpu())
         task.best_model.train(was_training)
         together = {name: torch.cat([answer[name] for answer in answers]) for name in answers[0]}
         return Conformal.fit(
@@ -135,7 +135,7 @@ class Exporter:
                 inputs = network_input(images, self.framing, self.normalization, with_residual)
                 answer, features = numbers_and_features(network, inputs)
                 numbers.append(answer.float().cpu())
-                labels.append(batch.labels)
+                labels.append(batch.labels.cpu())
                 seen.append(ood_features(self.framing(images), features, with_residual))
         temperature, detector = calibrated(
             self.outputs, torch.cat(numbers), torch.cat(labels), seen

@@ -16,6 +16,7 @@ from haloformer.data.dataset import LensDataset, check_finite
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.splits import stratified_split
 from haloformer.data.transforms import NoiseModel, noise_model
+from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
 from haloformer.io.strict_json import parse_json
@@ -57,7 +58,8 @@ def open_file_feed(experiment: Experiment) -> Feed:
     attributes = dataset.attributes
     residual = residual_of(experiment, attributes.get("survey_definition"), attributes.get("noise"))
     reader = FileExamples(dataset, labelling, residual)
-    batches = _ordered_batches(reader, data.num_workers)
+    device = process_device(resolve_device(experiment.trainer.device))
+    batches = _ordered_batches(reader, data.num_workers, device)
     plan = EpochPlan(train, data.epoch_size or len(train), data.batch_size, seed)
 
     def epoch(number: int, first: int, share: Share) -> Batches:
@@ -239,10 +241,14 @@ class _OrderedBatches(Protocol):
     ) -> Batches: ...
 
 
-def _ordered_batches(reader: FileExamples, num_workers: int) -> _OrderedBatches:
-    """Takes all images into memory if there is room, or else reads batch by batch."""
+def _ordered_batches(
+    reader: FileExamples, num_workers: int, device: torch.device
+) -> _OrderedBatches:
+    """Takes all images into memory if there is room, that of a GPU where they are used there, or else reads batch by batch."""
     if fits_in_memory(len(reader), reader.image_shape):
         stored = reader.examples_at(np.arange(len(reader)))
+        if device.type == "cuda" and fits_in_memory(len(reader), reader.image_shape, device):
+            stored = stored.to(device)
 
         def from_memory(
             order: np.ndarray, size: int, share: Share, *, uneven: bool = False

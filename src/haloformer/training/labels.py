@@ -52,18 +52,15 @@ class Labelling:
         return cls(names, labels, targets)
 
     def examples(self, batch: LensBatch) -> Examples:
-        """Returns a simulated batch as training examples."""
+        """Returns a simulated batch as training examples, where its images are."""
         n = len(batch.labels)
         targets = (
             target_values(self.targets, batch.parameters) if self.targets else torch.zeros(n, 0)
         )
         seconds = torch.from_numpy(batch.parameters["exposure_time"].astype(np.float32))
-        return Examples(
-            batch.images.float(),
-            torch.from_numpy(self.labels[batch.labels.numpy()]),
-            targets,
-            seconds,
-        )
+        labels = torch.from_numpy(self.labels[batch.labels.numpy()])
+        others = (labels, targets, seconds)
+        return Examples(batch.images.float(), *(each.to(batch.images.device) for each in others))
 
 
 def residual_of(experiment: Experiment, definition: object, noise: object) -> Residual | None:

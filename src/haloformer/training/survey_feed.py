@@ -10,6 +10,7 @@ from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.prepared import PreparedImages
 from haloformer.data.stream import BLOCK_IMAGES, stream_batches, validation_seed
 from haloformer.data.transforms import NoiseModel, noise_model
+from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
@@ -49,6 +50,7 @@ class SurveyMakers:
         residual: Adds the residual channels; None without them.
         noise_model: Draws fresh noise; None: the images are used as they are.
         held_out_noise: Noise mode of the held-out images.
+        device: Where the images are made, and wanted.
     """
 
     survey: Simulator
@@ -59,6 +61,7 @@ class SurveyMakers:
     residual: Residual | None
     noise_model: NoiseModel | None
     held_out_noise: str
+    device: torch.device
 
     @classmethod
     def of(cls, experiment: Experiment) -> "SurveyMakers":
@@ -68,6 +71,7 @@ class SurveyMakers:
             InputError: An unknown survey or class, or options that do not go together.
         """
         data, seed = experiment.data, experiment.trainer.seed
+        device = image_device(experiment)
         survey = Simulator(data.source, seed=seed, noise=data.noise)  # of all classes
         every = Labelling.of(experiment, survey.class_names)
         used = [name for name, k in zip(survey.class_names, every.labels) if k != LEFT_OUT]
@@ -81,7 +85,7 @@ class SurveyMakers:
         crop = _crop_first(experiment, survey.image_shape)
 
         def maker(seed: int, noise: str, wrong_fits: float = 0.0) -> Maker:
-            simulator = Simulator(data.source, classes=used, seed=seed, noise=noise)
+            simulator = Simulator(data.source, classes=used, seed=seed, noise=noise, device=device)
             return stored(FittedSimulator(simulator, residual, wrong_fits, crop), experiment)
 
         wrong_fits = experiment.regularization.wrong_fits
@@ -95,7 +99,14 @@ class SurveyMakers:
             residual=residual,
             noise_model=model,
             held_out_noise=held_out_noise,
+            device=device,
         )
+
+
+def image_device(experiment: Experiment) -> torch.device:
+    """Returns where an experiment's images are made: on the GPU that trains, or else on the CPU."""
+    device = process_device(resolve_device(experiment.trainer.device))
+    return device if device.type == "cuda" else torch.device("cpu")
 
 
 def stored(maker: FittedSimulator, experiment: Experiment) -> Maker:
@@ -116,17 +127,18 @@ def open_survey_feed(experiment: Experiment) -> Feed:
     makers = SurveyMakers.of(experiment)
     survey, labelling, plan = makers.survey, makers.labelling, makers.plan
     train, held_out = makers.train, makers.held_out
-    residual, model = makers.residual, makers.noise_model
-    batches = _training_batches(plan, train, labelling)
+    residual, model, device = makers.residual, makers.noise_model, makers.device
+    batches = _training_batches(plan, train, labelling, device)
     if data.val_data is None:
-        validation, n_val = _simulated_validation(held_out, labelling, data.val_size)
+        validation, n_val = _simulated_validation(held_out, labelling, data.val_size, device)
     else:
         file = open_validation_file(experiment, survey.class_names, survey.image_shape, residual)
         validation, n_val = file.batches(file.usable, None), len(file.usable)
     # The images after those of the validation neither train nor choose the best epoch.
     spare = np.arange(data.val_size, 2 * data.val_size)
     spare_batch = min(VALIDATION_BATCH, len(spare))
-    fit = labelling.examples(train.batch(np.unique(plan.numbers(0))[:FIT_IMAGES]))
+    fit = _simulated(train, labelling, np.unique(plan.numbers(0))[:FIT_IMAGES], device)
+    fit = fit.to(torch.device("cpu"))
     return Feed(
         class_names=labelling.class_names,
         image_shape=train.image_shape,
@@ -135,7 +147,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         epoch=lambda epoch, first, share: batches(plan.rest(epoch, first), share),
         steps=plan.steps,
         validation=validation,
-        calibration=SimulatedBatches(held_out, labelling, spare, spare_batch),
+        calibration=SimulatedBatches(held_out, labelling, spare, spare_batch, device),
         n_train=plan.n_images,
         n_val=n_val,
         fit=with_noise(fit, model, seed),
@@ -179,16 +191,19 @@ class SimulatedBatches:
         labelling: Labelling,
         numbers: np.ndarray,
         batch_size: int,
+        device: torch.device,
         share: Share = WHOLE,
     ) -> None:
-        self.simulator, self.labelling = simulator, labelling
+        self.simulator, self.labelling, self.device = simulator, labelling, device
         self.numbers, self.batch_size, self.share = numbers, batch_size, share
 
     def __len__(self) -> int:
         return len(self.numbers) // self.batch_size
 
     def __iter__(self) -> Iterator[Examples]:
-        made = stream_batches(self.simulator, self.numbers, self.batch_size, share=self.share)
+        made = stream_batches(
+            self.simulator, self.numbers, self.batch_size, share=self.share, device=self.device
+        )
         return map(self.labelling.examples, made)
 
 
@@ -207,24 +222,24 @@ def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan
 
 
 def _training_batches(
-    plan: EpochPlan, train: Maker, labelling: Labelling
+    plan: EpochPlan, train: Maker, labelling: Labelling, device: torch.device
 ) -> Callable[[np.ndarray, Share], Batches]:
     """Returns (image numbers, share) → batches: from memory if there is room, or else simulated."""
-    if plan.images is None or not fits_in_memory(len(plan.images), train.image_shape):
+    if plan.images is None or not fits_in_memory(len(plan.images), train.image_shape, device):
         return lambda numbers, share: SimulatedBatches(
-            train, labelling, numbers, plan.batch_size, share
+            train, labelling, numbers, plan.batch_size, device, share
         )
     images = plan.images  # rising, so that a number's place can be searched
-    stored = _simulated(train, labelling, images)
+    stored = _simulated(train, labelling, images, device)
     return lambda numbers, share: MemoryBatches(
         stored, np.searchsorted(images, numbers), plan.batch_size, share
     )
 
 
 def _simulated_validation(
-    simulator: BatchMaker, labelling: Labelling, n: int
+    simulator: BatchMaker, labelling: Labelling, n: int, device: torch.device
 ) -> tuple[Callable[[Share], Batches], int]:
-    stored = _simulated(simulator, labelling, np.arange(n))
+    stored = _simulated(simulator, labelling, np.arange(n), device)
 
     def validation(share: Share) -> Batches:
         return MemoryBatches(stored, np.arange(n), VALIDATION_BATCH, share, uneven=True)
@@ -232,8 +247,10 @@ def _simulated_validation(
     return validation, n
 
 
-def _simulated(simulator: BatchMaker, labelling: Labelling, numbers: np.ndarray) -> Examples:
-    """Simulates images into memory, a block at a time."""
+def _simulated(
+    simulator: BatchMaker, labelling: Labelling, numbers: np.ndarray, device: torch.device
+) -> Examples:
+    """Simulates images into the memory of a device, a block at a time."""
     blocks = [numbers[i : i + BLOCK_IMAGES] for i in range(0, len(numbers), BLOCK_IMAGES)]
-    made = [labelling.examples(batch) for batch in batches_ahead(simulator, blocks)]
+    made = [labelling.examples(batch) for batch in batches_ahead(simulator, blocks, device)]
     return Examples(*(torch.cat(parts) for parts in zip(*made)))

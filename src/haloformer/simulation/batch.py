@@ -1,0 +1,29 @@
+"""A batch of simulated images with everything that is known of them."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+
+@dataclass
+class LensBatch:
+    """A batch of simulated lenses with everything that is known of them.
+
+    Attributes:
+        images: (B, 1, H, W).
+        labels: (B,) int64, indices into ``class_names``.
+        parameters: Arrays (B,) or (B, n_max) by name; float64 with NaN where a parameter does not apply; ``seed`` and ``index`` int64.
+        class_names: The classes in canonical order.
+        attributes: Survey, noise mode, units, seed, code version and so on; JSON-able.
+    """
+
+    images: Tensor
+    labels: Tensor
+    parameters: dict[str, np.ndarray]
+    class_names: tuple[str, ...]
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.labels)

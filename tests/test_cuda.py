@@ -1,0 +1,115 @@
+"""On a GPU: the same answers as on a CPU, and images that never leave it. Skipped where there is none."""
+
+import numpy as np
+import pytest
+import torch
+
+from haloformer.data.stream import stream_batches
+from haloformer.fitting import fit_smooth
+from haloformer.fitting.channels import Residual
+from haloformer.fitting.fitted import FittedSimulator
+from haloformer.prediction.predictor import load
+from haloformer.simulation import Simulator, batches_ahead, simulate
+from haloformer.training import train
+from haloformer.training.config import compose
+from haloformer.training.feeds import open_feed
+
+pytestmark = pytest.mark.cuda
+
+GPU = torch.device("cuda:0")
+
+
+def residual_of(simulator, **options):
+    definition = simulator.attributes["survey_definition"]
+    return Residual(definition, simulator.noise, **options)
+
+
+@pytest.mark.parametrize("survey", ["model_i", "model_ii", "model_iii"])
+def test_images_without_noise_are_those_of_the_cpu(survey):
+    numbers, given = range(9), {"seed": 5, "noise": "none", "dtype": torch.float64}
+    cpu = Simulator(survey, backend="torch", **given).batch(numbers)
+    gpu = Simulator(survey, device=GPU, **given).batch(numbers)
+    assert gpu.images.device == GPU
+    assert torch.allclose(cpu.images, gpu.images.cpu(), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(cpu.parameters["source_x"], gpu.parameters["source_x"])
+
+
+def test_noise_is_that_of_the_cpu_and_the_same_in_every_batch():
+    cpu = Simulator("model_i", seed=5, backend="torch", dtype=torch.float64).batch(range(6))
+    simulator = Simulator("model_i", seed=5, device=GPU, dtype=torch.float64)
+    gpu = simulator.batch(range(6))
+    # Counts: where a rounding of the last digit decides between two, they differ by one.
+    assert (cpu.images != gpu.images.cpu()).double().mean() < 1e-4
+    assert torch.equal(simulator.batch([4]).images[0], gpu.images[4])
+    assert torch.equal(simulator.batch(range(6), side=96).images, gpu.images[..., 27:123, 27:123])
+
+
+@pytest.mark.parametrize(("survey", "noise"), [("model_i", "original"), ("model_ii", "instrument")])
+def test_fit_and_detail_are_those_of_the_cpu(survey, noise):
+    lenses = simulate(survey, 24, seed=2, noise=noise)
+    cpu = fit_smooth(lenses.images, survey, noise=noise, detail=True)
+    gpu = fit_smooth(lenses.images.to(GPU), survey, noise=noise, detail=True)
+    assert gpu.residual.device == GPU
+    both = cpu.converged & gpu.converged.cpu()
+    assert both.double().mean() > 0.9
+    assert ((cpu.values - gpu.values.cpu()).abs() / cpu.errors)[both].max() < 0.05
+    assert (cpu.residual - gpu.residual.cpu())[both].abs().max() < 0.05
+    assert (cpu.detail - gpu.detail.cpu())[both].abs().max() < 0.05
+
+
+def test_batches_ahead_are_made_on_the_gpu_and_whole_when_they_are_used():
+    simulator = Simulator("model_i", seed=1, device=GPU)
+    maker = FittedSimulator(simulator, residual_of(simulator, crop=96, detail=True))
+    alone = [maker.batch(range(i, i + 32)).images for i in range(0, 128, 32)]
+    ahead = batches_ahead(maker, [range(i, i + 32) for i in range(0, 128, 32)], GPU)
+    busy = torch.randn(2048, 2048, device=GPU)
+    for wanted, batch in zip(alone, ahead, strict=True):
+        busy = busy @ busy / 2048  # the caller's stream has work of its own
+        assert batch.images.device == GPU
+        assert torch.allclose(batch.images, wanted, atol=1e-3)
+
+
+def test_images_of_the_cpu_arrive_on_the_gpu():
+    simulator = Simulator("model_ii", seed=1)
+    found = list(stream_batches(simulator, np.arange(48), 16, device=GPU))
+    assert all(batch.images.device == GPU for batch in found)
+    assert torch.equal(
+        torch.cat([b.images for b in found]).cpu(), simulator.batch(range(48)).images
+    )
+
+
+def experiment(out, **options):
+    given = {"data": "model_ii", "model": "vit_nano", "out": str(out), "physics": "detail"}
+    sizes = {"val_size": 60, "epochs": 2, "epoch_size": 256, "batch_size": 32, "progress": False}
+    return {**given, **sizes, "noise": "instrument", "device": "cuda", **options}
+
+
+@pytest.mark.parametrize("n_images", [None, 300])
+def test_training_images_are_on_the_gpu(tmp_path, n_images):
+    feed = open_feed(compose(None, experiment(tmp_path / "x", n_images=n_images)))
+    for batch in (*feed.epoch(0, 0, (0, 1)), *feed.validation((0, 1))):
+        assert all(column.device == GPU for column in batch)
+    assert feed.fit.images.device.type == "cpu"
+
+
+@pytest.mark.parametrize("options", [{}, {"n_images": 300}, {"prepared": "images"}, {"physics": "none", "fresh_noise": "instrument"}, {"task": "both"}])  # fmt: skip
+def test_training_prediction_and_export(tmp_path, monkeypatch, options):
+    monkeypatch.chdir(tmp_path)
+    result = train(**experiment(tmp_path / "run", **options))
+    assert np.isfinite(result.metrics["val_macro_auc"])
+    images = simulate("model_ii", 12, seed=9, noise="instrument").images
+    gpu, cpu = (load(tmp_path / "run", device).predict_logits(images) for device in ("cuda", "cpu"))
+    assert torch.allclose(gpu, cpu, atol=0.05)
+
+
+def test_an_interrupted_training_goes_on(tmp_path):
+    given = experiment(tmp_path / "run", epochs=3)
+    with pytest.raises(KeyboardInterrupt):
+        train(**given, on_epoch=interrupt)
+    assert train(**given).epochs == 3
+
+
+def interrupt(epoch, metrics):
+    if epoch == 2:
+        raise KeyboardInterrupt
+    return False
