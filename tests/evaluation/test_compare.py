@@ -1,17 +1,23 @@
 """Models compared on the same images: the right numbers, only on the same images, nothing destroyed."""
 
 import csv
+import dataclasses
 import json
 import shutil
 
 import numpy as np
 import pytest
+import torch
 
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import compare, comparison_report, evaluate, metrics
 from haloformer.evaluation.comparison import short_names
+from haloformer.evaluation.predictions import predictions_of, predictions_of_all
+from haloformer.evaluation.testset import open_test_images
+from haloformer.fitting.parametric import SmoothFitter
+from haloformer.prediction.predictor import load
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -269,3 +275,33 @@ def test_what_speaks_against_the_images_is_said_as_by_evaluate(
     for name in ("x", "y"):
         said = [text for text in warnings if text.startswith(f"{name}: 2 of {n} images occur")]
         assert len(said) == 1
+
+
+def test_models_that_see_a_fit_share_it_and_the_images(monkeypatch):
+    first, second = load("model_ii", "cpu"), load("model_ii", "cpu")
+    assert second.residual.detail
+    plain = dataclasses.replace(second.residual, detail=False)
+    images = open_test_images("model_ii", first, n=12, seed=77)
+    order = np.arange(3)
+    alone = predictions_of(first, images, order, 8, False)
+    fitted, real = [], SmoothFitter.__call__
+
+    def watched(self, batch, *args, **options):
+        fitted.append((len(batch), options["detail"]))
+        return real(self, batch, *args, **options)
+
+    monkeypatch.setattr(SmoothFitter, "__call__", watched)
+    together = predictions_of_all([first, second], images, [order, order], 8, False)
+    assert fitted == [(8, True), (4, True)]
+    assert all(np.array_equal(each.logits, alone.logits) for each in together)
+    assert all(each.digest == alone.digest for each in together)
+    # One that sees the residual alone looks at the same fit.
+    seen = []
+    without = dataclasses.replace(second, residual=plain)
+    monkeypatch.setattr(
+        without, "numbers_and_ood", lambda images, look, **_: seen.append(look) or (torch.zeros(len(images), 5), None)
+    )  # fmt: skip
+    fitted.clear()
+    predictions_of_all([without, first], images, [order, order], 8, False)
+    assert fitted == [(8, True), (4, True)]
+    assert torch.equal(seen[0].channels, first.residual.look(images.images_at(np.arange(8))).channels[:, :2])  # fmt: skip

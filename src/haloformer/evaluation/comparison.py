@@ -22,7 +22,11 @@ from haloformer.evaluation.metrics import (
     paired_accuracy,
     paired_difference,
 )
-from haloformer.evaluation.predictions import check_measurable, predictions_of
+from haloformer.evaluation.predictions import (
+    Predictions,
+    check_measurable,
+    predictions_of_all,
+)
 from haloformer.evaluation.result import plain, unlike_training
 from haloformer.evaluation.testset import (
     TestImages,
@@ -200,8 +204,8 @@ def _from_models(
     # Before the long part: whether all models take these images.
     orders = [class_order(images, predictor) for images, predictor in zip(sources, predictors)]
     entries = []
-    for name, images, predictor, order in zip(names, sources, predictors, orders):
-        predictions = predictions_of(predictor, images, order, batch_size, progress)
+    predicted = _predicted(predictors, sources, orders, batch_size, progress)
+    for name, images, predictor, predictions in zip(names, sources, predictors, predicted):
         check_measurable(predictor, images, predictions)
         seen, n = contamination(predictor, images), len(predictions.index)
         duplicates = count_duplicates(predictor, images, predictions.hashes)
@@ -231,6 +235,26 @@ def _from_models(
             )
         )
     return entries
+
+
+def _predicted(
+    predictors: list[Predictor],
+    sources: list[TestImages],
+    orders: list[np.ndarray],
+    batch_size: int,
+    progress: bool | None,
+) -> list[Predictions]:
+    """Returns each model's predictions; models that take the same images share them and their fits."""
+    groups: dict[tuple[str, ...], list[int]] = {}
+    for number, images in enumerate(sources):
+        groups.setdefault(images.class_names, []).append(number)
+    found: dict[int, Predictions] = {}
+    for members in groups.values():
+        models, theirs = [predictors[k] for k in members], [orders[k] for k in members]
+        images = sources[members[0]]
+        together = predictions_of_all(models, images, theirs, batch_size, progress)
+        found |= dict(zip(members, together, strict=True))
+    return [found[number] for number in range(len(sources))]
 
 
 def _from_folder(folder: Path, name: str) -> Entry:

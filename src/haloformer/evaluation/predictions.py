@@ -1,7 +1,8 @@
 """Predictions of a model for test images, beside the true values."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from haloformer.errors import InputError
 from haloformer.evaluation import physics
 from haloformer.evaluation.duplicates import image_hashes
 from haloformer.evaluation.testset import TestImages
+from haloformer.fitting.channels import Look, Residual
 from haloformer.io.progress import progress_bar
 from haloformer.outputs.targets import TARGETS
 from haloformer.prediction.predictor import Predictor
@@ -64,55 +66,129 @@ def predictions_of(
     progress: bool | None,
 ) -> Predictions:
     """Predicts every image that has a true class or value; one batch of images is in memory at a time."""
-    index, all_labels, truth, numbers, snr = [], [], [], [], []
-    hashes: list[bytes] = []
-    flagged: list[torch.Tensor] = []
-    done, digest = 0, hashlib.sha256()
+    return predictions_of_all([predictor], images, [order], batch_size, progress)[0]
+
+
+def predictions_of_all(
+    predictors: Sequence[Predictor],
+    images: TestImages,
+    orders: Sequence[np.ndarray],
+    batch_size: int,
+    progress: bool | None,
+) -> list[Predictions]:
+    """Returns the predictions of several models for the same images, each of which is made and fitted once.
+
+    Args:
+        predictors: The models.
+        images: Opened for the first of them, whose true values they have.
+        orders: For each model, its number of each class of the data.
+        batch_size: Images in memory at a time.
+        progress: Show a bar.
+    """
+    fits = _Fits(predictors)
+    collected = [_Collected(*each, images) for each in zip(predictors, orders, strict=True)]
     with progress_bar("evaluate", images.n, progress) as advance:
         for batch, labels, values in images.batches(batch_size):
-            used = torch.from_numpy(order)[labels] != LEFT_OUT
-            if not predictor.class_names:
-                used &= ~torch.isnan(values).all(dim=1)
-            places = used.nonzero()[:, 0]
-            batch = batch[places]
-            bad = ~torch.isfinite(batch).flatten(1).all(dim=1)
-            if bad.any():
-                first = done + int(places[bad][0])
-                raise InputError(f"{images.name}: image {first} holds NaN or infinite values")
-            digest.update(
-                batch[..., ::_DIGEST_STEP, ::_DIGEST_STEP].float().cpu().numpy().tobytes()
-            )
-            if len(batch):
-                snr.append(physics.peak_to_noise(batch))
-                hashes += image_hashes(batch)
-                try:
-                    output, verdict = predictor.numbers_and_ood(batch, geometry=False)
-                except InputError as error:
-                    raise InputError(f"{images.name}: images from {done} on: {error}") from error
-                numbers.append(output)
-                flagged += [] if verdict is None else [verdict.flag]
-            index.append(done + places)
-            truth.append(values[places])
-            all_labels.append(labels)
-            done += len(labels)
+            fits.begin()
+            for one in collected:
+                one.add(batch, labels, values, fits)
             advance(len(labels))
-    tested, data_labels = torch.cat(index).numpy(), torch.cat(all_labels).numpy()
-    logits, estimates = _decoded(predictor, numbers)
-    n_classes = len(images.class_names)
-    rest = np.bincount(np.delete(data_labels, tested), minlength=n_classes)
-    return Predictions(
-        index=tested,
-        data_labels=data_labels[tested],
-        labels=order[data_labels[tested]],
-        logits=logits,
-        truth=torch.cat(truth).double().numpy(),
-        estimates=estimates,
-        left_out={name: n for name, n in zip(images.class_names, rest.tolist()) if n},
-        snr=torch.cat(snr).double().cpu().numpy() if snr else np.zeros(0),
-        digest=digest.hexdigest()[:16],
-        hashes=hashes,
-        flagged=torch.cat(flagged).numpy() if flagged else None,
-    )
+    return [one.result() for one in collected]
+
+
+class _Fits:
+    """What the smooth fit leaves of a batch, fitted once for all models that want the same."""
+
+    def __init__(self, predictors: Sequence[Predictor]) -> None:
+        asked = [predictor.residual for predictor in predictors if predictor.residual is not None]
+        # The detail comes after the fit, and beside what the others see.
+        self.fits = {
+            replace(one, detail=False): replace(one, detail=replace(one, detail=True) in asked)
+            for one in asked
+        }
+        self.looks: dict[tuple[Residual, bytes], Look] = {}
+
+    def begin(self) -> None:
+        """Forgets the batch before."""
+        self.looks.clear()
+
+    def of(self, predictor: Predictor, batch: torch.Tensor, places: torch.Tensor) -> Look | None:
+        """Returns what a model sees of images (B, C, H, W), those of a batch at places (B,); None for one that sees no fit."""
+        residual = predictor.residual
+        if residual is None:
+            return None
+        kind = replace(residual, detail=False)
+        key = kind, places.numpy().tobytes()
+        if key not in self.looks:
+            self.looks[key] = self.fits[kind].look(predictor.checked(batch))
+        look = self.looks[key]
+        return replace(look, channels=look.channels[:, : 2 + residual.detail])
+
+
+class _Collected:
+    """The predictions of one model, batch by batch."""
+
+    def __init__(self, predictor: Predictor, order: np.ndarray, images: TestImages) -> None:
+        self.predictor, self.order, self.images = predictor, torch.from_numpy(order), images
+        self.index: list[torch.Tensor] = []
+        self.labels: list[torch.Tensor] = []
+        self.truth: list[torch.Tensor] = []
+        self.numbers: list[torch.Tensor] = []
+        self.snr: list[torch.Tensor] = []
+        self.flagged: list[torch.Tensor] = []
+        self.hashes: list[bytes] = []
+        self.done, self.digest = 0, hashlib.sha256()
+
+    def add(
+        self, batch: torch.Tensor, labels: torch.Tensor, values: torch.Tensor, fits: _Fits
+    ) -> None:
+        """Predicts those images of a batch that have a true class or value."""
+        used = self.order[labels] != LEFT_OUT
+        if not self.predictor.class_names:
+            used &= ~torch.isnan(values).all(dim=1)
+        places, name = used.nonzero()[:, 0], self.images.name
+        batch = batch[places]
+        bad = ~torch.isfinite(batch).flatten(1).all(dim=1)
+        if bad.any():
+            first = self.done + int(places[bad][0])
+            raise InputError(f"{name}: image {first} holds NaN or infinite values")
+        self.digest.update(
+            batch[..., ::_DIGEST_STEP, ::_DIGEST_STEP].float().cpu().numpy().tobytes()
+        )
+        if len(batch):
+            self.snr.append(physics.peak_to_noise(batch))
+            self.hashes += image_hashes(batch)
+            try:
+                look = fits.of(self.predictor, batch, places)
+                output, verdict = self.predictor.numbers_and_ood(batch, geometry=False, look=look)
+            except InputError as error:
+                raise InputError(f"{name}: images from {self.done} on: {error}") from error
+            self.numbers.append(output)
+            self.flagged += [] if verdict is None else [verdict.flag]
+        self.index.append(self.done + places)
+        self.truth.append(values[places])
+        self.labels.append(labels)
+        self.done += len(labels)
+
+    def result(self) -> Predictions:
+        """Returns them all."""
+        tested, data_labels = torch.cat(self.index).numpy(), torch.cat(self.labels).numpy()
+        logits, estimates = _decoded(self.predictor, self.numbers)
+        names = self.images.class_names
+        rest = np.bincount(np.delete(data_labels, tested), minlength=len(names))
+        return Predictions(
+            index=tested,
+            data_labels=data_labels[tested],
+            labels=self.order.numpy()[data_labels[tested]],
+            logits=logits,
+            truth=torch.cat(self.truth).double().numpy(),
+            estimates=estimates,
+            left_out={name: n for name, n in zip(names, rest.tolist()) if n},
+            snr=torch.cat(self.snr).double().cpu().numpy() if self.snr else np.zeros(0),
+            digest=self.digest.hexdigest()[:16],
+            hashes=self.hashes,
+            flagged=torch.cat(self.flagged).numpy() if self.flagged else None,
+        )
 
 
 def _decoded(

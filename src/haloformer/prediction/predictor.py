@@ -158,25 +158,32 @@ class Predictor:
         return _finite(numbers)
 
     def numbers_and_ood(
-        self, images: "Images", *, masked: bool = False, geometry: bool = True
+        self,
+        images: "Images",
+        *,
+        masked: bool = False,
+        geometry: bool = True,
+        look: Look | None = None,
     ) -> tuple[Tensor, OodVerdict | None]:
         """Returns what `numbers` and `ood` do.
 
         Without ``geometry``, from one pass through the network and one fit: it is not asked whether another pixel scale or orientation
-        would change an answer, which takes several.
+        would change an answer, which takes several. With a ``look``, what :attr:`residual` made of these images, without a fit.
         """
         if self.detector is None:
+            if look is not None:
+                return _finite(self.numbers_of(look.channels)), None
             return self.numbers(images, masked=masked), None
-        numbers, verdict = self._numbers_and_verdict(images, masked, geometry)
+        numbers, verdict = self._numbers_and_verdict(images, masked, geometry, look)
         return _finite(numbers), verdict
 
     def _numbers_and_verdict(
-        self, images: "Images", masked: bool, geometry: bool
+        self, images: "Images", masked: bool, geometry: bool, look: Look | None = None
     ) -> tuple[Tensor, OodVerdict]:
         """Returns the numbers, finite or not, and what is said of the images."""
         assert self.detector is not None  # by the caller
         raw = self.checked(images, masked=masked)
-        look = self._look(raw, masked)
+        look = self._look(raw, masked) if look is None else look
         numbers, features = self._numbers_and_features(look.channels)
         verdict = self.detector.verdict(features)
         if self.geometry is not None and geometry:
