@@ -18,6 +18,7 @@ from haloformer.training.optim import (
     build_optimizer,
     build_plateau,
     build_schedule,
+    scaled_lr,
 )
 from haloformer.training.transfer import prepare_for_tuning
 
@@ -319,3 +320,19 @@ def test_every_schedule_goes_on_exactly_from_its_saved_state(name, warmup):
     assert epochs(*after, 6) == whole[40:]
     slow, fast = (group["lr"] for group in after[0].param_groups)
     assert slow == pytest.approx(0.1 * fast), "layers keep the ratio of their learning rates"
+
+
+@pytest.mark.parametrize(
+    ("name", "lr_batch", "batch_size", "factor"),
+    [
+        ("adamw", None, 512, 1.0),
+        ("adamw", 64, 64, 1.0),
+        ("adamw", 64, 256, 2.0),
+        ("lion", 64, 16, 0.5),
+        ("lamb", 64, 256, 2.0),
+        ("sgd", 64, 256, 4.0),
+        ("lars", 64, 256, 4.0),
+    ],
+)
+def test_learning_rate_of_another_batch_size(name, lr_batch, batch_size, factor):
+    assert scaled_lr(1e-3, lr_batch, batch_size, name) == pytest.approx(factor * 1e-3)

@@ -300,3 +300,12 @@ def test_a_start_that_failed_does_not_keep_its_folder_from_a_corrected_one(tmp_p
     result = train("model_ii", out=str(tmp_path / "x"), **SMALL)
     assert result.epochs == SMALL["epochs"]
     assert f"lr: {SMALL['lr']}" in (tmp_path / "x" / "config.yaml").read_text()
+
+
+def test_a_learning_rate_for_another_batch_size_is_told(tmp_path, capsys):
+    sizes = {"epochs": 1, "epoch_size": 64, "lr_batch": 8, "progress": True}
+    train("model_ii", out=str(tmp_path / "x"), **{**SMALL, **sizes})
+    told = "learning rate 0.006 for batches of 32: lr 0.003 is for 8 (lr_batch)"
+    assert told in capsys.readouterr().out
+    rows = list(csv.DictReader((tmp_path / "x" / "metrics.csv").open()))
+    assert float(rows[0]["lr"]) <= 0.006

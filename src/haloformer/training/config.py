@@ -137,6 +137,9 @@ class OptimizerConfig(Strict):
             optimizer.
         lr: Peak learning rate. If the loss stays near ln(classes) or becomes NaN, try a third of
             it.
+        lr_batch: The batch_size that lr is meant for: with another one the learning rate changes
+            with the square root of their ratio, that of sgd and lars in proportion. By default lr
+            is used as it is.
         weight_decay: Decay of the weights towards zero; not applied to norms, biases and position
             embeddings.
         momentum: Momentum of sgd and similar optimizers.
@@ -146,6 +149,7 @@ class OptimizerConfig(Strict):
 
     name: Optimizer = "adamw"
     lr: Number = Field(default=1e-3, gt=0, lt=100)
+    lr_batch: WholeNumber | None = Field(default=None, ge=1)
     weight_decay: Number = Field(default=0.05, ge=0)
     momentum: Share = 0.9
     betas: tuple[Share, Share] = (0.9, 0.999)

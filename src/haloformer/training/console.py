@@ -5,6 +5,7 @@ from torch import nn
 
 from haloformer.training.config import Experiment
 from haloformer.training.examples import Feed
+from haloformer.training.optim import scaled_lr
 from haloformer.training.transfer import trainable_parameters
 
 
@@ -38,6 +39,14 @@ def announce(experiment: Experiment, feed: Feed, network: nn.Module, resuming: b
         f"{experiment.model.name} ({everything:.2f} M parameters{some}) on "
         f"{feed.n_train} images{each} of {feed.image_shape}, validated on {feed.n_val}",
     )
+    optimizer, batch_size = experiment.optimizer, experiment.data.batch_size
+    if optimizer.lr_batch not in (None, batch_size):
+        rate = scaled_lr(optimizer.lr, optimizer.lr_batch, batch_size, optimizer.name)
+        say(
+            experiment,
+            f"learning rate {rate:.3g} for batches of {batch_size}: lr {optimizer.lr:g} is for "
+            f"{optimizer.lr_batch} (lr_batch)",
+        )
     if experiment.trainer.devices * experiment.trainer.nodes > 1 and _local_batch_norm(network):
         say(
             experiment,

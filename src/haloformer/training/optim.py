@@ -46,6 +46,9 @@ SCHEDULES: dict[str, str] = {
 }
 """What :func:`build_schedule` knows by name."""
 
+_IN_PROPORTION = ("sgd", "lars")
+"""Optimisers whose steps are as long as the gradient, of a batch or of a layer."""
+
 _ONE_CYCLE_START = 1 / 25  # share of the peak; torch's OneCycleLR starts there too (div_factor)
 
 
@@ -98,6 +101,26 @@ def build_optimizer(
         # before, as for any other optimiser.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
+
+
+def scaled_lr(lr: float, lr_batch: int | None, batch_size: int, name: str) -> float:
+    """Returns the learning rate for a batch size, from that for another.
+
+    A larger batch's gradient has less noise. Where steps follow the gradient's size, k times as
+    many images allow k times the rate (Goyal et al. 2017, arXiv:1706.02677); where it is divided by
+    its own running size, as in Adam, or steps follow its sign, √k (Malladi et al. 2022,
+    arXiv:2205.10287).
+
+    Args:
+        lr: For batches of ``lr_batch``.
+        lr_batch: None: ``lr`` holds for any batch size.
+        batch_size: Images per step.
+        name: One of :data:`OPTIMIZERS`.
+    """
+    if lr_batch is None:
+        return lr
+    ratio = batch_size / lr_batch
+    return lr * (ratio if name in _IN_PROPORTION else math.sqrt(ratio))
 
 
 def build_schedule(

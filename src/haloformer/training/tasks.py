@@ -30,7 +30,12 @@ from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions, regression_loss
 from haloformer.training.config import Experiment
 from haloformer.training.examples import Examples
-from haloformer.training.optim import build_optimizer, build_plateau, build_schedule
+from haloformer.training.optim import (
+    build_optimizer,
+    build_plateau,
+    build_schedule,
+    scaled_lr,
+)
 from haloformer.training.transfer import frozen_modules_to_eval
 
 
@@ -255,10 +260,11 @@ class LensTask(pl.LightningModule):
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """The optimiser and its learning rate, stepped after every batch."""
         settings, course = self.experiment.optimizer, self.experiment.schedule
+        batch_size = self.experiment.data.batch_size
         optimizer = build_optimizer(
             self.model,
             name=settings.name,
-            lr=settings.lr,
+            lr=scaled_lr(settings.lr, settings.lr_batch, batch_size, settings.name),
             weight_decay=settings.weight_decay,
             momentum=settings.momentum,
             betas=settings.betas,
