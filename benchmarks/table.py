@@ -10,7 +10,6 @@ AUC is taken, from nothing, for the trainings that count, on every survey. Nothi
 """
 
 import argparse
-import csv
 import fnmatch
 import json
 import math
@@ -19,10 +18,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from table_report import report
+
 from haloformer.errors import InputError
-from haloformer.evaluation.published import best_published
-from haloformer.io.writing import write_text
-from haloformer.models import create_model, find_model
+from haloformer.models import create_model
 from haloformer.models.cost import count_macs
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
@@ -59,14 +58,6 @@ _SURVEYS: dict[str, dict[str, Any]] = {
     "model_ii": {"normalization": "asinh_faint"},
     "model_iii": {"normalization": "asinh_faint"},
 }
-
-COLUMNS = (
-    *("survey", "model", "family", "input", "seed", "images", "learning_rate"),
-    *("macro_auc", "macro_auc_low", "macro_auc_high", "published_macro_auc", "published_model", "published_source"),
-    *("auc_axion", "auc_axion_low", "auc_axion_high", "auc_cdm", "auc_cdm_low", "auc_cdm_high", "auc_no_sub", "auc_no_sub_low", "auc_no_sub_high"),
-    *("accuracy", "accuracy_low", "accuracy_high", "val_macro_auc", "parameters", "macs", "inference_images_per_second"),
-    *("seconds", "hardware", "code_version", "date"),
-)  # fmt: skip
 
 
 def base_of(survey: str, given: str) -> dict[str, Any]:
@@ -165,96 +156,14 @@ def _records(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def row_of(record: dict[str, Any], survey: str, given: str) -> dict[str, Any]:
-    """Returns a finished run's row of the table."""
-    options, test = record["options"], record["test"]
-    family = find_model(options["model"]).family
-    theirs = best_published(family, survey)
-    row = {
-        "survey": survey,
-        "model": options["model"],
-        "family": family,
-        "input": given,
-        "seed": record["seed"],
-        "images": record["epochs"] * options["epoch_size"],
-        "learning_rate": options.get("lr", 1e-3),
-        "published_macro_auc": None if theirs is None else round(theirs.macro, 6),
-        "published_model": "" if theirs is None else theirs.model,
-        "published_source": "" if theirs is None else theirs.source,
-        "val_macro_auc": record["val"]["val_macro_auc"],
-        **{key: record.get(key) for key in ("parameters", "macs", "inference_images_per_second")},
-        **{key: record.get(key) for key in ("seconds", "hardware", "code_version", "date")},
-    }
-    intervals = {"macro_auc": test["macro_auc"], "accuracy": test["accuracy"]}
-    intervals |= {f"auc_{name}": value for name, value in test["auc"].items()}
-    for name, value in intervals.items():
-        row |= {name: value["value"], f"{name}_low": value["low"], f"{name}_high": value["high"]}
-    return row
-
-
-def report() -> None:
-    """Copies what is new to results/benchmark, and writes table.csv and table.md."""
-    for folder in sorted(path.parent for path in RUNS.glob("*-*/results.jsonl")):
-        target = RESULTS / folder.name
-        target.mkdir(parents=True, exist_ok=True)
-        for name in ("results.jsonl", "study.yaml"):
-            shutil.copy(folder / name, target / name)
-        if folder.name == _PILOT:
-            continue
-        (target / "logits").mkdir(exist_ok=True)
-        for path in (folder / "logits").glob("*.npz"):
-            shutil.copy(path, target / "logits" / path.name)
-    rows = []
-    for path in sorted(RESULTS.glob("*-*/results.jsonl")):
-        if path.parent.name == _PILOT:
-            continue
-        survey, _, given = path.parent.name.partition("-")
-        rows += [row_of(r, survey, given) for r in _records(path.parent) if r["status"] == "ok"]
-    rows.sort(key=lambda row: (row["survey"], row["input"], -row["macro_auc"]))
-    with (RESULTS / "table.csv").open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-    write_text(RESULTS / "table.md", _markdown(rows))
-    print(f"{len(rows)} runs in {RESULTS / 'table.csv'}")
-
-
-def _markdown(rows: list[dict[str, Any]]) -> str:
-    lines = [
-        "# Every architecture on every survey",
-        "",
-        "Made by `python benchmarks/table.py report`; all numbers, with hardware, date and code version of",
-        "each run, are in [table.csv](table.csv). Each network is trained once on "
-        f"{IMAGES:,} images, each",
-        f"seen once, at the better of the learning rates {' and '.join(f'{r:g}' for r in RATES)} by the validation images of a",
-        f"training on {PILOT:,} of Model II (detail), and tested on {TEST['n']:,} images of seed {TEST['seed']}, which chose nothing.",
-        "Intervals: 95 %, over test images (DeLong), not over trainings. Published AUCs are of the released",
-        "images, of the papers' own sizes, pretraining and budgets, without a fit. *Images/s*: the network",
-        "alone, batches of 64, on one thread, beside other work. *Training [s]*: of an interrupted run",
-        "its last part alone.",
-    ]
-    for survey, given in dict.fromkeys((row["survey"], row["input"]) for row in rows):
-        lines += ["", f"## {survey}, input: {given}", ""]
-        lines += [
-            "| model | macro AUC (95 %) | axion | cdm | no_sub | accuracy | published | lr | parameters | MACs | images/s | training [s] |",
-            "|---" * 12 + "|",
-        ]
-        for row in (r for r in rows if (r["survey"], r["input"]) == (survey, given)):
-            theirs = row["published_macro_auc"]
-            cells = [
-                f"`{row['model']}`",
-                f"{row['macro_auc']:.4f} ({row['macro_auc_low']:.4f} – {row['macro_auc_high']:.4f})",
-                *(f"{row[f'auc_{name}']:.4f}" for name in ("axion", "cdm", "no_sub")),
-                f"{row['accuracy']:.3f}",
-                "–" if theirs is None else f"{theirs:.4f}",
-                f"{row['learning_rate']:g}",
-                f"{row['parameters'] / 1e6:.2f} M",
-                "–" if row["macs"] is None else f"{row['macs'] / 1e6:.0f} M",
-                f"{row['inference_images_per_second']:.0f}",
-                f"{row['seconds']:.0f}",
-            ]
-            lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+def how_made() -> str:
+    """Returns how the runs were made, for the report."""
+    rates = " and ".join(f"{rate:g}" for rate in RATES)
+    return (
+        f"Each network is trained on {IMAGES:,} images, each seen once, in batches of {_COMMON['batch_size']}, at the better of "
+        f"the learning rates {rates} by the validation images of a training on {PILOT:,} of Model II (detail), and tested on "
+        f"{TEST['n']:,} images of seed {TEST['seed']}, which chose nothing."
+    )
 
 
 def main() -> None:
@@ -270,7 +179,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     if arguments.command == "report":
-        report()
+        report(RUNS, RESULTS, Path("README.md"), _PILOT, how_made())
         return
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]

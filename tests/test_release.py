@@ -193,3 +193,11 @@ def test_structure_measures_branches_private_names_and_circular_imports(tmp_path
     assert graph["small.a"] == {"small.b"}
     assert structure.circles(graph) == [["small.b", "small.c", "small.d"]]
     assert "circular imports         1" in structure.report(package, 3)
+
+
+def test_the_readme_has_the_benchmarks_table():
+    report = _benchmark("table_report")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    rows = report.rows_of(ROOT / "results" / "benchmark", "model_ii-detail-pilot")
+    assert len(rows) >= 2
+    assert readme == report.with_table(readme, rows), "run python benchmarks/table.py report"
