@@ -189,6 +189,78 @@ def npy_dataset(folder: Path, img_size: int | None) -> Any:
     return NpyFiles()
 
 
+# --- in the child: the network alone, and a preset's images from all sources ------------------------------------------
+
+
+def network_alone(task: dict[str, Any], experiment: Any) -> dict[str, float]:
+    """The speed of steps on one batch that lies on the device, in the precision of the training: no data, no Lightning, no average."""
+    import torch
+    import torch.nn.functional as F
+
+    from haloformer.models import create_model
+    from haloformer.simulation import Simulator
+    from haloformer.training.optim import build_optimizer
+
+    torch.manual_seed(0)
+    device = torch.device(task["device"])
+    side = experiment.data.crop or Simulator(experiment.data.source).image_shape[-1]
+    network = create_model(experiment.model.name, side, CHANNELS[experiment.data.physics])
+    layout = torch.channels_last if experiment.trainer.channels_last else torch.contiguous_format
+    network = network.to(device, memory_format=layout)
+    optimizer = build_optimizer(network, lr=1e-3, weight_decay=0.05, fused=True)
+    n = experiment.data.batch_size
+    images = torch.randn(n, CHANNELS[experiment.data.physics], side, side, device=device)
+    images, labels = images.contiguous(memory_format=layout), torch.arange(n, device=device) % 3
+    half = device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+    def step() -> float:
+        """Seconds of a step."""
+        began = clock()
+        with torch.autocast(device.type, torch.bfloat16, enabled=half):
+            loss = F.cross_entropy(network(images).float(), labels)
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+        optimizer.step()
+        loss.item()
+        return clock() - began
+
+    for _ in range(WARMUP_STEPS + 3):
+        step()
+    seconds: list[float] = []
+    while sum(seconds) < task["seconds"] or len(seconds) < 3:
+        seconds.append(step())
+    return {"speed": n / statistics.median(seconds), "fastest": n / min(seconds), "waiting": 0.0}
+
+
+CHANNELS = {"none": 1, "residual": 2, "detail": 3}
+
+
+def pipeline_rows(
+    task: dict[str, Any],
+    own: Callable[..., Callable[[], dict[str, float]]],
+    scratch: str,
+    alone: Callable[[], dict[str, float]],
+) -> dict[str, Callable[[], dict[str, float]]]:
+    """The network alone, and the preset's training with its images in memory, prepared on disk, and simulated as they are needed."""
+    from haloformer.training.config import compose
+    from haloformer.training.preparing import parts_of
+
+    given = {**task["given"], "precision": "auto"}
+    folder = f"{scratch}/prepared"
+    experiment = compose(None, {**given, "out": f"{scratch}/x", "model": task["model"], "prepared": folder, "device": task["device"], "batch_size": task["batch_size"], "epochs": 1 + task["epochs"], "epoch_size": task["images"], "val_size": N_VAL})  # fmt: skip
+    for _, images, numbers in parts_of(experiment):
+        for _ in images.prepare(numbers):
+            pass
+    own_given = {**given, "val_data": None, "val_size": N_VAL}
+    return {
+        "alone": alone,
+        "memory": own(**own_given, n_images=task["images"]),
+        "prepared": own(**own_given, prepared=folder),
+        "stream": own(**own_given),
+    }
+
+
 # --- in the child: the tables -----------------------------------------------------------------------------------------
 
 
@@ -229,8 +301,19 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
                     else {}
                 ),
             },
+            "pipeline": lambda: pipeline_rows(
+                task, own, scratch, lambda: network_alone(task, _experiment(task))
+            ),
         }[task["table"]]()
         return in_turn(rows, task["repeats"])
+
+
+def _experiment(task: dict[str, Any]) -> Any:
+    """The experiment of a preset, as far as its network is concerned."""
+    from haloformer.training.config import compose
+
+    sizes = {"model": task["model"], "batch_size": task["batch_size"]}
+    return compose(None, {**task["given"], **sizes, "out": "x"})
 
 
 def in_turn(rows: dict[str, Callable[[], dict[str, float]]], repeats: int) -> dict[str, Any]:
@@ -433,7 +516,50 @@ def peers_section(
     return "Against the field's usual loop", f"{table(rows)}\n\n{options.surveys[0]}. {PEERS}"
 
 
-SECTIONS = {"sources": sources_section, "variants": variants_section, "peers": peers_section}
+def pipeline_section(
+    measured: Measured, sets: dict[str, Any], options: argparse.Namespace
+) -> tuple[str, str]:
+    from simulation import table
+
+    labels = {
+        "alone": "the network alone",
+        "memory": "in memory",
+        "prepared": "prepared, on disk",
+        "stream": "simulated and fitted meanwhile",
+    }
+    rows = [["survey", "network", "images from", "images/s", "waits", "of the network alone", "of images in memory"]]  # fmt: skip
+    for survey, given in PIPELINES.items():
+        if survey not in options.surveys:
+            continue
+        for model in options.models:
+            data = {**sets[survey], "given": {"data": survey, **given}}
+            result = measured("pipeline", model, data, few(sets[survey], options))
+            for key, label in labels.items():
+                row = result.get(key, result)
+                alone, memory = result.get("alone", result), result.get("memory", result)
+                beside = [ratio(row, alone), ratio(row, memory)]
+                rows.append([survey, f"`{model}`", label, speed(row), share(row), *beside])
+    return "How much of the network's own speed is left?", (
+        f"{table(rows)}\n\nWith the residual of the smooth fit and its detail, {PIPELINES['model_i']['crop']} pixels a side of Model I. The network "
+        "alone: steps on one batch that stays where it is, in the same precision, without Lightning, checks or a moving average of the weights. "
+        "In memory: images that were simulated and fitted before training began. Prepared: the same from `haloformer prepare`, read as they are needed. "
+        "The last: simulated and fitted while the network trains, on the same device. Validation is not counted."
+    )
+
+
+PIPELINES: dict[str, dict[str, Any]] = {
+    "model_i": {"physics": "detail", "crop": 96},
+    "model_ii": {"physics": "detail", "normalization": "asinh_faint"},
+    "model_iii": {"physics": "detail", "normalization": "asinh_faint"},
+}
+
+
+SECTIONS = {
+    "sources": sources_section,
+    "variants": variants_section,
+    "peers": peers_section,
+    "pipeline": pipeline_section,
+}
 
 
 def few(data: dict[str, Any], options: argparse.Namespace) -> int:
