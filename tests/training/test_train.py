@@ -309,3 +309,13 @@ def test_a_learning_rate_for_another_batch_size_is_told(tmp_path, capsys):
     assert told in capsys.readouterr().out
     rows = list(csv.DictReader((tmp_path / "x" / "metrics.csv").open()))
     assert float(rows[0]["lr"]) <= 0.006
+
+
+def test_the_first_lines_say_what_a_training_computes_on_and_why(tmp_path, capsys):
+    given = {**SMALL, "epochs": 1, "epoch_size": 64, "progress": True}
+    train("model_ii", out=str(tmp_path / "a"), **given)
+    assert (
+        "computed on cpu in 32 bits (precision: auto; bf16 is for GPUs)" in capsys.readouterr().out
+    )
+    train("model_ii", out=str(tmp_path / "b"), **given, precision="bf16")
+    assert "computed on cpu in bf16 (as precision says)" in capsys.readouterr().out

@@ -5,6 +5,7 @@ from torch import nn
 
 from haloformer.training.config import Experiment
 from haloformer.training.examples import Feed
+from haloformer.training.hardware import Hardware
 from haloformer.training.optim import scaled_lr
 from haloformer.training.transfer import trainable_parameters
 
@@ -20,7 +21,9 @@ def say(experiment: Experiment, text: str) -> None:
         print(text, flush=True)
 
 
-def announce(experiment: Experiment, feed: Feed, network: nn.Module, resuming: bool) -> None:
+def announce(
+    experiment: Experiment, feed: Feed, network: nn.Module, hardware: Hardware, resuming: bool
+) -> None:
     """Prints what is about to be trained on what."""
     default = Experiment().flat()
     changed = {
@@ -39,6 +42,7 @@ def announce(experiment: Experiment, feed: Feed, network: nn.Module, resuming: b
         f"{experiment.model.name} ({everything:.2f} M parameters{some}) on "
         f"{feed.n_train} images{each} of {feed.image_shape}, validated on {feed.n_val}",
     )
+    say(experiment, f"computed {hardware.in_words()}")
     optimizer, batch_size = experiment.optimizer, experiment.data.batch_size
     if optimizer.lr_batch not in (None, batch_size):
         rate = scaled_lr(optimizer.lr, optimizer.lr_batch, batch_size, optimizer.name)

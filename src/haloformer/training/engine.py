@@ -29,12 +29,12 @@ from haloformer.training.console import announce, is_first_process, say
 from haloformer.training.examples import Batches, Examples, Feed, Share
 from haloformer.training.export import Exporter
 from haloformer.training.feeds import open_feed
+from haloformer.training.hardware import Hardware
 from haloformer.training.loggers import make_loggers
 from haloformer.training.network import build_network, tuned_network
 from haloformer.training.run_folder import RunFolder, RunResult
 from haloformer.training.tasks import LensTask
 from haloformer.training.trainer import (
-    Hardware,
     explained_memory,
     lightning_session,
     make_trainer,
@@ -208,7 +208,7 @@ def _fit(run: _Prepared, on_epoch: OnEpoch | None) -> tuple[pl.Trainer, Checkpoi
     if settings.progress:
         if is_first_process():
             callbacks.append(Progress())
-        announce(run.experiment, run.feed, task.model, resuming)
+        announce(run.experiment, run.feed, task.model, run.hardware, resuming)
     with lightning_session(run.experiment, folder, interruption):
         trainer = make_trainer(run.experiment, run.hardware, folder, run.loggers, callbacks)
         try:

@@ -6,59 +6,17 @@ import os
 import signal
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Literal
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
-from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.training.callbacks import Interruption, SafeCheckpointIO
 from haloformer.training.config import Experiment
 from haloformer.training.console import say
+from haloformer.training.hardware import Hardware
 from haloformer.training.run_folder import RunFolder
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
-
-
-@dataclass(frozen=True)
-class Hardware:
-    """What a run computes on, in Lightning's words.
-
-    Attributes:
-        accelerator: ``cpu``, ``cuda``, …
-        devices: How many devices, or the index of the one.
-        precision: Of the numbers.
-    """
-
-    accelerator: str
-    devices: int | list[int]
-    precision: Precision
-
-    @classmethod
-    def of(cls, experiment: Experiment) -> "Hardware":
-        """Returns what an experiment asks for.
-
-        Raises:
-            InputError: This machine does not have it, or settings that exclude each other.
-        """
-        settings = experiment.trainer
-        device, wanted = resolve_device(settings.device), settings.devices
-        if wanted > 1 and experiment.data.batch_size % (wanted * settings.nodes):
-            raise InputError(
-                f"batch_size {experiment.data.batch_size} cannot be divided among "
-                f"{wanted} devices × {settings.nodes} nodes"
-            )
-        if device.index is not None and wanted > 1:
-            raise InputError(
-                f"device {settings.device} names one device, devices says {wanted}: device: cuda"
-            )
-        if device.type == "cuda" and wanted > torch.cuda.device_count():
-            raise InputError(f"devices {wanted}: this machine has {torch.cuda.device_count()} GPUs")
-        devices = wanted if device.index is None else [device.index]
-        return cls(device.type, devices, _precision(settings.precision, device.type))
 
 
 def make_trainer(
@@ -129,17 +87,6 @@ def _strategy(experiment: Experiment) -> str:
     # Some networks have parts that a batch may not use (frozen weights, early exits): these must
     # not be waited for.
     return "ddp_find_unused_parameters_true"
-
-
-def _precision(precision: str, accelerator: str) -> Precision:
-    names: dict[str, Precision] = {"32": "32-true", "bf16": "bf16-mixed", "16": "16-mixed"}
-    if precision == "auto":
-        precision = "bf16" if accelerator == "cuda" and torch.cuda.is_bf16_supported() else "32"
-    if precision not in names:
-        raise InputError(f"precision must be auto, 32, bf16 or 16, not '{precision}'")
-    if precision == "16" and accelerator != "cuda":
-        raise InputError("precision '16' needs a CUDA GPU: take auto or 32")
-    return names[precision]
 
 
 @contextlib.contextmanager
