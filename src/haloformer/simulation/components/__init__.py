@@ -1,0 +1,31 @@
+"""What lenses and galaxies are made of: one file per component, and the registry of their kinds."""
+
+from typing import TYPE_CHECKING, Annotated, Union
+
+from pydantic import Field
+
+from haloformer.simulation.components.component import LightComponent, MassComponent
+from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.setting import Setting
+from haloformer.simulation.components.shear import Shear
+
+MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
+    EPL,
+    Shear,
+)
+"""All kinds of mass. A new one needs its file, its test, and a line here."""
+
+if TYPE_CHECKING:
+    MassPart = MassComponent
+else:
+    MassPart = Annotated[Union[MASS_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
+
+__all__ = [
+    "EPL",
+    "MASS_COMPONENTS",
+    "LightComponent",
+    "MassComponent",
+    "MassPart",
+    "Setting",
+    "Shear",
+]

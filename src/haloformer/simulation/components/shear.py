@@ -1,0 +1,62 @@
+"""External shear: the pull of what lies beside a lens."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+from torch import Tensor
+
+from haloformer.simulation.components.component import (
+    Draws,
+    MassComponent,
+    Parameters,
+    Profile,
+    Tensors,
+    column,
+)
+from haloformer.simulation.components.setting import Setting
+from haloformer.simulation.distributions import Quantity
+from haloformer.validation import checked
+
+
+@checked
+@dataclass(frozen=True)
+class Shear(MassComponent):
+    """External shear about the origin of coordinates, not about the lens. Each number may be a distribution.
+
+    Attributes:
+        kind: Its name in YAML.
+        gamma1: Stretches along the axes.
+        gamma2: Stretches along the diagonals.
+    """
+
+    kind: Literal["shear"] = field(default="shear", kw_only=True)
+    gamma1: Quantity = 0.0
+    gamma2: Quantity = 0.0
+
+    UNITS: ClassVar[Mapping[str, str]] = {"gamma1": "", "gamma2": ""}
+
+    def draw(
+        self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Draws both components."""
+        return {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
+
+    @staticmethod
+    def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:
+        """(γ1 x + γ2 y, γ2 x − γ1 y)."""
+        gamma1, gamma2 = column(parameters["gamma1"]), column(parameters["gamma2"])
+        x, y = x.to(gamma1.dtype), y.to(gamma1.dtype)
+        return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
+
+    @staticmethod
+    def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
+        """``SHEAR``."""
+        named = {name: parameters[name] for name in ("gamma1", "gamma2")}
+        return [("SHEAR", {**named, "ra_0": 0, "dec_0": 0})]
+
+    @staticmethod
+    def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:
+        """None: its convergence is 0."""
+        return np.zeros(len(radius))
