@@ -7,10 +7,12 @@ from pydantic import Field
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.multipoles import Multipoles
+from haloformer.simulation.components.nfw import NFW
 from haloformer.simulation.components.point_masses import PointMasses
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
+from haloformer.simulation.components.tnfw import TNFW
 from haloformer.simulation.components.vortex import VortexLine
 
 MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
@@ -20,6 +22,8 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
     PointMasses,
     VortexLine,
     PseudoJaffe,
+    NFW,
+    TNFW,
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
@@ -31,6 +35,8 @@ else:
 __all__ = [
     "EPL",
     "MASS_COMPONENTS",
+    "NFW",
+    "TNFW",
     "LightComponent",
     "MassComponent",
     "MassPart",
