@@ -6,6 +6,7 @@ from pydantic import Field
 
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.granules import Granules
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.nfw import NFW
 from haloformer.simulation.components.point_masses import PointMasses
@@ -24,6 +25,7 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
     PseudoJaffe,
     NFW,
     TNFW,
+    Granules,
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
@@ -37,6 +39,7 @@ __all__ = [
     "MASS_COMPONENTS",
     "NFW",
     "TNFW",
+    "Granules",
     "LightComponent",
     "MassComponent",
     "MassPart",
