@@ -6,6 +6,7 @@ from pydantic import Field
 
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
 
@@ -15,17 +16,25 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
+LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (Sersic,)
+"""All kinds of light. A new one needs its file, its test, and a line here."""
+
 if TYPE_CHECKING:
+    LightPart = LightComponent
     MassPart = MassComponent
 else:
+    LightPart = Annotated[Union[LIGHT_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
     MassPart = Annotated[Union[MASS_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
 
 __all__ = [
     "EPL",
+    "LIGHT_COMPONENTS",
     "MASS_COMPONENTS",
     "LightComponent",
+    "LightPart",
     "MassComponent",
     "MassPart",
+    "Sersic",
     "Setting",
     "Shear",
 ]
