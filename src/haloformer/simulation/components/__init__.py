@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.sersic import Sersic
@@ -16,7 +17,10 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
-LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (Sersic,)
+LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (
+    Clumpy,
+    Sersic,
+)
 """All kinds of light. A new one needs its file, its test, and a line here."""
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ __all__ = [
     "EPL",
     "LIGHT_COMPONENTS",
     "MASS_COMPONENTS",
+    "Clumpy",
     "LightComponent",
     "LightPart",
     "MassComponent",
