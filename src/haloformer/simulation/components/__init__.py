@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
 
@@ -15,17 +17,29 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
+LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (
+    Clumpy,
+    Sersic,
+)
+"""All kinds of light. A new one needs its file, its test, and a line here."""
+
 if TYPE_CHECKING:
+    LightPart = LightComponent
     MassPart = MassComponent
 else:
+    LightPart = Annotated[Union[LIGHT_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
     MassPart = Annotated[Union[MASS_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
 
 __all__ = [
     "EPL",
+    "LIGHT_COMPONENTS",
     "MASS_COMPONENTS",
+    "Clumpy",
     "LightComponent",
+    "LightPart",
     "MassComponent",
     "MassPart",
+    "Sersic",
     "Setting",
     "Shear",
 ]
