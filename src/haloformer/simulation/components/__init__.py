@@ -7,13 +7,21 @@ from pydantic import Field
 from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.multipoles import Multipoles
+from haloformer.simulation.components.point_masses import PointMasses
+from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
+from haloformer.simulation.components.vortex import VortexLine
 
 MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
     EPL,
     Shear,
+    Multipoles,
+    PointMasses,
+    VortexLine,
+    PseudoJaffe,
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
@@ -39,7 +47,11 @@ __all__ = [
     "LightPart",
     "MassComponent",
     "MassPart",
+    "Multipoles",
+    "PointMasses",
+    "PseudoJaffe",
     "Sersic",
     "Setting",
     "Shear",
+    "VortexLine",
 ]

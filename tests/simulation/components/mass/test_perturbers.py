@@ -1,0 +1,95 @@
+"""Point masses, vortex lines and pseudo-Jaffe perturbers: deflections are lenstronomy's, masses what was asked for."""
+
+import numpy as np
+import pytest
+import torch
+
+from haloformer.errors import InputError
+from haloformer.simulation.components import PointMasses, PseudoJaffe, VortexLine
+from haloformer.simulation.components.populations import mass_by_gauss
+from haloformer.simulation.deflectors import point_mass_deflection
+from haloformer.simulation.distributions import Normal, Uniform
+
+AXIS = np.linspace(-2.5, 2.5, 50)
+X, Y = np.meshgrid(AXIS, AXIS)
+
+KINDS = {
+    "point masses": PointMasses(number=7),
+    "one point mass": PointMasses(number=1, mass=1e9),
+    "short vortex": VortexLine(n_masses=5),
+    "vortex": VortexLine(x=Normal(0.0, 0.2), y=0.1),
+    "pseudo-Jaffe": PseudoJaffe(mass=3.5e9, r_trunc=0.307, x=Uniform(-1, 1), y=1.0),
+}
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_perturbers_deflect_as_lenstronomys(drawn, name):
+    made = drawn(KINDS[name])
+    theirs = made.lenstronomy()
+    size = np.maximum(np.abs(theirs), 0.1)  # arcsec; beside a mass, a part of what is there
+    assert (np.abs(made.deflection() - theirs) / size).max() < 1e-9
+    assert (np.abs(made.deflection(torch.float32) - theirs) / size).max() < 1e-4
+    assert np.abs(theirs).max() > 0.01
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_mass_inside_a_circle_is_what_deflects_on_it(drawn, name):
+    made = drawn(KINDS[name])
+    radius = np.linspace(0.6, 2.2, 6)
+    found = made.component.mass_within(radius, made.parameters, made.setting)
+    gauss = mass_by_gauss(
+        made.component.deflection, radius, made.parameters, made.setting, points=20_000
+    )
+    assert found == pytest.approx(gauss, rel=1e-3, abs=1.0)
+    total = made.parameters["mass"]
+    total = total.sum(axis=1) if total.ndim == 2 else total
+    far = made.component.mass_within(np.full(6, 1e3), made.parameters, made.setting)
+    assert far == pytest.approx(total, rel=1e-3)
+
+
+def test_point_masses_deflect_as_those_of_the_original_surveys(drawn):
+    made = drawn(PointMasses())
+    p = made.tensors()
+    axis = torch.tensor(AXIS)
+    theirs = point_mass_deflection(axis, axis, p["theta_E"], p["x"], p["y"])
+    assert made.deflection() == pytest.approx(np.array([a.numpy() for a in theirs]), rel=1e-9)
+
+
+def test_masses_that_are_missing_deflect_nothing_and_leave_slopes_finite(drawn):
+    made = drawn(PointMasses(number=4))
+    few = drawn(PointMasses(number=2))
+    for name in ("mass", "theta_E", "x", "y"):
+        made.parameters[name][:, 2:] = np.nan
+    assert made.deflection() == pytest.approx(few.deflection(), rel=1e-12)
+    tensors = {name: value.requires_grad_() for name, value in made.tensors().items()}
+    alpha = PointMasses.deflection(torch.tensor(X)[None], torch.tensor(Y)[None], tensors)
+    sum(a.sum() for a in alpha).backward()
+    assert torch.isfinite(tensors["theta_E"].grad).all()
+    assert len(made.component.lenstronomy({k: v[0] for k, v in made.parameters.items()})) == 2
+
+
+def test_lines_of_different_numbers_of_masses_may_be_in_one_batch(drawn):
+    short, long = drawn(VortexLine(n_masses=5)), drawn(VortexLine(n_masses=40))
+    both = {k: np.concatenate([short.parameters[k], long.parameters[k]]) for k in VortexLine.UNITS}
+    tensors = {name: torch.tensor(values) for name, values in both.items()}
+    alpha = VortexLine.deflection(torch.tensor(X)[None], torch.tensor(Y)[None], tensors)
+    apart = np.concatenate([short.deflection(), long.deflection()], axis=1)
+    assert np.array([a.numpy() for a in alpha]) == pytest.approx(apart)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (PointMasses, {"mass": -1.0}, "mass must not be negative"),
+        (PointMasses, {"radius": Uniform(-1, 1)}, "radius must not be negative"),
+        (PointMasses, {"number": -1}, "number must be at least 0"),
+        (VortexLine, {"mass": -1.0}, "mass must not be negative"),
+        (VortexLine, {"n_masses": 1}, "n_masses must be at least 2"),
+        (PseudoJaffe, {"mass": -1.0}, "mass must not be negative"),
+        (PseudoJaffe, {"r_core": 0.0}, "r_core must be positive"),
+        (PseudoJaffe, {"r_trunc": Uniform(1e-4, 1)}, "r_core must be below r_trunc"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(kind, fields, message):
+    with pytest.raises(InputError, match=message):
+        kind(**fields)
