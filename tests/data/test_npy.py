@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from haloformer.data.npy import read_npy, read_npy_file
 from haloformer.errors import InputError
 
+RECONSTRUCT = np.zeros(1).__reduce__()[0]  # numpy's own, which has moved between its versions
 IMAGE = np.arange(56.0).reshape(8, 7) / 3
 
 
@@ -139,7 +140,7 @@ def array_pickle(shape, dtype="f8", data=b"\0" * 8, state=(3, "<", None, None, N
     class Array:
         def __reduce__(self):
             return (
-                np._core.multiarray._reconstruct,
+                RECONSTRUCT,
                 (np.ndarray, (0,), b"b"),
                 (1, shape, DType(), False, data),
             )

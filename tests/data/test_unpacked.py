@@ -49,7 +49,10 @@ def bomb(request, packed, tmp_path, monkeypatch):
         file.attrs["class_names"] = NAMES
         for key, array in values.items():
             file.create_dataset(key, data=array, chunks=array.shape, compression="gzip")
-        file[name].id.write_direct_chunk((0,) * file[name].ndim, packed)
+        try:
+            file[name].id.write_direct_chunk((0,) * file[name].ndim, packed)
+        except OSError as error:  # HDF5 before 1.14.3
+            pytest.skip(f"this HDF5 does not write such a file: {error}")
     return path
 
 

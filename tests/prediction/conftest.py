@@ -90,7 +90,10 @@ def bombs(tmp_path_factory) -> Path:
                 **options,
             )
             file.create_dataset("labels", (2,), "i8", [0, 1], chunks=(2,), **options)
-            file[bad].id.write_direct_chunk((0,) * file[bad].ndim, packed)
+            try:
+                file[bad].id.write_direct_chunk((0,) * file[bad].ndim, packed)
+            except OSError as error:  # HDF5 before 1.14.3
+                pytest.skip(f"this HDF5 does not write such a file: {error}")
     with h5py.File(folder / "g.h5", "w") as file:  # as long as it says
         n, options = 2**23 + 1, {"compression": "gzip", "compression_opts": 1}
         file.create_dataset(

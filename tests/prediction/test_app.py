@@ -551,6 +551,7 @@ def test_what_nobody_reads_is_swept(tmp_path):
 
 
 def test_a_file_that_two_have_uploaded_goes_with_the_second(tmp_path):
+    pytest.importorskip("starlette")
     from haloformer.app.limits import Uploads
 
     uploads, path = Uploads(tmp_path, 900), tmp_path / "sha" / "a.npy"

@@ -255,9 +255,10 @@ def _frame(axes: "Axes", one: Shown) -> None:
     axes.tick_params(labelsize=8)
     axes.locator_params(nbins=5)
     axes.spines[:].set_visible(False)
-    if axes.xaxis.get_tick_params()["labelbottom"]:
+    # By the ticks themselves: what `get_tick_params` calls them depends on matplotlib's version.
+    if axes.xaxis.get_major_ticks()[0].label1.get_visible():
         axes.set_xlabel(f"x [{unit}]", fontsize=9)
-    if axes.yaxis.get_tick_params()["labelleft"]:
+    if axes.yaxis.get_major_ticks()[0].label1.get_visible():
         axes.set_ylabel(f"y [{unit}]", fontsize=9)
 
 

@@ -13,7 +13,7 @@ from haloformer.models.native_size import PaddedInput, build_at_native_size
 from haloformer.models.registry import find_model
 from haloformer.models.weights import download_weights, load_into, read_weights
 
-LEAST_TIMM = "1.0.26"
+LEAST_TIMM = "1.0.31"
 """Older ones lack what some of the models are built with; those that they can build still serve."""
 
 

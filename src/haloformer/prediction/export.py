@@ -263,6 +263,8 @@ def _quantised(graph: Any) -> Any:
         )
     with tempfile.TemporaryDirectory() as folder, _quiet():
         source, target = Path(folder) / "fp32.onnx", Path(folder) / "int8.onnx"
+        # Shapes that the exporter noted are inferred anew: those of torch before 2.11 name one batch size.
+        del graph.graph.value_info[:]
         onnx.save(graph, source)
         quantize_dynamic(
             source, target, op_types_to_quantize=["MatMul"], nodes_to_quantize=chosen, per_channel=True, weight_type=QuantType.QInt8

@@ -1,7 +1,8 @@
 """The numbers of a survey: constants, or distributions drawn by inverting their cumulative function.
 
 In YAML a distribution is a mapping with one key: ``{uniform: [-0.35, 0.35]}``, ``{log_uniform: [1.0e3, 3.2e3]}``,
-``{power_law: [1.0e6, 1.0e10, -0.9]}``, ``{normal: [0.0, 0.1]}``.
+``{power_law: [1.0e6, 1.0e10, -0.9]}``, ``{normal: [0.0, 0.1]}``, ``{truncated_normal: [0.2, 0.1, 0.06, 0.5]}`` (mean, σ, limits),
+``{log_normal: [1.16, 0.26, 0.7, 2.0]}`` (median, σ of the logarithm, limits).
 """
 
 import math
@@ -91,6 +92,66 @@ class Normal:
         return result
 
 
+@checked
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """Gaussian with ``mean`` and ``sigma``, of which only what lies between ``low`` and ``high`` is drawn."""
+
+    mean: Number
+    sigma: Number
+    low: Number
+    high: Number
+
+    def __post_init__(self) -> None:
+        _check_limits(self.low, self.high)
+        if self.sigma <= 0:
+            raise InputError(
+                f"the standard deviation of truncated_normal must be positive, not {self.sigma}"
+            )
+        if np.ptp(self._shares()) <= 0:
+            raise InputError("truncated_normal: next to nothing of it lies between its limits")
+
+    def _shares(self) -> np.ndarray:
+        limits = (np.array([self.low, self.high]) - self.mean) / self.sigma
+        shares: np.ndarray = special.ndtr(limits)
+        return shares
+
+    def quantile(self, u: np.ndarray) -> np.ndarray:
+        """The value below which a share ``u`` of the draws lies."""
+        below, up_to = self._shares()
+        drawn = self.mean + self.sigma * special.ndtri(below + u * (up_to - below))
+        result: np.ndarray = np.clip(drawn, self.low, self.high)
+        return result
+
+
+@checked
+@dataclass(frozen=True)
+class LogNormal:
+    """Log-normal with ``median`` and ``sigma`` of the natural logarithm, of which only what lies between ``low`` and ``high`` is drawn."""
+
+    median: Number
+    sigma: Number
+    low: Number
+    high: Number
+
+    def __post_init__(self) -> None:
+        _check_limits(self.low, self.high, positive=True)
+        if self.median <= 0:
+            raise InputError(f"the median of log_normal must be positive, not {self.median}")
+        _ = self._logarithm
+
+    @property
+    def _logarithm(self) -> TruncatedNormal:
+        return TruncatedNormal(
+            math.log(self.median), self.sigma, math.log(self.low), math.log(self.high)
+        )
+
+    def quantile(self, u: np.ndarray) -> np.ndarray:
+        """The value below which a share ``u`` of the draws lies."""
+        result: np.ndarray = np.exp(self._logarithm.quantile(u))
+        return result
+
+
 def _check_limits(low: float, high: float, positive: bool = False) -> None:
     if low > high:
         raise InputError(f"the lower limit {low} lies above the upper limit {high}")
@@ -98,13 +159,15 @@ def _check_limits(low: float, high: float, positive: bool = False) -> None:
         raise InputError(f"the lower limit must be positive, not {low}")
 
 
-Distribution = Uniform | LogUniform | PowerLaw | Normal
+Distribution = Uniform | LogUniform | PowerLaw | Normal | TruncatedNormal | LogNormal
 
 DISTRIBUTIONS: dict[str, type[Distribution]] = {
     "uniform": Uniform,
     "log_uniform": LogUniform,
     "power_law": PowerLaw,
     "normal": Normal,
+    "truncated_normal": TruncatedNormal,
+    "log_normal": LogNormal,
 }
 
 

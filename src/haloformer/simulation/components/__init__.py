@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Union
 
 from pydantic import Field
 
+from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.granules import Granules
@@ -11,6 +12,7 @@ from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.nfw import NFW
 from haloformer.simulation.components.point_masses import PointMasses
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
+from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
 from haloformer.simulation.components.tnfw import TNFW
@@ -29,23 +31,35 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
+LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (
+    Clumpy,
+    Sersic,
+)
+"""All kinds of light. A new one needs its file, its test, and a line here."""
+
 if TYPE_CHECKING:
+    LightPart = LightComponent
     MassPart = MassComponent
 else:
+    LightPart = Annotated[Union[LIGHT_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
     MassPart = Annotated[Union[MASS_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
 
 __all__ = [
     "EPL",
+    "LIGHT_COMPONENTS",
     "MASS_COMPONENTS",
     "NFW",
     "TNFW",
+    "Clumpy",
     "Granules",
     "LightComponent",
+    "LightPart",
     "MassComponent",
     "MassPart",
     "Multipoles",
     "PointMasses",
     "PseudoJaffe",
+    "Sersic",
     "Setting",
     "Shear",
     "VortexLine",

@@ -1,0 +1,103 @@
+"""A smooth elliptical galaxy or disc: the Sérsic profile."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haloformer.simulation.components.component import (
+    Draws,
+    LightComponent,
+    Profile,
+    Tensors,
+    column,
+)
+from haloformer.simulation.components.setting import Setting
+from haloformer.simulation.distributions import Quantity, check_not_negative
+from haloformer.simulation.sources import sersic_b, sersic_ellipse, sersic_flux
+from haloformer.validation import checked
+
+LEAST_AXIS_RATIO = 0.1
+"""Flatter than this no galaxy is drawn."""
+
+
+@checked
+@dataclass(frozen=True)
+class Sersic(LightComponent):
+    """An elliptical Sérsic profile. Each number may be a distribution.
+
+    Attributes:
+        kind: Its name in YAML.
+        R_sersic: Half-light radius in arcsec, along the product-average axis.
+        n_sersic: Sérsic index: 1 for a disc, 4 for an elliptical galaxy.
+        e1: Ellipticity (1−q)/(1+q) cos 2φ.
+        e2: Ellipticity (1−q)/(1+q) sin 2φ.
+        x: Centre in arcsec, relative to the galaxy's.
+        y: See ``x``.
+    """
+
+    kind: Literal["sersic"] = field(default="sersic", kw_only=True)
+    R_sersic: Quantity = 0.25
+    n_sersic: Quantity = 1.0
+    e1: Quantity = 0.0
+    e2: Quantity = 0.0
+    x: Quantity = 0.0
+    y: Quantity = 0.0
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "R_sersic": "arcsec",
+        "n_sersic": "",
+        "e1": "",
+        "e2": "",
+        "x": "arcsec",
+        "y": "arcsec",
+    }
+
+    def __post_init__(self) -> None:
+        check_not_negative("R_sersic", self.R_sersic, zero=False)
+        check_not_negative("n_sersic", self.n_sersic, zero=False)
+
+    def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
+        """Draws the parameters; ellipticities beyond :data:`LEAST_AXIS_RATIO` are shortened to it."""
+        drawn = {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
+        return {**drawn, **shortened(drawn["e1"], drawn["e2"])}
+
+    def brightness(self, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:
+        """Sérsic (1963), constant within :data:`~haloformer.simulation.sources.SERSIC_R_MIN`."""
+        R, n = parameters["R_sersic"], parameters["n_sersic"]
+        dx = (x - column(parameters["x"])).to(R.dtype)
+        dy = (y - column(parameters["y"])).to(R.dtype)
+        nowhere = torch.zeros((), dtype=R.dtype, device=R.device)
+        amp, R, n, e1, e2 = (
+            column(values) for values in (unit_amp(R, n), R, n, parameters["e1"], parameters["e2"])
+        )
+        return sersic_ellipse(dx, dy, amp, R, n, e1, e2, nowhere, nowhere)
+
+    def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
+        """``SERSIC_ELLIPSE``."""
+        named = {name: parameters[name] for name in ("R_sersic", "n_sersic", "e1", "e2")}
+        amp = 1 / sersic_flux(parameters["R_sersic"], parameters["n_sersic"])
+        centre = {"center_x": parameters["x"], "center_y": parameters["y"]}
+        return [("SERSIC_ELLIPSE", {"amp": amp, **named, **centre})]
+
+
+def unit_amp(R_sersic: Tensor, n_sersic: Tensor) -> Tensor:
+    """Returns the brightness at R_sersic of a profile whose total flux is 1, in 1/arcsec²: the inverse of :func:`sersic_flux`."""
+    R, n = R_sersic.double(), n_sersic.double()
+    b = sersic_b(n)
+    log_flux = math.log(2 * math.pi) + torch.log(n) + 2 * torch.log(R) + b
+    log_flux = log_flux - 2 * n * torch.log(b) + torch.lgamma(2 * n)
+    return torch.exp(-log_flux).to(R_sersic.dtype)
+
+
+def shortened(
+    e1: np.ndarray, e2: np.ndarray, least: float = LEAST_AXIS_RATIO
+) -> dict[str, np.ndarray]:
+    """Returns ellipticities ``e1`` and ``e2`` (B,), those of an axis ratio below ``least`` shortened to it."""
+    most = (1 - least) / (1 + least)
+    shorter = np.minimum(1.0, most / np.maximum(np.hypot(e1, e2), 1e-12))
+    return {"e1": e1 * shorter, "e2": e2 * shorter}

@@ -1,0 +1,63 @@
+"""Gaussian random fields that belong to an image: drawn from two words that travel with it, on any device.
+
+A word is a whole number below 2²⁴, so that float32 holds it exactly.
+"""
+
+import math
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haloformer.simulation.components.component import Draws, Tensors
+from haloformer.simulation.noise import _Draws
+
+WORDS = ("word_1", "word_2")
+"""The parameters that a field is drawn from."""
+
+
+def draw_words(draws: Draws) -> dict[str, np.ndarray]:
+    """Draws :data:`WORDS`, each (B,)."""
+    return {name: np.floor(draws.uniform(name) * 2**24) for name in WORDS}
+
+
+def white_noise(parameters: Tensors, side: int, number: int = 0) -> Tensor:
+    """Returns independent standard normal numbers (B, side, side) float64.
+
+    Args:
+        parameters: With :data:`WORDS`.
+        side: Pixels per side. The numbers of another side are others.
+        number: Of the field, where an image needs several; 0 to 1000.
+    """
+    low, high = (parameters[name].round().long()[:, None] for name in WORDS)
+    pixel = torch.arange(side**2, device=low.device)[None]
+    u1, u2 = _Draws(pixel, low, high).uniforms(number)
+    normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
+    return normal.reshape(-1, side, side)
+
+
+def wave_numbers(side: int, scale: Tensor) -> Tensor:
+    """Returns |k| (B, side, side) in radian/arcsec of the modes of a grid.
+
+    Args:
+        side: Pixels per side.
+        scale: (B,) arcsec per pixel.
+    """
+    one = 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64, device=scale.device)
+    return torch.hypot(one[:, None], one[None, :]) / scale.double()[:, None, None]
+
+
+def gaussian_field(parameters: Tensors, spectrum: Tensor, number: int = 0) -> Tensor:
+    """Returns periodic Gaussian random fields (B, side, side) float64 of mean 0 and expected variance 1.
+
+    Args:
+        parameters: With :data:`WORDS`.
+        spectrum: (B, side, side) power of the modes, of any height, as :func:`wave_numbers` has them.
+        number: See :func:`white_noise`.
+    """
+    side = spectrum.shape[-1]
+    power = spectrum / spectrum.mean((1, 2), keepdim=True)
+    modes = torch.fft.rfft2(white_noise(parameters, side, number))
+    modes = modes * torch.sqrt(power[:, :, : side // 2 + 1])
+    field: Tensor = torch.fft.irfft2(modes, s=(side, side))
+    return field
