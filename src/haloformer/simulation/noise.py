@@ -144,13 +144,3 @@ def _poisson(mean: Tensor, draws: _Draws, first: int) -> Tensor:
         todo = todo[~accepted]
         attempt += 1
     return result.reshape(mean.shape)
-
-
-def white_noise(low: Tensor, high: Tensor, count: int) -> Tensor:
-    """Returns standard normal draws (B, count) in float64, a pure function of each image's two words (B,) below 2³² and of their number."""
-    number = torch.arange((count + 1) // 2, device=low.device)[None, :]
-    u1, u2 = _Draws(number, low[:, None], high[:, None]).uniforms(0)
-    radius = torch.sqrt(-2 * torch.log(u1))
-    angle = 2 * math.pi * u2
-    both = torch.stack([radius * torch.cos(angle), radius * torch.sin(angle)], dim=-1)
-    return both.flatten(1)[:, :count]

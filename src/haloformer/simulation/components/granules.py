@@ -29,11 +29,8 @@ from haloformer.simulation.components.populations import (
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import Quantity, Uniform, check_not_negative
-from haloformer.simulation.noise import white_noise
+from haloformer.simulation.fields import WORDS, draw_words, white_noise
 from haloformer.validation import Number, WholeNumber, checked
-
-WORD = 2**24
-"""Each of the two words that an image's field is drawn from lies below this: a whole number that single precision holds."""
 
 _DRAWN = (
     "log10_m_axion",
@@ -89,8 +86,7 @@ class Granules(MassComponent):
         "theta_E": "arcsec",
         "width": "arcsec",
         "pixels": "",
-        "word_1": "",
-        "word_2": "",
+        **dict.fromkeys(WORDS, ""),
         **CENTER_UNITS,
     }
 
@@ -118,7 +114,6 @@ class Granules(MassComponent):
         )
         critical = setting.sigma_crit / setting.kpc_per_arcsec**2  # M_sun/kpc²
         sigma_kappa = np.sqrt(math.sqrt(math.pi) * wavelength * squared) / critical
-        words = [np.floor(WORD * draws.uniform(name)) for name in ("word_1", "word_2")]
         return {
             "log10_m_axion": drawn["log10_m_axion"],
             "fraction": drawn["fraction"],
@@ -128,8 +123,7 @@ class Granules(MassComponent):
             "theta_E": theta_E,
             "width": np.full(count, self.width),
             "pixels": np.full(count, float(self.pixels)),
-            "word_1": words[0],
-            "word_2": words[1],
+            **draw_words(draws),
             **centers(draws, lens),
         }
 
@@ -211,8 +205,7 @@ def deflection_field(parameters: Tensors, pixels: int) -> Tensor:
 def _spectrum(parameters: Tensors, pixels: int) -> Tensor:
     """The Fourier transform of κ, (B, pixels, pixels//2 + 1); its mean is 0."""
     correlation, width = column(parameters["correlation"]), parameters["width"]
-    noise = white_noise(parameters["word_1"].long(), parameters["word_2"].long(), pixels**2)
-    noise = noise.to(correlation.dtype).reshape(-1, pixels, pixels)
+    noise = white_noise(parameters, pixels).to(correlation.dtype)
     _, _, square = _wave_numbers(width, pixels)
     # P(k) = σ² π θ_λ² exp(−k² θ_λ²/4), and a pixel's area is (width/pixels)²
     root = torch.exp(-square * correlation**2 / 8) * correlation * math.sqrt(math.pi)

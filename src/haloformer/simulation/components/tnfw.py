@@ -33,16 +33,15 @@ from haloformer.simulation.components.populations import (
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import (
+    LogNormal,
     LogUniform,
     Normal,
     PowerLaw,
     Quantity,
     check_not_negative,
+    draw,
 )
 from haloformer.validation import Number, WholeNumber, checked
-
-TAU_LIMITS = (1.0, 30.0)
-"""Truncation radii in scale radii: what is drawn beyond is set to these."""
 
 LARGEST_SCALE = 8.61
 """kpc per arcsec, at most: at redshift 1.6 in the usual cosmology."""
@@ -71,7 +70,7 @@ class TNFW(MassComponent):
         disc_radius: In arcsec; at least 2 θ_E + 1 covers what is seen.
         concentration_factor: Multiplies the median concentration of Diemer & Joyce (2019); one value for all halos of an image.
         concentration_scatter: Scatter of each halo's concentration in dex.
-        log10_tau: log10 of each halo's truncation radius in scale radii, which is kept within :data:`TAU_LIMITS`.
+        tau: Each halo's truncation radius in scale radii.
         line_of_sight: Halos outside the lens plane, as if they were in it: 1 adds half of those that are expected, since they deflect less.
         log10_m_hm: log10 of the half-mode mass in M_sun of warm dark matter, which has fewer halos of lower concentration.
         log10_m_axion: log10 of the axion mass in eV of fuzzy dark matter, the same.
@@ -87,7 +86,7 @@ class TNFW(MassComponent):
     disc_radius: Annotated[Number, Field(gt=0)] = 3.0
     concentration_factor: Quantity = 1.0
     concentration_scatter: Annotated[Number, Field(ge=0)] = 0.16
-    log10_tau: Quantity = Normal(0.778, 0.25)
+    tau: Quantity = LogNormal(6.0, 0.576, 1.0, 30.0)
     line_of_sight: Annotated[Number, Field(ge=0)] = 0.0
     log10_m_hm: Quantity | None = None
     log10_m_axion: Quantity | None = None
@@ -112,6 +111,7 @@ class TNFW(MassComponent):
     def __post_init__(self) -> None:
         check_not_negative("Sigma_sub", self.Sigma_sub)
         check_not_negative("concentration_factor", self.concentration_factor, zero=False)
+        check_not_negative("tau", self.tau, zero=False)
         check_smaller("mass_low", self.mass_low, "mass_high", self.mass_high)
 
     def draw(
@@ -186,7 +186,7 @@ class TNFW(MassComponent):
         median = halos.median_concentration(mass, setting.z_lens[:, None])
         concentration = np.maximum(median * slimness * factor[:, None] * scatter, 1.0)
         Rs, alpha_Rs = halos.lensing_scales(mass, concentration, setting)
-        tau = np.clip(10 ** draws.draw(self.log10_tau, "log10_tau", n), *TAU_LIMITS)
+        tau = draws.draw(self.tau, "tau", n)
         distance = self.disc_radius * np.sqrt(draws.uniform("radius", n))
         angle = 2 * np.pi * draws.uniform("angle", n)
         x = named["center_x"][:, None] + distance * np.cos(angle)
@@ -230,10 +230,7 @@ class TNFW(MassComponent):
         median = halos.median_concentration(mass, setting.z_lens[:, None, None, None])
         factor = factor[:, None, None, None]
         concentration = np.maximum(median * slimness * factor * scatter, 1.0)
-        log10_tau = self.log10_tau
-        if isinstance(log10_tau, float | int):
-            log10_tau = Normal(log10_tau, 0.0)
-        tau = np.clip(10 ** log10_tau.quantile(few), *TAU_LIMITS)
+        tau = draw(self.tau, lambda: few, few.shape)
         bound = halos.bound_share(concentration, tau).mean((2, 3), keepdims=True)
         mean: np.ndarray = (weight * survival * mass * bound).sum((1, 2, 3))
         return mean

@@ -11,7 +11,7 @@ from haloformer.simulation.components.line_of_sight import line_of_sight_Sigma
 from haloformer.simulation.components.populations import mass_by_gauss
 from haloformer.simulation.components.tnfw import LARGEST_LINE_OF_SIGHT, LARGEST_SCALE
 from haloformer.simulation.cosmology import Cosmology
-from haloformer.simulation.distributions import LogUniform, Normal, Uniform
+from haloformer.simulation.distributions import LogUniform, Normal
 
 AXIS = np.linspace(-2.5, 2.5, 50)
 X, Y = np.meshgrid(AXIS, AXIS)
@@ -20,7 +20,7 @@ KINDS = {
     "nfw": NFW(number=5),
     "tnfw": TNFW(),
     "tnfw with a sheet": TNFW(Sigma_sub=0.05, mean_sheet=True),
-    "heavily and hardly truncated": TNFW(log10_tau=Uniform(0.0, 1.5)),
+    "heavily and hardly truncated": TNFW(tau=LogUniform(1.0, 30.0)),
 }
 
 
@@ -238,6 +238,7 @@ def test_slopes_in_single_precision_are_those_of_the_formula(drawn):
         (TNFW, {"Sigma_sub": -0.1}, "Sigma_sub must not be negative"),
         (TNFW, {"mass_low": 1e10, "mass_high": 1e8}, "mass_low must be below mass_high"),
         (TNFW, {"mass_low": 0}, "mass_low must be above 0"),
+        (TNFW, {"tau": -1}, "tau must be positive"),
         (TNFW, {"disc_radius": -3}, "disc_radius must be above 0"),
         (TNFW, {"concentration_factor": Normal(-1, 1)}, "concentration_factor must be positive"),
     ],
