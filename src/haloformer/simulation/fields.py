@@ -4,24 +4,27 @@ A word is a whole number below 2²⁴, so that float32 holds it exactly.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.components.component import Draws, Tensors
 from haloformer.simulation.noise import _Draws
+
+if TYPE_CHECKING:  # components of light and mass are made of fields
+    from haloformer.simulation.components.component import Draws, Tensors
 
 WORDS = ("word_1", "word_2")
 """The parameters that a field is drawn from."""
 
 
-def draw_words(draws: Draws) -> dict[str, np.ndarray]:
+def draw_words(draws: "Draws") -> dict[str, np.ndarray]:
     """Draws :data:`WORDS`, each (B,)."""
     return {name: np.floor(draws.uniform(name) * 2**24) for name in WORDS}
 
 
-def white_noise(parameters: Tensors, side: int, number: int = 0) -> Tensor:
+def white_noise(parameters: "Tensors", side: int, number: int = 0) -> Tensor:
     """Returns independent standard normal numbers (B, side, side) float64.
 
     Args:
@@ -30,10 +33,11 @@ def white_noise(parameters: Tensors, side: int, number: int = 0) -> Tensor:
         number: Of the field, where an image needs several; 0 to 1000.
     """
     low, high = (parameters[name].round().long()[:, None] for name in WORDS)
-    pixel = torch.arange(side**2, device=low.device)[None]
-    u1, u2 = _Draws(pixel, low, high).uniforms(number)
-    normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
-    return normal.reshape(-1, side, side)
+    pair = torch.arange((side**2 + 1) // 2, device=low.device)[None]
+    u1, u2 = _Draws(pair, low, high).uniforms(number)
+    radius, angle = torch.sqrt(-2 * torch.log(u1)), 2 * math.pi * u2
+    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return both[:, : side**2].reshape(-1, side, side)
 
 
 def wave_numbers(side: int, scale: Tensor) -> Tensor:
@@ -47,7 +51,7 @@ def wave_numbers(side: int, scale: Tensor) -> Tensor:
     return torch.hypot(one[:, None], one[None, :]) / scale.double()[:, None, None]
 
 
-def gaussian_field(parameters: Tensors, spectrum: Tensor, number: int = 0) -> Tensor:
+def gaussian_field(parameters: "Tensors", spectrum: Tensor, number: int = 0) -> Tensor:
     """Returns periodic Gaussian random fields (B, side, side) float64 of mean 0 and expected variance 1.
 
     Args:
