@@ -62,8 +62,8 @@ class Granules(MassComponent):
         host_concentration: Of the host's halo.
         slope: The fluctuations go as R^slope about the lens; 0 is the same everywhere.
         width: Side of the field in arcsec, which repeats itself beyond.
-        pixels: Along the side of the field. Where its pixels are larger than θ_λ/2 the convergence is not resolved, but deflections are
-            still right: fine structure deflects little.
+        pixels: Along the side of the field. Where they are larger than θ_λ/2 the convergence is not resolved, but the deflection nearly is,
+            since fine structure deflects little: with the defaults it is weaker by 4 % at 10⁻²³ eV and by 8 % at 10⁻²² eV.
     """
 
     kind: Literal["granules"] = field(default="granules", kw_only=True)

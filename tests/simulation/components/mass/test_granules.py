@@ -21,7 +21,7 @@ AXIS = np.linspace(-2.5, 2.5, 50)
 X, Y = np.meshgrid(AXIS, AXIS)
 
 
-def fields(drawn, number=90, **options):
+def fields(drawn, number=50, **options):
     made = drawn(Granules(log10_m_axion=-23.0, slope=0.0, **options), range(number))
     kappa = convergence(made.tensors(torch.float32), 256).double().numpy()
     return made.parameters, kappa
@@ -42,7 +42,7 @@ def test_fluctuations_have_the_variance_and_the_correlation_that_was_asked_for(d
 
 
 def test_fluctuations_are_larger_where_the_host_is_denser(drawn):
-    made = drawn(Granules(log10_m_axion=-23.0, slope=-0.5), range(80))
+    made = drawn(Granules(log10_m_axion=-23.0, slope=-0.5), range(50))
     p = made.parameters
     kappa = convergence(made.tensors(torch.float32), 256).double().numpy()
     kappa = kappa / p["sigma_kappa"][:, None, None]
@@ -79,12 +79,13 @@ def test_granules_deflect_as_lenstronomys_interpolation_of_them(drawn):
 
 
 def test_deflection_hardly_depends_on_the_pixels_of_the_field(drawn):
-    """Granules of 0.0126″, in pixels of 0.04″ and of 0.01″: the strength on scales that are seen is the same to a tenth."""
+    """Granules of 0.0126″ in pixels of 0.04″ and of 0.02″: some tenth of the structure within 5″ is lost, not more."""
     strength = []
-    for pixels in (256, 1024):
-        made = drawn(Granules(log10_m_axion=-22.0, slope=0.0, pixels=pixels), range(5))
-        strength.append(made.deflection(torch.float32).std())
-    assert strength[0] == pytest.approx(strength[1], rel=0.15)
+    for pixels in (256, 512):
+        made = drawn(Granules(log10_m_axion=-22.0, slope=0.0, pixels=pixels), range(16))
+        alpha = made.deflection(torch.float32, X[::2, ::2], Y[::2, ::2])
+        strength.append((alpha - alpha.mean((2, 3), keepdims=True)).std())
+    assert strength[0] == pytest.approx(strength[1], rel=0.2)
 
 
 def test_an_image_has_the_same_granules_in_every_batch_and_precision(drawn):

@@ -144,7 +144,7 @@ def test_an_image_is_the_same_in_every_batch(drawn):
 
 
 def test_mean_sheet_takes_away_the_mean_mass_and_nothing_else(drawn):
-    number = 400
+    number = 250
     component = TNFW(Sigma_sub=0.1, mean_sheet=True, mass_high=3e8)
     lens = {name: np.zeros(number) for name in ("x", "y")}
     made = drawn(component, range(number), lens=lens)
