@@ -49,6 +49,9 @@ LARGEST_SCALE = 8.61
 LARGEST_LINE_OF_SIGHT = 0.11
 """Halos outside the lens plane in kpc⁻², as :func:`line_of_sight_Sigma` counts them, at most: of a lens at redshift 1.2 and a source at 5."""
 
+LEAST_TAU = 0.1
+"""Truncation radius in scale radii, at least: what a wide distribution gives below is set to it."""
+
 _PER_HALO = ("mass", "concentration", "Rs", "alpha_Rs", "r_trunc", "x", "y")
 _HARMLESS = {"alpha_Rs": 0.0, "Rs": 1.0, "r_trunc": 1.0, "x": 0.0, "y": 0.0}
 
@@ -186,7 +189,7 @@ class TNFW(MassComponent):
         median = halos.median_concentration(mass, setting.z_lens[:, None])
         concentration = np.maximum(median * slimness * factor[:, None] * scatter, 1.0)
         Rs, alpha_Rs = halos.lensing_scales(mass, concentration, setting)
-        tau = draws.draw(self.tau, "tau", n)
+        tau = np.maximum(draws.draw(self.tau, "tau", n), LEAST_TAU)
         distance = self.disc_radius * np.sqrt(draws.uniform("radius", n))
         angle = 2 * np.pi * draws.uniform("angle", n)
         x = named["center_x"][:, None] + distance * np.cos(angle)
@@ -230,7 +233,7 @@ class TNFW(MassComponent):
         median = halos.median_concentration(mass, setting.z_lens[:, None, None, None])
         factor = factor[:, None, None, None]
         concentration = np.maximum(median * slimness * factor * scatter, 1.0)
-        tau = draw(self.tau, lambda: few, few.shape)
+        tau = np.maximum(draw(self.tau, lambda: few, few.shape), LEAST_TAU)
         bound = halos.bound_share(concentration, tau).mean((2, 3), keepdims=True)
         mean: np.ndarray = (weight * survival * mass * bound).sum((1, 2, 3))
         return mean

@@ -248,6 +248,14 @@ def test_what_makes_no_sense_is_refused(kind, fields, message):
         kind(**fields)
 
 
+def test_truncation_radii_of_a_wide_distribution_stay_above_nothing(drawn):
+    made = drawn(TNFW(tau=Normal(1.0, 2.0), mean_sheet=True))
+    p = made.parameters
+    assert np.nanmin(p["r_trunc"] / p["Rs"]) == pytest.approx(0.1)
+    assert np.isfinite(p["sheet"]).all()
+    assert np.isfinite(made.deflection()).all()
+
+
 def test_too_narrow_arrays_are_refused_not_filled_with_fewer_halos(drawn):
     with pytest.raises(InputError, match="n_max must be at least"):
         drawn(TNFW(n_max=20))
@@ -263,3 +271,32 @@ def test_a_table_made_where_no_slopes_are_taken_serves_where_they_are(drawn):
     alpha, _ = TNFW.deflection(torch.tensor(X)[None], torch.tensor(Y)[None], tensors)
     alpha.sum().backward()
     assert (torch.nan_to_num(tensors["r_trunc"].grad) != 0).any()
+
+
+def test_suppressions_are_those_of_their_papers():
+    """Numbers worked out by hand: at the half-mode mass, and at the mass of fuzzy dark matter's cut-off."""
+    one = np.array(8.0)
+    assert halos.warm_survival(np.array(1e8), one) == pytest.approx(37.15**-0.2, rel=1e-3)
+    assert halos.warm_concentration(np.array(1e8), one) == pytest.approx(61**-0.17)
+    assert halos.warm_survival(np.array(1e11), one) == pytest.approx(1, abs=1e-3)
+    for log10_m, mass in ((-23.0, 3.45e11), (-22.0, 1.6e10), (-20.5, 1.6e8)):
+        cut = halos.fuzzy_mass(np.array(log10_m))
+        assert cut == pytest.approx(mass, rel=0.01)
+        assert halos.fuzzy_survival(cut, np.array(log10_m)) == pytest.approx(2**-2.2)
+        assert halos.fuzzy_concentration(cut, np.array(log10_m)) == pytest.approx(22.42**-0.42)
+
+
+@pytest.mark.parametrize(
+    ("mass", "Rs", "peak"), [(1e8, 0.09, 0.65e-3), (1e9, 0.23, 2.8e-3), (1e10, 0.57, 12e-3)]
+)
+def test_halos_have_the_size_and_the_effect_that_is_expected(mass, Rs, peak):
+    """At redshifts 0.5 and 1.5, of median concentration, truncated at six scale radii."""
+    setting = Setting.of(Cosmology(), np.array([0.5]), np.array([1.5]))
+    masses = np.array([[mass]])
+    concentration = halos.median_concentration(masses, 0.5)
+    scale, alpha = halos.lensing_scales(masses, concentration, setting)
+    assert scale[0, 0] == pytest.approx(Rs, rel=0.05)
+    values = {"Rs": scale, "alpha_Rs": alpha, "r_trunc": 6 * scale}
+    values = {name: torch.tensor(value)[..., None, None] for name, value in values.items()}
+    r = torch.linspace(0.01, 3, 3000, dtype=torch.float64)[None, None, None]
+    assert halos.halo_deflection(r, 0 * r, values)[0].max() == pytest.approx(peak, rel=0.05)
