@@ -4,24 +4,27 @@ A word is a whole number below 2²⁴, so that float32 holds it exactly.
 """
 
 import math
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.components.component import Draws, Tensors
 from haloformer.simulation.noise import _Draws
+
+if TYPE_CHECKING:
+    from haloformer.simulation.components.component import Draws, Tensors
 
 WORDS = ("word_1", "word_2")
 """The parameters that a field is drawn from."""
 
 
-def draw_words(draws: Draws) -> dict[str, np.ndarray]:
+def draw_words(draws: "Draws") -> dict[str, np.ndarray]:
     """Draws :data:`WORDS`, each (B,)."""
     return {name: np.floor(draws.uniform(name) * 2**24) for name in WORDS}
 
 
-def white_noise(parameters: Tensors, side: int, number: int = 0) -> Tensor:
+def white_noise(parameters: "Tensors", side: int, number: int = 0) -> Tensor:
     """Returns independent standard normal numbers (B, side, side) float64.
 
     Args:
@@ -31,9 +34,20 @@ def white_noise(parameters: Tensors, side: int, number: int = 0) -> Tensor:
     """
     low, high = (parameters[name].round().long()[:, None] for name in WORDS)
     pixel = torch.arange(side**2, device=low.device)[None]
+    return standard_normal(pixel, low, high, number).reshape(-1, side, side)
+
+
+def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Tensor:
+    """Returns standard normal numbers (B, P) float64, each a function of its word and pixel (Box and Muller 1958).
+
+    Args:
+        pixel: (1, P) numbers of the pixels.
+        low: (B, 1) lower 32 bits of the images' words.
+        high: (B, 1) higher 32 bits.
+        number: Of the draw.
+    """
     u1, u2 = _Draws(pixel, low, high).uniforms(number)
-    normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
-    return normal.reshape(-1, side, side)
+    return torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
 
 
 def wave_numbers(side: int, scale: Tensor) -> Tensor:
@@ -47,7 +61,7 @@ def wave_numbers(side: int, scale: Tensor) -> Tensor:
     return torch.hypot(one[:, None], one[None, :]) / scale.double()[:, None, None]
 
 
-def gaussian_field(parameters: Tensors, spectrum: Tensor, number: int = 0) -> Tensor:
+def gaussian_field(parameters: "Tensors", spectrum: Tensor, number: int = 0) -> Tensor:
     """Returns periodic Gaussian random fields (B, side, side) float64 of mean 0 and expected variance 1.
 
     Args:
