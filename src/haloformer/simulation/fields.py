@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.noise import _Draws
+from haloformer.simulation.noise import PixelDraws
 
 if TYPE_CHECKING:
     from haloformer.simulation.components.component import Draws, Tensors
@@ -46,7 +46,7 @@ def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Te
         high: (B, 1) higher 32 bits.
         number: Of the draw.
     """
-    u1, u2 = _Draws(pixel, low, high).uniforms(number)
+    u1, u2 = PixelDraws(pixel, low, high).uniforms(number)
     return torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
 
 

@@ -51,7 +51,7 @@ def add_noise(
         whole = torch.arange(num_pix**2, device=device).reshape(num_pix, num_pix)
         pixel = central_part(whole, shape[1]).reshape(-1)
     pixel = pixel[None, :]
-    draws = _Draws(pixel, low, high)
+    draws = PixelDraws(pixel, low, high)
     flat = images.detach().reshape(shape[0], -1).double()
     seconds = exposure_time.to(device=device, dtype=torch.float64)[:, None]
     u1, u2 = draws.uniforms(0)
@@ -64,7 +64,7 @@ def add_noise(
     return noisy.reshape(shape).to(images.dtype)
 
 
-class _Draws:
+class PixelDraws:
     """Uniform draws numbered 0, 1, 2, … for every pixel of every image: Philox4x32-10 in int64 tensors."""
 
     def __init__(self, pixel: Tensor, low: Tensor, high: Tensor) -> None:
@@ -102,7 +102,7 @@ class _Draws:
         return first, second
 
 
-def _poisson(mean: Tensor, draws: _Draws, first: int) -> Tensor:
+def _poisson(mean: Tensor, draws: PixelDraws, first: int) -> Tensor:
     """Poisson draws: inversion below 10, transformed rejection (PTRS, Hörmann 1993) above; 0 where the mean is not positive."""
     flat = mean.reshape(-1)
     result = torch.zeros_like(flat)

@@ -82,7 +82,9 @@ class Simulator:
         self.survey = get_any_survey(survey)
         composed = isinstance(self.survey, ComposedSurvey)
         if paired and not composed:
-            raise InputError(f"survey {self.survey.name}: only scenes of composed surveys are paired")
+            raise InputError(
+                f"survey {self.survey.name}: only scenes of composed surveys are paired"
+            )
         self.paired = paired
         self.class_names = _choose_classes(self.survey, classes)
         if (
@@ -242,13 +244,13 @@ class Simulator:
             InputError: The survey is composed: its scenes have other parts.
         """
         if isinstance(self.survey, ComposedSurvey):
-            raise InputError(f"survey {self.survey.name} is composed: its scenes are in `parameters`")
+            raise InputError(
+                f"survey {self.survey.name} is composed: its scenes are in `parameters`"
+            )
         labels, index = self._places(numbers)
         return draw_scenes(self.survey, labels, index, self.seed, self.class_names)
 
-    def _places(
-        self, numbers: Sequence[int] | np.ndarray | range
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _places(self, numbers: Sequence[int] | np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
         """Returns the labels (B,) of images, and their numbers within their class."""
         numbers = np.asarray(numbers, dtype=np.int64)
         if numbers.ndim != 1 or (
@@ -417,7 +419,7 @@ def iterate(
     )
 
 
-def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:
     if classes is None:
         return survey.class_names
     names = [classes] if isinstance(classes, str) else list(classes)

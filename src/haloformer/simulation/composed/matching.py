@@ -5,7 +5,6 @@ network would read the class from these, and say nothing of dark matter.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,9 +13,11 @@ from torch import Tensor
 from haloformer.errors import InputError
 from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.epl import mass_factor
-
-if TYPE_CHECKING:
-    from haloformer.simulation.composed.survey import ComposedSurvey
+from haloformer.simulation.composed.survey import (
+    ComposedSurvey,
+    component_parameters,
+    no_correction,
+)
 
 RADII = np.linspace(0.5, 1.5, 9)
 """Of the circles, in Einstein radii, on which the mean pull and shear of the substructure are found."""
@@ -25,9 +26,7 @@ ANGLES = 96
 """Points on each circle."""
 
 
-def matched(
-    survey: "ComposedSurvey", parameters: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
+def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what each lens gives up, by the names of ``MATCHED_UNITS``.
 
     Args:
@@ -37,8 +36,6 @@ def matched(
     Raises:
         InputError: The substructure weighs more than the lens.
     """
-    from haloformer.simulation.composed.scenes import component_parameters, no_correction
-
     count = len(parameters["z_lens"])
     found = no_correction(count)
     extra = [part for part in survey.mass_components().values() if part not in survey.lens]

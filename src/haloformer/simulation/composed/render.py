@@ -8,8 +8,11 @@ from torch import Tensor
 
 from haloformer.simulation.components.component import MassComponent, column
 from haloformer.simulation.composed.matching import has_it
-from haloformer.simulation.composed.scenes import component_parameters
-from haloformer.simulation.composed.survey import ComposedSurvey, source_prefix
+from haloformer.simulation.composed.survey import (
+    ComposedSurvey,
+    component_parameters,
+    source_prefix,
+)
 from haloformer.simulation.instruments import background_rms
 from haloformer.simulation.psf import observe, ray_axis
 
@@ -31,7 +34,7 @@ class ComposedRenderer:
         """
         self.survey, self.dtype, self.device = survey, dtype, torch.device(device)
         axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
-        self.x, self.y = axis[None, None, :], axis[None, :, None]
+        self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = tuple(
             part for part in survey.mass_components().values() if part not in survey.lens
         )

@@ -7,11 +7,9 @@ import numpy as np
 from scipy import special
 
 from haloformer.simulation import rng
-from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.composed.matching import matched
 from haloformer.simulation.composed.survey import (
-    MATCHED_UNITS,
     ComposedSurvey,
     prefix,
     source_prefix,
@@ -142,13 +140,6 @@ def rows_of(setting: Setting, rows: np.ndarray) -> Setting:
     )
 
 
-def component_parameters(
-    part: MassComponent, parameters: Mapping[str, np.ndarray]
-) -> dict[str, np.ndarray]:
-    """Returns a component's parameters by its own names."""
-    return {name: parameters[prefix(part) + name] for name in part.UNITS}
-
-
 def _setting(survey: ComposedSurvey, draws: RandomDraws) -> Setting:
     z_lens = draws.draw(survey.z_lens, "z_lens")
     z_source = np.maximum(draws.draw(survey.z_source, "z_source"), z_lens + survey.z_behind)
@@ -203,8 +194,3 @@ def _source(
         magnitude = own.draw(source.magnitude, "magnitude")
         drawn["source_flux"] = np.asarray(magnitude_to_counts(magnitude, zero_point))
     return drawn
-
-
-def no_correction(count: int) -> dict[str, np.ndarray]:
-    """Returns the corrections of :data:`MATCHED_UNITS` of lenses that give up nothing."""
-    return {name: np.zeros(count) for name in MATCHED_UNITS}

@@ -117,11 +117,7 @@ class ComposedSurvey:
         if not self.substructure:
             raise InputError("substructure names no class")
         check_not_negative("z_lens", self.z_lens, zero=False)
-        fixed = isinstance(self.z_lens, float | int) and isinstance(self.z_source, float | int)
-        if fixed and self.z_lens + self.z_behind > self.z_source:
-            raise InputError(
-                f"needs z_lens + {self.z_behind:g} ≤ z_source, not {self.z_lens} and {self.z_source}"
-            )
+        _check_redshifts(self.z_lens, self.z_source, self.z_behind)
         if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
             raise InputError("source.magnitude needs instrument.magnitude_zero_point")
         for where, parts in (("lens", self.lens), *self.substructure.items()):
@@ -158,6 +154,14 @@ class ComposedSurvey:
         """Returns the survey with other numbers of its instrument."""
         camera = dataclasses.replace(self.instrument, **fields)  # type: ignore[arg-type]  # fields by name
         return dataclasses.replace(self, instrument=camera)
+
+
+def _check_redshifts(z_lens: Quantity, z_source: Quantity, behind: float) -> None:
+    """Raises InputError if fixed redshifts leave the source no room behind the lens."""
+    if isinstance(z_lens, float | int) and isinstance(z_source, float | int):
+        if z_lens + behind <= z_source:
+            return
+        raise InputError(f"needs z_lens + {behind:g} ≤ z_source, not {z_lens} and {z_source}")
 
 
 def describe(survey: ComposedSurvey) -> dict[str, object]:
@@ -219,3 +223,15 @@ def prefix(part: MassComponent) -> str:
 def source_prefix(number: int, part: LightComponent) -> str:
     """Returns what stands before the names of the parameters of a source's component: ``source_sersic_``, then ``source_1_sersic_``."""
     return f"source_{part.kind}_" if number == 0 else f"source_{number}_{part.kind}_"
+
+
+def component_parameters(
+    part: MassComponent, parameters: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns a component's parameters by its own names."""
+    return {name: parameters[prefix(part) + name] for name in part.UNITS}
+
+
+def no_correction(count: int) -> dict[str, np.ndarray]:
+    """Returns the corrections of :data:`MATCHED_UNITS` of lenses that give up nothing."""
+    return {name: np.zeros(count) for name in MATCHED_UNITS}
