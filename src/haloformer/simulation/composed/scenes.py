@@ -7,6 +7,7 @@ import numpy as np
 from scipy import special
 
 from haloformer.simulation import rng
+from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.composed.matching import matched
 from haloformer.simulation.composed.survey import (
@@ -110,23 +111,45 @@ def draw_scenes(
         drawn = part.draw(shared.of(prefix(part) or part.kind), setting, lens)
         lens = lens or drawn
         parameters |= {prefix(part) + name: values for name, values in drawn.items()}
-    substructure: dict[str, dict[str, np.ndarray]] = {}
-    for label, class_name in enumerate(class_names):
-        rows = np.flatnonzero(labels == label)
-        around = {name: values[rows] for name, values in lens.items()}
-        for part in survey.substructure[class_name]:
-            drawn = part.draw(of_class.of(prefix(part) or part.kind, rows), rows_of(setting, rows), around)  # fmt: skip
-            _put(substructure.setdefault(part.kind, {}), drawn, rows, len(labels))
-    for kind, part in survey.mass_components().items():
-        if kind in substructure or part not in survey.lens:
-            table = substructure.get(kind) or {n: np.full(len(labels), np.nan) for n in part.UNITS}
-            parameters |= {prefix(part) + name: values for name, values in table.items()}
+    parameters |= _substructure(survey, of_class, labels, setting, lens, class_names)
     parameters |= matched(survey, parameters)
     parameters |= _source(survey, shared, setting, lens)
     parameters["exposure_time"] = shared.draw(survey.instrument.exposure_time, "exposure_time")
     if (correlation := survey.instrument.noise_correlation) is not None:
         parameters["noise_correlation"] = shared.draw(correlation, "noise_correlation")
     return ComposedScenes(labels, index, rng.noise_words(seed, common, index), parameters)
+
+
+def _substructure(
+    survey: ComposedSurvey,
+    draws: RandomDraws,
+    labels: np.ndarray,
+    setting: Setting,
+    lens: Mapping[str, np.ndarray],
+    class_names: tuple[str, ...],
+) -> dict[str, np.ndarray]:
+    """Draws what the classes add to the lens; of each kind one table for all images, as wide whatever classes are among them."""
+    tables: dict[str, dict[str, np.ndarray]] = {}
+
+    def put(part: MassComponent, rows: np.ndarray) -> None:
+        some = rows if len(rows) else np.zeros(1, dtype=int)  # one is drawn, to see its shape
+        own = draws.of(prefix(part) or part.kind, some)
+        around = {name: values[some] for name, values in lens.items()}
+        drawn = part.draw(own, rows_of(setting, some), around)
+        drawn = {name: values[: len(rows)] for name, values in drawn.items()}
+        _put(tables.setdefault(part.kind, {}), drawn, rows, len(labels))
+
+    for label, class_name in enumerate(class_names):
+        for part in survey.substructure[class_name]:
+            put(part, np.flatnonzero(labels == label))
+    found: dict[str, np.ndarray] = {}
+    for part in survey.mass_components().values():
+        if part in survey.lens:
+            continue
+        if part.kind not in tables:  # of a class that is left out
+            put(part, np.zeros(0, dtype=int))
+        found |= {prefix(part) + name: values for name, values in tables[part.kind].items()}
+    return found
 
 
 def rows_of(setting: Setting, rows: np.ndarray) -> Setting:
