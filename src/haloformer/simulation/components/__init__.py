@@ -7,6 +7,7 @@ from pydantic import Field
 from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.galaxy import RealGalaxy
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.point_masses import PointMasses
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
@@ -27,6 +28,7 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
 
 LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (
     Clumpy,
+    RealGalaxy,
     Sersic,
 )
 """All kinds of light. A new one needs its file, its test, and a line here."""
@@ -50,6 +52,7 @@ __all__ = [
     "Multipoles",
     "PointMasses",
     "PseudoJaffe",
+    "RealGalaxy",
     "Sersic",
     "Setting",
     "Shear",
