@@ -8,6 +8,7 @@ from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.galaxy import RealGalaxy
+from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.point_masses import PointMasses
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
@@ -45,6 +46,7 @@ __all__ = [
     "LIGHT_COMPONENTS",
     "MASS_COMPONENTS",
     "Clumpy",
+    "LensLight",
     "LightComponent",
     "LightPart",
     "MassComponent",
