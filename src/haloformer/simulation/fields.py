@@ -10,16 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
 from haloformer.simulation.noise import PixelDraws
 
 if TYPE_CHECKING:
-    from haloformer.simulation.components.component import Draws, Tensors
-=======
-from haloformer.simulation.noise import _Draws
->>>>>>> mass
-
-if TYPE_CHECKING:  # components of light and mass are made of fields
     from haloformer.simulation.components.component import Draws, Tensors
 
 WORDS = ("word_1", "word_2")
@@ -40,9 +33,11 @@ def white_noise(parameters: "Tensors", side: int, number: int = 0) -> Tensor:
         number: Of the field, where an image needs several; 0 to 1000.
     """
     low, high = (parameters[name].round().long()[:, None] for name in WORDS)
-<<<<<<< HEAD
-    pixel = torch.arange(side**2, device=low.device)[None]
-    return standard_normal(pixel, low, high, number).reshape(-1, side, side)
+    pair = torch.arange((side**2 + 1) // 2, device=low.device)[None]
+    u1, u2 = PixelDraws(pair, low, high).uniforms(number)
+    radius, angle = torch.sqrt(-2 * torch.log(u1)), 2 * math.pi * u2
+    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return both[:, : side**2].reshape(-1, side, side)
 
 
 def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Tensor:
@@ -56,13 +51,6 @@ def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Te
     """
     u1, u2 = PixelDraws(pixel, low, high).uniforms(number)
     return torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
-=======
-    pair = torch.arange((side**2 + 1) // 2, device=low.device)[None]
-    u1, u2 = _Draws(pair, low, high).uniforms(number)
-    radius, angle = torch.sqrt(-2 * torch.log(u1)), 2 * math.pi * u2
-    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
-    return both[:, : side**2].reshape(-1, side, side)
->>>>>>> mass
 
 
 def wave_numbers(side: int, scale: Tensor) -> Tensor:

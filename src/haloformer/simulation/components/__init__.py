@@ -7,8 +7,8 @@ from pydantic import Field
 from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
-from haloformer.simulation.components.granules import Granules
 from haloformer.simulation.components.galaxy import RealGalaxy
+from haloformer.simulation.components.granules import Granules
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.nfw import NFW
