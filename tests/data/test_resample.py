@@ -6,8 +6,8 @@ from astropy.io.fits import Header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data.resample import resample
 from haloformer.errors import InputError
+from haloformer.readers.resample import resample
 from haloformer.readers.sky import celestial, is_surface_brightness, pixel_scales, pixels, ra_dec
 
 
