@@ -6,11 +6,21 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from lenstronomy.Data.pixel_grid import PixelGrid
+from lenstronomy.Data.psf import PSF
+from lenstronomy.ImSim.image_model import ImageModel
+from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.kernel_util import kernel_moffat
 from scipy import ndimage, signal
 
 from haloformer.errors import InputError, InputWarning
-from haloformer.simulation.instruments import Instrument, convolve_psf, psf_weights
+from haloformer.simulation.instruments import (
+    Instrument,
+    background_rms,
+    convolve_psf,
+    pixel_axis,
+    psf_weights,
+)
 from haloformer.simulation.parts import part_fields
 from haloformer.simulation.psf import (
     bin_pixels,
@@ -23,7 +33,7 @@ from haloformer.simulation.psf import (
     read_kernel,
     resampled,
 )
-from haloformer.simulation.renderer import pixel_axis
+from haloformer.simulation.sources import sersic_ellipse
 from haloformer.simulation.surveys import describe_survey, get_part, get_survey
 
 NEW = [
@@ -126,10 +136,63 @@ def test_finer_rays_converge():
     assert fine < 0.5 * coarse
 
 
+@pytest.mark.parametrize("rays", [1, 2, 3])
+def test_a_galaxy_seen_by_a_camera_is_lenstronomys(rays):
+    """Rays, kernel at their spacing and sums in pixels; edges differ, where they repeat what is outermost."""
+    camera = Instrument(
+        num_pix=41,
+        pixel_scale=0.1,
+        psf_fwhm=0.2,
+        psf_beta=2.5,
+        psf_truncation=8,
+        supersampling=rays,
+    )
+    sersic = {"R_sersic": 0.4, "n_sersic": 1.5, "e1": 0.1, "e2": -0.2}
+    x = torch.tensor(ray_axis(camera))
+    number = {name: torch.tensor(value, dtype=torch.float64) for name, value in sersic.items()}
+    amp, x0, y0 = (torch.tensor(value, dtype=torch.float64) for value in (3.0, 0.13, -0.08))
+    light = sersic_ellipse(x[None, None], x[None, :, None], amp, **number, x0=x0, y0=y0)
+    seen = observe(light, camera)[0].numpy()
+    corner = -(camera.num_pix - 1) / 2 * camera.pixel_scale
+    grid = PixelGrid(
+        nx=41,
+        ny=41,
+        transform_pix2angle=camera.pixel_scale * np.eye(2),
+        ra_at_xy_0=corner,
+        dec_at_xy_0=corner,
+    )
+    psf = PSF(
+        psf_type="PIXEL",
+        kernel_point_source=psf_kernel(camera),
+        point_source_supersampling_factor=rays,
+    )
+    numerics = {
+        "supersampling_factor": rays,
+        "supersampling_convolution": rays > 1,
+        "supersampling_kernel_size": None,  # the kernel at the rays' spacing, all of it
+    }
+    model = ImageModel(
+        grid,
+        psf,
+        lens_light_model_class=LightModel(["SERSIC_ELLIPSE"]),
+        kwargs_numerics=numerics,
+    )
+    wanted = model.image(
+        kwargs_lens_light=[{"amp": 3.0, **sersic, "center_x": 0.13, "center_y": -0.08}]
+    )
+    inner = slice(9, -9)
+    assert np.abs(seen - wanted)[inner, inner].max() < 1e-9 * wanted.max()
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_shipped_cameras_are_described_so_that_they_can_be_read_back(name):
+    survey = get_survey({"base": "model_ii", "name": "mine", "instrument": name})
+    assert survey.instrument == get_part("instruments", name)
+    assert get_survey(describe_survey(survey)) == survey
+
+
 @pytest.mark.parametrize("name", NEW)
 def test_shipped_cameras_have_the_point_spread_function_and_noise_they_state(name):
-    from haloformer.simulation.instruments import background_rms
-
     camera = get_part("instruments", name)
     kernel = psf_kernel(camera)
     assert kernel.sum() == pytest.approx(1)
