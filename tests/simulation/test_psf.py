@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 from lenstronomy.Data.pixel_grid import PixelGrid
 from lenstronomy.Data.psf import PSF
 from lenstronomy.ImSim.image_model import ImageModel
 from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.kernel_util import kernel_moffat
-from scipy import ndimage, signal
+from scipy import signal
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.simulation.instruments import (
@@ -24,10 +27,13 @@ from haloformer.simulation.instruments import (
 from haloformer.simulation.parts import part_fields
 from haloformer.simulation.psf import (
     bin_pixels,
+    checked_kernel,
     convolve,
     convolve_kernel,
+    kernel_fwhm,
     moffat,
     observe,
+    psf_fwhm,
     psf_kernel,
     ray_axis,
     read_kernel,
@@ -60,14 +66,6 @@ def written(path, kernel, **header):
     return str(path)
 
 
-def width(kernel):
-    """The full width at half maximum along a row, in pixels."""
-    middle = len(kernel) // 2
-    places = np.linspace(0, middle, 4001)
-    row = ndimage.map_coordinates(kernel, [np.full(4001, middle), middle + places], order=3)
-    return 2 * places[np.argmax(row < row[0] / 2)]
-
-
 def images(n=3, side=40):
     return torch.tensor(np.random.default_rng(0).uniform(size=(n, side, side)))
 
@@ -76,7 +74,7 @@ def images(n=3, side=40):
 def test_moffat_profile_is_lenstronomys(fwhm, beta):
     ours = moffat(fwhm, beta, 12)
     assert np.abs(ours - kernel_moffat(25, 1.0, fwhm, beta)).max() < 1e-14
-    assert width(ours) == pytest.approx(fwhm, rel=0.02)
+    assert kernel_fwhm(ours) == pytest.approx(fwhm, rel=0.02)
 
 
 def test_convolution_with_any_kernel_is_scipys():
@@ -196,7 +194,7 @@ def test_shipped_cameras_have_the_point_spread_function_and_noise_they_state(nam
     camera = get_part("instruments", name)
     kernel = psf_kernel(camera)
     assert kernel.sum() == pytest.approx(1)
-    arcsec = width(kernel) * camera.pixel_scale / (camera.supersampling or 1)
+    arcsec = kernel_fwhm(kernel) * camera.pixel_scale / (camera.supersampling or 1)
     assert arcsec == pytest.approx(camera.psf_fwhm, rel=0.04)
     assert 0 < background_rms(camera) < 1
     assert len(kernel) // 2 / (camera.supersampling or 1) < camera.num_pix / 2
@@ -271,6 +269,26 @@ def test_kernels_that_are_none_are_refused_in_one_line(tmp_path, kernel, said):
     assert "\n" not in str(refused.value)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(
+        st.sampled_from([np.float32, np.float64, np.int16]),
+        array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+    )
+)
+def test_whatever_is_taken_for_a_kernel_is_one(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            kernel = checked_kernel(values, "a kernel")
+        except InputError:
+            return
+    assert kernel.min() >= 0
+    assert kernel.sum() == pytest.approx(1)
+    assert kernel.shape[0] == kernel.shape[1]
+    assert len(kernel) % 2 == 1
+
+
 def test_files_that_are_no_fits_are_refused(tmp_path):
     (tmp_path / "psf.fits").write_bytes(b"\x80\x04K\x01.")
     for name in ("psf.fits", "none.fits"):
@@ -283,9 +301,10 @@ def test_the_scale_of_a_kernel_is_given_or_in_its_header_or_that_of_the_camera(t
     assert read_kernel(path)[1] == pytest.approx(0.025)
     assert read_kernel(path, None, 0.05)[1] == 0.05
     camera = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path)
-    assert width(psf_kernel(camera)) == pytest.approx(np.hypot(3.0, 0.6), rel=0.05)
+    assert kernel_fwhm(psf_kernel(camera)) == pytest.approx(np.hypot(3.0, 0.6), rel=0.05)
+    assert psf_fwhm(camera) == pytest.approx(0.05 * np.hypot(3.0, 0.6), rel=0.05)
     wide = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path, psf_pixel_scale=0.05)
-    assert width(psf_kernel(wide)) == pytest.approx(6.0, rel=0.02)
+    assert kernel_fwhm(psf_kernel(wide)) == pytest.approx(6.0, rel=0.02)
 
 
 def test_a_star_in_the_middle_of_a_pixel_looks_like_the_kernel_on_finer_rays_too():
@@ -297,4 +316,4 @@ def test_a_star_in_the_middle_of_a_pixel_looks_like_the_kernel_on_finer_rays_too
     star = rays.reshape(15, 3, 15, 3).sum((1, 3))
     assert np.abs(star - kernel).max() < 5e-3 * kernel.max()
     # Without taking the pixels out it would be wider.
-    assert width(fine) / 3 < 0.98 * 2.4
+    assert kernel_fwhm(fine) / 3 < 0.98 * 2.4
