@@ -6,24 +6,40 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+from lenstronomy.Data.pixel_grid import PixelGrid
+from lenstronomy.Data.psf import PSF
+from lenstronomy.ImSim.image_model import ImageModel
+from lenstronomy.LightModel.light_model import LightModel
 from lenstronomy.Util.kernel_util import kernel_moffat
-from scipy import ndimage, signal
+from scipy import signal
 
 from haloformer.errors import InputError, InputWarning
-from haloformer.simulation.instruments import Instrument, convolve_psf, psf_weights
+from haloformer.simulation.instruments import (
+    Instrument,
+    background_rms,
+    convolve_psf,
+    pixel_axis,
+    psf_weights,
+)
 from haloformer.simulation.parts import part_fields
 from haloformer.simulation.psf import (
     bin_pixels,
+    checked_kernel,
     convolve,
     convolve_kernel,
+    kernel_fwhm,
     moffat,
     observe,
+    psf_fwhm,
     psf_kernel,
     ray_axis,
     read_kernel,
     resampled,
 )
-from haloformer.simulation.renderer import pixel_axis
+from haloformer.simulation.sources import sersic_ellipse
 from haloformer.simulation.surveys import describe_survey, get_part, get_survey
 
 NEW = [
@@ -50,14 +66,6 @@ def written(path, kernel, **header):
     return str(path)
 
 
-def width(kernel):
-    """The full width at half maximum along a row, in pixels."""
-    middle = len(kernel) // 2
-    places = np.linspace(0, middle, 4001)
-    row = ndimage.map_coordinates(kernel, [np.full(4001, middle), middle + places], order=3)
-    return 2 * places[np.argmax(row < row[0] / 2)]
-
-
 def images(n=3, side=40):
     return torch.tensor(np.random.default_rng(0).uniform(size=(n, side, side)))
 
@@ -66,7 +74,7 @@ def images(n=3, side=40):
 def test_moffat_profile_is_lenstronomys(fwhm, beta):
     ours = moffat(fwhm, beta, 12)
     assert np.abs(ours - kernel_moffat(25, 1.0, fwhm, beta)).max() < 1e-14
-    assert width(ours) == pytest.approx(fwhm, rel=0.02)
+    assert kernel_fwhm(ours) == pytest.approx(fwhm, rel=0.02)
 
 
 def test_convolution_with_any_kernel_is_scipys():
@@ -126,14 +134,67 @@ def test_finer_rays_converge():
     assert fine < 0.5 * coarse
 
 
+@pytest.mark.parametrize("rays", [1, 2, 3])
+def test_a_galaxy_seen_by_a_camera_is_lenstronomys(rays):
+    """Rays, kernel at their spacing and sums in pixels; edges differ, where they repeat what is outermost."""
+    camera = Instrument(
+        num_pix=41,
+        pixel_scale=0.1,
+        psf_fwhm=0.2,
+        psf_beta=2.5,
+        psf_truncation=8,
+        supersampling=rays,
+    )
+    sersic = {"R_sersic": 0.4, "n_sersic": 1.5, "e1": 0.1, "e2": -0.2}
+    x = torch.tensor(ray_axis(camera))
+    number = {name: torch.tensor(value, dtype=torch.float64) for name, value in sersic.items()}
+    amp, x0, y0 = (torch.tensor(value, dtype=torch.float64) for value in (3.0, 0.13, -0.08))
+    light = sersic_ellipse(x[None, None], x[None, :, None], amp, **number, x0=x0, y0=y0)
+    seen = observe(light, camera)[0].numpy()
+    corner = -(camera.num_pix - 1) / 2 * camera.pixel_scale
+    grid = PixelGrid(
+        nx=41,
+        ny=41,
+        transform_pix2angle=camera.pixel_scale * np.eye(2),
+        ra_at_xy_0=corner,
+        dec_at_xy_0=corner,
+    )
+    psf = PSF(
+        psf_type="PIXEL",
+        kernel_point_source=psf_kernel(camera),
+        point_source_supersampling_factor=rays,
+    )
+    numerics = {
+        "supersampling_factor": rays,
+        "supersampling_convolution": rays > 1,
+        "supersampling_kernel_size": None,  # the kernel at the rays' spacing, all of it
+    }
+    model = ImageModel(
+        grid,
+        psf,
+        lens_light_model_class=LightModel(["SERSIC_ELLIPSE"]),
+        kwargs_numerics=numerics,
+    )
+    wanted = model.image(
+        kwargs_lens_light=[{"amp": 3.0, **sersic, "center_x": 0.13, "center_y": -0.08}]
+    )
+    inner = slice(9, -9)
+    assert np.abs(seen - wanted)[inner, inner].max() < 1e-9 * wanted.max()
+
+
+@pytest.mark.parametrize("name", NEW)
+def test_shipped_cameras_are_described_so_that_they_can_be_read_back(name):
+    survey = get_survey({"base": "model_ii", "name": "mine", "instrument": name})
+    assert survey.instrument == get_part("instruments", name)
+    assert get_survey(describe_survey(survey)) == survey
+
+
 @pytest.mark.parametrize("name", NEW)
 def test_shipped_cameras_have_the_point_spread_function_and_noise_they_state(name):
-    from haloformer.simulation.instruments import background_rms
-
     camera = get_part("instruments", name)
     kernel = psf_kernel(camera)
     assert kernel.sum() == pytest.approx(1)
-    arcsec = width(kernel) * camera.pixel_scale / (camera.supersampling or 1)
+    arcsec = kernel_fwhm(kernel) * camera.pixel_scale / (camera.supersampling or 1)
     assert arcsec == pytest.approx(camera.psf_fwhm, rel=0.04)
     assert 0 < background_rms(camera) < 1
     assert len(kernel) // 2 / (camera.supersampling or 1) < camera.num_pix / 2
@@ -208,6 +269,26 @@ def test_kernels_that_are_none_are_refused_in_one_line(tmp_path, kernel, said):
     assert "\n" not in str(refused.value)
 
 
+@settings(max_examples=60, deadline=None)
+@given(
+    arrays(
+        st.sampled_from([np.float32, np.float64, np.int16]),
+        array_shapes(min_dims=2, max_dims=2, min_side=1, max_side=9),
+    )
+)
+def test_whatever_is_taken_for_a_kernel_is_one(values):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            kernel = checked_kernel(values, "a kernel")
+        except InputError:
+            return
+    assert kernel.min() >= 0
+    assert kernel.sum() == pytest.approx(1)
+    assert kernel.shape[0] == kernel.shape[1]
+    assert len(kernel) % 2 == 1
+
+
 def test_files_that_are_no_fits_are_refused(tmp_path):
     (tmp_path / "psf.fits").write_bytes(b"\x80\x04K\x01.")
     for name in ("psf.fits", "none.fits"):
@@ -220,9 +301,10 @@ def test_the_scale_of_a_kernel_is_given_or_in_its_header_or_that_of_the_camera(t
     assert read_kernel(path)[1] == pytest.approx(0.025)
     assert read_kernel(path, None, 0.05)[1] == 0.05
     camera = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path)
-    assert width(psf_kernel(camera)) == pytest.approx(np.hypot(3.0, 0.6), rel=0.05)
+    assert kernel_fwhm(psf_kernel(camera)) == pytest.approx(np.hypot(3.0, 0.6), rel=0.05)
+    assert psf_fwhm(camera) == pytest.approx(0.05 * np.hypot(3.0, 0.6), rel=0.05)
     wide = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path, psf_pixel_scale=0.05)
-    assert width(psf_kernel(wide)) == pytest.approx(6.0, rel=0.02)
+    assert kernel_fwhm(psf_kernel(wide)) == pytest.approx(6.0, rel=0.02)
 
 
 def test_a_star_in_the_middle_of_a_pixel_looks_like_the_kernel_on_finer_rays_too():
@@ -234,4 +316,4 @@ def test_a_star_in_the_middle_of_a_pixel_looks_like_the_kernel_on_finer_rays_too
     star = rays.reshape(15, 3, 15, 3).sum((1, 3))
     assert np.abs(star - kernel).max() < 5e-3 * kernel.max()
     # Without taking the pixels out it would be wider.
-    assert width(fine) / 3 < 0.98 * 2.4
+    assert kernel_fwhm(fine) / 3 < 0.98 * 2.4

@@ -94,7 +94,7 @@ class GalaxyLibrary:
         found = np.flatnonzero(self.in_test == (split == "test"))
         if not len(found):
             raise InputError(
-                f"none of the {len(self)} galaxies of {self.names[0].split('[')[0]} is on the side of {split}: "
+                f"none of the {len(self)} galaxies of {self.names[0].rpartition('[')[0]} is on the side of {split}: "
                 "more are needed, or split: all"
             )
         return found

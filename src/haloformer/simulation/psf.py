@@ -17,7 +17,6 @@ from torch import Tensor
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, is_fits_image
-from haloformer.readers.pixels import known_pixels
 from haloformer.readers.reading import Reading
 from haloformer.simulation.instruments import (
     Instrument,
@@ -29,6 +28,7 @@ from haloformer.simulation.instruments import (
 _MOST_PIXELS = 1025  # per side of a kernel
 _NEGATIVE = 1e-3  # of the peak: what resampling leaves
 _NORMALISED = 1e-3  # off 1
+_FINER = 9  # points per side of a pixel, for widths
 
 
 def rays_per_pixel(instrument: Instrument) -> int:
@@ -147,6 +147,21 @@ def moffat(fwhm: float, beta: float, radius: int) -> np.ndarray:
     return kernel
 
 
+def psf_fwhm(instrument: Instrument) -> float:
+    """Returns the full width at half maximum of the point-spread function in arcsec: as stated, or as the file's kernel has it."""
+    if instrument.psf_file is None:
+        return instrument.psf_fwhm
+    scale = instrument.pixel_scale / rays_per_pixel(instrument)
+    return kernel_fwhm(psf_kernel(instrument)) * scale
+
+
+def kernel_fwhm(kernel: np.ndarray) -> float:
+    """Returns the diameter in pixels of a circle as large as the part of a kernel that is above half of its maximum."""
+    wide = np.pad(kernel, 2)
+    fine = ndimage.zoom(wide, _FINER, order=3, grid_mode=True, mode="grid-constant")
+    return 2 * math.sqrt(float((fine > fine.max() / 2).sum()) / math.pi) / _FINER
+
+
 # --- kernels from files -----------------------------------------------------------------------------------------------
 
 
@@ -213,7 +228,9 @@ def checked_kernel(kernel: np.ndarray, name: str) -> np.ndarray:
         raise InputError(
             f"{name} has {height}×{width} pixels; a point-spread function needs an odd number along each side, to have a middle"
         )
-    known_pixels(kernel.astype(np.float32), "error", name)
+    bad = int((~np.isfinite(kernel)).sum())
+    if bad:
+        raise InputError(f"{name}: {bad} of {kernel.size} values are NaN or infinite")
     peak = kernel.max()
     if peak <= 0:
         raise InputError(f"{name} has no light")

@@ -5,6 +5,9 @@ import numpy as np
 import pytest
 import torch
 from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.simulation.components import RealGalaxy
@@ -129,6 +132,25 @@ def test_background_noise_and_neighbours_are_gone():
     assert image[np.hypot(x, y) > 34].sum() == 0
     clean = prepare(stamp(side=80), "a stamp").image
     assert np.abs(image - clean).sum() < 0.02
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(
+        st.sampled_from([np.float32, np.int16]),
+        array_shapes(min_dims=2, max_dims=2, min_side=6, max_side=20),
+    )
+)
+def test_whatever_is_taken_for_a_galaxy_is_one(pixels):
+    try:
+        image = prepare(pixels, "a stamp").image
+    except InputError:
+        return
+    assert image.shape == (SIDE, SIDE)
+    assert np.isfinite(image).all()
+    assert image.min() >= 0
+    assert image.sum() == pytest.approx(1, abs=1e-5)
+    assert 0 < half_light_radius(image) < SIDE
 
 
 def test_large_galaxies_are_shrunk_with_their_light():

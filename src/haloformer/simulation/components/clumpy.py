@@ -131,7 +131,8 @@ class Clumpy(LightComponent):
         images, scale = galaxies(parameters), grid_scale(parameters)
         if self.interpolation == "bilinear":
             return sample_bilinear(images, x, y, scale)
-        return sample_cubic(spline_coefficients(images), x, y, scale)
+        # A spline swings a little below 0 beside what is bright.
+        return sample_cubic(spline_coefficients(images), x, y, scale).clamp(min=0)
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL``, which is bilinear."""

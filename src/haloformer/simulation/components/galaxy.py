@@ -123,7 +123,8 @@ class RealGalaxy(LightComponent):
         mirror = column(1 - 2 * parameters["flip"])
         u, v = (cos * x + sin * y) * mirror, cos * y - sin * x
         sample = sample_cubic if cubic else sample_bilinear
-        return sample(images[galaxy], u, v, scale) / column(scale**2)
+        # A spline swings a little below 0 beside what is bright.
+        return sample(images[galaxy], u, v, scale).clamp(min=0) / column(scale**2)
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL``, which is bilinear."""
