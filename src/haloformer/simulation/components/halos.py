@@ -113,7 +113,7 @@ def fuzzy_survival(mass: np.ndarray, log10_m_axion: np.ndarray) -> np.ndarray:
 
 
 def fuzzy_concentration(mass: np.ndarray, log10_m_axion: np.ndarray) -> np.ndarray:
-    """Returns the concentration in parts of that in cold dark matter, as Laroche et al. (2022, arXiv:2206.11269) have it."""
+    """Returns the concentration in parts of that in cold dark matter, as Laroche et al. (2022, arXiv:2206.11269) fitted it."""
     ratio = fuzzy_mass(log10_m_axion) / mass
     share: np.ndarray = (1 + 21.42 * ratio**1.62) ** -0.42
     return share
@@ -174,9 +174,10 @@ LOG10_TAU = (-1.0, 3.0, 161)
 @functools.cache
 def profile_table(device: torch.device = torch.device("cpu")) -> Tensor:  # noqa: B008 - immutable
     """Returns ln(m(x)/x²) at the nodes of :data:`LOG10_TAU` and :data:`LOG10_X`, (161, 601) float32."""
-    x = torch.logspace(*LOG10_X, dtype=torch.float64)
-    tau = torch.logspace(*LOG10_TAU, dtype=torch.float64)
-    return torch.log(tnfw_profile(x[None, :], tau[:, None])).float().to(device)
+    with torch.inference_mode(False):  # kept for callers that take slopes
+        x = torch.logspace(*LOG10_X, dtype=torch.float64)
+        tau = torch.logspace(*LOG10_TAU, dtype=torch.float64)
+        return torch.log(tnfw_profile(x[None, :], tau[:, None])).float().to(device)
 
 
 def _cell(values: Tensor, axis: tuple[float, float, int]) -> tuple[Tensor, Tensor]:
@@ -225,5 +226,6 @@ def _tabulated(square: Tensor, tau: Tensor | None) -> Tensor:
 
 @functools.cache
 def _nfw_table(device: torch.device) -> Tensor:
-    x = torch.logspace(*LOG10_X, dtype=torch.float64)
-    return torch.log(nfw_profile(x)).float().to(device)
+    with torch.inference_mode(False):
+        x = torch.logspace(*LOG10_X, dtype=torch.float64)
+        return torch.log(nfw_profile(x)).float().to(device)

@@ -251,3 +251,15 @@ def test_what_makes_no_sense_is_refused(kind, fields, message):
 def test_too_narrow_arrays_are_refused_not_filled_with_fewer_halos(drawn):
     with pytest.raises(InputError, match="n_max must be at least"):
         drawn(TNFW(n_max=20))
+
+
+def test_a_table_made_where_no_slopes_are_taken_serves_where_they_are(drawn):
+    halos.profile_table.cache_clear()
+    made = drawn(TNFW(), [0])
+    with torch.inference_mode():
+        made.deflection(torch.float32)
+    tensors = made.tensors(torch.float32)
+    tensors["r_trunc"].requires_grad_()
+    alpha, _ = TNFW.deflection(torch.tensor(X)[None], torch.tensor(Y)[None], tensors)
+    alpha.sum().backward()
+    assert (torch.nan_to_num(tensors["r_trunc"].grad) != 0).any()

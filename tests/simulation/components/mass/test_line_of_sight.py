@@ -6,9 +6,15 @@ import torch
 from astropy.cosmology import FlatLambdaCDM
 from lenstronomy.LensModel.lens_model import LensModel
 
-from haloformer.simulation.components import EPL, TNFW, Shear, halos
-from haloformer.simulation.components.line_of_sight import source_positions
+from haloformer.errors import InputError
+from haloformer.simulation.components import EPL, TNFW, Setting, Shear, halos
+from haloformer.simulation.components.line_of_sight import (
+    draw_halos,
+    line_of_sight_Sigma,
+    source_positions,
+)
 from haloformer.simulation.cosmology import Cosmology, einstein_radii
+from haloformer.simulation.distributions import PowerLaw
 
 AXIS = np.linspace(-2, 2, 40)
 X, Y = np.meshgrid(AXIS, AXIS)
@@ -107,6 +113,44 @@ def test_what_is_left_out_is_of_second_order(monkeypatch):
         monkeypatch.setitem(values, "alpha_Rs", values["alpha_Rs"] / 5)
     error.append(np.abs(ours() - theirs()).mean())
     assert error[1] < error[0] / 20
+
+
+def test_halos_that_are_drawn_are_as_many_as_expected_and_where_they_belong(images):
+    count = 150
+    setting = Setting.of(Cosmology(), np.full(count, Z_LENS), np.full(count, Z_SOURCE))
+    sides = draw_halos(images(np.arange(count)), setting, PowerLaw(1e8, 1e10, -1.9), 3.0)
+    before, behind = sides
+    number = [(~np.isnan(side["mass"])).sum() for side in sides]
+    area = np.pi * (3 * setting.kpc_per_arcsec[0]) ** 2
+    wanted = line_of_sight_Sigma(setting)[0] * area * (1 - 100**-0.9) / 0.9
+    assert sum(number) / count == pytest.approx(wanted, abs=4 * np.sqrt(wanted / count))
+    assert number[0] / sum(number) == pytest.approx(12 / 30, abs=0.05)
+    assert np.nanmax(before["z"]) < Z_LENS + 1e-4 < np.nanmin(behind["z"]) + 2e-4
+    assert np.nanmax(behind["z"]) < Z_SOURCE
+    r = np.hypot(behind["x"], behind["y"])
+    late = behind["z"] > 1.2
+    assert np.nanmax(r) <= 3
+    assert np.nanmean(r[late]) < 0.5 * np.nanmean(r[~late])
+    assert np.nanmean(before["x"] ** 2) == pytest.approx(9 / 4, rel=0.1)
+
+
+def test_a_halo_that_is_drawn_bends_as_lenstronomys_of_its_mass_and_redshifts(images):
+    from lenstronomy.Cosmo.lens_cosmo import LensCosmo
+
+    setting = Setting.of(Cosmology(), np.full(1, Z_LENS), np.full(1, Z_SOURCE))
+    masses = PowerLaw(1e8, 1e10, -1.9)
+    _, halos_ = draw_halos(images([0]), setting, masses, 3.0, scatter=0.0)
+    mass, z = halos_["mass"][0, 0], halos_["z"][0, 0]
+    theirs = LensCosmo(z, Z_SOURCE, FlatLambdaCDM(70, 0.3, Tcmb0=0))
+    Rs, alpha_Rs = theirs.nfw_physical2angle(mass, halos.median_concentration(mass, z))
+    assert halos_["Rs"][0, 0] == pytest.approx(Rs, rel=2e-3)
+    assert halos_["alpha_Rs"][0, 0] == pytest.approx(alpha_Rs, rel=2e-3)
+
+
+def test_halos_of_another_mass_function_are_refused(images):
+    setting = Setting.of(Cosmology(), np.full(1, Z_LENS), np.full(1, Z_SOURCE))
+    with pytest.raises(InputError, match=r"slope of -1.9, not -1.5"):
+        draw_halos(images([0]), setting, PowerLaw(1e8, 1e10, -1.5), 3.0)
 
 
 @pytest.mark.parametrize("which", ["Rs", "alpha_Rs", "x", "chi"])
