@@ -17,7 +17,12 @@ from haloformer.errors import InputError
 from haloformer.simulation import noise as torch_noise
 from haloformer.simulation.ahead import batches_ahead
 from haloformer.simulation.batch import LensBatch
-from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, parameter_units
+from haloformer.simulation.composed import (
+    ComposedRenderer,
+    ComposedSurvey,
+    Rendered,
+    parameter_units,
+)
 from haloformer.simulation.composed import scenes as composed_scenes
 from haloformer.simulation.correlation import add_correlated_noise, noise_sigma, read_noise_map
 from haloformer.simulation.instruments import (
@@ -104,10 +109,8 @@ class Simulator:
         self.dtype = dtype
         self.device = resolve_device(device)
         self.backend = "torch" if composed and backend == "auto" else _choose_backend(backend, self.device)  # fmt: skip
-        if composed and self.backend == "lenstronomy":
-            raise InputError(
-                f"survey {self.survey.name}: composed surveys are rendered by haloformer alone"
-            )
+        if composed and self.backend == "numba":
+            raise InputError(f"survey {self.survey.name} is composed: backend torch, or auto")
         self._renderer = (
             ComposedRenderer(self.survey, self.dtype, self.device)
             if isinstance(self.survey, ComposedSurvey)
@@ -187,18 +190,49 @@ class Simulator:
         numbers: Sequence[int] | np.ndarray | range,
         side: int | None,
     ) -> LensBatch:
+        assert isinstance(self.survey, ComposedSurvey)
         scenes = self._composed_scenes(numbers)
-        images, flux = renderer.images(scenes.parameters)
-        images = central_part(images, side)
+        if self.backend == "lenstronomy":
+            rendered = self._by_lenstronomy(renderer, scenes)
+        else:
+            rendered = renderer.images(scenes.parameters)
         return LensBatch(
-            images=self._observed(images, scenes)[:, None],
+            images=self._observed(rendered, scenes, side)[:, None],
             labels=torch.from_numpy(scenes.label),
-            parameters=self._complete({**scenes.parameters, "source_flux": flux}, scenes.index),
+            parameters=self._complete(
+                {**scenes.parameters, "source_flux": rendered.flux}, scenes.index
+            ),
             class_names=self.class_names,
             attributes=self.attributes,
         )
 
-    def _observed(self, images: Tensor, scenes: composed_scenes.ComposedScenes) -> Tensor:
+    def _by_lenstronomy(
+        self, renderer: ComposedRenderer, scenes: composed_scenes.ComposedScenes
+    ) -> Rendered:
+        from haloformer.simulation.composed.lenstronomy import render_with_lenstronomy
+
+        assert isinstance(self.survey, ComposedSurvey)
+        if self.survey.lens_light is not None:
+            raise InputError(
+                f"survey {self.survey.name}: backend lenstronomy renders no light of the lens galaxy"
+            )
+        flux = renderer.flux(scenes.parameters)
+        images = render_with_lenstronomy(self.survey, {**scenes.parameters, "source_flux": flux})
+        return Rendered(images.to(self.device, self.dtype), None, None, flux)
+
+    def _observed(
+        self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
+    ) -> Tensor:
+        """Returns images with the simulator's noise, or their central part; masked pixels are 0."""
+        images = central_part(rendered.images, side)
+        if rendered.hidden is None:
+            noisy = self._noisy(images, scenes)
+        else:  # what was subtracted is gone, but for the noise of its photons
+            hidden = central_part(rendered.hidden, side)
+            noisy = self._noisy(images + hidden, scenes) - hidden
+        return noisy if rendered.kept is None else noisy * central_part(rendered.kept, side)
+
+    def _noisy(self, images: Tensor, scenes: composed_scenes.ComposedScenes) -> Tensor:
         """Adds the simulator's noise to noise-free images (B, H, W) in counts/s."""
         kind, camera = self.survey.noise_kind(self.noise), self.survey.instrument
         if kind not in ("double_poisson", "instrument"):

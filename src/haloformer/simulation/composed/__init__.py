@@ -1,6 +1,6 @@
 """Composed surveys: lenses and galaxies of components, drawn, matched and rendered."""
 
-from haloformer.simulation.composed.render import ComposedRenderer
+from haloformer.simulation.composed.render import ComposedRenderer, Rendered
 from haloformer.simulation.composed.scenes import ComposedScenes, draw_scenes
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
@@ -14,6 +14,7 @@ __all__ = [
     "ComposedScenes",
     "ComposedSurvey",
     "Galaxy",
+    "Rendered",
     "describe",
     "draw_scenes",
     "parameter_units",

@@ -1,22 +1,41 @@
 """From a composed survey's parameters to noise-free images, in batched PyTorch on any device."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from haloformer.simulation.components.component import MassComponent, column
+from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
     source_prefix,
 )
-from haloformer.simulation.instruments import background_rms
-from haloformer.simulation.psf import observe, ray_axis
+from haloformer.simulation.instruments import background_rms, pixel_axis
+from haloformer.simulation.psf import bin_pixels, convolve, observe, ray_axis, rays_per_pixel
 
 Parameters = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """Images without noise.
+
+    Attributes:
+        images: (B, H, W) in counts/s per pixel.
+        hidden: (B, H, W) light of the lens galaxy that was subtracted, whose photons are in the noise; None without.
+        kept: (B, H, W) 0 where pixels are masked, else 1; None where nothing is masked.
+        flux: (B,) of the sources without lensing, in counts/s.
+    """
+
+    images: Tensor
+    hidden: Tensor | None
+    kept: Tensor | None
+    flux: np.ndarray
 
 
 class ComposedRenderer:
@@ -39,26 +58,50 @@ class ComposedRenderer:
             part for part in survey.mass_components().values() if part not in survey.lens
         )
 
-    def images(self, parameters: Parameters) -> tuple[Tensor, np.ndarray]:
+    def images(self, parameters: Parameters) -> Rendered:
         """Renders images.
 
         Args:
             parameters: As the scenes have them; where ``source_flux`` is NaN it follows from ``snr``.
-
-        Returns:
-            (B, H, W) in counts/s per pixel, and the flux (B,) of the sources.
         """
         with torch.no_grad():
             alpha = self._smooth_deflection(parameters)
             images = self._observed(parameters, alpha)
             # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
             flux = self._flux(parameters, images)
+            peak = images.flatten(1).amax(1)
             rows = self._changed(parameters)
             if len(rows):
                 own = {name: values[rows] for name, values in parameters.items()}
                 where = torch.from_numpy(rows).to(self.device)
                 images[where] = self._observed(own, self._deflection(own, alpha, where))
-            return images * column(self._tensor(flux)), flux
+            scale = self._tensor(flux)
+            images = images * column(scale)
+            if self.survey.lens_light is None or self.survey.lens_light.mode == "none":
+                return Rendered(images, None, None, flux)
+            return self._with_lens_light(
+                self.survey.lens_light, parameters, images, peak * scale, flux
+            )
+
+    def _with_lens_light(
+        self,
+        part: LensLight,
+        parameters: Parameters,
+        images: Tensor,
+        peak: Tensor,
+        flux: np.ndarray,
+    ) -> Rendered:
+        """Adds the light of the lens galaxy, or what its subtraction leaves."""
+        camera = self.survey.instrument
+        own = {name: self._tensor(parameters[f"lens_light_{name}"]) for name in part.UNITS}
+        brightness = convolve(part.brightness(self.x, self.y, own), camera)
+        light = bin_pixels(brightness, rays_per_pixel(camera)) * column(peak)
+        if part.mode == "present":
+            return Rendered(images + light, None, None, flux)
+        axis = torch.as_tensor(pixel_axis(camera), device=self.device)
+        x, y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
+        left = part.left(light, x, y, own, camera.psf_fwhm)
+        return Rendered(images + left, light - left, part.outside(x, y, own), flux)
 
     def flux(self, parameters: Parameters) -> np.ndarray:
         """Returns the flux (B,) of the sources alone, in counts/s."""

@@ -114,6 +114,9 @@ def draw_scenes(
     parameters |= _substructure(survey, of_class, labels, setting, lens, class_names)
     parameters |= matched(survey, parameters)
     parameters |= _source(survey, shared, setting, lens)
+    if survey.lens_light is not None:
+        light = survey.lens_light.draw(shared.of("lens_light_"), setting, lens)
+        parameters |= {f"lens_light_{name}": values for name, values in light.items()}
     parameters["exposure_time"] = shared.draw(survey.instrument.exposure_time, "exposure_time")
     if (correlation := survey.instrument.noise_correlation) is not None:
         parameters["noise_correlation"] = shared.draw(correlation, "noise_correlation")
@@ -165,7 +168,12 @@ def rows_of(setting: Setting, rows: np.ndarray) -> Setting:
 
 def _setting(survey: ComposedSurvey, draws: RandomDraws) -> Setting:
     z_lens = draws.draw(survey.z_lens, "z_lens")
-    z_source = np.maximum(draws.draw(survey.z_source, "z_source"), z_lens + survey.z_behind)
+    if survey.z_source is not None:
+        z_source = draws.draw(survey.z_source, "z_source")
+    else:
+        assert survey.z_beyond is not None  # the survey checks it
+        z_source = z_lens + draws.draw(survey.z_beyond, "z_beyond")
+    z_source = np.maximum(z_source, z_lens + survey.z_behind)
     return Setting.of(survey.cosmology, z_lens, z_source, survey.distances)
 
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field
 from haloformer.errors import InputError
 from haloformer.simulation.components import LightPart, MassPart
 from haloformer.simulation.components.component import LightComponent, MassComponent
+from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.cosmology import Cosmology, Distances
 from haloformer.simulation.distributions import (
     Distribution,
@@ -84,8 +85,10 @@ class ComposedSurvey:
         source: The galaxy that is lensed.
         substructure: For each class, the mass components that are added.
         z_lens: Redshift of the lens; may be a distribution.
-        z_source: Redshift of the source; may be a distribution. What would lie nearer than ``z_behind`` behind the lens is moved there.
-        z_behind: Least difference of the redshifts.
+        z_source: Redshift of the source; may be a distribution; or
+        z_beyond: by how much it is larger than that of the lens.
+        z_behind: Least difference of the redshifts: what would lie nearer is moved there.
+        lens_light: Light of the lens galaxy, about the first component of ``lens``; None for none.
         cosmology: Turns masses and lengths into deflections and angles.
         distances: See :func:`~haloformer.simulation.cosmology.einstein_radius`.
         matching: What lenses with substructure give up, so that it does not betray itself, see :data:`Matching`.
@@ -99,7 +102,9 @@ class ComposedSurvey:
     source: Galaxy
     substructure: Mapping[str, tuple[MassPart, ...]]
     z_lens: Quantity = 0.5
-    z_source: Quantity = 1.0
+    z_source: Quantity | None = None
+    z_beyond: Quantity | None = None
+    lens_light: LensLight | None = None
     z_behind: Annotated[Number, Field(gt=0)] = 0.1
     cosmology: Cosmology = field(default_factory=Cosmology)
     distances: Distances = "angular_diameter"
@@ -117,6 +122,8 @@ class ComposedSurvey:
         if not self.substructure:
             raise InputError("substructure names no class")
         check_not_negative("z_lens", self.z_lens, zero=False)
+        if (self.z_source is None) == (self.z_beyond is None):
+            raise InputError("a survey needs either z_source or z_beyond")
         _check_redshifts(self.z_lens, self.z_source, self.z_behind)
         if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
             raise InputError("source.magnitude needs instrument.magnitude_zero_point")
@@ -156,7 +163,7 @@ class ComposedSurvey:
         return dataclasses.replace(self, instrument=camera)
 
 
-def _check_redshifts(z_lens: Quantity, z_source: Quantity, behind: float) -> None:
+def _check_redshifts(z_lens: Quantity, z_source: Quantity | None, behind: float) -> None:
     """Raises InputError if fixed redshifts leave the source no room behind the lens."""
     if isinstance(z_lens, float | int) and isinstance(z_source, float | int):
         if z_lens + behind <= z_source:
@@ -198,7 +205,9 @@ def parameter_units(survey: ComposedSurvey) -> dict[str, str]:
         own = source_prefix(number, light)
         units |= {f"{own}{name}": unit for name, unit in light.UNITS.items()}
         units[f"{own}share"] = ""
-    units |= {name: unit for name, unit in MATCHED_UNITS.items()}
+    units |= MATCHED_UNITS
+    if survey.lens_light is not None and survey.lens_light.mode != "none":
+        units |= {f"lens_light_{name}": unit for name, unit in survey.lens_light.UNITS.items()}
     if survey.instrument.noise_correlation is not None:
         units["noise_correlation"] = ""
     return {**units, "exposure_time": "s", "seed": "", "index": ""}
