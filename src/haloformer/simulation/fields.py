@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.noise import _Draws
+from haloformer.simulation.noise import PixelDraws
 
-if TYPE_CHECKING:  # components of light and mass are made of fields
+if TYPE_CHECKING:
     from haloformer.simulation.components.component import Draws, Tensors
 
 WORDS = ("word_1", "word_2")
@@ -34,10 +34,23 @@ def white_noise(parameters: "Tensors", side: int, number: int = 0) -> Tensor:
     """
     low, high = (parameters[name].round().long()[:, None] for name in WORDS)
     pair = torch.arange((side**2 + 1) // 2, device=low.device)[None]
-    u1, u2 = _Draws(pair, low, high).uniforms(number)
+    u1, u2 = PixelDraws(pair, low, high).uniforms(number)
     radius, angle = torch.sqrt(-2 * torch.log(u1)), 2 * math.pi * u2
     both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
     return both[:, : side**2].reshape(-1, side, side)
+
+
+def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Tensor:
+    """Returns standard normal numbers (B, P) float64, each a function of its word and pixel (Box and Muller 1958).
+
+    Args:
+        pixel: (1, P) numbers of the pixels.
+        low: (B, 1) lower 32 bits of the images' words.
+        high: (B, 1) higher 32 bits.
+        number: Of the draw.
+    """
+    u1, u2 = PixelDraws(pixel, low, high).uniforms(number)
+    return torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
 
 
 def wave_numbers(side: int, scale: Tensor) -> Tensor:

@@ -19,19 +19,28 @@ FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 @checked
 @dataclass(frozen=True)
 class Instrument:
-    """A camera with square pixels and a Gaussian point-spread function.
+    """A camera with square pixels and a point-spread function: Gaussian, Moffat, or a kernel from a file.
+
+    What came later than the first cameras is None where it is not used, and then not among what describes a camera.
 
     Attributes:
         num_pix: Pixels per side.
         pixel_scale: Arcsec per pixel.
         psf_fwhm: Full width at half maximum of the point-spread function in arcsec; 0 for none.
-        psf_truncation: Radius at which it is cut, in σ.
+        psf_truncation: Radius at which it is cut, in σ = FWHM / 2.355.
         exposure_time: Seconds per exposure; may be a distribution.
         num_exposures: Number of exposures that are added.
         magnitude_zero_point: Magnitude of 1 count/s.
         sky_brightness: Sky in mag/arcsec²; None if ``background_rms`` is given.
         read_noise: e⁻ per pixel and exposure.
         background_rms: Noise of the background in counts/s per pixel; computed from sky and read noise if None.
+        psf_beta: Exponent β of a Moffat profile, whose wings fall as r^−2β; Gaussian if None.
+        psf_file: FITS image of the point-spread function, which goes before width and exponent.
+        psf_hdu: Extension of that file; the first that holds an image if None.
+        psf_pixel_scale: Arcsec per pixel of that file; what its header says if None, else those of the camera.
+        supersampling: Rays per side of a pixel, 1 to 3; 1 if None.
+        noise_correlation: The ``a`` of :mod:`haloformer.simulation.correlation`; may be a distribution; 0 if None.
+        noise_map: FITS image of the noise per pixel in counts/s, which goes before background and photon noise.
     """
 
     num_pix: Annotated[WholeNumber, Field(ge=8, le=4096)]
@@ -44,10 +53,18 @@ class Instrument:
     sky_brightness: Number | None = None
     read_noise: Annotated[Number, Field(ge=0)] = 0.0
     background_rms: Annotated[Number, Field(ge=0)] | None = None
+    psf_beta: Annotated[Number, Field(gt=1, le=100)] | None = None
+    psf_file: str | None = None
+    psf_hdu: WholeNumber | str | None = None
+    psf_pixel_scale: Annotated[Number, Field(gt=0)] | None = None
+    supersampling: Annotated[WholeNumber, Field(ge=1, le=3)] | None = None
+    noise_correlation: Quantity | None = None
+    noise_map: str | None = None
 
     def __post_init__(self) -> None:
         check_not_negative("exposure_time", self.exposure_time, zero=False)
-        if len(psf_weights(self)) > self.num_pix:
+        check_not_negative("noise_correlation", self.noise_correlation)
+        if psf_radius(self.psf_fwhm, self.psf_truncation, self.pixel_scale) * 2 >= self.num_pix:
             raise InputError(f"psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
 
 
@@ -76,9 +93,42 @@ def central_part(images: Tensor, side: int | None) -> Tensor:
 
 
 def psf_weights(instrument: Instrument) -> np.ndarray:
-    """The Gaussian point-spread function along one axis, (2r+1,) summing to 1, r = ⌊truncation·σ + ½⌋ pixels."""
-    sigma = instrument.psf_fwhm / FWHM_PER_SIGMA / instrument.pixel_scale
-    radius = int(instrument.psf_truncation * sigma + 0.5)
+    """The Gaussian point-spread function along one axis, (2r+1,) summing to 1, r = ⌊truncation·σ + ½⌋ pixels.
+
+    Raises:
+        InputError: It is another one, or one of several rays per pixel (see :mod:`haloformer.simulation.psf`).
+    """
+    if not has_plain_psf(instrument):
+        raise InputError(
+            "this camera's point-spread function is not a Gaussian on pixels of one ray each, which is needed here"
+        )
+    return gaussian_weights(instrument.psf_fwhm, instrument.psf_truncation, instrument.pixel_scale)
+
+
+def has_plain_psf(instrument: Instrument) -> bool:
+    """Returns whether a camera blurs by a Gaussian, with one ray per pixel."""
+    return (
+        instrument.psf_beta is None
+        and instrument.psf_file is None
+        and instrument.supersampling in (None, 1)
+    )
+
+
+def psf_radius(fwhm: float, truncation: float, pixel_scale: float) -> int:
+    """Returns how many pixels a point-spread function reaches, by the arguments of :func:`gaussian_weights`."""
+    return int(truncation * (fwhm / FWHM_PER_SIGMA / pixel_scale) + 0.5)
+
+
+def gaussian_weights(fwhm: float, truncation: float, pixel_scale: float = 1.0) -> np.ndarray:
+    """A Gaussian along one axis, (2r+1,) summing to 1, r = ⌊truncation·σ + ½⌋ pixels.
+
+    Args:
+        fwhm: Full width at half maximum, in the unit of ``pixel_scale``.
+        truncation: Radius at which it is cut, in σ.
+        pixel_scale: Of a pixel.
+    """
+    sigma = fwhm / FWHM_PER_SIGMA / pixel_scale
+    radius = psf_radius(fwhm, truncation, pixel_scale)
     if radius == 0:
         return np.ones(1)
     weights = np.exp(-0.5 * (np.arange(-radius, radius + 1) / sigma) ** 2)

@@ -109,3 +109,18 @@ def test_nonsense_is_refused():
         Clumpy(sigma=-1)
     with pytest.raises(InputError, match="bulge"):
         Clumpy(bulge=2)
+
+
+def test_clumps_shine_where_they_lie_and_lie_along_the_disc(light):
+    galaxy = Clumpy(R=0.2, q=0.3, angle=0.7, clumps=1, clump_share=0.5, clump_sigma=0.02, bulge=0)
+    drawn = light.drawn(galaxy, 200)
+    x, y = drawn["clump_x"][:, 0], drawn["clump_y"][:, 0]
+    along = np.abs(x * np.cos(0.7) + y * np.sin(0.7))
+    across = np.abs(y * np.cos(0.7) - x * np.sin(0.7))
+    assert np.median(across) / np.median(along) == pytest.approx(0.3, rel=0.25)
+    some = {name: values[:5] for name, values in drawn.items()}
+    t = light.tensors(some)
+    bright = galaxies(t).flatten(1).argmax(1).numpy()
+    scale = grid_scale(t).numpy()
+    for found, clump in ((bright % SIDE, x), (bright // SIDE, y)):
+        assert (found - (SIDE - 1) / 2) * scale == pytest.approx(clump[:5], abs=0.02)

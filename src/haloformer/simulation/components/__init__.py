@@ -7,7 +7,9 @@ from pydantic import Field
 from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.galaxy import RealGalaxy
 from haloformer.simulation.components.granules import Granules
+from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.nfw import NFW
 from haloformer.simulation.components.point_masses import PointMasses
@@ -33,6 +35,7 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
 
 LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (
     Clumpy,
+    RealGalaxy,
     Sersic,
 )
 """All kinds of light. A new one needs its file, its test, and a line here."""
@@ -52,6 +55,7 @@ __all__ = [
     "TNFW",
     "Clumpy",
     "Granules",
+    "LensLight",
     "LightComponent",
     "LightPart",
     "MassComponent",
@@ -59,6 +63,7 @@ __all__ = [
     "Multipoles",
     "PointMasses",
     "PseudoJaffe",
+    "RealGalaxy",
     "Sersic",
     "Setting",
     "Shear",

@@ -18,7 +18,7 @@ from haloformer.simulation.components.component import (
     column,
 )
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import LogUniform, Quantity, Uniform, check_not_negative
+from haloformer.simulation.distributions import LogNormal, Quantity, Uniform, check_not_negative
 from haloformer.simulation.fields import WORDS, draw_words, gaussian_field, wave_numbers
 from haloformer.simulation.sampling import sample_bilinear, sample_cubic, spline_coefficients
 from haloformer.simulation.sources import sersic_ellipse
@@ -32,7 +32,7 @@ EDGE = 4.0
 
 MOST_CLUMPS = 8
 
-_SIZE = LogUniform(0.09, 0.36)  # whose ln has a standard deviation of 0.4
+_SIZE = LogNormal(0.18, 0.4, 0.06, 0.6)
 _BULGE_INDEX, _BULGE_SIZE = 4.0, 0.2  # Sérsic index, and half-light radius in those of the disc
 _FARTHEST = 3.0  # half-light radii within which clumps lie
 
@@ -131,7 +131,8 @@ class Clumpy(LightComponent):
         images, scale = galaxies(parameters), grid_scale(parameters)
         if self.interpolation == "bilinear":
             return sample_bilinear(images, x, y, scale)
-        return sample_cubic(spline_coefficients(images), x, y, scale)
+        # A spline swings a little below 0 beside what is bright.
+        return sample_cubic(spline_coefficients(images), x, y, scale).clamp(min=0)
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL``, which is bilinear."""

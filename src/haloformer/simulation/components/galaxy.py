@@ -1,0 +1,137 @@
+"""Real galaxies: pictures from a library, of any size, turned and mirrored."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from haloformer.errors import InputError
+from haloformer.simulation.components.component import (
+    Draws,
+    LightComponent,
+    Profile,
+    Tensors,
+    column,
+)
+from haloformer.simulation.components.setting import Setting
+from haloformer.simulation.distributions import LogNormal, Quantity, Uniform, check_not_negative
+from haloformer.simulation.galaxies import GalaxyLibrary, read_library
+from haloformer.simulation.sampling import sample_bilinear, sample_cubic
+from haloformer.validation import Number, WholeNumber, checked
+
+_SIZE = LogNormal(0.18, 0.4, 0.06, 0.6)
+
+
+@checked
+@dataclass(frozen=True)
+class RealGalaxy(LightComponent):
+    """A galaxy of a library (see :func:`~haloformer.simulation.galaxies.read_library`). Each number may be a distribution.
+
+    Attributes:
+        kind: Its name in YAML.
+        path: The library: a folder of FITS files, or a FITS, HDF5 or ``.npz`` file.
+        split: Which galaxies: ``"train"``, ``"test"``, or ``"all"``.
+        R: Half-light radius in arcsec; not used where ``physical``.
+        physical: Each galaxy keeps its own size in kpc, which follows from pixel scale and redshift in the library.
+        angle: By which it is turned, in radian.
+        flip: Whether half of the galaxies are mirrored.
+        interpolation: Between pixels: ``"cubic"``, which has slopes, or ``"bilinear"``.
+        pixel_scale: Arcsec per pixel of the library, before what its files say.
+        band: Of several, counted from 0; their mean if None.
+        galaxy_class: Only galaxies of this class, the ``ans`` of Galaxy10.
+        z_max: Only galaxies that are nearer.
+        most: So many galaxies are read at most.
+    """
+
+    kind: Literal["galaxy"] = field(default="galaxy", kw_only=True)
+    path: str
+    split: Literal["train", "test", "all"] = "train"
+    R: Quantity = _SIZE
+    physical: bool = False
+    angle: Quantity = Uniform(0.0, 2 * math.pi)
+    flip: bool = True
+    interpolation: Literal["cubic", "bilinear"] = "cubic"
+    pixel_scale: Annotated[Number, Field(gt=0)] | None = None
+    band: Annotated[WholeNumber, Field(ge=0)] | None = None
+    galaxy_class: WholeNumber | None = None
+    z_max: Annotated[Number, Field(gt=0)] | None = None
+    most: Annotated[WholeNumber, Field(ge=1, le=20_000)] = 1000
+
+    UNITS: ClassVar[Mapping[str, str]] = {
+        "galaxy": "",
+        "R": "arcsec",
+        "angle": "radian",
+        "flip": "",
+    }
+
+    def __post_init__(self) -> None:
+        check_not_negative("R", self.R, zero=False)
+
+    @property
+    def library(self) -> GalaxyLibrary:
+        """The galaxies, which are read once."""
+        return read_library(
+            self.path,
+            pixel_scale=self.pixel_scale,
+            band=self.band,
+            galaxy_class=self.galaxy_class,
+            z_max=self.z_max,
+            most=self.most,
+        )
+
+    def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
+        """Draws the galaxy's number in its library, which is the same whatever the split, its size, angle and mirroring."""
+        library = self.library
+        members = library.members(self.split)
+        chosen = np.floor(draws.uniform("galaxy") * len(members)).astype(int)
+        galaxy = members[chosen.clip(max=len(members) - 1)]
+        mirrored = draws.uniform("flip") < 0.5
+        return {
+            "galaxy": galaxy.astype(float),
+            "R": self._physical(galaxy, setting) if self.physical else draws.draw(self.R, "R"),
+            "angle": draws.draw(self.angle, "angle"),
+            "flip": (mirrored & self.flip).astype(float),
+        }
+
+    def _physical(self, galaxy: np.ndarray, setting: Setting) -> np.ndarray:
+        """Returns the half-light radii (B,) in arcsec that galaxies would have at the sources' redshifts."""
+        library = self.library
+        unknown = np.isnan(library.arcsec) | ~(library.redshift > 0)
+        if unknown[galaxy].any():
+            name = library.names[galaxy[unknown[galaxy]][0]]
+            raise InputError(
+                f"{name} has no pixel scale or no redshift, from which its size would follow: give R instead of physical"
+            )
+        distance = setting.cosmology.angular_diameter_distances
+        own, there = distance(library.redshift[galaxy]), distance(setting.z_source)
+        radius: np.ndarray = library.arcsec[galaxy] * own / there
+        return radius
+
+    def brightness(self, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:
+        """The library's picture at turned positions."""
+        R, angle = parameters["R"], parameters["angle"].double()
+        cubic = self.interpolation == "cubic"
+        images, radius = self.library.on(R.device, R.dtype, cubic)
+        galaxy = parameters["galaxy"].round().long()
+        scale = R / radius[galaxy]
+        cos, sin = (column(f(angle).to(R.dtype)) for f in (torch.cos, torch.sin))
+        mirror = column(1 - 2 * parameters["flip"])
+        u, v = (cos * x + sin * y) * mirror, cos * y - sin * x
+        sample = sample_cubic if cubic else sample_bilinear
+        # A spline swings a little below 0 beside what is bright.
+        return sample(images[galaxy], u, v, scale).clamp(min=0) / column(scale**2)
+
+    def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
+        """``INTERPOL``, which is bilinear."""
+        library, galaxy = self.library, int(parameters["galaxy"])
+        scale = float(parameters["R"]) / library.radius[galaxy]
+        image = library.images[galaxy].astype(float) / scale**2
+        if parameters["flip"]:
+            image = image[:, ::-1]
+        turned = {"center_x": 0, "center_y": 0, "phi_G": float(parameters["angle"])}
+        return [("INTERPOL", {"image": image, "amp": 1, "scale": scale, **turned})]

@@ -1,0 +1,98 @@
+"""The scenes of composed surveys through lenstronomy, one image at a time: slow, and the way for anyone to check us on any scene.
+
+Deflection and brightness are lenstronomy's; what the camera makes of the brightness at the rays is ours, as lenstronomy takes no other
+point-spread function than ours at the rays' spacing.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haloformer.errors import InputError
+from haloformer.simulation.components.component import Profile
+from haloformer.simulation.composed.matching import has_it
+from haloformer.simulation.composed.survey import (
+    ComposedSurvey,
+    component_parameters,
+    source_prefix,
+)
+from haloformer.simulation.psf import observe, ray_axis
+
+
+def render_with_lenstronomy(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> Tensor:
+    """Renders noise-free images with lenstronomy.
+
+    Args:
+        survey: The recipe.
+        parameters: As they travel with the images, ``source_flux`` included.
+
+    Returns:
+        (B, H, W) float64 in counts/s per pixel.
+
+    Raises:
+        InputError: lenstronomy is not installed.
+    """
+    try:
+        from lenstronomy.LensModel.lens_model import LensModel
+        from lenstronomy.LightModel.light_model import LightModel
+    except ImportError as error:
+        raise InputError(
+            "backend lenstronomy needs lenstronomy: pip install 'haloformer[lenstronomy]'"
+        ) from error
+    axis = ray_axis(survey.instrument)
+    x, y = (each.ravel() for each in np.meshgrid(axis, axis))
+    images = []
+    for i in range(len(parameters["z_lens"])):
+        names, keywords = _split(lens_profiles(survey, parameters, i))
+        alpha_x, alpha_y = LensModel(names).alpha(x, y, keywords)
+        total = np.zeros_like(x)
+        for share, profiles in source_profiles(survey, parameters, i):
+            names, keywords = _split(profiles)
+            beta_x = x - alpha_x - parameters["source_x"][i]
+            beta_y = y - alpha_y - parameters["source_y"][i]
+            total += share * LightModel(names).surface_brightness(beta_x, beta_y, keywords)
+        images.append(total.reshape(len(axis), len(axis)))
+    return observe(torch.from_numpy(np.stack(images)), survey.instrument)
+
+
+def lens_profiles(
+    survey: ComposedSurvey, parameters: Mapping[str, np.ndarray], i: int
+) -> list[Profile]:
+    """Returns the mass of image ``i`` in lenstronomy's words, with what the lens gives up for its substructure."""
+    profiles: list[Profile] = []
+    for number, part in enumerate(survey.mass_components().values()):
+        own = component_parameters(part, parameters)
+        if not has_it(part, {name: values[i : i + 1] for name, values in own.items()})[0]:
+            continue
+        one = {name: values[i] for name, values in own.items()}
+        if number == 0:
+            one["theta_E"] = one["theta_E"] - parameters["matched_theta_E"][i]
+        profiles += part.lenstronomy(one)
+    given = {name: float(parameters[f"matched_{name}"][i]) for name in ("x", "y", "kappa", "gamma1", "gamma2")}  # fmt: skip
+    center = {"ra_0": parameters["lens_x"][i], "dec_0": parameters["lens_y"][i]}
+    return [
+        *profiles,
+        ("SHIFT", {"alpha_x": -given["x"], "alpha_y": -given["y"]}),
+        ("CONVERGENCE", {"kappa": -given["kappa"], **center}),
+        ("SHEAR", {"gamma1": -given["gamma1"], "gamma2": -given["gamma2"], **center}),
+    ]
+
+
+def source_profiles(
+    survey: ComposedSurvey, parameters: Mapping[str, np.ndarray], i: int
+) -> list[tuple[float, list[Profile]]]:
+    """Returns the flux of each component of image ``i``'s source in counts/s, and its profiles for a flux of 1."""
+    found = []
+    for number, part in enumerate(survey.source.light):
+        name = source_prefix(number, part)
+        one = {key: parameters[name + key][i] for key in part.UNITS}
+        flux = float(parameters[f"{name}share"][i] * parameters["source_flux"][i])
+        found.append((flux, part.lenstronomy(one)))
+    return found
+
+
+def _split(profiles: list[Profile]) -> tuple[list[str], list[dict[str, Any]]]:
+    return [name for name, _ in profiles], [keywords for _, keywords in profiles]

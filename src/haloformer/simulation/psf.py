@@ -1,0 +1,292 @@
+"""Point-spread functions of cameras as kernels, and what a camera makes of brightness: it blurs, and adds up in pixels.
+
+The grid is that of the rays: ``supersampling`` per side of a pixel. A kernel from a file is what the camera shows of a star in
+the middle of a pixel of the file, so that the file's pixels are already averaged over; on finer rays they are taken out again.
+"""
+
+import functools
+import math
+import warnings
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from scipy import fft, ndimage
+from torch import Tensor
+
+from haloformer.errors import InputError, InputWarning
+from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, is_fits_image
+from haloformer.readers.reading import Reading
+from haloformer.simulation.instruments import (
+    Instrument,
+    convolve_psf,
+    gaussian_weights,
+    psf_radius,
+)
+
+_MOST_PIXELS = 1025  # per side of a kernel
+_NEGATIVE = 1e-3  # of the peak: what resampling leaves
+_NORMALISED = 1e-3  # off 1
+_FINER = 9  # points per side of a pixel, for widths
+
+
+def rays_per_pixel(instrument: Instrument) -> int:
+    """Returns the rays per side of a pixel."""
+    return instrument.supersampling or 1
+
+
+def ray_axis(instrument: Instrument) -> np.ndarray:
+    """Positions of the rays along either axis, (num_pix · supersampling,) in arcsec, symmetric about 0."""
+    rays = rays_per_pixel(instrument)
+    n = instrument.num_pix * rays
+    return (np.arange(n) - (n - 1) / 2) * (instrument.pixel_scale / rays)
+
+
+def observe(brightness: Tensor, instrument: Instrument) -> Tensor:
+    """Returns what a camera without noise makes of surface brightness.
+
+    Args:
+        brightness: (B, s·H, s·W) at the rays, s per side of a pixel, in counts/s/arcsec².
+        instrument: The camera; its own number of pixels does not matter.
+
+    Returns:
+        (B, H, W) in counts/s per pixel.
+    """
+    blurred = convolve(brightness, instrument)
+    return bin_pixels(blurred, rays_per_pixel(instrument)) * instrument.pixel_scale**2
+
+
+def bin_pixels(images: Tensor, rays: int) -> Tensor:
+    """Returns the means of the rays of each pixel, (B, H, W) of (B, rays·H, rays·W)."""
+    if rays == 1:
+        return images
+    rows = sum(images[:, k::rays] for k in range(rays))
+    assert isinstance(rows, Tensor)
+    total = sum(rows[:, :, k::rays] for k in range(rays))
+    assert isinstance(total, Tensor)
+    return total / rays**2
+
+
+def convolve(images: Tensor, instrument: Instrument) -> Tensor:
+    """Blurs images (B, N, M) at the rays by the camera's point-spread function; edges repeat the outermost value."""
+    if instrument.psf_beta is None and instrument.psf_file is None:
+        scale = instrument.pixel_scale / rays_per_pixel(instrument)
+        weights = gaussian_weights(instrument.psf_fwhm, instrument.psf_truncation, scale)
+        return convolve_psf(
+            images, torch.as_tensor(weights, dtype=images.dtype, device=images.device)
+        )
+    return convolve_kernel(images, psf_kernel(instrument))
+
+
+def convolve_kernel(images: Tensor, kernel: np.ndarray) -> Tensor:
+    """Convolves images with any kernel by Fourier transforms in float64, so that rounding depends on no batch.
+
+    Args:
+        images: (B, N, M).
+        kernel: (2r+1, 2r+1), its centre in the middle.
+
+    Returns:
+        (B, N, M); edges repeat the outermost value.
+    """
+    radius = len(kernel) // 2
+    height, width = images.shape[-2:]
+    padded = F.pad(images[:, None].double(), (radius,) * 4, mode="replicate")[:, 0]
+    size = [int(fft.next_fast_len(n + 2 * radius, real=True)) for n in (height, width)]
+    rows, columns = (max(n, len(kernel)) for n in size)
+    weights = torch.tensor(kernel, dtype=torch.float64, device=images.device)
+    product = torch.fft.rfft2(padded, s=(rows, columns)) * torch.fft.rfft2(
+        weights, s=(rows, columns)
+    )
+    # The kernel begins at its corner, so that pixel i of the images comes out 2r later than that of what was padded.
+    found = torch.fft.irfft2(product, s=(rows, columns))
+    part: Tensor = found[:, 2 * radius : 2 * radius + height, 2 * radius : 2 * radius + width]
+    return part.to(images.dtype)
+
+
+@functools.lru_cache(maxsize=32)
+def psf_kernel(instrument: Instrument) -> np.ndarray:
+    """Returns the point-spread function at the rays' spacing, (2r+1, 2r+1) of sum 1; not to be written into.
+
+    Raises:
+        InputError: The camera's file holds none that can be used.
+    """
+    scale = instrument.pixel_scale / rays_per_pixel(instrument)
+    if instrument.psf_file is not None:
+        kernel, own_scale = read_kernel(
+            instrument.psf_file, instrument.psf_hdu, instrument.psf_pixel_scale
+        )
+        kernel = resampled(kernel, own_scale or instrument.pixel_scale, scale)
+    elif instrument.psf_beta is not None:
+        radius = psf_radius(instrument.psf_fwhm, instrument.psf_truncation, scale)
+        kernel = moffat(instrument.psf_fwhm / scale, instrument.psf_beta, radius)
+    else:
+        weights = gaussian_weights(instrument.psf_fwhm, instrument.psf_truncation, scale)
+        kernel = np.outer(weights, weights)
+    kernel.setflags(write=False)
+    return kernel
+
+
+def moffat(fwhm: float, beta: float, radius: int) -> np.ndarray:
+    """A Moffat profile (1 + r²/α²)^−β (Moffat 1969), FWHM = 2α √(2^(1/β) − 1).
+
+    Args:
+        fwhm: Full width at half maximum in pixels.
+        beta: The exponent.
+        radius: Pixels at which it is cut.
+
+    Returns:
+        (2r+1, 2r+1) of sum 1.
+    """
+    if radius == 0:
+        return np.ones((1, 1))
+    alpha = fwhm / (2 * math.sqrt(2 ** (1 / beta) - 1))
+    square = np.arange(-radius, radius + 1) ** 2
+    profile = (1 + (square[:, None] + square[None, :]) / alpha**2) ** -beta
+    kernel: np.ndarray = profile / profile.sum()
+    return kernel
+
+
+def psf_fwhm(instrument: Instrument) -> float:
+    """Returns the full width at half maximum of the point-spread function in arcsec: as stated, or as the file's kernel has it."""
+    if instrument.psf_file is None:
+        return instrument.psf_fwhm
+    scale = instrument.pixel_scale / rays_per_pixel(instrument)
+    return kernel_fwhm(psf_kernel(instrument)) * scale
+
+
+def kernel_fwhm(kernel: np.ndarray) -> float:
+    """Returns the diameter in pixels of a circle as large as the part of a kernel that is above half of its maximum."""
+    wide = np.pad(kernel, 2)
+    fine = ndimage.zoom(wide, _FINER, order=3, grid_mode=True, mode="grid-constant")
+    return 2 * math.sqrt(float((fine > fine.max() / 2).sum()) / math.pi) / _FINER
+
+
+# --- kernels from files -----------------------------------------------------------------------------------------------
+
+
+def read_kernel(
+    path: str | Path, hdu: int | str | None = None, pixel_scale: float | None = None
+) -> tuple[np.ndarray, float | None]:
+    """Reads a point-spread function from a FITS file.
+
+    Args:
+        path: The file.
+        hdu: Extension; the first that holds an image if None.
+        pixel_scale: Arcsec per pixel; what the header says if None.
+
+    Returns:
+        The kernel, square and of sum 1, and its pixel scale, None if nobody says.
+
+    Raises:
+        InputError: It cannot be read, or is no point-spread function (see :func:`checked_kernel`).
+    """
+    name, path = str(path), Path(path)
+    if not path.exists():
+        raise InputError(f"psf_file {name} does not exist")
+    wanted = first_image(path) if hdu is None else hdu
+    with fits_hdus(path, name) as hdus:
+        number = choose_hdus(hdus, name, wanted)[0]
+        image = FitsImage(hdus, number, name, Reading(pixel_scale=pixel_scale))
+        scales = image.scales
+        if len(image.shape) != 2:
+            raise InputError(f"{name} holds a cube of shape {image.shape}; one kernel is needed")
+        if max(image.shape) > _MOST_PIXELS:
+            raise InputError(
+                f"{name} has {image.shape[0]}×{image.shape[1]} pixels, too many for a point-spread function"
+            )
+        pixels = image.pixels((slice(None), slice(None)), None, 1, name)[0]
+    if scales is not None and abs(scales[0] / scales[1] - 1) > 1e-3:
+        raise InputError(
+            f"{name} has pixels of {scales[1]:g}″ × {scales[0]:g}″, which are no squares"
+        )
+    return checked_kernel(pixels, name), None if scales is None else scales[1]
+
+
+def first_image(path: Path) -> int:
+    """Returns the number of a FITS file's first extension with an image, of whatever name; raises InputError if there is none."""
+    with fits_hdus(path, str(path)) as hdus:
+        for number, hdu in enumerate(hdus):
+            if is_fits_image(hdu):
+                return number
+    raise InputError(f"{path} holds no image")
+
+
+def checked_kernel(kernel: np.ndarray, name: str) -> np.ndarray:
+    """Returns a kernel as a square of sum 1.
+
+    Args:
+        kernel: (odd, odd).
+        name: Where it came from, for messages.
+
+    Raises:
+        InputError: It has an even side, NaN, negative values, no light, or is more than half a pixel off its centre.
+    """
+    kernel = np.asarray(kernel, dtype=float)
+    height, width = kernel.shape
+    if height % 2 == 0 or width % 2 == 0:
+        raise InputError(
+            f"{name} has {height}×{width} pixels; a point-spread function needs an odd number along each side, to have a middle"
+        )
+    bad = int((~np.isfinite(kernel)).sum())
+    if bad:
+        raise InputError(f"{name}: {bad} of {kernel.size} values are NaN or infinite")
+    peak = kernel.max()
+    if peak <= 0:
+        raise InputError(f"{name} has no light")
+    if kernel.min() < -_NEGATIVE * peak:
+        raise InputError(
+            f"{name} has negative values, down to {kernel.min() / peak:.2g} of the peak, which no point-spread function has"
+        )
+    kernel = kernel.clip(min=0)
+    off = _centre_of(kernel)
+    if max(map(abs, off)) > 0.5:
+        raise InputError(
+            f"{name} is centred {off[1]:+.2f}, {off[0]:+.2f} pixels off its middle (x, y); half a pixel is allowed"
+        )
+    total = kernel.sum()
+    if abs(total - 1) > _NORMALISED:
+        warnings.warn(
+            f"{name} adds up to {total:.4g}: it is used as if that were 1",
+            InputWarning,
+            stacklevel=2,
+        )
+    side = max(height, width)
+    margins = [((side - n) // 2,) * 2 for n in (height, width)]
+    return np.pad(kernel / total, margins)
+
+
+def _centre_of(kernel: np.ndarray) -> tuple[float, float]:
+    """Returns how far (y, x) in pixels the bright part, above a fifth of the peak, lies off the middle."""
+    bright = np.where(kernel > 0.2 * kernel.max(), kernel, 0.0)
+    y, x = (np.arange(n) - (n - 1) / 2 for n in kernel.shape)
+    total = bright.sum()
+    return float(bright.sum(1) @ y / total), float(bright.sum(0) @ x / total)
+
+
+def resampled(kernel: np.ndarray, own_scale: float, scale: float) -> np.ndarray:
+    """Returns a kernel on pixels of another size, averaged over these instead of over its own.
+
+    A box's Fourier transform is a sinc, which has no zero up to the Nyquist frequency of its pixels: the own ones are taken out by
+    division, the new ones put in by multiplication. Between pixels the kernel is a quintic spline.
+
+    Args:
+        kernel: (2r+1, 2r+1).
+        own_scale: Arcsec per pixel of the kernel.
+        scale: Arcsec per pixel of the result.
+    """
+    ratio = scale / own_scale
+    if abs(ratio - 1) < 1e-6:
+        return kernel.copy()
+    margin = 4 + math.ceil(ratio)
+    wide = np.pad(kernel, margin)
+    frequency = np.fft.fftfreq(len(wide))
+    box = np.sinc(frequency * ratio) / np.sinc(frequency)
+    sharp = np.fft.ifft2(np.fft.fft2(wide) * box[:, None] * box[None, :]).real
+    radius = max(1, math.floor((len(kernel) - 1) / 2 / ratio + 1e-6))
+    places = np.arange(-radius, radius + 1) * ratio + (len(wide) - 1) / 2
+    fine: np.ndarray = ndimage.map_coordinates(
+        sharp, np.meshgrid(places, places, indexing="ij"), order=5, mode="constant"
+    ).clip(min=0)
+    found: np.ndarray = fine / fine.sum()
+    return found

@@ -1,0 +1,258 @@
+"""Real galaxies: read from every kind of file, prepared, split for good, and as lenstronomy has them; bad ones are refused."""
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from astropy.io import fits
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import array_shapes, arrays
+
+from haloformer.errors import InputError, InputWarning
+from haloformer.simulation.components import RealGalaxy
+from haloformer.simulation.galaxies import SIDE, half_light_radius, prepare, read_library
+
+NOISE = 0.02
+
+
+def stamp(seed=0, side=60, R=6.0, background=0.3, height=5.0):
+    """A noisy two-armed galaxy on a background."""
+    rng = np.random.default_rng(seed)
+    axis = np.arange(side) - (side - 1) / 2
+    x, y = np.meshgrid(axis + rng.uniform(-2, 2), axis + rng.uniform(-2, 2))
+    r, angle = np.hypot(x, 1.4 * y), np.arctan2(y, x)
+    light = height * np.exp(-r / R * 1.68) * (1 + 0.5 * np.cos(2 * angle - 0.4 * r))
+    return (light + background + NOISE * rng.normal(size=light.shape)).astype(np.float32)
+
+
+def npz(path, n=12, **more):
+    np.savez(path, images=np.stack([stamp(k) for k in range(n)]), **more)
+    return str(path)
+
+
+@pytest.fixture
+def library(tmp_path):
+    return npz(tmp_path / "galaxies.npz")
+
+
+# --- what is drawn and rendered ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-7), (torch.float32, 3e-5)])
+def test_brightness_is_lenstronomys(light, library, dtype, most):
+    galaxy = RealGalaxy(path=library, split="all", interpolation="bilinear")
+    drawn = light.drawn(galaxy, 12)
+    assert 0 < drawn["flip"].sum() < 12
+    assert light.difference(galaxy, drawn, dtype) < most
+
+
+def test_cubic_interpolation_is_close_to_lenstronomys_linear_one(light, tmp_path):
+    np.savez(tmp_path / "large.npz", images=[stamp(k, side=120, R=16) for k in range(12)])
+    galaxy = RealGalaxy(path=str(tmp_path / "large.npz"), split="all")
+    assert light.difference(galaxy, light.drawn(galaxy, 12)) < 0.03
+
+
+def test_flux_is_one_and_half_of_it_within_R(light, library):
+    galaxy = RealGalaxy(path=library, split="all", R=0.2)
+    axis = np.linspace(-1.2, 1.2, 481)
+    x, y = np.meshgrid(axis, axis)
+    found = light.brightness(galaxy, light.drawn(galaxy, 6), x=x, y=y) * 0.005**2
+    assert found.sum((1, 2)) == pytest.approx(np.ones(6), rel=1e-3)
+    assert found[:, np.hypot(x, y) < 0.2].sum(1) == pytest.approx(np.full(6, 0.5), abs=0.01)
+
+
+def test_a_galaxy_is_the_same_in_every_batch(light, library):
+    galaxy = RealGalaxy(path=library)
+    drawn = light.drawn(galaxy, 9)
+    together = light.brightness(galaxy, drawn, torch.float32)
+    for some in ([0], [5, 2, 8]):
+        alone = {name: values[some] for name, values in drawn.items()}
+        assert np.array_equal(light.brightness(galaxy, alone, torch.float32), together[some])
+
+
+def test_sizes_follow_from_the_distance_where_they_are_physical(light, tmp_path):
+    path = npz(tmp_path / "z.npz", redshifts=np.full(12, 0.3), pixel_sizes=np.full(12, 0.03))
+    galaxy = RealGalaxy(path=path, split="all", physical=True)
+    drawn = light.drawn(galaxy, 4)
+    library = galaxy.library
+    from astropy.cosmology import FlatLambdaCDM
+
+    distance = FlatLambdaCDM(70, 0.3, Tcmb0=0).angular_diameter_distance
+    radius = library.radius[drawn["galaxy"].astype(int)] * 0.03
+    assert drawn["R"] == pytest.approx(radius * float(distance(0.3) / distance(1.5)), rel=1e-3)
+
+
+def test_physical_sizes_without_a_scale_are_refused(light, library):
+    with pytest.raises(InputError, match=r"galaxies\.npz\[\d+\] has no pixel scale or no redshift"):
+        light.drawn(RealGalaxy(path=library, split="all", physical=True))
+
+
+# --- splits -----------------------------------------------------------------------------------------------------------
+
+
+def test_no_galaxy_is_on_both_sides(light, tmp_path):
+    path = npz(tmp_path / "many.npz", 30)
+    train, test = (RealGalaxy(path=path, split=split) for split in ("train", "test"))
+    drawn = [set(light.drawn(one, 300)["galaxy"]) for one in (train, test)]
+    assert not drawn[0] & drawn[1]
+    assert len(drawn[0] | drawn[1]) == 30
+    assert 1 <= len(drawn[1]) <= 14
+
+
+def test_the_side_of_a_galaxy_is_that_of_its_pixels_in_whatever_file(tmp_path):
+    images = np.stack([stamp(k) for k in range(12)])
+    side = read_library(npz(tmp_path / "a.npz")).in_test
+    np.savez(tmp_path / "b.npz", images=images[::-1].astype(">f8"))
+    assert np.array_equal(read_library(str(tmp_path / "b.npz")).in_test, side[::-1])
+    with h5py.File(tmp_path / "c.h5", "w") as file:
+        file["images"] = images[3:7]
+    assert np.array_equal(read_library(str(tmp_path / "c.h5")).in_test, side[3:7])
+
+
+def test_a_side_without_galaxies_is_refused(light, tmp_path):
+    path = npz(tmp_path / "one.npz", 1)
+    side = "train" if read_library(path).in_test[0] else "test"
+    with pytest.raises(InputError, match=f"none of the 1 galaxies .*side of {side}"):
+        light.drawn(RealGalaxy(path=path, split=side))
+
+
+# --- preparing --------------------------------------------------------------------------------------------------------
+
+
+def test_background_noise_and_neighbours_are_gone():
+    pixels = stamp(side=80)
+    pixels[5:12, 5:12] += 3  # a neighbour
+    prepared = prepare(pixels, "a stamp")
+    image = prepared.image
+    assert image.sum() == pytest.approx(1, abs=1e-5)
+    assert image.min() == 0
+    y, x = np.indices(image.shape) - (SIDE - 1) / 2
+    assert np.abs([(image * x).sum(), (image * y).sum()]).max() < 0.6
+    assert image[np.hypot(x, y) > 34].sum() == 0
+    clean = prepare(stamp(side=80), "a stamp").image
+    assert np.abs(image - clean).sum() < 0.02
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    arrays(
+        st.sampled_from([np.float32, np.int16]),
+        array_shapes(min_dims=2, max_dims=2, min_side=6, max_side=20),
+    )
+)
+def test_whatever_is_taken_for_a_galaxy_is_one(pixels):
+    try:
+        image = prepare(pixels, "a stamp").image
+    except InputError:
+        return
+    assert image.shape == (SIDE, SIDE)
+    assert np.isfinite(image).all()
+    assert image.min() >= 0
+    assert image.sum() == pytest.approx(1, abs=1e-5)
+    assert 0 < half_light_radius(image) < SIDE
+
+
+def test_large_galaxies_are_shrunk_with_their_light():
+    small, large = (prepare(stamp(side=40 * k, R=4.0 * k), "a stamp") for k in (2, 8))
+    assert small.step == 1
+    assert large.step > 1.5
+    sizes = [half_light_radius(one.image) * one.step / k for one, k in ((small, 2), (large, 8))]
+    assert sizes[1] == pytest.approx(sizes[0], rel=0.1)
+
+
+def test_half_light_radius_is_that_of_a_gaussian():
+    axis = np.arange(SIDE) - (SIDE - 1) / 2
+    for sigma in (2.0, 12.0):
+        image = np.exp(-(axis**2 + axis[:, None] ** 2) / (2 * sigma**2))
+        assert half_light_radius(image) == pytest.approx(1.1774 * sigma, rel=0.02)
+
+
+# --- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_folder_of_fits_files_is_a_library(tmp_path):
+    for k in range(2):
+        hdus = [fits.PrimaryHDU(stamp(2 * k)), fits.ImageHDU(stamp(2 * k + 1, side=50))]
+        hdus[1].header["PIXSCALE"], hdus[1].header["REDSHIFT"] = 0.05, 0.4
+        fits.HDUList(hdus).writeto(tmp_path / f"galaxies_{k}.fits")
+    fits.PrimaryHDU(np.ones((9, 9), np.float32)).writeto(tmp_path / "galaxies_PSF_images.fits")
+    (tmp_path / "readme.txt").write_text("no galaxy")
+    library = read_library(str(tmp_path))
+    assert [name.rpartition("_")[2] for name in library.names] == [
+        "0.fits[0]",
+        "0.fits[1]",
+        "1.fits[0]",
+        "1.fits[1]",
+    ]
+    assert library.arcsec[1] == pytest.approx(library.radius[1] * 0.05)
+    assert np.isnan(library.arcsec[0])
+    assert library.redshift[1] == 0.4
+
+
+def test_galaxy10_is_a_library(tmp_path):
+    colours = np.stack([stamp(k, side=64, background=0.2, height=0.6) for k in range(6)])
+    pixels = (255 * colours.clip(0, 1)).astype(np.uint8)
+    with h5py.File(tmp_path / "Galaxy10.h5", "w") as file:
+        file["images"] = np.stack([pixels, pixels, pixels // 2], axis=3)
+        file["ans"] = np.array([6, 1, 6, 6, 2, 6], np.uint8)
+        file["redshift"] = np.array([0.01, 0.01, 0.03, 0.015, 0.01, np.nan])
+    path = str(tmp_path / "Galaxy10.h5")
+    assert len(read_library(path)) == 6
+    chosen = read_library(path, galaxy_class=6, z_max=0.02, band=2)
+    assert [name.rpartition("[")[2] for name in chosen.names] == ["0]", "3]"]
+    with pytest.raises(InputError, match="no band 3"):
+        read_library(path, band=3)
+    with pytest.raises(InputError, match="no galaxies that are wanted"):
+        read_library(path, galaxy_class=9)
+    with pytest.warns(InputWarning, match="the first 2 are used"):
+        assert len(read_library(path, most=2)) == 2
+
+
+def spoiled(kind):
+    pixels = stamp(3)
+    if kind == "nan":
+        pixels[10, 10] = np.nan
+    elif kind == "constant":
+        pixels[:] = 7
+    else:
+        pixels = (NOISE * np.random.default_rng(1).normal(size=pixels.shape)).astype(np.float32)
+        if kind == "one pixel":
+            pixels[30, 30] = 1.0
+    return pixels
+
+
+@pytest.mark.parametrize(
+    ("kind", "said"),
+    [
+        ("nan", "NaN"),
+        ("constant", "is constant"),
+        ("empty", "no galaxy stands out"),
+        ("one pixel", "one pixel"),
+    ],
+)
+def test_bad_galaxies_are_refused_by_file_and_number(tmp_path, kind, said):
+    images = np.stack([stamp(0), stamp(1), spoiled(kind)])
+    np.savez(tmp_path / "g.npz", images=images)
+    with h5py.File(tmp_path / "g.h5", "w") as file:
+        file["images"] = images
+    hdus = [fits.PrimaryHDU(images[0]), *map(fits.ImageHDU, images[1:])]
+    fits.HDUList(hdus).writeto(tmp_path / "g.fits")
+    for name in ("g.npz", "g.h5", "g.fits"):
+        with pytest.raises(InputError, match=said) as refused:
+            read_library(str(tmp_path / name))
+        assert f"{name}[2]" in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_stamps_of_one_pixel_and_files_that_are_none_are_refused(tmp_path):
+    fits.PrimaryHDU(np.ones((1, 1), np.float32)).writeto(tmp_path / "pixel.fits")
+    (tmp_path / "evil.npz").write_bytes(b"\x80\x04cos\nsystem\n(S'true'\ntR.")
+    (tmp_path / "cut.h5").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(40))
+    np.savez(tmp_path / "objects.npz", images=np.array([print, len, set]))
+    with h5py.File(tmp_path / "away.h5", "w") as file:
+        file["images"] = h5py.ExternalLink("elsewhere.h5", "images")
+    (tmp_path / "empty").mkdir()
+    for name in ("pixel.fits", "evil.npz", "cut.h5", "objects.npz", "away.h5", "empty", "none.npz"):
+        with pytest.raises(InputError, match=name):
+            read_library(str(tmp_path / name))
