@@ -125,7 +125,7 @@ def test_reading_options_are_explained_by_reading_where_a_command_does_not(monke
             size: Something else.
         """
 
-    module = types.ModuleType("haloformer.data.reading")
+    module = types.ModuleType("haloformer.readers.reading")
     module.Reading = Reading
     monkeypatch.setitem(sys.modules, module.__name__, module)
     parsing._reading_texts.cache_clear()

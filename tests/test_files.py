@@ -9,11 +9,11 @@ import pytest
 
 from haloformer.cli import main
 from haloformer.data import LabelledSource, LensDataset, convert, read_image
-from haloformer.data.archives import read_archive
 from haloformer.data.reader import find_inputs, read_images
 from haloformer.errors import LONGEST, InputError, brief
 from haloformer.files import MAX_YAML_BYTES, check_regular, parse_yaml, read_yaml
 from haloformer.io.strict_json import read_json
+from haloformer.readers.archives import read_archive
 from haloformer.simulation import get_survey
 from haloformer.training.config import read_options
 

@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from astropy.io import fits
 
-from haloformer.data import LabelledSource, archives, convert
-from haloformer.data.archives import ArchiveCursor, list_archive, read_archive
+from haloformer.data import LabelledSource, convert
 from haloformer.data.reader import Reading, find_inputs, location_columns, read_images
 from haloformer.errors import InputError, InputWarning
+from haloformer.readers import archives
+from haloformer.readers.archives import ArchiveCursor, list_archive, read_archive
 
 IMAGES = np.random.default_rng(3).random((4, 8, 8)).astype(np.float32)
 

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data import LabelledSource, archives, write_deeplense_folder
-from haloformer.data.archives import read_archive
+from haloformer.data import LabelledSource, write_deeplense_folder
 from haloformer.errors import InputError, InputWarning
+from haloformer.readers import archives
+from haloformer.readers.archives import read_archive
 
 RNG = np.random.default_rng(5)
 IMAGES = {name: RNG.poisson(3.0, (3, 6, 5)) for name in ("axion", "cdm", "no_sub")}

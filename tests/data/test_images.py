@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from haloformer.data import find_images, read_image
-from haloformer.data.images import decode_image
 from haloformer.data.reader import Reading, find_inputs, read_images
 from haloformer.errors import InputError, InputWarning
+from haloformer.readers.images import decode_image
 
 fits = pytest.importorskip("astropy.io.fits")
 Image = pytest.importorskip("PIL.Image")

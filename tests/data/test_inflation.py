@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data.inflation import inflates_within
+from haloformer.readers.inflation import inflates_within
 
 
 @given(

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data.npy import read_npy, read_npy_file
 from haloformer.errors import InputError
+from haloformer.readers.npy import read_npy, read_npy_file
 
 RECONSTRUCT = np.zeros(1).__reduce__()[0]  # numpy's own, which has moved between its versions
 IMAGE = np.arange(56.0).reshape(8, 7) / 3

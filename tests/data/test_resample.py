@@ -6,9 +6,9 @@ from astropy.io.fits import Header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data.resample import resample
-from haloformer.data.sky import celestial, is_surface_brightness, pixel_scales, pixels, ra_dec
 from haloformer.errors import InputError
+from haloformer.readers.resample import resample
+from haloformer.readers.sky import celestial, is_surface_brightness, pixel_scales, pixels, ra_dec
 
 
 def blob(n, y, x, width):

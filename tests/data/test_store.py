@@ -12,9 +12,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data import DatasetWriter, LensDataset, check_finite, hdf5_checks, write_dataset
+from haloformer.data import DatasetWriter, LensDataset, check_finite, write_dataset
 from haloformer.data.hdf5_sink import Sink
 from haloformer.errors import InputError
+from haloformer.readers import hdf5_checks
 
 
 def batch(lenses, rows=slice(None)):

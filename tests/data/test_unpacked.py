@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from haloformer.cli import main
-from haloformer.data import LensDataset, convert, hdf5_checks, unpacked
+from haloformer.data import LensDataset, convert
 from haloformer.data.inspect import summarise
 from haloformer.errors import InputError
+from haloformer.readers import hdf5_checks, unpacked
 
 IMAGES = np.random.default_rng(2).random((4, 1, 8, 8)).astype(np.float32)
 NAMES = ["axion", "cdm"]

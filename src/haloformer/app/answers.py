@@ -15,7 +15,6 @@ import numpy as np
 import torch
 
 from haloformer.artefact.read import artefact_folder, shipped_models
-from haloformer.data.images import SUFFIXES, image_suffix
 from haloformer.data.reader import (
     DATASET_SUFFIXES,
     InputFile,
@@ -24,12 +23,13 @@ from haloformer.data.reader import (
     Reading,
     read_images,
 )
-from haloformer.data.unpacked import check_unpacked
 from haloformer.errors import InputError, brief
 from haloformer.evaluation.published import best_published
 from haloformer.explain import attention_overlay
 from haloformer.io.strict_json import read_json
 from haloformer.prediction.predictor import Predictor
+from haloformer.readers.images import SUFFIXES, image_suffix
+from haloformer.readers.unpacked import check_unpacked
 from haloformer.reporting.interval import Interval, format_interval, format_value
 from haloformer.simulation import Simulator, get_survey, list_surveys
 from haloformer.simulation.distributions import LogUniform, PowerLaw

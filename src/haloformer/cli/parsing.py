@@ -24,7 +24,9 @@ from haloformer.errors import InputError
 from haloformer.files import read_yaml
 from haloformer.vocabulary import did_you_mean
 
-_READING = "haloformer.data.reading"  # its `Reading` describes options that several commands share
+_READING = (
+    "haloformer.readers.reading"  # its `Reading` describes options that several commands share
+)
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):

@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from haloformer.data.dataset_writer import DatasetWriter, write_dataset
     from haloformer.data.deeplense import LabelledImage, LabelledSource, write_deeplense_folder
     from haloformer.data.finding import find_images
-    from haloformer.data.images import read_image
     from haloformer.data.inspect import figure, summarise
     from haloformer.data.normalization import NORMALIZATIONS, Normalization
     from haloformer.data.splits import stratified_split
     from haloformer.data.stream import EndlessStream, EpochStream
+    from haloformer.readers.images import read_image
 
 _HOMES = {
     "NORMALIZATIONS": "normalization",
@@ -28,7 +28,7 @@ _HOMES = {
     "convert": "conversion",
     "figure": "inspect",
     "find_images": "finding",
-    "read_image": "images",
+    "read_image": "haloformer.readers.images",
     "stratified_split": "splits",
     "summarise": "inspect",
     "write_dataset": "dataset_writer",
@@ -58,5 +58,7 @@ __all__ = [
 
 def __getattr__(name: str) -> Any:  # on first use: the options of reading need no torch
     if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+        home = _HOMES[name]
+        where = home if home.startswith("haloformer.") else f"{__name__}.{home}"
+        return getattr(importlib.import_module(where), name)
     raise AttributeError(f"module '{__name__}' has no attribute '{name}'")

@@ -20,10 +20,10 @@ from xml.parsers import expat
 
 import numpy as np
 
-from haloformer.data.fits import fits_hdus, one_line
-from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
 from haloformer.errors import InputError
 from haloformer.files import check_yaml, printable
+from haloformer.readers.fits import fits_hdus, one_line
+from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes
 
 COLUMNS: tuple[tuple[str, str], ...] = (
     ("ra", "dec"),

@@ -16,11 +16,14 @@ import h5py
 import numpy as np
 
 from haloformer._version import code_version
-from haloformer.data.archives import ARCHIVE_SUFFIXES, is_archive
 from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
-from haloformer.data.hdf5_checks import (
+from haloformer.data.left_out import LeftOut
+from haloformer.errors import InputError
+from haloformer.files import check_regular, printable
+from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive
+from haloformer.readers.hdf5_checks import (
     damage_named,
     first_line,
     open_hdf5,
@@ -31,13 +34,10 @@ from haloformer.data.hdf5_checks import (
     survives_hdf5,
     unit_of,
 )
-from haloformer.data.images import image_suffix
-from haloformer.data.left_out import LeftOut
-from haloformer.data.npz import npz_arrays, npz_shapes
-from haloformer.data.pixels import channels_first, known_pixels
-from haloformer.data.unpacked import check_chunks
-from haloformer.errors import InputError
-from haloformer.files import check_regular, printable
+from haloformer.readers.images import image_suffix
+from haloformer.readers.npz import npz_arrays, npz_shapes
+from haloformer.readers.pixels import channels_first, known_pixels
+from haloformer.readers.unpacked import check_chunks
 from haloformer.vocabulary import CLASS_ALIASES, plain_name, unknown_name
 
 _CHUNK_BYTES = 2**24  # images in memory at a time

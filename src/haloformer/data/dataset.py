@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from haloformer.data.hdf5_checks import (
+from haloformer.errors import InputError
+from haloformer.readers.hdf5_checks import (
     checked_class_names,
     checked_images,
     checked_labels,
@@ -21,8 +22,7 @@ from haloformer.data.hdf5_checks import (
     read_errors,
     survives_hdf5,
 )
-from haloformer.data.unpacked import check_chunks
-from haloformer.errors import InputError
+from haloformer.readers.unpacked import check_chunks
 from haloformer.vocabulary import unknown_name
 
 

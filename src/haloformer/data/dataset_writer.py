@@ -25,10 +25,10 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike
 
-from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES, first_line
 from haloformer.data.hdf5_sink import Sink, interrupts_deferred
 from haloformer.errors import InputError
 from haloformer.io.writing import check_target, whole_file
+from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES, first_line
 from haloformer.vocabulary import unknown_name
 
 FORMAT = "haloformer-dataset"

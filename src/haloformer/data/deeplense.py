@@ -15,13 +15,16 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.data.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
 from haloformer.data.dataset_writer import Batch, check_free_space
-from haloformer.data.images import decode_image, image_suffix, is_image_name
 from haloformer.data.left_out import LeftOut
-from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
-from haloformer.data.npz import choose_arrays, npz_shapes
-from haloformer.data.walking import (
+from haloformer.errors import InputError
+from haloformer.files import printable
+from haloformer.io.folders import whole_folder
+from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
+from haloformer.readers.images import decode_image, image_suffix, is_image_name
+from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes
+from haloformer.readers.npz import choose_arrays, npz_shapes
+from haloformer.readers.walking import (
     is_archive_name,
     is_hidden_path,
     is_image_path,
@@ -29,9 +32,6 @@ from haloformer.data.walking import (
     walk_files,
     warn_of_passed_over,
 )
-from haloformer.errors import InputError
-from haloformer.files import printable
-from haloformer.io.folders import whole_folder
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, plain_name, unknown_name
 
 

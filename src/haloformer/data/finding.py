@@ -10,25 +10,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from haloformer.data.archives import ARCHIVE_SUFFIXES, ArchiveCursor, is_archive, list_archive
 from haloformer.data.catalogs import read_positions
 from haloformer.data.dataset import LensDataset
-from haloformer.data.fits import Hdu, choose_planes, fits_hdus, header_of, planes_first
-from haloformer.data.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
-from haloformer.data.npy import HEADER_BYTES, array_shape
-from haloformer.data.npz import END, choose_arrays, npz_shapes
-from haloformer.data.pixels import stack_length
-from haloformer.data.reading import DATASET_SUFFIXES, Reading
-from haloformer.data.sky import celestial, has_unclear_sip
-from haloformer.data.walking import (
+from haloformer.errors import InputError, brief
+from haloformer.files import printable
+from haloformer.readers.archives import ARCHIVE_SUFFIXES, ArchiveCursor, is_archive, list_archive
+from haloformer.readers.fits import Hdu, choose_planes, fits_hdus, header_of, planes_first
+from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
+from haloformer.readers.npy import HEADER_BYTES, array_shape
+from haloformer.readers.npz import END, choose_arrays, npz_shapes
+from haloformer.readers.pixels import stack_length
+from haloformer.readers.reading import DATASET_SUFFIXES, Reading
+from haloformer.readers.sky import celestial, has_unclear_sip
+from haloformer.readers.walking import (
     is_archive_name,
     is_hidden_path,
     passed_over,
     walk_files,
     warn_of_passed_over,
 )
-from haloformer.errors import InputError, brief
-from haloformer.files import printable
 
 _MAX_PLANES = 1_000_000  # of a cube; what claims more is no stack of images
 _READABLE = ", ".join((*SUFFIXES, *ARCHIVE_SUFFIXES))

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from haloformer.data.pixels import known_pixels
-from haloformer.data.reading import Reading
-from haloformer.data.resample import resample
 from haloformer.errors import InputError
+from haloformer.readers.pixels import known_pixels
+from haloformer.readers.reading import Reading
+from haloformer.readers.resample import resample
 
 
 @dataclass(frozen=True)

@@ -20,9 +20,9 @@ import numpy as np
 import torch
 
 from haloformer.data.dataset_writer import DatasetWriter
-from haloformer.data.hdf5_checks import checked_images, damage_named, open_hdf5
 from haloformer.errors import InputError, InputWarning
 from haloformer.io.writing import check_parents, write_text
+from haloformer.readers.hdf5_checks import checked_images, damage_named, open_hdf5
 from haloformer.simulation import LensBatch
 
 SHARD_IMAGES = 256

@@ -16,20 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.data.archives import ArchiveCursor
 from haloformer.data.catalogs import Positions, read_positions
 from haloformer.data.dataset import LensDataset
 from haloformer.data.finding import InputFile, find_inputs, location_columns
-from haloformer.data.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
-from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
-from haloformer.data.images import decode_image, image_suffix, read_image
-from haloformer.data.npy import read_bytes, read_npy
-from haloformer.data.pixels import channels_first, known_pixels
-from haloformer.data.reading import DATASET_SUFFIXES, Reading, check_choices
-from haloformer.data.sky import pixels
 from haloformer.errors import InputError, brief
 from haloformer.files import printable
+from haloformer.readers.archives import ArchiveCursor
+from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, plane_of
+from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
+from haloformer.readers.images import decode_image, image_suffix, read_image
+from haloformer.readers.npy import read_bytes, read_npy
+from haloformer.readers.pixels import channels_first, known_pixels
+from haloformer.readers.reading import DATASET_SUFFIXES, Reading, check_choices
+from haloformer.readers.sky import pixels
 
 __all__ = [
     "DATASET_SUFFIXES",

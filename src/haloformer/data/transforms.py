@@ -20,7 +20,7 @@ from haloformer.data.augment import AUGMENTATIONS, check_augmentation, draw_tran
 from haloformer.errors import InputError
 from haloformer.simulation.instruments import background_rms, magnitude_to_counts
 from haloformer.simulation.noise import NOISE_MODES
-from haloformer.simulation.surveys import ORIGINAL_NOISE, Survey, get_survey
+from haloformer.simulation.surveys import ORIGINAL_NOISE, AnySurvey, get_any_survey
 from haloformer.vocabulary import unknown_name
 
 ERASED_AREA = (0.02, 1 / 3)
@@ -139,22 +139,31 @@ class NoiseModel:
             raise unknown_name("kind of noise", self.kind, ORIGINAL_NOISE)
 
 
-def noise_model(survey: str | Path | Mapping[str, Any] | Survey, noise: str) -> NoiseModel | None:
+def noise_model(
+    survey: str | Path | Mapping[str, Any] | AnySurvey, noise: str
+) -> NoiseModel | None:
     """Returns the noise of a survey in one of the modes of `NOISE_MODES`.
 
     Args:
-        survey: Whatever :func:`~haloformer.simulation.surveys.get_survey` takes.
+        survey: Whatever :func:`~haloformer.simulation.surveys.get_any_survey` takes.
         noise: ``"original"``, ``"instrument"`` or ``"none"``.
 
     Returns:
         The model; None for ``"none"``.
+
+    Raises:
+        InputError: The camera's noise is correlated, or a map: it is not drawn anew here.
     """
-    survey = get_survey(survey)
+    survey = get_any_survey(survey)
     if noise not in NOISE_MODES:
         raise unknown_name("noise mode", noise, NOISE_MODES)
     if noise == "none":
         return None
     camera = survey.instrument
+    if camera.noise_correlation is not None or camera.noise_map is not None:
+        raise InputError(
+            f"survey {survey.name}: its noise is correlated, or a map, and not drawn anew: fresh_noise must be none"
+        )
     rms = background_rms(camera)
     sky = None
     if (

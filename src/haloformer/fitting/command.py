@@ -52,8 +52,8 @@ def fit(
             ``"mask"`` leaves them out of the fit.
         progress: Show a progress bar; by default when standard error is a terminal.
     """
-    from haloformer.data.reading import Reading
     from haloformer.fitting.to_table import fit_to_table
+    from haloformer.readers.reading import Reading
 
     return fit_to_table(
         images,

@@ -22,6 +22,7 @@ def compile_kernels() -> None:
         fit = Residual(definition, noise, detail=True, fit_place=fit_place)
         FittedSimulator(Simulator(survey, noise=noise), fit).batch(numbers)
     Simulator(survey, noise=noise, dtype=torch.float64).batch(numbers)
+    Simulator(survey, noise=noise, backend="torch").batch(numbers)  # draws by counters
 
 
 if __name__ == "__main__":

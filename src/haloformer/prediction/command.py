@@ -67,8 +67,8 @@ def predict(
         skip_bad: Leave out images that cannot be read: no row, no column ``error``, exit code 0 if any image was read. How many, and
             why, is said.
     """
-    from haloformer.data.reading import Reading, check_choices
     from haloformer.prediction.to_table import Shards, predict_to_table
+    from haloformer.readers.reading import Reading, check_choices
 
     check_choices(on_error, batch_size, skip_bad)
     return predict_to_table(

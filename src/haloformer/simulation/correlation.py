@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.data.images import read_image
 from haloformer.errors import InputError
+from haloformer.readers.images import read_image
 from haloformer.simulation.fields import standard_normal
 from haloformer.simulation.instruments import Instrument, central_part
 from haloformer.simulation.psf import first_image

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.noise import _Draws
+from haloformer.simulation.noise import PixelDraws
 
 if TYPE_CHECKING:
     from haloformer.simulation.components.component import Draws, Tensors
@@ -33,8 +33,11 @@ def white_noise(parameters: "Tensors", side: int, number: int = 0) -> Tensor:
         number: Of the field, where an image needs several; 0 to 1000.
     """
     low, high = (parameters[name].round().long()[:, None] for name in WORDS)
-    pixel = torch.arange(side**2, device=low.device)[None]
-    return standard_normal(pixel, low, high, number).reshape(-1, side, side)
+    pair = torch.arange((side**2 + 1) // 2, device=low.device)[None]
+    u1, u2 = PixelDraws(pair, low, high).uniforms(number)
+    radius, angle = torch.sqrt(-2 * torch.log(u1)), 2 * math.pi * u2
+    both = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)], dim=1)
+    return both[:, : side**2].reshape(-1, side, side)
 
 
 def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Tensor:
@@ -46,7 +49,7 @@ def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Te
         high: (B, 1) higher 32 bits.
         number: Of the draw.
     """
-    u1, u2 = _Draws(pixel, low, high).uniforms(number)
+    u1, u2 = PixelDraws(pixel, low, high).uniforms(number)
     return torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
 
 

@@ -19,15 +19,15 @@ import torch
 from scipy import ndimage
 from torch import Tensor
 
-from haloformer.data.fits import FitsImage, fits_hdus, is_fits_image, is_sky_image, is_sky_name
-from haloformer.data.hdf5_checks import open_hdf5, plain_dataset, read_errors, survives_hdf5
-from haloformer.data.images import FITS_SUFFIXES, image_suffix
-from haloformer.data.npz import npz_arrays, npz_shapes
-from haloformer.data.pixels import check_size
-from haloformer.data.reading import Reading
-from haloformer.data.resample import resample
-from haloformer.data.unpacked import check_chunks
 from haloformer.errors import InputError, InputWarning
+from haloformer.readers.fits import FitsImage, fits_hdus, is_fits_image, is_sky_image, is_sky_name
+from haloformer.readers.hdf5_checks import open_hdf5, plain_dataset, read_errors, survives_hdf5
+from haloformer.readers.images import FITS_SUFFIXES, image_suffix
+from haloformer.readers.npz import npz_arrays, npz_shapes
+from haloformer.readers.pixels import check_size
+from haloformer.readers.reading import Reading
+from haloformer.readers.resample import resample
+from haloformer.readers.unpacked import check_chunks
 from haloformer.simulation.sampling import spline_coefficients
 
 SIDE = 128

@@ -545,3 +545,30 @@ def noise_tables() -> tuple[np.ndarray, ...]:
         offsets[mean] = sum(len(piece) for piece in pieces)
         pieces.append(cumulative)
     return zig_x, zig_x[1:] / zig_x[:-1], offsets, np.concatenate(pieces), guide
+
+
+@njit(nogil=True, cache=True)
+def counter_uniforms(pixel, low, high, number, first, second):
+    """The draws of :class:`haloformer.simulation.noise.PixelDraws`, to the last bit: two uniforms for every counter.
+
+    Args:
+        pixel: (N,) int64, the counter's first word.
+        low: (N,) int64, the key's words, as ``high``.
+        high: See ``low``.
+        number: The counter's second word.
+        first: (N,) float64, written.
+        second: See ``first``.
+    """
+    mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for i in range(pixel.size):
+        c0, c1 = np.uint64(pixel[i]), np.uint64(number)
+        c2, c3 = np.uint64(0), np.uint64(0)
+        k0, k1 = np.uint64(low[i]), np.uint64(high[i])
+        for _ in range(10):
+            p0 = np.uint64(0xD2511F53) * c0
+            p1 = np.uint64(0xCD9E8D57) * c2
+            c0, c1, c2, c3 = (p1 >> shift) ^ c1 ^ k0, p1 & mask, (p0 >> shift) ^ c3 ^ k1, p0 & mask
+            k0 = (k0 + np.uint64(0x9E3779B9)) & mask
+            k1 = (k1 + np.uint64(0xBB67AE85)) & mask
+        first[i] = (np.float64((c0 << np.uint64(20)) | (c1 >> np.uint64(12))) + 0.5) * 2.0**-52
+        second[i] = (np.float64((c2 << np.uint64(20)) | (c3 >> np.uint64(12))) + 0.5) * 2.0**-52

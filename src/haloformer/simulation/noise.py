@@ -5,6 +5,8 @@ position, so that an image is the same in every batch. The CPU kernel (:func:`ha
 same distributions with another generator.
 """
 
+import functools
+import importlib.util
 import math
 
 import numpy as np
@@ -51,7 +53,7 @@ def add_noise(
         whole = torch.arange(num_pix**2, device=device).reshape(num_pix, num_pix)
         pixel = central_part(whole, shape[1]).reshape(-1)
     pixel = pixel[None, :]
-    draws = _Draws(pixel, low, high)
+    draws = PixelDraws(pixel, low, high)
     flat = images.detach().reshape(shape[0], -1).double()
     seconds = exposure_time.to(device=device, dtype=torch.float64)[:, None]
     u1, u2 = draws.uniforms(0)
@@ -64,8 +66,8 @@ def add_noise(
     return noisy.reshape(shape).to(images.dtype)
 
 
-class _Draws:
-    """Uniform draws numbered 0, 1, 2, … for every pixel of every image: Philox4x32-10 in int64 tensors."""
+class PixelDraws:
+    """Uniform draws numbered 0, 1, 2, … for every pixel of every image, by Philox4x32-10."""
 
     def __init__(self, pixel: Tensor, low: Tensor, high: Tensor) -> None:
         self.shape = torch.broadcast_shapes(pixel.shape, low.shape)
@@ -78,31 +80,58 @@ class _Draws:
         pixel, low, high = (
             t if where is None else t[where] for t in (self.pixel, self.low, self.high)
         )
-        c0, c1, c2, c3 = (
-            pixel,
-            torch.full_like(pixel, number),
-            torch.zeros_like(pixel),
-            torch.zeros_like(pixel),
-        )
-        k0, k1 = low, high
-        for _ in range(10):
-            # int64 products wrap around; their bits are those of the unsigned product
-            p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-            c0, c1, c2, c3 = (
-                ((p1 >> 32) & _MASK) ^ c1 ^ k0,
-                p1 & _MASK,
-                ((p0 >> 32) & _MASK) ^ c3 ^ k1,
-                p0 & _MASK,
-            )
-            k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
-        first = ((c0 << 20) | (c1 >> 12)).double().add_(0.5).mul_(2.0**-52)
-        second = ((c2 << 20) | (c3 >> 12)).double().add_(0.5).mul_(2.0**-52)
+        if pixel.device.type == "cpu" and _has_numba():
+            first, second = _compiled_uniforms(pixel, low, high, number)
+        else:
+            first, second = _tensor_uniforms(pixel, low, high, number)
         if where is None:
             return first.reshape(self.shape), second.reshape(self.shape)
         return first, second
 
 
-def _poisson(mean: Tensor, draws: _Draws, first: int) -> Tensor:
+@functools.cache
+def _has_numba() -> bool:
+    return importlib.util.find_spec("numba") is not None
+
+
+def _compiled_uniforms(
+    pixel: Tensor, low: Tensor, high: Tensor, number: int
+) -> tuple[Tensor, Tensor]:
+    from haloformer.simulation import kernels
+
+    first, second = np.empty(len(pixel)), np.empty(len(pixel))
+    one, two, three = (np.ascontiguousarray(each.numpy()) for each in (pixel, low, high))
+    kernels.counter_uniforms(one, two, three, number, first, second)
+    return torch.from_numpy(first), torch.from_numpy(second)
+
+
+def _tensor_uniforms(
+    pixel: Tensor, low: Tensor, high: Tensor, number: int
+) -> tuple[Tensor, Tensor]:
+    """Philox4x32-10 in int64 tensors, on any device."""
+    c0, c1, c2, c3 = (
+        pixel,
+        torch.full_like(pixel, number),
+        torch.zeros_like(pixel),
+        torch.zeros_like(pixel),
+    )
+    k0, k1 = low, high
+    for _ in range(10):
+        # int64 products wrap around; their bits are those of the unsigned product
+        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
+        c0, c1, c2, c3 = (
+            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
+            p1 & _MASK,
+            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
+            p0 & _MASK,
+        )
+        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+    first = ((c0 << 20) | (c1 >> 12)).double().add_(0.5).mul_(2.0**-52)
+    second = ((c2 << 20) | (c3 >> 12)).double().add_(0.5).mul_(2.0**-52)
+    return first, second
+
+
+def _poisson(mean: Tensor, draws: PixelDraws, first: int) -> Tensor:
     """Poisson draws: inversion below 10, transformed rejection (PTRS, Hörmann 1993) above; 0 where the mean is not positive."""
     flat = mean.reshape(-1)
     result = torch.zeros_like(flat)

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from scipy import fft, ndimage
 from torch import Tensor
 
-from haloformer.data.fits import FitsImage, choose_hdus, fits_hdus, is_fits_image
-from haloformer.data.reading import Reading
 from haloformer.errors import InputError, InputWarning
+from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, is_fits_image
+from haloformer.readers.reading import Reading
 from haloformer.simulation.instruments import (
     Instrument,
     convolve_psf,

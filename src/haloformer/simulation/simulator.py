@@ -17,6 +17,9 @@ from haloformer.errors import InputError
 from haloformer.simulation import noise as torch_noise
 from haloformer.simulation.ahead import batches_ahead
 from haloformer.simulation.batch import LensBatch
+from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, parameter_units
+from haloformer.simulation.composed import scenes as composed_scenes
+from haloformer.simulation.correlation import add_correlated_noise, noise_sigma, read_noise_map
 from haloformer.simulation.instruments import (
     background_rms,
     central_part,
@@ -32,7 +35,7 @@ from haloformer.simulation.renderer import (
 )
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
 from haloformer.simulation.sources import SERSIC_R_MIN
-from haloformer.simulation.surveys import Survey, describe_survey, get_survey
+from haloformer.simulation.surveys import AnySurvey, Survey, describe_survey, get_any_survey
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
 BACKENDS = ("auto", "numba", "torch", "lenstronomy")
@@ -48,7 +51,7 @@ class Simulator:
 
     def __init__(
         self,
-        survey: str | Path | Survey,
+        survey: str | Path | AnySurvey,
         *,
         classes: Sequence[str] | None = None,
         seed: int = 0,
@@ -57,6 +60,7 @@ class Simulator:
         device: torch.device | str = "cpu",
         backend: str = "auto",
         threads: int | None = None,
+        paired: bool = False,
     ) -> None:
         """Prepares a simulator.
 
@@ -70,11 +74,18 @@ class Simulator:
             backend: ``"numba"``: the compiled CPU kernel; ``"torch"``: any device; ``"lenstronomy"``: that package, slowly, to check us;
                 ``"auto"``: numba on a CPU where it is installed, torch otherwise.
             threads: Threads of the CPU kernel; as many as torch uses if None.
+            paired: Of a composed survey: images of one number have the same lens, source and noise in all classes.
 
         Raises:
             InputError: An unknown survey, class, noise mode, backend or device, or a seed out of range.
         """
-        self.survey = get_survey(survey)
+        self.survey = get_any_survey(survey)
+        composed = isinstance(self.survey, ComposedSurvey)
+        if paired and not composed:
+            raise InputError(
+                f"survey {self.survey.name}: only scenes of composed surveys are paired"
+            )
+        self.paired = paired
         self.class_names = _choose_classes(self.survey, classes)
         if (
             isinstance(seed, bool)
@@ -92,7 +103,16 @@ class Simulator:
             )
         self.dtype = dtype
         self.device = resolve_device(device)
-        self.backend = _choose_backend(backend, self.device)
+        self.backend = "torch" if composed and backend == "auto" else _choose_backend(backend, self.device)  # fmt: skip
+        if composed and self.backend == "lenstronomy":
+            raise InputError(
+                f"survey {self.survey.name}: composed surveys are rendered by haloformer alone"
+            )
+        self._renderer = (
+            ComposedRenderer(self.survey, self.dtype, self.device)
+            if isinstance(self.survey, ComposedSurvey)
+            else None
+        )
         self.threads = threads or torch.get_num_threads()
         self.image_shape = (1, self.survey.instrument.num_pix, self.survey.instrument.num_pix)
         self._pool: ThreadPoolExecutor | None = None
@@ -106,13 +126,20 @@ class Simulator:
             "survey_definition": json.dumps(describe_survey(self.survey)),
             "noise": self.noise,
             "seed": self.seed,
-            "units": dict(UNITS),
+            "units": self.units,
             "image_unit": self._image_unit(),
             "pixel_scale": self.survey.instrument.pixel_scale,
             "backend": self.backend,
             "dtype": str(self.dtype).removeprefix("torch."),
             "code_version": code_version(),
         }
+
+    @property
+    def units(self) -> dict[str, str]:
+        """Unit of every parameter that travels with the images."""
+        if isinstance(self.survey, ComposedSurvey):
+            return parameter_units(self.survey)
+        return dict(UNITS)
 
     def batch(
         self, numbers: Sequence[int] | np.ndarray | range, *, side: int | None = None
@@ -126,6 +153,8 @@ class Simulator:
         Returns:
             The batch; its images are (B, 1, H, W) on the simulator's device.
         """
+        if self._renderer is not None:
+            return self._composed_batch(self._renderer, numbers, side)
         scenes = self.scenes(numbers)
         return LensBatch(
             images=self.images(scenes, side=side)[:, None],
@@ -136,11 +165,93 @@ class Simulator:
         )
 
     def parameters(self, numbers: Sequence[int] | np.ndarray | range) -> dict[str, np.ndarray]:
-        """Returns the physical parameters of these images, as `batch` does, without rendering them."""
+        """Returns the physical parameters of these images, as `batch` does, without rendering more of them than they need."""
+        if self._renderer is not None:
+            scenes = self._composed_scenes(numbers)
+            flux = self._renderer.flux(scenes.parameters)
+            return self._complete({**scenes.parameters, "source_flux": flux}, scenes.index)
         return self.scenes(numbers).parameters(self.seed)
 
+    def _composed_scenes(
+        self, numbers: Sequence[int] | np.ndarray | range
+    ) -> composed_scenes.ComposedScenes:
+        assert isinstance(self.survey, ComposedSurvey)
+        labels, index = self._places(numbers)
+        return composed_scenes.draw_scenes(
+            self.survey, labels, index, self.seed, self.class_names, paired=self.paired
+        )
+
+    def _composed_batch(
+        self,
+        renderer: ComposedRenderer,
+        numbers: Sequence[int] | np.ndarray | range,
+        side: int | None,
+    ) -> LensBatch:
+        scenes = self._composed_scenes(numbers)
+        images, flux = renderer.images(scenes.parameters)
+        images = central_part(images, side)
+        return LensBatch(
+            images=self._observed(images, scenes)[:, None],
+            labels=torch.from_numpy(scenes.label),
+            parameters=self._complete({**scenes.parameters, "source_flux": flux}, scenes.index),
+            class_names=self.class_names,
+            attributes=self.attributes,
+        )
+
+    def _observed(self, images: Tensor, scenes: composed_scenes.ComposedScenes) -> Tensor:
+        """Adds the simulator's noise to noise-free images (B, H, W) in counts/s."""
+        kind, camera = self.survey.noise_kind(self.noise), self.survey.instrument
+        if kind not in ("double_poisson", "instrument"):
+            return images
+        seconds = torch.as_tensor(scenes.parameters["exposure_time"] * camera.num_exposures)
+        if kind == "instrument" and (camera.noise_correlation is not None or camera.noise_map):
+            return self._correlated(images, scenes, seconds)
+        return torch_noise.add_noise(
+            images,
+            scenes.noise_word,
+            seconds,
+            background_rms(camera),
+            twice=kind == "double_poisson",
+            num_pix=camera.num_pix,
+        )
+
+    def _correlated(
+        self, images: Tensor, scenes: composed_scenes.ComposedScenes, seconds: Tensor
+    ) -> Tensor:
+        camera = self.survey.instrument
+        if camera.noise_map:
+            sigma = torch.as_tensor(read_noise_map(camera))[None]
+            sigma = central_part(sigma, images.shape[-1]).to(images.device)
+        else:
+            sigma = noise_sigma(images, seconds.to(images.device), background_rms(camera))
+        a = torch.as_tensor(scenes.parameters["noise_correlation"]).to(images.device)
+        return add_correlated_noise(images, sigma, scenes.noise_word, a, camera.num_pix)
+
+    def _complete(
+        self, parameters: dict[str, np.ndarray], index: np.ndarray
+    ) -> dict[str, np.ndarray]:
+        """Adds seed and index to the parameters of a composed survey's images."""
+        return {
+            **parameters,
+            "seed": np.full(len(index), self.seed, dtype=np.int64),
+            "index": index,
+        }
+
     def scenes(self, numbers: Sequence[int] | np.ndarray | range) -> Scenes:
-        """Draws the scenes of the images of these numbers (B,), from 0, in this order."""
+        """Draws the scenes of the images of these numbers (B,), from 0, in this order.
+
+        Raises:
+            InputError: The survey is composed: its scenes have other parts.
+        """
+        if isinstance(self.survey, ComposedSurvey):
+            raise InputError(
+                f"survey {self.survey.name} is composed: its scenes are in `parameters`"
+            )
+        labels, index = self._places(numbers)
+        return draw_scenes(self.survey, labels, index, self.seed, self.class_names)
+
+    def _places(self, numbers: Sequence[int] | np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the labels (B,) of images, and their numbers within their class."""
         numbers = np.asarray(numbers, dtype=np.int64)
         if numbers.ndim != 1 or (
             len(numbers) and (numbers.min() < 0 or numbers.max() // len(self.class_names) >= 2**32)
@@ -148,11 +259,11 @@ class Simulator:
             raise InputError(
                 "image numbers must be a list of whole numbers from 0 to 2^32 per class"
             )
-        labels, index = numbers % len(self.class_names), numbers // len(self.class_names)
-        return draw_scenes(self.survey, labels, index, self.seed, self.class_names)
+        return numbers % len(self.class_names), numbers // len(self.class_names)
 
     def images(self, scenes: Scenes, *, side: int | None = None) -> Tensor:
         """Renders scenes with the simulator's noise, as (B, H, W), or the central (B, side, side) of them."""
+        assert isinstance(self.survey, Survey)  # else there are no such scenes
         if self.backend == "numba":
             return central_part(self._numba_images(scenes), side)
         if self.backend == "lenstronomy":
@@ -190,6 +301,7 @@ class Simulator:
     def _numba_images(self, scenes: Scenes) -> Tensor:
         from haloformer.simulation import kernels
 
+        assert isinstance(self.survey, Survey)
         T = np.float32 if self.dtype == torch.float32 else np.float64
         inputs = _KernelInputs(self.survey, scenes, T)
         size = self.survey.instrument.num_pix
@@ -235,7 +347,7 @@ class Simulator:
 
 
 def simulate(
-    survey: str | Path | Survey,
+    survey: str | Path | AnySurvey,
     n: int,
     *,
     classes: Sequence[str] | None = None,
@@ -307,7 +419,7 @@ def iterate(
     )
 
 
-def _choose_classes(survey: Survey, classes: Sequence[str] | None) -> tuple[str, ...]:
+def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:
     if classes is None:
         return survey.class_names
     names = [classes] if isinstance(classes, str) else list(classes)

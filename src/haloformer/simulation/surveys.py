@@ -20,6 +20,7 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 
 from haloformer.errors import InputError
 from haloformer.files import parse_yaml, read_yaml
+from haloformer.simulation.composed.survey import ComposedSurvey, describe
 from haloformer.simulation.cosmology import Cosmology, Distances, einstein_radius
 from haloformer.simulation.deflectors import SIEShear
 from haloformer.simulation.distributions import Distribution, describe_quantity
@@ -163,17 +164,36 @@ def list_surveys() -> dict[str, str]:
     }
 
 
-def get_survey(survey: "str | Path | Mapping[str, object] | Survey") -> Survey:
+AnySurvey = Survey | ComposedSurvey
+"""A survey of one lens galaxy, source and kind of camera as DeepLense has them, or one that is composed."""
+
+
+def get_survey(survey: "str | Path | Mapping[str, object] | AnySurvey") -> Survey:
+    """Returns a survey whose lens and source are those of the DeepLense surveys; see :func:`get_any_survey`.
+
+    Raises:
+        InputError: There is no such survey or file, a field in it is unknown or makes no sense, or it is composed.
+    """
+    found = get_any_survey(survey)
+    if isinstance(found, ComposedSurvey):
+        raise InputError(
+            f"survey {found.name} is composed of components; what is asked for here knows only surveys of "
+            "one lens galaxy and one Sérsic source, such as model_i"
+        )
+    return found
+
+
+def get_any_survey(survey: "str | Path | Mapping[str, object] | AnySurvey") -> AnySurvey:
     """Returns a survey by its name, from a YAML file, or from a mapping of the same form.
 
     Args:
-        survey: A shipped survey's name (``"model_ii"``), the path of a YAML file, a mapping, or a :class:`Survey`, which is returned
-            as it is.
+        survey: A shipped survey's name (``"model_ii"``), the path of a YAML file, a mapping, or a survey, which is returned as it is.
+            One that has ``lens`` in place of ``deflector`` is composed.
 
     Raises:
         InputError: There is no such survey or file, or a field in it is unknown or makes no sense.
     """
-    if isinstance(survey, Survey):
+    if isinstance(survey, AnySurvey):
         return survey
     if isinstance(survey, Mapping):
         return _build(dict(survey), str(survey.get("name", "custom")))
@@ -209,8 +229,10 @@ def get_part(section: str, name: str) -> Part:
         raise input_error(error, f"{section}.{name}") from error
 
 
-def describe_survey(survey: Survey) -> dict[str, object]:
-    """Returns the survey as a mapping that :func:`get_survey` reads back: what goes into files as provenance."""
+def describe_survey(survey: AnySurvey) -> dict[str, object]:
+    """Returns the survey as a mapping that :func:`get_any_survey` reads back: what goes into files as provenance."""
+    if isinstance(survey, ComposedSurvey):
+        return describe(survey)
     described: dict[str, object] = {
         "name": survey.name,
         "description": survey.description,
@@ -257,8 +279,10 @@ def _shipped_survey(name: str) -> dict[str, object]:
     return read_mapping(parse_yaml(file.read_bytes(), name), name)
 
 
-def _build(fields: Mapping[str, object], name: str) -> Survey:
+def _build(fields: Mapping[str, object], name: str) -> AnySurvey:
     fields = {"name": name} | _with_base(fields, name)
+    if "lens" in fields:
+        return validated(ComposedSurvey, fields, f"survey {name}")
     return validated(Survey, fields, f"survey {name}")
 
 

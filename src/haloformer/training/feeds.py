@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from haloformer.data.reading import DATASET_SUFFIXES
 from haloformer.errors import InputError
+from haloformer.readers.reading import DATASET_SUFFIXES
 from haloformer.simulation import names_survey
 from haloformer.training.config import Experiment
 from haloformer.training.examples import Feed

@@ -8,13 +8,16 @@ from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.galaxy import RealGalaxy
+from haloformer.simulation.components.granules import Granules
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.components.multipoles import Multipoles
+from haloformer.simulation.components.nfw import NFW
 from haloformer.simulation.components.point_masses import PointMasses
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
+from haloformer.simulation.components.tnfw import TNFW
 from haloformer.simulation.components.vortex import VortexLine
 
 MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
@@ -24,6 +27,9 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
     PointMasses,
     VortexLine,
     PseudoJaffe,
+    NFW,
+    TNFW,
+    Granules,
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
@@ -45,7 +51,10 @@ __all__ = [
     "EPL",
     "LIGHT_COMPONENTS",
     "MASS_COMPONENTS",
+    "NFW",
+    "TNFW",
     "Clumpy",
+    "Granules",
     "LensLight",
     "LightComponent",
     "LightPart",

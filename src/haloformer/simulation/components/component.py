@@ -43,11 +43,13 @@ class MassComponent(abc.ABC):
 
     Attributes:
         kind: Its name in YAML.
-        UNITS: The parameters that travel with an image, without the component's own name before them, with their units. All that
-            :meth:`deflection` needs is among them, so that an image can be rendered from what its file says.
+        PREFIX: What stands before its parameters' names where they travel with an image; its kind if None.
+        UNITS: The parameters that travel with an image, without that prefix, with their units. All that :meth:`deflection` needs is
+            among them, so that an image can be rendered from what its file says.
     """
 
     kind: str
+    PREFIX: ClassVar[str | None] = None
     UNITS: ClassVar[Mapping[str, str]]
 
     @abc.abstractmethod

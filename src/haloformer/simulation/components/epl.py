@@ -52,6 +52,7 @@ class EPL(MassComponent):
     x: Quantity = 0.0
     y: Quantity = 0.0
 
+    PREFIX: ClassVar[str | None] = "lens_"
     UNITS: ClassVar[Mapping[str, str]] = {
         "theta_E": "arcsec",
         "gamma": "",

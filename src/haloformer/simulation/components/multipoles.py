@@ -34,7 +34,8 @@ class Multipoles(MassComponent):
 
     Each order has two components in the lens's own frame, c = a cos(m δ) and s = a sin(m δ), where δ is the angle from the lens's major
     axis, and a its strength in parts of θ_E/√q. ``a4_cos`` > 0 is disky, < 0 boxy. The defaults are what isophotes and lenses show: some
-    0.7 % in orders 1 and 3 and 1 % in order 4, this one along the axes (Hao et al. 2006, arXiv:astro-ph/0605319; Stacey et al. 2024).
+    0.7 % in orders 1 and 3 and 1 % in order 4, this one along the axes (Hao et al. 2006, arXiv:astro-ph/0605319; Stacey et al. 2024,
+    arXiv:2403.04850).
 
     Attributes:
         kind: Its name in YAML.
@@ -87,7 +88,7 @@ class Multipoles(MassComponent):
 
     @staticmethod
     def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:
-        """Xu et al. (2013, arXiv:1307.4220), eq. B12, and Van de Vyvere et al. (2022, arXiv:2206.10622) for order 1."""
+        """Xu et al. (2013, arXiv:1307.4220), eq. B12; order 1 as in Paugnat & Gilman (2025, arXiv:2502.03530) for a round lens."""
         theta_E, e1, e2 = (column(parameters[k]) for k in ("theta_E", "e1", "e2"))
         dtype = theta_E.dtype
         dx = (x - column(parameters["x"])).to(dtype)

@@ -70,7 +70,8 @@ class PointMasses(MassComponent):
     def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:
         """Σ θ_E² Δ/|Δ|²; in float32 accurate beside a mass, too, if positions come in float64."""
         members = in_use(parameters, "theta_E", {"theta_E": 0.0, "x": 0.0, "y": 0.0})
-        return sum_over_members(x + _ASIDE, y, members, _one)
+        alpha_x, alpha_y = sum_over_members(x + _ASIDE, y, members, _one)
+        return alpha_x, alpha_y
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

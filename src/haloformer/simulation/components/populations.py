@@ -60,44 +60,48 @@ def largest_count(mean: float) -> int:
 
 
 def sum_over_members(
-    x: Tensor, y: Tensor, members: Tensors, one: Deflection
-) -> tuple[Tensor, Tensor]:
+    x: Tensor,
+    y: Tensor,
+    members: Tensors,
+    one: Callable[[Tensor, Tensor, Tensors], tuple[Tensor, ...]],
+    sums: int = 2,
+) -> tuple[Tensor, ...]:
     """Returns Σ_n α_n, with bounded memory.
 
     Args:
         x: (B or 1, H, W) positions in arcsec, as ``y``.
         y: See ``x``.
         members: Parameters (B, n), among them the positions ``x`` and ``y``; members that are missing have been made harmless.
-        one: Deflection by each of some members, (B, k, H, W), at positions (B, k, H, W) relative to them, from their parameters (B, k, 1, 1).
+        one: α_x and α_y of some members, (B, k, H, W) each, at positions (B, k, H, W) relative to them, from their parameters (B, k, 1, 1).
+        sums: Number of quantities that ``one`` returns, and that are summed.
 
     Returns:
-        (α_x, α_y), each (B, H, W).
+        The sums, each (B, H, W).
     """
     values = {name: value for name, value in members.items() if name not in ("x", "y")}
     dtype = next(iter(values.values())).dtype
-    count, number = members["x"].shape
-    shape = (max(count, x.shape[0]), *x.shape[1:])
-    total_x = torch.zeros(shape, dtype=dtype, device=x.device)
-    total_y = torch.zeros_like(total_x)
-    step = max(1, _AT_ONCE // max(1, total_x.numel()))
+    number = members["x"].shape[1]
+    shape = (len(members["x"]), *x.shape[1:])
+    totals = [torch.zeros(shape, dtype=dtype, device=x.device) for _ in range(sums)]
+    step = max(1, _AT_ONCE // max(1, totals[0].numel()))
 
-    def part(first: int) -> tuple[Tensor, Tensor]:
+    def part(first: int) -> list[Tensor]:
         some = slice(first, first + step)
         dx = (x[:, None] - members["x"][:, some, None, None]).to(dtype)
         dy = (y[:, None] - members["y"][:, some, None, None]).to(dtype)
-        alpha_x, alpha_y = one(dx, dy, {k: v[:, some, None, None] for k, v in values.items()})
-        return alpha_x.sum(1), alpha_y.sum(1)
+        alphas = one(dx, dy, {k: v[:, some, None, None] for k, v in values.items()})
+        return [alpha.sum(1) for alpha in alphas]
 
     differentiable = torch.is_grad_enabled() and any(
         value.requires_grad for value in (x, y, *members.values())
     )
     for first in range(0, number, step):
-        if differentiable and number > step:  # recomputed in the backward pass rather than kept
-            alpha_x, alpha_y = checkpoint(part, first, use_reentrant=False)
+        if differentiable and number > step:  # computed again in the backward pass, not kept
+            parts = checkpoint(part, first, use_reentrant=False)
         else:
-            alpha_x, alpha_y = part(first)
-        total_x, total_y = total_x + alpha_x, total_y + alpha_y
-    return total_x, total_y
+            parts = part(first)
+        totals = [total + more for total, more in zip(totals, parts)]
+    return tuple(totals)
 
 
 def in_use(members: Tensors, key: str, harmless: Mapping[str, float]) -> dict[str, Tensor]:
@@ -120,18 +124,12 @@ def in_use(members: Tensors, key: str, harmless: Mapping[str, float]) -> dict[st
     }
 
 
-def disc_deflection(dx: Tensor, dy: Tensor, kappa: Tensor, radius: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the deflection by a disc of uniform convergence: κ Δ inside, κ R²/|Δ|² Δ outside."""
-    share = kappa * torch.clamp(radius**2 / torch.clamp(dx**2 + dy**2, min=1e-12), max=1.0)
-    return share * dx, share * dy
-
-
 def mass_by_gauss(
     deflection: Deflection,
     radius: np.ndarray,
     parameters: Parameters,
     setting: Setting,
-    points: int = 256,
+    points: int = 128,
 ) -> np.ndarray:
     """Returns the mass (B,) in M_sun within circles about the lens's centre, by Gauss's theorem: π Σ_crit r ⟨α_r⟩.
 

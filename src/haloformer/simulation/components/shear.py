@@ -35,6 +35,7 @@ class Shear(MassComponent):
     gamma1: Quantity = 0.0
     gamma2: Quantity = 0.0
 
+    PREFIX: ClassVar[str | None] = ""
     UNITS: ClassVar[Mapping[str, str]] = {"gamma1": "", "gamma2": ""}
 
     def draw(

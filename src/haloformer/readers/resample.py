@@ -6,8 +6,8 @@ Of an image whose values are *light per pixel* (counts, counts/s, nJy), a pixel 
 
 import numpy as np
 
-from haloformer.data.pixels import known_pixels
 from haloformer.errors import InputError
+from haloformer.readers.pixels import known_pixels
 
 _SAME = 0.1  # pixels by which two grids may drift apart, centre to edge, and count as the same
 _LEAST = 8  # pixels of an image that must lie across the new one: fewer are no picture of anything

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haloformer.data.fits import choose_hdus, fits_hdus, one_line
-from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
-from haloformer.data.npy import MAX_FILE_BYTES, read_bytes, read_npy
-from haloformer.data.npz import read_npz
-from haloformer.data.pixels import channels_first, check_size, known_pixels
-from haloformer.data.reading import NAN_CHOICES
 from haloformer.errors import InputError
+from haloformer.readers.fits import choose_hdus, fits_hdus, one_line
+from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
+from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes, read_npy
+from haloformer.readers.npz import read_npz
+from haloformer.readers.pixels import channels_first, check_size, known_pixels
+from haloformer.readers.reading import NAN_CHOICES
 
 if TYPE_CHECKING:
     from PIL import Image

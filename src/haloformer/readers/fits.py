@@ -13,11 +13,13 @@ from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 
-from haloformer.data.inflation import check_fits
-from haloformer.data.npy import MAX_FILE_BYTES, read_bytes
-from haloformer.data.pixels import bands_are_last, channels_first, check_size
-from haloformer.data.reading import Reading
-from haloformer.data.sky import (
+from haloformer.errors import InputError
+from haloformer.files import check_regular
+from haloformer.readers.inflation import check_fits
+from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes
+from haloformer.readers.pixels import bands_are_last, channels_first, check_size
+from haloformer.readers.reading import Reading
+from haloformer.readers.sky import (
     SKY_KEYS,
     celestial,
     check_header,
@@ -27,8 +29,6 @@ from haloformer.data.sky import (
     is_wcs_key,
     ra_dec,
 )
-from haloformer.errors import InputError
-from haloformer.files import check_regular
 
 _GZIP = b"\x1f\x8b"
 _MAX_SEARCHED = 1000  # extensions, for the first that holds an image

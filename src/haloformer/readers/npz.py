@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-from haloformer.data.archives import read_zip
-from haloformer.data.fits import is_sky_name
-from haloformer.data.npy import HEADER_BYTES, MAX_FILE_BYTES, array_shape, read_npy
-from haloformer.data.pixels import bands_are_last
 from haloformer.errors import InputError
 from haloformer.files import check_regular, printable
+from haloformer.readers.archives import read_zip
+from haloformer.readers.fits import is_sky_name
+from haloformer.readers.npy import HEADER_BYTES, MAX_FILE_BYTES, array_shape, read_npy
+from haloformer.readers.pixels import bands_are_last
 
 END = ".npy"
 """Of the name of each file in a ``.npz`` file; what stands before it is the key."""

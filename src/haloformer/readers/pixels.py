@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from haloformer.data.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.errors import InputError
+from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
 
 _MAX_CHANNELS = 16  # an axis at least this long is taken for height or width, never for bands
 

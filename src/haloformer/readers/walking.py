@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from haloformer.data.archives import is_archive
-from haloformer.data.images import SUFFIXES, image_suffix, is_image_name
 from haloformer.errors import InputError, InputWarning
+from haloformer.readers.archives import is_archive
+from haloformer.readers.images import SUFFIXES, image_suffix, is_image_name
 
 _DATA_SUFFIXES = frozenset(
     [

@@ -19,9 +19,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
-from haloformer.data.npy import MAX_FILE_BYTES
 from haloformer.errors import InputError
 from haloformer.files import check_regular, printable
+from haloformer.readers.npy import MAX_FILE_BYTES
 
 ARCHIVE_SUFFIXES = (
     ".zip",

@@ -12,17 +12,18 @@ from typing import Any
 import h5py
 import numpy as np
 
-from haloformer.data.archives import read_zip
-from haloformer.data.fits import fits_errors
-from haloformer.data.hdf5_checks import (
+from haloformer.errors import InputError
+from haloformer.readers.archives import read_zip
+from haloformer.readers.fits import fits_errors
+from haloformer.readers.hdf5_checks import (
     damage_named,
     open_hdf5,
     parameter_paths,
     plain_dataset,
     survives_hdf5,
 )
-from haloformer.data.images import FITS_SUFFIXES, PICTURE_SUFFIXES, image_suffix
-from haloformer.data.inflation import (
+from haloformer.readers.images import FITS_SUFFIXES, PICTURE_SUFFIXES, image_suffix
+from haloformer.readers.inflation import (
     BLOCK,
     DEFLATE_INFLATION,
     MAX_UNPACKED_BYTES,
@@ -30,8 +31,7 @@ from haloformer.data.inflation import (
     inflates_within,
     too_much,
 )
-from haloformer.data.npy import read_bytes
-from haloformer.errors import InputError
+from haloformer.readers.npy import read_bytes
 
 _MAX_HDUS = 200  # of which the first with an image is read
 _DEFLATE, _SHUFFLE, _FLETCHER32, _LZF = 1, 2, 3, 32000  # numbers of HDF5's filters

@@ -1,0 +1,113 @@
+"""Lenses that give up what their substructure brings on the whole, so that nothing but its detail tells that it is there.
+
+Substructure adds mass: the ring grows with it. It also pulls to a side and shears as a whole, which every lens does to some degree. A
+network would read the class from these, and say nothing of dark matter.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haloformer.errors import InputError
+from haloformer.simulation.components.component import MassComponent
+from haloformer.simulation.components.epl import mass_factor
+from haloformer.simulation.composed.survey import (
+    ComposedSurvey,
+    component_parameters,
+    no_correction,
+)
+
+RADII = np.linspace(0.5, 1.5, 9)
+"""Of the circles, in Einstein radii, on which the mean pull and shear of the substructure are found."""
+
+ANGLES = 96
+"""Points on each circle."""
+
+
+def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns what each lens gives up, by the names of ``MATCHED_UNITS``.
+
+    Args:
+        survey: Its ``matching`` says what is given up.
+        parameters: All that is drawn of lens and substructure, each (B,) or (B, n).
+
+    Raises:
+        InputError: The substructure weighs more than the lens.
+    """
+    count = len(parameters["z_lens"])
+    found = no_correction(count)
+    extra = [part for part in survey.mass_components().values() if part not in survey.lens]
+    if survey.matching == "none" or not extra:
+        return found
+    lens = component_parameters(survey.lens[0], parameters)
+    x, y = _circles(lens)
+    alpha_x, alpha_y = torch.zeros_like(x), torch.zeros_like(x)
+    for part in extra:
+        values = component_parameters(part, parameters)
+        rows = np.flatnonzero(has_it(part, values))
+        if len(rows):
+            own = {name: torch.from_numpy(array[rows]) for name, array in values.items()}
+            more_x, more_y = part.deflection(x[rows], y[rows], own)
+            alpha_x[rows] += more_x
+            alpha_y[rows] += more_y
+    center_x, center_y = (torch.from_numpy(lens[k])[:, None, None] for k in ("x", "y"))
+    fit = _moments if survey.matching == "moments" else _mass
+    found |= fit(x - center_x, y - center_y, alpha_x, alpha_y, lens)
+    if survey.matching == "mass" and (found["matched_theta_E"] >= lens["theta_E"]).any():
+        raise InputError(
+            f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched"
+        )
+    return found
+
+
+def has_it(part: MassComponent, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns (B,) bool: the image has this component."""
+    there = np.zeros(len(next(iter(values.values()))), bool)
+    for name in part.UNITS:
+        array = values[name]
+        there |= np.isfinite(array.reshape(len(array), -1)).any(1) if array.size else False
+    return there
+
+
+def _circles(lens: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor]:
+    """Returns points (B, radii, angles) on circles about the lens."""
+    angle = np.linspace(0, 2 * np.pi, ANGLES, endpoint=False)
+    radius = lens["theta_E"][:, None, None] * RADII[None, :, None]
+    x = lens["x"][:, None, None] + radius * np.cos(angle)
+    y = lens["y"][:, None, None] + radius * np.sin(angle)
+    return torch.from_numpy(x), torch.from_numpy(y)
+
+
+def _mass(
+    x: Tensor, y: Tensor, alpha_x: Tensor, alpha_y: Tensor, lens: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Gauss's theorem: the mean radial deflection on the ring is the mass inside, whatever its shape and place.
+
+    A power law of θ_E' = θ_E (1 − κ/f)^(1/(γ − 1)), f the share of an ellipsoid's mass within the circle, weighs less by that.
+    """
+    ring = len(RADII) // 2
+    theta_E, gamma = lens["theta_E"], lens.get("gamma", np.full(len(lens["theta_E"]), 2.0))
+    radial = (alpha_x * x + alpha_y * y)[:, ring] / torch.from_numpy(theta_E)[:, None]
+    kappa = radial.mean(1).numpy() / theta_E
+    share = np.clip(1 - kappa / mass_factor(lens["e1"], lens["e2"], gamma), 0, None)
+    return {"matched_theta_E": theta_E * (1 - share ** (1 / (gamma - 1)))}
+
+
+def _moments(
+    x: Tensor, y: Tensor, alpha_x: Tensor, alpha_y: Tensor, lens: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Least squares over the annulus of a constant deflection, a sheet and a shear: five numbers.
+
+    On whole circles about the centre the five patterns are orthogonal, so that each follows by a product with it alone.
+    """
+    square = (x**2 + y**2).sum((1, 2))
+    sums = {
+        "matched_x": alpha_x.mean((1, 2)),
+        "matched_y": alpha_y.mean((1, 2)),
+        "matched_kappa": (alpha_x * x + alpha_y * y).sum((1, 2)) / square,
+        "matched_gamma1": (alpha_x * x - alpha_y * y).sum((1, 2)) / square,
+        "matched_gamma2": (alpha_x * y + alpha_y * x).sum((1, 2)) / square,
+    }
+    return {name: values.numpy() for name, values in sums.items()}

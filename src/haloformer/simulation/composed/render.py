@@ -1,0 +1,168 @@
+"""From a composed survey's parameters to noise-free images, in batched PyTorch on any device."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from haloformer.simulation.components.component import MassComponent, column
+from haloformer.simulation.composed.matching import has_it
+from haloformer.simulation.composed.survey import (
+    ComposedSurvey,
+    component_parameters,
+    source_prefix,
+)
+from haloformer.simulation.instruments import background_rms
+from haloformer.simulation.psf import observe, ray_axis
+
+Parameters = Mapping[str, np.ndarray]
+
+
+class ComposedRenderer:
+    """Renders the scenes of one survey."""
+
+    def __init__(
+        self, survey: ComposedSurvey, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        """Prepares a renderer.
+
+        Args:
+            survey: The recipe.
+            dtype: ``torch.float32`` or ``torch.float64``; positions are float64 until their differences are taken.
+            device: Where to compute.
+        """
+        self.survey, self.dtype, self.device = survey, dtype, torch.device(device)
+        axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
+        self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
+        self.extra = tuple(
+            part for part in survey.mass_components().values() if part not in survey.lens
+        )
+
+    def images(self, parameters: Parameters) -> tuple[Tensor, np.ndarray]:
+        """Renders images.
+
+        Args:
+            parameters: As the scenes have them; where ``source_flux`` is NaN it follows from ``snr``.
+
+        Returns:
+            (B, H, W) in counts/s per pixel, and the flux (B,) of the sources.
+        """
+        with torch.no_grad():
+            alpha = self._smooth_deflection(parameters)
+            images = self._observed(parameters, alpha)
+            # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
+            flux = self._flux(parameters, images)
+            rows = self._changed(parameters)
+            if len(rows):
+                own = {name: values[rows] for name, values in parameters.items()}
+                where = torch.from_numpy(rows).to(self.device)
+                images[where] = self._observed(own, self._deflection(own, alpha, where))
+            return images * column(self._tensor(flux)), flux
+
+    def flux(self, parameters: Parameters) -> np.ndarray:
+        """Returns the flux (B,) of the sources alone, in counts/s."""
+        known: np.ndarray = parameters["source_flux"]
+        if np.isfinite(known).all():
+            return known
+        with torch.no_grad():
+            images = self._observed(parameters, self._smooth_deflection(parameters))
+            return self._flux(parameters, images)
+
+    def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
+        return torch.as_tensor(values).to(self.device, dtype or self.dtype)
+
+    def _own(self, part: MassComponent, parameters: Parameters) -> dict[str, Tensor]:
+        """Returns a component's parameters as tensors: those of places in float64."""
+        own = component_parameters(part, parameters)
+        places = ("x", "y", "center_x", "center_y")
+        return {
+            name: self._tensor(values, torch.float64 if name in places else None)
+            for name, values in own.items()
+        }
+
+    def _smooth_deflection(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        count = len(parameters["z_lens"])
+        size = self.x.shape[-1]
+        alpha_x = torch.zeros(count, size, size, dtype=self.dtype, device=self.device)
+        alpha_y = torch.zeros_like(alpha_x)
+        for part in self.survey.lens:
+            more_x, more_y = part.deflection(self.x, self.y, self._own(part, parameters))
+            alpha_x, alpha_y = alpha_x + more_x, alpha_y + more_y
+        return alpha_x, alpha_y
+
+    def _changed(self, parameters: Parameters) -> np.ndarray:
+        """Returns the images that have substructure."""
+        there = np.zeros(len(parameters["z_lens"]), bool)
+        for part in self.extra:
+            there |= has_it(part, component_parameters(part, parameters))
+        return np.flatnonzero(there)
+
+    def _deflection(
+        self, parameters: Parameters, smooth: tuple[Tensor, Tensor], where: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the deflection of images with substructure, of which ``where`` among all are these."""
+        alpha_x, alpha_y = smooth[0][where], smooth[1][where]
+        if (parameters["matched_theta_E"] != 0).any():
+            main = self.survey.lens[0]
+            own = self._own(main, parameters)
+            before = main.deflection(self.x, self.y, own)
+            lighter = own["theta_E"] - self._tensor(parameters["matched_theta_E"])
+            after = main.deflection(self.x, self.y, {**own, "theta_E": lighter})
+            alpha_x, alpha_y = alpha_x + after[0] - before[0], alpha_y + after[1] - before[1]
+        for part in self.extra:
+            rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
+            if not len(rows):
+                continue
+            own = self._own(part, {name: values[rows] for name, values in parameters.items()})
+            more_x, more_y = part.deflection(self.x, self.y, own)
+            which = torch.from_numpy(rows).to(self.device)
+            alpha_x = alpha_x.index_add(0, which, more_x.to(self.dtype))
+            alpha_y = alpha_y.index_add(0, which, more_y.to(self.dtype))
+        given_x, given_y = self._given_up(parameters)
+        return alpha_x - given_x, alpha_y - given_y
+
+    def _given_up(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Returns the mean pull, sheet and shear that are taken out."""
+        pull_x, pull_y, kappa, gamma1, gamma2 = (
+            column(self._tensor(parameters[f"matched_{name}"]))
+            for name in ("x", "y", "kappa", "gamma1", "gamma2")
+        )
+        x = (self.x - column(self._tensor(parameters["lens_x"], torch.float64))).to(self.dtype)
+        y = (self.y - column(self._tensor(parameters["lens_y"], torch.float64))).to(self.dtype)
+        return (
+            pull_x + (kappa + gamma1) * x + gamma2 * y,
+            pull_y + gamma2 * x + (kappa - gamma1) * y,
+        )
+
+    def _observed(self, parameters: Parameters, alpha: tuple[Tensor, Tensor]) -> Tensor:
+        """Returns images (B, H, W) of sources of flux 1."""
+        place_x, place_y = (
+            column(self._tensor(parameters[f"source_{k}"], torch.float64)) for k in ("x", "y")
+        )
+        x = ((self.x - place_x) - alpha[0]).to(self.dtype)
+        y = ((self.y - place_y) - alpha[1]).to(self.dtype)
+        brightness = torch.zeros_like(x)
+        for number, part in enumerate(self.survey.source.light):
+            name = source_prefix(number, part)
+            own = {key: self._tensor(parameters[name + key]) for key in part.UNITS}
+            share = column(self._tensor(parameters[f"{name}share"]))
+            brightness = brightness + share * part.brightness(x, y, own)
+        return observe(brightness, self.survey.instrument)
+
+    def _flux(self, parameters: Parameters, images: Tensor) -> np.ndarray:
+        """Returns the flux (B,) that gives the brightest pixel of images of flux 1 the wanted signal to noise.
+
+        s² = r² (b² + n s / T), with n = 2 where the Poisson noise comes twice, solved for the signal s.
+        """
+        known: np.ndarray = parameters["source_flux"]
+        if np.isfinite(known).all():
+            return known
+        instrument = self.survey.instrument
+        seconds = parameters["exposure_time"] * instrument.num_exposures
+        ratio, rms = parameters["snr"], background_rms(instrument)
+        times = 2 if self.survey.original_noise == "double_poisson" else 1
+        half = ratio**2 * times / seconds / 2
+        signal = half + np.sqrt(half**2 + (ratio * rms) ** 2)
+        peak = images.flatten(1).amax(1).double().cpu().numpy()
+        return np.where(np.isfinite(known), known, signal / np.maximum(peak, 1e-30))

@@ -1,0 +1,237 @@
+"""Surveys that are put together from components: any lens, any source, redshifts and brightness that vary."""
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import numpy as np
+from pydantic import BeforeValidator, Field
+
+from haloformer.errors import InputError
+from haloformer.simulation.components import LightPart, MassPart
+from haloformer.simulation.components.component import LightComponent, MassComponent
+from haloformer.simulation.cosmology import Cosmology, Distances
+from haloformer.simulation.distributions import (
+    Distribution,
+    Quantity,
+    check_not_negative,
+    describe_quantity,
+)
+from haloformer.simulation.instruments import Instrument
+from haloformer.simulation.parts import named_part
+from haloformer.validation import Number, checked
+from haloformer.vocabulary import CLASS_NAMES
+
+Matching = Literal["none", "mass", "moments"]
+"""What of its substructure a lens gives up: nothing; the mass within the Einstein radius; that, and its mean pull and shear."""
+
+ComposedNoise = Literal["instrument", "double_poisson"]
+
+
+@checked
+@dataclass(frozen=True)
+class Galaxy:
+    """The galaxy that is lensed: light components about one centre, near the lens's. Each number may be a distribution.
+
+    Attributes:
+        light: Its components; each has the share of the flux that ``shares`` says.
+        within: It lies within a circle of so many Einstein radii about the lens, uniform in area; unless ``x`` and ``y`` are given.
+        x: Centre in arcsec.
+        y: Centre in arcsec.
+        shares: Share of each component of the flux, in any unit; equal ones if empty.
+        snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows; or
+        flux: the flux itself, without lensing, in counts/s; or
+        magnitude: its apparent magnitude.
+    """
+
+    light: tuple[LightPart, ...]
+    within: Annotated[Number, Field(ge=0)] = 0.35
+    x: Quantity | None = None
+    y: Quantity | None = None
+    shares: tuple[Quantity, ...] = ()
+    snr: Quantity | None = None
+    flux: Quantity | None = None
+    magnitude: Quantity | None = None
+
+    def __post_init__(self) -> None:
+        if not self.light:
+            raise InputError("a source needs at least one component in light")
+        if self.shares and len(self.shares) != len(self.light):
+            raise InputError(
+                f"shares has {len(self.shares)} numbers for {len(self.light)} components of light"
+            )
+        if (self.x is None) != (self.y is None):
+            raise InputError("a source needs both x and y, or neither")
+        if sum(given is not None for given in (self.snr, self.flux, self.magnitude)) != 1:
+            raise InputError("a source needs one of snr, flux and magnitude")
+        for name in ("snr", "flux"):
+            check_not_negative(name, getattr(self, name), zero=False)
+        for share in self.shares:
+            check_not_negative("shares", share)
+
+
+@checked
+@dataclass(frozen=True)
+class ComposedSurvey:
+    """A recipe of lenses whose parts are components.
+
+    Attributes:
+        name: Its name; parameter draws depend on it.
+        instrument: The camera.
+        lens: Mass components that every image has; the first one is the lens galaxy, which the others and the substructure lie around.
+        source: The galaxy that is lensed.
+        substructure: For each class, the mass components that are added.
+        z_lens: Redshift of the lens; may be a distribution.
+        z_source: Redshift of the source; may be a distribution. What would lie nearer than ``z_behind`` behind the lens is moved there.
+        z_behind: Least difference of the redshifts.
+        cosmology: Turns masses and lengths into deflections and angles.
+        distances: See :func:`~haloformer.simulation.cosmology.einstein_radius`.
+        matching: What lenses with substructure give up, so that it does not betray itself, see :data:`Matching`.
+        original_noise: What ``noise="original"`` means here.
+        description: One line for people.
+    """
+
+    name: Annotated[str, BeforeValidator(str)]
+    instrument: Annotated[Instrument, named_part("instruments")]
+    lens: tuple[MassPart, ...]
+    source: Galaxy
+    substructure: Mapping[str, tuple[MassPart, ...]]
+    z_lens: Quantity = 0.5
+    z_source: Quantity = 1.0
+    z_behind: Annotated[Number, Field(gt=0)] = 0.1
+    cosmology: Cosmology = field(default_factory=Cosmology)
+    distances: Distances = "angular_diameter"
+    matching: Matching = "moments"
+    original_noise: ComposedNoise = "instrument"
+    description: Annotated[str, BeforeValidator(str)] = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", self.name):
+            raise InputError(
+                f"survey name {self.name!r}: use up to 64 letters, digits, '_', '-', '.' or '+'"
+            )
+        if not self.lens or "theta_E" not in self.lens[0].UNITS:
+            raise InputError("lens: the first component must be a lens galaxy, such as {kind: epl}")
+        if not self.substructure:
+            raise InputError("substructure names no class")
+        check_not_negative("z_lens", self.z_lens, zero=False)
+        _check_redshifts(self.z_lens, self.z_source, self.z_behind)
+        if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
+            raise InputError("source.magnitude needs instrument.magnitude_zero_point")
+        for where, parts in (("lens", self.lens), *self.substructure.items()):
+            kinds = [part.kind for part in parts]
+            if len(set(kinds)) != len(kinds):
+                raise InputError(f"{where}: has two components of one kind")
+        for name, parts in self.substructure.items():
+            if both := {part.kind for part in parts} & {part.kind for part in self.lens}:
+                raise InputError(f"class {name}: {min(both)} is a component of the lens already")
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes in canonical order; a user's own classes follow in alphabetical order."""
+        known = [name for name in CLASS_NAMES if name in self.substructure]
+        return tuple(known + sorted(set(self.substructure) - set(known)))
+
+    def noise_kind(self, noise: str) -> str:
+        """Returns a noise mode with ``"original"`` replaced by what it means here."""
+        return self.original_noise if noise == "original" else noise
+
+    def has_noise(self, noise: str) -> bool:
+        """Returns whether images with this noise mode have noise."""
+        return self.noise_kind(noise) in ("double_poisson", "instrument")
+
+    def mass_components(self) -> dict[str, MassComponent]:
+        """Returns all kinds of mass that some image has, the lens's first; of a kind that several classes have, that of the first."""
+        found = {part.kind: part for part in self.lens}
+        for parts in self.substructure.values():
+            for part in parts:
+                found.setdefault(part.kind, part)
+        return found
+
+    def with_camera(self, **fields: object) -> "ComposedSurvey":
+        """Returns the survey with other numbers of its instrument."""
+        camera = dataclasses.replace(self.instrument, **fields)  # type: ignore[arg-type]  # fields by name
+        return dataclasses.replace(self, instrument=camera)
+
+
+def _check_redshifts(z_lens: Quantity, z_source: Quantity, behind: float) -> None:
+    """Raises InputError if fixed redshifts leave the source no room behind the lens."""
+    if isinstance(z_lens, float | int) and isinstance(z_source, float | int):
+        if z_lens + behind <= z_source:
+            return
+        raise InputError(f"needs z_lens + {behind:g} ≤ z_source, not {z_lens} and {z_source}")
+
+
+def describe(survey: ComposedSurvey) -> dict[str, object]:
+    """Returns the survey as a mapping that it can be built from again."""
+    described: dict[str, object] = {"name": survey.name}
+    for f in dataclasses.fields(survey):
+        described[f.name] = _plain(getattr(survey, f.name))
+    return described
+
+
+def _plain(value: object) -> object:
+    """Returns a part as what YAML would say of it, without what is not given."""
+    if isinstance(value, Distribution):
+        return describe_quantity(value)
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        fields = {f.name: getattr(value, f.name) for f in dataclasses.fields(value)}
+        return {name: _plain(each) for name, each in fields.items() if each is not None}
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, tuple | list):
+        return [_plain(each) for each in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
+
+
+def parameter_units(survey: ComposedSurvey) -> dict[str, str]:
+    """Returns the unit of every parameter that travels with this survey's images."""
+    units: dict[str, str] = {"z_lens": "", "z_source": ""}
+    for part in survey.mass_components().values():
+        units |= {f"{prefix(part)}{name}": unit for name, unit in part.UNITS.items()}
+    units |= {"source_x": "arcsec", "source_y": "arcsec", "source_flux": "counts/s", "snr": ""}
+    for number, light in enumerate(survey.source.light):
+        own = source_prefix(number, light)
+        units |= {f"{own}{name}": unit for name, unit in light.UNITS.items()}
+        units[f"{own}share"] = ""
+    units |= {name: unit for name, unit in MATCHED_UNITS.items()}
+    if survey.instrument.noise_correlation is not None:
+        units["noise_correlation"] = ""
+    return {**units, "exposure_time": "s", "seed": "", "index": ""}
+
+
+MATCHED_UNITS = {
+    "matched_theta_E": "arcsec",
+    "matched_x": "arcsec",
+    "matched_y": "arcsec",
+    "matched_kappa": "",
+    "matched_gamma1": "",
+    "matched_gamma2": "",
+}
+"""What a lens gives up for its substructure: of its Einstein radius, and a mean pull, sheet and shear."""
+
+
+def prefix(part: MassComponent) -> str:
+    """Returns what stands before the names of a mass component's parameters: ``lens_`` of the lens galaxy."""
+    return f"{part.kind}_" if part.PREFIX is None else part.PREFIX
+
+
+def source_prefix(number: int, part: LightComponent) -> str:
+    """Returns what stands before the names of the parameters of a source's component: ``source_sersic_``, then ``source_1_sersic_``."""
+    return f"source_{part.kind}_" if number == 0 else f"source_{number}_{part.kind}_"
+
+
+def component_parameters(
+    part: MassComponent, parameters: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """Returns a component's parameters by its own names."""
+    return {name: parameters[prefix(part) + name] for name in part.UNITS}
+
+
+def no_correction(count: int) -> dict[str, np.ndarray]:
+    """Returns the corrections of :data:`MATCHED_UNITS` of lenses that give up nothing."""
+    return {name: np.zeros(count) for name in MATCHED_UNITS}
