@@ -171,7 +171,7 @@ def _disc(axis: Tensor, parameters: Tensors, scale: Tensor) -> Tensor:
         column(values.double())
         for values in (2 * math.pi / parameters["R"], parameters["beta"], parameters["sigma"])
     )
-    structure = sigma * gaussian_field(parameters, (k**2 + k_0**2) ** (-beta / 2)) - sigma**2 / 2
+    structure = sigma * gaussian_field(parameters, (k**2 + k_0**2) ** (-beta / 2))
     return _profile(axis, parameters, 1.0, parameters["n_sersic"]) * structure.exp().to(axis.dtype)
 
 
