@@ -15,6 +15,7 @@ from haloformer.simulation.simulator import (
 from haloformer.simulation.surveys import (
     Survey,
     describe_survey,
+    get_any_survey,
     get_part,
     get_survey,
     list_surveys,
@@ -34,6 +35,7 @@ __all__ = [
     "collect",
     "describe_survey",
     "draw_scenes",
+    "get_any_survey",
     "get_part",
     "get_survey",
     "iterate",

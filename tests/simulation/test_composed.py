@@ -1,0 +1,281 @@
+"""Composed surveys: their images are lenstronomy's, belong to their number, and give away nothing but the detail of dark matter."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from haloformer.cli import main
+from haloformer.data.dataset import LensDataset
+from haloformer.data.dataset_writer import DatasetWriter
+from haloformer.errors import InputError
+from haloformer.simulation import Simulator, describe_survey, get_any_survey, get_survey
+from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.composed.matching import _circles
+from haloformer.simulation.composed.survey import component_parameters
+from haloformer.simulation.instruments import background_rms
+
+COMPOSED = (
+    "model_i_fair",
+    "ladder_1_camera",
+    "ladder_2_halos",
+    "ladder_3_multipoles",
+    "ladder_4_clumpy",
+    "hst",
+    "euclid",
+    "jwst",
+    "rubin",
+    "roman",
+)
+SMALL = {
+    "name": "small",
+    "instrument": {"num_pix": 40, "pixel_scale": 0.1, "psf_fwhm": 0.1, "background_rms": 0.01, "exposure_time": 1000.0},
+    "lens": [
+        {"kind": "epl", "theta_E": {"uniform": [1.0, 1.4]}, "e1": {"normal": [0, 0.1]}, "gamma": {"uniform": [1.8, 2.2]}},
+        {"kind": "shear", "gamma1": 0.03},
+    ],
+    "source": {"snr": {"uniform": [10, 30]}, "light": [{"kind": "sersic", "R_sersic": 0.2}]},
+    "substructure": {
+        "axion": [{"kind": "vortex"}],
+        "cdm": [{"kind": "point_masses", "mass": 3e8}, {"kind": "tnfw", "Sigma_sub": 0.1}],
+        "no_sub": [],
+    },
+    "z_source": 1.5,
+}  # fmt: skip
+
+
+def small(**changes):
+    return get_any_survey({**SMALL, **changes})
+
+
+def parameters_of(batch, rows):
+    return {name: values[rows] for name, values in batch.parameters.items()}
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_every_composed_survey_makes_images_that_belong_to_their_number(name):
+    simulator = Simulator(name, seed=4)
+    assert isinstance(simulator.survey, ComposedSurvey)
+    batch, alone = simulator.batch(range(5)), simulator.batch([4])
+    assert torch.isfinite(batch.images).all()
+    # To rounding: vector instructions end the last digit otherwise for other lengths of arrays.
+    assert (batch.images[4] - alone.images[0]).abs().max() < 1e-5 * batch.images[4].abs().max()
+    drawn = simulator.parameters(range(5))
+    assert drawn.keys() == batch.parameters.keys() == simulator.units.keys()
+    for name, values in batch.parameters.items():
+        one = alone.parameters[name][0]
+        np.testing.assert_allclose(values, drawn[name], rtol=1e-6, atol=1e-12, err_msg=name)
+        np.testing.assert_allclose(values[4], one, rtol=1e-6, atol=1e-12, err_msg=name)
+
+
+@pytest.mark.parametrize("name", COMPOSED)
+def test_a_composed_survey_is_built_again_from_its_description(name):
+    survey = get_any_survey(name)
+    described = json.loads(json.dumps(describe_survey(survey)))
+    assert get_any_survey(described) == survey
+
+
+@pytest.mark.parametrize("matching", ["none", "mass", "moments"])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-10), (torch.float32, 1e-3)])
+def test_images_are_those_of_lenstronomy(matching, dtype, most):
+    pytest.importorskip("lenstronomy")
+    given = {"seed": 2, "noise": "none"}
+    survey = small(matching=matching)
+    ours = Simulator(survey, dtype=dtype, **given).batch(range(6)).images
+    theirs = Simulator(survey, dtype=torch.float64, backend="lenstronomy", **given).batch(range(6))
+    peak = theirs.images.flatten(1).amax(1)
+    assert ((ours - theirs.images).abs().flatten(1).amax(1) / peak).max() < most
+
+
+def test_images_of_one_number_are_one_lens_in_every_class_if_they_are_paired():
+    images = Simulator(small(), seed=3, noise="none", paired=True).batch(range(6))
+    for name, values in images.parameters.items():
+        # What is drawn of substructure, and given up for it, is each class's own.
+        if name.startswith(("vortex", "point_masses", "tnfw", "matched")):
+            continue
+        assert np.array_equal(values[0], values[1]), name
+        assert np.array_equal(values[0], values[2]), name
+    assert not torch.equal(images.images[0], images.images[2])
+    alone = Simulator(small(), seed=3, noise="none").batch(range(6))
+    assert alone.parameters["lens_theta_E"][0] != alone.parameters["lens_theta_E"][2]
+
+
+def test_paired_images_have_the_same_noise():
+    survey = small(substructure={"a": [], "b": []})
+    noisy = Simulator(survey, seed=3, paired=True).batch(range(2)).images
+    assert torch.equal(noisy[0], noisy[1])
+
+
+def test_signal_to_noise_of_the_brightest_pixel_is_what_was_drawn():
+    survey = small(substructure={"no_sub": []})
+    batch = Simulator(survey, seed=5, noise="none").batch(range(8))
+    peak = batch.images.flatten(1).amax(1).double().numpy()
+    sigma = np.sqrt(background_rms(survey.instrument) ** 2 + peak / 1000)
+    assert peak / sigma == pytest.approx(batch.parameters["snr"], rel=1e-5)
+
+
+def test_brightness_does_not_depend_on_the_substructure():
+    paired = Simulator(small(matching="none"), seed=1, paired=True).parameters(range(6))
+    assert paired["source_flux"][0] == paired["source_flux"][1] == paired["source_flux"][2]
+
+
+def mean_deflection(survey, parameters, row):
+    """The mean convergence inside the ring, and the mean pull, of all that is beside the smooth lens."""
+    one = {name: values[row : row + 1] for name, values in parameters.items()}
+    lens = component_parameters(survey.lens[0], one)
+    x, y = _circles(lens)
+    alpha = torch.zeros_like(x), torch.zeros_like(y)
+    parts = [part for part in survey.mass_components().values() if part not in survey.lens]
+    for part in parts:
+        own = {n: torch.from_numpy(v) for n, v in component_parameters(part, one).items()}
+        if torch.stack([v.isfinite().any() for v in own.values()]).any():
+            more = part.deflection(x, y, own)
+            alpha = alpha[0] + more[0], alpha[1] + more[1]
+    dx, dy = x - lens["x"][0], y - lens["y"][0]
+    ring = x.shape[1] // 2
+    inside = (alpha[0] * dx + alpha[1] * dy)[0, ring].mean() / lens["theta_E"][0] ** 2
+    return inside.item(), alpha[0].mean().item(), alpha[1].mean().item()
+
+
+def test_matched_moments_are_those_of_the_substructure():
+    survey = small()
+    parameters = Simulator(survey, seed=7).parameters(range(9))
+    for row in range(9):
+        _, pull_x, pull_y = mean_deflection(survey, parameters, row)
+        assert parameters["matched_x"][row] == pytest.approx(pull_x, abs=1e-9)
+        assert parameters["matched_y"][row] == pytest.approx(pull_y, abs=1e-9)
+    assert (np.abs(parameters["matched_kappa"][:2]) > 1e-3).all()
+    assert parameters["matched_kappa"][2] == 0  # no_sub gives up nothing
+
+
+def test_matched_mass_leaves_the_same_mass_within_the_einstein_radius():
+    survey = small(matching="mass")
+    parameters = Simulator(survey, seed=7).parameters(range(6))
+    lens = component_parameters(survey.lens[0], parameters)
+    for row in range(6):
+        inside, _, _ = mean_deflection(survey, parameters, row)
+        one = {name: values[row : row + 1] for name, values in lens.items()}
+        lighter = {**one, "theta_E": one["theta_E"] - parameters["matched_theta_E"][row]}
+        radius = one["theta_E"]
+        setting = Simulator(survey).survey.cosmology
+        from haloformer.simulation.components import EPL, Setting
+
+        there = Setting.of(setting, np.array([0.5]), np.array([1.5]))
+        area = np.pi * radius**2 * there.sigma_crit
+        before = EPL.mass_within(radius, one, there) / area
+        after = EPL.mass_within(radius, lighter, there) / area + inside
+        assert after == pytest.approx(before, rel=1e-9)
+
+
+def test_a_lens_lighter_than_its_substructure_is_refused():
+    heavy = {"cdm": [{"kind": "point_masses", "mass": 1e12}], "no_sub": []}
+    with pytest.raises(InputError, match="weighs more than the lens"):
+        Simulator(small(matching="mass", substructure=heavy)).batch(range(2))
+
+
+@pytest.mark.parametrize("mode", ["subtracted", "present"])
+def test_lens_light_is_in_front_of_the_arcs_or_leaves_its_noise(mode):
+    light = {"mode": mode, "mask_radius": 0.3}
+    without = Simulator(small(), seed=1, noise="none").batch(range(3)).images
+    images = Simulator(small(lens_light=light), seed=1, noise="none").batch(range(3)).images
+    centre = images[:, 0, 19:21, 19:21]
+    if mode == "present":
+        assert (images > without).all()
+        assert (centre > without[:, 0, 19:21, 19:21] + 0.01).all()
+    else:
+        assert (centre == 0).all()
+        assert 0 < (images - without)[:, 0, :10].abs().max() < 0.1 * without.max()
+
+
+def test_photons_of_subtracted_light_are_in_the_noise():
+    light = {"mode": "subtracted", "mask_radius": 0.0, "contrast": 30.0, "residual": 0, "residual_centre": 0, "residual_moments": 0}  # fmt: skip
+    survey = small(lens_light=light, substructure={"no_sub": []})
+    given = {"seed": 1}
+    noise = [Simulator(s, **given).batch(range(9)).images - Simulator(s, noise="none", **given).batch(range(9)).images for s in (survey, small(substructure={"no_sub": []}))]  # fmt: skip
+    ratio = noise[0][:, 0, 15:25, 15:25].std() / noise[1][:, 0, 15:25, 15:25].std()
+    assert ratio > 1.5
+
+
+def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
+    simulator = Simulator(small(), seed=1)
+    with DatasetWriter(
+        tmp_path / "x.h5",
+        n=5,
+        image_shape=simulator.image_shape,
+        class_names=simulator.class_names,
+        attributes=simulator.attributes,
+    ) as writer:
+        for numbers in ([0, 1, 2], [3, 4]):  # the second without the third class
+            writer.write(simulator.batch(numbers))
+    with LensDataset(tmp_path / "x.h5") as dataset:
+        assert set(simulator.units) == set(dataset.parameter_names)
+        mass = dataset.parameters("tnfw_mass")
+        assert np.isfinite(mass[1]).any()
+        assert np.isnan(mass[0]).all()
+        assert json.loads(dataset.attributes["survey_definition"])["lens"][0]["kind"] == "epl"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"lens": []}, "lens"),
+        ({"lens": [{"kind": "shear"}]}, "first component must be a lens galaxy"),
+        ({"lens": [{"kind": "epl"}, {"kind": "epl"}]}, "two components of one kind"),
+        ({"lens": [{"kind": "eple"}]}, "kind"),
+        ({"lens": [{"kind": "epl", "theta_e": 1}]}, "theta_E"),
+        ({"lens": [{"kind": "epl", "theta_E": -1}]}, "theta_E must be positive"),
+        ({"substructure": {}}, "names no class"),
+        ({"substructure": {"cdm": [{"kind": "epl"}]}}, "epl is a component of the lens"),
+        ({"z_source": 0.3}, "z_lens"),
+        ({"z_source": None}, "either z_source or z_beyond"),
+        ({"source": {"light": [], "snr": 10}}, "at least one component"),
+        ({"source": {"light": [{"kind": "sersic"}]}}, "one of snr, flux and magnitude"),
+        ({"source": {"light": [{"kind": "sersic"}], "snr": -3}}, "snr must be positive"),
+        ({"source": {"light": [{"kind": "sersic"}], "magnitude": 20}}, "magnitude_zero_point"),
+        ({"matching": "all"}, "matching"),
+    ],
+)
+def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):
+    with pytest.raises(InputError, match=message) as caught:
+        small(**changes)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_knows_only_one_lens_and_source_says_so():
+    with pytest.raises(InputError, match="hst is composed of components"):
+        get_survey("hst")
+    with pytest.raises(InputError, match="only scenes of composed surveys are paired"):
+        Simulator("model_i", paired=True)
+    with pytest.raises(InputError, match="scenes are in"):
+        Simulator("hst").scenes([0])
+
+
+def test_a_survey_of_ones_own_is_simulated_from_the_command_line(tmp_path, capsys):
+    (tmp_path / "mine.yaml").write_text(
+        "base: hst\nname: mine\nsubstructure: {cdm: [{kind: tnfw, Sigma_sub: 0.1}], no_sub: []}\n"
+    )
+    out = tmp_path / "mine.h5"
+    assert main(["simulate", str(tmp_path / "mine.yaml"), "--n", "4", "--out", str(out)]) == 0
+    with LensDataset(out) as dataset:
+        assert dataset.class_names == ("cdm", "no_sub")
+        assert dataset.attributes["survey"] == "mine"
+    (tmp_path / "wrong.yaml").write_text("base: hst\nlens: [{kind: epl, theta_E: 0}]\n")
+    refused = [
+        "simulate",
+        str(tmp_path / "wrong.yaml"),
+        "--n",
+        "4",
+        "--out",
+        str(tmp_path / "x.h5"),
+    ]
+    assert main(refused) == 2
+    assert "theta_E must be positive" in capsys.readouterr().err
+    assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_changed_camera_is_that_of_the_survey():
+    survey = small().with_camera(num_pix=30)
+    assert dataclasses.replace(survey) == survey
+    assert Simulator(survey).batch([0]).images.shape == (1, 1, 30, 30)
