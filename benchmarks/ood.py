@@ -49,7 +49,7 @@ def main() -> None:
         report(predictor, name, simulate(recipe, given.few, seed=1000, noise=noise).images)
     for name, images in {**altered(few), **nothing(few)}.items():
         report(predictor, name, images)
-    for other in list_surveys():
+    for other in list_surveys(composed=False):
         if other == survey:
             continue
         images = fitted(simulate(other, given.few, seed=1000).images, own.shape[-1])

@@ -169,7 +169,9 @@ def warm_up(predictor: Predictor, stopped: threading.Event | None = None) -> Non
         lambda: _attention(predictor, image),
         lambda: overlay(image[0], image[0]),
         lambda: simulate(
-            survey if survey in list_surveys() else next(iter(list_surveys()))
+            survey
+            if survey in list_surveys(composed=False)
+            else next(iter(list_surveys(composed=False)))
         ),  # of the second tab: last
     )
     for step in steps:
@@ -368,8 +370,8 @@ def simulate(
     }  # fmt: skip
     for name, (value, low, high) in limits.items():
         number(value, name, low, high)  # a number field may be empty
-    if survey not in list_surveys():
-        raise unknown_name("survey", survey, list_surveys())
+    if survey not in list_surveys(composed=False):
+        raise unknown_name("survey", survey, list_surveys(composed=False))
     recipe = get_survey(survey)
     # slopes of −1 need the logarithm
     mass = LogUniform(1e6, 1e10) if abs(slope + 1) < 1e-6 else PowerLaw(1e6, 1e10, slope)
@@ -466,14 +468,14 @@ def published_table() -> Table:
     for model in model_table():
         if model["size"] not in ("nano", "tiny"):
             continue
-        best = [best_published(model["family"], survey) for survey in list_surveys()]
+        best = [best_published(model["family"], survey) for survey in list_surveys(composed=False)]
         cells = [f"{format_value(b.macro)} ({b.source})" if b else "–" for b in best]
         rows.append([model["name"], model["family"], f"{model['parameters'] / 1e6:.2f} M", *cells])
     return [
         "model",
         "family",
         "parameters",
-        *(f"published, {survey}" for survey in list_surveys()),
+        *(f"published, {survey}" for survey in list_surveys(composed=False)),
     ], rows
 
 

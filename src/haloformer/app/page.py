@@ -246,7 +246,7 @@ def _restrict(file: gr.File) -> None:
 
 
 def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
-    surveys = list(list_surveys())
+    surveys = list(list_surveys(composed=False))
     first = predictor.artefact.get("survey")
     first = first if first in surveys else surveys[0]
     noise = (
@@ -327,7 +327,11 @@ def _simulate_tab(page: gr.Blocks, predictor: Predictor) -> None:
 
 def _usual_exposure(survey: Any) -> Any:
     """Returns the usual exposure of a survey; no change for what is none."""
-    return round(answers.usual_exposure(survey)) if survey in list_surveys() else gr.update()
+    return (
+        round(answers.usual_exposure(survey))
+        if survey in list_surveys(composed=False)
+        else gr.update()
+    )
 
 
 # --- HTML -------------------------------------------------------------------------------------------------------------

@@ -145,7 +145,7 @@ def _foreign_sets(audited: AuditedModel, inputs: Inputs) -> dict[str, Iterator[T
         "white noise": iter(white.clamp(min=float(reference.min())).split(audited.batch_size)),
         "blank": iter([blank]),
     }
-    for name in list_surveys():
+    for name in list_surveys(composed=False):
         if name != audited.survey.name:
             survey = get_survey(name)
             if classes_of_use(survey.class_names, audited.predictor):

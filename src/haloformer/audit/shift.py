@@ -67,7 +67,7 @@ def _matrix(models: Mapping[str, AuditedModel]) -> dict[str, Any]:
     known = {survey.name for survey, _ in tests.values()}
     tests |= {
         f"{name}, instrument": (get_survey(name), "instrument")
-        for name in list_surveys()
+        for name in list_surveys(composed=False)
         if name not in known
     }
     cells = [

@@ -79,7 +79,7 @@ def lenstronomy_scenes(
     else:
         psf = PSF("NONE")
     light = LightModel(["SERSIC_ELLIPSE"])
-    _set_smoothing(light)
+    set_smoothing(light)
     values = {name: np.asarray(array) for name, array in parameters.items()}
     for i in range(len(values["source_x"])):
         names, lenses = _lens_model(survey, values, i)
@@ -134,13 +134,14 @@ def _lens_model(
     return ["SIE", "SHEAR"] + ["POINT_MASS"] * len(points), [sie, shear, *points]
 
 
-def _set_smoothing(light: Any) -> None:
+def set_smoothing(light: Any) -> None:
     """Gives the Sérsic profile the radius of constant brightness that lenstronomy had before 1.14."""
-    profile = light.func_list[0]
-    for name in ("_smoothing", "smoothing", "_s"):
-        if hasattr(profile, name):
-            setattr(profile, name, SERSIC_R_MIN)
-            return
-    raise InputError(
-        f"this lenstronomy's Sérsic profile ({inspect.getmodule(profile)}) has no smoothing radius that haloformer knows"
-    )
+    for kind, profile in zip(light.profile_type_list, light.func_list, strict=True):
+        names = [n for n in ("_smoothing", "smoothing", "_s") if hasattr(profile, n)]
+        if not kind.startswith("SERSIC"):
+            continue
+        if not names:
+            raise InputError(
+                f"this lenstronomy's Sérsic profile ({inspect.getmodule(profile)}) has no smoothing radius that haloformer knows"
+            )
+        setattr(profile, names[0], SERSIC_R_MIN)

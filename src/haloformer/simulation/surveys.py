@@ -157,10 +157,17 @@ def names_survey(name: str) -> bool:
     return name in _shipped_survey_names() or Path(name).suffix.lower() in (".yaml", ".yml")
 
 
-def list_surveys() -> dict[str, str]:
-    """The shipped surveys: name to one-line description."""
+def list_surveys(*, composed: bool | None = None) -> dict[str, str]:
+    """The shipped surveys: name to one-line description.
+
+    Args:
+        composed: Only those that are composed of components, or only those that are not; None: all.
+    """
+    fields = {name: _with_base(_shipped_survey(name), name) for name in _shipped_survey_names()}
     return {
-        name: str(_shipped_survey(name).get("description", "")) for name in _shipped_survey_names()
+        name: str(_shipped_survey(name).get("description", ""))
+        for name, found in fields.items()
+        if composed is None or composed == ("lens" in found)
     }
 
 

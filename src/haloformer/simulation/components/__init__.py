@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Annotated, Union
 
-from pydantic import Field
+from pydantic import Field, WrapValidator
 
 from haloformer.simulation.components.clumpy import Clumpy
 from haloformer.simulation.components.component import LightComponent, MassComponent
@@ -44,8 +44,19 @@ if TYPE_CHECKING:
     LightPart = LightComponent
     MassPart = MassComponent
 else:
-    LightPart = Annotated[Union[LIGHT_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
-    MassPart = Annotated[Union[MASS_COMPONENTS], Field(discriminator="kind")]  # noqa: UP007 - of a tuple
+    LightPart = Annotated[
+        Annotated[Union[LIGHT_COMPONENTS], Field(discriminator="kind")],  # noqa: UP007 - of a tuple
+        WrapValidator(
+            lambda value, read: value if isinstance(value, LightComponent) else read(value)
+        ),
+    ]
+    MassPart = Annotated[
+        Annotated[Union[MASS_COMPONENTS], Field(discriminator="kind")],  # noqa: UP007 - of a tuple
+        WrapValidator(
+            lambda value, read: value if isinstance(value, MassComponent) else read(value)
+        ),
+    ]
+# A component that is built already may be of a kind that only its user knows.
 
 __all__ = [
     "EPL",

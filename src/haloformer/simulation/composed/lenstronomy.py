@@ -19,6 +19,7 @@ from haloformer.simulation.composed.survey import (
     component_parameters,
     source_prefix,
 )
+from haloformer.simulation.lenstronomy_backend import set_smoothing
 from haloformer.simulation.psf import observe, ray_axis
 
 
@@ -53,7 +54,9 @@ def render_with_lenstronomy(survey: ComposedSurvey, parameters: Mapping[str, np.
             names, keywords = _split(profiles)
             beta_x = x - alpha_x - parameters["source_x"][i]
             beta_y = y - alpha_y - parameters["source_y"][i]
-            total += share * LightModel(names).surface_brightness(beta_x, beta_y, keywords)
+            light = LightModel(names)
+            set_smoothing(light)
+            total += share * light.surface_brightness(beta_x, beta_y, keywords)
         images.append(total.reshape(len(axis), len(axis)))
     return observe(torch.from_numpy(np.stack(images)), survey.instrument)
 
