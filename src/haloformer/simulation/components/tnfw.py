@@ -46,8 +46,8 @@ from haloformer.validation import Number, WholeNumber, checked
 LARGEST_SCALE = 8.61
 """kpc per arcsec, at most: at redshift 1.6 in the usual cosmology."""
 
-LARGEST_LINE_OF_SIGHT = 0.11
-"""Halos outside the lens plane in kpc⁻², as :func:`line_of_sight_Sigma` counts them, at most: of a lens at redshift 1.2 and a source at 5."""
+LARGEST_LINE_OF_SIGHT = 0.36
+"""Halos outside the lens plane in kpc⁻², as :func:`line_of_sight_Sigma` counts them, at most: of a lens at redshift 3 and a source at 8."""
 
 LEAST_TAU = 0.1
 """Truncation radius in scale radii, at least: what a wide distribution gives below is set to it."""

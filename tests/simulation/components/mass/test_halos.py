@@ -202,8 +202,17 @@ def test_arrays_are_as_wide_as_no_image_exceeds_whatever_the_redshifts():
     z = np.linspace(0.05, 4, 200)
     scale = Setting.of(Cosmology(), z, z + 2).kpc_per_arcsec
     assert scale.max() < LARGEST_SCALE
-    z_l, z_s = (a.ravel() for a in np.meshgrid(np.linspace(0.05, 1.2, 12), np.linspace(1.5, 5, 8)))
-    assert line_of_sight_Sigma(Setting.of(Cosmology(), z_l, z_s)).max() < LARGEST_LINE_OF_SIGHT
+    z_l, z_s = (a.ravel() for a in np.meshgrid(np.linspace(0.05, 3, 12), np.linspace(3.1, 8, 8)))
+    setting = Setting.of(Cosmology(), z_l, z_s)
+    in_area = line_of_sight_Sigma(setting) * (setting.kpc_per_arcsec / LARGEST_SCALE) ** 2
+    assert 0.9 * LARGEST_LINE_OF_SIGHT < in_area.max() < LARGEST_LINE_OF_SIGHT
+
+
+@pytest.mark.parametrize(("z_lens", "z_source"), [(0.06, 0.3), (0.5, 1.5), (2.0, 6.0), (2.9, 7.9)])
+def test_the_richest_population_fits_at_all_redshifts(drawn, z_lens, z_source):
+    made = drawn(TNFW(Sigma_sub=0.2, line_of_sight=1), range(20), z_lens, z_source)
+    assert made.parameters["mass"].shape[1] == TNFW(Sigma_sub=0.2, line_of_sight=1).most()
+    assert np.isnan(made.parameters["mass"][:, -1]).all()
 
 
 def test_slopes_reach_every_parameter_of_a_halo_in_both_precisions(drawn):
