@@ -11,11 +11,12 @@ def _compile_and_look() -> int:
     from haloformer.fitting import kernel
     from haloformer.fitting.compiling import compile_kernels
     from haloformer.simulation import kernels
+    from haloformer.simulation.components import kernels as components
 
     compile_kernels()
     found = {
         name: function
-        for module in (kernel, kernels)
+        for module in (kernel, kernels, components)
         for name, function in vars(module).items()
         if isinstance(function, Dispatcher)
     }

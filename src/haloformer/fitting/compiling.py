@@ -23,6 +23,7 @@ def compile_kernels() -> None:
         FittedSimulator(Simulator(survey, noise=noise), fit).batch(numbers)
     Simulator(survey, noise=noise, dtype=torch.float64).batch(numbers)
     Simulator(survey, noise=noise, backend="torch").batch(numbers)  # draws by counters
+    Simulator("hst").batch(numbers)  # halos
 
 
 if __name__ == "__main__":

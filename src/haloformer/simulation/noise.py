@@ -80,7 +80,7 @@ class PixelDraws:
         pixel, low, high = (
             t if where is None else t[where] for t in (self.pixel, self.low, self.high)
         )
-        if pixel.device.type == "cpu" and _has_numba():
+        if pixel.device.type == "cpu" and has_numba():
             first, second = _compiled_uniforms(pixel, low, high, number)
         else:
             first, second = _tensor_uniforms(pixel, low, high, number)
@@ -90,7 +90,8 @@ class PixelDraws:
 
 
 @functools.cache
-def _has_numba() -> bool:
+def has_numba() -> bool:
+    """Returns whether compiled kernels can be used."""
     return importlib.util.find_spec("numba") is not None
 
 

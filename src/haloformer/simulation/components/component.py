@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from haloformer.simulation.components.setting import Setting
@@ -74,6 +75,21 @@ class MassComponent(abc.ABC):
             y: See ``x``.
             parameters: Those of :attr:`UNITS`, each (B,) or (B, n), in the type of the result but for positions, which may be float64.
         """
+
+    def deflection_on_grid(
+        self, axis: Tensor, parameters: Parameters, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor] | None:
+        """Returns the deflection on a square grid by a compiled kernel, for components that have a faster one there.
+
+        Args:
+            axis: (N,) float64, evenly spaced positions in arcsec, of columns and rows alike.
+            parameters: Those of :attr:`UNITS`.
+            dtype: Of the result.
+
+        Returns:
+            (α_x, α_y), each (B, N, N); None where there is no such kernel, and :meth:`deflection` serves.
+        """
+        return None
 
     @staticmethod
     @abc.abstractmethod

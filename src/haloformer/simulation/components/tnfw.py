@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from scipy import stats
 from torch import Tensor
@@ -41,6 +42,7 @@ from haloformer.simulation.distributions import (
     check_not_negative,
     draw,
 )
+from haloformer.simulation.noise import has_numba
 from haloformer.validation import Number, WholeNumber, checked
 
 LARGEST_SCALE = 8.61
@@ -247,6 +249,18 @@ class TNFW(MassComponent):
         dx = (x - column(parameters["center_x"])).to(sheet.dtype)
         dy = (y - column(parameters["center_y"])).to(sheet.dtype)
         return alpha_x - sheet * dx, alpha_y - sheet * dy
+
+    def deflection_on_grid(
+        self, axis: Tensor, parameters: Parameters, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor] | None:
+        """The compiled sum, on a CPU in float32 where numba is."""
+        if axis.device.type != "cpu" or dtype != torch.float32 or not has_numba():
+            return None
+        from haloformer.simulation.components.kernels import tnfw_on_grid
+
+        along = axis.numpy()
+        alpha_x, alpha_y = tnfw_on_grid(along, along, parameters)
+        return torch.from_numpy(alpha_x), torch.from_numpy(alpha_y)
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

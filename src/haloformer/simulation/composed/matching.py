@@ -14,6 +14,7 @@ from haloformer.errors import InputError
 from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.epl import mass_factor
 from haloformer.simulation.composed.survey import (
+    PLACES,
     ComposedSurvey,
     component_parameters,
     no_correction,
@@ -48,7 +49,13 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
         values = component_parameters(part, parameters)
         rows = np.flatnonzero(has_it(part, values))
         if len(rows):
-            own = {name: torch.from_numpy(array[rows]) for name, array in values.items()}
+            # In float32 populations have fast tables, which are good to a thousandth.
+            own = {
+                name: torch.from_numpy(array[rows]).to(
+                    torch.float64 if name in PLACES else torch.float32
+                )
+                for name, array in values.items()
+            }
             more_x, more_y = part.deflection(x[rows], y[rows], own)
             alpha_x[rows] += more_x
             alpha_y[rows] += more_y

@@ -11,6 +11,7 @@ from haloformer.simulation.components.component import MassComponent, column
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
+    PLACES,
     ComposedSurvey,
     component_parameters,
     source_prefix,
@@ -53,6 +54,7 @@ class ComposedRenderer:
         """
         self.survey, self.dtype, self.device = survey, dtype, torch.device(device)
         axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
+        self.axis = axis
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = tuple(
             part for part in survey.mass_components().values() if part not in survey.lens
@@ -118,11 +120,18 @@ class ComposedRenderer:
     def _own(self, part: MassComponent, parameters: Parameters) -> dict[str, Tensor]:
         """Returns a component's parameters as tensors: those of places in float64."""
         own = component_parameters(part, parameters)
-        places = ("x", "y", "center_x", "center_y")
         return {
-            name: self._tensor(values, torch.float64 if name in places else None)
+            name: self._tensor(values, torch.float64 if name in PLACES else None)
             for name, values in own.items()
         }
+
+    def _of(self, part: MassComponent, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Returns a component's deflection at the rays, by the fastest way there is."""
+        given = component_parameters(part, parameters)
+        found = part.deflection_on_grid(self.axis, given, self.dtype)
+        if found is not None:
+            return found
+        return part.deflection(self.x, self.y, self._own(part, parameters))
 
     def _smooth_deflection(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
         count = len(parameters["z_lens"])
@@ -130,7 +139,7 @@ class ComposedRenderer:
         alpha_x = torch.zeros(count, size, size, dtype=self.dtype, device=self.device)
         alpha_y = torch.zeros_like(alpha_x)
         for part in self.survey.lens:
-            more_x, more_y = part.deflection(self.x, self.y, self._own(part, parameters))
+            more_x, more_y = self._of(part, parameters)
             alpha_x, alpha_y = alpha_x + more_x, alpha_y + more_y
         return alpha_x, alpha_y
 
@@ -157,8 +166,8 @@ class ComposedRenderer:
             rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
             if not len(rows):
                 continue
-            own = self._own(part, {name: values[rows] for name, values in parameters.items()})
-            more_x, more_y = part.deflection(self.x, self.y, own)
+            theirs = {name: values[rows] for name, values in parameters.items()}
+            more_x, more_y = self._of(part, theirs)
             which = torch.from_numpy(rows).to(self.device)
             alpha_x = alpha_x.index_add(0, which, more_x.to(self.dtype))
             alpha_y = alpha_y.index_add(0, which, more_y.to(self.dtype))
