@@ -1,10 +1,13 @@
 """The command ``audit``."""
 
+from collections.abc import Mapping
 from typing import Any
+
+from haloformer.errors import InputError
 
 
 def audit(
-    run: str,
+    run: str | None = None,
     *,
     out: str,
     parts: list[str] | str | None = None,
@@ -19,7 +22,7 @@ def audit(
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> dict[str, Any]:
-    """Measures how far a trained classifier can be trusted, beyond its AUC on images like those of its training.
+    """Measures how far a trained classifier can be trusted, beyond its AUC on images like those of its training; or a survey.
 
     shortcut: AUCs of a few moments of the image, and of the model where all classes have the same mass. noise: longer and
     shorter exposures of the same lenses. shift: another PSF, pixel scale or survey. symmetry: rotated and mirrored images.
@@ -29,15 +32,21 @@ def audit(
     ``parts/``. Each part is kept when it is done: the same call resumes an interrupted audit, and a call for other parts
     adds them.
 
+    Without a run, ``survey`` itself is tested, and no model is needed: whether anything but the detail of dark matter tells its classes. Five
+    classifiers that must do no better than chance are trained and tested on as many images: moments (nine numbers of the image), macro
+    (what is drawn of lens, source and exposure), blurred (images blurred by half an Einstein radius), permuted (labels swapped among
+    images of one lens; composed surveys only) and smooth (smooth lenses, labels drawn). The folder gets ``audit.json`` and ``audit.md``.
+
     Args:
         run: Run folder or artefact folder of a trained classifier, or the name of a shipped model.
         out: Folder to write.
         parts: Of shortcut, noise, geometry, shift, symmetry, ood, such as noise,shift; all by default.
-        survey: Survey that the model was trained on, as a YAML file, if it is none of the shipped ones.
+        survey: Survey that the model was trained on, as a YAML file, if it is none of the shipped ones; or, without a run, the name
+            or the file of the survey that is tested.
         compare: More run folders, for the table of models against surveys in the part shift.
         real: Folders or files of real lens cutouts, for the part ood.
         galaxies: Folders or files of galaxies that are no lenses, for the part ood.
-        n: Images per condition; a third in the parts geometry, symmetry and ood, which show each image many times.
+        n: Images per condition, or, of a survey, test images; a third in the parts geometry, symmetry and ood, which show each image many times.
         seed: Of the scenes; by default the first after the seeds of the training.
         batch_size: Images per batch; does not change the result.
         device: ``"auto"`` takes a GPU if there is one.
@@ -50,6 +59,8 @@ def audit(
     Raises:
         InputError: The model cannot be read or is no classifier, or ``out`` holds something else.
     """
+    if run is None:
+        return _of_survey(survey, out, n=n, seed=seed, overwrite=overwrite, progress=progress, others={"parts": parts, "compare": compare, "real": real, "galaxies": galaxies})  # fmt: skip
     from haloformer.audit.run import run_audit
 
     return run_audit(
@@ -67,3 +78,28 @@ def audit(
         overwrite=overwrite,
         progress=progress,
     )
+
+
+def _of_survey(
+    survey: str | None,
+    out: str,
+    *,
+    n: int,
+    seed: int | None,
+    overwrite: bool,
+    progress: bool | None,
+    others: Mapping[str, object],
+) -> dict[str, Any]:
+    if survey is None:
+        raise InputError("audit needs a run, or a survey to be tested without one: --survey hst")
+    for name, value in others.items():
+        if value:
+            raise InputError(
+                f"'{name}' is for the audit of a model; survey {survey} is tested without one"
+            )
+    if n < 90:
+        raise InputError(f"n is {n}: must be at least 90")
+    from haloformer.audit.fairness import audit_survey
+
+    seed = 1000 if seed is None else seed
+    return audit_survey(survey, out, n=n, seed=seed, overwrite=overwrite, progress=progress)

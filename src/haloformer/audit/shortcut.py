@@ -111,7 +111,7 @@ def _moment_aucs(
             new, truth = moments(condition, audited.n, audited.seed)
             found[name] = {
                 kind: LabelledLogits(truth, logits).aucs(audited.names)
-                for kind, logits in _moment_classifiers(x, labels, new).items()
+                for kind, logits in moment_classifiers(x, labels, new).items()
             }
     return found
 
@@ -136,9 +136,7 @@ def _heavier(audited: AuditedModel, heavier: LabelledLogits) -> dict[str, Any] |
     return {"n": int(which.sum()), **known}
 
 
-def _moment_classifiers(
-    x: np.ndarray, labels: np.ndarray, new: np.ndarray
-) -> dict[str, np.ndarray]:
+def moment_classifiers(x: np.ndarray, labels: np.ndarray, new: np.ndarray) -> dict[str, np.ndarray]:
     """Returns log-probabilities (N, K) of new images by two kinds of classifier; nothing is chosen by the test images."""
     from sklearn.ensemble import HistGradientBoostingClassifier
     from sklearn.linear_model import LogisticRegression

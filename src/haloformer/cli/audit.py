@@ -15,7 +15,7 @@ def present(result: Mapping[str, Any]) -> None:
 
 COMMAND = Command(
     "test how far a trained network can be trusted: shortcuts, noise, cameras, symmetries, "
-    "out-of-distribution images",
+    "out-of-distribution images; or whether a survey has shortcuts",
     positional=("run",),
     present=present,
     examples=(
@@ -23,5 +23,6 @@ COMMAND = Command(
         "haloformer audit runs/x --out audits/x --parts noise,shift --n 600",
         "haloformer audit runs/x --out audits/x --compare runs/y,runs/z --real cutouts/ "
         "--galaxies galaxies/",
+        "haloformer audit --survey hst --n 15000 --out audits/hst",
     ),
 )
