@@ -153,8 +153,8 @@ def opened_at_once(monkeypatch):
 
     For tests of what comes after; those of `data` are about the files.
     """
-    for module in ("conversion", "dataset", "unpacked"):
-        monkeypatch.setattr(f"haloformer.data.{module}.survives_hdf5", lambda path, check: None)
+    for module in ("data.conversion", "data.dataset", "readers.unpacked"):
+        monkeypatch.setattr(f"haloformer.{module}.survives_hdf5", lambda path, check: None)
 
 
 _STARTING_POINTS: dict = {}

@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -58,4 +59,7 @@ def test_simulation_asks_the_cluster_that_the_script_starts(tmp_path, capsys):
     assert exit_.value.code == 0
     options = yaml.safe_load(capsys.readouterr().out)
     assert (options["workers"], options["ray_address"]) == (2 * 8, "node1:6379")
-    assert "start --head --port=6379" in (tmp_path / "ray.txt").read_text()
+    until = time.monotonic() + 20  # it is started in the background
+    while "start --head --port=6379" not in (said := (tmp_path / "ray.txt").read_text()):
+        assert time.monotonic() < until, said
+        time.sleep(0.05)

@@ -361,7 +361,7 @@ def test_a_tile_or_chunk_that_unpacks_to_too_much_is_a_row_that_says_so(
     ask, bombs, folder, monkeypatch
 ):
     for module in ("inflation", "unpacked"):
-        monkeypatch.setattr(f"haloformer.data.{module}.MAX_UNPACKED_BYTES", 64 * 2**20)
+        monkeypatch.setattr(f"haloformer.readers.{module}.MAX_UNPACKED_BYTES", 64 * 2**20)
     parts = {
         "c.fits": "a tile",
         "d.fits.gz": "a tile",
@@ -379,7 +379,7 @@ def test_a_tile_or_chunk_that_unpacks_to_too_much_is_a_row_that_says_so(
 @pytest.mark.parametrize("name", ["c.fits", "e.h5", "f.h5"])
 def test_what_unpacks_to_too_much_is_refused_before_it_does(bombs, monkeypatch, name):
     for module in ("inflation", "unpacked"):
-        monkeypatch.setattr(f"haloformer.data.{module}.MAX_UNPACKED_BYTES", 64 * 2**20)
+        monkeypatch.setattr(f"haloformer.readers.{module}.MAX_UNPACKED_BYTES", 64 * 2**20)
     tracemalloc.start()
     try:
         with pytest.raises(InputError, match="unpacks to more than the 64 MiB"):
@@ -394,7 +394,7 @@ def test_what_is_large_in_all_but_not_in_one_piece_is_read(
 ):
     for module in ("inflation", "unpacked"):
         monkeypatch.setattr(
-            f"haloformer.data.{module}.MAX_UNPACKED_BYTES", 2**17
+            f"haloformer.readers.{module}.MAX_UNPACKED_BYTES", 2**17
         )  # less than the twelve images
     packed = fits.CompImageHDU(pixels, compression_type="GZIP_1", quantize_level=0)
     fits.HDUList([fits.PrimaryHDU(), packed]).writeto(tmp_path / "cube.fits")
