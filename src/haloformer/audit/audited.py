@@ -234,7 +234,7 @@ def audited_model(
         recipe = get_survey(survey)
     elif predictor.residual is not None:  # which carries the definition
         recipe = get_survey(json.loads(predictor.residual.survey))
-    elif predictor.artefact.get("survey") in list_surveys(composed=False):
+    elif predictor.artefact.get("survey") in list_surveys():
         recipe = get_survey(predictor.artefact["survey"])
     else:
         raise InputError(
