@@ -93,7 +93,7 @@ def test_kernel_and_tensors_see_the_same_lens_wherever_it_lies(survey, noise, mo
     found = {}
     for by_kernel in (True, False):
         if not by_kernel:
-            monkeypatch.setattr(behind, "_has_numba", lambda: False)
+            monkeypatch.setattr(behind, "has_numba", lambda: False)
         fitter = SmoothFitter(survey, noise=noise, free_place=PLACE[:2])
         found[by_kernel] = fitter(images, detail=True)
     kernel, tensors = found[True], found[False]

@@ -229,7 +229,7 @@ def test_a_graph_with_the_fit_inside_takes_any_number_of_images(monkeypatch, tmp
     predictor = haloformer.load("model_i", "cpu")
     done = export_model(predictor, tmp_path / "x.pt2", format="torch_export")
     images = simulate("model_i", 5, seed=43).images
-    monkeypatch.setattr(behind, "_has_numba", lambda: False)  # a graph has no kernel
+    monkeypatch.setattr(behind, "has_numba", lambda: False)  # a graph has no kernel
     with torch.no_grad():
         found = torch.export.load(done.out).module()(images)
         fitted, _ = predictor.residual._fitter.residual(images[..., 27:123, 27:123], detail=True)

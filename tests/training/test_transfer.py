@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.torch_version import TorchVersion
 
 from haloformer.errors import InputError
 from haloformer.models import create_model
@@ -201,7 +202,10 @@ def test_lora_starts_from_the_model_learns_everywhere_and_merges_into_a_plain_mo
     model = build(name)
     before, start = state(model), logits(model)
     assert prepare_for_tuning(model, "lora", lora_rank=4) is model
-    torch.testing.assert_close(logits(model), start, atol=1e-6, rtol=1e-6)
+    if TorchVersion(torch.__version__) < "2.11":  # adds up in another order
+        torch.testing.assert_close(logits(model), start, atol=1e-6, rtol=1e-6)
+    else:
+        assert torch.equal(logits(model), start)
     train(model)
     added = {name: p for name, p in model.named_parameters() if "lora_" in name}
     assert added

@@ -1,7 +1,5 @@
 """What lies behind the pixels of a lens that is somewhere else on them than where its survey has it, by the compiled kernel."""
 
-import functools
-import importlib.util
 import math
 from dataclasses import dataclass
 
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from haloformer.fitting.problem import MOST, FitProblem
 from haloformer.simulation.deflectors import AXIS_RATIO_MAX, SIE_CORE
+from haloformer.simulation.noise import has_numba
 from haloformer.simulation.renderer import LENS_PARAMETERS, smooth_source_positions
 
 
@@ -74,9 +73,4 @@ class DeflectionTable:
 
 def kernel_serves(device: torch.device) -> bool:
     """Tells whether the compiled kernel can be used there: on a CPU with numba, and in no graph that is traced."""
-    return device.type == "cpu" and not torch.compiler.is_compiling() and _has_numba()
-
-
-@functools.cache
-def _has_numba() -> bool:
-    return importlib.util.find_spec("numba") is not None
+    return device.type == "cpu" and not torch.compiler.is_compiling() and has_numba()

@@ -147,6 +147,7 @@ def moffat(fwhm: float, beta: float, radius: int) -> np.ndarray:
     return kernel
 
 
+@functools.lru_cache(maxsize=32)
 def psf_fwhm(instrument: Instrument) -> float:
     """Returns the full width at half maximum of the point-spread function in arcsec: as stated, or as the file's kernel has it."""
     if instrument.psf_file is None:

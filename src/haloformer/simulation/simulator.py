@@ -1,5 +1,6 @@
 """Scenes in, batches of images out: the one place where survey, renderer, noise and random numbers meet."""
 
+import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -249,13 +250,17 @@ class Simulator:
             num_pix=camera.num_pix,
         )
 
+    @functools.cached_property
+    def _noise_map(self) -> Tensor:
+        """(1, num_pix, num_pix) the camera's noise map, read once."""
+        return torch.as_tensor(read_noise_map(self.survey.instrument))[None]
+
     def _correlated(
         self, images: Tensor, scenes: composed_scenes.ComposedScenes, seconds: Tensor
     ) -> Tensor:
         camera = self.survey.instrument
         if camera.noise_map:
-            sigma = torch.as_tensor(read_noise_map(camera))[None]
-            sigma = central_part(sigma, images.shape[-1]).to(images.device)
+            sigma = central_part(self._noise_map, images.shape[-1]).to(images.device)
         else:
             sigma = noise_sigma(images, seconds.to(images.device), background_rms(camera))
         a = torch.as_tensor(scenes.parameters["noise_correlation"]).to(images.device)

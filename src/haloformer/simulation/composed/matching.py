@@ -39,13 +39,12 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
     """
     count = len(parameters["z_lens"])
     found = no_correction(count)
-    extra = [part for part in survey.mass_components().values() if part not in survey.lens]
-    if survey.matching == "none" or not extra:
+    if survey.matching == "none" or not survey.added:
         return found
     lens = component_parameters(survey.lens[0], parameters)
     x, y = _circles(lens)
     alpha_x, alpha_y = torch.zeros_like(x), torch.zeros_like(x)
-    for part in extra:
+    for part in survey.added:
         values = component_parameters(part, parameters)
         rows = np.flatnonzero(has_it(part, values))
         if len(rows):

@@ -17,7 +17,14 @@ from haloformer.simulation.composed.survey import (
     source_prefix,
 )
 from haloformer.simulation.instruments import background_rms, pixel_axis
-from haloformer.simulation.psf import bin_pixels, convolve, observe, ray_axis, rays_per_pixel
+from haloformer.simulation.psf import (
+    bin_pixels,
+    convolve,
+    observe,
+    psf_fwhm,
+    ray_axis,
+    rays_per_pixel,
+)
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -56,9 +63,7 @@ class ComposedRenderer:
         axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
         self.axis = axis
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
-        self.extra = tuple(
-            part for part in survey.mass_components().values() if part not in survey.lens
-        )
+        self.extra = survey.added
 
     def images(self, parameters: Parameters) -> Rendered:
         """Renders images.
@@ -102,7 +107,7 @@ class ComposedRenderer:
             return Rendered(images + light, None, None, flux)
         axis = torch.as_tensor(pixel_axis(camera), device=self.device)
         x, y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
-        left = part.left(light, x, y, own, camera.psf_fwhm)
+        left = part.left(light, x, y, own, psf_fwhm(camera))
         return Rendered(images + left, light - left, part.outside(x, y, own), flux)
 
     def flux(self, parameters: Parameters) -> np.ndarray:

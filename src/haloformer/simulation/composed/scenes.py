@@ -146,9 +146,7 @@ def _substructure(
         for part in survey.substructure[class_name]:
             put(part, np.flatnonzero(labels == label))
     found: dict[str, np.ndarray] = {}
-    for part in survey.mass_components().values():
-        if part in survey.lens:
-            continue
+    for part in survey.added:
         if part.kind not in tables:  # of a class that is left out
             put(part, np.zeros(0, dtype=int))
         found |= {prefix(part) + name: values for name, values in tables[part.kind].items()}

@@ -157,6 +157,11 @@ class ComposedSurvey:
                 found.setdefault(part.kind, part)
         return found
 
+    @property
+    def added(self) -> tuple[MassComponent, ...]:
+        """The kinds of mass that some class adds to the lens."""
+        return tuple(part for part in self.mass_components().values() if part not in self.lens)
+
     def with_camera(self, **fields: object) -> "ComposedSurvey":
         """Returns the survey with other numbers of its instrument."""
         camera = dataclasses.replace(self.instrument, **fields)  # type: ignore[arg-type]  # fields by name
