@@ -235,6 +235,10 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
         ({"source": {"light": [{"kind": "sersic"}], "snr": -3}}, "snr must be positive"),
         ({"source": {"light": [{"kind": "sersic"}], "magnitude": 20}}, "magnitude_zero_point"),
         ({"matching": "all"}, "matching"),
+        (
+            {"lens_light": {"mode": "subtracted"}, "original_noise": "double_poisson"},
+            "needs original_noise: instrument",
+        ),
     ],
 )
 def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):
@@ -273,6 +277,20 @@ def test_a_survey_of_ones_own_is_simulated_from_the_command_line(tmp_path, capsy
     assert main(refused) == 2
     assert "theta_E must be positive" in capsys.readouterr().err
     assert not (tmp_path / "x.h5").exists()
+
+
+def test_a_users_noise_map_is_the_noise_with_and_without_correlation(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    sigma = np.full((40, 40), 0.02, np.float32)
+    sigma[:, 20:] = 0.1
+    fits.writeto(tmp_path / "noise.fits", sigma)
+    for further in ({}, {"noise_correlation": 0.15}):
+        camera = {**SMALL["instrument"], "noise_map": str(tmp_path / "noise.fits"), **further}
+        survey = small(instrument=camera, substructure={"no_sub": []})
+        noisy = Simulator(survey, seed=1).batch(range(20)).images
+        noise = noisy - Simulator(survey, seed=1, noise="none").batch(range(20)).images
+        assert noise[..., :20].std().item() == pytest.approx(0.02, rel=0.05)
+        assert noise[..., 20:].std().item() == pytest.approx(0.1, rel=0.05)
 
 
 def test_a_changed_camera_is_that_of_the_survey():

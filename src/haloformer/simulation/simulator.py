@@ -1,6 +1,5 @@
 """Scenes in, batches of images out: the one place where survey, renderer, noise and random numbers meet."""
 
-import functools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -25,7 +24,7 @@ from haloformer.simulation.composed import (
     parameter_units,
 )
 from haloformer.simulation.composed import scenes as composed_scenes
-from haloformer.simulation.correlation import add_correlated_noise, noise_sigma, read_noise_map
+from haloformer.simulation.correlation import add_correlated_noise, noise_sigma
 from haloformer.simulation.instruments import (
     background_rms,
     central_part,
@@ -225,45 +224,56 @@ class Simulator:
         self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
     ) -> Tensor:
         """Returns images with the simulator's noise, or their central part; masked pixels are 0."""
-        images = central_part(rendered.images, side)
         if rendered.hidden is None:
-            noisy = self._noisy(images, scenes)
+            noisy = self._noisy(rendered.images, scenes, side)
         else:  # what was subtracted is gone, but for the noise of its photons
             hidden = central_part(rendered.hidden, side)
-            noisy = self._noisy(images + hidden, scenes) - hidden
+            noisy = self._noisy(rendered.images + rendered.hidden, scenes, side) - hidden
         return noisy if rendered.kept is None else noisy * central_part(rendered.kept, side)
 
-    def _noisy(self, images: Tensor, scenes: composed_scenes.ComposedScenes) -> Tensor:
-        """Adds the simulator's noise to noise-free images (B, H, W) in counts/s."""
+    def _noisy(
+        self, images: Tensor, scenes: composed_scenes.ComposedScenes, side: int | None
+    ) -> Tensor:
+        """Adds the simulator's noise to noise-free images (B, H, W) in counts/s, and returns their central part."""
         kind, camera = self.survey.noise_kind(self.noise), self.survey.instrument
         if kind not in ("double_poisson", "instrument"):
-            return images
-        seconds = torch.as_tensor(scenes.parameters["exposure_time"] * camera.num_exposures)
+            return central_part(images, side)
+        seconds = scenes.parameters["exposure_time"] * camera.num_exposures
         if kind == "instrument" and (camera.noise_correlation is not None or camera.noise_map):
-            return self._correlated(images, scenes, seconds)
+            return self._correlated(central_part(images, side), scenes, torch.as_tensor(seconds))
+        if images.device.type == "cpu" and torch_noise.has_numba():
+            return central_part(self._compiled_noise(images, scenes.noise_word, seconds), side)
         return torch_noise.add_noise(
-            images,
+            central_part(images, side),
             scenes.noise_word,
-            seconds,
+            torch.as_tensor(seconds),
             background_rms(camera),
             twice=kind == "double_poisson",
             num_pix=camera.num_pix,
         )
 
-    @functools.cached_property
-    def _noise_map(self) -> Tensor:
-        """(1, num_pix, num_pix) the camera's noise map, read once."""
-        return torch.as_tensor(read_noise_map(self.survey.instrument))[None]
+    def _compiled_noise(self, images: Tensor, words: np.ndarray, seconds: np.ndarray) -> Tensor:
+        """Returns whole images (B, H, W) with noise by the kernel of the other surveys."""
+        from haloformer.simulation import kernels
+
+        out = images.contiguous().numpy().copy()
+        twice = self.survey.noise_kind(self.noise) == "double_poisson"
+        rms = background_rms(self.survey.instrument)
+        kernels.add_noise(out, words, seconds, rms, twice, *kernels.noise_tables())
+        return torch.from_numpy(out)
 
     def _correlated(
         self, images: Tensor, scenes: composed_scenes.ComposedScenes, seconds: Tensor
     ) -> Tensor:
         camera = self.survey.instrument
-        if camera.noise_map:
-            sigma = central_part(self._noise_map, images.shape[-1]).to(images.device)
+        assert self._renderer is not None  # the survey is composed
+        if self._renderer.noise_map is not None:
+            sigma = torch.as_tensor(self._renderer.noise_map)[None]
+            sigma = central_part(sigma, images.shape[-1]).to(images.device)
         else:
             sigma = noise_sigma(images, seconds.to(images.device), background_rms(camera))
-        a = torch.as_tensor(scenes.parameters["noise_correlation"]).to(images.device)
+        white = np.zeros(len(images))
+        a = torch.as_tensor(scenes.parameters.get("noise_correlation", white)).to(images.device)
         return add_correlated_noise(images, sigma, scenes.noise_word, a, camera.num_pix)
 
     def _complete(

@@ -16,6 +16,7 @@ from haloformer.simulation.composed.survey import (
     component_parameters,
     source_prefix,
 )
+from haloformer.simulation.correlation import read_noise_map
 from haloformer.simulation.instruments import background_rms, pixel_axis
 from haloformer.simulation.psf import (
     bin_pixels,
@@ -64,6 +65,12 @@ class ComposedRenderer:
         self.axis = axis
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = survey.added
+        camera = survey.instrument
+        self.noise_map = read_noise_map(camera) if camera.noise_map else None
+        """The camera's noise map (num_pix, num_pix), if it has one; read once."""
+        self.rms = (
+            background_rms(camera) if self.noise_map is None else float(np.median(self.noise_map))
+        )
 
     def images(self, parameters: Parameters) -> Rendered:
         """Renders images.
@@ -217,7 +224,7 @@ class ComposedRenderer:
             return known
         instrument = self.survey.instrument
         seconds = parameters["exposure_time"] * instrument.num_exposures
-        ratio, rms = parameters["snr"], background_rms(instrument)
+        ratio, rms = parameters["snr"], self.rms
         times = 2 if self.survey.original_noise == "double_poisson" else 1
         half = ratio**2 * times / seconds / 2
         signal = half + np.sqrt(half**2 + (ratio * rms) ** 2)

@@ -124,6 +124,9 @@ class ComposedSurvey:
         check_not_negative("z_lens", self.z_lens, zero=False)
         if (self.z_source is None) == (self.z_beyond is None):
             raise InputError("a survey needs either z_source or z_beyond")
+        subtracted = self.lens_light is not None and self.lens_light.mode == "subtracted"
+        if subtracted and self.original_noise == "double_poisson":
+            raise InputError("lens_light: subtracted light needs original_noise: instrument")
         _check_redshifts(self.z_lens, self.z_source, self.z_behind)
         if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
             raise InputError("source.magnitude needs instrument.magnitude_zero_point")
