@@ -13,6 +13,7 @@ pools do not survive a fork, which data loaders do).
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -45,7 +46,7 @@ def exp_row(values, bits, bits_as_float):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
-def _add_point_masses(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
+def add_point_masses(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
     """Adds Σ w Δ/|Δ|² over n point masses (n even) to one row of pixels at height y."""
     T = axis.dtype.type
     soft = T(
@@ -65,7 +66,7 @@ def _add_point_masses(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
-def _add_vortex(
+def add_vortex(
     alpha_x,
     alpha_y,
     axis,
@@ -178,7 +179,7 @@ def _add_vortex(
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _redo_beside_points(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
+def redo_beside_points(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
     """Sums the point masses again, in float64, for the pixels of a row that lie within 0.01″ of one."""
     first, step = axis[0], axis[1] - axis[0]
     for k in range(n):
@@ -196,7 +197,7 @@ def _redo_beside_points(alpha_x, alpha_y, axis, y, weight, x0, y0, n):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def _redo_beside_vortex(
+def redo_beside_vortex(
     alpha_x, alpha_y, saved_x, saved_y, axis, y, weight, x0, y0, cos, sin, half_length, n
 ):
     """Sums a vortex's masses again, in float64, for the pixels of a row that lie within 0.01″ of its line.
@@ -228,6 +229,16 @@ def _redo_beside_vortex(
             imag += f * across
         alpha_x[j] = saved_x[j] + weight * (cos * real - sin * imag)
         alpha_y[j] = saved_y[j] + weight * (sin * real + cos * imag)
+
+
+def vortex_series(n_masses: int, T: Any) -> tuple[np.ndarray, np.ndarray, Any]:
+    """Squared distances of a vortex's mass pairs (in λ²), even moments of its masses, and the series' tolerance."""
+    positions = np.linspace(-1.0, 1.0, max(n_masses, 2))
+    pairs = positions[positions > 1e-12] ** 2
+    if len(pairs) % 2:
+        pairs = np.append(pairs, 1e6)  # a pair so far away that it deflects nothing
+    moments = np.array([np.mean(positions ** (2 * j)) for j in range(96)])
+    return pairs, moments.astype(T), T(1e-7 if T is np.float32 else 1e-13)
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
@@ -304,8 +315,8 @@ def render_images(
                 alpha_x[j] = T(0.0)
                 alpha_y[j] = T(0.0)
             if points > 0:
-                _add_point_masses(alpha_x, alpha_y, axis, y, weights, xs, ys, points)
-                _redo_beside_points(
+                add_point_masses(alpha_x, alpha_y, axis, y, weights, xs, ys, points)
+                redo_beside_points(
                     alpha_x,
                     alpha_y,
                     axis64,
@@ -319,11 +330,11 @@ def render_images(
                 for j in range(N):
                     saved_x[j] = alpha_x[j]
                     saved_y[j] = alpha_y[j]
-                _add_vortex(
+                add_vortex(
                     alpha_x, alpha_y, axis, y, T(weight), T(vx), T(vy), T(cos), T(sin), T(half_length), vortex_n[i], c2,
                     moments, tolerance, scratch,
                 )  # fmt: skip
-                _redo_beside_vortex(
+                redo_beside_vortex(
                     alpha_x, alpha_y, saved_x, saved_y, axis64, axis64[row], weight, vx, vy, cos, sin, half_length, vortex_n[i]
                 )  # fmt: skip
             light, smooth_x, smooth_y = brightness[row], beta_x[lens, row], beta_y[lens, row]

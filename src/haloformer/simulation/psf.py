@@ -147,6 +147,42 @@ def moffat(fwhm: float, beta: float, radius: int) -> np.ndarray:
     return kernel
 
 
+_SEPARABLE = 1e-7
+"""Of the light: what the terms of :func:`separable_psf` may leave out."""
+
+_MOST_TERMS = 12  # beyond, Fourier transforms are faster
+
+
+@functools.lru_cache(maxsize=32)
+def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | None:
+    """Returns the point-spread function and the averaging over pixels as a sum of products of two weights, one for each axis.
+
+    Singular values tell how many terms a kernel needs: one for a Gaussian, some six for a Moffat profile.
+
+    Returns:
+        Two arrays (terms, 2r + s) float32, s = :func:`rays_per_pixel`: a pixel's value is the sum over k and l of ``across[:, k]
+        down[:, l]`` times the rays k − r after its first ray in a row, and l − r rows after it. None if it needs too many terms.
+    """
+    kernel, rays = psf_kernel(instrument)[::-1, ::-1], rays_per_pixel(instrument)
+    columns, values, rows = np.linalg.svd(kernel)
+    left = kernel.copy()
+    for terms in range(min(len(values), _MOST_TERMS)):
+        left = left - values[terms] * np.outer(columns[:, terms], rows[terms])
+        if np.abs(left).sum() < _SEPARABLE:
+            break
+    else:
+        return None
+    pixel = np.full(rays, 1 / rays)
+    root = np.sqrt(values)
+    across, down = (
+        np.stack([np.convolve(root[k] * each[k], pixel) for k in range(terms + 1)]).astype(
+            np.float32
+        )
+        for each in (rows, columns.T)
+    )
+    return across, down
+
+
 @functools.lru_cache(maxsize=32)
 def psf_fwhm(instrument: Instrument) -> float:
     """Returns the full width at half maximum of the point-spread function in arcsec: as stated, or as the file's kernel has it."""

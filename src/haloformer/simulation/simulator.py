@@ -108,11 +108,22 @@ class Simulator:
             )
         self.dtype = dtype
         self.device = resolve_device(device)
-        self.backend = "torch" if composed and backend == "auto" else _choose_backend(backend, self.device)  # fmt: skip
-        if composed and self.backend == "numba":
-            raise InputError(f"survey {self.survey.name} is composed: backend torch, or auto")
+        if composed and dtype == torch.float64 and backend == "auto":
+            backend = "torch"  # the kernels of composed surveys are in float32
+        self.backend = _choose_backend(backend, self.device)
+        compiled = self.backend == "numba"
+        if composed and compiled and dtype == torch.float64:
+            raise InputError(
+                f"survey {self.survey.name} is composed: backend numba is float32 only; use torch, or auto"
+            )
         self._renderer = (
-            ComposedRenderer(self.survey, self.dtype, self.device)
+            ComposedRenderer(
+                self.survey,
+                self.dtype,
+                self.device,
+                compiled=compiled,
+                threads=self._threads_if_several,
+            )
             if isinstance(self.survey, ComposedSurvey)
             else None
         )
@@ -391,6 +402,9 @@ class Simulator:
             )
         return self._pool
 
+    def _threads_if_several(self) -> ThreadPoolExecutor | None:
+        return None if self.threads == 1 else self._threads()
+
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_pool": None}
 
@@ -507,6 +521,8 @@ class _KernelInputs:
     """A batch's scenes laid out for :func:`haloformer.simulation.kernels.render_images`."""
 
     def __init__(self, survey: Survey, scenes: Scenes, T: Any) -> None:
+        from haloformer.simulation.kernels import vortex_series
+
         instrument = survey.instrument
         axis = torch.from_numpy(pixel_axis(instrument))
         with torch.no_grad():
@@ -536,7 +552,7 @@ class _KernelInputs:
         )
         self.vortex = np.nan_to_num(np.stack(vortex, axis=1))
         self.vortex_n = scenes.vortex_n_masses
-        self.series = _vortex_series(vortex_masses(survey), T)
+        self.series = vortex_series(vortex_masses(survey), T)
 
     def arguments(self, part: slice) -> tuple[Any, ...]:
         """The kernel's arguments after ``out`` for some of the images."""
@@ -546,13 +562,3 @@ class _KernelInputs:
             self.axis, self.axis64, self.beta_x[lens], self.beta_y[lens], scale, self.source[part], r_min, area, self.psf,
             self.point_count[part], *(p[part] for p in self.points), self.vortex_n[part], self.vortex[part], *self.series,
         )  # fmt: skip
-
-
-def _vortex_series(n_masses: int, T: Any) -> tuple[np.ndarray, np.ndarray, Any]:
-    """Squared distances of a vortex's mass pairs (in λ²), even moments of its masses, and the series' tolerance."""
-    positions = np.linspace(-1.0, 1.0, max(n_masses, 2))
-    pairs = positions[positions > 1e-12] ** 2
-    if len(pairs) % 2:
-        pairs = np.append(pairs, 1e6)  # a pair so far away that it deflects nothing
-    moments = np.array([np.mean(positions ** (2 * j)) for j in range(96)])
-    return pairs, moments.astype(T), T(1e-7 if T is np.float32 else 1e-13)

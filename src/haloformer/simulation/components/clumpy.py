@@ -1,5 +1,6 @@
 """Generated star-forming galaxies: a disc with random structure, bright clumps, and sometimes a bulge."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,8 +12,10 @@ from pydantic import Field
 from torch import Tensor
 
 from haloformer.simulation.components.component import (
+    AtRays,
     Draws,
     LightComponent,
+    Parameters,
     Profile,
     Tensors,
     column,
@@ -133,6 +136,20 @@ class Clumpy(LightComponent):
             return sample_bilinear(images, x, y, scale)
         # A spline swings a little below 0 beside what is bright.
         return sample_cubic(spline_coefficients(images), x, y, scale).clamp(min=0)
+
+    def at_rays(self, parameters: Parameters, share: np.ndarray) -> AtRays:
+        """The compiled interpolation, if it is bilinear."""
+        if self.interpolation != "bilinear":
+            return super().at_rays(parameters, share)
+        from haloformer.simulation.components import ray_kernels
+
+        tensors = {
+            name: torch.as_tensor(values, dtype=torch.float32)
+            for name, values in parameters.items()
+        }
+        with torch.no_grad():
+            images, scale = galaxies(tensors).numpy(), grid_scale(tensors).numpy()
+        return functools.partial(ray_kernels.add_bilinear, images, scale, share)
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL``, which is bilinear."""

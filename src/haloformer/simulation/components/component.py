@@ -17,6 +17,9 @@ Parameters = Mapping[str, np.ndarray]
 Tensors = Mapping[str, Tensor]
 """The same on a device, in the type of the computation; positions may come in float64."""
 
+PLACES = ("x", "y", "center_x", "center_y")
+"""Parameters that stay in float64 until differences are taken: beside a mass float32 would be off by percents."""
+
 Profile = tuple[str, dict[str, Any]]
 """A profile of lenstronomy, and its keywords for one image."""
 
@@ -36,6 +39,23 @@ class Draws(Protocol):
 
     def normal(self, name: str, size: int | None = None) -> np.ndarray:
         """Draws from the standard normal distribution: (B,) or (B, size)."""
+        ...
+
+
+class OnGrid(Protocol):
+    """Adds a component's deflections on a grid; for several threads at once, on images of their own."""
+
+    def __call__(
+        self, which: np.ndarray, into: np.ndarray, alpha_x: np.ndarray, alpha_y: np.ndarray
+    ) -> None:
+        """Adds the deflections of the images ``which`` (K,) of the component to the images ``into`` (K,), each another, of α.
+
+        Args:
+            which: Rows of the component's parameters.
+            into: Rows of ``alpha_x`` and ``alpha_y``.
+            alpha_x: (B', N, N) float32 in arcsec, changed.
+            alpha_y: See ``alpha_x``.
+        """
         ...
 
 
@@ -76,20 +96,33 @@ class MassComponent(abc.ABC):
             parameters: Those of :attr:`UNITS`, each (B,) or (B, n), in the type of the result but for positions, which may be float64.
         """
 
-    def deflection_on_grid(
-        self, axis: Tensor, parameters: Parameters, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor] | None:
-        """Returns the deflection on a square grid by a compiled kernel, for components that have a faster one there.
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> "OnGrid":
+        """Returns what adds the deflections of B images on a square grid of rays, on the CPU and in float32.
+
+        This one computes them all by :meth:`deflection`. A component that has a compiled kernel, and is used where numba is, returns that.
 
         Args:
             axis: (N,) float64, evenly spaced positions in arcsec, of columns and rows alike.
             parameters: Those of :attr:`UNITS`.
-            dtype: Of the result.
-
-        Returns:
-            (α_x, α_y), each (B, N, N); None where there is no such kernel, and :meth:`deflection` serves.
         """
-        return None
+        tensors = {
+            name: torch.as_tensor(
+                values, dtype=torch.float64 if name in PLACES else torch.float32
+            )
+            for name, values in parameters.items()
+        }
+        along = torch.as_tensor(axis)
+        x, y = torch.broadcast_tensors(along[None, None, :], along[None, :, None])
+        with torch.no_grad():
+            found = [each.float().numpy() for each in self.deflection(x, y, tensors)]
+
+        def add(
+            which: np.ndarray, into: np.ndarray, alpha_x: np.ndarray, alpha_y: np.ndarray
+        ) -> None:
+            alpha_x[into] += found[0][which]
+            alpha_y[into] += found[1][which]
+
+        return add
 
     @staticmethod
     @abc.abstractmethod
@@ -100,6 +133,24 @@ class MassComponent(abc.ABC):
     @abc.abstractmethod
     def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:
         """Returns the mass (B,) in M_sun that is projected within circles of these radii (B,), in arcsec about the lens's centre."""
+
+
+class AtRays(Protocol):
+    """Adds a component's brightness at rays; for several threads at once, on images of their own."""
+
+    def __call__(
+        self, which: np.ndarray, into: np.ndarray, x: np.ndarray, y: np.ndarray, total: np.ndarray
+    ) -> None:
+        """Adds the brightness of the galaxies ``which`` (K,) to the images ``into`` (K,), each another, of ``total``.
+
+        Args:
+            which: Rows of the component's parameters.
+            into: Rows of the other arrays.
+            x: (B', N, N) float32 positions in arcsec relative to the galaxy's centre, as ``y``.
+            y: See ``x``.
+            total: (B', N, N) float32, changed.
+        """
+        ...
 
 
 class LightComponent(abc.ABC):
@@ -126,6 +177,33 @@ class LightComponent(abc.ABC):
             y: See ``x``.
             parameters: Those of :attr:`UNITS`, each (B,) or (B, n).
         """
+
+    def at_rays(self, parameters: Parameters, share: np.ndarray) -> "AtRays":
+        """Returns what adds the brightness of B galaxies at rays, on the CPU and in float32.
+
+        This one calls :meth:`brightness`. A component that has a compiled kernel, and is used where numba is, returns that.
+
+        Args:
+            parameters: Those of :attr:`UNITS`.
+            share: (B,) the brightness is multiplied by this.
+        """
+        tensors = {
+            name: torch.as_tensor(values, dtype=torch.float32)
+            for name, values in parameters.items()
+        }
+
+        def add(
+            which: np.ndarray, into: np.ndarray, x: np.ndarray, y: np.ndarray, total: np.ndarray
+        ) -> None:
+            rows = torch.from_numpy(which)
+            some = {name: values[rows] for name, values in tensors.items()}
+            with torch.no_grad():
+                found = self.brightness(
+                    torch.from_numpy(x[into]), torch.from_numpy(y[into]), some
+                )
+            total[into] += share[which, None, None].astype(np.float32) * found.numpy()
+
+        return add
 
     @abc.abstractmethod
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:

@@ -1,5 +1,6 @@
 """A power-law ellipsoid: the usual model of a lens galaxy's mass."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -100,6 +102,20 @@ class EPL(MassComponent):
         alpha_u, alpha_v = size * sum_u, size * sum_v
         return cos * alpha_u - sin * alpha_v, sin * alpha_u + cos * alpha_v
 
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled kernel."""
+        from haloformer.simulation.components import grid_kernels
+
+        e1, e2, gamma = (parameters[name] for name in ("e1", "e2", "gamma"))
+        c, cos, sin = (each.numpy() for each in axes_of(torch.tensor(e1), torch.tensor(e2)))
+        q = (1 - c) / (1 + c)
+        b = parameters["theta_E"] * np.sqrt(q)
+        shape = np.stack([parameters["x"], parameters["y"], cos, sin, q, b, gamma - 2], axis=1)
+        series, terms = _series(c, gamma)
+        series = (series * (2 * b / (1 + q))[:, None]).astype(np.float32)
+
+        return functools.partial(grid_kernels.add_power_laws, axis, shape, series, terms)
+
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
         """``EPL``."""
@@ -115,6 +131,17 @@ class EPL(MassComponent):
             np.pi * setting.sigma_crit * theta_E ** (gamma - 1) * radius ** (3 - gamma) * share
         )
         return mass
+
+
+def _series(c: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the coefficients (B, M) of the angular series, and how many (B,) are above 10⁻⁹; M and these are multiples of 4."""
+    most = -(-TERMS[torch.float64] // 4) * 4
+    coefficients = np.ones((len(c), most))
+    for n in range(1, most):
+        step = -c * (2 * n - (3 - gamma)) / (2 * n + (3 - gamma))
+        coefficients[:, n] = coefficients[:, n - 1] * step
+    needed = most - (np.abs(coefficients[:, ::-1]) > 1e-9).argmax(axis=1)
+    return coefficients, -(-needed // 4) * 4
 
 
 def axes_of(e1: Tensor, e2: Tensor) -> tuple[Tensor, Tensor, Tensor]:

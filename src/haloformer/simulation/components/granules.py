@@ -1,6 +1,7 @@
 """Granules: the interference pattern of ultralight dark matter in the lens's own halo."""
 
 import math
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -16,6 +17,7 @@ from haloformer.simulation.components import halos
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -139,6 +141,20 @@ class Granules(MassComponent):
             found = _interpolated(x[rows], y[rows], deflection_field(some, int(pixels)), some)
             alpha = alpha.index_copy(1, rows, found)
         return alpha[0], alpha[1]
+
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled interpolation of fields of one size."""
+        pixels = int(parameters["pixels"][0])
+        if (parameters["pixels"] != pixels).any():
+            return super().on_grid(axis, parameters)
+        from haloformer.simulation.components import grid_kernels
+
+        tensors = {name: torch.as_tensor(values) for name, values in parameters.items()}
+        with torch.no_grad():
+            fields = deflection_field(tensors, pixels).float().numpy()
+        center = [parameters[name] for name in ("center_x", "center_y")]
+        place = np.stack([*center, pixels / parameters["width"]], axis=1)
+        return functools.partial(grid_kernels.add_fields, axis, fields, place)
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

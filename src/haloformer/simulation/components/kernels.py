@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from numba import njit
 
-from haloformer.simulation.components.component import Parameters
+from haloformer.simulation.components.component import OnGrid, Parameters
 from haloformer.simulation.components.halos import LOG10_TAU, UNTRUNCATED, tnfw_profile
 from haloformer.simulation.kernels import FLAGS
 
@@ -37,10 +37,8 @@ _REST_SCALE = np.float32(2.0**-_SHIFT)
 _SIDE = 7  # coarse nodes beyond those that the rays lie between: three before, four after
 
 
-def tnfw_on_grid(
-    axis_x: np.ndarray, axis_y: np.ndarray, parameters: Parameters
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the deflection (α_x, α_y), each (B, H, W) float32 in arcsec, good to 10⁻³ of it.
+def halos_on_grid(axis_x: np.ndarray, axis_y: np.ndarray, parameters: Parameters) -> OnGrid:
+    """Returns what adds the halos' deflection on a grid, good to 10⁻³ of it.
 
     Args:
         axis_x: (W,) evenly spaced positions of the rays in arcsec.
@@ -56,19 +54,23 @@ def tnfw_on_grid(
     )
     weight, log10_tau = alpha_Rs / (np.float32(UNTRUNCATED) * Rs), np.log10(r_trunc / Rs)
     step = np.float32(axis_x[1] - axis_x[0])
-    axis_x, axis_y = axis_x.astype(np.float32), axis_y.astype(np.float32)
-    alpha_x = np.zeros((len(number), len(axis_y), len(axis_x)), np.float32)
-    alpha_y = np.zeros_like(alpha_x)
-    _add_halos(
-        axis_x, axis_y, step, x, y, Rs, weight, log10_tau, number, profile_cells(), _lagrange(), alpha_x, alpha_y
+    sheet, center_x, center_y = (
+        parameters[name].astype(np.float32) for name in ("sheet", "center_x", "center_y")
+    )
+    return functools.partial(
+        _add_halos, axis_x.astype(np.float32), axis_y.astype(np.float32), step, x, y, Rs, weight, log10_tau, number,
+        sheet, center_x, center_y, profile_cells(), _lagrange(),
     )  # fmt: skip
-    sheet = parameters["sheet"].astype(np.float32)[:, None, None]
-    if sheet.any():
-        center_x, center_y = (
-            parameters[name].astype(np.float32)[:, None, None] for name in ("center_x", "center_y")
-        )
-        alpha_x -= sheet * (axis_x - center_x)
-        alpha_y -= sheet * (axis_y[:, None] - center_y)
+
+
+def tnfw_on_grid(
+    axis_x: np.ndarray, axis_y: np.ndarray, parameters: Parameters
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the deflections (α_x, α_y) that :func:`halos_on_grid` adds, each (B, H, W) float32 in arcsec."""
+    all_ = np.arange(len(parameters["sheet"]))
+    alpha_x = np.zeros((len(all_), len(axis_y), len(axis_x)), np.float32)
+    alpha_y = np.zeros_like(alpha_x)
+    halos_on_grid(axis_x, axis_y, parameters)(all_, all_, alpha_x, alpha_y)
     return alpha_x, alpha_y
 
 
@@ -98,9 +100,10 @@ def _lagrange() -> np.ndarray:
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _add_halos(
-    axis_x, axis_y, step, x0, y0, Rs, weight, log10_tau, number, table, lagrange, alpha_x, alpha_y
-):
-    """Adds all halos of all images.
+    axis_x, axis_y, step, x0, y0, Rs, weight, log10_tau, number, sheet, center_x, center_y, table, lagrange,
+    which, into, alpha_x, alpha_y,
+):  # fmt: skip
+    """Adds all halos of some images.
 
     Args:
         axis_x: (W,), with axis_y (H,) and their spacing ``step``.
@@ -112,9 +115,14 @@ def _add_halos(
         weight: See ``x0``.
         log10_tau: See ``x0``.
         number: (B,) of halos in each image.
+        sheet: (B,) convergence of the sheet that is taken away.
+        center_x: (B,) its centre.
+        center_y: See ``center_x``.
         table: Of :func:`profile_cells`.
         lagrange: Of :func:`_lagrange`.
-        alpha_x: (B, H, W), to be added to.
+        which: (K,) rows of the parameters.
+        into: (K,) images.
+        alpha_x: (B', H, W), to be added to.
         alpha_y: See ``alpha_x``.
     """
     f = np.float32
@@ -131,7 +139,9 @@ def _add_halos(
     bits = squares.view(np.int32)
     reach = f(REACH * COARSE) * step
     inverse_reach2 = f(1.0) / (reach * reach)
-    for i in range(number.size):
+    for image in range(which.size):
+        i = which[image]
+        out_x, out_y = alpha_x[into[image]], alpha_y[into[image]]
         far_x[:] = f(0.0)
         far_y[:] = f(0.0)
         for k in range(number[i]):
@@ -152,10 +162,16 @@ def _add_halos(
                 if stop > start:
                     _add_row(
                         axis_x[start:stop], x, dy, inverse2, inverse_reach2, True, low, slope, squares, bits,
-                        alpha_x[i, row, start:stop], alpha_y[i, row, start:stop],
+                        out_x[row, start:stop], out_y[row, start:stop],
                     )  # fmt: skip
-        _refine(far_x, lagrange, alpha_x[i])
-        _refine(far_y, lagrange, alpha_y[i])
+        _refine(far_x, lagrange, out_x)
+        _refine(far_y, lagrange, out_y)
+        if sheet[i] != f(0.0):
+            for row in range(H):
+                down = sheet[i] * (axis_y[row] - center_y[i])
+                for j in range(W):
+                    out_x[row, j] -= sheet[i] * (axis_x[j] - center_x[i])
+                    out_y[row, j] -= down
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")

@@ -1,5 +1,6 @@
 """Multipoles: what a lens galaxy's mass has beyond an ellipse, lopsided, triangular, boxy or disky."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -117,6 +119,21 @@ class Multipoles(MassComponent):
                 alpha_u = alpha_u + (cu * along + m * su * across) / (1 - m**2)
                 alpha_v = alpha_v + (su * along - m * cu * across) / (1 - m**2)
         return cos * alpha_u - sin * alpha_v, sin * alpha_u + cos * alpha_v
+
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled kernel."""
+        from haloformer.simulation.components import grid_kernels
+
+        e1, e2 = (torch.tensor(parameters[name]) for name in ("e1", "e2"))
+        c, cos, sin = (each.numpy() for each in axes_of(e1, e2))
+        way = np.where(cos < 0, -1.0, 1.0)  # as in deflection
+        theta_E = parameters["theta_E"]
+        frame = np.stack([parameters["x"], parameters["y"], way * cos, way * sin, theta_E], axis=1)
+        names = [f"a{m}_{part}" for m in ORDERS for part in ("cos", "sin")]
+        unit = theta_E * np.sqrt((1 + c) / (1 - c))
+        strength = np.stack([unit * parameters[name] for name in names], axis=1)
+
+        return functools.partial(grid_kernels.add_multipoles, axis, frame, strength)
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

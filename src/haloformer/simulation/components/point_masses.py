@@ -1,5 +1,6 @@
 """Point masses: subhalos as the DeepLense surveys have them."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -11,6 +12,7 @@ from torch import Tensor
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -72,6 +74,17 @@ class PointMasses(MassComponent):
         members = in_use(parameters, "theta_E", {"theta_E": 0.0, "x": 0.0, "y": 0.0})
         alpha_x, alpha_y = sum_over_members(x + _ASIDE, y, members, _one)
         return alpha_x, alpha_y
+
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled kernel."""
+        from haloformer.simulation.components import grid_kernels
+
+        theta_E, x, y = (parameters[name] for name in ("theta_E", "x", "y"))
+        there = ~np.isnan(theta_E)
+        number = np.where(there.any(axis=1), theta_E.shape[1] + theta_E.shape[1] % 2, 0)
+        odd = ((0, 0), (0, theta_E.shape[1] % 2))  # the kernel takes them two at a time
+        weight, x, y = (np.pad(np.where(there, v, 0.0), odd) for v in (theta_E**2, x, y))
+        return functools.partial(grid_kernels.add_points, axis, number, weight, x, y)
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

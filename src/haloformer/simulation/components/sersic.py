@@ -1,5 +1,6 @@
 """A smooth elliptical galaxy or disc: the Sérsic profile."""
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,15 +11,17 @@ import torch
 from torch import Tensor
 
 from haloformer.simulation.components.component import (
+    AtRays,
     Draws,
     LightComponent,
+    Parameters,
     Profile,
     Tensors,
     column,
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import Quantity, check_not_negative
-from haloformer.simulation.sources import sersic_b, sersic_ellipse, sersic_flux
+from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b, sersic_ellipse, sersic_flux
 from haloformer.validation import checked
 
 LEAST_AXIS_RATIO = 0.1
@@ -76,6 +79,16 @@ class Sersic(LightComponent):
             column(values) for values in (unit_amp(R, n), R, n, parameters["e1"], parameters["e2"])
         )
         return sersic_ellipse(dx, dy, amp, R, n, e1, e2, nowhere, nowhere)
+
+    def at_rays(self, parameters: Parameters, share: np.ndarray) -> AtRays:
+        """The compiled kernel."""
+        from haloformer.simulation.components import ray_kernels
+
+        R, n = (torch.as_tensor(parameters[name]) for name in ("R_sersic", "n_sersic"))
+        names = ("R_sersic", "n_sersic", "e1", "e2", "x", "y")
+        columns = [share * unit_amp(R, n).numpy(), *(parameters[name] for name in names)]
+        shape = np.stack(columns, axis=1).astype(np.float32)
+        return functools.partial(ray_kernels.add_sersic, shape, SERSIC_R_MIN)
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``SERSIC_ELLIPSE``."""

@@ -1,5 +1,6 @@
 """External shear: the pull of what lies beside a lens."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -10,6 +11,7 @@ from torch import Tensor
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -51,6 +53,12 @@ class Shear(MassComponent):
         x, y = x.to(gamma1.dtype), y.to(gamma1.dtype)
         return gamma1 * x + gamma2 * y, gamma2 * x - gamma1 * y
 
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled kernel."""
+        gamma1, gamma2 = parameters["gamma1"], parameters["gamma2"]
+        matrix = np.stack([gamma1, gamma2, -gamma1], axis=1)
+        return linear_on_grid(axis, np.zeros((len(matrix), 2)), matrix)
+
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
         """``SHEAR``."""
@@ -61,3 +69,16 @@ class Shear(MassComponent):
     def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:
         """None: its convergence is 0."""
         return np.zeros(len(radius))
+
+
+def linear_on_grid(axis: np.ndarray, constant: np.ndarray, matrix: np.ndarray) -> OnGrid:
+    """Returns what adds α = c + M x on a grid, by a compiled kernel.
+
+    Args:
+        axis: (N,) positions in arcsec.
+        constant: (B, 2) c in arcsec.
+        matrix: (B, 3) M_xx, M_xy = M_yx, and M_yy.
+    """
+    from haloformer.simulation.components import grid_kernels
+
+    return functools.partial(grid_kernels.add_linear, axis, constant, matrix)

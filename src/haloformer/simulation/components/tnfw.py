@@ -15,6 +15,7 @@ from haloformer.simulation.components import halos
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -42,7 +43,6 @@ from haloformer.simulation.distributions import (
     check_not_negative,
     draw,
 )
-from haloformer.simulation.noise import has_numba
 from haloformer.validation import Number, WholeNumber, checked
 
 LARGEST_SCALE = 8.61
@@ -250,17 +250,11 @@ class TNFW(MassComponent):
         dy = (y - column(parameters["center_y"])).to(sheet.dtype)
         return alpha_x - sheet * dx, alpha_y - sheet * dy
 
-    def deflection_on_grid(
-        self, axis: Tensor, parameters: Parameters, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor] | None:
-        """The compiled sum, on a CPU in float32 where numba is."""
-        if axis.device.type != "cpu" or dtype != torch.float32 or not has_numba():
-            return None
-        from haloformer.simulation.components.kernels import tnfw_on_grid
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled sum."""
+        from haloformer.simulation.components.kernels import halos_on_grid
 
-        along = axis.numpy()
-        alpha_x, alpha_y = tnfw_on_grid(along, along, parameters)
-        return torch.from_numpy(alpha_x), torch.from_numpy(alpha_y)
+        return halos_on_grid(axis, axis, parameters)
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

@@ -1,5 +1,6 @@
 """A vortex line of an axion condensate, as the DeepLense surveys have it."""
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -12,6 +13,7 @@ from torch import Tensor
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
+    OnGrid,
     Parameters,
     Profile,
     Tensors,
@@ -102,6 +104,19 @@ class VortexLine(MassComponent):
                 alpha_y.index_copy(0, rows, part_y),
             )
         return alpha_x, alpha_y
+
+    def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
+        """The compiled kernel, for lines of one number of masses."""
+        number = int(parameters["n_masses"][0])
+        if (parameters["n_masses"] != number).any():
+            return super().on_grid(axis, parameters)
+        from haloformer.simulation.components import grid_kernels
+        from haloformer.simulation.kernels import vortex_series
+
+        line = np.stack([parameters[k] for k in ("theta_E", "x", "y", "angle", "half_length")], 1)
+        line[:, 0] **= 2
+        pairs, moments, _ = vortex_series(number, np.float32)
+        return functools.partial(grid_kernels.add_vortices, axis, number, line, pairs, moments)
 
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.components.component import MassComponent
+from haloformer.simulation.components.component import PLACES, MassComponent
 from haloformer.simulation.components.epl import mass_factor
 from haloformer.simulation.composed.survey import (
-    PLACES,
     ComposedSurvey,
     component_parameters,
     no_correction,

@@ -1,17 +1,17 @@
 """From a composed survey's parameters to noise-free images, in batched PyTorch on any device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.components.component import MassComponent, column
+from haloformer.simulation.components.component import PLACES, MassComponent, column
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
-    PLACES,
     ComposedSurvey,
     component_parameters,
     source_prefix,
@@ -51,7 +51,13 @@ class ComposedRenderer:
     """Renders the scenes of one survey."""
 
     def __init__(
-        self, survey: ComposedSurvey, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        survey: ComposedSurvey,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        *,
+        compiled: bool = False,
+        threads: Callable[[], ThreadPoolExecutor | None] = lambda: None,
     ) -> None:
         """Prepares a renderer.
 
@@ -59,10 +65,12 @@ class ComposedRenderer:
             survey: The recipe.
             dtype: ``torch.float32`` or ``torch.float64``; positions are float64 until their differences are taken.
             device: Where to compute.
+            compiled: Whether to use the kernels of :mod:`~haloformer.simulation.composed.compiled`: on a CPU, in float32.
+            threads: What they share their work among.
         """
+        self.compiled, self.threads = compiled, threads
         self.survey, self.dtype, self.device = survey, dtype, torch.device(device)
         axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
-        self.axis = axis
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = survey.added
         camera = survey.instrument
@@ -79,16 +87,9 @@ class ComposedRenderer:
             parameters: As the scenes have them; where ``source_flux`` is NaN it follows from ``snr``.
         """
         with torch.no_grad():
-            alpha = self._smooth_deflection(parameters)
-            images = self._observed(parameters, alpha)
+            images, peak = self._unit_images(parameters)
             # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
-            flux = self._flux(parameters, images)
-            peak = images.flatten(1).amax(1)
-            rows = self._changed(parameters)
-            if len(rows):
-                own = {name: values[rows] for name, values in parameters.items()}
-                where = torch.from_numpy(rows).to(self.device)
-                images[where] = self._observed(own, self._deflection(own, alpha, where))
+            flux = self._flux(parameters, peak)
             scale = self._tensor(flux)
             images = images * column(scale)
             if self.survey.lens_light is None or self.survey.lens_light.mode == "none":
@@ -96,6 +97,31 @@ class ComposedRenderer:
             return self._with_lens_light(
                 self.survey.lens_light, parameters, images, peak * scale, flux
             )
+
+    def _needs_peaks(self, parameters: Parameters) -> bool:
+        """Returns whether a source's flux or the lens's light follows from the brightest pixel without substructure."""
+        light = self.survey.lens_light
+        known = np.isfinite(parameters["source_flux"]).all()
+        return not known or (light is not None and light.mode != "none")
+
+    def _unit_images(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Returns images (B, H, W) of sources of flux 1, and their brightest pixels (B,) without substructure; NaN if they do not matter."""
+        count, peaks = len(parameters["z_lens"]), self._needs_peaks(parameters)
+        if self.compiled:
+            from haloformer.simulation.composed.compiled import unit_images
+
+            found = unit_images(self.survey, parameters, self.threads(), peaks=peaks)
+            peak = np.full(count, np.nan, np.float32) if found.peak is None else found.peak
+            return torch.from_numpy(found.images), torch.from_numpy(peak)
+        alpha = self._smooth_deflection(parameters)
+        images = self._observed(parameters, alpha)
+        peak = images.flatten(1).amax(1)
+        rows = self._changed(parameters)
+        if len(rows):
+            own = {name: values[rows] for name, values in parameters.items()}
+            where = torch.from_numpy(rows).to(self.device)
+            images[where] = self._observed(own, self._deflection(own, alpha, where))
+        return images, peak
 
     def _with_lens_light(
         self,
@@ -122,9 +148,17 @@ class ComposedRenderer:
         known: np.ndarray = parameters["source_flux"]
         if np.isfinite(known).all():
             return known
+        if self.compiled:
+            from haloformer.simulation.composed.compiled import unit_images
+
+            found = unit_images(
+                self.survey, parameters, self.threads(), peaks=True, substructure=False
+            )
+            assert found.peak is not None  # as asked for
+            return self._flux(parameters, torch.from_numpy(found.peak))
         with torch.no_grad():
             images = self._observed(parameters, self._smooth_deflection(parameters))
-            return self._flux(parameters, images)
+            return self._flux(parameters, images.flatten(1).amax(1))
 
     def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         return torch.as_tensor(values).to(self.device, dtype or self.dtype)
@@ -138,11 +172,7 @@ class ComposedRenderer:
         }
 
     def _of(self, part: MassComponent, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """Returns a component's deflection at the rays, by the fastest way there is."""
-        given = component_parameters(part, parameters)
-        found = part.deflection_on_grid(self.axis, given, self.dtype)
-        if found is not None:
-            return found
+        """Returns a component's deflection at the rays."""
         return part.deflection(self.x, self.y, self._own(part, parameters))
 
     def _smooth_deflection(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
@@ -214,8 +244,8 @@ class ComposedRenderer:
             brightness = brightness + share * part.brightness(x, y, own)
         return observe(brightness, self.survey.instrument)
 
-    def _flux(self, parameters: Parameters, images: Tensor) -> np.ndarray:
-        """Returns the flux (B,) that gives the brightest pixel of images of flux 1 the wanted signal to noise.
+    def _flux(self, parameters: Parameters, peaks: Tensor) -> np.ndarray:
+        """Returns the flux (B,) that gives the brightest pixels (B,) of images of flux 1 the wanted signal to noise.
 
         s² = r² (b² + n s / T), with n = 2 where the Poisson noise comes twice, solved for the signal s.
         """
@@ -228,5 +258,5 @@ class ComposedRenderer:
         times = 2 if self.survey.original_noise == "double_poisson" else 1
         half = ratio**2 * times / seconds / 2
         signal = half + np.sqrt(half**2 + (ratio * rms) ** 2)
-        peak = images.flatten(1).amax(1).double().cpu().numpy()
+        peak = peaks.double().cpu().numpy()
         return np.where(np.isfinite(known), known, signal / np.maximum(peak, 1e-30))

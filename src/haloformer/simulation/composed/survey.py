@@ -221,9 +221,6 @@ def parameter_units(survey: ComposedSurvey) -> dict[str, str]:
     return {**units, "exposure_time": "s", "seed": "", "index": ""}
 
 
-PLACES = ("x", "y", "center_x", "center_y")
-"""Parameters that stay in float64 until differences are taken: beside a mass float32 would be off by percents."""
-
 MATCHED_UNITS = {
     "matched_theta_E": "arcsec",
     "matched_x": "arcsec",

@@ -1,0 +1,140 @@
+"""Galaxies at rays, and what a camera makes of them, compiled by numba for the CPU in float32.
+
+As in :mod:`.grid_kernels`, an image's result depends on nothing but its own parameters, and the functions release the GIL.
+"""
+
+import math
+
+import numpy as np
+from numba import njit
+
+from haloformer.simulation.components.grid_kernels import log_row
+from haloformer.simulation.kernels import FLAGS, exp_row
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def add_sersic(shape, r_min, which, into, x, y, total):
+    """Adds elliptical Sérsic profiles; see :func:`~haloformer.simulation.sources.sersic_ellipse`.
+
+    Args:
+        shape: (B, 7) float32 amp, R_sersic, n_sersic, e1, e2, and the centre x, y.
+        r_min: Radius inside which the brightness is constant.
+        which: (K,) rows of the parameters.
+        into: (K,) images.
+        x: (B', N, N) positions in arcsec, as ``y``.
+        y: See ``x``.
+        total: (B', N, N), added to.
+    """
+    f = np.float32
+    N = x.shape[2]
+    light, octave = np.empty(N, f), np.empty(N, f)
+    bits, octave_bits = light.view(np.int32), octave.view(np.int32)
+    least = f(r_min * r_min)
+    for k in range(which.size):
+        amp, R, n, e1, e2, x0, y0 = shape[which[k]]
+        norm = f(1.0) / math.sqrt(f(1.0) - e1 * e1 - e2 * e2)
+        uu, uv, vv = (f(1.0) - e1) * norm / R, -e2 * norm / R, (f(1.0) + e1) * norm / R
+        b = f(1.9992) * n - f(0.3271)
+        half_power = f(0.5) / n
+        for row in range(x.shape[1]):
+            line_x, line_y, out = x[into[k], row], y[into[k], row], total[into[k], row]
+            for j in range(N):
+                dx, dy = line_x[j] - x0, line_y[j] - y0
+                u, v = uu * dx + uv * dy, uv * dx + vv * dy
+                light[j] = max(u * u + v * v, least / (R * R))
+            if n == f(1.0):
+                for j in range(N):
+                    light[j] = b - b * math.sqrt(light[j])
+            else:
+                log_row(light, bits, octave)
+                for j in range(N):
+                    light[j] *= half_power
+                exp_row(light, octave_bits, octave)
+                for j in range(N):
+                    light[j] = b - b * light[j]
+            exp_row(light, octave_bits, octave)
+            for j in range(N):
+                out[j] += amp * light[j]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def add_bilinear(images, scale, share, which, into, x, y, total):
+    """Adds images, bilinear between the centres of their pixels and dark outside.
+
+    Args:
+        images: (B, P, Q) float32.
+        scale: (B,) arcsec per pixel.
+        share: (B,) what they are multiplied by.
+        which: (K,) rows of the parameters.
+        into: (K,) images.
+        x: (B', N, N) positions in arcsec from the images' middle, as ``y``.
+        y: See ``x``.
+        total: (B', N, N), added to.
+    """
+    f = np.float32
+    P, Q = images.shape[1], images.shape[2]
+    framed = np.zeros((P + 3, Q + 3), f)
+    top, right = f(P + 1), f(Q + 1)
+    for k in range(which.size):
+        i = which[k]
+        framed[1 : P + 1, 1 : Q + 1] = images[i]
+        per_arcsec, factor = f(1.0 / scale[i]), f(share[i])
+        middle_x, middle_y = f(0.5 * (Q - 1) + 1.0), f(0.5 * (P - 1) + 1.0)
+        for row in range(x.shape[1]):
+            line_x, line_y, out = x[into[k], row], y[into[k], row], total[into[k], row]
+            for j in range(line_x.size):
+                u = min(max(line_x[j] * per_arcsec + middle_x, f(0.0)), right)
+                v = min(max(line_y[j] * per_arcsec + middle_y, f(0.0)), top)
+                left, low = np.uint32(u), np.uint32(v)
+                across, up = u - f(left), v - f(low)
+                below = framed[low, left] + across * (framed[low, left + 1] - framed[low, left])
+                above = framed[low + 1, left] + across * (
+                    framed[low + 1, left + 1] - framed[low + 1, left]
+                )
+                out[j] += factor * (below + up * (above - below))
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def observe(brightness, across, down, rays, area, out):
+    """Blurs by a sum of separable kernels, and averages over pixels; the edges repeat the outermost rays.
+
+    Args:
+        brightness: (B, s·N, s·N) at the rays, s = ``rays`` per side of a pixel.
+        across: (R, K) float32 weights along the rows, already added up over a pixel's rays: of pixel j the ray s·j − radius + k.
+        down: (R, K) down the columns.
+        rays: s.
+        area: What the result is multiplied by.
+        out: (B, N, N) written.
+    """
+    f = np.float32
+    N, K = out.shape[1], across.shape[1]
+    radius = (K - rays) // 2
+    M = brightness.shape[2]
+    side = -(-(M + 2 * radius) // rays)
+    phases = np.zeros((rays, side), f)  # of a padded row: each pixel's first rays, second rays, …
+    rows = np.empty((across.shape[0], M, N), f)
+    for i in range(out.shape[0]):
+        for row in range(M):
+            source = brightness[i, row]
+            for p in range(rays):
+                phase = phases[p]
+                for j in range(side):
+                    phase[j] = source[min(max(j * rays + p - radius, 0), M - 1)]
+            for term in range(across.shape[0]):
+                line = rows[term, row]
+                for j in range(N):
+                    line[j] = f(0.0)
+                for k in range(K):
+                    weight, start = across[term, k] * area, k // rays
+                    values = phases[k % rays, start : start + N]
+                    for j in range(N):
+                        line[j] += weight * values[j]
+        for row in range(N):
+            line = out[i, row]
+            for j in range(N):
+                line[j] = f(0.0)
+            for term in range(across.shape[0]):
+                for k in range(K):
+                    values, weight = rows[term, min(max(row * rays + k - radius, 0), M - 1)], down[term, k]
+                    for j in range(N):
+                        line[j] += weight * values[j]

@@ -1,0 +1,232 @@
+"""A composed survey's images by compiled kernels, on the CPU in float32: a few images at a time, so that they stay in a core's cache.
+
+What a batch needs is prepared for all of its images at once (fields of granules, grids of galaxies); then threads take a few
+images each from deflection to pixels. An image does not depend on the others of its batch.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from haloformer.simulation.components import ray_kernels
+from haloformer.simulation.components.component import AtRays, MassComponent, OnGrid
+from haloformer.simulation.components.shear import linear_on_grid
+from haloformer.simulation.composed.matching import has_it
+from haloformer.simulation.composed.survey import (
+    ComposedSurvey,
+    component_parameters,
+    source_prefix,
+)
+from haloformer.simulation.instruments import Instrument
+from haloformer.simulation.psf import observe, ray_axis, rays_per_pixel, separable_psf
+
+Parameters = Mapping[str, np.ndarray]
+
+AT_ONCE = 8
+"""Images that a thread takes at a time: their rays fill a core's cache, not more."""
+
+
+@dataclass(frozen=True)
+class UnitImages:
+    """Images of sources whose flux without lensing is 1.
+
+    Attributes:
+        images: (B, N, N) float32.
+        peak: (B,) the brightest pixel of each without substructure; None if it was not asked for.
+    """
+
+    images: np.ndarray
+    peak: np.ndarray | None
+
+
+def unit_images(
+    survey: ComposedSurvey,
+    parameters: Parameters,
+    threads: ThreadPoolExecutor | None,
+    *,
+    peaks: bool,
+    substructure: bool = True,
+) -> UnitImages:
+    """Renders images.
+
+    Args:
+        survey: The recipe.
+        parameters: As the scenes have them.
+        threads: What to share the work among; None: this thread alone.
+        peaks: Whether the brightest pixels of the smooth lens's images are wanted.
+        substructure: Whether the images have it.
+    """
+    count, camera = len(parameters["z_lens"]), survey.instrument
+    work = _Work(survey, parameters, substructure)
+    images = np.empty((count, camera.num_pix, camera.num_pix), np.float32)
+    peak = np.empty(count, np.float32) if peaks else None
+    parts = [np.arange(k, min(k + AT_ONCE, count)) for k in range(0, count, AT_ONCE)]
+
+    def part(rows: np.ndarray) -> None:
+        work.do(rows, images[rows[0] : rows[-1] + 1], None if peak is None else peak[rows[0] : rows[-1] + 1])  # fmt: skip
+
+    run(part, parts, threads)
+    return UnitImages(images, peak)
+
+
+def run(
+    do: Callable[[np.ndarray], None], parts: Iterable[np.ndarray], threads: ThreadPoolExecutor | None
+) -> None:
+    """Calls a function with each of the parts, in threads if there are any."""
+    if threads is None:
+        for each in parts:
+            do(each)
+    else:
+        list(threads.map(do, parts))
+
+
+class _Work:
+    """All that a batch's images need, prepared."""
+
+    def __init__(
+        self, survey: ComposedSurvey, parameters: Parameters, substructure: bool
+    ) -> None:
+        self.camera = survey.instrument
+        self.axis = ray_axis(self.camera)
+        self.weights = separable_psf(self.camera)
+        everything = np.arange(len(parameters["z_lens"]))
+        self.lens = [self._prepared(part, parameters, everything) for part in survey.lens]
+        self.added: list[_Part] = []
+        if substructure:
+            self.added = self._substructure(survey, parameters)
+        self.changed = np.zeros(len(everything), bool)
+        for each in self.added:
+            self.changed |= each.row_of >= 0
+        # A lens that gives up mass is another lens, not only a smaller deflection.
+        lighter = parameters["matched_theta_E"]
+        self.lighter: list[_Part] = []
+        if self.changed.any() and (lighter != 0).any():
+            other = {**parameters, "lens_theta_E": parameters["lens_theta_E"] - lighter}
+            main = self._prepared(survey.lens[0], other, everything)
+            self.lighter = [main, *self.lens[1:]]
+        if self.changed.any():
+            self.added.append(_Part(everything, self._given_up(parameters)))
+        self.place = np.stack([parameters[f"source_{k}"] for k in ("x", "y")])
+        self.light: list[AtRays] = []
+        for number, light in enumerate(survey.source.light):
+            name = source_prefix(number, light)
+            own = {key: parameters[name + key] for key in light.UNITS}
+            self.light.append(light.at_rays(own, parameters[f"{name}share"]))
+
+    def _prepared(
+        self, part: MassComponent, parameters: Parameters, rows: np.ndarray
+    ) -> "_Part":
+        own = {k: v[rows] for k, v in component_parameters(part, parameters).items()}
+        row_of = np.full(len(parameters["z_lens"]), -1)
+        row_of[rows] = np.arange(len(rows))
+        return _Part(row_of, part.on_grid(self.axis, own))
+
+    def _substructure(self, survey: ComposedSurvey, parameters: Parameters) -> "list[_Part]":
+        found = []
+        for part in survey.added:
+            rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
+            if len(rows):
+                found.append(self._prepared(part, parameters, rows))
+        return found
+
+    def _given_up(self, parameters: Parameters) -> OnGrid:
+        """Takes the mean pull, sheet and shear out, about the lens."""
+        names = ("x", "y", "kappa", "gamma1", "gamma2")
+        pull_x, pull_y, kappa, gamma1, gamma2 = (parameters[f"matched_{k}"] for k in names)
+        matrix = -np.stack([kappa + gamma1, gamma2, kappa - gamma1], axis=1)
+        x, y = parameters["lens_x"], parameters["lens_y"]
+        constant = [
+            -pull_x - matrix[:, 0] * x - matrix[:, 1] * y,
+            -pull_y - matrix[:, 1] * x - matrix[:, 2] * y,
+        ]
+        return linear_on_grid(self.axis, np.stack(constant, axis=1), matrix)
+
+    def do(self, rows: np.ndarray, images: np.ndarray, peak: np.ndarray | None) -> None:
+        """Renders the images ``rows``, neighbours of each other, into ``images`` (K, N, N), and their peaks without substructure."""
+        changed = np.flatnonzero(self.changed[rows])
+        shape = (len(rows), len(self.axis), len(self.axis))
+        alpha_x, alpha_y = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        for part in self.lens:
+            part.add(rows, np.arange(len(rows)), alpha_x, alpha_y)
+        if peak is not None:
+            self._observe(rows, np.arange(len(rows)), alpha_x, alpha_y, images)
+            peak[:] = images.max(axis=(1, 2))
+        if self.lighter and len(changed):
+            alpha_x[changed] = 0
+            alpha_y[changed] = 0
+            for part in self.lighter:
+                part.add(rows, changed, alpha_x, alpha_y)
+        for part in self.added:
+            part.add(rows, changed, alpha_x, alpha_y)
+        if peak is None:
+            self._observe(rows, np.arange(len(rows)), alpha_x, alpha_y, images)
+        elif len(changed):
+            self._observe(rows, changed, alpha_x, alpha_y, images)
+
+    def _observe(
+        self,
+        rows: np.ndarray,
+        some: np.ndarray,
+        alpha_x: np.ndarray,
+        alpha_y: np.ndarray,
+        images: np.ndarray,
+    ) -> None:
+        """Renders the images ``some`` among the K, whose numbers in the batch are ``rows[some]``."""
+        from_x = (self.axis[None, None, :] - self.place[0, rows[some], None, None])
+        from_y = (self.axis[None, :, None] - self.place[1, rows[some], None, None])
+        x = from_x.astype(np.float32) - alpha_x[some]
+        y = from_y.astype(np.float32) - alpha_y[some]
+        total = np.zeros_like(x)
+        for light in self.light:
+            light(rows[some], np.arange(len(some)), x, y, total)
+        images[some] = self._pixels(total)
+
+    def _pixels(self, brightness: np.ndarray) -> np.ndarray:
+        return observed(brightness, self.camera, self.weights)
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A component of a batch's images.
+
+    Attributes:
+        row_of: (B,) the row of its parameters that an image has, −1 if it has none.
+        on_grid: Adds its deflections.
+    """
+
+    row_of: np.ndarray
+    on_grid: OnGrid
+
+    def add(
+        self, rows: np.ndarray, some: np.ndarray, alpha_x: np.ndarray, alpha_y: np.ndarray
+    ) -> None:
+        """Adds the deflections of the images ``rows[some]`` of the batch to the images ``some`` of α."""
+        which = self.row_of[rows[some]]
+        there = which >= 0
+        if there.any():
+            self.on_grid(which[there], some[there], alpha_x, alpha_y)
+
+
+def observed(
+    brightness: np.ndarray,
+    camera: Instrument,
+    weights: tuple[np.ndarray, np.ndarray] | None,
+) -> np.ndarray:
+    """Returns what a camera without noise makes of surface brightness, (B, N, N) float32.
+
+    Args:
+        brightness: (B, s·N, s·N) float32 at the rays.
+        camera: The camera.
+        weights: Of :func:`~haloformer.simulation.psf.separable_psf`; None: by Fourier transforms.
+    """
+    if weights is None:
+        found: np.ndarray = observe(torch.from_numpy(brightness), camera).numpy()
+        return found
+    rays = rays_per_pixel(camera)
+    side = brightness.shape[1] // rays
+    out = np.empty((len(brightness), side, side), np.float32)
+    ray_kernels.observe(brightness, *weights, rays, np.float32(camera.pixel_scale**2), out)
+    return out
