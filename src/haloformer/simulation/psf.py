@@ -147,7 +147,7 @@ def moffat(fwhm: float, beta: float, radius: int) -> np.ndarray:
     return kernel
 
 
-_SEPARABLE = 1e-7
+_SEPARABLE = 1e-6
 """Of the light: what the terms of :func:`separable_psf` may leave out."""
 
 _MOST_TERMS = 12  # beyond, Fourier transforms are faster
@@ -160,8 +160,9 @@ def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | Non
     Singular values tell how many terms a kernel needs: one for a Gaussian, some six for a Moffat profile.
 
     Returns:
-        Two arrays (terms, 2r + s) float32, s = :func:`rays_per_pixel`: a pixel's value is the sum over k and l of ``across[:, k]
-        down[:, l]`` times the rays k − r after its first ray in a row, and l − r rows after it. None if it needs too many terms.
+        Two arrays (terms, K) float32: a pixel's value is the sum over k and l of ``across[:, k] down[:, l]`` times the rays k − r
+        after its first ray in a row, and l − r rows after it, r being the kernel's radius. K is a multiple of 4; the last weights may be
+        0. None if it needs too many terms.
     """
     kernel, rays = psf_kernel(instrument)[::-1, ::-1], rays_per_pixel(instrument)
     columns, values, rows = np.linalg.svd(kernel)
@@ -175,12 +176,11 @@ def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | Non
     pixel = np.full(rays, 1 / rays)
     root = np.sqrt(values)
     across, down = (
-        np.stack([np.convolve(root[k] * each[k], pixel) for k in range(terms + 1)]).astype(
-            np.float32
-        )
+        np.stack([np.convolve(root[k] * each[k], pixel) for k in range(terms + 1)])
         for each in (rows, columns.T)
     )
-    return across, down
+    more = ((0, 0), (0, -across.shape[1] % 4))
+    return np.pad(across, more).astype(np.float32), np.pad(down, more).astype(np.float32)
 
 
 @functools.lru_cache(maxsize=32)

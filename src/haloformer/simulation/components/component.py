@@ -106,9 +106,7 @@ class MassComponent(abc.ABC):
             parameters: Those of :attr:`UNITS`.
         """
         tensors = {
-            name: torch.as_tensor(
-                values, dtype=torch.float64 if name in PLACES else torch.float32
-            )
+            name: torch.as_tensor(values, dtype=torch.float64 if name in PLACES else torch.float32)
             for name, values in parameters.items()
         }
         along = torch.as_tensor(axis)
@@ -198,9 +196,7 @@ class LightComponent(abc.ABC):
             rows = torch.from_numpy(which)
             some = {name: values[rows] for name, values in tensors.items()}
             with torch.no_grad():
-                found = self.brightness(
-                    torch.from_numpy(x[into]), torch.from_numpy(y[into]), some
-                )
+                found = self.brightness(torch.from_numpy(x[into]), torch.from_numpy(y[into]), some)
             total[into] += share[which, None, None].astype(np.float32) * found.numpy()
 
         return add

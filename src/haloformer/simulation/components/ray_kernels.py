@@ -95,22 +95,23 @@ def add_bilinear(images, scale, share, which, into, x, y, total):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
-def observe(brightness, across, down, rays, area, out):
+def observe(brightness, across, down, radius, rays, area, out):
     """Blurs by a sum of separable kernels, and averages over pixels; the edges repeat the outermost rays.
 
     Args:
         brightness: (B, s·N, s·N) at the rays, s = ``rays`` per side of a pixel.
-        across: (R, K) float32 weights along the rows, already added up over a pixel's rays: of pixel j the ray s·j − radius + k.
+        across: (R, K) float32 weights along the rows, already added up over a pixel's rays: of pixel j the ray s·j − radius + k. K is a
+            multiple of 4.
         down: (R, K) down the columns.
+        radius: Of the kernel, in rays.
         rays: s.
         area: What the result is multiplied by.
         out: (B, N, N) written.
     """
     f = np.float32
     N, K = out.shape[1], across.shape[1]
-    radius = (K - rays) // 2
     M = brightness.shape[2]
-    side = -(-(M + 2 * radius) // rays)
+    side = N + K // rays + 1
     phases = np.zeros((rays, side), f)  # of a padded row: each pixel's first rays, second rays, …
     rows = np.empty((across.shape[0], M, N), f)
     for i in range(out.shape[0]):
@@ -124,17 +125,26 @@ def observe(brightness, across, down, rays, area, out):
                 line = rows[term, row]
                 for j in range(N):
                     line[j] = f(0.0)
-                for k in range(K):
-                    weight, start = across[term, k] * area, k // rays
-                    values = phases[k % rays, start : start + N]
+                for k in range(0, K, 4):
+                    w = across[term, k : k + 4]
+                    w0, w1, w2, w3 = w[0] * area, w[1] * area, w[2] * area, w[3] * area
+                    a, b = k // rays, (k + 1) // rays
+                    c, d = (k + 2) // rays, (k + 3) // rays
+                    v0, v1 = phases[k % rays, a : a + N], phases[(k + 1) % rays, b : b + N]
+                    v2, v3 = phases[(k + 2) % rays, c : c + N], phases[(k + 3) % rays, d : d + N]
                     for j in range(N):
-                        line[j] += weight * values[j]
+                        line[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
         for row in range(N):
             line = out[i, row]
             for j in range(N):
                 line[j] = f(0.0)
             for term in range(across.shape[0]):
-                for k in range(K):
-                    values, weight = rows[term, min(max(row * rays + k - radius, 0), M - 1)], down[term, k]
+                for k in range(0, K, 4):
+                    first = row * rays + k - radius
+                    v0 = rows[term, min(max(first, 0), M - 1)]
+                    v1 = rows[term, min(max(first + 1, 0), M - 1)]
+                    v2 = rows[term, min(max(first + 2, 0), M - 1)]
+                    v3 = rows[term, min(max(first + 3, 0), M - 1)]
+                    w0, w1, w2, w3 = down[term, k : k + 4]
                     for j in range(N):
-                        line[j] += weight * values[j]
+                        line[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]

@@ -21,7 +21,7 @@ from haloformer.simulation.composed.survey import (
     source_prefix,
 )
 from haloformer.simulation.instruments import Instrument
-from haloformer.simulation.psf import observe, ray_axis, rays_per_pixel, separable_psf
+from haloformer.simulation.psf import observe, psf_kernel, ray_axis, rays_per_pixel, separable_psf
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -73,7 +73,9 @@ def unit_images(
 
 
 def run(
-    do: Callable[[np.ndarray], None], parts: Iterable[np.ndarray], threads: ThreadPoolExecutor | None
+    do: Callable[[np.ndarray], None],
+    parts: Iterable[np.ndarray],
+    threads: ThreadPoolExecutor | None,
 ) -> None:
     """Calls a function with each of the parts, in threads if there are any."""
     if threads is None:
@@ -86,9 +88,7 @@ def run(
 class _Work:
     """All that a batch's images need, prepared."""
 
-    def __init__(
-        self, survey: ComposedSurvey, parameters: Parameters, substructure: bool
-    ) -> None:
+    def __init__(self, survey: ComposedSurvey, parameters: Parameters, substructure: bool) -> None:
         self.camera = survey.instrument
         self.axis = ray_axis(self.camera)
         self.weights = separable_psf(self.camera)
@@ -116,9 +116,7 @@ class _Work:
             own = {key: parameters[name + key] for key in light.UNITS}
             self.light.append(light.at_rays(own, parameters[f"{name}share"]))
 
-    def _prepared(
-        self, part: MassComponent, parameters: Parameters, rows: np.ndarray
-    ) -> "_Part":
+    def _prepared(self, part: MassComponent, parameters: Parameters, rows: np.ndarray) -> "_Part":
         own = {k: v[rows] for k, v in component_parameters(part, parameters).items()}
         row_of = np.full(len(parameters["z_lens"]), -1)
         row_of[rows] = np.arange(len(rows))
@@ -175,8 +173,8 @@ class _Work:
         images: np.ndarray,
     ) -> None:
         """Renders the images ``some`` among the K, whose numbers in the batch are ``rows[some]``."""
-        from_x = (self.axis[None, None, :] - self.place[0, rows[some], None, None])
-        from_y = (self.axis[None, :, None] - self.place[1, rows[some], None, None])
+        from_x = self.axis[None, None, :] - self.place[0, rows[some], None, None]
+        from_y = self.axis[None, :, None] - self.place[1, rows[some], None, None]
         x = from_x.astype(np.float32) - alpha_x[some]
         y = from_y.astype(np.float32) - alpha_y[some]
         total = np.zeros_like(x)
@@ -228,5 +226,6 @@ def observed(
     rays = rays_per_pixel(camera)
     side = brightness.shape[1] // rays
     out = np.empty((len(brightness), side, side), np.float32)
-    ray_kernels.observe(brightness, *weights, rays, np.float32(camera.pixel_scale**2), out)
+    radius = len(psf_kernel(camera)) // 2
+    ray_kernels.observe(brightness, *weights, radius, rays, np.float32(camera.pixel_scale**2), out)
     return out
