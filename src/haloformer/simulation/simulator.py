@@ -1,5 +1,6 @@
 """Scenes in, batches of images out: the one place where survey, renderer, noise and random numbers meet."""
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,7 @@ from haloformer.errors import InputError
 from haloformer.simulation import noise as torch_noise
 from haloformer.simulation.ahead import batches_ahead
 from haloformer.simulation.batch import LensBatch
+from haloformer.simulation.components import LensLight
 from haloformer.simulation.composed import (
     ComposedRenderer,
     ComposedSurvey,
@@ -117,7 +119,11 @@ class Simulator:
             else None
         )
         self.threads = threads or torch.get_num_threads()
-        self.image_shape = (1, self.survey.instrument.num_pix, self.survey.instrument.num_pix)
+        bands = self.survey.band_names if isinstance(self.survey, ComposedSurvey) else ()
+        side = self.survey.instrument.num_pix
+        self.image_shape = (max(1, len(bands)), side, side)
+        self.bands: tuple[str, ...] = bands
+        """Names of the channels; none of one channel without a name."""
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = -1
 
@@ -135,6 +141,7 @@ class Simulator:
             "backend": self.backend,
             "dtype": str(self.dtype).removeprefix("torch."),
             "code_version": code_version(),
+            **({"bands": list(self.bands)} if self.bands else {}),
         }
 
     @property
@@ -154,7 +161,7 @@ class Simulator:
             side: Pixels per side of the central part that is wanted; None: all of the image. The pixels are the same.
 
         Returns:
-            The batch; its images are (B, 1, H, W) on the simulator's device.
+            The batch; its images are (B, C, H, W) on the simulator's device, with a channel for each of the survey's bands.
         """
         if self._renderer is not None:
             return self._composed_batch(self._renderer, numbers, side)
@@ -197,7 +204,7 @@ class Simulator:
         else:
             rendered = renderer.images(scenes.parameters)
         return LensBatch(
-            images=self._observed(rendered, scenes, side)[:, None],
+            images=self._channels(rendered, scenes, side),
             labels=torch.from_numpy(scenes.label),
             parameters=self._complete(
                 {**scenes.parameters, "source_flux": rendered.flux}, scenes.index
@@ -212,13 +219,32 @@ class Simulator:
         from haloformer.simulation.composed.lenstronomy import render_with_lenstronomy
 
         assert isinstance(self.survey, ComposedSurvey)
-        if self.survey.lens_light is not None:
+        light = self.survey.lens_light
+        if isinstance(light, LensLight) and light.mode != "none":
             raise InputError(
-                f"survey {self.survey.name}: backend lenstronomy renders no light of the lens galaxy"
+                f"survey {self.survey.name}: backend lenstronomy renders light of the lens galaxy that has magnitudes, not this one"
             )
         flux = renderer.flux(scenes.parameters)
         images = render_with_lenstronomy(self.survey, {**scenes.parameters, "source_flux": flux})
         return Rendered(images.to(self.device, self.dtype), None, None, flux)
+
+    def _channels(
+        self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
+    ) -> Tensor:
+        """Returns images (B, C, H, W) with the simulator's noise, each band's of its own."""
+        if not self.bands:
+            return self._observed(rendered, scenes, side)[:, None]
+        channels = []
+        for k in range(len(self.bands)):
+            band = Rendered(
+                rendered.images[:, k],
+                None if rendered.hidden is None else rendered.hidden[:, k],
+                None if rendered.kept is None else rendered.kept[:, k],
+                rendered.flux[:, k],
+            )
+            own = dataclasses.replace(scenes, noise_word=scenes.noise_word[:, k])
+            channels.append(self._observed(band, own, side))
+        return torch.stack(channels, dim=1)
 
     def _observed(
         self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None

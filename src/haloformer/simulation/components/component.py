@@ -117,6 +117,14 @@ class LightComponent(abc.ABC):
     def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
         """Draws the parameters of :attr:`UNITS`, positions relative to the galaxy's centre."""
 
+    def in_band(self, band: int) -> "LightComponent":
+        """Returns the component as a band shows it, with the same parameters; itself where it looks alike in all of them.
+
+        Args:
+            band: Number of the band among the survey's.
+        """
+        return self
+
     @abc.abstractmethod
     def brightness(self, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:
         """Returns the surface brightness (B, H, W) in 1/arcsec², for a total flux of 1.
