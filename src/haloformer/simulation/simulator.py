@@ -232,6 +232,15 @@ class Simulator:
         self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
     ) -> Tensor:
         """Returns images (B, C, H, W) with the simulator's noise, each band's of its own."""
+        assert isinstance(self.survey, ComposedSurvey)
+        if self.noise == "original" and self.survey.scaled != "none":
+            whole = self._unscaled(rendered, scenes, None)
+            return central_part(scaled_images(whole, self.survey.scaled), side)
+        return self._unscaled(rendered, scenes, side)
+
+    def _unscaled(
+        self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
+    ) -> Tensor:
         if not self.bands:
             return self._observed(rendered, scenes, side)[:, None]
         channels = []
@@ -369,6 +378,9 @@ class Simulator:
         return images * 2 if kind == "doubled" else images
 
     def _image_unit(self) -> str:
+        scaled = self.survey.scaled if isinstance(self.survey, ComposedSurvey) else "none"
+        if self.noise == "original" and scaled != "none":
+            return f"scaled: {scaled}"
         return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(
             self.survey.noise_kind(self.noise), "counts/s"
         )
@@ -492,6 +504,18 @@ def iterate(
         simulator,
         [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)],
     )
+
+
+def scaled_images(images: Tensor, scaled: str) -> Tensor:
+    """Returns images (B, C, H, W) as :data:`~haloformer.simulation.composed.survey.Scaling` says, each by its own pixels of all channels."""
+    if scaled == "none":
+        return images
+    low, high = (each[:, None, None, None] for each in images.flatten(1).aminmax(dim=1))
+    if scaled == "min_max":
+        return (images - low) / (high - low).clamp(min=1e-30)
+    if scaled == "clipped_max":
+        images = images.clamp(min=0)
+    return images / torch.where(high > 0, high, 1.0)
 
 
 def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:

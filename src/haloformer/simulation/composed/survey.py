@@ -31,6 +31,10 @@ Matching = Literal["none", "mass", "moments"]
 
 ComposedNoise = Literal["instrument", "double_poisson"]
 
+Scaling = Literal["none", "max", "min_max", "clipped_max"]
+"""How images were scaled before they were released, all their channels together: not; divided by their maximum; from their minimum to 0 and
+maximum to 1; negative pixels set to 0, and divided by the maximum."""
+
 
 @checked
 @dataclass(frozen=True)
@@ -115,6 +119,7 @@ class ComposedSurvey:
         distances: See :func:`~haloformer.simulation.cosmology.einstein_radius`.
         matching: What lenses with substructure give up, so that it does not betray itself, see :data:`Matching`.
         original_noise: What ``noise="original"`` means here.
+        scaled: How images are scaled after it with ``noise="original"``, see :data:`Scaling`.
         description: One line for people.
     """
 
@@ -136,6 +141,7 @@ class ComposedSurvey:
     distances: Distances = "angular_diameter"
     matching: Matching = "moments"
     original_noise: ComposedNoise = "instrument"
+    scaled: Scaling = "none"
     description: Annotated[str, BeforeValidator(str)] = ""
 
     def __post_init__(self) -> None:
@@ -296,12 +302,12 @@ def describe(survey: ComposedSurvey) -> dict[str, object]:
     described: dict[str, object] = {"name": survey.name}
     for f in dataclasses.fields(survey):
         value = getattr(survey, f.name)
-        if f.name not in _NEWER or value:
+        if f.name not in _NEWER or value not in ({}, "none"):
             described[f.name] = _plain(value)
     return described
 
 
-_NEWER = ("bands", "lens_of_class")
+_NEWER = ("bands", "lens_of_class", "scaled")
 """Fields that came later, and are not told where they are not used: files of before say the same of the same survey."""
 
 
