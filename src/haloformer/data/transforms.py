@@ -152,7 +152,7 @@ def noise_model(
         The model; None for ``"none"``.
 
     Raises:
-        InputError: The camera's noise is correlated, or a map: it is not drawn anew here.
+        InputError: The camera's noise is correlated, or a map, or images are scaled after it: it is not drawn anew here.
     """
     survey = get_any_survey(survey)
     if noise not in NOISE_MODES:
@@ -163,6 +163,10 @@ def noise_model(
     if camera.noise_correlation is not None or camera.noise_map is not None:
         raise InputError(
             f"survey {survey.name}: its noise is correlated, or a map, and not drawn anew: fresh_noise must be none"
+        )
+    if noise == "original" and getattr(survey, "scaled", "none") != "none":
+        raise InputError(
+            f"survey {survey.name}: its images are scaled after the noise, which is not drawn anew: fresh_noise must be instrument or none"
         )
     rms = background_rms(camera)
     sky = None

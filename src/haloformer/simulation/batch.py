@@ -12,9 +12,9 @@ class LensBatch:
     """A batch of simulated lenses with everything that is known of them.
 
     Attributes:
-        images: (B, 1, H, W).
+        images: (B, C, H, W); one channel, or one for each of the survey's bands.
         labels: (B,) int64, indices into ``class_names``.
-        parameters: Arrays (B,) or (B, n_max) by name; float64 with NaN where a parameter does not apply; ``seed`` and ``index`` int64.
+        parameters: Arrays (B,), (B, n_max) or (B, bands) by name; float64 with NaN where a parameter does not apply; ``seed`` and ``index`` int64.
         class_names: The classes in canonical order.
         attributes: Survey, noise mode, units, seed, code version and so on; JSON-able.
     """

@@ -80,11 +80,11 @@ def uniform(
     return (bits.astype(np.float64) + 0.5) * 2.0**-52
 
 
-def noise_words(seed: int, stream: np.ndarray, index: np.ndarray) -> np.ndarray:
-    """One 64-bit word per image from which its noise is drawn, as (B,) uint64."""
+def noise_words(seed: int, stream: np.ndarray, index: np.ndarray, band: int = 0) -> np.ndarray:
+    """One 64-bit word per image from which its noise in one band is drawn, as (B,) uint64; the only band of an image is number 0."""
     counter = (
         np.asarray(index, dtype=np.uint64),
-        np.uint64(0),
+        np.uint64(band),
         np.uint64(name_word("noise")),
         np.asarray(stream, dtype=np.uint64),
     )

@@ -1,8 +1,9 @@
 """Scenes in, batches of images out: the one place where survey, renderer, noise and random numbers meet."""
 
+import dataclasses
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from haloformer.errors import InputError
 from haloformer.simulation import noise as torch_noise
 from haloformer.simulation.ahead import batches_ahead
 from haloformer.simulation.batch import LensBatch
+from haloformer.simulation.components import LensLight
 from haloformer.simulation.composed import (
     ComposedRenderer,
     ComposedSurvey,
@@ -128,7 +130,11 @@ class Simulator:
             else None
         )
         self.threads = threads or torch.get_num_threads()
-        self.image_shape = (1, self.survey.instrument.num_pix, self.survey.instrument.num_pix)
+        bands = self.survey.band_names if isinstance(self.survey, ComposedSurvey) else ()
+        side = self.survey.instrument.num_pix
+        self.image_shape = (max(1, len(bands)), side, side)
+        self.bands: tuple[str, ...] = bands
+        """Names of the channels; none of one channel without a name."""
         self._pool: ThreadPoolExecutor | None = None
         self._pool_process = -1
 
@@ -146,6 +152,7 @@ class Simulator:
             "backend": self.backend,
             "dtype": str(self.dtype).removeprefix("torch."),
             "code_version": code_version(),
+            **({"bands": list(self.bands)} if self.bands else {}),
         }
 
     @property
@@ -165,7 +172,7 @@ class Simulator:
             side: Pixels per side of the central part that is wanted; None: all of the image. The pixels are the same.
 
         Returns:
-            The batch; its images are (B, 1, H, W) on the simulator's device.
+            The batch; its images are (B, C, H, W) on the simulator's device, with a channel for each of the survey's bands.
         """
         if self._renderer is not None:
             return self._composed_batch(self._renderer, numbers, side)
@@ -208,7 +215,7 @@ class Simulator:
         else:
             rendered = renderer.images(scenes.parameters)
         return LensBatch(
-            images=self._observed(rendered, scenes, side)[:, None],
+            images=self._channels(rendered, scenes, side),
             labels=torch.from_numpy(scenes.label),
             parameters=self._complete(
                 {**scenes.parameters, "source_flux": rendered.flux}, scenes.index
@@ -223,13 +230,41 @@ class Simulator:
         from haloformer.simulation.composed.lenstronomy import render_with_lenstronomy
 
         assert isinstance(self.survey, ComposedSurvey)
-        if self.survey.lens_light is not None:
+        light = self.survey.lens_light
+        if isinstance(light, LensLight) and light.mode != "none":
             raise InputError(
-                f"survey {self.survey.name}: backend lenstronomy renders no light of the lens galaxy"
+                f"survey {self.survey.name}: backend lenstronomy renders light of the lens galaxy that has magnitudes, not this one"
             )
         flux = renderer.flux(scenes.parameters)
         images = render_with_lenstronomy(self.survey, {**scenes.parameters, "source_flux": flux})
         return Rendered(images.to(self.device, self.dtype), None, None, flux)
+
+    def _channels(
+        self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
+    ) -> Tensor:
+        """Returns images (B, C, H, W) with the simulator's noise, each band's of its own."""
+        assert isinstance(self.survey, ComposedSurvey)
+        if self.noise == "original" and self.survey.scaled != "none":
+            whole = self._unscaled(rendered, scenes, None)
+            return central_part(scaled_images(whole, self.survey.scaled), side)
+        return self._unscaled(rendered, scenes, side)
+
+    def _unscaled(
+        self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
+    ) -> Tensor:
+        if not self.bands:
+            return self._observed(rendered, scenes, side)[:, None]
+        channels = []
+        for k in range(len(self.bands)):
+            band = Rendered(
+                rendered.images[:, k],
+                None if rendered.hidden is None else rendered.hidden[:, k],
+                None if rendered.kept is None else rendered.kept[:, k],
+                rendered.flux[:, k],
+            )
+            own = dataclasses.replace(scenes, noise_word=scenes.noise_word[:, k])
+            channels.append(self._observed(band, own, side))
+        return torch.stack(channels, dim=1)
 
     def _observed(
         self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
@@ -269,8 +304,12 @@ class Simulator:
 
         out = images.contiguous().numpy().copy()
         twice = self.survey.noise_kind(self.noise) == "double_poisson"
-        rms = background_rms(self.survey.instrument)
-        kernels.add_noise(out, words, seconds, rms, twice, *kernels.noise_tables())
+        rms, tables = background_rms(self.survey.instrument), kernels.noise_tables()
+
+        def work(part: slice) -> None:
+            kernels.add_noise(out[part], words[part], seconds[part], rms, twice, *tables)
+
+        self._in_parts(work, len(out))
         return torch.from_numpy(out)
 
     def _correlated(
@@ -354,6 +393,9 @@ class Simulator:
         return images * 2 if kind == "doubled" else images
 
     def _image_unit(self) -> str:
+        scaled = self.survey.scaled if isinstance(self.survey, ComposedSurvey) else "none"
+        if self.noise == "original" and scaled != "none":
+            return f"scaled: {scaled}"
         return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(
             self.survey.noise_kind(self.noise), "counts/s"
         )
@@ -384,15 +426,19 @@ class Simulator:
             elif kind == "doubled":
                 out[part] *= 2
 
+        self._in_parts(work, len(scenes))
+        return torch.from_numpy(out)
+
+    def _in_parts(self, work: Callable[[slice], None], count: int) -> None:
+        """Calls ``work`` with parts of ``count`` images, in threads if there are several."""
         # Several parts per thread, as classes differ in cost; small enough to stay in a core's cache.
-        step = max(1, min(-(-len(scenes) // (4 * self.threads)), 64))
-        parts = [slice(i, min(i + step, len(scenes))) for i in range(0, len(scenes), step)]
+        step = max(1, min(-(-count // (4 * self.threads)), 64))
+        parts = [slice(i, min(i + step, count)) for i in range(0, count, step)]
         if self.threads == 1 or len(parts) == 1:
             for part in parts:
                 work(part)
         else:
             list(self._threads().map(work, parts))
-        return torch.from_numpy(out)
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pool_process != os.getpid():  # threads do not survive a fork
@@ -480,6 +526,18 @@ def iterate(
         simulator,
         [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)],
     )
+
+
+def scaled_images(images: Tensor, scaled: str) -> Tensor:
+    """Returns images (B, C, H, W) as :data:`~haloformer.simulation.composed.survey.Scaling` says, each by its own pixels of all channels."""
+    if scaled == "none":
+        return images
+    low, high = (each[:, None, None, None] for each in images.flatten(1).aminmax(dim=1))
+    if scaled == "min_max":
+        return (images - low) / (high - low).clamp(min=1e-30)
+    if scaled == "clipped_max":
+        images = images.clamp(min=0)
+    return images / torch.where(high > 0, high, 1.0)
 
 
 def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:

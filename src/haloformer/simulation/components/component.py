@@ -96,6 +96,16 @@ class MassComponent(abc.ABC):
             parameters: Those of :attr:`UNITS`, each (B,) or (B, n), in the type of the result but for positions, which may be float64.
         """
 
+    def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Returns the deflection (α_x, α_y) at a few points of B images, in float32: that of :meth:`deflection`.
+
+        Args:
+            x: (B, H, W) positions in arcsec, as ``y``.
+            y: See ``x``.
+            parameters: Those of :attr:`UNITS`.
+        """
+        return self.deflection(x, y, as_tensors(parameters))
+
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> "OnGrid":
         """Returns what adds the deflections of B images on a square grid of rays, on the CPU and in float32.
 
@@ -105,14 +115,10 @@ class MassComponent(abc.ABC):
             axis: (N,) float64, evenly spaced positions in arcsec, of columns and rows alike.
             parameters: Those of :attr:`UNITS`.
         """
-        tensors = {
-            name: torch.as_tensor(values, dtype=torch.float64 if name in PLACES else torch.float32)
-            for name, values in parameters.items()
-        }
         along = torch.as_tensor(axis)
         x, y = torch.broadcast_tensors(along[None, None, :], along[None, :, None])
         with torch.no_grad():
-            found = [each.float().numpy() for each in self.deflection(x, y, tensors)]
+            found = [each.float().numpy() for each in self.at_points(x, y, parameters)]
 
         def add(
             which: np.ndarray, into: np.ndarray, alpha_x: np.ndarray, alpha_y: np.ndarray
@@ -166,6 +172,14 @@ class LightComponent(abc.ABC):
     def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
         """Draws the parameters of :attr:`UNITS`, positions relative to the galaxy's centre."""
 
+    def in_band(self, band: int) -> "LightComponent":
+        """Returns the component as a band shows it, with the same parameters; itself where it looks alike in all of them.
+
+        Args:
+            band: Number of the band among the survey's.
+        """
+        return self
+
     @abc.abstractmethod
     def brightness(self, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:
         """Returns the surface brightness (B, H, W) in 1/arcsec², for a total flux of 1.
@@ -204,6 +218,14 @@ class LightComponent(abc.ABC):
     @abc.abstractmethod
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """Returns the same in lenstronomy's words, for one image, with ``amp`` for a total flux of 1."""
+
+
+def as_tensors(parameters: Parameters) -> dict[str, Tensor]:
+    """Returns parameters as float32 tensors, and places as float64."""
+    return {
+        name: torch.as_tensor(values, dtype=torch.float64 if name in PLACES else torch.float32)
+        for name, values in parameters.items()
+    }
 
 
 def column(values: Tensor) -> Tensor:

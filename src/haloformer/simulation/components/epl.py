@@ -28,6 +28,9 @@ TERMS = {torch.float32: 16, torch.float64: 33}
 LEAST_AXIS_RATIO = 0.4
 """Rounder than this a lens is drawn; flatter ones would need more terms, and are no elliptical galaxies."""
 
+LEAST_SIGMA_V = 10.0
+"""km/s; what a wide distribution gives below is set to it."""
+
 _LEAST_RADIUS = {torch.float32: 1e-6, torch.float64: 1e-9}  # arcsec, in the ellipse's own measure
 
 
@@ -44,6 +47,7 @@ class EPL(MassComponent):
         e2: Ellipticity (1−q)/(1+q) sin 2φ.
         x: Centre in arcsec.
         y: Centre in arcsec.
+        sigma_v: Velocity dispersion in km/s, from which θ_E follows as that of an isothermal sphere, in place of ``theta_E``.
     """
 
     kind: Literal["epl"] = field(default="epl", kw_only=True)
@@ -53,6 +57,7 @@ class EPL(MassComponent):
     e2: Quantity = 0.0
     x: Quantity = 0.0
     y: Quantity = 0.0
+    sigma_v: Quantity | None = None
 
     PREFIX: ClassVar[str | None] = "lens_"
     UNITS: ClassVar[Mapping[str, str]] = {
@@ -66,12 +71,16 @@ class EPL(MassComponent):
 
     def __post_init__(self) -> None:
         check_not_negative("theta_E", self.theta_E, zero=False)
+        check_not_negative("sigma_v", self.sigma_v, zero=False)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Draws the parameters; ellipticities beyond :data:`LEAST_AXIS_RATIO` are shortened to it."""
         drawn = {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
+        if self.sigma_v is not None:
+            sigma_v = draws.draw(self.sigma_v, "sigma_v")
+            drawn["theta_E"] = setting.isothermal_theta_E(np.maximum(sigma_v, LEAST_SIGMA_V))
         size = np.hypot(drawn["e1"], drawn["e2"])
         most = (1 - LEAST_AXIS_RATIO) / (1 + LEAST_AXIS_RATIO)
         shorter = np.minimum(1.0, most / np.maximum(size, 1e-12))

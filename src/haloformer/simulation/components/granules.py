@@ -1,7 +1,7 @@
 """Granules: the interference pattern of ultralight dark matter in the lens's own halo."""
 
-import math
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
@@ -21,6 +21,7 @@ from haloformer.simulation.components.component import (
     Parameters,
     Profile,
     Tensors,
+    as_tensors,
     column,
 )
 from haloformer.simulation.components.populations import (
@@ -43,6 +44,9 @@ _DRAWN = (
     "host_concentration",
 )
 _PER_KPC = 0.0959  # kpc: ħ/(m σ) at m = 10⁻²² eV and σ = 200 km/s
+
+_kept: tuple[bytes, Tensor] | None = None
+"""The last batch's parameters and field: a survey needs it for what the lens gives up, and then for the image."""
 
 
 @checked
@@ -142,6 +146,15 @@ class Granules(MassComponent):
             alpha = alpha.index_copy(1, rows, found)
         return alpha[0], alpha[1]
 
+    def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The same, with a field that is made once for what is drawn and what is rendered."""
+        pixels = int(parameters["pixels"][0])
+        if (parameters["pixels"] != pixels).any():
+            return super().at_points(x, y, parameters)
+        field = _kept_field(parameters, pixels)
+        found = _interpolated(x, y, field, as_tensors(parameters))
+        return found[0], found[1]
+
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
         """The compiled interpolation of fields of one size."""
         pixels = int(parameters["pixels"][0])
@@ -149,9 +162,7 @@ class Granules(MassComponent):
             return super().on_grid(axis, parameters)
         from haloformer.simulation.components import grid_kernels
 
-        tensors = {name: torch.as_tensor(values) for name, values in parameters.items()}
-        with torch.no_grad():
-            fields = deflection_field(tensors, pixels).float().numpy()
+        fields = _kept_field(parameters, pixels).numpy()
         center = [parameters[name] for name in ("center_x", "center_y")]
         place = np.stack([*center, pixels / parameters["width"]], axis=1)
         return functools.partial(grid_kernels.add_fields, axis, fields, place)
@@ -216,6 +227,18 @@ def deflection_field(parameters: Tensors, pixels: int) -> Tensor:
     gradient = torch.stack([1j * k_x * potential, 1j * k_y * potential], dim=1)
     alpha: Tensor = torch.fft.irfft2(gradient, s=(pixels, pixels))
     return alpha
+
+
+def _kept_field(parameters: Parameters, pixels: int) -> Tensor:
+    """Returns :func:`deflection_field` in float32, which is kept until another batch's is wanted."""
+    global _kept
+    key = b"".join(np.ascontiguousarray(values).tobytes() for values in parameters.values())
+    kept = _kept
+    if kept is None or kept[0] != key:
+        with torch.no_grad():
+            kept = key, deflection_field(as_tensors(parameters), pixels)
+        _kept = kept
+    return kept[1]
 
 
 def _spectrum(parameters: Tensors, pixels: int) -> Tensor:

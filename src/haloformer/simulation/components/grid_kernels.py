@@ -75,7 +75,7 @@ def add_linear(axis, constant, matrix, which, into, alpha_x, alpha_y):
     x = axis.astype(np.float32)
     for k in range(which.size):
         i = which[k]
-        xx, xy, yy = f(matrix[i, 0]), f(matrix[i, 1]), f(matrix[i, 2])
+        xx, xy = f(matrix[i, 0]), f(matrix[i, 1])
         for row in range(axis.size):
             start_x = f(constant[i, 0] + matrix[i, 1] * axis[row])
             start_y = f(constant[i, 1] + matrix[i, 2] * axis[row])

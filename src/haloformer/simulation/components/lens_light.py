@@ -10,7 +10,14 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from haloformer.simulation.components.component import Draws, Profile, Tensors, column
+from haloformer.simulation.components.component import (
+    AtRays,
+    Draws,
+    Parameters,
+    Profile,
+    Tensors,
+    column,
+)
 from haloformer.simulation.components.sersic import unit_amp
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import (
@@ -21,7 +28,7 @@ from haloformer.simulation.distributions import (
     check_not_negative,
 )
 from haloformer.simulation.fields import WORDS, draw_words, gaussian_field, wave_numbers
-from haloformer.simulation.sources import sersic_ellipse, sersic_flux
+from haloformer.simulation.sources import SERSIC_R_MIN, sersic_ellipse, sersic_flux
 from haloformer.validation import Number, checked
 
 _SIZE = LogNormal(1.5, 0.3, 0.5, 4.0)
@@ -151,6 +158,31 @@ class LensLight:
         ring, nowhere = column(parameters["theta_E"]), torch.zeros_like(e1)
         on_ring = _profile(ring, nowhere, nowhere, nowhere, parameters)
         return column(parameters["contrast"]) * light / on_ring
+
+    @staticmethod
+    def at_rays(parameters: Parameters) -> AtRays:
+        """Returns what adds :meth:`brightness` at rays by compiled kernels; positions are those in the image, not from the centre."""
+        from haloformer.simulation.components import ray_kernels
+
+        own = {name: torch.as_tensor(np.asarray(v, float)) for name, v in parameters.items()}
+        ring, nowhere = column(own["theta_E"]), torch.zeros(len(own["theta_E"]), 1, 1).double()
+        unit = own["contrast"] / _profile(ring, nowhere, nowhere, nowhere, own)[:, 0, 0]
+        share, disc = own["disc_share"], torch.ones_like(own["n_sersic"])
+        kinds = ((1 - share, own["R_sersic"], own["n_sersic"]), (share, own["disc_R"], disc))
+        place = [own[name] for name in ("e1", "e2", "x", "y")]
+        shapes = [
+            torch.stack([part * unit_amp(R, n) * unit, R, n, *place], 1).float().numpy()
+            for part, R, n in kinds
+        ]
+
+        def add(
+            which: np.ndarray, into: np.ndarray, x: np.ndarray, y: np.ndarray, total: np.ndarray
+        ) -> None:
+            for shape in shapes:
+                there = shape[which, 0] > 0
+                ray_kernels.add_sersic(shape, SERSIC_R_MIN, which[there], into[there], x, y, total)
+
+        return add
 
     def left(
         self,

@@ -12,6 +12,10 @@ from haloformer.simulation.components.grid_kernels import log_row
 from haloformer.simulation.kernels import FLAGS, exp_row
 
 
+_ROWS = 8
+"""Rows of pixels that are blurred at a time."""
+
+
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def add_sersic(shape, r_min, which, into, x, y, total):
     """Adds elliptical Sérsic profiles; see :func:`~haloformer.simulation.sources.sersic_ellipse`.
@@ -109,42 +113,56 @@ def observe(brightness, across, down, radius, rays, area, out):
         out: (B, N, N) written.
     """
     f = np.float32
-    N, K = out.shape[1], across.shape[1]
+    N, K, terms = out.shape[1], across.shape[1], across.shape[0]
     M = brightness.shape[2]
     side = N + K // rays + 1
-    phases = np.zeros((rays, side), f)  # of a padded row: each pixel's first rays, second rays, …
-    rows = np.empty((across.shape[0], M, N), f)
+    blurred = np.empty((terms, _ROWS, M), f)  # down the columns
+    phases = np.zeros(
+        (rays, _ROWS * side + K), f
+    )  # of padded rows: pixels' first rays, second rays, …
+    line = np.empty(_ROWS * side, f)  # several rows at once, so that the loop over them is long
     for i in range(out.shape[0]):
-        for row in range(M):
-            source = brightness[i, row]
-            for p in range(rays):
-                phase = phases[p]
-                for j in range(side):
-                    phase[j] = source[min(max(j * rays + p - radius, 0), M - 1)]
-            for term in range(across.shape[0]):
-                line = rows[term, row]
-                for j in range(N):
-                    line[j] = f(0.0)
-                for k in range(0, K, 4):
-                    w = across[term, k : k + 4]
-                    w0, w1, w2, w3 = w[0] * area, w[1] * area, w[2] * area, w[3] * area
-                    a, b = k // rays, (k + 1) // rays
-                    c, d = (k + 2) // rays, (k + 3) // rays
-                    v0, v1 = phases[k % rays, a : a + N], phases[(k + 1) % rays, b : b + N]
-                    v2, v3 = phases[(k + 2) % rays, c : c + N], phases[(k + 3) % rays, d : d + N]
-                    for j in range(N):
-                        line[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
-        for row in range(N):
-            line = out[i, row]
-            for j in range(N):
+        for first in range(0, N, _ROWS):
+            rows = min(_ROWS, N - first)
+            for term in range(terms):
+                for row in range(rows):
+                    _blur_down(
+                        brightness[i], down[term], (first + row) * rays - radius, blurred[term, row]
+                    )
+            n = rows * side
+            for j in range(n):
                 line[j] = f(0.0)
-            for term in range(across.shape[0]):
+            for term in range(terms):
+                for row in range(rows):
+                    source = blurred[term, row]
+                    for p in range(rays):
+                        phase = phases[p, row * side : (row + 1) * side]
+                        for j in range(side):
+                            phase[j] = source[min(max(j * rays + p - radius, 0), M - 1)]
                 for k in range(0, K, 4):
-                    first = row * rays + k - radius
-                    v0 = rows[term, min(max(first, 0), M - 1)]
-                    v1 = rows[term, min(max(first + 1, 0), M - 1)]
-                    v2 = rows[term, min(max(first + 2, 0), M - 1)]
-                    v3 = rows[term, min(max(first + 3, 0), M - 1)]
-                    w0, w1, w2, w3 = down[term, k : k + 4]
-                    for j in range(N):
+                    w0, w1 = across[term, k] * area, across[term, k + 1] * area
+                    w2, w3 = across[term, k + 2] * area, across[term, k + 3] * area
+                    a, b, c, d = k // rays, (k + 1) // rays, (k + 2) // rays, (k + 3) // rays
+                    v0, v1 = phases[k % rays, a : a + n], phases[(k + 1) % rays, b : b + n]
+                    v2, v3 = phases[(k + 2) % rays, c : c + n], phases[(k + 3) % rays, d : d + n]
+                    for j in range(n):
                         line[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
+            for row in range(rows):
+                out[i, first + row] = line[row * side : row * side + N]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _blur_down(brightness, weights, first, out):
+    """Writes the weighted sum of the rows from ``first`` on, of which those outside are the outermost ones, into ``out`` (M,)."""
+    f = np.float32
+    last = brightness.shape[0] - 1
+    for j in range(out.size):
+        out[j] = f(0.0)
+    for k in range(0, weights.size, 4):
+        v0 = brightness[min(max(first + k, 0), last)]
+        v1 = brightness[min(max(first + k + 1, 0), last)]
+        v2 = brightness[min(max(first + k + 2, 0), last)]
+        v3 = brightness[min(max(first + k + 3, 0), last)]
+        w0, w1, w2, w3 = weights[k], weights[k + 1], weights[k + 2], weights[k + 3]
+        for j in range(out.size):
+            out[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]

@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import constants
 
-from haloformer.simulation.cosmology import Cosmology, einstein_radii
+from haloformer.simulation.cosmology import ARCSEC_PER_RADIAN, Cosmology, einstein_radii
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,13 @@ class Setting:
 
     def __len__(self) -> int:
         return len(self.z_lens)
+
+    def isothermal_theta_E(self, sigma_v: np.ndarray) -> np.ndarray:
+        """Returns the Einstein radius in arcsec of isothermal spheres, 4π (σ_v/c)² D_ls/D_s, of velocity dispersions (B,) in km/s."""
+        chi_lens, chi_source = map(self.cosmology.comoving_distances, (self.z_lens, self.z_source))
+        ratio = np.asarray(sigma_v, float) * 1e3 / constants.c
+        radius: np.ndarray = 4 * np.pi * ratio**2 * (1 - chi_lens / chi_source) * ARCSEC_PER_RADIAN
+        return radius
 
     def theta_E(self, mass: np.ndarray) -> np.ndarray:
         """Returns the Einstein radius in arcsec of point masses (B,) or (B, n) in M_sun."""

@@ -1,8 +1,10 @@
 """Composed surveys: lenses and galaxies of components, drawn, matched and rendered."""
 
+from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight
 from haloformer.simulation.composed.render import ComposedRenderer, Rendered
 from haloformer.simulation.composed.scenes import ComposedScenes, draw_scenes
 from haloformer.simulation.composed.survey import (
+    Band,
     ComposedSurvey,
     Galaxy,
     describe,
@@ -10,10 +12,12 @@ from haloformer.simulation.composed.survey import (
 )
 
 __all__ = [
+    "Band",
     "ComposedRenderer",
     "ComposedScenes",
     "ComposedSurvey",
     "Galaxy",
+    "LensGalaxyLight",
     "Rendered",
     "describe",
     "draw_scenes",

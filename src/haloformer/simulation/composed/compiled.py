@@ -4,7 +4,7 @@ What a batch needs is prepared for all of its images at once (fields of granules
 images each from deflection to pixels. An image does not depend on the others of its batch.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from haloformer.simulation.components import ray_kernels
-from haloformer.simulation.components.component import AtRays, MassComponent, OnGrid
+from haloformer.simulation.components.component import AtRays, LightComponent, MassComponent, OnGrid
 from haloformer.simulation.components.shear import linear_on_grid
 from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
@@ -34,12 +34,12 @@ class UnitImages:
     """Images of sources whose flux without lensing is 1.
 
     Attributes:
-        images: (B, N, N) float32.
-        peak: (B,) the brightest pixel of each without substructure; None if it was not asked for.
+        images: (B, L, N, N) float32; L is 1, or the number of bands if they look different.
+        peak: (B, L) the brightest pixel of each without substructure; NaN if it was not asked for.
     """
 
     images: np.ndarray
-    peak: np.ndarray | None
+    peak: np.ndarray
 
 
 def unit_images(
@@ -60,16 +60,37 @@ def unit_images(
         substructure: Whether the images have it.
     """
     count, camera = len(parameters["z_lens"]), survey.instrument
-    work = _Work(survey, parameters, substructure)
-    images = np.empty((count, camera.num_pix, camera.num_pix), np.float32)
-    peak = np.empty(count, np.float32) if peaks else None
+    work = _Work(survey, parameters, substructure, peaks)
+    looks = len(work.looks)
+    images = np.empty((count, looks, camera.num_pix, camera.num_pix), np.float32)
+    peak = np.full((count, looks), np.nan, np.float32)
     parts = [np.arange(k, min(k + AT_ONCE, count)) for k in range(0, count, AT_ONCE)]
 
     def part(rows: np.ndarray) -> None:
-        work.do(rows, images[rows[0] : rows[-1] + 1], None if peak is None else peak[rows[0] : rows[-1] + 1])  # fmt: skip
+        some = slice(rows[0], rows[-1] + 1)
+        work.do(rows, images[some], peak[some])
 
     run(part, parts, threads)
     return UnitImages(images, peak)
+
+
+def light_images(
+    light: AtRays, count: int, camera: Instrument, threads: ThreadPoolExecutor | None
+) -> np.ndarray:
+    """Returns what a camera without noise makes of light that no lens deflects, (count, N, N) float32."""
+    axis, weights = ray_axis(camera).astype(np.float32), separable_psf(camera)
+    shape = (min(AT_ONCE, count), len(axis), len(axis))
+    x = np.ascontiguousarray(np.broadcast_to(axis[None, None, :], shape))
+    y = np.ascontiguousarray(np.broadcast_to(axis[None, :, None], shape))
+    images = np.empty((count, camera.num_pix, camera.num_pix), np.float32)
+
+    def part(rows: np.ndarray) -> None:
+        total = np.zeros((len(rows), *shape[1:]), np.float32)
+        light(rows, np.arange(len(rows)), x, y, total)
+        images[rows[0] : rows[-1] + 1] = observed(total, camera, weights)
+
+    run(part, [np.arange(k, min(k + AT_ONCE, count)) for k in range(0, count, AT_ONCE)], threads)
+    return images
 
 
 def run(
@@ -88,7 +109,10 @@ def run(
 class _Work:
     """All that a batch's images need, prepared."""
 
-    def __init__(self, survey: ComposedSurvey, parameters: Parameters, substructure: bool) -> None:
+    def __init__(
+        self, survey: ComposedSurvey, parameters: Parameters, substructure: bool, peaks: bool
+    ) -> None:
+        self.peaks = peaks
         self.camera = survey.instrument
         self.axis = ray_axis(self.camera)
         self.weights = separable_psf(self.camera)
@@ -110,11 +134,15 @@ class _Work:
         if self.changed.any():
             self.added.append(_Part(everything, self._given_up(parameters)))
         self.place = np.stack([parameters[f"source_{k}"] for k in ("x", "y")])
-        self.light: list[AtRays] = []
-        for number, light in enumerate(survey.source.light):
-            name = source_prefix(number, light)
-            own = {key: parameters[name + key] for key in light.UNITS}
-            self.light.append(light.at_rays(own, parameters[f"{name}share"]))
+        self.looks = [self._at_rays(light, parameters) for light in survey.source_looks()]
+
+    def _at_rays(self, light: Sequence[LightComponent], parameters: Parameters) -> list[AtRays]:
+        found = []
+        for number, part in enumerate(light):
+            name = source_prefix(number, part)
+            own = {key: parameters[name + key] for key in part.UNITS}
+            found.append(part.at_rays(own, parameters[f"{name}share"]))
+        return found
 
     def _prepared(self, part: MassComponent, parameters: Parameters, rows: np.ndarray) -> "_Part":
         own = {k: v[rows] for k, v in component_parameters(part, parameters).items()}
@@ -142,16 +170,22 @@ class _Work:
         ]
         return linear_on_grid(self.axis, np.stack(constant, axis=1), matrix)
 
-    def do(self, rows: np.ndarray, images: np.ndarray, peak: np.ndarray | None) -> None:
-        """Renders the images ``rows``, neighbours of each other, into ``images`` (K, N, N), and their peaks without substructure."""
-        changed = np.flatnonzero(self.changed[rows])
+    def do(self, rows: np.ndarray, images: np.ndarray, peak: np.ndarray) -> None:
+        """Renders neighbouring images of the batch.
+
+        Args:
+            rows: (K,) their numbers in the batch.
+            images: (K, L, N, N) written.
+            peak: (K, L) written, if peaks are wanted.
+        """
+        all_, changed = np.arange(len(rows)), np.flatnonzero(self.changed[rows])
         shape = (len(rows), len(self.axis), len(self.axis))
         alpha_x, alpha_y = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
         for part in self.lens:
-            part.add(rows, np.arange(len(rows)), alpha_x, alpha_y)
-        if peak is not None:
-            self._observe(rows, np.arange(len(rows)), alpha_x, alpha_y, images)
-            peak[:] = images.max(axis=(1, 2))
+            part.add(rows, all_, alpha_x, alpha_y)
+        if self.peaks:
+            self._observe(rows, all_, alpha_x, alpha_y, images)
+            peak[:] = images.max(axis=(2, 3))
         if self.lighter and len(changed):
             alpha_x[changed] = 0
             alpha_y[changed] = 0
@@ -159,10 +193,7 @@ class _Work:
                 part.add(rows, changed, alpha_x, alpha_y)
         for part in self.added:
             part.add(rows, changed, alpha_x, alpha_y)
-        if peak is None:
-            self._observe(rows, np.arange(len(rows)), alpha_x, alpha_y, images)
-        elif len(changed):
-            self._observe(rows, changed, alpha_x, alpha_y, images)
+        self._observe(rows, changed if self.peaks else all_, alpha_x, alpha_y, images)
 
     def _observe(
         self,
@@ -173,17 +204,17 @@ class _Work:
         images: np.ndarray,
     ) -> None:
         """Renders the images ``some`` among the K, whose numbers in the batch are ``rows[some]``."""
+        if not len(some):
+            return
         from_x = self.axis[None, None, :] - self.place[0, rows[some], None, None]
         from_y = self.axis[None, :, None] - self.place[1, rows[some], None, None]
         x = from_x.astype(np.float32) - alpha_x[some]
         y = from_y.astype(np.float32) - alpha_y[some]
-        total = np.zeros_like(x)
-        for light in self.light:
-            light(rows[some], np.arange(len(some)), x, y, total)
-        images[some] = self._pixels(total)
-
-    def _pixels(self, brightness: np.ndarray) -> np.ndarray:
-        return observed(brightness, self.camera, self.weights)
+        for look, light in enumerate(self.looks):
+            total = np.zeros_like(x)
+            for part in light:
+                part(rows[some], np.arange(len(some)), x, y, total)
+            images[some, look] = observed(total, self.camera, self.weights)
 
 
 @dataclass(frozen=True)

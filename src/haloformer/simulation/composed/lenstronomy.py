@@ -13,6 +13,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.simulation.components.component import Profile
+from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
 from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
@@ -31,7 +32,7 @@ def render_with_lenstronomy(survey: ComposedSurvey, parameters: Mapping[str, np.
         parameters: As they travel with the images, ``source_flux`` included.
 
     Returns:
-        (B, H, W) float64 in counts/s per pixel.
+        (B, H, W) float64 in counts/s per pixel; (B, bands, H, W) of a survey with bands.
 
     Raises:
         InputError: lenstronomy is not installed.
@@ -45,20 +46,32 @@ def render_with_lenstronomy(survey: ComposedSurvey, parameters: Mapping[str, np.
         ) from error
     axis = ray_axis(survey.instrument)
     x, y = (each.ravel() for each in np.meshgrid(axis, axis))
-    images = []
+
+    def brightness(parts: list[tuple[float, list[Profile]]], x: Any, y: Any) -> Any:
+        total = np.zeros_like(x)
+        for flux, profiles in parts:
+            names, keywords = _split(profiles)
+            light = LightModel(names)
+            set_smoothing(light)
+            total += flux * light.surface_brightness(x, y, keywords)
+        return total.reshape(len(axis), len(axis))
+
+    images: list[list[np.ndarray]] = []
     for i in range(len(parameters["z_lens"])):
         names, keywords = _split(lens_profiles(survey, parameters, i))
         alpha_x, alpha_y = LensModel(names).alpha(x, y, keywords)
-        total = np.zeros_like(x)
-        for share, profiles in source_profiles(survey, parameters, i):
-            names, keywords = _split(profiles)
-            beta_x = x - alpha_x - parameters["source_x"][i]
-            beta_y = y - alpha_y - parameters["source_y"][i]
-            light = LightModel(names)
-            set_smoothing(light)
-            total += share * light.surface_brightness(beta_x, beta_y, keywords)
-        images.append(total.reshape(len(axis), len(axis)))
-    return observe(torch.from_numpy(np.stack(images)), survey.instrument)
+        beta_x = x - alpha_x - parameters["source_x"][i]
+        beta_y = y - alpha_y - parameters["source_y"][i]
+        images.append([])
+        for band in range(max(1, len(survey.bands))):
+            total = brightness(source_profiles(survey, parameters, i, band), beta_x, beta_y)
+            if isinstance(survey.lens_light, LensGalaxyLight):
+                own = lens_light_profiles(survey.lens_light, parameters, i, band)
+                place = (parameters[f"lens_light_{k}"][i] for k in ("x", "y"))
+                total = total + brightness(own, *(a - b for a, b in zip((x, y), place)))
+            images[-1].append(total)
+    bands = [observe(torch.from_numpy(np.stack(each)), survey.instrument) for each in zip(*images)]
+    return torch.stack(bands, dim=1) if survey.bands else bands[0]
 
 
 def lens_profiles(
@@ -85,15 +98,28 @@ def lens_profiles(
 
 
 def source_profiles(
-    survey: ComposedSurvey, parameters: Mapping[str, np.ndarray], i: int
+    survey: ComposedSurvey, parameters: Mapping[str, np.ndarray], i: int, band: int = 0
 ) -> list[tuple[float, list[Profile]]]:
-    """Returns the flux of each component of image ``i``'s source in counts/s, and its profiles for a flux of 1."""
+    """Returns the flux of each component of image ``i``'s source in counts/s in a band, and its profiles for a flux of 1."""
     found = []
     for number, part in enumerate(survey.source.light):
         name = source_prefix(number, part)
         one = {key: parameters[name + key][i] for key in part.UNITS}
-        flux = float(parameters[f"{name}share"][i] * parameters["source_flux"][i])
-        found.append((flux, part.lenstronomy(one)))
+        flux = parameters[f"{name}share"][i] * np.ravel(parameters["source_flux"][i])[band]
+        found.append((float(flux), part.in_band(band).lenstronomy(one)))
+    return found
+
+
+def lens_light_profiles(
+    light: LensGalaxyLight, parameters: Mapping[str, np.ndarray], i: int, band: int = 0
+) -> list[tuple[float, list[Profile]]]:
+    """Returns the same of image ``i``'s lens galaxy."""
+    found = []
+    for number, part in enumerate(light.light):
+        name = f"lens_light_{component_prefix(number, part)}"
+        one = {key: parameters[name + key][i] for key in part.UNITS}
+        flux = float(np.ravel(parameters[f"{name}flux"][i])[band])
+        found.append((flux, part.in_band(band).lenstronomy(one)))
     return found
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.components.component import PLACES, MassComponent
+from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.epl import mass_factor
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
@@ -48,13 +48,8 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
         rows = np.flatnonzero(has_it(part, values))
         if len(rows):
             # In float32 populations have fast tables, which are good to a thousandth.
-            own = {
-                name: torch.from_numpy(array[rows]).to(
-                    torch.float64 if name in PLACES else torch.float32
-                )
-                for name, array in values.items()
-            }
-            more_x, more_y = part.deflection(x[rows], y[rows], own)
+            own = {name: array[rows] for name, array in values.items()}
+            more_x, more_y = part.at_points(x[rows], y[rows], own)
             alpha_x[rows] += more_x
             alpha_y[rows] += more_y
     center_x, center_y = (torch.from_numpy(lens[k])[:, None, None] for k in ("x", "y"))

@@ -1,6 +1,6 @@
 """From a composed survey's parameters to noise-free images, in batched PyTorch on any device."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from haloformer.simulation.components.component import PLACES, MassComponent, column
 from haloformer.simulation.components.lens_light import LensLight
+from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
 from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
@@ -35,10 +36,10 @@ class Rendered:
     """Images without noise.
 
     Attributes:
-        images: (B, H, W) in counts/s per pixel.
+        images: (B, H, W) in counts/s per pixel; (B, bands, H, W) of a survey with bands, as the others.
         hidden: (B, H, W) light of the lens galaxy that was subtracted, whose photons are in the noise; None without.
         kept: (B, H, W) 0 where pixels are masked, else 1; None where nothing is masked.
-        flux: (B,) of the sources without lensing, in counts/s.
+        flux: (B,) or (B, bands) of the sources without lensing, in counts/s.
     """
 
     images: Tensor
@@ -73,6 +74,7 @@ class ComposedRenderer:
         axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = survey.added
+        self.looks = survey.source_looks()
         camera = survey.instrument
         self.noise_map = read_noise_map(camera) if camera.noise_map else None
         """The camera's noise map (num_pix, num_pix), if it has one; read once."""
@@ -91,37 +93,75 @@ class ComposedRenderer:
             # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
             flux = self._flux(parameters, peak)
             scale = self._tensor(flux)
-            images = images * column(scale)
-            if self.survey.lens_light is None or self.survey.lens_light.mode == "none":
+            images = images * scale[..., None, None]
+            light = self.survey.lens_light
+            if light is None or light.mode == "none":
                 return Rendered(images, None, None, flux)
-            return self._with_lens_light(
-                self.survey.lens_light, parameters, images, peak * scale, flux
+            if isinstance(light, LensGalaxyLight):
+                return Rendered(images + self._lens_galaxy(light, parameters), None, None, flux)
+            if not self.survey.bands:
+                return self._with_lens_light(light, parameters, images, peak * scale, flux)
+            bands = [
+                self._with_lens_light(light, parameters, image, bright, flux)
+                for image, bright in zip(images.unbind(1), (peak * scale).unbind(1))
+            ]
+            return Rendered(
+                torch.stack([each.images for each in bands], 1),
+                _stacked([each.hidden for each in bands]),
+                _stacked([each.kept for each in bands]),
+                flux,
             )
 
     def _needs_peaks(self, parameters: Parameters) -> bool:
         """Returns whether a source's flux or the lens's light follows from the brightest pixel without substructure."""
         light = self.survey.lens_light
         known = np.isfinite(parameters["source_flux"]).all()
-        return not known or (light is not None and light.mode != "none")
+        return not known or (isinstance(light, LensLight) and light.mode != "none")
 
     def _unit_images(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """Returns images (B, H, W) of sources of flux 1, and their brightest pixels (B,) without substructure; NaN if they do not matter."""
-        count, peaks = len(parameters["z_lens"]), self._needs_peaks(parameters)
+        """Returns images of sources of flux 1, and their brightest pixels without substructure, NaN if they do not matter.
+
+        (B, H, W) and (B,); of a survey with bands (B, bands, H, W) and (B, bands), or one for all of them if they look alike.
+        """
         if self.compiled:
             from haloformer.simulation.composed.compiled import unit_images
 
-            found = unit_images(self.survey, parameters, self.threads(), peaks=peaks)
-            peak = np.full(count, np.nan, np.float32) if found.peak is None else found.peak
-            return torch.from_numpy(found.images), torch.from_numpy(peak)
+            found = unit_images(
+                self.survey, parameters, self.threads(), peaks=self._needs_peaks(parameters)
+            )
+            images, peak = torch.from_numpy(found.images), torch.from_numpy(found.peak)
+            return (images, peak) if self.survey.bands else (images[:, 0], peak[:, 0])
         alpha = self._smooth_deflection(parameters)
         images = self._observed(parameters, alpha)
-        peak = images.flatten(1).amax(1)
+        peak = images.flatten(-2).amax(-1)
         rows = self._changed(parameters)
         if len(rows):
             own = {name: values[rows] for name, values in parameters.items()}
             where = torch.from_numpy(rows).to(self.device)
             images[where] = self._observed(own, self._deflection(own, alpha, where))
         return images, peak
+
+    def _lens_galaxy(self, part: LensGalaxyLight, parameters: Parameters) -> Tensor:
+        """Returns the light of lens galaxies, (B, H, W) or (B, bands, H, W)."""
+        x, y = (
+            axis - column(self._tensor(parameters[f"lens_light_{k}"], torch.float64))
+            for axis, k in ((self.x, "x"), (self.y, "y"))
+        )
+        total: Tensor | float = 0.0
+        for number, light in enumerate(part.light):
+            name = f"lens_light_{component_prefix(number, light)}"
+            flux = self._tensor(parameters[f"{name}flux"])
+            looks = [light.in_band(k) for k in range(max(1, len(self.survey.bands)))]
+            looks = looks[:1] if all(look == looks[0] for look in looks) else looks
+            own = {key: self._tensor(parameters[name + key]) for key in light.UNITS}
+            images = [
+                observe(look.brightness(x.to(self.dtype), y.to(self.dtype), own), self.survey.instrument)
+                for look in looks
+            ]  # fmt: skip
+            image = torch.stack(images, 1) if self.survey.bands else images[0]
+            total = total + image * flux[..., None, None]
+        assert isinstance(total, Tensor)
+        return total
 
     def _with_lens_light(
         self,
@@ -134,8 +174,15 @@ class ComposedRenderer:
         """Adds the light of the lens galaxy, or what its subtraction leaves."""
         camera = self.survey.instrument
         own = {name: self._tensor(parameters[f"lens_light_{name}"]) for name in part.UNITS}
-        brightness = convolve(part.brightness(self.x, self.y, own), camera)
-        light = bin_pixels(brightness, rays_per_pixel(camera)) * column(peak)
+        if self.compiled:
+            from haloformer.simulation.composed.compiled import light_images
+
+            given = {name: parameters[f"lens_light_{name}"] for name in part.UNITS}
+            found = light_images(part.at_rays(given), len(images), camera, self.threads())
+            light = torch.from_numpy(found) * column(peak / camera.pixel_scale**2)
+        else:
+            brightness = convolve(part.brightness(self.x, self.y, own), camera)
+            light = bin_pixels(brightness, rays_per_pixel(camera)) * column(peak)
         if part.mode == "present":
             return Rendered(images + light, None, None, flux)
         axis = torch.as_tensor(pixel_axis(camera), device=self.device)
@@ -144,7 +191,7 @@ class ComposedRenderer:
         return Rendered(images + left, light - left, part.outside(x, y, own), flux)
 
     def flux(self, parameters: Parameters) -> np.ndarray:
-        """Returns the flux (B,) of the sources alone, in counts/s."""
+        """Returns the flux (B,), or (B, bands), of the sources alone, in counts/s."""
         known: np.ndarray = parameters["source_flux"]
         if np.isfinite(known).all():
             return known
@@ -154,11 +201,11 @@ class ComposedRenderer:
             found = unit_images(
                 self.survey, parameters, self.threads(), peaks=True, substructure=False
             )
-            assert found.peak is not None  # as asked for
-            return self._flux(parameters, torch.from_numpy(found.peak))
+            peak = torch.from_numpy(found.peak)
+            return self._flux(parameters, peak if self.survey.bands else peak[:, 0])
         with torch.no_grad():
             images = self._observed(parameters, self._smooth_deflection(parameters))
-            return self._flux(parameters, images.flatten(1).amax(1))
+            return self._flux(parameters, images.flatten(-2).amax(-1))
 
     def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
         return torch.as_tensor(values).to(self.device, dtype or self.dtype)
@@ -230,19 +277,22 @@ class ComposedRenderer:
         )
 
     def _observed(self, parameters: Parameters, alpha: tuple[Tensor, Tensor]) -> Tensor:
-        """Returns images (B, H, W) of sources of flux 1."""
+        """Returns images (B, H, W) of sources of flux 1; with bands (B, bands, H, W), or (B, 1, H, W) where all show the same."""
         place_x, place_y = (
             column(self._tensor(parameters[f"source_{k}"], torch.float64)) for k in ("x", "y")
         )
         x = ((self.x - place_x) - alpha[0]).to(self.dtype)
         y = ((self.y - place_y) - alpha[1]).to(self.dtype)
-        brightness = torch.zeros_like(x)
-        for number, part in enumerate(self.survey.source.light):
-            name = source_prefix(number, part)
-            own = {key: self._tensor(parameters[name + key]) for key in part.UNITS}
-            share = column(self._tensor(parameters[f"{name}share"]))
-            brightness = brightness + share * part.brightness(x, y, own)
-        return observe(brightness, self.survey.instrument)
+        looks = []
+        for light in self.looks:
+            brightness = torch.zeros_like(x)
+            for number, part in enumerate(light):
+                name = source_prefix(number, part)
+                own = {key: self._tensor(parameters[name + key]) for key in part.UNITS}
+                share = column(self._tensor(parameters[f"{name}share"]))
+                brightness = brightness + share * part.brightness(x, y, own)
+            looks.append(observe(brightness, self.survey.instrument))
+        return torch.stack(looks, dim=1) if self.survey.bands else looks[0]
 
     def _flux(self, parameters: Parameters, peaks: Tensor) -> np.ndarray:
         """Returns the flux (B,) that gives the brightest pixels (B,) of images of flux 1 the wanted signal to noise.
@@ -260,3 +310,10 @@ class ComposedRenderer:
         signal = half + np.sqrt(half**2 + (ratio * rms) ** 2)
         peak = peaks.double().cpu().numpy()
         return np.where(np.isfinite(known), known, signal / np.maximum(peak, 1e-30))
+
+
+def _stacked(bands: Sequence[Tensor | None]) -> Tensor | None:
+    """Returns images (B, H, W) of several bands as (B, bands, H, W); None if there are none."""
+    return (
+        None if bands[0] is None else torch.stack([each for each in bands if each is not None], 1)
+    )

@@ -1,6 +1,6 @@
 """Draws of a composed survey's parameters for a batch of images."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from scipy import special
 from haloformer.simulation import rng
 from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.setting import Setting
+from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
 from haloformer.simulation.composed.matching import matched
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
@@ -65,7 +66,7 @@ class ComposedScenes:
     Attributes:
         label: (B,) int64, the class as an index into the class names.
         index: (B,) int64, the image's number within its class.
-        noise_word: (B,) uint64, from which the noise is drawn.
+        noise_word: (B,) uint64, from which the noise is drawn; (B, bands) of a survey with bands.
         parameters: Arrays (B,) or (B, n) by name; NaN where a parameter does not apply.
     """
 
@@ -107,20 +108,34 @@ def draw_scenes(
     setting = _setting(survey, shared)
     parameters = {"z_lens": setting.z_lens, "z_source": setting.z_source}
     lens: Mapping[str, np.ndarray] = {}
-    for part in survey.lens:
+    for number, part in enumerate(survey.lens):
         drawn = part.draw(shared.of(prefix(part) or part.kind), setting, lens)
+        for label, class_name in enumerate(class_names):
+            own_part = survey.lens_parts(class_name)[number]
+            rows = np.flatnonzero(labels == label)
+            if own_part is part or not len(rows):
+                continue
+            around = {name: values[rows] for name, values in lens.items()}
+            drawn = {name: np.array(values) for name, values in drawn.items()}
+            own_draws = shared.of(prefix(part) or part.kind, rows)
+            for name, values in own_part.draw(own_draws, rows_of(setting, rows), around).items():
+                drawn[name][rows] = values
         lens = lens or drawn
         parameters |= {prefix(part) + name: values for name, values in drawn.items()}
     parameters |= _substructure(survey, of_class, labels, setting, lens, class_names)
     parameters |= matched(survey, parameters)
     parameters |= _source(survey, shared, setting, lens)
-    if survey.lens_light is not None:
+    if isinstance(survey.lens_light, LensGalaxyLight):
+        parameters |= _lens_galaxy(survey, survey.lens_light, shared, setting, lens)
+    elif survey.lens_light is not None:
         light = survey.lens_light.draw(shared.of("lens_light_"), setting, lens)
         parameters |= {f"lens_light_{name}": values for name, values in light.items()}
     parameters["exposure_time"] = shared.draw(survey.instrument.exposure_time, "exposure_time")
     if (correlation := survey.instrument.noise_correlation) is not None:
         parameters["noise_correlation"] = shared.draw(correlation, "noise_correlation")
-    return ComposedScenes(labels, index, rng.noise_words(seed, common, index), parameters)
+    each = [rng.noise_words(seed, common, index, k) for k in range(max(1, len(survey.bands)))]
+    words = np.stack(each, axis=1) if survey.bands else each[0]
+    return ComposedScenes(labels, index, words, parameters)
 
 
 def _substructure(
@@ -216,10 +231,44 @@ def _source(
     drawn["snr"] = nothing if source.snr is None else own.draw(source.snr, "snr")
     drawn["source_flux"] = nothing
     if source.flux is not None:
-        drawn["source_flux"] = own.draw(source.flux, "flux")
-    elif source.magnitude is not None:
-        zero_point = survey.instrument.magnitude_zero_point
-        assert zero_point is not None  # the survey checks it
-        magnitude = own.draw(source.magnitude, "magnitude")
-        drawn["source_flux"] = np.asarray(magnitude_to_counts(magnitude, zero_point))
+        flux = own.draw(source.flux, "flux")
+        drawn["source_flux"] = np.stack([flux] * len(survey.bands), 1) if survey.bands else flux
+    elif source.snr is None:
+        drawn["source_flux"] = _fluxes(survey, own, survey.source_magnitudes(), "magnitude")
     return drawn
+
+
+def _lens_galaxy(
+    survey: ComposedSurvey,
+    light: LensGalaxyLight,
+    draws: RandomDraws,
+    setting: Setting,
+    lens: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Draws the light of the lens galaxy: its place, its components, and their fluxes."""
+    own, magnitudes = draws.of("lens_light_"), survey.lens_light_magnitudes()
+    drawn = {f"lens_light_{k}": lens[k] + own.draw(getattr(light, k), k) for k in ("x", "y")}
+    for number, part in enumerate(light.light):
+        name = f"lens_light_{component_prefix(number, part)}"
+        found = part.draw(draws.of(name), setting)
+        drawn |= {name + key: values for key, values in found.items()}
+        each = [band[number] for band in magnitudes]
+        drawn[f"{name}flux"] = _fluxes(survey, draws.of(name), each, "magnitude")
+    return drawn
+
+
+def _fluxes(
+    survey: ComposedSurvey,
+    draws: RandomDraws,
+    magnitudes: Sequence[Quantity | None],
+    name: str,
+) -> np.ndarray:
+    """Returns the fluxes (B, bands) in counts/s of magnitudes that are drawn, one of each band; (B,) of a survey without bands."""
+    zero_point = survey.instrument.magnitude_zero_point
+    found = []
+    for band, magnitude in zip(survey.band_names or ("",), magnitudes, strict=True):
+        assert zero_point is not None  # the survey checks both
+        assert magnitude is not None
+        drawn = draws.draw(magnitude, f"{name}_{band}" if band else name)
+        found.append(np.asarray(magnitude_to_counts(drawn, zero_point)))
+    return np.stack(found, axis=1) if survey.bands else found[0]

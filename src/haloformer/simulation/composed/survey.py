@@ -13,6 +13,7 @@ from haloformer.errors import InputError
 from haloformer.simulation.components import LightPart, MassPart
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.lens_light import LensLight
+from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, read_lens_light
 from haloformer.simulation.cosmology import Cosmology, Distances
 from haloformer.simulation.distributions import (
     Distribution,
@@ -23,12 +24,16 @@ from haloformer.simulation.distributions import (
 from haloformer.simulation.instruments import Instrument
 from haloformer.simulation.parts import named_part
 from haloformer.validation import Number, checked
-from haloformer.vocabulary import CLASS_NAMES
+from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
 Matching = Literal["none", "mass", "moments"]
 """What of its substructure a lens gives up: nothing; the mass within the Einstein radius; that, and its mean pull and shear."""
 
 ComposedNoise = Literal["instrument", "double_poisson"]
+
+Scaling = Literal["none", "max", "min_max", "clipped_max"]
+"""How images were scaled before they were released, all their channels together: not; divided by their maximum; from their minimum to 0 and
+maximum to 1; negative pixels set to 0, and divided by the maximum."""
 
 
 @checked
@@ -44,7 +49,7 @@ class Galaxy:
         shares: Share of each component of the flux, in any unit; equal ones if empty.
         snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows; or
         flux: the flux itself, without lensing, in counts/s; or
-        magnitude: its apparent magnitude.
+        magnitude: its apparent magnitude. Of a survey with bands, those of the bands go before.
     """
 
     light: tuple[LightPart, ...]
@@ -65,12 +70,28 @@ class Galaxy:
             )
         if (self.x is None) != (self.y is None):
             raise InputError("a source needs both x and y, or neither")
-        if sum(given is not None for given in (self.snr, self.flux, self.magnitude)) != 1:
+        if sum(given is not None for given in (self.snr, self.flux, self.magnitude)) > 1:
             raise InputError("a source needs one of snr, flux and magnitude")
         for name in ("snr", "flux"):
             check_not_negative(name, getattr(self, name), zero=False)
         for share in self.shares:
             check_not_negative("shares", share)
+
+
+@checked
+@dataclass(frozen=True)
+class Band:
+    """What one band shows that others do not. Each number may be a distribution.
+
+    The camera, and so pixels, point-spread function and level of the noise, is that of the survey.
+
+    Attributes:
+        source_magnitude: Apparent magnitude of the source, without lensing; that of the source itself if None.
+        lens_light_magnitudes: Apparent magnitudes of the components of the lens galaxy's light; those of ``lens_light`` if empty.
+    """
+
+    source_magnitude: Quantity | None = None
+    lens_light_magnitudes: tuple[Quantity, ...] = ()
 
 
 @checked
@@ -88,11 +109,17 @@ class ComposedSurvey:
         z_source: Redshift of the source; may be a distribution; or
         z_beyond: by how much it is larger than that of the lens.
         z_behind: Least difference of the redshifts: what would lie nearer is moved there.
-        lens_light: Light of the lens galaxy, about the first component of ``lens``; None for none.
+        lens_light: Light of the lens galaxy, about the first component of ``lens``; None for none. With ``light`` it is one of components
+            with magnitudes.
+        bands: By their names, what differs between the channels of an image: it has one for each, with noise of its own. Without any, it
+            has one, of no name.
+        lens_of_class: For some classes, components that stand in for those of ``lens`` of the same kind. A class whose lenses are others
+            is told by them: this is for data that were made so, and a shortcut in each of them.
         cosmology: Turns masses and lengths into deflections and angles.
         distances: See :func:`~haloformer.simulation.cosmology.einstein_radius`.
         matching: What lenses with substructure give up, so that it does not betray itself, see :data:`Matching`.
         original_noise: What ``noise="original"`` means here.
+        scaled: How images are scaled after it with ``noise="original"``, see :data:`Scaling`.
         description: One line for people.
     """
 
@@ -104,12 +131,17 @@ class ComposedSurvey:
     z_lens: Quantity = 0.5
     z_source: Quantity | None = None
     z_beyond: Quantity | None = None
-    lens_light: LensLight | None = None
+    lens_light: Annotated[LensLight | LensGalaxyLight | None, BeforeValidator(read_lens_light)] = (
+        None
+    )
+    bands: Mapping[str, Band] = field(default_factory=dict)
+    lens_of_class: Mapping[str, tuple[MassPart, ...]] = field(default_factory=dict)
     z_behind: Annotated[Number, Field(gt=0)] = 0.1
     cosmology: Cosmology = field(default_factory=Cosmology)
     distances: Distances = "angular_diameter"
     matching: Matching = "moments"
     original_noise: ComposedNoise = "instrument"
+    scaled: Scaling = "none"
     description: Annotated[str, BeforeValidator(str)] = ""
 
     def __post_init__(self) -> None:
@@ -128,8 +160,8 @@ class ComposedSurvey:
         if subtracted and self.original_noise == "double_poisson":
             raise InputError("lens_light: subtracted light needs original_noise: instrument")
         _check_redshifts(self.z_lens, self.z_source, self.z_behind)
-        if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
-            raise InputError("source.magnitude needs instrument.magnitude_zero_point")
+        _check_brightness(self)
+        _check_lens_of_class(self)
         for where, parts in (("lens", self.lens), *self.substructure.items()):
             kinds = [part.kind for part in parts]
             if len(set(kinds)) != len(kinds):
@@ -165,10 +197,96 @@ class ComposedSurvey:
         """The kinds of mass that some class adds to the lens."""
         return tuple(part for part in self.mass_components().values() if part not in self.lens)
 
+    @property
+    def band_names(self) -> tuple[str, ...]:
+        """The bands in the order of the images' channels; none of a survey of one band without a name."""
+        return tuple(self.bands)
+
+    def source_magnitudes(self) -> tuple[Quantity | None, ...]:
+        """Returns the source's magnitude in each band, or in the only one."""
+        if not self.bands:
+            return (self.source.magnitude,)
+        own = (band.source_magnitude for band in self.bands.values())
+        return tuple(self.source.magnitude if each is None else each for each in own)
+
+    def lens_light_magnitudes(self) -> tuple[tuple[Quantity, ...], ...]:
+        """Returns the magnitudes of the components of the lens galaxy's light in each band, or in the only one; empty if it has none."""
+        if not isinstance(self.lens_light, LensGalaxyLight):
+            return ()
+        if not self.bands:
+            return (self.lens_light.magnitudes,)
+        own = (band.lens_light_magnitudes for band in self.bands.values())
+        return tuple(each or self.lens_light.magnitudes for each in own)
+
+    def source_looks(self) -> tuple[tuple[LightComponent, ...], ...]:
+        """Returns the source's components as each band shows them; only once where all bands show the same."""
+        light: tuple[LightComponent, ...] = self.source.light
+        looks = tuple(
+            tuple(part.in_band(k) for part in light) for k in range(max(1, len(self.bands)))
+        )
+        return looks[:1] if all(look == looks[0] for look in looks) else looks
+
+    def lens_parts(self, class_name: str) -> tuple[MassComponent, ...]:
+        """Returns the components of a class's lenses, of the same kinds as those of ``lens``."""
+        own = {part.kind: part for part in self.lens_of_class.get(class_name, ())}
+        return tuple(own.get(part.kind, part) for part in self.lens)
+
     def with_camera(self, **fields: object) -> "ComposedSurvey":
         """Returns the survey with other numbers of its instrument."""
         camera = dataclasses.replace(self.instrument, **fields)  # type: ignore[arg-type]  # fields by name
         return dataclasses.replace(self, instrument=camera)
+
+
+def _check_brightness(survey: ComposedSurvey) -> None:
+    """Raises InputError unless it is known how bright source and lens galaxy are in each band."""
+    source, light = survey.source, survey.lens_light
+    magnitudes = survey.source_magnitudes()
+    for name, band in survey.bands.items():
+        if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", name):
+            raise InputError(f"band name {name!r}: use up to 32 letters, digits or '_'")
+        if band.source_magnitude is not None and (source.snr is not None or source.flux is not None):  # fmt: skip
+            raise InputError(
+                f"band {name}: source_magnitude, where the source has snr or flux; give one of them"
+            )
+        if band.lens_light_magnitudes:
+            if not isinstance(light, LensGalaxyLight):
+                raise InputError(
+                    f"band {name}: lens_light_magnitudes, but lens_light has no components in light"
+                )
+            light.check_magnitudes(
+                band.lens_light_magnitudes, f"band {name}: lens_light_magnitudes"
+            )
+    if survey.bands and source.snr is not None:
+        raise InputError(
+            "source.snr is that of one band; a survey with bands needs magnitude, flux, or source_magnitude of each band"
+        )
+    if source.snr is None and source.flux is None and None in magnitudes:
+        where = f"band {survey.band_names[magnitudes.index(None)]}: " if survey.bands else ""
+        raise InputError(f"{where}a source needs one of snr, flux and magnitude")
+    if () in survey.lens_light_magnitudes():
+        raise InputError("lens_light: light needs magnitudes, there or in each of the bands")
+    if survey.instrument.magnitude_zero_point is not None:
+        return
+    if any(each is not None for each in magnitudes):
+        what = "source_magnitude" if source.magnitude is None else "source.magnitude"
+        raise InputError(f"{what} needs instrument.magnitude_zero_point")
+    if survey.lens_light_magnitudes():
+        raise InputError("lens_light: magnitudes need instrument.magnitude_zero_point")
+
+
+def _check_lens_of_class(survey: ComposedSurvey) -> None:
+    """Raises InputError unless each component stands in for one of the lens's."""
+    kinds = [part.kind for part in survey.lens]
+    for name, parts in survey.lens_of_class.items():
+        if name not in survey.substructure:
+            raise unknown_name("lens_of_class: class", name, survey.class_names)
+        own = [part.kind for part in parts]
+        if len(set(own)) != len(own):
+            raise InputError(f"lens_of_class: {name} has two components of one kind")
+        if beyond := set(own) - set(kinds):
+            raise InputError(
+                f"lens_of_class: {name} has {min(beyond)}, which lens has not; it has {', '.join(kinds)}"
+            )
 
 
 def _check_redshifts(z_lens: Quantity, z_source: Quantity | None, behind: float) -> None:
@@ -183,8 +301,14 @@ def describe(survey: ComposedSurvey) -> dict[str, object]:
     """Returns the survey as a mapping that it can be built from again."""
     described: dict[str, object] = {"name": survey.name}
     for f in dataclasses.fields(survey):
-        described[f.name] = _plain(getattr(survey, f.name))
+        value = getattr(survey, f.name)
+        if f.name not in _NEWER or value not in ({}, "none"):
+            described[f.name] = _plain(value)
     return described
+
+
+_NEWER = ("bands", "lens_of_class", "scaled")
+"""Fields that came later, and are not told where they are not used: files of before say the same of the same survey."""
 
 
 def _plain(value: object) -> object:
