@@ -8,6 +8,7 @@ Every figure is the best of several repeats, so that another load on the machine
 """
 
 import argparse
+import dataclasses
 import datetime
 import os
 import platform
@@ -24,10 +25,15 @@ import numpy as np
 import torch
 
 from haloformer._version import code_version
-from haloformer.simulation import Simulator, get_survey
+from haloformer.simulation import Simulator, get_any_survey, get_survey
+from haloformer.simulation.components import TNFW
+from haloformer.simulation.composed.lenstronomy import lens_profiles, source_profiles
 from haloformer.simulation.lenstronomy_backend import lenstronomy_scenes
+from haloformer.simulation.psf import ray_axis
 
 PEERS = """`lenstronomy` is that package's image call alone, everything prepared beforehand. `original` is the original simulator's way of working with it, in one process: one image at a time; cosmology, an Einstein radius per mass and the models built anew for each; noise added. It leaves out the unused pyHalo realisation per image, which took most of the original's time, so its ratios (to ours on all cores) are lower bounds."""
+
+COMPOSED_PEER = """`lenstronomy` is that package's deflections and surface brightness at the same rays for the same scenes, everything prepared beforehand and without a camera, on one core; ours is whole images with all that is drawn for them: fields of granules, galaxies, halos, what the lens gives up, the camera, and for `hst` the light of the lens galaxy and what its subtraction leaves. Halos are those above 10⁸ M_sun unless it says otherwise."""
 
 SURVEYS = ("model_i", "model_ii", "model_iii")
 CLASSES = ("no_sub", "cdm", "axion")
@@ -45,9 +51,11 @@ def best_rate(work: Callable[[], int], seconds: float, repeats: int = 5) -> floa
     return max(rates)
 
 
-def ours(survey: str, name: str, seconds: float, *, batch: int, threads: int, **options) -> float:
+def ours(
+    survey: object, name: str | None, seconds: float, *, batch: int, threads: int, **options
+) -> float:
     torch.set_num_threads(threads)
-    simulator = Simulator(survey, classes=[name], seed=1, threads=threads, **options)
+    simulator = Simulator(survey, classes=name and [name], seed=1, threads=threads, **options)
 
     def work() -> int:
         simulator.batch(range(batch))
@@ -69,6 +77,55 @@ def lenstronomy_rate(arguments: tuple[str, str, float]) -> float:
         return len(scenes)
 
     return best_rate(work, seconds, repeats=3)
+
+
+def composed_cases() -> list[tuple[str, object, str | None]]:
+    """Returns surveys of components: a name for the table, the survey, and a class or None for all of them together."""
+    heavy = dataclasses.replace(get_any_survey("hst"), name="hst")
+    lighter = {
+        name: tuple(
+            dataclasses.replace(part, mass_low=1e7) if isinstance(part, TNFW) else part
+            for part in parts
+        )
+        for name, parts in heavy.substructure.items()
+    }
+    more = dataclasses.replace(heavy, substructure=lighter)
+    cases = [
+        ("model_i_fair", get_any_survey("model_i_fair")),
+        ("hst", heavy),
+        ("hst, M > 10⁷", more),
+    ]
+    cases += [(name, get_any_survey(name)) for name in ("euclid", "jwst")]
+    return [(label, given, name) for label, given in cases for name in (*CLASSES, None)]
+
+
+def composed_lenstronomy_rate(survey: object, name: str | None, seconds: float) -> float:
+    """Images/s of lenstronomy's deflections and brightness at the rays, everything prepared beforehand."""
+    from lenstronomy.LensModel.lens_model import LensModel
+    from lenstronomy.LightModel.light_model import LightModel
+
+    classes = None if name is None else [name]
+    simulator = Simulator(survey, classes=classes, seed=1, noise="none")
+    parameters = simulator.batch(range(3)).parameters
+    axis = ray_axis(simulator.survey.instrument)
+    x, y = (each.ravel() for each in np.meshgrid(axis, axis))
+    scenes = []
+    for i in range(3):
+        lens, lens_keywords = zip(*lens_profiles(simulator.survey, parameters, i))
+        parts = [p for _, some in source_profiles(simulator.survey, parameters, i) for p in some]
+        light, light_keywords = zip(*parts)
+        place = parameters["source_x"][i], parameters["source_y"][i]
+        scenes.append(
+            (LensModel(list(lens)), list(lens_keywords), LightModel(list(light)), list(light_keywords), place)
+        )  # fmt: skip
+
+    def work() -> int:
+        for lens, lens_keywords, light, light_keywords, place in scenes:
+            alpha_x, alpha_y = lens.alpha(x, y, lens_keywords)
+            light.surface_brightness(x - alpha_x - place[0], y - alpha_y - place[1], light_keywords)
+        return len(scenes)
+
+    return best_rate(work, seconds, repeats=1)
 
 
 def original_rate(arguments: tuple[str, str, float]) -> float:
@@ -213,6 +270,21 @@ def main() -> None:
             ]
             rows.append([survey, name, *(f"{rate:.0f}" for rate in rates)])
     say(table(rows), "")
+
+    say(f"## Composed surveys, noise-free, one core and {cores} cores, against lenstronomy\n")
+    header = ["survey", "class", "1 core", "lenstronomy", "ratio", f"{cores} cores"]
+    rows = [[*header, f"{cores} cores with noise"]]
+    for survey, given, name in composed_cases():
+        batch = 48 if "hst" in survey else 128
+        one = ours(given, name, seconds, batch=batch, threads=1, noise="none")
+        peer = composed_lenstronomy_rate(given, name, seconds)
+        many = ours(given, name, seconds, batch=batch, threads=cores, noise="none")
+        noisy = ours(given, name, seconds, batch=batch, threads=cores)
+        rows.append(
+            [survey, name or "all", f"{one:.0f}", f"{peer:.2f}", f"{one / peer:.0f}×", f"{many:.0f}", f"{noisy:.0f}"]
+        )  # fmt: skip
+        print("  " + "  ".join(rows[-1]), file=sys.stderr, flush=True)
+    say(table(rows), f"\n{COMPOSED_PEER}\n")
 
     devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
     say(f"## The torch backend, noise-free, on {' and '.join(devices)}\n")
