@@ -68,6 +68,16 @@ def test_what_a_lens_gives_up_is_the_same_by_kernels_and_tensors(matching):
     assert both(survey)[1].max() < 3e-5
 
 
+def test_halos_outside_the_lens_plane_are_rendered_alike_by_kernels_and_tensors():
+    halos = [{"kind": "line_of_sight", "mass_low": 1e9, "abundance": 3}]
+    survey = small(substructure={"cdm": [*halos, {"kind": "point_masses"}], "no_sub": []})
+    found, differ = both(survey)
+    assert differ.max() < HALOS
+    without = small(substructure={"cdm": [{"kind": "point_masses"}], "no_sub": []})
+    images = Simulator(without, seed=2, noise="none").batch(range(6)).images
+    assert (images - found[0].images)[::2].abs().max() > 0.01 * images.max()
+
+
 def test_an_image_is_the_same_in_any_batch_and_by_any_number_of_threads():
     survey = get_any_survey("model_i_fair").with_camera(num_pix=60)
     whole = Simulator(survey, seed=1, threads=1).batch(range(30))

@@ -13,7 +13,9 @@ from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.errors import InputError
 from haloformer.simulation import Simulator, describe_survey, get_any_survey, get_survey
 from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.composed.lenstronomy import lens_profiles
 from haloformer.simulation.composed.matching import _circles
+from haloformer.simulation.composed.planes import in_lens_plane, outside_lens_plane
 from haloformer.simulation.composed.survey import component_parameters
 from haloformer.simulation.instruments import background_rms
 
@@ -87,6 +89,71 @@ def test_images_are_those_of_lenstronomy(matching, dtype, most):
     theirs = Simulator(survey, dtype=torch.float64, backend="lenstronomy", **given).batch(range(6))
     peak = theirs.images.flatten(1).amax(1)
     assert ((ours - theirs.images).abs().flatten(1).amax(1) / peak).max() < most
+
+
+@pytest.fixture(scope="module")
+def halos_in_their_planes():
+    """A survey with halos before and behind the lens and in its plane, its parameters, and where the sources of the rays lie."""
+    survey = small(
+        matching="none",
+        substructure={
+            "cdm": [
+                {"kind": "line_of_sight", "mass_low": 2e9, "abundance": 4},
+                {"kind": "tnfw", "Sigma_sub": 0.1, "mass_low": 2e9},
+            ]
+        },
+    )
+    simulator = Simulator(survey, seed=5, dtype=torch.float64)
+    parameters = simulator.parameters(range(3))
+    x, y = (torch.tensor(a)[None] for a in np.meshgrid(*[np.linspace(-1.9, 1.9, 30)] * 2))
+    double = torch.float64, torch.device("cpu")
+    plane = in_lens_plane(survey, parameters, *double)(*(z.expand(3, 30, 30) for z in (x, y)))
+    outside = outside_lens_plane(survey, parameters, x, y, torch.float64)
+    ours = [z - a - b for z, a, b in zip((x, y), plane, outside[1:])]
+    return survey, parameters, (x, y), np.stack([z.numpy() for z in ours], axis=1), outside
+
+
+def test_halos_outside_the_lens_plane_deflect_as_in_multi_plane_ray_tracing(halos_in_their_planes):
+    lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model")
+    cosmology = pytest.importorskip("astropy.cosmology").FlatLambdaCDM(70, 0.3, Tcmb0=0)
+    survey, parameters, grid, ours, outside = halos_in_their_planes
+    in_plane = dataclasses.replace(
+        survey, substructure={"cdm": tuple(part for part in survey.added if part.IN_LENS_PLANE)}
+    )
+    for i in range(3):
+        profiles = lens_profiles(in_plane, parameters, i)
+        names, keywords = [name for name, _ in profiles], [words for _, words in profiles]
+        redshifts = [0.5] * len(names)
+        for side in ("foreground", "background"):
+            own = {k: parameters[f"line_of_sight_{side}_{k}"][i] for k in ("x", "y", "Rs", "alpha_Rs", "r_trunc", "z")}  # fmt: skip
+            for k in np.flatnonzero(np.isfinite(own["Rs"])):
+                names.append("TNFW")
+                redshifts.append(own["z"][k])
+                words = {name: own[name][k] for name in ("Rs", "alpha_Rs", "r_trunc")}
+                keywords.append({**words, "center_x": own["x"][k], "center_y": own["y"][k]})
+        assert len(names) > 8
+        model = lens_model.LensModel(
+            names, z_source=1.5, lens_redshift_list=redshifts, multi_plane=True, cosmo=cosmology
+        )
+        theirs = model.ray_shooting(*(z.numpy().ravel() for z in grid), keywords)
+        error = ours[i] - np.reshape(theirs, (2, 30, 30))
+        signal = np.stack([z[i].numpy() for z in outside[1:]])
+        assert np.sqrt((signal**2).mean()) > 2e-3
+        assert np.sqrt((error**2).mean()) < 1e-4
+
+
+def test_what_halos_outside_the_lens_plane_pull_is_given_up_too():
+    halos = [{"kind": "line_of_sight", "mass_low": 1e9, "abundance": 3}]
+    parameters = Simulator(small(substructure={"cdm": halos}), seed=5).parameters(range(6))
+    assert (np.abs(parameters["matched_x"]) > 1e-4).all()
+    assert (parameters["matched_kappa"] > 1e-4).all()
+
+
+def test_lenstronomys_backend_refuses_halos_outside_the_lens_plane():
+    pytest.importorskip("lenstronomy")
+    survey = small(substructure={"cdm": [{"kind": "line_of_sight", "abundance": 3}]})
+    with pytest.raises(InputError, match="line_of_sight"):
+        Simulator(survey, dtype=torch.float64, backend="lenstronomy").batch(range(1))
 
 
 def test_images_of_one_number_are_one_lens_in_every_class_if_they_are_paired():

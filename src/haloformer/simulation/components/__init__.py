@@ -10,6 +10,7 @@ from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.galaxy import RealGalaxy
 from haloformer.simulation.components.granules import Granules
 from haloformer.simulation.components.lens_light import LensLight
+from haloformer.simulation.components.line_of_sight import LineOfSight
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.nfw import NFW
 from haloformer.simulation.components.point_masses import PointMasses
@@ -30,6 +31,7 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
     NFW,
     TNFW,
     Granules,
+    LineOfSight,
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
 
@@ -69,6 +71,7 @@ __all__ = [
     "LensLight",
     "LightComponent",
     "LightPart",
+    "LineOfSight",
     "MassComponent",
     "MassPart",
     "Multipoles",

@@ -1,7 +1,7 @@
 """What a component of a lens is: its parameters, what it does to light, and its counterpart in lenstronomy."""
 
 import abc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -19,6 +19,9 @@ Tensors = Mapping[str, Tensor]
 
 PLACES = ("x", "y", "center_x", "center_y")
 """Parameters that stay in float64 until differences are taken: beside a mass float32 would be off by percents."""
+
+Deflection = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+"""(x, y) → (α_x, α_y), each (B, H, W)."""
 
 Profile = tuple[str, dict[str, Any]]
 """A profile of lenstronomy, and its keywords for one image."""
@@ -67,11 +70,13 @@ class MassComponent(abc.ABC):
         PREFIX: What stands before its parameters' names where they travel with an image; its kind if None.
         UNITS: The parameters that travel with an image, without that prefix, with their units. All that :meth:`deflection` needs is
             among them, so that an image can be rendered from what its file says.
+        IN_LENS_PLANE: It lies where the lens is. What does not needs :meth:`beside`, as its effect depends on all that does.
     """
 
     kind: str
     PREFIX: ClassVar[str | None] = None
     UNITS: ClassVar[Mapping[str, str]]
+    IN_LENS_PLANE: ClassVar[bool] = True
 
     @abc.abstractmethod
     def draw(
@@ -118,15 +123,21 @@ class MassComponent(abc.ABC):
         along = torch.as_tensor(axis)
         x, y = torch.broadcast_tensors(along[None, None, :], along[None, :, None])
         with torch.no_grad():
-            found = [each.float().numpy() for each in self.at_points(x, y, parameters)]
+            alpha_x, alpha_y = self.at_points(x, y, parameters)
+        return added_arrays(alpha_x.float().numpy(), alpha_y.float().numpy())
 
-        def add(
-            which: np.ndarray, into: np.ndarray, alpha_x: np.ndarray, alpha_y: np.ndarray
-        ) -> None:
-            alpha_x[into] += found[0][which]
-            alpha_y[into] += found[1][which]
+    def beside(
+        self, x: Tensor, y: Tensor, parameters: Tensors, lens: "Deflection"
+    ) -> tuple[Tensor, Tensor]:
+        """Returns what this component adds to the deflection by all that lies in the lens plane; of one that is no exception, its own.
 
-        return add
+        Args:
+            x: (B or 1, H, W) positions in arcsec, as ``y``.
+            y: See ``x``.
+            parameters: As of :meth:`deflection`.
+            lens: Deflection (B, H, W) by what lies in the lens plane.
+        """
+        return self.deflection(x, y, parameters)
 
     @staticmethod
     @abc.abstractmethod
@@ -218,6 +229,16 @@ class LightComponent(abc.ABC):
     @abc.abstractmethod
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """Returns the same in lenstronomy's words, for one image, with ``amp`` for a total flux of 1."""
+
+
+def added_arrays(given_x: np.ndarray, given_y: np.ndarray) -> OnGrid:
+    """Returns what adds deflections (B, N, N) that are there already."""
+
+    def add(which: np.ndarray, into: np.ndarray, alpha_x: np.ndarray, alpha_y: np.ndarray) -> None:
+        alpha_x[into] += given_x[which]
+        alpha_y[into] += given_y[which]
+
+    return add
 
 
 def as_tensors(parameters: Parameters) -> dict[str, Tensor]:

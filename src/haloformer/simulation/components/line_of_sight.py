@@ -5,14 +5,25 @@ where both have. Reduced deflections all refer to the source, so that of a ray t
 θ − β_ij α_i, with β_ij = D_ij D_s / (D_j D_is); in a flat universe of comoving distances χ, β_ij = (1 − χ_i/χ_j) / (1 − χ_i/χ_s).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
+from pydantic import Field
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.components.component import Draws, Tensors, column
+from haloformer.simulation.components.component import (
+    Deflection,
+    Draws,
+    MassComponent,
+    Parameters,
+    Profile,
+    Tensors,
+    column,
+)
 from haloformer.simulation.components.halos import (
     PIVOT,
     deflection_at_scale,
@@ -21,13 +32,17 @@ from haloformer.simulation.components.halos import (
     scale_radius,
 )
 from haloformer.simulation.components.populations import (
+    check_smaller,
     in_use,
+    largest_count,
+    mass_by_gauss,
     poisson_counts,
     sum_over_members,
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.cosmology import einstein_radii
 from haloformer.simulation.distributions import PowerLaw
+from haloformer.validation import Number, WholeNumber, checked
 
 # Sheth–Tormen mass function, Planck 2018: dn/dlnM = A(z) (M/10⁸)^−0.90 in comoving Mpc⁻³.
 _REDSHIFTS = (0.0, 0.2, 0.5, 1.0, 1.5, 2.0, 3.0)
@@ -35,6 +50,27 @@ _ABUNDANCES = (6.3, 6.6, 7.2, 8.1, 8.8, 9.4, 10.0)
 
 FIELD_TRUNCATION = 1.6
 """Truncation radius of halos in the field, r_50, in parts of r_200."""
+
+MASS_SLOPE = -1.9
+"""Of the mass function, dN/dM."""
+
+LARGEST_SCALE = 8.61
+"""kpc per arcsec, at most: at redshift 1.6 in the usual cosmology."""
+
+LARGEST_SIGMA = 0.36
+"""Halos outside the lens plane in kpc⁻², as :func:`line_of_sight_Sigma` counts them, at most: of a lens at redshift 3 and a source at 8."""
+
+_SIDES = ("foreground", "background")
+_HALO_UNITS = {
+    "mass": "M_sun",
+    "z": "",
+    "chi": "Mpc",
+    "Rs": "arcsec",
+    "alpha_Rs": "arcsec",
+    "r_trunc": "arcsec",
+    "x": "arcsec",
+    "y": "arcsec",
+}
 
 _STEPS = 257  # of the integral over redshift
 _HARMLESS = {"alpha_Rs": 0.0, "Rs": 1.0, "r_trunc": 1.0, "x": 0.0, "y": 0.0}
@@ -87,8 +123,127 @@ def line_of_sight_Sigma(setting: Setting) -> np.ndarray:
     return sigma
 
 
+@checked
+@dataclass(frozen=True)
+class LineOfSight(MassComponent):
+    """Halos before and behind the lens, each in its own plane, to first order: of the mass function of :func:`line_of_sight_Sigma`.
+
+    A :class:`~haloformer.simulation.components.tnfw.TNFW` with ``line_of_sight`` puts as many as deflect alike into the lens plane instead,
+    which takes a tenth of the time.
+
+    Attributes:
+        kind: Its name in YAML.
+        abundance: Of the halos, in parts of what is expected.
+        mass_low: Least M_200 in M_sun.
+        mass_high: Largest M_200 in M_sun.
+        disc_radius: Of the double cone in the lens plane, in arcsec about the origin.
+        concentration_scatter: Scatter of each halo's concentration in dex.
+        n_max: Columns of the arrays of halos of either side; by default as many as no image exceeds.
+    """
+
+    kind: Literal["line_of_sight"] = field(default="line_of_sight", kw_only=True)
+    abundance: Annotated[Number, Field(ge=0)] = 1.0
+    mass_low: Annotated[Number, Field(gt=0)] = 1e8
+    mass_high: Annotated[Number, Field(gt=0)] = 1e10
+    disc_radius: Annotated[Number, Field(gt=0)] = 3.0
+    concentration_scatter: Annotated[Number, Field(ge=0)] = 0.16
+    n_max: Annotated[WholeNumber, Field(ge=1)] | None = None
+
+    IN_LENS_PLANE: ClassVar[bool] = False
+    UNITS: ClassVar[Mapping[str, str]] = {
+        **{f"{side}_{name}": unit for side in _SIDES for name, unit in _HALO_UNITS.items()},
+        "chi_lens": "Mpc",
+        "chi_source": "Mpc",
+    }
+
+    def __post_init__(self) -> None:
+        check_smaller("mass_low", self.mass_low, "mass_high", self.mass_high)
+
+    def most(self) -> int:
+        """Returns the number of columns of the arrays of either side: a number that an image exceeds with a probability below 10⁻⁹."""
+        if self.n_max is not None:
+            return self.n_max
+        p = MASS_SLOPE + 1
+        number = ((self.mass_high / PIVOT) ** p - (self.mass_low / PIVOT) ** p) / p
+        area = np.pi * (self.disc_radius * LARGEST_SCALE) ** 2
+        return largest_count(self.abundance * LARGEST_SIGMA * number * area)
+
+    def draw(
+        self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """Draws the halos of both sides."""
+        masses = PowerLaw(self.mass_low, self.mass_high, MASS_SLOPE)
+        sides = draw_halos(
+            draws, setting, masses, self.disc_radius, self.concentration_scatter, self.abundance
+        )
+        most, drawn = self.most(), {}
+        for side, halos in zip(_SIDES, sides):
+            if halos["mass"].shape[1] > most:
+                raise InputError(
+                    f"line_of_sight: an image has {halos['mass'].shape[1]} halos; n_max must be larger than {most}"
+                )
+            for name in _HALO_UNITS:
+                padded = np.full((len(draws), most), np.nan)
+                padded[:, : halos[name].shape[1]] = halos[name]
+                drawn[f"{side}_{name}"] = padded
+        distances = setting.cosmology.comoving_distances
+        drawn["chi_lens"], drawn["chi_source"] = map(distances, (setting.z_lens, setting.z_source))
+        return drawn
+
+    @staticmethod
+    def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:
+        """What they do where nothing lies in the lens plane."""
+
+        def nothing(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+            return torch.zeros_like(x), torch.zeros_like(y)
+
+        return _beside(x, y, parameters, nothing)
+
+    def beside(
+        self, x: Tensor, y: Tensor, parameters: Tensors, lens: Deflection
+    ) -> tuple[Tensor, Tensor]:
+        """See :func:`source_positions`."""
+        return _beside(x, y, parameters, lens)
+
+    @staticmethod
+    def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
+        """None: its lenses with several planes are other models than those with one.
+
+        Raises:
+            InputError: Always.
+        """
+        raise InputError("line_of_sight: halos outside the lens plane have no profile in one plane")
+
+    @staticmethod
+    def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:
+        """By Gauss's theorem: a mass in the lens plane that would deflect as they do where nothing else does."""
+        nowhere = np.zeros(len(radius))
+        placed = {**parameters, "center_x": nowhere, "center_y": nowhere}
+        return mass_by_gauss(LineOfSight.deflection, radius, placed, setting)
+
+
+def _beside(x: Tensor, y: Tensor, parameters: Tensors, lens: Deflection) -> tuple[Tensor, Tensor]:
+    """Returns the deflection by lens and halos, less that by the lens."""
+    before, behind = (
+        {name: parameters[f"{side}_{name}"] for name in ("x", "y", "Rs", "alpha_Rs", "r_trunc", "chi")}
+        for side in _SIDES
+    )  # fmt: skip
+    dtype = before["Rs"].dtype
+    chi = parameters["chi_lens"], parameters["chi_source"]
+    shape = (len(chi[0]), *x.shape[1:])
+    x, y = x.expand(shape), y.expand(shape)
+    found = source_positions(x, y, lens, before, behind, *chi)
+    alone = lens(x, y)
+    return x.to(dtype) - found[0] - alone[0], y.to(dtype) - found[1] - alone[1]
+
+
 def draw_halos(
-    draws: Draws, setting: Setting, masses: PowerLaw, disc_radius: float, scatter: float = 0.16
+    draws: Draws,
+    setting: Setting,
+    masses: PowerLaw,
+    disc_radius: float,
+    scatter: float = 0.16,
+    abundance: float = 1.0,
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
     """Draws the halos before and behind lenses, as :func:`source_positions` takes them.
 
@@ -98,6 +253,7 @@ def draw_halos(
         masses: Of the halos, dN/dM of slope −1.9.
         disc_radius: Radius in arcsec of the double cone in the lens plane, about the origin.
         scatter: Of the concentrations, in dex.
+        abundance: Of the halos, in parts of what is expected.
 
     Returns:
         Foreground and background, each with (B, n) ``x``, ``y``, ``Rs``, ``alpha_Rs`` and ``r_trunc`` in arcsec, ``chi`` in Mpc, ``z``, ``mass``
@@ -106,12 +262,13 @@ def draw_halos(
     Raises:
         InputError: The slope is another.
     """
-    if masses.slope != -1.9:
+    if masses.slope != MASS_SLOPE:
         raise InputError(f"halos outside the lens plane have a slope of -1.9, not {masses.slope:g}")
     cone = _Cone.of(setting)
+    given = (masses, disc_radius, scatter, abundance)
     return (
-        _draw_side(draws, setting, cone, True, masses, disc_radius, scatter),
-        _draw_side(draws, setting, cone, False, masses, disc_radius, scatter),
+        _draw_side(draws, setting, cone, True, *given),
+        _draw_side(draws, setting, cone, False, *given),
     )
 
 
@@ -123,6 +280,7 @@ def _draw_side(
     masses: PowerLaw,
     disc_radius: float,
     scatter: float,
+    abundance: float,
 ) -> dict[str, np.ndarray]:
     side = "foreground" if before else "background"
     cumulated = cone.cumulated((cone.chi < cone.chi_lens) == before)
@@ -130,7 +288,7 @@ def _draw_side(
     number_per_Sigma = ((masses.high / PIVOT) ** p - (masses.low / PIVOT) ** p) / p
     area = np.pi * (disc_radius * setting.kpc_per_arcsec) ** 2
     counts = poisson_counts(
-        draws.uniform(f"{side}_number"), cumulated[:, -1] * number_per_Sigma * area
+        draws.uniform(f"{side}_number"), abundance * cumulated[:, -1] * number_per_Sigma * area
     )
     n = max(1, int(counts.max()))
     chi = _inverted(draws.uniform(f"{side}_place", n) * cumulated[:, -1:], cumulated, cone.chi)

@@ -11,7 +11,6 @@ from numba import njit
 from haloformer.simulation.components.grid_kernels import log_row
 from haloformer.simulation.kernels import FLAGS, exp_row
 
-
 _ROWS = 8
 """Rows of pixels that are blurred at a time."""
 

@@ -20,7 +20,11 @@ from haloformer.simulation.components.component import (
     Tensors,
     column,
 )
-from haloformer.simulation.components.line_of_sight import line_of_sight_Sigma
+from haloformer.simulation.components.line_of_sight import (
+    LARGEST_SCALE,
+    LARGEST_SIGMA,
+    line_of_sight_Sigma,
+)
 from haloformer.simulation.components.populations import (
     CENTER_UNITS,
     centers,
@@ -43,12 +47,6 @@ from haloformer.simulation.distributions import (
     draw,
 )
 from haloformer.validation import Number, WholeNumber, checked
-
-LARGEST_SCALE = 8.61
-"""kpc per arcsec, at most: at redshift 1.6 in the usual cosmology."""
-
-LARGEST_LINE_OF_SIGHT = 0.36
-"""Halos outside the lens plane in kpc⁻², as :func:`line_of_sight_Sigma` counts them, at most: of a lens at redshift 3 and a source at 8."""
 
 LEAST_TAU = 0.1
 """Truncation radius in scale radii, at least: what a wide distribution gives below is set to it."""
@@ -141,7 +139,7 @@ class TNFW(MassComponent):
         """Returns the number of columns of the arrays of halos: a number that an image exceeds with a probability below 10⁻⁹."""
         if self.n_max is not None:
             return self.n_max
-        Sigma = limits(self.Sigma_sub)[1] + 0.5 * self.line_of_sight * LARGEST_LINE_OF_SIGHT
+        Sigma = limits(self.Sigma_sub)[1] + 0.5 * self.line_of_sight * LARGEST_SIGMA
         area = np.pi * (self.disc_radius * LARGEST_SCALE) ** 2
         return largest_count(Sigma * self._number_per_Sigma() * area)
 

@@ -12,12 +12,19 @@ import numpy as np
 import torch
 
 from haloformer.simulation.components import ray_kernels
-from haloformer.simulation.components.component import AtRays, LightComponent, MassComponent, OnGrid
+from haloformer.simulation.components.component import (
+    AtRays,
+    LightComponent,
+    MassComponent,
+    OnGrid,
+    added_arrays,
+)
 from haloformer.simulation.components.shear import linear_on_grid
-from haloformer.simulation.composed.matching import has_it
+from haloformer.simulation.composed.planes import outside_lens_plane
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    has_it,
     source_prefix,
 )
 from haloformer.simulation.instruments import Instrument
@@ -154,8 +161,15 @@ class _Work:
         found = []
         for part in survey.added:
             rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
-            if len(rows):
+            if len(rows) and part.IN_LENS_PLANE:
                 found.append(self._prepared(part, parameters, rows))
+        axis = torch.as_tensor(self.axis)
+        x, y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
+        outside = outside_lens_plane(survey, parameters, x, y, torch.float32)
+        if outside is not None:
+            row_of = np.full(len(parameters["z_lens"]), -1)
+            row_of[outside[0]] = np.arange(len(outside[0]))
+            found.append(_Part(row_of, added_arrays(outside[1].numpy(), outside[2].numpy())))
         return found
 
     def _given_up(self, parameters: Parameters) -> OnGrid:

@@ -14,10 +14,10 @@ from torch import Tensor
 from haloformer.errors import InputError
 from haloformer.simulation.components.component import Profile
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
-from haloformer.simulation.composed.matching import has_it
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    has_it,
     source_prefix,
 )
 from haloformer.simulation.lenstronomy_backend import set_smoothing

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.components.component import MassComponent
 from haloformer.simulation.components.epl import mass_factor
+from haloformer.simulation.composed.planes import outside_lens_plane
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    has_it,
     no_correction,
 )
 
@@ -46,12 +47,17 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
     for part in survey.added:
         values = component_parameters(part, parameters)
         rows = np.flatnonzero(has_it(part, values))
-        if len(rows):
+        if len(rows) and part.IN_LENS_PLANE:
             # In float32 populations have fast tables, which are good to a thousandth.
             own = {name: array[rows] for name, array in values.items()}
             more_x, more_y = part.at_points(x[rows], y[rows], own)
             alpha_x[rows] += more_x
             alpha_y[rows] += more_y
+    outside = outside_lens_plane(survey, parameters, x, y, torch.float64)
+    if outside is not None:
+        rows, more_x, more_y = outside
+        alpha_x[rows] += more_x
+        alpha_y[rows] += more_y
     center_x, center_y = (torch.from_numpy(lens[k])[:, None, None] for k in ("x", "y"))
     fit = _moments if survey.matching == "moments" else _mass
     found |= fit(x - center_x, y - center_y, alpha_x, alpha_y, lens)
@@ -60,15 +66,6 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
             f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched"
         )
     return found
-
-
-def has_it(part: MassComponent, values: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Returns (B,) bool: the image has this component."""
-    there = np.zeros(len(next(iter(values.values()))), bool)
-    for name in part.UNITS:
-        array = values[name]
-        there |= np.isfinite(array.reshape(len(array), -1)).any(1) if array.size else False
-    return there
 
 
 def _circles(lens: Mapping[str, np.ndarray]) -> tuple[Tensor, Tensor]:

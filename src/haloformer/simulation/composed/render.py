@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.components.component import PLACES, MassComponent, column
+from haloformer.simulation.components.component import MassComponent, column
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
-from haloformer.simulation.composed.matching import has_it
+from haloformer.simulation.composed.planes import outside_lens_plane, tensors
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    has_it,
     source_prefix,
 )
 from haloformer.simulation.correlation import read_noise_map
@@ -212,11 +213,7 @@ class ComposedRenderer:
 
     def _own(self, part: MassComponent, parameters: Parameters) -> dict[str, Tensor]:
         """Returns a component's parameters as tensors: those of places in float64."""
-        own = component_parameters(part, parameters)
-        return {
-            name: self._tensor(values, torch.float64 if name in PLACES else None)
-            for name, values in own.items()
-        }
+        return tensors(component_parameters(part, parameters), self.dtype, self.device)
 
     def _of(self, part: MassComponent, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """Returns a component's deflection at the rays."""
@@ -253,13 +250,18 @@ class ComposedRenderer:
             alpha_x, alpha_y = alpha_x + after[0] - before[0], alpha_y + after[1] - before[1]
         for part in self.extra:
             rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
-            if not len(rows):
+            if not len(rows) or not part.IN_LENS_PLANE:
                 continue
             theirs = {name: values[rows] for name, values in parameters.items()}
             more_x, more_y = self._of(part, theirs)
             which = torch.from_numpy(rows).to(self.device)
             alpha_x = alpha_x.index_add(0, which, more_x.to(self.dtype))
             alpha_y = alpha_y.index_add(0, which, more_y.to(self.dtype))
+        outside = outside_lens_plane(self.survey, parameters, self.x, self.y, self.dtype)
+        if outside is not None:
+            which = torch.from_numpy(outside[0]).to(self.device)
+            alpha_x = alpha_x.index_add(0, which, outside[1].to(self.dtype))
+            alpha_y = alpha_y.index_add(0, which, outside[2].to(self.dtype))
         given_x, given_y = self._given_up(parameters)
         return alpha_x - given_x, alpha_y - given_y
 

@@ -373,6 +373,15 @@ def component_parameters(
     return {name: parameters[prefix(part) + name] for name in part.UNITS}
 
 
+def has_it(part: MassComponent, values: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Returns (B,) bool: the image has this component."""
+    there = np.zeros(len(next(iter(values.values()))), bool)
+    for name in part.UNITS:
+        array = values[name]
+        there |= np.isfinite(array.reshape(len(array), -1)).any(1) if array.size else False
+    return there
+
+
 def no_correction(count: int) -> dict[str, np.ndarray]:
     """Returns the corrections of :data:`MATCHED_UNITS` of lenses that give up nothing."""
     return {name: np.zeros(count) for name in MATCHED_UNITS}
