@@ -3,10 +3,21 @@
 python benchmarks/accuracy.py
 """
 
+import dataclasses
+
+import numpy as np
 import torch
+from components import AXIS, CASES, Images, on_grid
+from lenstronomy.LensModel.lens_model import LensModel
+from lenstronomy.LightModel.light_model import LightModel
 from torch import Tensor
 
-from haloformer.simulation import Simulator
+from haloformer.simulation import Simulator, get_any_survey, list_surveys
+from haloformer.simulation.components import Clumpy, LensLight, Sersic, Setting
+from haloformer.simulation.components.component import as_tensors
+from haloformer.simulation.cosmology import Cosmology
+from haloformer.simulation.distributions import Uniform
+from haloformer.simulation.lenstronomy_backend import set_smoothing
 
 
 def worst(images: Tensor, exact: Tensor) -> tuple[float, float]:
@@ -41,6 +52,92 @@ def float32_against_float64(
     return max(pixel), max(flux)
 
 
+def components(count: int = 6) -> None:
+    """Prints what each component does against lenstronomy, in float64, in float32, and by the compiled kernels in float32."""
+    x, y = (torch.tensor(a)[None] for a in np.meshgrid(AXIS[::4], AXIS[::4]))
+    setting = Setting.of(Cosmology(), np.full(count, 0.5), np.full(count, 1.5))
+    lens = {"theta_E": 1.2, "e1": 0.1, "e2": -0.05, "x": 0.03, "y": -0.02}
+    lens = {name: np.full(count, value) for name, value in lens.items()}
+    print("| component | lenstronomy, float64 | float32 | compiled float32 | largest |")
+    print("|---|---|---|---|---|")
+    for name, part in CASES.items():
+        drawn = part.draw(Images(count), setting, lens)
+        double = {k: torch.tensor(v) for k, v in drawn.items()}
+        exact = np.array([a.numpy() for a in part.deflection(x, y, double)])
+        single = np.array([a.numpy() for a in part.deflection(x, y, as_tensors(drawn))])
+        compiled = on_grid(part, drawn)[:, :, ::4, ::4]
+        theirs = np.empty_like(exact)
+        for i in range(count):
+            names, words = zip(*part.lenstronomy({k: v[i] for k, v in drawn.items()}))
+            alpha = LensModel(list(names)).alpha(x.numpy().ravel(), y.numpy().ravel(), list(words))
+            theirs[:, i] = np.reshape(alpha, (2, *x.shape[1:]))
+        # Beside a point mass a deflection has no limit: there in parts of itself.
+        scale = np.maximum(np.abs(theirs), 1)
+        errors = [(np.abs(found - theirs) / scale).max() for found in (exact, single, compiled)]
+        cells = [f"{error:.0e}" for error in errors]
+        print(
+            f"| {name} | {' | '.join(cells)} | {np.median(np.abs(theirs).max((0, 2, 3))):.1e} |",
+            flush=True,
+        )
+
+
+def galaxies(count: int = 6) -> None:
+    """Prints what each kind of light does against lenstronomy, in parts of the peak."""
+    axis = np.linspace(-0.5, 0.5, 61)
+    x, y = (np.tile(a, (count, 1, 1)) for a in np.meshgrid(axis, axis))
+    setting = Setting.of(Cosmology(), np.full(count, 0.5), np.full(count, 1.5))
+    print("\n| light | lenstronomy, float64 | float32 | compiled float32 |")
+    print("|---|---|---|---|")
+    for name, part in {
+        "Sérsic": Sersic(n_sersic=Uniform(0.5, 4.0), e1=0.2),
+        "clumpy": Clumpy(),
+    }.items():
+        drawn = part.draw(Images(count), setting)
+        tensors = {k: torch.tensor(v) for k, v in drawn.items()}
+        exact = part.brightness(torch.tensor(x), torch.tensor(y), tensors).numpy()
+        floats = {k: v.float() for k, v in tensors.items()}
+        single = part.brightness(torch.tensor(x).float(), torch.tensor(y).float(), floats).numpy()
+        compiled = np.zeros(x.shape, np.float32)
+        rays = x.astype(np.float32), y.astype(np.float32)
+        part.at_rays(drawn, np.ones(count))(np.arange(count), np.arange(count), *rays, compiled)
+        theirs = np.empty_like(exact)
+        for i in range(count):
+            names, words = zip(*part.lenstronomy({k: v[i] for k, v in drawn.items()}))
+            light = LightModel(list(names))
+            set_smoothing(light)
+            theirs[i] = light.surface_brightness(x[i].ravel(), y[i].ravel(), list(words)).reshape(
+                61, 61
+            )
+        peak = theirs.max((1, 2), keepdims=True)
+        errors = [(np.abs(found - theirs) / peak).max() for found in (exact, single, compiled)]
+        print(f"| {name} | {' | '.join(f'{error:.0e}' for error in errors)} |", flush=True)
+
+
+def composed_surveys(count: int = 6) -> None:
+    """Prints images of composed surveys against lenstronomy, in parts of the peak; without light of the lens galaxy, if it follows the arcs."""
+    print("\n| survey | torch float64 | torch float32 | compiled float32 |")
+    print("|---|---|---|---|")
+    for name in list_surveys(composed=True):
+        survey = get_any_survey(name)
+        if isinstance(survey.lens_light, LensLight):
+            survey = dataclasses.replace(survey, lens_light=None)
+        given = {"seed": 5, "noise": "none"}
+        ways = [("torch", torch.float64), ("torch", torch.float32), ("numba", torch.float32)]
+        theirs = (
+            Simulator(survey, backend="lenstronomy", dtype=torch.float64, **given)
+            .batch(range(count))
+            .images
+        )
+        found = [
+            worst(
+                Simulator(survey, backend=backend, dtype=dtype, **given).batch(range(count)).images,
+                theirs,
+            )[0]
+            for backend, dtype in ways
+        ]
+        print(f"| {name} | {' | '.join(f'{error:.0e}' for error in found)} |", flush=True)
+
+
 if __name__ == "__main__":
     for survey in ("model_i", "model_ii", "model_iii"):
         for backend in ("numba", "torch"):
@@ -55,3 +152,9 @@ if __name__ == "__main__":
                 f"{survey:10} {name:6} float32 against float64, {count} images: {pixel:.1e} of the peak, flux {flux:.1e}",
                 flush=True,
             )
+    print("\nDeflections of components, arcsec")
+    components()
+    print("\nSurface brightness, in parts of the peak")
+    galaxies()
+    print("\nImages of composed surveys, in parts of the peak")
+    composed_surveys()
