@@ -18,6 +18,7 @@ from torch import Tensor
 
 from haloformer.data.augment import AUGMENTATIONS, check_augmentation, draw_transforms, transform
 from haloformer.errors import InputError
+from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.instruments import background_rms, magnitude_to_counts
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.surveys import ORIGINAL_NOISE, AnySurvey, get_any_survey
@@ -152,7 +153,7 @@ def noise_model(
         The model; None for ``"none"``.
 
     Raises:
-        InputError: The camera's noise is correlated, or a map: it is not drawn anew here.
+        InputError: The camera's noise is correlated, or a map, or the images are scaled after it: it is not drawn anew here.
     """
     survey = get_any_survey(survey)
     if noise not in NOISE_MODES:
@@ -163,6 +164,10 @@ def noise_model(
     if camera.noise_correlation is not None or camera.noise_map is not None:
         raise InputError(
             f"survey {survey.name}: its noise is correlated, or a map, and not drawn anew: fresh_noise must be none"
+        )
+    if isinstance(survey, ComposedSurvey) and survey.scaling(noise) != "none":
+        raise InputError(
+            f"survey {survey.name}: its images are scaled after the noise: fresh_noise must be none, or instrument"
         )
     rms = background_rms(camera)
     sky = None

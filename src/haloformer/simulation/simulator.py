@@ -43,6 +43,8 @@ from haloformer.simulation.sources import SERSIC_R_MIN
 from haloformer.simulation.surveys import AnySurvey, Survey, describe_survey, get_any_survey
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
+_SCALED_UNITS = {"max": "1 at the maximum", "min_max": "0 at the minimum, 1 at the maximum"}
+
 BACKENDS = ("auto", "numba", "torch", "lenstronomy")
 
 
@@ -224,11 +226,15 @@ class Simulator:
         self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
     ) -> Tensor:
         """Returns images with the simulator's noise, or their central part; masked pixels are 0."""
+        assert isinstance(self.survey, ComposedSurvey)
+        images = rendered.images + (self.survey.instrument.sky or 0.0)
+        if (scaling := self.survey.scaling(self.noise)) != "none":  # by the whole image
+            return central_part(_scaled(self._noisy(images, scenes, None), scaling), side)
         if rendered.hidden is None:
-            noisy = self._noisy(rendered.images, scenes, side)
+            noisy = self._noisy(images, scenes, side)
         else:  # what was subtracted is gone, but for the noise of its photons
             hidden = central_part(rendered.hidden, side)
-            noisy = self._noisy(rendered.images + rendered.hidden, scenes, side) - hidden
+            noisy = self._noisy(images + rendered.hidden, scenes, side) - hidden
         return noisy if rendered.kept is None else noisy * central_part(rendered.kept, side)
 
     def _noisy(
@@ -343,6 +349,10 @@ class Simulator:
         return images * 2 if kind == "doubled" else images
 
     def _image_unit(self) -> str:
+        if isinstance(self.survey, ComposedSurvey):
+            scaled = _SCALED_UNITS.get(self.survey.scaling(self.noise))
+            if scaled is not None:
+                return scaled
         return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(
             self.survey.noise_kind(self.noise), "counts/s"
         )
@@ -466,6 +476,13 @@ def iterate(
         simulator,
         [range(first, min(first + batch_size, stop)) for first in range(start, stop, batch_size)],
     )
+
+
+def _scaled(images: Tensor, how: str) -> Tensor:
+    """Returns images (B, H, W) divided by their maximum, or from 0 at their minimum to 1; those without any light as they are."""
+    low = images.amin((1, 2), keepdim=True) if how == "min_max" else 0.0
+    high = (images - low).amax((1, 2), keepdim=True)
+    return torch.where(high > 0, (images - low) / torch.where(high > 0, high, 1.0), images)
 
 
 def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:

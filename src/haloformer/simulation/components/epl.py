@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
@@ -26,6 +27,7 @@ TERMS = {torch.float32: 16, torch.float64: 33}
 LEAST_AXIS_RATIO = 0.4
 """Rounder than this a lens is drawn; flatter ones would need more terms, and are no elliptical galaxies."""
 
+_THETA_E = 1.2  # arcsec, of a lens of which nothing is said
 _LEAST_RADIUS = {torch.float32: 1e-6, torch.float64: 1e-9}  # arcsec, in the ellipse's own measure
 
 
@@ -36,7 +38,8 @@ class EPL(MassComponent):
 
     Attributes:
         kind: Its name in YAML.
-        theta_E: Einstein radius in arcsec.
+        theta_E: Einstein radius in arcsec; 1.2 if neither it nor ``mass`` is given.
+        mass: Point mass in M_sun whose Einstein radius it has, in place of ``theta_E``.
         gamma: Slope γ of the density ρ ∝ r^−γ, 1 < γ < 3; 2 is isothermal.
         e1: Ellipticity (1−q)/(1+q) cos 2φ.
         e2: Ellipticity (1−q)/(1+q) sin 2φ.
@@ -45,12 +48,13 @@ class EPL(MassComponent):
     """
 
     kind: Literal["epl"] = field(default="epl", kw_only=True)
-    theta_E: Quantity = 1.2
+    theta_E: Quantity | None = None
     gamma: Quantity = 2.0
     e1: Quantity = 0.0
     e2: Quantity = 0.0
     x: Quantity = 0.0
     y: Quantity = 0.0
+    mass: Quantity | None = None
 
     PREFIX: ClassVar[str | None] = "lens_"
     UNITS: ClassVar[Mapping[str, str]] = {
@@ -63,13 +67,22 @@ class EPL(MassComponent):
     }
 
     def __post_init__(self) -> None:
+        if self.theta_E is not None and self.mass is not None:
+            raise InputError("epl takes theta_E or mass, not both")
         check_not_negative("theta_E", self.theta_E, zero=False)
+        check_not_negative("mass", self.mass, zero=False)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Draws the parameters; ellipticities beyond :data:`LEAST_AXIS_RATIO` are shortened to it."""
-        drawn = {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
+        if self.mass is not None:
+            theta_E = setting.theta_E(draws.draw(self.mass, "mass"))
+        else:
+            theta_E = draws.draw(_THETA_E if self.theta_E is None else self.theta_E, "theta_E")
+        others = [name for name in self.UNITS if name != "theta_E"]
+        drawn = {"theta_E": theta_E}
+        drawn |= {name: draws.draw(getattr(self, name), name) for name in others}
         size = np.hypot(drawn["e1"], drawn["e2"])
         most = (1 - LEAST_AXIS_RATIO) / (1 + LEAST_AXIS_RATIO)
         shorter = np.minimum(1.0, most / np.maximum(size, 1e-12))

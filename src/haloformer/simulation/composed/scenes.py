@@ -17,6 +17,7 @@ from haloformer.simulation.composed.survey import (
 )
 from haloformer.simulation.distributions import Quantity, draw
 from haloformer.simulation.instruments import magnitude_to_counts
+from haloformer.simulation.sources import sersic_flux
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,10 @@ def _source(
     if source.x is not None and source.y is not None:
         x, y = own.draw(source.x, "x"), own.draw(source.y, "y")
     else:
-        radius = source.within * lens["theta_E"] * np.sqrt(own.uniform("radius"))
+        if source.radius is not None:
+            radius = own.draw(source.radius, "radius")
+        else:
+            radius = source.within * lens["theta_E"] * np.sqrt(own.uniform("radius"))
         angle = 2 * np.pi * own.uniform("angle")
         x, y = lens["x"] + radius * np.cos(angle), lens["y"] + radius * np.sin(angle)
     drawn = {"source_x": x, "source_y": y}
@@ -222,4 +226,8 @@ def _source(
         assert zero_point is not None  # the survey checks it
         magnitude = own.draw(source.magnitude, "magnitude")
         drawn["source_flux"] = np.asarray(magnitude_to_counts(magnitude, zero_point))
+    elif source.amp is not None:
+        name = source_prefix(0, source.light[0])
+        unit = sersic_flux(drawn[f"{name}R_sersic"], drawn[f"{name}n_sersic"])
+        drawn["source_flux"] = own.draw(source.amp, "amp") * unit
     return drawn

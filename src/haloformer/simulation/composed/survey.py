@@ -13,6 +13,7 @@ from haloformer.errors import InputError
 from haloformer.simulation.components import LightPart, MassPart
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.lens_light import LensLight
+from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.cosmology import Cosmology, Distances
 from haloformer.simulation.distributions import (
     Distribution,
@@ -30,6 +31,9 @@ Matching = Literal["none", "mass", "moments"]
 
 ComposedNoise = Literal["instrument", "double_poisson"]
 
+Scaled = Literal["none", "max", "min_max"]
+"""How images were scaled when they were released: not at all, divided by their maximum, or from their minimum, 0, to their maximum, 1."""
+
 
 @checked
 @dataclass(frozen=True)
@@ -38,13 +42,16 @@ class Galaxy:
 
     Attributes:
         light: Its components; each has the share of the flux that ``shares`` says.
-        within: It lies within a circle of so many Einstein radii about the lens, uniform in area; unless ``x`` and ``y`` are given.
+        within: It lies within a circle of so many Einstein radii about the lens, uniform in area; unless ``radius``, or ``x`` and ``y``, are
+            given.
         x: Centre in arcsec.
         y: Centre in arcsec.
+        radius: Distance from the lens in arcsec; the angle is uniform.
         shares: Share of each component of the flux, in any unit; equal ones if empty.
         snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows; or
         flux: the flux itself, without lensing, in counts/s; or
-        magnitude: its apparent magnitude.
+        magnitude: its apparent magnitude; or
+        amp: the brightness in counts/s/arcsec² at R_sersic, of a source of one Sérsic profile.
     """
 
     light: tuple[LightPart, ...]
@@ -55,6 +62,8 @@ class Galaxy:
     snr: Quantity | None = None
     flux: Quantity | None = None
     magnitude: Quantity | None = None
+    radius: Quantity | None = None
+    amp: Quantity | None = None
 
     def __post_init__(self) -> None:
         if not self.light:
@@ -65,9 +74,15 @@ class Galaxy:
             )
         if (self.x is None) != (self.y is None):
             raise InputError("a source needs both x and y, or neither")
-        if sum(given is not None for given in (self.snr, self.flux, self.magnitude)) != 1:
-            raise InputError("a source needs one of snr, flux and magnitude")
-        for name in ("snr", "flux"):
+        if self.x is not None and self.radius is not None:
+            raise InputError("a source takes x and y, or radius, not both")
+        check_not_negative("radius", self.radius)
+        brightness = (self.snr, self.flux, self.magnitude, self.amp)
+        if sum(given is not None for given in brightness) != 1:
+            raise InputError("a source needs one of snr, flux, magnitude and amp")
+        if self.amp is not None and [type(part) for part in self.light] != [Sersic]:
+            raise InputError("amp is the brightness of a source of one Sérsic profile: use flux")
+        for name in ("snr", "flux", "amp"):
             check_not_negative(name, getattr(self, name), zero=False)
         for share in self.shares:
             check_not_negative("shares", share)
@@ -93,6 +108,7 @@ class ComposedSurvey:
         distances: See :func:`~haloformer.simulation.cosmology.einstein_radius`.
         matching: What lenses with substructure give up, so that it does not betray itself, see :data:`Matching`.
         original_noise: What ``noise="original"`` means here.
+        scaled: How images with that noise are then scaled, one by one, see :data:`Scaled`; in other noise modes they are not.
         description: One line for people.
     """
 
@@ -110,6 +126,7 @@ class ComposedSurvey:
     distances: Distances = "angular_diameter"
     matching: Matching = "moments"
     original_noise: ComposedNoise = "instrument"
+    scaled: Scaled = "none"
     description: Annotated[str, BeforeValidator(str)] = ""
 
     def __post_init__(self) -> None:
@@ -127,6 +144,8 @@ class ComposedSurvey:
         subtracted = self.lens_light is not None and self.lens_light.mode == "subtracted"
         if subtracted and self.original_noise == "double_poisson":
             raise InputError("lens_light: subtracted light needs original_noise: instrument")
+        if subtracted and self.scaled != "none":
+            raise InputError("lens_light: subtracted light needs scaled: none")
         _check_redshifts(self.z_lens, self.z_source, self.z_behind)
         if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
             raise InputError("source.magnitude needs instrument.magnitude_zero_point")
@@ -151,6 +170,10 @@ class ComposedSurvey:
     def has_noise(self, noise: str) -> bool:
         """Returns whether images with this noise mode have noise."""
         return self.noise_kind(noise) in ("double_poisson", "instrument")
+
+    def scaling(self, noise: str) -> str:
+        """Returns how images with this noise mode are scaled, one of :data:`Scaled`."""
+        return self.scaled if noise == "original" else "none"
 
     def mass_components(self) -> dict[str, MassComponent]:
         """Returns all kinds of mass that some image has, the lens's first; of a kind that several classes have, that of the first."""
