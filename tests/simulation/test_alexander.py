@@ -3,6 +3,8 @@
 The rings are measured on images, by the same ridge fit for all; each test states the measured numbers.
 """
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -225,20 +227,17 @@ def test_an_image_is_the_same_in_any_batch(name):
     assert together[4] == pytest.approx(alone[0], abs=1e-6)
 
 
-def test_uncertain_parts_are_switched_by_a_field(tmp_path):
-    (tmp_path / "heavier.yaml").write_text(
-        "base: alexander_2020_a\n"
-        "substructure:\n"
-        "  axion: [{kind: vortex, n_masses: 25, mass: {uniform: [3.0e+10, 5.5e+10]}, length: 1}]\n"
-        "  cdm: [{kind: point_masses, mass: {power_law: [1.0e+6, 1.0e+10, -1.9]}}]\n"
-        "  no_sub: []\n"
-        "matching: mass\n"
-    )
+def test_uncertain_parts_are_switched_as_the_document_shows(tmp_path, request):
+    text = (request.config.rootpath / "docs" / "deeplense.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    (tmp_path / "heavier.yaml").write_text(shown, encoding="utf-8")
     survey = get_any_survey(tmp_path / "heavier.yaml")
     drawn = Simulator(survey).parameters(range(30))
     vortex = drawn["vortex_mass"][0::3]
     assert ((vortex > 3e10) & (vortex < 5.5e10)).all()
     assert (drawn["vortex_half_length"][0::3] == 0.5).all()
     assert (drawn["matched_theta_E"][0::3] > 0).all()
+    turned = np.arctan2(drawn["gamma2"], drawn["gamma1"])
+    assert np.ptp(turned) > np.pi
     described = describe_survey(survey)
     assert described["source"] == describe_survey(get_any_survey("alexander_2020_a"))["source"]
