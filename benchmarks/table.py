@@ -2,6 +2,7 @@
 
     python benchmarks/table.py run model_i detail --workers 2             # goes on where it stopped; some ten hours of one core
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
+    python benchmarks/table.py run common_task image --models 'resnet18,equivariant_*'
     python benchmarks/table.py report                                     # results/benchmark from what is there
 
 First each network is trained on few images of Model II, with the detail, at each of `RATES`; the rate with the best *validation* macro
@@ -23,6 +24,7 @@ from table_report import report
 from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.models.cost import count_macs
+from haloformer.simulation import list_surveys
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
 
@@ -57,6 +59,9 @@ _SURVEYS: dict[str, dict[str, Any]] = {
     "model_i": {"crop": 96},
     "model_ii": {"normalization": "asinh_faint"},
     "model_iii": {"normalization": "asinh_faint"},
+    "alexander_2020_a": {"crop": 128},  # as Singh 2021
+    "alexander_2020_b": {"crop": 128},
+    "common_task": {"crop": 128},
 }
 
 
@@ -181,6 +186,8 @@ def main() -> None:
     if arguments.command == "report":
         report(RUNS, RESULTS, Path("README.md"), _PILOT, how_made())
         return
+    if arguments.input != "image" and arguments.survey in list_surveys(composed=True):
+        parser.error(f"{arguments.survey} has no smooth fit: image is the only input")
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
     run(arguments.survey, arguments.input, models, arguments.seed, arguments.workers)

@@ -17,7 +17,7 @@ from haloformer.evaluation.metrics import (
     paired_difference,
     roc_curve,
 )
-from haloformer.evaluation.published import best_published
+from haloformer.evaluation.published import AGAIN, best_published
 from haloformer.io.writing import whole_file, write_text
 from haloformer.models import find_model
 from haloformer.reporting import html, markdown, style
@@ -377,7 +377,10 @@ def _summary(rows: list[Row]) -> str:
     known = [row for row in rows if row["published_macro_auc"] is not None]
     below = [row["model"] for row in known if _cells(row)[7].endswith("*")]
     text = f"{len(rows)} networks; {len(known) - len(below)} of {len(known)} with a published AUC reach it"
-    return text + (f", not: {', '.join(dict.fromkeys(below))}." if below else ".")
+    text += f", not: {', '.join(dict.fromkeys(below))}." if below else "."
+    if rows[0]["survey"] in AGAIN:
+        text += " The published AUCs are of the original images, which these are simulated after: docs/deeplense.md."
+    return text
 
 
 def _captions(place: str, drawn: list[str]) -> list[tuple[str, str]]:

@@ -288,8 +288,9 @@ def test_evaluating_the_training_images_is_warned_of(
     assert "warning" in capsys.readouterr().err
 
 
-def test_surveys_prints_what_simulate_reads(tmp_path, capsys):
-    assert run("surveys", "model_iii") == 0
+@pytest.mark.parametrize("name", ["model_iii", "common_task"])
+def test_surveys_prints_what_simulate_reads(name, tmp_path, capsys):
+    assert run("surveys", name) == 0
     (tmp_path / "mine.yaml").write_text(capsys.readouterr().out)
     assert (
         run("simulate", tmp_path / "mine.yaml", "--n", 3, "--out", tmp_path / "m.h5", "--quiet")

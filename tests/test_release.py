@@ -201,3 +201,13 @@ def test_the_readme_has_the_benchmarks_table():
     rows = report.rows_of(ROOT / "results" / "benchmark", "model_ii-detail-pilot")
     assert len(rows) >= 2
     assert readme == report.with_table(readme, rows), "run python benchmarks/table.py report"
+
+
+def test_the_benchmarks_table_takes_sets_simulated_again_and_says_what_was_published_of_others():
+    report = _benchmark("table_report")
+    table = _benchmark("table")
+    for survey in report.AGAIN:
+        assert table.base_of(survey, "image")["physics"] == "none"
+    row = {"survey": "common_task", "model": "resnet18", "seed": 0, "published_macro_auc": None}
+    assert "which these are simulated after" in report._summary([row])
+    assert "simulated after" not in report._summary([{**row, "survey": "model_i"}])

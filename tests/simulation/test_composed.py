@@ -6,10 +6,12 @@ import json
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from haloformer.cli import main
 from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
+from haloformer.data.transforms import noise_model
 from haloformer.errors import InputError
 from haloformer.simulation import Simulator, describe_survey, get_any_survey, get_survey
 from haloformer.simulation.composed import ComposedSurvey
@@ -18,8 +20,13 @@ from haloformer.simulation.composed.matching import _circles
 from haloformer.simulation.composed.planes import in_lens_plane, outside_lens_plane
 from haloformer.simulation.composed.survey import component_parameters
 from haloformer.simulation.instruments import background_rms
+from haloformer.simulation.simulator import scaled_images
+from haloformer.simulation.sources import sersic_b, sersic_flux
 
 COMPOSED = (
+    "alexander_2020_a",
+    "alexander_2020_b",
+    "common_task",
     "model_i_fair",
     "ladder_1_camera",
     "ladder_2_halos",
@@ -298,8 +305,18 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
         ({"z_source": 0.3}, "z_lens"),
         ({"z_source": None}, "either z_source or z_beyond"),
         ({"source": {"light": [], "snr": 10}}, "at least one component"),
-        ({"source": {"light": [{"kind": "sersic"}]}}, "one of snr, flux and magnitude"),
+        ({"source": {"light": [{"kind": "sersic"}]}}, "one of snr, flux, magnitude and amp"),
         ({"source": {"light": [{"kind": "sersic"}], "snr": -3}}, "snr must be positive"),
+        ({"source": {"light": [{"kind": "sersic"}], "amp": 0}}, "amp must be positive"),
+        ({"source": {"light": [{"kind": "clumpy"}], "amp": 5}}, "one Sérsic profile: use flux"),
+        ({"source": {"light": [{"kind": "sersic"}], "snr": 9, "radius": -1}}, "radius must not be"),
+        (
+            {"source": {"light": [{"kind": "sersic"}], "snr": 9, "x": 0, "y": 0, "radius": 1}},
+            "x and y, or radius, not both",
+        ),
+        ({"instrument": {**SMALL["instrument"], "sky": -1}}, "sky"),
+        ({"scaled": "log"}, "scaled"),
+        ({"lens_light": {"mode": "subtracted"}, "scaled": "max"}, "needs scaled: none"),
         ({"source": {"light": [{"kind": "sersic"}], "magnitude": 20}}, "magnitude_zero_point"),
         ({"matching": "all"}, "matching"),
         (
@@ -358,6 +375,86 @@ def test_a_users_noise_map_is_the_noise_with_and_without_correlation(tmp_path):
         noise = noisy - Simulator(survey, seed=1, noise="none").batch(range(20)).images
         assert noise[..., :20].std().item() == pytest.approx(0.02, rel=0.05)
         assert noise[..., 20:].std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def with_sky(sky, **changes):
+    return small(instrument={**SMALL["instrument"], "sky": sky}, **changes)
+
+
+def test_a_sky_that_is_kept_lifts_images_and_its_photons_are_in_the_noise():
+    given = {"seed": 1, "noise": "none"}
+    classes = {"substructure": {"no_sub": []}}
+    dark = small(source={"flux": 20.0, "light": [{"kind": "sersic"}]}, **classes)
+    light = dataclasses.replace(dark, instrument=with_sky(0.5).instrument)
+    lifted = Simulator(light, **given).batch(range(20)).images
+    assert lifted - 0.5 == pytest.approx(Simulator(dark, **given).batch(range(20)).images, abs=1e-6)
+    noise = Simulator(light, seed=1).batch(range(20)).images - lifted
+    expected = torch.sqrt(0.01**2 + lifted / 1000)
+    assert (noise / expected).std().item() == pytest.approx(1, rel=0.02)
+    assert (noise / expected).mean().item() == pytest.approx(0, abs=0.02)
+    theirs = Simulator(light, seed=1, noise="none", backend="lenstronomy").batch(range(2)).images
+    assert theirs == pytest.approx(lifted[:2], rel=1e-4)
+
+
+@pytest.mark.parametrize("original_noise", ["instrument", "double_poisson"])
+def test_signal_to_noise_counts_the_photons_of_a_sky_that_is_kept(original_noise):
+    survey = with_sky(0.5, substructure={"no_sub": []}, original_noise=original_noise)
+    batch = Simulator(survey, seed=5, noise="none").batch(range(8))
+    peak = batch.images.flatten(1).amax(1).double().numpy() - 0.5
+    times = 2 if original_noise == "double_poisson" else 1
+    sigma = np.sqrt(background_rms(survey.instrument) ** 2 + times * (peak + 0.5) / 1000)
+    assert peak / sigma == pytest.approx(batch.parameters["snr"], rel=1e-5)
+
+
+def test_a_sky_that_is_kept_is_refused_where_fits_would_not_know_of_it():
+    camera = {"base": "deeplense_150", "sky": 0.1}
+    with pytest.raises(InputError, match=r"instrument\.sky is for composed surveys"):
+        get_any_survey({"base": "model_i", "instrument": camera})
+
+
+@pytest.mark.parametrize(("scaled", "low"), [("max", None), ("min_max", 0.0)])
+def test_images_are_scaled_as_released_after_the_noise_and_by_the_whole_image(scaled, low):
+    plain, survey = with_sky(0.5), with_sky(0.5, scaled=scaled)
+    counts = Simulator(plain, seed=1).batch(range(6)).images
+    simulator = Simulator(survey, seed=1)
+    images = simulator.batch(range(6)).images
+    least = counts.amin((2, 3), keepdim=True) if low is not None else torch.zeros(6, 1, 1, 1)
+    wanted = (counts - least) / (counts - least).amax((2, 3), keepdim=True)
+    assert torch.equal(images, wanted)
+    assert (images.amax((2, 3)) == 1).all()
+    assert torch.equal(simulator.batch(range(6), side=20).images, images[..., 10:30, 10:30])
+    assert "1 at the maximum" in simulator.attributes["image_unit"]
+    for noise in ("instrument", "none"):  # in counts/s as ever
+        other = Simulator(survey, seed=1, noise=noise)
+        same = Simulator(plain, seed=1, noise=noise)
+        assert torch.equal(other.batch(range(3)).images, same.batch(range(3)).images)
+        assert other.attributes["image_unit"] == "counts/s"
+
+
+def test_an_image_without_light_is_not_scaled():
+    nothing = torch.zeros(2, 1, 4, 4)
+    for scaled in ("max", "min_max", "clipped_max"):
+        assert torch.equal(scaled_images(nothing, scaled), nothing)
+
+
+def test_fresh_noise_of_scaled_images_is_refused_unless_it_is_the_cameras():
+    survey = with_sky(0.5, scaled="max")
+    with pytest.raises(InputError, match="scaled after the noise"):
+        noise_model(survey, "original")
+    assert noise_model(survey, "instrument") == noise_model(with_sky(0.5), "original")
+
+
+def test_a_source_lies_at_its_radius_and_is_as_bright_as_its_amp():
+    light = {"kind": "sersic", "R_sersic": 0.3, "n_sersic": 1.5}
+    survey = small(source={"light": [light], "radius": {"uniform": [0.1, 0.4]}, "amp": 50.0})
+    drawn = Simulator(survey, seed=1).parameters(range(300))
+    radius = np.hypot(drawn["source_x"], drawn["source_y"])
+    assert stats.kstest(radius, stats.uniform(0.1, 0.3).cdf).pvalue > 1e-3
+    angle = np.arctan2(drawn["source_y"], drawn["source_x"]) % (2 * np.pi)
+    assert stats.kstest(angle, stats.uniform(0, 2 * np.pi).cdf).pvalue > 1e-3
+    assert drawn["source_flux"] == pytest.approx(np.full(300, 50 * sersic_flux(0.3, 1.5)))
+    brightest = Simulator(survey, seed=1, noise="none").batch(range(3)).images.max().item()
+    assert 0.1**2 * 50 < brightest < 0.1**2 * 50 * np.exp(sersic_b(1.5))
 
 
 def test_a_changed_camera_is_that_of_the_survey():

@@ -141,3 +141,12 @@ def test_mistakes_are_refused_before_anything_is_trained(tmp_path, changes, said
     with pytest.raises(InputError, match=said):
         run(tmp_path / "out", **changes)
     assert np.all([not path.suffix for path in tmp_path.iterdir()])
+
+
+def test_a_composed_survey_can_be_benchmarked():
+    from haloformer.studies.ranking import images_of
+
+    found = images_of("common_task", "survey", 30, None, None, None)
+    assert found.data == {"common_task": {"data": "common_task", "noise": "original"}}
+    theirs = best_published("C8 CNN", "alexander_2020_b")
+    assert theirs.macro == pytest.approx(0.9937, abs=1e-4)

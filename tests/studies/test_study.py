@@ -16,7 +16,7 @@ from haloformer.prediction import Predictor
 from haloformer.simulation import Simulator
 from haloformer.studies import runs as module
 from haloformer.studies.command import study
-from haloformer.studies.plan import list_studies, read_study
+from haloformer.studies.plan import HeldOutImages, list_studies, read_study
 from haloformer.studies.results import over_seeds
 from haloformer.training.config import compose
 
@@ -308,3 +308,8 @@ def test_a_network_without_finite_answers_is_a_failed_run(tmp_path, monkeypatch)
     )
     with pytest.raises(InputError, match="gives no number for one of the test images of model_ii"):
         study(write(tmp_path / "s.yaml", variants={"plain": {}}, seeds=1), out=str(tmp_path / "s"))
+
+
+def test_a_study_of_a_composed_survey_is_tested_on_its_images():
+    found = module.test_images_of(HeldOutImages(n=30), compose(None, {"data": "common_task"}))
+    assert (found["data"], found["noise"], found["n"]) == ("common_task", "original", 30)

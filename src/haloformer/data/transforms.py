@@ -18,6 +18,7 @@ from torch import Tensor
 
 from haloformer.data.augment import AUGMENTATIONS, check_augmentation, draw_transforms, transform
 from haloformer.errors import InputError
+from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.instruments import background_rms, magnitude_to_counts
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.surveys import ORIGINAL_NOISE, AnySurvey, get_any_survey
@@ -164,9 +165,9 @@ def noise_model(
         raise InputError(
             f"survey {survey.name}: its noise is correlated, or a map, and not drawn anew: fresh_noise must be none"
         )
-    if noise == "original" and getattr(survey, "scaled", "none") != "none":
+    if isinstance(survey, ComposedSurvey) and survey.scaling(noise) != "none":
         raise InputError(
-            f"survey {survey.name}: its images are scaled after the noise, which is not drawn anew: fresh_noise must be instrument or none"
+            f"survey {survey.name}: its images are scaled after the noise: fresh_noise must be none, or instrument"
         )
     rms = background_rms(camera)
     sky = None

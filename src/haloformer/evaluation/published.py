@@ -1,6 +1,7 @@
 """The AUCs that others have published, as data: ``published_auc.csv``, one line per paper, network, images and class.
 
-``family`` is the architecture's name in our registry; ``dataset`` the survey, or other images that were used.
+``family`` is the architecture's name in our registry; ``dataset`` the survey that has the released images' name, or other images that were
+used. For most surveys these are what the survey makes; of :data:`AGAIN` only what it is simulated after.
 """
 
 import csv
@@ -9,6 +10,9 @@ from functools import cache
 from importlib import resources
 
 import numpy as np
+
+AGAIN = ("alexander_2020_a", "alexander_2020_b", "common_task")
+"""Surveys that are simulated again after sets of which neither images nor programs were at hand."""
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,8 @@ class Instrument:
         supersampling: Rays per side of a pixel, 1 to 3; 1 if None.
         noise_correlation: The ``a`` of :mod:`haloformer.simulation.correlation`; may be a distribution; 0 if None.
         noise_map: FITS image of the noise per pixel in counts/s, which goes before background and photon noise.
+        sky: Light of the sky in counts/s per pixel that is left in the images, with the noise of its photons: nobody subtracted it. Of
+            composed surveys only. ``sky_brightness`` in contrast is a sky that was subtracted, of which noise is left.
     """
 
     num_pix: Annotated[WholeNumber, Field(ge=8, le=4096)]
@@ -60,6 +62,7 @@ class Instrument:
     supersampling: Annotated[WholeNumber, Field(ge=1, le=3)] | None = None
     noise_correlation: Quantity | None = None
     noise_map: str | None = None
+    sky: Annotated[Number, Field(ge=0)] | None = None
 
     def __post_init__(self) -> None:
         check_not_negative("exposure_time", self.exposure_time, zero=False)

@@ -45,6 +45,12 @@ from haloformer.simulation.sources import SERSIC_R_MIN
 from haloformer.simulation.surveys import AnySurvey, Survey, describe_survey, get_any_survey
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
+_SCALED_UNITS = {
+    "max": "1 at the maximum",
+    "min_max": "0 at the minimum, 1 at the maximum",
+    "clipped_max": "0 or more, 1 at the maximum",
+}
+
 BACKENDS = ("auto", "numba", "torch", "lenstronomy")
 
 
@@ -244,9 +250,10 @@ class Simulator:
     ) -> Tensor:
         """Returns images (B, C, H, W) with the simulator's noise, each band's of its own."""
         assert isinstance(self.survey, ComposedSurvey)
-        if self.noise == "original" and self.survey.scaled != "none":
-            whole = self._unscaled(rendered, scenes, None)
-            return central_part(scaled_images(whole, self.survey.scaled), side)
+        if (scaling := self.survey.scaling(self.noise)) != "none":  # by the whole image
+            return central_part(
+                scaled_images(self._unscaled(rendered, scenes, None), scaling), side
+            )
         return self._unscaled(rendered, scenes, side)
 
     def _unscaled(
@@ -270,11 +277,13 @@ class Simulator:
         self, rendered: Rendered, scenes: composed_scenes.ComposedScenes, side: int | None
     ) -> Tensor:
         """Returns images with the simulator's noise, or their central part; masked pixels are 0."""
+        assert isinstance(self.survey, ComposedSurvey)
+        images = rendered.images + (self.survey.instrument.sky or 0.0)
         if rendered.hidden is None:
-            noisy = self._noisy(rendered.images, scenes, side)
+            noisy = self._noisy(images, scenes, side)
         else:  # what was subtracted is gone, but for the noise of its photons
             hidden = central_part(rendered.hidden, side)
-            noisy = self._noisy(rendered.images + rendered.hidden, scenes, side) - hidden
+            noisy = self._noisy(images + rendered.hidden, scenes, side) - hidden
         return noisy if rendered.kept is None else noisy * central_part(rendered.kept, side)
 
     def _noisy(
@@ -393,9 +402,10 @@ class Simulator:
         return images * 2 if kind == "doubled" else images
 
     def _image_unit(self) -> str:
-        scaled = self.survey.scaled if isinstance(self.survey, ComposedSurvey) else "none"
-        if self.noise == "original" and scaled != "none":
-            return f"scaled: {scaled}"
+        if isinstance(self.survey, ComposedSurvey):
+            scaled = _SCALED_UNITS.get(self.survey.scaling(self.noise))
+            if scaled is not None:
+                return scaled
         return {"double_poisson": "counts", "doubled": "2 × counts/s"}.get(
             self.survey.noise_kind(self.noise), "counts/s"
         )
@@ -528,16 +538,18 @@ def iterate(
     )
 
 
-def scaled_images(images: Tensor, scaled: str) -> Tensor:
-    """Returns images (B, C, H, W) as :data:`~haloformer.simulation.composed.survey.Scaling` says, each by its own pixels of all channels."""
-    if scaled == "none":
+def scaled_images(images: Tensor, how: str) -> Tensor:
+    """Returns images (B, C, H, W) as :data:`~haloformer.simulation.composed.survey.Scaling` says, each by its own pixels of all channels.
+
+    Images without any light stay as they are.
+    """
+    if how == "none":
         return images
-    low, high = (each[:, None, None, None] for each in images.flatten(1).aminmax(dim=1))
-    if scaled == "min_max":
-        return (images - low) / (high - low).clamp(min=1e-30)
-    if scaled == "clipped_max":
+    if how == "clipped_max":
         images = images.clamp(min=0)
-    return images / torch.where(high > 0, high, 1.0)
+    low = images.amin((1, 2, 3), keepdim=True) if how == "min_max" else 0.0
+    high = (images - low).amax((1, 2, 3), keepdim=True)
+    return torch.where(high > 0, (images - low) / torch.where(high > 0, high, 1.0), images)
 
 
 def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:

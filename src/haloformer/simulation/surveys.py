@@ -108,6 +108,10 @@ class Survey:
             raise InputError(
                 "source.magnitude needs instrument.magnitude_zero_point; give source.amp instead"
             )
+        if self.instrument.sky is not None:
+            raise InputError(
+                "instrument.sky is for composed surveys, which have lens and no deflector"
+            )
         if not self.substructure:
             raise InputError("substructure names no class")
         for name, parts in self.substructure.items():

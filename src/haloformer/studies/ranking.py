@@ -8,7 +8,7 @@ from typing import Any
 from haloformer.data.conversion import convert
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
-from haloformer.simulation import get_survey
+from haloformer.simulation import get_any_survey
 from haloformer.studies.plan import Study, parse_study, with_options
 from haloformer.studies.run import write_description
 from haloformer.studies.settings import command_line
@@ -73,7 +73,7 @@ def _simulated_images(surveys: Sequence[str], noise: str, n_test: int) -> Benchm
         n_test: Test images of each survey.
     """
     for survey in surveys:
-        get_survey(survey)
+        get_any_survey(survey)
     data = {
         name: {
             "data": name,

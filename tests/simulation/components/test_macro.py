@@ -5,6 +5,7 @@ import pytest
 import torch
 from lenstronomy.LensModel.lens_model import LensModel
 
+from haloformer.errors import InputError
 from haloformer.simulation.components import EPL, Setting, Shear
 from haloformer.simulation.components.epl import LEAST_AXIS_RATIO
 from haloformer.simulation.cosmology import Cosmology
@@ -55,6 +56,60 @@ def test_power_law_of_any_slope_and_shape_deflects_as_lenstronomys(dtype, most):
 def test_shear_deflects_as_lenstronomys():
     values = {"gamma1": np.array([0.05, -0.1]), "gamma2": np.array([0.02, 0.0])}
     assert differences(Shear(), values, torch.float64).max() < 1e-12
+
+
+def drawn(component, n=4):
+    return component.draw(_Numbers(n), Setting.of(COSMOLOGY, *np.full((2, n), [[0.5], [1.0]])), {})
+
+
+class _Numbers:
+    """Draws of quantities that are numbers."""
+
+    def __init__(self, n):
+        self.n = n
+
+    def draw(self, quantity, name):
+        return np.full(self.n, float(quantity))
+
+
+COSMOLOGY = Cosmology()
+
+
+def test_a_lens_of_a_mass_has_its_einstein_radius():
+    wrong = Setting.of(COSMOLOGY, np.array([0.5]), np.array([1.0]), "luminosity")
+    assert EPL(mass=1e12).draw(_Numbers(1), wrong, {})["theta_E"] == pytest.approx(1.2815, abs=1e-4)
+    assert drawn(EPL(mass=1e12))["theta_E"] == pytest.approx(np.full(4, 1.6645), abs=1e-4)
+    assert (drawn(EPL())["theta_E"] == 1.2).all()
+
+
+def test_shear_by_size_and_angle_makes_rings_longest_along_the_angle():
+    gamma, angle = 0.2, 0.4
+    found = drawn(Shear(gamma=gamma, angle=angle), 1)
+    assert found["gamma1"][0] == pytest.approx(gamma * np.cos(2 * angle))
+    # Of a source behind an isothermal sphere's centre: θ (1 ∓ γ) = θ_E along and across.
+    for along, radius in ((angle, 1 / (1 - gamma)), (angle + np.pi / 2, 1 / (1 + gamma))):
+        x, y = (torch.tensor([[[radius * f(along)]]]) for f in (np.cos, np.sin))
+        sphere = EPL.deflection(
+            x, y, {k: torch.tensor(v) for k, v in drawn(EPL(theta_E=1), 1).items()}
+        )
+        sheared = Shear.deflection(x, y, {k: torch.tensor(v) for k, v in found.items()})
+        assert (x - sphere[0] - sheared[0]).item() == pytest.approx(0, abs=1e-12)
+        assert (y - sphere[1] - sheared[1]).item() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "message"),
+    [
+        (EPL, {"theta_E": 1.0, "mass": 1e12}, "one of theta_E, mass and sigma_v"),
+        (EPL, {"mass": 0.0}, "mass must be positive"),
+        (Shear, {"gamma": 0.1}, "gamma and angle together"),
+        (Shear, {"angle": 0.1}, "gamma and angle together"),
+        (Shear, {"gamma": 0.1, "angle": 0.0, "gamma2": 0.0}, "not both"),
+    ],
+)
+def test_two_ways_to_say_one_thing_are_refused(kind, fields, message):
+    with pytest.raises(InputError, match=message):
+        kind(**fields)
 
 
 def test_power_law_has_slopes_everywhere_round_ones_too():

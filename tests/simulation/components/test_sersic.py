@@ -47,6 +47,32 @@ def test_no_galaxy_is_flatter_than_allowed(light):
     assert ((1 - size) / (1 + size)).min() == pytest.approx(LEAST_AXIS_RATIO)
 
 
+def test_an_axis_ratio_and_an_angle_are_ellipticities(light):
+    drawn = light.drawn(Sersic(q=0.6, angle=0.3), 2)
+    assert drawn["e1"] == pytest.approx(np.full(2, 0.25 * np.cos(0.6)))
+    assert drawn["e2"] == pytest.approx(np.full(2, 0.25 * np.sin(0.6)))
+    # As bright at R √q across the major axis as at R / √q along it.
+    along, across = 0.2 / np.sqrt(0.6), 0.2 * np.sqrt(0.6)
+    x = np.array([[along * np.cos(0.3), -across * np.sin(0.3)]])
+    y = np.array([[along * np.sin(0.3), across * np.cos(0.3)]])
+    found = light.brightness(Sersic(), drawn, x=x, y=y)
+    assert found[0, 0, 0] == pytest.approx(found[0, 0, 1], rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"q": 0.5}, "q and angle together"),
+        ({"q": 0.5, "angle": 0.0, "e1": 0.1}, "not both"),
+        ({"q": 0.0, "angle": 0.0}, "q must be positive"),
+        ({"q": Uniform(0.7, 1.2), "angle": 0.0}, "at most 1"),
+    ],
+)
+def test_shapes_that_cannot_be_are_refused(fields, message):
+    with pytest.raises(InputError, match=message):
+        Sersic(**fields)
+
+
 def test_a_galaxy_without_a_size_is_refused():
     with pytest.raises(InputError, match="R_sersic must be positive"):
         Sersic(R_sersic=0)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
@@ -31,6 +32,7 @@ LEAST_AXIS_RATIO = 0.4
 LEAST_SIGMA_V = 10.0
 """km/s; what a wide distribution gives below is set to it."""
 
+_THETA_E = 1.2  # arcsec, of a lens of which nothing is said
 _LEAST_RADIUS = {torch.float32: 1e-6, torch.float64: 1e-9}  # arcsec, in the ellipse's own measure
 
 
@@ -41,7 +43,8 @@ class EPL(MassComponent):
 
     Attributes:
         kind: Its name in YAML.
-        theta_E: Einstein radius in arcsec.
+        theta_E: Einstein radius in arcsec; 1.2 if neither it nor ``mass`` is given.
+        mass: Point mass in M_sun whose Einstein radius it has, in place of ``theta_E``.
         gamma: Slope γ of the density ρ ∝ r^−γ, 1 < γ < 3; 2 is isothermal.
         e1: Ellipticity (1−q)/(1+q) cos 2φ.
         e2: Ellipticity (1−q)/(1+q) sin 2φ.
@@ -51,13 +54,14 @@ class EPL(MassComponent):
     """
 
     kind: Literal["epl"] = field(default="epl", kw_only=True)
-    theta_E: Quantity = 1.2
+    theta_E: Quantity | None = None
     gamma: Quantity = 2.0
     e1: Quantity = 0.0
     e2: Quantity = 0.0
     x: Quantity = 0.0
     y: Quantity = 0.0
     sigma_v: Quantity | None = None
+    mass: Quantity | None = None
 
     PREFIX: ClassVar[str | None] = "lens_"
     UNITS: ClassVar[Mapping[str, str]] = {
@@ -70,17 +74,26 @@ class EPL(MassComponent):
     }
 
     def __post_init__(self) -> None:
+        if sum(given is not None for given in (self.theta_E, self.mass, self.sigma_v)) > 1:
+            raise InputError("epl takes one of theta_E, mass and sigma_v")
         check_not_negative("theta_E", self.theta_E, zero=False)
         check_not_negative("sigma_v", self.sigma_v, zero=False)
+        check_not_negative("mass", self.mass, zero=False)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Draws the parameters; ellipticities beyond :data:`LEAST_AXIS_RATIO` are shortened to it."""
-        drawn = {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
-        if self.sigma_v is not None:
+        if self.mass is not None:
+            theta_E = setting.theta_E(draws.draw(self.mass, "mass"))
+        elif self.sigma_v is not None:
             sigma_v = draws.draw(self.sigma_v, "sigma_v")
-            drawn["theta_E"] = setting.isothermal_theta_E(np.maximum(sigma_v, LEAST_SIGMA_V))
+            theta_E = setting.isothermal_theta_E(np.maximum(sigma_v, LEAST_SIGMA_V))
+        else:
+            theta_E = draws.draw(_THETA_E if self.theta_E is None else self.theta_E, "theta_E")
+        others = [name for name in self.UNITS if name != "theta_E"]
+        drawn = {"theta_E": theta_E}
+        drawn |= {name: draws.draw(getattr(self, name), name) for name in others}
         size = np.hypot(drawn["e1"], drawn["e2"])
         most = (1 - LEAST_AXIS_RATIO) / (1 + LEAST_AXIS_RATIO)
         shorter = np.minimum(1.0, most / np.maximum(size, 1e-12))

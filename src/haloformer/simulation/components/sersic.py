@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.simulation.components.component import (
     AtRays,
     Draws,
@@ -19,8 +20,13 @@ from haloformer.simulation.components.component import (
     Tensors,
     column,
 )
+from haloformer.simulation.components.populations import limits
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import Quantity, check_not_negative
+from haloformer.simulation.distributions import (
+    Quantity,
+    check_not_negative,
+    describe_quantity,
+)
 from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b, sersic_ellipse, sersic_flux
 from haloformer.validation import checked
 
@@ -39,6 +45,8 @@ class Sersic(LightComponent):
         n_sersic: Sérsic index: 1 for a disc, 4 for an elliptical galaxy.
         e1: Ellipticity (1−q)/(1+q) cos 2φ.
         e2: Ellipticity (1−q)/(1+q) sin 2φ.
+        q: Axis ratio, minor to major, with ``angle`` in place of the ellipticities.
+        angle: Direction φ of the major axis in radian from the x axis to the y axis.
         x: Centre in arcsec, relative to the galaxy's.
         y: See ``x``.
     """
@@ -46,10 +54,12 @@ class Sersic(LightComponent):
     kind: Literal["sersic"] = field(default="sersic", kw_only=True)
     R_sersic: Quantity = 0.25
     n_sersic: Quantity = 1.0
-    e1: Quantity = 0.0
-    e2: Quantity = 0.0
+    e1: Quantity | None = None
+    e2: Quantity | None = None
     x: Quantity = 0.0
     y: Quantity = 0.0
+    q: Quantity | None = None
+    angle: Quantity | None = None
 
     UNITS: ClassVar[Mapping[str, str]] = {
         "R_sersic": "arcsec",
@@ -63,10 +73,26 @@ class Sersic(LightComponent):
     def __post_init__(self) -> None:
         check_not_negative("R_sersic", self.R_sersic, zero=False)
         check_not_negative("n_sersic", self.n_sersic, zero=False)
+        check_not_negative("q", self.q, zero=False)
+        if (self.q is None) != (self.angle is None):
+            raise InputError("sersic takes q and angle together")
+        if self.q is not None and (self.e1 is not None or self.e2 is not None):
+            raise InputError("sersic takes q and angle, or e1 and e2, not both")
+        if self.q is not None and limits(self.q)[1] > 1:
+            raise InputError(
+                f"q is an axis ratio, minor to major: at most 1, not {describe_quantity(self.q)}"
+            )
 
     def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
         """Draws the parameters; ellipticities beyond :data:`LEAST_AXIS_RATIO` are shortened to it."""
-        drawn = {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
+        given = {name: getattr(self, name) for name in self.UNITS}
+        drawn = {
+            name: draws.draw(0.0 if value is None else value, name) for name, value in given.items()
+        }
+        if self.q is not None and self.angle is not None:
+            q, twice = draws.draw(self.q, "q"), 2 * draws.draw(self.angle, "angle")
+            size = (1 - q) / (1 + q)
+            drawn |= {"e1": size * np.cos(twice), "e2": size * np.sin(twice)}
         return {**drawn, **shortened(drawn["e1"], drawn["e2"])}
 
     def brightness(self, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:

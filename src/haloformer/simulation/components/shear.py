@@ -8,6 +8,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
@@ -31,20 +32,37 @@ class Shear(MassComponent):
         kind: Its name in YAML.
         gamma1: Stretches along the axes.
         gamma2: Stretches along the diagonals.
+        gamma: Size of the shear, with ``angle`` in place of the components: γ1 = γ cos 2φ, γ2 = γ sin 2φ.
+        angle: Direction φ that images are stretched along, in radian from the x axis to the y axis: a ring that an isothermal sphere
+            makes of a source behind its centre is longest there, by (1 + γ)/(1 − γ).
     """
 
     kind: Literal["shear"] = field(default="shear", kw_only=True)
-    gamma1: Quantity = 0.0
-    gamma2: Quantity = 0.0
+    gamma1: Quantity | None = None
+    gamma2: Quantity | None = None
+    gamma: Quantity | None = None
+    angle: Quantity | None = None
 
     PREFIX: ClassVar[str | None] = ""
     UNITS: ClassVar[Mapping[str, str]] = {"gamma1": "", "gamma2": ""}
 
+    def __post_init__(self) -> None:
+        if (self.gamma is None) != (self.angle is None):
+            raise InputError("shear takes gamma and angle together")
+        if self.gamma is not None and (self.gamma1 is not None or self.gamma2 is not None):
+            raise InputError("shear takes gamma and angle, or gamma1 and gamma2, not both")
+
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
-        """Draws both components."""
-        return {name: draws.draw(getattr(self, name), name) for name in self.UNITS}
+        """Draws both components, or size and angle, from which they follow."""
+        if self.gamma is not None and self.angle is not None:
+            gamma, twice = draws.draw(self.gamma, "gamma"), 2 * draws.draw(self.angle, "angle")
+            return {"gamma1": gamma * np.cos(twice), "gamma2": gamma * np.sin(twice)}
+        given = {"gamma1": self.gamma1, "gamma2": self.gamma2}
+        return {
+            name: draws.draw(0.0 if value is None else value, name) for name, value in given.items()
+        }
 
     @staticmethod
     def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:

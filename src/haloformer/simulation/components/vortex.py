@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.simulation.components.component import (
     Draws,
     MassComponent,
@@ -26,6 +27,7 @@ from haloformer.simulation.distributions import Quantity, Uniform, check_not_neg
 from haloformer.simulation.substructure import vortex_half_length
 from haloformer.validation import WholeNumber, checked
 
+_LOG10_M_AXION = Uniform(-24.0, -22.0)  # of lines of which nothing is said
 _ARGUMENTS = {"x": "x0", "y": "y0"}
 
 
@@ -38,7 +40,9 @@ class VortexLine(MassComponent):
         kind: Its name in YAML.
         mass: Total mass in M_sun.
         n_masses: Number of point masses that stand for the line.
-        log10_m_axion: log10 of the axion mass in eV; sets the length, see :func:`~haloformer.simulation.substructure.vortex_half_length`.
+        log10_m_axion: log10 of the axion mass in eV; sets the length, see :func:`~haloformer.simulation.substructure.vortex_half_length`;
+            U(−24, −22) if neither it nor ``length`` is given.
+        length: Length of the line in arcsec, from its first mass to its last, in place of an axion mass, of which then nothing is known.
         angle: Angle of the line to the x axis in radian.
         x: Centre of the line in arcsec, relative to the lens.
         y: Centre of the line in arcsec, relative to the lens.
@@ -47,10 +51,11 @@ class VortexLine(MassComponent):
     kind: Literal["vortex"] = field(default="vortex", kw_only=True)
     mass: Quantity = 3e10
     n_masses: Annotated[WholeNumber, Field(ge=2)] = 100
-    log10_m_axion: Quantity = Uniform(-24.0, -22.0)
+    log10_m_axion: Quantity | None = None
     angle: Quantity = Uniform(0.0, 2 * np.pi)
     x: Quantity = 0.0
     y: Quantity = 0.0
+    length: Quantity | None = None
 
     UNITS: ClassVar[Mapping[str, str]] = {
         "log10_m_axion": "log10(eV)",
@@ -66,25 +71,36 @@ class VortexLine(MassComponent):
 
     def __post_init__(self) -> None:
         check_not_negative("mass", self.mass)
+        check_not_negative("length", self.length, zero=False)
+        if self.length is not None and self.log10_m_axion is not None:
+            raise InputError("vortex takes length or log10_m_axion, not both")
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Draws the parameters; ``theta_E`` is that of each of the point masses."""
         center = centers(draws, lens)
-        log10_m_axion = draws.draw(self.log10_m_axion, "log10_m_axion")
+        log10_m_axion, half_length = self._lengths(draws)
         mass = draws.draw(self.mass, "mass")
         return {
             "log10_m_axion": log10_m_axion,
             "mass": mass,
             "n_masses": np.full(len(draws), float(self.n_masses)),
             "theta_E": setting.theta_E(mass / self.n_masses),
-            "half_length": vortex_half_length(log10_m_axion),
+            "half_length": half_length,
             "angle": draws.draw(self.angle, "angle"),
             "x": center["center_x"] + draws.draw(self.x, "x"),
             "y": center["center_y"] + draws.draw(self.y, "y"),
             **center,
         }
+
+    def _lengths(self, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Returns log10 of the axion masses, NaN where lengths are given, and the half-lengths in arcsec."""
+        if self.length is not None:
+            return np.full(len(draws), np.nan), draws.draw(self.length, "length") / 2
+        given = _LOG10_M_AXION if self.log10_m_axion is None else self.log10_m_axion
+        log10_m_axion = draws.draw(given, "log10_m_axion")
+        return log10_m_axion, vortex_half_length(log10_m_axion)
 
     @staticmethod
     def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,7 @@ from haloformer.simulation.composed.survey import (
 )
 from haloformer.simulation.distributions import Quantity, draw
 from haloformer.simulation.instruments import magnitude_to_counts
+from haloformer.simulation.sources import sersic_flux
 
 
 @dataclass(frozen=True)
@@ -216,7 +217,10 @@ def _source(
     if source.x is not None and source.y is not None:
         x, y = own.draw(source.x, "x"), own.draw(source.y, "y")
     else:
-        radius = source.within * lens["theta_E"] * np.sqrt(own.uniform("radius"))
+        if source.radius is not None:
+            radius = own.draw(source.radius, "radius")
+        else:
+            radius = source.within * lens["theta_E"] * np.sqrt(own.uniform("radius"))
         angle = 2 * np.pi * own.uniform("angle")
         x, y = lens["x"] + radius * np.cos(angle), lens["y"] + radius * np.sin(angle)
     drawn = {"source_x": x, "source_y": y}
@@ -231,11 +235,19 @@ def _source(
     drawn["snr"] = nothing if source.snr is None else own.draw(source.snr, "snr")
     drawn["source_flux"] = nothing
     if source.flux is not None:
-        flux = own.draw(source.flux, "flux")
-        drawn["source_flux"] = np.stack([flux] * len(survey.bands), 1) if survey.bands else flux
+        drawn["source_flux"] = _in_bands(survey, own.draw(source.flux, "flux"))
+    elif source.amp is not None:
+        name = source_prefix(0, source.light[0])
+        unit = sersic_flux(drawn[f"{name}R_sersic"], drawn[f"{name}n_sersic"])
+        drawn["source_flux"] = _in_bands(survey, own.draw(source.amp, "amp") * unit)
     elif source.snr is None:
         drawn["source_flux"] = _fluxes(survey, own, survey.source_magnitudes(), "magnitude")
     return drawn
+
+
+def _in_bands(survey: ComposedSurvey, flux: np.ndarray) -> np.ndarray:
+    """Returns fluxes (B,) as those of each band, (B, bands); as they are of a survey without bands."""
+    return np.stack([flux] * len(survey.bands), axis=1) if survey.bands else flux
 
 
 def _lens_galaxy(

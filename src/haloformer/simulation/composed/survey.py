@@ -13,6 +13,7 @@ from haloformer.errors import InputError
 from haloformer.simulation.components import LightPart, MassPart
 from haloformer.simulation.components.component import LightComponent, MassComponent
 from haloformer.simulation.components.lens_light import LensLight
+from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, read_lens_light
 from haloformer.simulation.cosmology import Cosmology, Distances
 from haloformer.simulation.distributions import (
@@ -43,13 +44,16 @@ class Galaxy:
 
     Attributes:
         light: Its components; each has the share of the flux that ``shares`` says.
-        within: It lies within a circle of so many Einstein radii about the lens, uniform in area; unless ``x`` and ``y`` are given.
+        within: It lies within a circle of so many Einstein radii about the lens, uniform in area; unless ``radius``, or ``x`` and ``y``, are
+            given.
         x: Centre in arcsec.
         y: Centre in arcsec.
+        radius: Distance from the lens in arcsec; the angle is uniform.
         shares: Share of each component of the flux, in any unit; equal ones if empty.
         snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows; or
         flux: the flux itself, without lensing, in counts/s; or
-        magnitude: its apparent magnitude. Of a survey with bands, those of the bands go before.
+        magnitude: its apparent magnitude, before which those of a survey's bands go; or
+        amp: the brightness in counts/s/arcsec² at R_sersic, of a source of one Sérsic profile.
     """
 
     light: tuple[LightPart, ...]
@@ -60,6 +64,8 @@ class Galaxy:
     snr: Quantity | None = None
     flux: Quantity | None = None
     magnitude: Quantity | None = None
+    radius: Quantity | None = None
+    amp: Quantity | None = None
 
     def __post_init__(self) -> None:
         if not self.light:
@@ -70,9 +76,15 @@ class Galaxy:
             )
         if (self.x is None) != (self.y is None):
             raise InputError("a source needs both x and y, or neither")
-        if sum(given is not None for given in (self.snr, self.flux, self.magnitude)) > 1:
-            raise InputError("a source needs one of snr, flux and magnitude")
-        for name in ("snr", "flux"):
+        if self.x is not None and self.radius is not None:
+            raise InputError("a source takes x and y, or radius, not both")
+        check_not_negative("radius", self.radius)
+        brightness = (self.snr, self.flux, self.magnitude, self.amp)
+        if sum(given is not None for given in brightness) > 1:
+            raise InputError("a source needs one of snr, flux, magnitude and amp")
+        if self.amp is not None and [type(part) for part in self.light] != [Sersic]:
+            raise InputError("amp is the brightness of a source of one Sérsic profile: use flux")
+        for name in ("snr", "flux", "amp"):
             check_not_negative(name, getattr(self, name), zero=False)
         for share in self.shares:
             check_not_negative("shares", share)
@@ -119,7 +131,7 @@ class ComposedSurvey:
         distances: See :func:`~haloformer.simulation.cosmology.einstein_radius`.
         matching: What lenses with substructure give up, so that it does not betray itself, see :data:`Matching`.
         original_noise: What ``noise="original"`` means here.
-        scaled: How images are scaled after it with ``noise="original"``, see :data:`Scaling`.
+        scaled: How images with that noise are then scaled, see :data:`Scaling`; in other noise modes they are not.
         description: One line for people.
     """
 
@@ -159,6 +171,8 @@ class ComposedSurvey:
         subtracted = self.lens_light is not None and self.lens_light.mode == "subtracted"
         if subtracted and self.original_noise == "double_poisson":
             raise InputError("lens_light: subtracted light needs original_noise: instrument")
+        if subtracted and self.scaled != "none":
+            raise InputError("lens_light: subtracted light needs scaled: none")
         _check_redshifts(self.z_lens, self.z_source, self.z_behind)
         _check_brightness(self)
         _check_lens_of_class(self)
@@ -183,6 +197,10 @@ class ComposedSurvey:
     def has_noise(self, noise: str) -> bool:
         """Returns whether images with this noise mode have noise."""
         return self.noise_kind(noise) in ("double_poisson", "instrument")
+
+    def scaling(self, noise: str) -> str:
+        """Returns how images with this noise mode are scaled, one of :data:`Scaling`."""
+        return self.scaled if noise == "original" else "none"
 
     def mass_components(self) -> dict[str, MassComponent]:
         """Returns all kinds of mass that some image has, the lens's first; of a kind that several classes have, that of the first."""
@@ -241,12 +259,13 @@ def _check_brightness(survey: ComposedSurvey) -> None:
     """Raises InputError unless it is known how bright source and lens galaxy are in each band."""
     source, light = survey.source, survey.lens_light
     magnitudes = survey.source_magnitudes()
+    by_magnitude = all(given is None for given in (source.snr, source.flux, source.amp))
     for name, band in survey.bands.items():
         if not re.fullmatch(r"[A-Za-z0-9_]{1,32}", name):
             raise InputError(f"band name {name!r}: use up to 32 letters, digits or '_'")
-        if band.source_magnitude is not None and (source.snr is not None or source.flux is not None):  # fmt: skip
+        if band.source_magnitude is not None and not by_magnitude:
             raise InputError(
-                f"band {name}: source_magnitude, where the source has snr or flux; give one of them"
+                f"band {name}: source_magnitude, where the source has snr, flux or amp; give one of them"
             )
         if band.lens_light_magnitudes:
             if not isinstance(light, LensGalaxyLight):
@@ -260,9 +279,9 @@ def _check_brightness(survey: ComposedSurvey) -> None:
         raise InputError(
             "source.snr is that of one band; a survey with bands needs magnitude, flux, or source_magnitude of each band"
         )
-    if source.snr is None and source.flux is None and None in magnitudes:
+    if by_magnitude and None in magnitudes:
         where = f"band {survey.band_names[magnitudes.index(None)]}: " if survey.bands else ""
-        raise InputError(f"{where}a source needs one of snr, flux and magnitude")
+        raise InputError(f"{where}a source needs one of snr, flux, magnitude and amp")
     if () in survey.lens_light_magnitudes():
         raise InputError("lens_light: light needs magnitudes, there or in each of the bands")
     if survey.instrument.magnitude_zero_point is not None:

@@ -18,6 +18,7 @@ KINDS = {
     "one point mass": PointMasses(number=1, mass=1e9),
     "short vortex": VortexLine(n_masses=5),
     "vortex": VortexLine(x=Normal(0.0, 0.2), y=0.1),
+    "vortex of a length": VortexLine(length=Uniform(0.5, 2.0), n_masses=25),
     "pseudo-Jaffe": PseudoJaffe(mass=3.5e9, r_trunc=0.307, x=Uniform(-1, 1), y=1.0),
 }
 
@@ -77,6 +78,18 @@ def test_lines_of_different_numbers_of_masses_may_be_in_one_batch(drawn):
     assert np.array([a.numpy() for a in alpha]) == pytest.approx(apart)
 
 
+def test_a_line_of_a_length_reaches_from_its_first_mass_to_its_last(drawn):
+    made = drawn(VortexLine(length=1.5, n_masses=25, angle=0.0, x=0.2))
+    x = [profile["center_x"] for _, profile in made.component.lenstronomy({k: v[0] for k, v in made.parameters.items()})]  # fmt: skip
+    center = made.parameters["center_x"][0] + 0.2
+    assert (min(x), max(x), len(x)) == (
+        pytest.approx(center - 0.75),
+        pytest.approx(center + 0.75),
+        25,
+    )
+    assert np.isnan(made.parameters["log10_m_axion"]).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "fields", "message"),
     [
@@ -84,6 +97,8 @@ def test_lines_of_different_numbers_of_masses_may_be_in_one_batch(drawn):
         (PointMasses, {"radius": Uniform(-1, 1)}, "radius must not be negative"),
         (PointMasses, {"number": -1}, "number must be at least 0"),
         (VortexLine, {"mass": -1.0}, "mass must not be negative"),
+        (VortexLine, {"length": 0.0}, "length must be positive"),
+        (VortexLine, {"length": 1.0, "log10_m_axion": -23.0}, "length or log10_m_axion, not both"),
         (VortexLine, {"n_masses": 1}, "n_masses must be at least 2"),
         (PseudoJaffe, {"mass": -1.0}, "mass must not be negative"),
         (PseudoJaffe, {"r_core": 0.0}, "r_core must be positive"),
