@@ -21,10 +21,10 @@ def surveys(name: str | None = None) -> None:
     """
     import yaml
 
-    from haloformer.simulation import describe_survey, get_survey, list_surveys
+    from haloformer.simulation import describe_survey, get_any_survey, list_surveys
 
     if name:
-        described = describe_survey(get_survey(name))
+        described = describe_survey(get_any_survey(name))
         print(yaml.safe_dump(described, sort_keys=False, allow_unicode=True), end="")
     else:
         print_table("surveys", ["name", "description"], list_surveys().items())

@@ -20,7 +20,7 @@ from haloformer.simulation.components.component import (
 from haloformer.simulation.components.sersic import unit_amp
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import LogNormal, Quantity, Uniform, check_not_negative
-from haloformer.simulation.sources import sersic_b
+from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b
 from haloformer.validation import WholeNumber, checked
 
 _SIZE = LogNormal(0.1, 0.2, 0.05, 0.15)
@@ -133,5 +133,5 @@ class Spiral(LightComponent):
 def _sersic(r: Tensor, R: Tensor, n: Tensor) -> Tensor:
     """Returns a round Sérsic profile of flux 1 at radii (B, H, W)."""
     b = sersic_b(n)
-    power = (r.clamp(min=1e-4) / column(R)) ** column(1 / n)
+    power = (r.clamp(min=SERSIC_R_MIN) / column(R)) ** column(1 / n)
     return column(unit_amp(R, n)) * torch.exp(-column(b) * (power - 1))
