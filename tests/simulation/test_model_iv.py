@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from haloformer.cli import main
 from haloformer.data.dataset import LensDataset
@@ -339,6 +341,19 @@ def test_each_band_shows_its_own_channel_of_the_picture(galaxy10):
         assert found == pytest.approx(theirs, rel=1e-5, abs=1e-5 * np.abs(theirs).max())
         answers.append(found)
     assert np.abs(answers[0] - answers[2]).max() > 0.05 * answers[0].max()
+
+
+def test_the_documented_yaml_is_the_originals_selection():
+    page = (Path(__file__).parents[2] / "docs" / "deeplense.md").read_text(encoding="utf-8")
+    block = page.partition("# mine.yaml\n")[2].partition("```")[0]
+    survey = get_any_survey(yaml.safe_load(block))
+    (part,) = survey.source.light
+    chosen = (2, 3, *range(5, 18), *range(19, 32), *range(35, 52), 54, 55)
+    assert len(chosen) == 47
+    assert part.which == chosen
+    given = pictures("Galaxy10_DECals.h5", which=chosen)["light"][0]
+    assert part == type(part)(**given)
+    assert survey.source.x == get_any_survey("model_iv").source.x
 
 
 def test_model_iv_with_the_users_galaxies_is_simulated_from_the_command_line(galaxy10, tmp_path):

@@ -117,7 +117,8 @@ class Spiral(LightComponent):
         )
         wave = torch.cos(column(parameters["arms"]) * turn - column(parameters["phase"]))
         arms = torch.exp(contrast * (wave - 1)) / torch.special.i0e(contrast)
-        return disc * arms + bulge
+        total: Tensor = disc * arms + bulge
+        return total
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL`` of a fine picture, which is bilinear; lenstronomy has no such profile."""
