@@ -446,8 +446,8 @@ def test_images_are_scaled_as_they_are_said_to_be():
 
 def test_a_band_may_only_show_what_a_component_says_it_looks_like(galaxy10):
     alike, each = (changed(source=pictures(galaxy10, band=band)) for band in (1, "each"))
-    assert len(alike.source_looks()) == 1
-    assert len(each.source_looks()) == 3
+    assert len(alike.band_looks(alike.source.light)) == 1
+    assert len(each.band_looks(each.source.light)) == 3
     assert len(ComposedRenderer(get_any_survey("model_iv"), torch.float32).looks) == 1
     assert LightComponent.in_band(alike.source.light[0], 2) is alike.source.light[0]
 

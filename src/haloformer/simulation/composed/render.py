@@ -66,7 +66,7 @@ class ComposedRenderer:
         self.axis = axis
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = survey.added
-        self.looks = survey.source_looks()
+        self.looks = survey.band_looks(survey.source.light)
         camera = survey.instrument
         self.noise_map = read_noise_map(camera) if camera.noise_map else None
         """The camera's noise map (num_pix, num_pix), if it has one; read once."""
@@ -121,12 +121,10 @@ class ComposedRenderer:
         for number, light in enumerate(part.light):
             name = f"lens_light_{component_prefix(number, light)}"
             flux = self._tensor(parameters[f"{name}flux"])
-            looks = [light.in_band(k) for k in range(max(1, len(self.survey.bands)))]
-            looks = looks[:1] if all(look == looks[0] for look in looks) else looks
             own = {key: self._tensor(parameters[name + key]) for key in light.UNITS}
             images = [
                 observe(look.brightness(x.to(self.dtype), y.to(self.dtype), own), self.survey.instrument)
-                for look in looks
+                for look, in self.survey.band_looks((light,))
             ]  # fmt: skip
             image = torch.stack(images, 1) if self.survey.bands else images[0]
             total = total + image * flux[..., None, None]
