@@ -42,8 +42,8 @@ SURVEY = {
 
 def draw() -> Figure:
     """Returns the picture: for each component its deflection, the image, and its change."""
-    figure = Figure(figsize=(11.5, 2.05 * -(-len(COMPONENTS) // 2)), layout="constrained")
-    axes = figure.subplots(-(-len(COMPONENTS) // 2), 6).reshape(-1, 3)
+    figure = Figure(figsize=(10.5, 1.9 * -(-len(COMPONENTS) // 2)), layout="constrained")
+    axes = figure.subplots(-(-len(COMPONENTS) // 2), 6, squeeze=False).reshape(-1, 3)
     for (title, part), row in zip(COMPONENTS.items(), axes):
         macro = part["kind"] in ("shear", "multipoles")
         survey = get_any_survey(

@@ -42,7 +42,7 @@ def central(image: np.ndarray, side: int) -> np.ndarray:
 def draw(lenses: Path) -> tuple[Figure, list[str]]:
     """Returns the picture, and which panels are real."""
     figure = Figure(figsize=(1.55 * COLUMNS, 1.75 * len(REAL)), layout="constrained")
-    axes, key = figure.subplots(len(REAL), COLUMNS), []
+    axes, key = figure.subplots(len(REAL), COLUMNS, squeeze=False), []
     for row, (name, (path, place, seed)) in enumerate(REAL.items()):
         survey = get_any_survey(
             {"base": name, "name": f"{name}_with_light", "lens_light": {"mode": "present"}}
@@ -53,7 +53,9 @@ def draw(lenses: Path) -> tuple[Figure, list[str]]:
         key.append(f"row {row + 1}: panel {place + 1}")
         for axis, image in zip(axes[row], images):
             shown = stretched(image)
-            axis.imshow(shown, origin="lower", cmap="inferno", vmin=-1, vmax=np.quantile(shown, 0.998))
+            axis.imshow(
+                shown, origin="lower", cmap="inferno", vmin=-1, vmax=np.quantile(shown, 0.998)
+            )
             axis.set(xticks=(), yticks=())
         axes[row, 0].set_ylabel(TITLES[name], fontsize=9)
     return figure, key

@@ -300,7 +300,7 @@ def test_surveys_prints_what_simulate_reads(name, tmp_path, capsys):
 
 MISTAKES = {
     "unknown command": (["simulat"], "did you mean 'simulate'"),
-    "unknown survey": (["simulate", "model_iv", "--out", "{tmp}/x.h5"], "model_i"),
+    "unknown survey": (["simulate", "model_v", "--out", "{tmp}/x.h5"], "model_i"),
     "unknown option": (["simulate", "model_ii", "--sed", "3", "--out", "{tmp}/x.h5"], "--seed"),
     "not a number": (["simulate", "model_ii", "--n", "many", "--out", "{tmp}/x.h5"], "many"),
     "no images": (

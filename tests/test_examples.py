@@ -10,6 +10,7 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from haloformer.cli import main
@@ -171,7 +172,8 @@ def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
     names["main"](str(tmp_path), n=3)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     page = (ROOT / "docs" / "physics.md").read_text(encoding="utf-8")
-    assert drawn == set(re.findall(r"\]\(images/(physics_\w+\.png)\)", page))
+    shown = set(re.findall(r"\]\(images/(physics_\w+\.png)\)", page))
+    assert drawn == shown - {"physics_components.png"}  # which has a script of its own
     for name in drawn:
         shipped = ROOT / "docs" / "images" / name
         assert shipped.stat().st_size < 250_000
@@ -182,6 +184,47 @@ def test_the_pictures_of_the_physics_page_are_drawn(example, capsys, tmp_path):
     )
     assert len(found) == 2
     assert all(float(added) > float(kept) > 2 for added, kept in found)
+
+
+def test_the_picture_of_components_is_drawn(example, tmp_path, monkeypatch):
+    from PIL import Image
+
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    names = example("component_pictures.py")
+    for title, part in list(names["COMPONENTS"].items()):
+        if part["kind"] not in ("shear", "pseudo_jaffe"):
+            del names["COMPONENTS"][title]
+    figure = names["draw"]()
+    arcs, changes = ([axes.images[0].get_array() for axes in figure.axes[k:6:3]] for k in (1, 2))
+    assert all(np.asarray(image).max() > 0 for image in arcs)
+    shear, perturber = (np.asarray(change) for change in changes)
+    assert 20 < np.abs(shear).max() < 90  # % of the peak
+    row, column = np.unravel_index(np.abs(perturber).argmax(), perturber.shape)
+    x, y = ((place - 43.5) * 0.05 for place in (column, row))
+    assert np.hypot(x - 1.05, y - 0.35) < 0.25  # arcsec: where it lies
+    names["save"](figure, tmp_path / "picture.png")
+    assert Image.open(tmp_path / "picture.png").size[0] <= 1300
+    assert (ROOT / "docs" / "images" / "physics_components.png").stat().st_size < 250_000
+
+
+def test_simulated_lenses_are_drawn_beside_real_ones(example, tmp_path, monkeypatch):
+    fits = pytest.importorskip("astropy.io.fits")
+    monkeypatch.syspath_prepend(str(ROOT / "examples"))
+    names = example("realistic_gallery.py")
+    names["REAL"].pop("hst")
+    names["REAL"].pop("euclid")
+    path, place, _ = names["REAL"]["jwst"]
+    real = np.random.default_rng(1).normal(0, 1, (70, 70)).astype(np.float32)
+    real[33:37, 33:37] += 1000
+    (tmp_path / path).parent.mkdir(parents=True)
+    fits.writeto(tmp_path / path, real)
+    monkeypatch.setitem(names["draw"].__globals__, "REAL", {"jwst": (path, place, 8)})
+    figure, key = names["draw"](tmp_path)
+    assert key == [f"row 1: panel {place + 1}"]
+    shown = [np.asarray(axes.images[0].get_array()) for axes in figure.axes]
+    assert len(shown) == 7
+    assert all(image.shape == (50, 50) for image in shown)
+    assert shown[place].max() == pytest.approx(np.arcsinh(500), rel=0.1)
 
 
 @pytest.mark.skipif(shutil.which("sh") is None, reason="needs sh")

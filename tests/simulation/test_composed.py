@@ -37,6 +37,8 @@ COMPOSED = (
     "jwst",
     "rubin",
     "roman",
+    "model_iv",
+    "model_iv_fair",
 )
 SMALL = {
     "name": "small",

@@ -127,7 +127,7 @@ def _seen(simulator: Simulator, n: int, advance: Callable[[int], None]) -> _Seen
     theta_E = np.median(simulator.parameters(range(min(n, 60)))["lens_theta_E"])
     sigma = 0.5 * theta_E / simulator.survey.instrument.pixel_scale
     for batch in _batches(simulator, n):
-        images = batch.images.float()
+        images = batch.images.float().mean(1, keepdim=True)  # over the bands
         parts.append(
             _Seen(
                 labels=batch.labels.numpy(),

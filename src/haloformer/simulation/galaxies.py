@@ -42,6 +42,7 @@ _THRESHOLD = 2.0  # standard deviations of the background
 _EDGE = 3.0  # pixels over which the light fades outside of the galaxy
 _LEAST_PIXELS = 12  # of a galaxy
 _LEAST_SIDE = 8  # of a stamp
+_CORNER = 50  # pixels per side of the corner that is a whole picture's background
 _POINTS = 4  # per side of a pixel, for half-light radii
 
 
@@ -69,8 +70,8 @@ class GalaxyLibrary:
     """Galaxies of unit flux on grids of one size.
 
     Attributes:
-        images: (n, 128, 128) float32, each of sum 1.
-        radius: (n,) half-light radii in pixels of these grids.
+        images: (n, 128, 128) float32, each of sum 1; (n, side, side) of whole pictures.
+        radius: (n,) half-light radii in pixels of these grids; of whole pictures, half of their side.
         arcsec: (n,) half-light radii on the sky in arcsec, NaN where the pixel scale is unknown.
         redshift: (n,) NaN where unknown.
         in_test: (n,) whether a galaxy is on the test's side.
@@ -115,6 +116,8 @@ def read_library(
     band: int | None = None,
     galaxy_class: int | None = None,
     z_max: float | None = None,
+    which: tuple[int, ...] = (),
+    whole: bool = False,
     most: int = 1000,
 ) -> GalaxyLibrary:
     """Reads a library.
@@ -127,13 +130,17 @@ def read_library(
         band: Of several, counted from 0; their mean if None.
         galaxy_class: Only galaxies with this ``ans``.
         z_max: Only galaxies that are nearer.
+        which: Only those with these numbers, from 0, among those that class and redshift leave; all if empty.
+        whole: Whole pictures instead of galaxies that are cut out, see :func:`whole_picture`.
         most: So many galaxies are read at most, the first ones.
 
     Raises:
         InputError: A file cannot be read, or a galaxy cannot be used: its file and number are named.
     """
     stamps = _read_stamps(Path(path), pixel_scale, band, galaxy_class, z_max)
-    library = build_library(islice(stamps, most), path)
+    if which:
+        stamps = _chosen(stamps, which, path)
+    library = build_library(islice(stamps, most), path, whole=whole)
     if next(stamps, None) is not None:
         warnings.warn(
             f"{path} holds more than {most} galaxies: the first {most} are used",
@@ -143,15 +150,23 @@ def read_library(
     return library
 
 
-def build_library(stamps: Iterable[Stamp], path: str = "the library") -> GalaxyLibrary:
+def build_library(
+    stamps: Iterable[Stamp], path: str = "the library", *, whole: bool = False
+) -> GalaxyLibrary:
     """Prepares stamps one after another as a library; raises InputError for one that cannot be used, or if there are none."""
-    images, rows, names = [], [], []
+    images: list[np.ndarray] = []
+    rows, names = [], []
     for stamp in stamps:
-        one = prepare(stamp.pixels, stamp.name)
+        one = (whole_picture if whole else prepare)(stamp.pixels, stamp.name)
+        if images and one.image.shape != images[0].shape:
+            raise InputError(
+                f"{stamp.name} has {len(one.image)} pixels per side, others {len(images[0])}: whole pictures must be of one size"
+            )
         images.append(one.image)
         scale = one.step * stamp.pixel_scale
         in_test = stamp.content / 2**64 < TEST_SHARE
-        rows.append((half_light_radius(one.image), scale, stamp.redshift, in_test))
+        radius = len(one.image) / 2 if whole else half_light_radius(one.image)
+        rows.append((radius, scale, stamp.redshift, in_test))
         names.append(stamp.name)
     if not rows:
         raise InputError(f"{path} holds no galaxies that are wanted")
@@ -171,7 +186,7 @@ def build_library(stamps: Iterable[Stamp], path: str = "the library") -> GalaxyL
 
 @dataclass(frozen=True)
 class Prepared:
-    """A galaxy (128, 128) float32 of sum 1 about its centre of light, and the side of these pixels in the stamp's own."""
+    """A galaxy (128, 128) float32 of sum 1 about its centre of light, or a whole picture, and the side of these pixels in the stamp's own."""
 
     image: np.ndarray
     step: float
@@ -208,6 +223,25 @@ def prepare(pixels: np.ndarray, name: str) -> Prepared:
     light = smooth.clip(min=0) * fade
     light /= light.sum()
     return _on_grid(light)
+
+
+def whole_picture(pixels: np.ndarray, name: str) -> Prepared:
+    """Takes a picture as it is, noise and neighbours included, less the median of its first 50 by 50 pixels; some stay negative.
+
+    So did DeepLense's Model IV (``Model_IV/sim_cdm.py`` of github.com/mwt5345/DeepLenseSim).
+
+    Args:
+        pixels: (N, N).
+        name: For messages.
+    """
+    _check_stamp(pixels, name)
+    if pixels.shape[0] != pixels.shape[1]:
+        raise InputError(f"{name} has {pixels.shape[0]}×{pixels.shape[1]} pixels, and is no square")
+    light = pixels.astype(float) - np.median(pixels[:_CORNER, :_CORNER].astype(float))
+    total = light.sum()
+    if total <= 0:
+        raise InputError(f"{name}: the picture is darker than its corner on the whole")
+    return Prepared((light / total).astype(np.float32), 1.0)
 
 
 def half_light_radius(image: np.ndarray) -> float:
@@ -300,8 +334,18 @@ def _read_stamps(
     else:
         raise InputError(f"{path} is neither a folder nor a FITS, HDF5 or .npz file of galaxies")
     for stamp in stamps:
-        if z_max is None or stamp.redshift <= z_max:
+        if z_max is None or stamp.redshift < z_max:
             yield stamp
+
+
+def _chosen(stamps: Iterator[Stamp], which: tuple[int, ...], path: str) -> Iterator[Stamp]:
+    wanted, last = set(which), -1
+    for last, stamp in enumerate(stamps):
+        if last in wanted:
+            yield stamp
+        if last == max(wanted):
+            return
+    raise InputError(f"{path} holds {last + 1} galaxies that are wanted; which has {max(wanted)}")
 
 
 def _stamp(pixels: np.ndarray, name: str, scale: float | None, redshift: float) -> Stamp:

@@ -18,6 +18,7 @@ from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
+from haloformer.simulation.components.spiral import Spiral
 from haloformer.simulation.components.tnfw import TNFW
 from haloformer.simulation.components.vortex import VortexLine
 
@@ -39,6 +40,7 @@ LIGHT_COMPONENTS: tuple[type[LightComponent], ...] = (
     Clumpy,
     RealGalaxy,
     Sersic,
+    Spiral,
 )
 """All kinds of light. A new one needs its file, its test, and a line here."""
 
@@ -81,5 +83,6 @@ __all__ = [
     "Sersic",
     "Setting",
     "Shear",
+    "Spiral",
     "VortexLine",
 ]

@@ -1,5 +1,6 @@
 """Real galaxies: pictures from a library, of any size, turned and mirrored."""
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -36,15 +37,17 @@ class RealGalaxy(LightComponent):
         kind: Its name in YAML.
         path: The library: a folder of FITS files, or a FITS, HDF5 or ``.npz`` file.
         split: Which galaxies: ``"train"``, ``"test"``, or ``"all"``.
-        R: Half-light radius in arcsec; not used where ``physical``.
+        R: Half-light radius in arcsec, or of whole pictures half of their width; not used where ``physical``.
         physical: Each galaxy keeps its own size in kpc, which follows from pixel scale and redshift in the library.
         angle: By which it is turned, in radian.
         flip: Whether half of the galaxies are mirrored.
         interpolation: Between pixels: ``"cubic"``, which has slopes, or ``"bilinear"``.
         pixel_scale: Arcsec per pixel of the library, before what its files say.
-        band: Of several, counted from 0; their mean if None.
+        band: Of several, counted from 0; their mean if None; or ``"each"``: in the first band of the survey the first one, and so on.
         galaxy_class: Only galaxies of this class, the ``ans`` of Galaxy10.
         z_max: Only galaxies that are nearer.
+        which: Only galaxies with these numbers, from 0, among those that class and redshift leave; all if empty.
+        whole: Whole pictures, less the median of a corner, instead of galaxies that are cut out of them; noise and what is negative stays.
         most: So many galaxies are read at most.
     """
 
@@ -57,9 +60,11 @@ class RealGalaxy(LightComponent):
     flip: bool = True
     interpolation: Literal["cubic", "bilinear"] = "cubic"
     pixel_scale: Annotated[Number, Field(gt=0)] | None = None
-    band: Annotated[WholeNumber, Field(ge=0)] | None = None
+    band: Annotated[WholeNumber, Field(ge=0)] | Literal["each"] | None = None
     galaxy_class: WholeNumber | None = None
     z_max: Annotated[Number, Field(gt=0)] | None = None
+    which: tuple[Annotated[WholeNumber, Field(ge=0)], ...] = ()
+    whole: bool = False
     most: Annotated[WholeNumber, Field(ge=1, le=20_000)] = 1000
 
     UNITS: ClassVar[Mapping[str, str]] = {
@@ -74,15 +79,21 @@ class RealGalaxy(LightComponent):
 
     @property
     def library(self) -> GalaxyLibrary:
-        """The galaxies, which are read once."""
+        """The galaxies, which are read once; where they are of each band, those of the first."""
         return read_library(
             self.path,
             pixel_scale=self.pixel_scale,
-            band=self.band,
+            band=0 if self.band == "each" else self.band,
             galaxy_class=self.galaxy_class,
             z_max=self.z_max,
+            which=self.which,
+            whole=self.whole,
             most=self.most,
         )
+
+    def in_band(self, band: int) -> "RealGalaxy":
+        """The same galaxy in a band of its own, where the library has one for each."""
+        return dataclasses.replace(self, band=band) if self.band == "each" else self
 
     def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
         """Draws the galaxy's number in its library, which is the same whatever the split, its size, angle and mirroring."""
@@ -123,8 +134,9 @@ class RealGalaxy(LightComponent):
         mirror = column(1 - 2 * parameters["flip"])
         u, v = (cos * x + sin * y) * mirror, cos * y - sin * x
         sample = sample_cubic if cubic else sample_bilinear
+        found = sample(images[galaxy], u, v, scale) / column(scale**2)
         # A spline swings a little below 0 beside what is bright.
-        return sample(images[galaxy], u, v, scale).clamp(min=0) / column(scale**2)
+        return found if self.whole else found.clamp(min=0)
 
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL``, which is bilinear."""

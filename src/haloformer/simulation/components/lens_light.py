@@ -161,7 +161,7 @@ class LensLight:
 
     @staticmethod
     def at_rays(parameters: Parameters) -> AtRays:
-        """Returns what adds :meth:`brightness` at rays by compiled kernels; positions are those in the image, not from the centre."""
+        """Returns what adds :meth:`brightness` at rays, at positions relative to the light's centre, by compiled kernels."""
         from haloformer.simulation.components import ray_kernels
 
         own = {name: torch.as_tensor(np.asarray(v, float)) for name, v in parameters.items()}
@@ -169,9 +169,9 @@ class LensLight:
         unit = own["contrast"] / _profile(ring, nowhere, nowhere, nowhere, own)[:, 0, 0]
         share, disc = own["disc_share"], torch.ones_like(own["n_sersic"])
         kinds = ((1 - share, own["R_sersic"], own["n_sersic"]), (share, own["disc_R"], disc))
-        place = [own[name] for name in ("e1", "e2", "x", "y")]
+        ellipse = [own["e1"], own["e2"], torch.zeros_like(unit), torch.zeros_like(unit)]
         shapes = [
-            torch.stack([part * unit_amp(R, n) * unit, R, n, *place], 1).float().numpy()
+            torch.stack([part * unit_amp(R, n) * unit, R, n, *ellipse], 1).float().numpy()
             for part, R, n in kinds
         ]
 

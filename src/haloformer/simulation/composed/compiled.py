@@ -82,17 +82,28 @@ def unit_images(
 
 
 def light_images(
-    light: AtRays, count: int, camera: Instrument, threads: ThreadPoolExecutor | None
+    light: AtRays, place: np.ndarray, camera: Instrument, threads: ThreadPoolExecutor | None
 ) -> np.ndarray:
-    """Returns what a camera without noise makes of light that no lens deflects, (count, N, N) float32."""
-    axis, weights = ray_axis(camera).astype(np.float32), separable_psf(camera)
-    shape = (min(AT_ONCE, count), len(axis), len(axis))
-    x = np.ascontiguousarray(np.broadcast_to(axis[None, None, :], shape))
-    y = np.ascontiguousarray(np.broadcast_to(axis[None, :, None], shape))
+    """Returns what a camera without noise makes of light that no lens deflects, (B, N, N) float32.
+
+    Args:
+        light: At positions relative to ``place``.
+        place: (2, B) x and y in arcsec.
+        camera: The camera.
+        threads: What to share the work among; None: this thread alone.
+    """
+    axis, weights, count = ray_axis(camera), separable_psf(camera), place.shape[1]
     images = np.empty((count, camera.num_pix, camera.num_pix), np.float32)
 
     def part(rows: np.ndarray) -> None:
-        total = np.zeros((len(rows), *shape[1:]), np.float32)
+        total = np.zeros((len(rows), len(axis), len(axis)), np.float32)
+        x, y = (
+            np.ascontiguousarray(np.broadcast_to(each.astype(np.float32), total.shape))
+            for each in (
+                axis[None, None, :] - place[0, rows, None, None],
+                axis[None, :, None] - place[1, rows, None, None],
+            )
+        )
         light(rows, np.arange(len(rows)), x, y, total)
         images[rows[0] : rows[-1] + 1] = observed(total, camera, weights)
 
@@ -141,7 +152,9 @@ class _Work:
         if self.changed.any():
             self.added.append(_Part(everything, self._given_up(parameters)))
         self.place = np.stack([parameters[f"source_{k}"] for k in ("x", "y")])
-        self.looks = [self._at_rays(light, parameters) for light in survey.source_looks()]
+        self.looks = [
+            self._at_rays(light, parameters) for light in survey.band_looks(survey.source.light)
+        ]
 
     def _at_rays(self, light: Sequence[LightComponent], parameters: Parameters) -> list[AtRays]:
         found = []

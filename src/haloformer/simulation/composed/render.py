@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.components.component import MassComponent, column
+from haloformer.simulation.components.component import LightComponent, MassComponent, column
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
 from haloformer.simulation.composed.planes import outside_lens_plane, tensors
@@ -75,7 +75,7 @@ class ComposedRenderer:
         axis = torch.as_tensor(ray_axis(survey.instrument), device=self.device)
         self.x, self.y = torch.broadcast_tensors(axis[None, None, :], axis[None, :, None])
         self.extra = survey.added
-        self.looks = survey.source_looks()
+        self.looks = survey.band_looks(survey.source.light)
         camera = survey.instrument
         self.noise_map = read_noise_map(camera) if camera.noise_map else None
         """The camera's noise map (num_pix, num_pix), if it has one; read once."""
@@ -144,25 +144,35 @@ class ComposedRenderer:
 
     def _lens_galaxy(self, part: LensGalaxyLight, parameters: Parameters) -> Tensor:
         """Returns the light of lens galaxies, (B, H, W) or (B, bands, H, W)."""
-        x, y = (
-            axis - column(self._tensor(parameters[f"lens_light_{k}"], torch.float64))
-            for axis, k in ((self.x, "x"), (self.y, "y"))
-        )
         total: Tensor | float = 0.0
         for number, light in enumerate(part.light):
             name = f"lens_light_{component_prefix(number, light)}"
             flux = self._tensor(parameters[f"{name}flux"])
-            looks = [light.in_band(k) for k in range(max(1, len(self.survey.bands)))]
-            looks = looks[:1] if all(look == looks[0] for look in looks) else looks
-            own = {key: self._tensor(parameters[name + key]) for key in light.UNITS}
+            own = {key: parameters[name + key] for key in light.UNITS}
             images = [
-                observe(look.brightness(x.to(self.dtype), y.to(self.dtype), own), self.survey.instrument)
-                for look in looks
-            ]  # fmt: skip
+                self._unlensed(look, own, parameters)
+                for (look,) in self.survey.band_looks((light,))
+            ]
             image = torch.stack(images, 1) if self.survey.bands else images[0]
             total = total + image * flux[..., None, None]
         assert isinstance(total, Tensor)
         return total
+
+    def _unlensed(self, light: LightComponent, own: Parameters, parameters: Parameters) -> Tensor:
+        """Returns images (B, H, W) of a component of the lens galaxy, of flux 1."""
+        place = [parameters[f"lens_light_{k}"] for k in ("x", "y")]
+        if self.compiled:
+            from haloformer.simulation.composed.compiled import light_images
+
+            at_rays = light.at_rays(own, np.ones(len(place[0])))
+            camera = self.survey.instrument
+            return torch.from_numpy(light_images(at_rays, np.stack(place), camera, self.threads()))
+        x, y = (
+            (axis - column(self._tensor(values, torch.float64))).to(self.dtype)
+            for axis, values in zip((self.x, self.y), place)
+        )
+        tensors_ = {key: self._tensor(values) for key, values in own.items()}
+        return observe(light.brightness(x, y, tensors_), self.survey.instrument)
 
     def _with_lens_light(
         self,
@@ -179,7 +189,8 @@ class ComposedRenderer:
             from haloformer.simulation.composed.compiled import light_images
 
             given = {name: parameters[f"lens_light_{name}"] for name in part.UNITS}
-            found = light_images(part.at_rays(given), len(images), camera, self.threads())
+            place = np.stack([given["x"], given["y"]])
+            found = light_images(part.at_rays(given), place, camera, self.threads())
             light = torch.from_numpy(found) * column(peak / camera.pixel_scale**2)
         else:
             brightness = convolve(part.brightness(self.x, self.y, own), camera)

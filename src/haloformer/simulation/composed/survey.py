@@ -236,9 +236,10 @@ class ComposedSurvey:
         own = (band.lens_light_magnitudes for band in self.bands.values())
         return tuple(each or self.lens_light.magnitudes for each in own)
 
-    def source_looks(self) -> tuple[tuple[LightComponent, ...], ...]:
-        """Returns the source's components as each band shows them; only once where all bands show the same."""
-        light: tuple[LightComponent, ...] = self.source.light
+    def band_looks(
+        self, light: tuple[LightComponent, ...]
+    ) -> tuple[tuple[LightComponent, ...], ...]:
+        """Returns components as each band shows them; only once where all bands show the same."""
         looks = tuple(
             tuple(part.in_band(k) for part in light) for k in range(max(1, len(self.bands)))
         )
