@@ -14,6 +14,7 @@ from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.transforms import noise_model
 from haloformer.errors import InputError
 from haloformer.simulation import Simulator, describe_survey, get_any_survey, get_survey
+from haloformer.simulation.components import EPL
 from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.composed.lenstronomy import lens_profiles
 from haloformer.simulation.composed.matching import _circles
@@ -224,6 +225,44 @@ def test_matched_moments_are_those_of_the_substructure():
         assert parameters["matched_y"][row] == pytest.approx(pull_y, abs=2e-5)
     assert (np.abs(parameters["matched_kappa"][:2]) > 1e-3).all()
     assert parameters["matched_kappa"][2] == 0  # no_sub gives up nothing
+
+
+def test_a_lens_gives_up_the_slope_that_a_mass_in_its_middle_brings():
+    """A central mass and a shallower lens together deflect along the radius as the lens did alone."""
+    vortex = {"kind": "vortex", "mass": 5e10, "log10_m_axion": -22.5}
+    given = small(substructure={"axion": [vortex], "no_sub": []}, lens=[{"kind": "epl", "theta_E": 1.2}, {"kind": "shear"}])  # fmt: skip
+    parameters = Simulator(given, seed=7, paired=True).parameters(range(2))
+    assert parameters["matched_slope"][0] > 0.05
+    assert parameters["matched_slope"][1] == 0
+    radii, angle = np.linspace(0.6, 1.4, 9)[:, None] * 1.2, np.linspace(0, 2 * np.pi, 64)[None, :-1]
+    cos, sin = np.cos(angle) + 0 * radii, np.sin(angle) + 0 * radii
+    x, y = (torch.tensor(np.stack([radii * way] * 2)) for way in (cos, sin))
+    plane = in_lens_plane(given, parameters, torch.float64, torch.device("cpu"))(x, y)
+    radial = [(p[0] * cos + p[1] * sin).mean(1).numpy() for p in zip(*plane)]
+    kappa = parameters["matched_kappa"][0] * radii[:, 0]
+    alone = EPL.deflection(x[:1], y[:1], {k: torch.tensor(v[:1]) for k, v in component_parameters(given.lens[0], parameters).items()})  # fmt: skip
+    alone = (alone[0][0] * torch.tensor(cos) + alone[1][0] * torch.tensor(sin)).mean(1).numpy()
+    assert np.abs(radial[1] - alone).max() < 1e-12  # of no_sub
+    brought = parameters["vortex_theta_E"][0] ** 2 * 100 / radii[:, 0]
+    assert np.abs(radial[0] - kappa - alone).max() < 0.04 * brought.max()
+
+
+def test_a_lens_of_a_kind_without_a_slope_gives_up_a_sheet_instead():
+    @dataclasses.dataclass(frozen=True)
+    class Round(EPL):
+        UNITS = {k: v for k, v in EPL.UNITS.items() if k != "gamma"}
+
+        @staticmethod
+        def deflection(x, y, parameters):
+            return EPL.deflection(x, y, {**parameters, "gamma": 0 * parameters["theta_E"] + 2})
+
+        def on_grid(self, axis, parameters):
+            return super().on_grid(axis, {**parameters, "gamma": 0 * parameters["theta_E"] + 2})
+
+    survey = dataclasses.replace(small(), lens=(Round(theta_E=1.2), small().lens[1]))
+    parameters = Simulator(survey, seed=7).batch(range(3)).parameters
+    assert (parameters["matched_slope"] == 0).all()
+    assert parameters["matched_kappa"][0] > 1e-3
 
 
 def test_matched_mass_leaves_the_same_mass_within_the_einstein_radius():

@@ -24,6 +24,8 @@ from haloformer.simulation.composed.planes import outside_lens_plane
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    given_up,
+    gives_up,
     has_it,
     source_prefix,
 )
@@ -142,12 +144,10 @@ class _Work:
         self.changed = np.zeros(len(everything), bool)
         for each in self.added:
             self.changed |= each.row_of >= 0
-        # A lens that gives up mass is another lens, not only a smaller deflection.
-        lighter = parameters["matched_theta_E"]
+        # A lens that gives up mass or slope is another lens, not only a smaller deflection.
         self.lighter: list[_Part] = []
-        if self.changed.any() and (lighter != 0).any():
-            other = {**parameters, "lens_theta_E": parameters["lens_theta_E"] - lighter}
-            main = self._prepared(survey.lens[0], other, everything)
+        if self.changed.any() and gives_up(parameters):
+            main = self._prepared(survey.lens[0], given_up(parameters), everything)
             self.lighter = [main, *self.lens[1:]]
         if self.changed.any():
             self.added.append(_Part(everything, self._given_up(parameters)))
@@ -208,8 +208,10 @@ class _Work:
         all_, changed = np.arange(len(rows)), np.flatnonzero(self.changed[rows])
         shape = (len(rows), len(self.axis), len(self.axis))
         alpha_x, alpha_y = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        # Where nobody asks for the smooth lens, that of changed images need not be rendered.
+        smooth = np.flatnonzero(~self.changed[rows]) if self.lighter and not self.peaks else all_
         for part in self.lens:
-            part.add(rows, all_, alpha_x, alpha_y)
+            part.add(rows, smooth, alpha_x, alpha_y)
         if self.peaks:
             self._observe(rows, all_, alpha_x, alpha_y, images)
             peak[:] = images.max(axis=(2, 3))

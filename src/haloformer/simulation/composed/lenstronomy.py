@@ -17,6 +17,7 @@ from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, componen
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    given_up,
     has_it,
     source_prefix,
 )
@@ -85,7 +86,8 @@ def lens_profiles(
             continue
         one = {name: values[i] for name, values in own.items()}
         if number == 0:
-            one["theta_E"] = one["theta_E"] - parameters["matched_theta_E"][i]
+            lighter = given_up({name: values[i : i + 1] for name, values in parameters.items()})
+            one = {name: values[0] for name, values in component_parameters(part, lighter).items()}
         profiles += part.lenstronomy(one)
     given = {name: float(parameters[f"matched_{name}"][i]) for name in ("x", "y", "kappa", "gamma1", "gamma2")}  # fmt: skip
     center = {"ra_0": parameters["lens_x"][i], "dec_0": parameters["lens_y"][i]}

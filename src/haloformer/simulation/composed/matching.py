@@ -1,7 +1,7 @@
 """Lenses that give up what their substructure brings on the whole, so that nothing but its detail tells that it is there.
 
-Substructure adds mass: the ring grows with it. It also pulls to a side and shears as a whole, which every lens does to some degree. A
-network would read the class from these, and say nothing of dark matter.
+Substructure adds mass: the ring grows with it. It also pulls to a side, shears, and makes the mass steeper or shallower as a whole, which
+every lens does to some degree. A network would read the class from these, and say nothing of dark matter.
 """
 
 from collections.abc import Mapping
@@ -25,6 +25,9 @@ RADII = np.linspace(0.5, 1.5, 9)
 
 ANGLES = 96
 """Points on each circle."""
+
+SLOPES = (1.2, 2.8)
+"""Between which the slope of a lens stays that gives up some."""
 
 
 def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
@@ -95,16 +98,27 @@ def _mass(
 def _moments(
     x: Tensor, y: Tensor, alpha_x: Tensor, alpha_y: Tensor, lens: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Least squares over the annulus of a constant deflection, a sheet and a shear: five numbers.
+    """Least squares over the annulus of a constant deflection, a sheet, a shear, and another slope of the lens: six numbers.
 
-    On whole circles about the centre the five patterns are orthogonal, so that each follows by a product with it alone.
+    On whole circles about the centre the patterns are orthogonal, so that each follows by a product with it alone; but for sheet and
+    slope, which both deflect along the radius, as ρ and as ρ^(2 − γ) ln ρ, ρ the radius in θ_E.
     """
     square = (x**2 + y**2).sum((1, 2))
     sums = {
         "matched_x": alpha_x.mean((1, 2)),
         "matched_y": alpha_y.mean((1, 2)),
-        "matched_kappa": (alpha_x * x + alpha_y * y).sum((1, 2)) / square,
         "matched_gamma1": (alpha_x * x - alpha_y * y).sum((1, 2)) / square,
         "matched_gamma2": (alpha_x * y + alpha_y * x).sum((1, 2)) / square,
     }
-    return {name: values.numpy() for name, values in sums.items()}
+    found = {name: values.numpy() for name, values in sums.items()}
+    radial = ((alpha_x * x + alpha_y * y) / torch.hypot(x, y)).mean(2).numpy()
+    radial = radial / lens["theta_E"][:, None]
+    if "gamma" not in lens:
+        return {**found, "matched_kappa": radial @ RADII / (RADII @ RADII)}
+    gamma = lens["gamma"][:, None]
+    patterns = np.stack([np.broadcast_to(RADII, radial.shape), RADII ** (2 - gamma) * np.log(RADII)], axis=1)  # fmt: skip
+    products = patterns @ patterns.transpose(0, 2, 1)
+    kappa, steeper = np.linalg.solve(products, patterns @ radial[:, :, None])[..., 0].T
+    slope = gamma[:, 0]
+    left = np.clip(slope + steeper, *SLOPES)
+    return {**found, "matched_kappa": kappa, "matched_slope": slope - left}

@@ -13,6 +13,7 @@ from haloformer.simulation.components.component import (
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    given_up,
     has_it,
 )
 
@@ -23,6 +24,8 @@ def in_lens_plane(
     survey: ComposedSurvey, parameters: Parameters, dtype: torch.dtype, device: torch.device
 ) -> Deflection:
     """Returns the deflection of B images by the lens and by what a class adds to it in its plane."""
+    if "matched_slope" in parameters:  # else it is not known yet
+        parameters = given_up(parameters)
     found = []
     for part in (*survey.lens, *survey.added):
         values = component_parameters(part, parameters)

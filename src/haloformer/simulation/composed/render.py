@@ -15,6 +15,8 @@ from haloformer.simulation.composed.planes import outside_lens_plane, tensors
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
+    given_up,
+    gives_up,
     has_it,
     source_prefix,
 )
@@ -252,13 +254,8 @@ class ComposedRenderer:
     ) -> tuple[Tensor, Tensor]:
         """Returns the deflection of images with substructure, of which ``where`` among all are these."""
         alpha_x, alpha_y = smooth[0][where], smooth[1][where]
-        if (parameters["matched_theta_E"] != 0).any():
-            main = self.survey.lens[0]
-            own = self._own(main, parameters)
-            before = main.deflection(self.x, self.y, own)
-            lighter = own["theta_E"] - self._tensor(parameters["matched_theta_E"])
-            after = main.deflection(self.x, self.y, {**own, "theta_E": lighter})
-            alpha_x, alpha_y = alpha_x + after[0] - before[0], alpha_y + after[1] - before[1]
+        if gives_up(parameters):  # the lens is another one
+            alpha_x, alpha_y = self._smooth_deflection(given_up(parameters))
         for part in self.extra:
             rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
             if not len(rows) or not part.IN_LENS_PLANE:

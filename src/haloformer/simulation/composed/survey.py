@@ -28,7 +28,7 @@ from haloformer.validation import Number, checked
 from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
 Matching = Literal["none", "mass", "moments"]
-"""What of its substructure a lens gives up: nothing; the mass within the Einstein radius; that, and its mean pull and shear."""
+"""What of its substructure a lens gives up: nothing; the mass within the Einstein radius; its mean pull, sheet, shear and slope."""
 
 ComposedNoise = Literal["instrument", "double_poisson"]
 
@@ -372,8 +372,9 @@ MATCHED_UNITS = {
     "matched_kappa": "",
     "matched_gamma1": "",
     "matched_gamma2": "",
+    "matched_slope": "",
 }
-"""What a lens gives up for its substructure: of its Einstein radius, and a mean pull, sheet and shear."""
+"""What a lens gives up for its substructure: of its Einstein radius and slope, and a mean pull, sheet and shear."""
 
 
 def prefix(part: MassComponent) -> str:
@@ -400,6 +401,23 @@ def has_it(part: MassComponent, values: Mapping[str, np.ndarray]) -> np.ndarray:
         array = values[name]
         there |= np.isfinite(array.reshape(len(array), -1)).any(1) if array.size else False
     return there
+
+
+def gives_up(parameters: Mapping[str, np.ndarray]) -> bool:
+    """Returns whether some lens gives up mass or slope, and so is another with its substructure."""
+    return bool(
+        (parameters["matched_theta_E"] != 0).any() or (parameters["matched_slope"] != 0).any()
+    )
+
+
+def given_up(parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns parameters with the lens galaxy as it is beside its substructure."""
+    lens = {
+        f"lens_{name}": parameters[f"lens_{name}"] - parameters[given]
+        for name, given in (("theta_E", "matched_theta_E"), ("gamma", "matched_slope"))
+        if f"lens_{name}" in parameters
+    }
+    return {**parameters, **lens}
 
 
 def no_correction(count: int) -> dict[str, np.ndarray]:
