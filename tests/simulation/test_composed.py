@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -250,7 +251,7 @@ def test_a_lens_gives_up_the_slope_that_a_mass_in_its_middle_brings():
 def test_a_lens_of_a_kind_without_a_slope_gives_up_a_sheet_instead():
     @dataclasses.dataclass(frozen=True)
     class Round(EPL):
-        UNITS = {k: v for k, v in EPL.UNITS.items() if k != "gamma"}
+        UNITS: ClassVar = {k: v for k, v in EPL.UNITS.items() if k != "gamma"}
 
         @staticmethod
         def deflection(x, y, parameters):
