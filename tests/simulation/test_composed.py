@@ -4,6 +4,7 @@ import dataclasses
 import json
 from typing import ClassVar
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -503,3 +504,59 @@ def test_a_changed_camera_is_that_of_the_survey():
     survey = small().with_camera(num_pix=30)
     assert dataclasses.replace(survey) == survey
     assert Simulator(survey).batch([0]).images.shape == (1, 1, 30, 30)
+
+
+def test_point_spread_function_and_noise_map_travel_with_the_images(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    noise = np.full((40, 40), 0.02, np.float32)
+    noise[3, 4] = 0.5
+    fits.writeto(tmp_path / "noise.fits", noise)
+    kernel = np.outer([1, 2, 1], [1, 2, 1]) / 16
+    fits.writeto(tmp_path / "psf.fits", kernel)
+    camera = {
+        **SMALL["instrument"],
+        "noise_map": str(tmp_path / "noise.fits"),
+        "psf_file": str(tmp_path / "psf.fits"),
+        "psf_pixel_scale": 0.1,
+    }
+    described = {**SMALL, "instrument": camera, "substructure": {"no_sub": []}}
+    (tmp_path / "mine.yaml").write_text(json.dumps(described))
+    for workers in ([], ["--workers", "1", "--shard_size", "2"]):
+        out = tmp_path / f"{len(workers)}.h5"
+        command = ["simulate", str(tmp_path / "mine.yaml"), "--n", "3", "--out", str(out), *workers]
+        assert main(command) == 0
+        with LensDataset(out) as dataset:
+            assert dataset.calibration.keys() == {"psf", "noise_map"}
+            assert dataset.calibration["psf"] == pytest.approx(kernel)
+            assert np.array_equal(dataset.calibration["noise_map"], noise)
+
+
+def test_the_cameras_own_kernel_travels_too():
+    simulator = Simulator("hst")
+    psf = simulator.calibration["psf"]
+    assert psf.sum() == pytest.approx(1, abs=1e-6)
+    assert np.unravel_index(psf.argmax(), psf.shape) == (20, 20)
+    assert simulator.calibration.keys() == {"psf"}
+    assert Simulator("model_i").calibration["psf"].shape == (7, 7)
+
+
+@pytest.mark.parametrize("kind", ["number", "cube", "text", "elsewhere"])
+def test_a_calibration_that_is_none_is_refused_in_one_line(tmp_path, kind):
+    path = tmp_path / "x.h5"
+    batch = Simulator(small(), seed=1).batch(range(3))
+    with DatasetWriter(path, n=3, image_shape=(1, 40, 40), class_names=batch.class_names) as writer:
+        writer.write(batch)
+    with LensDataset(path) as dataset:
+        assert dataset.calibration == {}
+    with h5py.File(path, "r+") as file:
+        if kind == "number":
+            file["calibration"] = 3.0
+        elif kind == "cube":
+            file["calibration/psf"] = np.zeros((2, 3, 3), np.float32)
+        elif kind == "text":
+            file["calibration/psf"] = "abc"
+        else:
+            file["calibration"] = h5py.ExternalLink("/etc/passwd", "/")
+    with LensDataset(path) as dataset, pytest.raises(InputError, match="calibration") as caught:
+        dataset.calibration  # noqa: B018 - it reads
+    assert "\n" not in str(caught.value)

@@ -38,6 +38,7 @@ from haloformer.simulation.psf import (
     ray_axis,
     read_kernel,
     resampled,
+    separable_psf,
 )
 from haloformer.simulation.sources import sersic_ellipse
 from haloformer.simulation.surveys import describe_survey, get_part, get_survey
@@ -317,3 +318,16 @@ def test_a_star_in_the_middle_of_a_pixel_looks_like_the_kernel_on_finer_rays_too
     assert np.abs(star - kernel).max() < 5e-3 * kernel.max()
     # Without taking the pixels out it would be wider.
     assert kernel_fwhm(fine) / 3 < 0.98 * 2.4
+
+
+def test_a_kernels_file_that_changes_is_read_again(tmp_path):
+    path = tmp_path / "psf.fits"
+    found = []
+    for side in (3, 5):
+        fits.writeto(path, np.full((side, side), 1 / side**2), overwrite=True)
+        camera = Instrument(num_pix=20, pixel_scale=0.1, psf_file=str(path), psf_pixel_scale=0.1)
+        found.append((psf_kernel(camera).shape, psf_fwhm(camera), separable_psf(camera)[0].shape))
+    assert [shape for shape, *_ in found] == [(3, 3), (5, 5)]
+    assert found[0][1] < found[1][1]
+    assert found[0][2] == (1, 4)
+    assert found[1][2] == (1, 8)

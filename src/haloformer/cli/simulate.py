@@ -124,6 +124,7 @@ def _simulate_alone(
             image_shape=simulator.image_shape,
             class_names=names,
             attributes=simulator.attributes,
+            calibration=simulator.calibration,
             overwrite=overwrite,
         )
         with writer:

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike
 
 from haloformer.errors import InputError
 from haloformer.readers.hdf5_checks import (
+    checked_calibration,
     checked_class_names,
     checked_images,
     checked_labels,
@@ -73,6 +74,19 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         with read_errors(self.path, f"parameters/{name}"):
             result: np.ndarray = self._open()["parameters"][name][...]
             return result
+
+    @property
+    def calibration(self) -> dict[str, np.ndarray]:
+        """What belongs to the camera of simulated images; none in other files.
+
+        ``psf`` (K, K): the point-spread function at the spacing of the rays, the attribute ``pixel_scale`` over the survey's
+        ``supersampling``; ``noise_map`` (H, W): the noise of each pixel, of a camera that has such a map.
+
+        Raises:
+            InputError: They are not images of numbers.
+        """
+        with read_errors(self.path, "calibration"):
+            return checked_calibration(self.path, self._open())
 
     def images_at(self, indices: ArrayLike) -> torch.Tensor:
         """Reads images in one sorted pass over the file.

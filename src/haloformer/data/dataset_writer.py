@@ -67,6 +67,7 @@ class DatasetWriter:
         compression: str | None = None,
         overwrite: bool = False,
         dtype: str = "float32",
+        calibration: Mapping[str, np.ndarray] | None = None,
     ):
         """Checks what can be checked before the work begins; nothing is written yet.
 
@@ -83,7 +84,9 @@ class DatasetWriter:
             overwrite: Replace an existing file.
             dtype: Of the images: ``"float32"``, or ``"float16"``, which takes half the room and is
                 good to 1 in 2,048 of a pixel's value; images beyond ±65,504 are refused then.
+            calibration: What belongs to the camera, such as ``psf`` and ``noise_map``: small arrays, kept in ``/calibration``.
         """
+        self.calibration = dict(calibration or {})
         self.path = Path(path)
         self.n = n
         self.image_shape = tuple(int(size) for size in image_shape)
@@ -294,6 +297,8 @@ class DatasetWriter:
         self._refuse_existing()
         with self._writing():
             self._flush_rows()
+            for name, values in self.calibration.items():
+                self._file.create_dataset(f"calibration/{name}", data=np.asarray(values, "<f4"))
             attributes = {"format": FORMAT, "format_version": FORMAT_VERSION, **self.attributes}
             attributes.setdefault(
                 "created", datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")

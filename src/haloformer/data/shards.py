@@ -117,6 +117,7 @@ def _simulate_shard(path: Path, simulator: Simulator, start: int, n: int, batch_
         image_shape=simulator.image_shape,
         class_names=simulator.class_names,
         attributes=simulator.attributes,
+        calibration=simulator.calibration,
     ) as writer:
         for batch in iterate(simulator, n, start=start, batch_size=batch_size):
             writer.write(batch)
@@ -138,6 +139,7 @@ def _merge(
             image_shape=first.image_shape,
             class_names=first.class_names,
             attributes=attributes,
+            calibration=first.calibration,
             overwrite=overwrite,
         )
     with writer:

@@ -21,6 +21,7 @@ from haloformer.io.strict_json import parse_json
 MAX_IMAGE_VALUES = 2**26
 """Values (C·H·W) that one image may have: 64 Mi, 256 MiB as float32. More is taken for a corrupt or hostile file."""
 
+_MAX_CALIBRATION, _MAX_CALIBRATION_SIDE = 16, 4096
 MAX_PARAMETERS = 1000
 """Arrays that /parameters may hold; each is looked at whenever the file is opened."""
 
@@ -257,6 +258,28 @@ def checked_parameters(path: Path, file: h5py.File, n: int) -> dict[str, str]:
             )
         units[name] = unit_of(parameter)
     return units
+
+
+def checked_calibration(path: Path, file: h5py.File) -> dict[str, np.ndarray]:
+    """Returns the images under ``/calibration``, float32; raises InputError if one is no image of numbers, or too large."""
+    link = file.get("calibration", getlink=True)
+    if link is None:
+        return {}
+    if not isinstance(link, h5py.HardLink) or not isinstance(file["calibration"], h5py.Group):
+        raise InputError(f"{path}: /calibration must be a group of images")
+    found = {}
+    for name in list(file["calibration"])[:_MAX_CALIBRATION]:
+        dataset = plain_dataset(path, file, f"calibration/{name}")
+        if (
+            dataset.ndim != 2
+            or dataset.dtype.kind != "f"
+            or max(dataset.shape) > _MAX_CALIBRATION_SIDE
+        ):
+            raise InputError(
+                f"{path}: /calibration/{name} is {dataset.dtype} {dataset.shape}; an image of at most {_MAX_CALIBRATION_SIDE} pixels per side is needed"
+            )
+        found[name] = dataset[...].astype(np.float32)
+    return found
 
 
 def parameter_paths(path: Path, file: h5py.File) -> list[str]:

@@ -104,13 +104,25 @@ def convolve_kernel(images: Tensor, kernel: np.ndarray) -> Tensor:
     return part.to(images.dtype)
 
 
-@functools.lru_cache(maxsize=32)
 def psf_kernel(instrument: Instrument) -> np.ndarray:
     """Returns the point-spread function at the rays' spacing, (2r+1, 2r+1) of sum 1; not to be written into.
 
     Raises:
         InputError: The camera's file holds none that can be used.
     """
+    return _psf_kernel(instrument, _version(instrument))
+
+
+def _version(instrument: Instrument) -> tuple[int, int] | None:
+    """Returns what changes when the file of a point-spread function does; None if there is none."""
+    if instrument.psf_file is None or not Path(instrument.psf_file).is_file():
+        return None
+    found = Path(instrument.psf_file).stat()
+    return found.st_mtime_ns, found.st_size
+
+
+@functools.lru_cache(maxsize=32)
+def _psf_kernel(instrument: Instrument, version: tuple[int, int] | None) -> np.ndarray:
     scale = instrument.pixel_scale / rays_per_pixel(instrument)
     if instrument.psf_file is not None:
         kernel, own_scale = read_kernel(
@@ -153,7 +165,6 @@ _SEPARABLE = 1e-6
 _MOST_TERMS = 12  # beyond, Fourier transforms are faster
 
 
-@functools.lru_cache(maxsize=32)
 def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | None:
     """Returns the point-spread function and the averaging over pixels as a sum of products of two weights, one for each axis.
 
@@ -164,6 +175,13 @@ def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | Non
         after its first ray in a row, and l − r rows after it, r being the kernel's radius. K is a multiple of 4; the last weights may be
         0. None if it needs too many terms.
     """
+    return _separable_psf(instrument, _version(instrument))
+
+
+@functools.lru_cache(maxsize=32)
+def _separable_psf(
+    instrument: Instrument, version: tuple[int, int] | None
+) -> tuple[np.ndarray, np.ndarray] | None:
     kernel, rays = psf_kernel(instrument)[::-1, ::-1], rays_per_pixel(instrument)
     columns, values, rows = np.linalg.svd(kernel)
     left = kernel.copy()
@@ -183,13 +201,17 @@ def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | Non
     return np.pad(across, more).astype(np.float32), np.pad(down, more).astype(np.float32)
 
 
-@functools.lru_cache(maxsize=32)
 def psf_fwhm(instrument: Instrument) -> float:
     """Returns the full width at half maximum of the point-spread function in arcsec: as stated, or as the file's kernel has it."""
     if instrument.psf_file is None:
         return instrument.psf_fwhm
     scale = instrument.pixel_scale / rays_per_pixel(instrument)
-    return kernel_fwhm(psf_kernel(instrument)) * scale
+    return _fwhm_of_file(instrument, _version(instrument)) * scale
+
+
+@functools.lru_cache(maxsize=32)
+def _fwhm_of_file(instrument: Instrument, version: tuple[int, int] | None) -> float:
+    return kernel_fwhm(psf_kernel(instrument))
 
 
 def kernel_fwhm(kernel: np.ndarray) -> float:

@@ -33,6 +33,7 @@ from haloformer.simulation.instruments import (
     pixel_axis,
     psf_weights,
 )
+from haloformer.simulation.psf import psf_kernel
 from haloformer.simulation.renderer import (
     LENS_PARAMETERS,
     SOURCE_PARAMETERS,
@@ -167,6 +168,14 @@ class Simulator:
         if isinstance(self.survey, ComposedSurvey):
             return parameter_units(self.survey)
         return dict(UNITS)
+
+    @property
+    def calibration(self) -> dict[str, np.ndarray]:
+        """What belongs to the camera: ``psf`` (K, K) at the spacing of the rays, of sum 1, and its ``noise_map`` (N, N), if it has one."""
+        found = {"psf": psf_kernel(self.survey.instrument).astype(np.float32)}
+        if self._renderer is not None and self._renderer.noise_map is not None:
+            found["noise_map"] = np.asarray(self._renderer.noise_map, np.float32)
+        return found
 
     def batch(
         self, numbers: Sequence[int] | np.ndarray | range, *, side: int | None = None
