@@ -26,14 +26,14 @@ import torch
 
 from haloformer._version import code_version
 from haloformer.simulation import Simulator, get_any_survey, get_survey
-from haloformer.simulation.components import TNFW
+from haloformer.simulation.components import TNFW, LensLight
 from haloformer.simulation.composed.lenstronomy import lens_profiles, source_profiles
 from haloformer.simulation.lenstronomy_backend import lenstronomy_scenes
-from haloformer.simulation.psf import ray_axis
+from haloformer.simulation.psf import psf_kernel
 
 PEERS = """`lenstronomy` is that package's image call alone, everything prepared beforehand. `original` is the original simulator's way of working with it, in one process: one image at a time; cosmology, an Einstein radius per mass and the models built anew for each; noise added. It leaves out the unused pyHalo realisation per image, which took most of the original's time, so its ratios (to ours on all cores) are lower bounds."""
 
-COMPOSED_PEER = """`lenstronomy` is that package's deflections and surface brightness at the same rays for the same scenes, everything prepared beforehand and without a camera, on one core; ours is whole images with all that is drawn for them: fields of granules, galaxies, halos, what the lens gives up, the camera, and for `hst` the light of the lens galaxy and what its subtraction leaves. Halos are those above 10⁸ M_sun unless it says otherwise."""
+COMPOSED_PEER = """`lenstronomy` is that package's image call alone, everything prepared beforehand, on one core: deflections and brightness at the same rays, its own convolution, the light of the lens galaxy where there is any. Ours is all that it takes from numbers to images: draws, fields of granules, galaxies, halos, what the lens gives up, the camera, and for `hst`, `euclid` and `jwst` what the subtraction of the lens galaxy's light leaves, which lenstronomy does not have. Halos are those above 10⁸ M_sun unless it says otherwise."""
 
 SURVEYS = ("model_i", "model_ii", "model_iii")
 CLASSES = ("no_sub", "cdm", "axion")
@@ -100,29 +100,48 @@ def composed_cases() -> list[tuple[str, object, str | None]]:
 
 
 def composed_lenstronomy_rate(survey: object, name: str | None, seconds: float) -> float:
-    """Images/s of lenstronomy's deflections and brightness at the rays, everything prepared beforehand."""
+    """Images/s of lenstronomy's image call, everything prepared beforehand."""
+    from lenstronomy.Data.pixel_grid import PixelGrid
+    from lenstronomy.Data.psf import PSF
+    from lenstronomy.ImSim.image_model import ImageModel
     from lenstronomy.LensModel.lens_model import LensModel
     from lenstronomy.LightModel.light_model import LightModel
 
     classes = None if name is None else [name]
     simulator = Simulator(survey, classes=classes, seed=1, noise="none")
-    parameters = simulator.batch(range(3)).parameters
-    axis = ray_axis(simulator.survey.instrument)
-    x, y = (each.ravel() for each in np.meshgrid(axis, axis))
+    recipe, parameters = simulator.survey, simulator.batch(range(3)).parameters
+    camera = recipe.instrument
+    corner, rays = -(camera.num_pix - 1) / 2 * camera.pixel_scale, camera.supersampling or 1
+    transform = np.eye(2) * camera.pixel_scale
+    grid = PixelGrid(camera.num_pix, camera.num_pix, transform, corner, corner)
+    kernel = psf_kernel(camera)
+    psf = PSF("PIXEL", kernel_point_source=kernel, point_source_supersampling_factor=rays)
+    if camera.psf_beta is None and camera.psf_file is None:
+        psf = PSF("GAUSSIAN", fwhm=camera.psf_fwhm, pixel_size=camera.pixel_scale, truncation=camera.psf_truncation)  # fmt: skip
+    numerics = {"supersampling_factor": rays, "supersampling_convolution": rays > 1}
     scenes = []
     for i in range(3):
-        lens, lens_keywords = zip(*lens_profiles(simulator.survey, parameters, i))
-        parts = [p for _, some in source_profiles(simulator.survey, parameters, i) for p in some]
-        light, light_keywords = zip(*parts)
-        place = parameters["source_x"][i], parameters["source_y"][i]
-        scenes.append(
-            (LensModel(list(lens)), list(lens_keywords), LightModel(list(light)), list(light_keywords), place)
+        lens, lens_words = zip(*lens_profiles(recipe, parameters, i))
+        source, source_words = [], []
+        for flux, profiles in source_profiles(recipe, parameters, i):
+            for kind, words in profiles:
+                source.append(kind)
+                words = {**words, "amp": words["amp"] * flux}
+                words["center_x"] = words["center_x"] + parameters["source_x"][i]
+                words["center_y"] = words["center_y"] + parameters["source_y"][i]
+                source_words.append(words)
+        light, light_words = [], []
+        if isinstance(recipe.lens_light, LensLight):
+            own = {k: parameters[f"lens_light_{k}"][i] for k in recipe.lens_light.UNITS}
+            light, light_words = zip(*recipe.lens_light.lenstronomy(own))
+        model = ImageModel(
+            grid, psf, LensModel(list(lens)), LightModel(source), LightModel(list(light)), kwargs_numerics=numerics
         )  # fmt: skip
+        scenes.append((model, list(lens_words), source_words, list(light_words)))
 
     def work() -> int:
-        for lens, lens_keywords, light, light_keywords, place in scenes:
-            alpha_x, alpha_y = lens.alpha(x, y, lens_keywords)
-            light.surface_brightness(x - alpha_x - place[0], y - alpha_y - place[1], light_keywords)
+        for model, *words in scenes:
+            model.image(*words)
         return len(scenes)
 
     return best_rate(work, seconds, repeats=1)

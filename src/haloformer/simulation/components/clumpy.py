@@ -217,8 +217,7 @@ def _clumps(axis: Tensor, parameters: Tensors, flux: Tensor, scale: Tensor) -> T
     across = torch.exp(-((axis[:, None, :] - x) ** 2) / (2 * variance))
     down = torch.exp(-((axis[:, None, :] - y) ** 2) / (2 * variance))
     height = flux / (2 * math.pi * variance[..., 0])
-    each = height[..., None, None] * down[..., :, None] * across[..., None, :]
-    return each.sum(1)
+    return torch.bmm((height[..., None] * down).transpose(1, 2), across)
 
 
 def _unit_flux(images: Tensor, scale: Tensor) -> Tensor:

@@ -45,14 +45,7 @@ def halos_on_grid(axis_x: np.ndarray, axis_y: np.ndarray, parameters: Parameters
         axis_y: (H,), with the same spacing.
         parameters: Of :class:`~.tnfw.TNFW`.
     """
-    there = ~np.isnan(parameters["Rs"])
-    number = there.sum(axis=1)
-    first = np.argsort(~there, axis=1, kind="stable")[:, : int(number.max(initial=0))]
-    x, y, Rs, alpha_Rs, r_trunc = (
-        np.take_along_axis(parameters[name], first, axis=1).astype(np.float32)
-        for name in ("x", "y", "Rs", "alpha_Rs", "r_trunc")
-    )
-    weight, log10_tau = alpha_Rs / (np.float32(UNTRUNCATED) * Rs), np.log10(r_trunc / Rs)
+    number, (x, y, Rs, weight, log10_tau) = _packed(parameters)
     step = np.float32(axis_x[1] - axis_x[0])
     sheet, center_x, center_y = (
         parameters[name].astype(np.float32) for name in ("sheet", "center_x", "center_y")
@@ -61,6 +54,39 @@ def halos_on_grid(axis_x: np.ndarray, axis_y: np.ndarray, parameters: Parameters
         _add_halos, axis_x.astype(np.float32), axis_y.astype(np.float32), step, x, y, Rs, weight, log10_tau, number,
         sheet, center_x, center_y, profile_cells(), _lagrange(),
     )  # fmt: skip
+
+
+def halos_at_points(
+    x: np.ndarray, y: np.ndarray, parameters: Parameters
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the halos' deflections (α_x, α_y), each (B, P) float32 in arcsec, at positions (B, P); good to 10⁻³.
+
+    Args:
+        x: (B, P) positions in arcsec, as ``y``.
+        y: See ``x``.
+        parameters: Of :class:`~.tnfw.TNFW`.
+    """
+    number, (x0, y0, Rs, weight, log10_tau) = _packed(parameters)
+    x, y = x.astype(np.float32), y.astype(np.float32)
+    alpha_x, alpha_y = np.zeros_like(x), np.zeros_like(y)
+    _add_at_points(x, y, x0, y0, Rs, weight, log10_tau, number, profile_cells(), alpha_x, alpha_y)
+    sheet, center_x, center_y = (
+        parameters[name].astype(np.float32)[:, None] for name in ("sheet", "center_x", "center_y")
+    )
+    return alpha_x - sheet * (x - center_x), alpha_y - sheet * (y - center_y)
+
+
+def _packed(parameters: Parameters) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    """Returns the numbers (B,) of halos, and positions x, y, scale radii, weights and log10 τ (B, n) float32, those that are there first."""
+    there = ~np.isnan(parameters["Rs"])
+    number = there.sum(axis=1)
+    first = np.argsort(~there, axis=1, kind="stable")[:, : int(number.max(initial=0))]
+    x, y, Rs, alpha_Rs, r_trunc = (
+        np.take_along_axis(parameters[name], first, axis=1).astype(np.float32)
+        for name in ("x", "y", "Rs", "alpha_Rs", "r_trunc")
+    )
+    weight, log10_tau = alpha_Rs / (np.float32(UNTRUNCATED) * Rs), np.log10(r_trunc / Rs)
+    return number, (x, y, Rs, weight, log10_tau)
 
 
 def tnfw_on_grid(
@@ -243,3 +269,26 @@ def _refine(coarse, lagrange, fine):
                     + w[3] * line[c + 3] + w[4] * line[c + 4] + w[5] * line[c + 5]
                     + w[6] * line[c + 6] + w[7] * line[c + 7]
                 )  # fmt: skip
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _add_at_points(x, y, x0, y0, Rs, weight, log10_tau, number, table, alpha_x, alpha_y):
+    """Adds all halos of all images at points (B, P); see :func:`_add_halos`."""
+    f = np.float32
+    low, slope = np.empty(table.shape[1] - 1, f), np.empty(table.shape[1] - 1, f)
+    squares = np.empty(x.shape[1], f)
+    bits = squares.view(np.int32)
+    for i in range(number.size):
+        at_x, at_y, out_x, out_y = x[i], y[i], alpha_x[i], alpha_y[i]
+        for k in range(number[i]):
+            _profile(table, log10_tau[i, k], weight[i, k], low, slope)
+            inverse2 = f(1.0) / (Rs[i, k] * Rs[i, k])
+            for j in range(squares.size):
+                dx, dy = at_x[j] - x0[i, k], at_y[j] - y0[i, k]
+                squares[j] = min(max((dx * dx + dy * dy) * inverse2, _LEAST), _MOST)
+            for j in range(squares.size):
+                b = bits[j]
+                cell = np.uint32((b >> _SHIFT) - _FIRST_CELL)
+                profile = low[cell] + slope[cell] * f(b & _REST_MASK)
+                out_x[j] += profile * (at_x[j] - x0[i, k])
+                out_y[j] += profile * (at_y[j] - y0[i, k])

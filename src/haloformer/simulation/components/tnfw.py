@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from scipy import stats
 from torch import Tensor
@@ -46,6 +47,7 @@ from haloformer.simulation.distributions import (
     check_not_negative,
     draw,
 )
+from haloformer.simulation.noise import has_numba
 from haloformer.validation import Number, WholeNumber, checked
 
 LEAST_TAU = 0.1
@@ -246,6 +248,17 @@ class TNFW(MassComponent):
         dx = (x - column(parameters["center_x"])).to(sheet.dtype)
         dy = (y - column(parameters["center_y"])).to(sheet.dtype)
         return alpha_x - sheet * dx, alpha_y - sheet * dy
+
+    def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The compiled sum, where numba is."""
+        if not has_numba():
+            return super().at_points(x, y, parameters)
+        from haloformer.simulation.components.kernels import halos_at_points
+
+        shape = (len(parameters["sheet"]), *x.shape[1:])
+        flat_x, flat_y = (each.expand(shape).flatten(1).numpy() for each in (x, y))
+        alpha_x, alpha_y = halos_at_points(flat_x, flat_y, parameters)
+        return torch.from_numpy(alpha_x).reshape(shape), torch.from_numpy(alpha_y).reshape(shape)
 
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
         """The compiled sum."""

@@ -65,3 +65,16 @@ def test_an_image_does_not_depend_on_the_others_in_its_batch(drawn):
     together = np.array(tnfw_on_grid(FINE, FINE, made.parameters))
     alone = {name: values[3:4] for name, values in made.parameters.items()}
     assert np.array_equal(np.array(tnfw_on_grid(FINE, FINE, alone))[:, 0], together[:, 3])
+
+
+@pytest.mark.parametrize("component", [TNFW(), TNFW(mean_sheet=True, mass_low=1e7)])
+def test_halos_at_points_deflect_as_they_do_anywhere(drawn, component):
+    made = drawn(component, range(3))
+    x, y = np.random.default_rng(1).uniform(-2, 2, (2, 3, 5, 40))
+    parameters = made.parameters
+    found = made.component.at_points(torch.tensor(x), torch.tensor(y), parameters)
+    tensors = {name: torch.tensor(values) for name, values in parameters.items()}
+    exact = made.component.deflection(torch.tensor(x), torch.tensor(y), tensors)
+    size = np.hypot(*exact).flatten(1).amax(1)
+    for ours, theirs in zip(found, exact):
+        assert ((ours - theirs).abs().flatten(1).amax(1) / size).max() < 1e-3
