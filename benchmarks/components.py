@@ -63,6 +63,10 @@ class Images:
         shape = (self.count,) if size is None else (self.count, size)
         return draw(quantity, lambda: self.uniform(name, size), shape)
 
+    def shared(self, quantity: Quantity, name: str) -> np.ndarray:
+        """As above."""
+        return self.draw(quantity, name)
+
     def uniform(self, name: str, size: int | None = None) -> np.ndarray:
         """As above."""
         stream = np.zeros(self.count, np.uint64)

@@ -286,6 +286,23 @@ def test_matched_mass_leaves_the_same_mass_within_the_einstein_radius():
         assert after == pytest.approx(before, rel=1e-4)
 
 
+def test_components_of_one_class_have_one_axion():
+    mass = {"uniform": [-23, -22]}
+    both = [
+        {"kind": "granules", "log10_m_axion": mass, "pixels": 32},
+        {"kind": "tnfw", "log10_m_axion": mass},
+    ]
+    drawn = Simulator(small(substructure={"axion": both, "no_sub": []}), seed=1).parameters(
+        range(8)
+    )
+    of_granules, of_halos = (drawn[f"{k}_log10_m_axion"][::2] for k in ("granules", "tnfw"))
+    assert np.array_equal(of_granules, of_halos)
+    assert np.ptp(of_halos) > 0.1
+    both[1] = {"kind": "tnfw", "log10_m_axion": -22.5}
+    with pytest.raises(InputError, match="different log10_m_axion, where there is one axion"):
+        small(substructure={"axion": both})
+
+
 def test_a_lens_lighter_than_its_substructure_is_refused():
     heavy = {"cdm": [{"kind": "point_masses", "mass": 1e12}], "no_sub": []}
     with pytest.raises(InputError, match="weighs more than the lens"):

@@ -26,6 +26,9 @@ class PlainDraws:
     def __len__(self):
         return len(self.index)
 
+    def shared(self, quantity, name):
+        return self.draw(quantity, name)
+
     def uniform(self, name, size=None):
         stream = np.zeros(len(self.index), np.uint64)
         drawn = rng.uniform(self.seed, stream, self.index, name, size or 1)

@@ -36,6 +36,10 @@ class Draws(Protocol):
         """Draws a number or a distribution: (B,), or (B, size) for several values of each image."""
         ...
 
+    def shared(self, quantity: Quantity, name: str) -> np.ndarray:
+        """Draws a number or a distribution (B,), the same for all components of a class that ask for this name."""
+        ...
+
     def uniform(self, name: str, size: int | None = None) -> np.ndarray:
         """Draws between 0 and 1, both excluded: (B,) or (B, size). The first elements do not depend on size."""
         ...

@@ -36,7 +36,6 @@ from haloformer.simulation.fields import WORDS, draw_words, white_noise
 from haloformer.validation import Number, WholeNumber, checked
 
 _DRAWN = (
-    "log10_m_axion",
     "fraction",
     "granule_amplitude",
     "velocity_dispersion",
@@ -109,6 +108,7 @@ class Granules(MassComponent):
     ) -> dict[str, np.ndarray]:
         """Draws the parameters, and the words that stand for the field."""
         drawn = {name: draws.draw(getattr(self, name), name) for name in _DRAWN}
+        drawn["log10_m_axion"] = draws.shared(self.log10_m_axion, "log10_m_axion")
         count = len(draws)
         theta_E = lens.get("theta_E", np.ones(count))
         wavelength = reduced_wavelength(drawn["log10_m_axion"], drawn["velocity_dispersion"])

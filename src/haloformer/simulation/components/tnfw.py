@@ -164,7 +164,7 @@ class TNFW(MassComponent):
 
     def _or_nan(self, draws: Draws, name: str) -> np.ndarray:
         quantity = getattr(self, name)
-        return np.full(len(draws), np.nan) if quantity is None else draws.draw(quantity, name)
+        return np.full(len(draws), np.nan) if quantity is None else draws.shared(quantity, name)
 
     def _halos(
         self,

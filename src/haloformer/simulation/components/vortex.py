@@ -99,7 +99,7 @@ class VortexLine(MassComponent):
         if self.length is not None:
             return np.full(len(draws), np.nan), draws.draw(self.length, "length") / 2
         given = _LOG10_M_AXION if self.log10_m_axion is None else self.log10_m_axion
-        log10_m_axion = draws.draw(given, "log10_m_axion")
+        log10_m_axion = draws.shared(given, "log10_m_axion")
         return log10_m_axion, vortex_half_length(log10_m_axion)
 
     @staticmethod

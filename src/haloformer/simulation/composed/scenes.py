@@ -1,5 +1,6 @@
 """Draws of a composed survey's parameters for a batch of images."""
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,10 @@ class RandomDraws:
         """Draws a number or a distribution: (B,), or (B, size)."""
         shape = (len(self),) if size is None else (len(self), size)
         return draw(quantity, lambda: self.uniform(name, size), shape)
+
+    def shared(self, quantity: Quantity, name: str) -> np.ndarray:
+        """Draws a number or a distribution (B,), the same for all components of a class that ask for this name."""
+        return dataclasses.replace(self, prefix="shared_").draw(quantity, name)
 
     def uniform(self, name: str, size: int | None = None) -> np.ndarray:
         """Draws between 0 and 1: (B,), or (B, size)."""

@@ -180,6 +180,13 @@ class ComposedSurvey:
             kinds = [part.kind for part in parts]
             if len(set(kinds)) != len(kinds):
                 raise InputError(f"{where}: has two components of one kind")
+            axions = [
+                m for part in parts if (m := getattr(part, "log10_m_axion", None)) is not None
+            ]
+            if any(mass != axions[0] for mass in axions):
+                raise InputError(
+                    f"{where}: its components have different log10_m_axion, where there is one axion"
+                )
         for name, parts in self.substructure.items():
             if both := {part.kind for part in parts} & {part.kind for part in self.lens}:
                 raise InputError(f"class {name}: {min(both)} is a component of the lens already")

@@ -30,6 +30,9 @@ class Images:
     def draw(self, quantity, name, size=None):
         return draw(quantity, lambda: self.uniform(name, size), self.shape(size))
 
+    def shared(self, quantity, name):
+        return self.draw(quantity, name)
+
     def uniform(self, name, size=None):
         stream = np.full(len(self), 1, dtype=np.uint64)
         return rng.uniform(
