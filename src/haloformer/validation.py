@@ -281,3 +281,14 @@ def _models_in(annotation: Any) -> list[type[Any]]:
 def _has_tag(kind: type[Any], tag: int | str) -> bool:
     """Returns whether a field of a model or dataclass can only be ``tag``, which tells alternatives apart."""
     return any(typing.get_args(annotation) == (tag,) for annotation in _annotations(kind).values())
+
+
+def check_name(what: str, name: str) -> None:
+    """Raises InputError for a name that could not be a folder's or a column's on every system.
+
+    Args:
+        what: What it names, for the message.
+        name: Up to 64 letters, digits, '_', '-', '.' or '+', of which the first is a letter or digit.
+    """
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", name):
+        raise InputError(f"{what} {name!r}: use up to 64 letters, digits, '_', '-', '.' or '+'")

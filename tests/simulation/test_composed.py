@@ -379,6 +379,12 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
         ({"lens_light": {"mode": "subtracted"}, "scaled": "max"}, "needs scaled: none"),
         ({"source": {"light": [{"kind": "sersic"}], "magnitude": 20}}, "magnitude_zero_point"),
         ({"matching": "all"}, "matching"),
+        ({"substructure": {"../no_sub": []}}, "class name"),
+        ({"z_lens": {"uniform": [0.3, 1.6]}}, "needs z_lens"),
+        ({"z_source": -1.0, "z_lens": 0.5}, "z_lens|z_source"),
+        ({"lens": [{"kind": "epl", "theta_E": {"normal": [1, 0.3]}}]}, "truncated_normal"),
+        ({"lens": [{"kind": "epl", "gamma": {"uniform": [0.5, 2]}}]}, "between 1 and 3"),
+        ({"lens": [{"kind": "epl", "gamma": 3}]}, "between 1 and 3"),
         (
             {"lens_light": {"mode": "subtracted"}, "original_noise": "double_poisson"},
             "needs original_noise: instrument",
@@ -577,3 +583,21 @@ def test_a_calibration_that_is_none_is_refused_in_one_line(tmp_path, kind):
     with LensDataset(path) as dataset, pytest.raises(InputError, match="calibration") as caught:
         dataset.calibration  # noqa: B018 - it reads
     assert "\n" not in str(caught.value)
+
+
+def test_a_lens_that_is_no_number_is_refused_and_no_kernel_reads_beyond_its_tables():
+    survey = small(substructure={"cdm": [{"kind": "tnfw", "Sigma_sub": 0.1}]})
+    simulator = Simulator(survey, seed=1, noise="none")
+    parameters = dict(simulator.parameters(range(3)))
+    for name in ("lens_theta_E", "source_x"):
+        bad = {**parameters, name: np.array([1.0, np.nan, 1.0])}
+        with pytest.raises(InputError, match="no number in some image"):
+            simulator._renderer.images(bad)
+    # What comes out is no number, too, but memory is not read that is not there.
+    for name in ("tnfw_x", "tnfw_alpha_Rs", "source_sersic_R_sersic"):
+        values = parameters[name].copy()
+        values[...] = np.where(np.isfinite(values), np.nan, values)
+        if name.startswith("tnfw"):
+            values = np.where(np.isfinite(parameters["tnfw_Rs"]), np.nan, values)
+        images = simulator._renderer.images({**parameters, name: values}).images
+        assert images.shape == (3, 40, 40)

@@ -211,23 +211,51 @@ Quantity = Annotated[float | Distribution, PlainValidator(parse_quantity)]
 """A number, or the distribution that it is drawn from for each image."""
 
 
-def check_not_negative(name: str, quantity: Quantity | None, *, zero: bool = True) -> None:
-    """Raises InputError for a quantity that is, or is drawn, below 0; a normal distribution is judged by its mean.
+def check_not_negative(
+    name: str, quantity: Quantity | None, *, zero: bool = True, clipped: bool = False
+) -> None:
+    """Raises InputError for a quantity that is, or is drawn, below 0, by a normal distribution in more than one of 10⁶ draws.
 
     Args:
         name: What it is called in the message.
         quantity: What was given.
         zero: Whether 0 itself is allowed.
+        clipped: Whether what is drawn below is set to a limit, so that only the mean of a normal distribution matters.
     """
     if quantity is None:
         return
-    if isinstance(quantity, Normal):
+    least = least_of(quantity)
+    if clipped and isinstance(quantity, Normal):
         least = quantity.mean
-    else:
-        least = quantity if isinstance(quantity, float | int) else quantity.low
     if least < 0 or (least == 0 and not zero):
         wanted = "must not be negative" if zero else "must be positive"
-        raise InputError(f"{name} {wanted}, not {describe_quantity(quantity)}")
+        hint = ""
+        if isinstance(quantity, Normal) and quantity.mean > 0:
+            hint = f", which reaches down to {least:g}; truncated_normal and log_normal have limits"
+        raise InputError(f"{name} {wanted}, not {describe_quantity(quantity)}{hint}")
+
+
+def check_between(name: str, quantity: Quantity, low: float, high: float) -> None:
+    """Raises InputError unless a quantity, and all but one of 10⁶ of its draws, lie between two numbers, both excluded."""
+    least, most = least_of(quantity), -least_of(quantity, -1)
+    if not low < least <= most < high:
+        raise InputError(
+            f"{name} must lie between {low:g} and {high:g}, not {describe_quantity(quantity)}"
+        )
+
+
+def least_of(quantity: Quantity, sign: int = 1) -> float:
+    """Returns the smallest value that a quantity takes; of a normal distribution, five standard deviations below the mean.
+
+    Args:
+        quantity: What was given.
+        sign: −1 for the negative of the largest value instead.
+    """
+    if isinstance(quantity, float | int):
+        return sign * quantity
+    if isinstance(quantity, Normal):
+        return sign * quantity.mean - 5 * quantity.sigma
+    return quantity.low if sign == 1 else -quantity.high
 
 
 def describe_quantity(quantity: Quantity) -> float | dict[str, list[float]]:

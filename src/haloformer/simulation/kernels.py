@@ -100,7 +100,7 @@ def add_vortex(
         last = min(max(math.floor((x0 + reach - axis[0]) / step) + 1, first), N)
     closest2 = max(dy * dy, T(1.96) * half_length * half_length)
     q_max = half_length * half_length / closest2
-    terms = min(moments.size, math.ceil(math.log(tolerance) / math.log(q_max)) + 1)
+    terms = max(min(moments.size, math.ceil(math.log(tolerance) / math.log(q_max)) + 1), 1)
     l2 = half_length * half_length
     p_real, p_imag, q_real, q_imag = scratch[0], scratch[1], scratch[2], scratch[3]
     total = weight * T(n)

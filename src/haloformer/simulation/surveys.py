@@ -8,7 +8,6 @@ checks them.
 
 import dataclasses
 import functools
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -34,7 +33,7 @@ from haloformer.simulation.parts import (
 )
 from haloformer.simulation.sources import SersicSource
 from haloformer.simulation.substructure import PointSubhalos, Substructure, Vortex
-from haloformer.validation import Number, checked, input_error, validated
+from haloformer.validation import Number, check_name, checked, input_error, validated
 from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
 OriginalNoise = Literal["double_poisson", "doubled", "instrument"]
@@ -94,10 +93,9 @@ class Survey:
     description: Annotated[str, BeforeValidator(str)] = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", self.name):
-            raise InputError(
-                f"survey name {self.name!r}: use up to 64 letters, digits, '_', '-', '.' or '+'"
-            )
+        check_name("survey name", self.name)
+        for name in self.substructure:
+            check_name("class name", name)
         if not 0 < self.z_lens < self.z_source:
             raise InputError(f"needs 0 < z_lens < z_source, not {self.z_lens} and {self.z_source}")
         if (self.source.amp is None) == (self.source.magnitude is None):

@@ -93,10 +93,12 @@ class Clumpy(LightComponent):
     }
 
     def __post_init__(self) -> None:
-        for name in ("R", "n_sersic", "q", "clump_sigma"):
+        for name in ("R", "n_sersic", "clump_sigma"):
             check_not_negative(name, getattr(self, name), zero=False)
-        for name in ("sigma", "clumps", "clump_share", "bulge_share"):
-            check_not_negative(name, getattr(self, name))
+        check_not_negative("q", self.q, zero=False, clipped=True)
+        check_not_negative("sigma", self.sigma)
+        for name in ("clumps", "clump_share", "bulge_share"):
+            check_not_negative(name, getattr(self, name), clipped=True)
 
     def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
         """Draws the parameters; clumps lie as the light of an exponential disc does, and their fluxes are exponentially distributed."""

@@ -20,7 +20,7 @@ from haloformer.simulation.components.component import (
     column,
 )
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import Quantity, check_not_negative
+from haloformer.simulation.distributions import Quantity, check_between, check_not_negative
 from haloformer.validation import checked
 
 TERMS = {torch.float32: 16, torch.float64: 33}
@@ -77,8 +77,9 @@ class EPL(MassComponent):
         if sum(given is not None for given in (self.theta_E, self.mass, self.sigma_v)) > 1:
             raise InputError("epl takes one of theta_E, mass and sigma_v")
         check_not_negative("theta_E", self.theta_E, zero=False)
-        check_not_negative("sigma_v", self.sigma_v, zero=False)
+        check_not_negative("sigma_v", self.sigma_v, zero=False, clipped=True)
         check_not_negative("mass", self.mass, zero=False)
+        check_between("gamma", self.gamma, 1, 3)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]

@@ -227,6 +227,7 @@ def _add_row(
     The window is (1 − t)⁴ (1 + 4t), t = r²/reach²: flat at the centre, where the halo is sharp, and smooth where it ends.
     """
     f = np.float32
+    last = np.uint32(low.size - 1)  # of the cells, for what is no number
     dy2 = dy * dy
     for j in range(axis.size):
         dx = axis[j] - x
@@ -234,7 +235,7 @@ def _add_row(
     for j in range(axis.size):
         dx = axis[j] - x
         b = bits[j]
-        cell = np.uint32((b >> _SHIFT) - _FIRST_CELL)
+        cell = min(np.uint32((b >> _SHIFT) - _FIRST_CELL), last)
         profile = low[cell] + slope[cell] * f(b & _REST_MASK)
         t = min((dx * dx + dy2) * inverse_reach2, f(1.0))
         rest = f(1.0) - t
@@ -278,6 +279,7 @@ def _add_at_points(x, y, x0, y0, Rs, weight, log10_tau, number, table, alpha_x, 
     low, slope = np.empty(table.shape[1] - 1, f), np.empty(table.shape[1] - 1, f)
     squares = np.empty(x.shape[1], f)
     bits = squares.view(np.int32)
+    last = np.uint32(low.size - 1)
     for i in range(number.size):
         at_x, at_y, out_x, out_y = x[i], y[i], alpha_x[i], alpha_y[i]
         for k in range(number[i]):
@@ -288,7 +290,7 @@ def _add_at_points(x, y, x0, y0, Rs, weight, log10_tau, number, table, alpha_x, 
                 squares[j] = min(max((dx * dx + dy * dy) * inverse2, _LEAST), _MOST)
             for j in range(squares.size):
                 b = bits[j]
-                cell = np.uint32((b >> _SHIFT) - _FIRST_CELL)
+                cell = min(np.uint32((b >> _SHIFT) - _FIRST_CELL), last)
                 profile = low[cell] + slope[cell] * f(b & _REST_MASK)
                 out_x[j] += profile * (at_x[j] - x0[i, k])
                 out_y[j] += profile * (at_y[j] - y0[i, k])

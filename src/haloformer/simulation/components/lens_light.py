@@ -97,10 +97,11 @@ class LensLight:
     }
 
     def __post_init__(self) -> None:
-        for name in ("R", "n_sersic", "disc_R"):
+        for name in ("R", "disc_R"):
             check_not_negative(name, getattr(self, name), zero=False)
-        for name in ("contrast", "disc_share"):
-            check_not_negative(name, getattr(self, name))
+        check_not_negative("n_sersic", self.n_sersic, zero=False, clipped=True)
+        check_not_negative("contrast", self.contrast)
+        check_not_negative("disc_share", self.disc_share, clipped=True)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]

@@ -78,6 +78,7 @@ def add_bilinear(images, scale, share, which, into, x, y, total):
     P, Q = images.shape[1], images.shape[2]
     framed = np.zeros((P + 3, Q + 3), f)
     top, right = f(P + 1), f(Q + 1)
+    last_row, last_column = np.uint32(P + 1), np.uint32(Q + 1)
     for k in range(which.size):
         i = which[k]
         framed[1 : P + 1, 1 : Q + 1] = images[i]
@@ -88,7 +89,8 @@ def add_bilinear(images, scale, share, which, into, x, y, total):
             for j in range(line_x.size):
                 u = min(max(line_x[j] * per_arcsec + middle_x, f(0.0)), right)
                 v = min(max(line_y[j] * per_arcsec + middle_y, f(0.0)), top)
-                left, low = np.uint32(u), np.uint32(v)
+                # No number would be a place anywhere in memory.
+                left, low = min(np.uint32(u), last_column), min(np.uint32(v), last_row)
                 across, up = u - f(left), v - f(low)
                 below = framed[low, left] + across * (framed[low, left + 1] - framed[low, left])
                 above = framed[low + 1, left] + across * (

@@ -73,7 +73,7 @@ class Sersic(LightComponent):
     def __post_init__(self) -> None:
         check_not_negative("R_sersic", self.R_sersic, zero=False)
         check_not_negative("n_sersic", self.n_sersic, zero=False)
-        check_not_negative("q", self.q, zero=False)
+        check_not_negative("q", self.q, zero=False, clipped=True)
         if (self.q is None) != (self.angle is None):
             raise InputError("sersic takes q and angle together")
         if self.q is not None and (self.e1 is not None or self.e2 is not None):

@@ -78,8 +78,10 @@ class Spiral(LightComponent):
     }
 
     def __post_init__(self) -> None:
-        for name in ("R", "q", "pitch", "bulge_R", "bulge_n"):
+        for name in ("R", "bulge_R", "bulge_n"):
             check_not_negative(name, getattr(self, name), zero=False)
+        for name in ("q", "pitch"):
+            check_not_negative(name, getattr(self, name), zero=False, clipped=True)
         for name in ("contrast", "bulge_share"):
             check_not_negative(name, getattr(self, name))
 

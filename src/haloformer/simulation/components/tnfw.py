@@ -113,9 +113,9 @@ class TNFW(MassComponent):
     }
 
     def __post_init__(self) -> None:
-        check_not_negative("Sigma_sub", self.Sigma_sub)
+        check_not_negative("Sigma_sub", self.Sigma_sub, clipped=True)
         check_not_negative("concentration_factor", self.concentration_factor, zero=False)
-        check_not_negative("tau", self.tau, zero=False)
+        check_not_negative("tau", self.tau, zero=False, clipped=True)
         check_smaller("mass_low", self.mass_low, "mass_high", self.mass_high)
 
     def draw(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.simulation.components.component import LightComponent, MassComponent, column
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
@@ -91,6 +92,7 @@ class ComposedRenderer:
         Args:
             parameters: As the scenes have them; where ``source_flux`` is NaN it follows from ``snr``.
         """
+        self._check(parameters)
         with torch.no_grad():
             images, peak = self._unit_images(parameters)
             # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
@@ -114,6 +116,16 @@ class ComposedRenderer:
                 _stacked([each.kept for each in bands]),
                 flux,
             )
+
+    def _check(self, parameters: Parameters) -> None:
+        """Raises InputError if something of lens or source, which every image has, is no number."""
+        for part in self.survey.lens:
+            for name, values in component_parameters(part, parameters).items():
+                if not np.isfinite(values).all():
+                    raise InputError(f"survey {self.survey.name}: {part.kind}: {name} is no number in some image")  # fmt: skip
+        for name in ("source_x", "source_y"):
+            if not np.isfinite(parameters[name]).all():
+                raise InputError(f"survey {self.survey.name}: {name} is no number in some image")
 
     def _needs_peaks(self, parameters: Parameters) -> bool:
         """Returns whether a source's flux or the lens's light follows from the brightest pixel without substructure."""

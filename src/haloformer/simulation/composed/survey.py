@@ -21,10 +21,11 @@ from haloformer.simulation.distributions import (
     Quantity,
     check_not_negative,
     describe_quantity,
+    least_of,
 )
 from haloformer.simulation.instruments import Instrument
 from haloformer.simulation.parts import named_part
-from haloformer.validation import Number, checked
+from haloformer.validation import Number, check_name, checked
 from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
 Matching = Literal["none", "mass", "moments"]
@@ -157,15 +158,15 @@ class ComposedSurvey:
     description: Annotated[str, BeforeValidator(str)] = ""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]{0,63}", self.name):
-            raise InputError(
-                f"survey name {self.name!r}: use up to 64 letters, digits, '_', '-', '.' or '+'"
-            )
+        check_name("survey name", self.name)
         if not self.lens or "theta_E" not in self.lens[0].UNITS:
             raise InputError("lens: the first component must be a lens galaxy, such as {kind: epl}")
         if not self.substructure:
             raise InputError("substructure names no class")
-        check_not_negative("z_lens", self.z_lens, zero=False)
+        for name in self.substructure:
+            check_name("class name", name)
+        for name in ("z_lens", "z_source", "z_beyond"):
+            check_not_negative(name, getattr(self, name), zero=False)
         if (self.z_source is None) == (self.z_beyond is None):
             raise InputError("a survey needs either z_source or z_beyond")
         subtracted = self.lens_light is not None and self.lens_light.mode == "subtracted"
@@ -317,11 +318,11 @@ def _check_lens_of_class(survey: ComposedSurvey) -> None:
 
 
 def _check_redshifts(z_lens: Quantity, z_source: Quantity | None, behind: float) -> None:
-    """Raises InputError if fixed redshifts leave the source no room behind the lens."""
-    if isinstance(z_lens, float | int) and isinstance(z_source, float | int):
-        if z_lens + behind <= z_source:
-            return
-        raise InputError(f"needs z_lens + {behind:g} ≤ z_source, not {z_lens} and {z_source}")
+    """Raises InputError if a source of one redshift has no room behind each lens."""
+    if isinstance(z_source, float | int) and -least_of(z_lens, -1) + behind > z_source:
+        raise InputError(
+            f"needs z_lens + {behind:g} ≤ z_source, not {describe_quantity(z_lens)} and {z_source:g}"
+        )
 
 
 def describe(survey: ComposedSurvey) -> dict[str, object]:

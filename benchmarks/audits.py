@@ -1,0 +1,83 @@
+"""Have the shipped surveys shortcuts? The audits of all of them, and the table of docs/audit.md.
+
+    python benchmarks/audits.py run            # hours: 15,000 test images of each survey; goes on where it stopped
+    python benchmarks/audits.py run hst        # of one survey
+    python benchmarks/audits.py report         # the table, from results/audits
+
+An audit is ``haloformer audit --survey NAME --n 15000``; its ``audit.json`` and ``audit.md`` lie in ``results/audits/NAME``.
+"""
+
+import argparse
+import json
+import re
+from pathlib import Path
+
+from haloformer.audit.fairness import audit_survey
+from haloformer.io.writing import write_text
+from haloformer.simulation import list_surveys
+
+ROOT = Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "results" / "audits"
+DOCUMENT = ROOT / "docs" / "audit.md"
+N, SEED = 15_000, 1000
+FAITHFUL = ("model_i", "model_ii", "model_iii", "model_iv")
+TESTS = ("moments", "macro", "blurred", "permuted", "smooth")
+BEGIN, END = "<!-- audits: begin -->", "<!-- audits: end -->"
+
+
+def fair_surveys() -> list[str]:
+    """Returns the shipped surveys that are to have no shortcut."""
+    old = (*FAITHFUL, "alexander_2020_a", "alexander_2020_b", "common_task")
+    ladder = ["model_i_fair", *sorted(n for n in list_surveys(composed=True) if n.startswith("ladder_")), "hst"]  # fmt: skip
+    others = [n for n in list_surveys(composed=True) if n not in (*old, *ladder)]
+    return ladder + sorted(others)
+
+
+def cell(test: dict[str, float] | None) -> str:
+    """Returns an AUC and its interval, bold where the interval lies above 0.5."""
+    if test is None:
+        return ""
+    text = f"{test['auc']:.3f} ({test['low']:.3f}–{test['high']:.3f})"
+    return f"**{text}**" if test["low"] > 0.5 else text
+
+
+def table() -> str:
+    """Returns the table of the audits in ``results/audits``."""
+    lines = ["| survey | " + " | ".join(TESTS) + " |", "|---" * (len(TESTS) + 1) + "|"]
+    for name in (*FAITHFUL, *fair_surveys()):
+        path = RESULTS / name / "audit.json"
+        if path.exists():
+            tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
+            lines.append(f"| `{name}` | " + " | ".join(cell(tests.get(t)) for t in TESTS) + " |")
+    return "\n".join(lines)
+
+
+def report() -> None:
+    """Writes the table into the document, between its markers."""
+    text = DOCUMENT.read_text(encoding="utf-8")
+    part = f"{BEGIN}\n\n{table()}\n\n{END}"
+    new, times = re.subn(
+        re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: part, text, flags=re.DOTALL
+    )
+    if times != 1:
+        raise SystemExit(f"{DOCUMENT}: needs one pair of {BEGIN} and {END}")
+    write_text(DOCUMENT, new)
+    print(table())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("surveys", nargs="*", help="all that lack an audit if none is named")
+    options = parser.parse_args()
+    if options.what == "report":
+        report()
+        return
+    for name in options.surveys or (*FAITHFUL, *fair_surveys()):
+        if not (RESULTS / name / "audit.json").exists():
+            audit_survey(name, str(RESULTS / name), n=N, seed=SEED, overwrite=False, progress=None)
+            print(f"audited {name}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
