@@ -3,6 +3,7 @@
     python benchmarks/audits.py run            # hours: 15,000 test images of each survey; goes on where it stopped
     python benchmarks/audits.py run hst        # of one survey
     python benchmarks/audits.py report         # the table, from results/audits
+    python benchmarks/audits.py why rubin      # by how much each class shifts the moments of one lens
 
 An audit is ``haloformer audit --survey NAME --n 15000``; its ``audit.json`` and ``audit.md`` lie in ``results/audits/NAME``.
 """
@@ -13,8 +14,9 @@ import re
 from pathlib import Path
 
 from haloformer.audit.fairness import audit_survey
+from haloformer.audit.shortcut import MOMENTS, image_moments
 from haloformer.io.writing import write_text
-from haloformer.simulation import list_surveys
+from haloformer.simulation import Simulator, list_surveys
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "results" / "audits"
@@ -65,13 +67,31 @@ def report() -> None:
     print(table())
 
 
+def why(name: str, lenses: int = 300) -> None:
+    """Prints the mean change of each moment by a class's substructure, in units of the moment's spread; noise-free, one lens in all classes."""
+    simulator = Simulator(name, seed=5, paired=True, noise="none")
+    names, empty = simulator.class_names, simulator.class_names.index("no_sub")
+    images = simulator.batch(range(len(names) * lenses)).images.float()
+    found = image_moments(images).reshape(lenses, len(names), -1)
+    spread = found[:, empty].std(0)
+    print(f"| class | {' | '.join(MOMENTS)} |\n" + "|---" * (len(MOMENTS) + 1) + "|")
+    for k, class_name in enumerate(names):
+        if k != empty:
+            shift = (found[:, k] - found[:, empty]).mean(0) / spread
+            print(f"| {class_name} | {' | '.join(f'{value:+.3f}' for value in shift)} |")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("run", "report"))
+    parser.add_argument("what", choices=("run", "report", "why"))
     parser.add_argument("surveys", nargs="*", help="all that lack an audit if none is named")
     options = parser.parse_args()
     if options.what == "report":
         report()
+        return
+    if options.what == "why":
+        for name in options.surveys:
+            why(name)
         return
     for name in options.surveys or (*FAITHFUL, *fair_surveys()):
         if not (RESULTS / name / "audit.json").exists():

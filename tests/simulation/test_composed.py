@@ -25,6 +25,7 @@ from haloformer.simulation.composed.survey import component_parameters
 from haloformer.simulation.instruments import background_rms
 from haloformer.simulation.simulator import scaled_images
 from haloformer.simulation.sources import sersic_b, sersic_flux
+from small_survey import SMALL, small
 
 COMPOSED = (
     "alexander_2020_a",
@@ -43,25 +44,6 @@ COMPOSED = (
     "model_iv",
     "model_iv_fair",
 )
-SMALL = {
-    "name": "small",
-    "instrument": {"num_pix": 40, "pixel_scale": 0.1, "psf_fwhm": 0.1, "background_rms": 0.01, "exposure_time": 1000.0},
-    "lens": [
-        {"kind": "epl", "theta_E": {"uniform": [1.0, 1.4]}, "e1": {"normal": [0, 0.1]}, "gamma": {"uniform": [1.8, 2.2]}},
-        {"kind": "shear", "gamma1": 0.03},
-    ],
-    "source": {"snr": {"uniform": [10, 30]}, "light": [{"kind": "sersic", "R_sersic": 0.2}]},
-    "substructure": {
-        "axion": [{"kind": "vortex"}],
-        "cdm": [{"kind": "point_masses", "mass": 3e8}, {"kind": "tnfw", "Sigma_sub": 0.1}],
-        "no_sub": [],
-    },
-    "z_source": 1.5,
-}  # fmt: skip
-
-
-def small(**changes):
-    return get_any_survey({**SMALL, **changes})
 
 
 def parameters_of(batch, rows):

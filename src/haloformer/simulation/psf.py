@@ -7,6 +7,7 @@ the middle of a pixel of the file, so that the file's pixels are already average
 import functools
 import math
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -165,23 +166,34 @@ _SEPARABLE = 1e-6
 _MOST_TERMS = 12  # beyond, Fourier transforms are faster
 
 
-def separable_psf(instrument: Instrument) -> tuple[np.ndarray, np.ndarray] | None:
-    """Returns the point-spread function and the averaging over pixels as a sum of products of two weights, one for each axis.
+@dataclass(frozen=True)
+class SeparablePsf:
+    """A point-spread function and the averaging over pixels as a sum of products of two weights, one for each axis.
+
+    A pixel's value is the sum over k and l of ``across[:, k] down[:, l]`` times the rays k − r after its first ray in a row, and l − r rows
+    after it.
+
+    Attributes:
+        across: (terms, K) float32; K is a multiple of 4, and the last weights may be 0.
+        down: As ``across``.
+        radius: r, of the kernel, in rays.
+    """
+
+    across: np.ndarray
+    down: np.ndarray
+    radius: int
+
+
+def separable_psf(instrument: Instrument) -> SeparablePsf | None:
+    """Returns the point-spread function as a sum of separable ones; None if it needs too many terms.
 
     Singular values tell how many terms a kernel needs: one for a Gaussian, some six for a Moffat profile.
-
-    Returns:
-        Two arrays (terms, K) float32: a pixel's value is the sum over k and l of ``across[:, k] down[:, l]`` times the rays k − r
-        after its first ray in a row, and l − r rows after it, r being the kernel's radius. K is a multiple of 4; the last weights may be
-        0. None if it needs too many terms.
     """
     return _separable_psf(instrument, _version(instrument))
 
 
 @functools.lru_cache(maxsize=32)
-def _separable_psf(
-    instrument: Instrument, version: tuple[int, int] | None
-) -> tuple[np.ndarray, np.ndarray] | None:
+def _separable_psf(instrument: Instrument, version: tuple[int, int] | None) -> SeparablePsf | None:
     kernel, rays = psf_kernel(instrument)[::-1, ::-1], rays_per_pixel(instrument)
     columns, values, rows = np.linalg.svd(kernel)
     left = kernel.copy()
@@ -198,7 +210,8 @@ def _separable_psf(
         for each in (rows, columns.T)
     )
     more = ((0, 0), (0, -across.shape[1] % 4))
-    return np.pad(across, more).astype(np.float32), np.pad(down, more).astype(np.float32)
+    across, down = (np.pad(each, more).astype(np.float32) for each in (across, down))
+    return SeparablePsf(across, down, len(kernel) // 2)
 
 
 def psf_fwhm(instrument: Instrument) -> float:

@@ -245,10 +245,14 @@ def added_arrays(given_x: np.ndarray, given_y: np.ndarray) -> OnGrid:
     return add
 
 
-def as_tensors(parameters: Parameters) -> dict[str, Tensor]:
-    """Returns parameters as float32 tensors, and places as float64."""
+def as_tensors(
+    parameters: Parameters,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> dict[str, Tensor]:
+    """Returns parameters as tensors of this type, those of places as float64."""
     return {
-        name: torch.as_tensor(values, dtype=torch.float64 if name in PLACES else torch.float32)
+        name: torch.as_tensor(values).to(device, torch.float64 if name in PLACES else dtype)
         for name, values in parameters.items()
     }
 

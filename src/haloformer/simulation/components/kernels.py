@@ -89,17 +89,6 @@ def _packed(parameters: Parameters) -> tuple[np.ndarray, tuple[np.ndarray, ...]]
     return number, (x, y, Rs, weight, log10_tau)
 
 
-def tnfw_on_grid(
-    axis_x: np.ndarray, axis_y: np.ndarray, parameters: Parameters
-) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the deflections (α_x, α_y) that :func:`halos_on_grid` adds, each (B, H, W) float32 in arcsec."""
-    all_ = np.arange(len(parameters["sheet"]))
-    alpha_x = np.zeros((len(all_), len(axis_y), len(axis_x)), np.float32)
-    alpha_y = np.zeros_like(alpha_x)
-    halos_on_grid(axis_x, axis_y, parameters)(all_, all_, alpha_x, alpha_y)
-    return alpha_x, alpha_y
-
-
 @functools.cache
 def profile_cells() -> np.ndarray:
     """Returns m(x)/x² at the nodes of τ and at the edges of the cells of x², (161, 1473) float32."""

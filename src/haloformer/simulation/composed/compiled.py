@@ -1,10 +1,11 @@
 """A composed survey's images by compiled kernels, on the CPU in float32: a few images at a time, so that they stay in a core's cache.
 
 What a batch needs is prepared for all of its images at once (fields of granules, grids of galaxies); then threads take a few
-images each from deflection to pixels. An image does not depend on the others of its batch.
+images each from deflection to pixels. What the kernels make of an image does not depend on the others of its batch; fields and grids by
+tensors do so in their last digit.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -30,7 +31,7 @@ from haloformer.simulation.composed.survey import (
     source_prefix,
 )
 from haloformer.simulation.instruments import Instrument
-from haloformer.simulation.psf import observe, psf_kernel, ray_axis, rays_per_pixel, separable_psf
+from haloformer.simulation.psf import SeparablePsf, observe, ray_axis, rays_per_pixel, separable_psf
 
 Parameters = Mapping[str, np.ndarray]
 
@@ -73,13 +74,12 @@ def unit_images(
     looks = len(work.looks)
     images = np.empty((count, looks, camera.num_pix, camera.num_pix), np.float32)
     peak = np.full((count, looks), np.nan, np.float32)
-    parts = [np.arange(k, min(k + AT_ONCE, count)) for k in range(0, count, AT_ONCE)]
 
     def part(rows: np.ndarray) -> None:
         some = slice(rows[0], rows[-1] + 1)
         work.do(rows, images[some], peak[some])
 
-    run(part, parts, threads)
+    in_parts(part, count, threads)
     return UnitImages(images, peak)
 
 
@@ -94,7 +94,7 @@ def light_images(
         camera: The camera.
         threads: What to share the work among; None: this thread alone.
     """
-    axis, weights, count = ray_axis(camera), separable_psf(camera), place.shape[1]
+    axis, psf, count = ray_axis(camera), separable_psf(camera), place.shape[1]
     images = np.empty((count, camera.num_pix, camera.num_pix), np.float32)
 
     def part(rows: np.ndarray) -> None:
@@ -107,23 +107,19 @@ def light_images(
             )
         )
         light(rows, np.arange(len(rows)), x, y, total)
-        images[rows[0] : rows[-1] + 1] = observed(total, camera, weights)
+        images[rows[0] : rows[-1] + 1] = observed(total, camera, psf)
 
-    run(part, [np.arange(k, min(k + AT_ONCE, count)) for k in range(0, count, AT_ONCE)], threads)
+    in_parts(part, count, threads)
     return images
 
 
-def run(
-    do: Callable[[np.ndarray], None],
-    parts: Iterable[np.ndarray],
-    threads: ThreadPoolExecutor | None,
+def in_parts(
+    do: Callable[[np.ndarray], None], count: int, threads: ThreadPoolExecutor | None
 ) -> None:
-    """Calls a function with each of the parts, in threads if there are any."""
-    if threads is None:
-        for each in parts:
-            do(each)
-    else:
-        list(threads.map(do, parts))
+    """Calls a function with the numbers of a few of ``count`` images at a time, in threads if there are any."""
+    parts = (np.arange(k, min(k + AT_ONCE, count)) for k in range(0, count, AT_ONCE))
+    for _ in map(do, parts) if threads is None else threads.map(do, parts):
+        pass
 
 
 class _Work:
@@ -135,7 +131,7 @@ class _Work:
         self.peaks = peaks
         self.camera = survey.instrument
         self.axis = ray_axis(self.camera)
-        self.weights = separable_psf(self.camera)
+        self.psf = separable_psf(self.camera)
         everything = np.arange(len(parameters["z_lens"]))
         self.lens = [self._prepared(part, parameters, everything) for part in survey.lens]
         self.added: list[_Part] = []
@@ -243,7 +239,7 @@ class _Work:
             total = np.zeros_like(x)
             for part in light:
                 part(rows[some], np.arange(len(some)), x, y, total)
-            images[some, look] = observed(total, self.camera, self.weights)
+            images[some, look] = observed(total, self.camera, self.psf)
 
 
 @dataclass(frozen=True)
@@ -271,21 +267,21 @@ class _Part:
 def observed(
     brightness: np.ndarray,
     camera: Instrument,
-    weights: tuple[np.ndarray, np.ndarray] | None,
+    psf: SeparablePsf | None,
 ) -> np.ndarray:
     """Returns what a camera without noise makes of surface brightness, (B, N, N) float32.
 
     Args:
         brightness: (B, s·N, s·N) float32 at the rays.
         camera: The camera.
-        weights: Of :func:`~haloformer.simulation.psf.separable_psf`; None: by Fourier transforms.
+        psf: Of :func:`~haloformer.simulation.psf.separable_psf`; None: by Fourier transforms.
     """
-    if weights is None:
+    if psf is None:
         found: np.ndarray = observe(torch.from_numpy(brightness), camera).numpy()
         return found
     rays = rays_per_pixel(camera)
     side = brightness.shape[1] // rays
     out = np.empty((len(brightness), side, side), np.float32)
-    radius = len(psf_kernel(camera)) // 2
-    ray_kernels.observe(brightness, *weights, radius, rays, np.float32(camera.pixel_scale**2), out)
+    area = np.float32(camera.pixel_scale**2)
+    ray_kernels.observe(brightness, psf.across, psf.down, psf.radius, rays, area, out)
     return out

@@ -6,10 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.simulation.components.component import (
-    PLACES,
-    Deflection,
-)
+from haloformer.simulation.components.component import Deflection, as_tensors
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
@@ -32,7 +29,7 @@ def in_lens_plane(
         rows = np.flatnonzero(has_it(part, values))
         if part.IN_LENS_PLANE and len(rows):
             own = {name: array[rows] for name, array in values.items()}
-            found.append((part, torch.from_numpy(rows).to(device), tensors(own, dtype, device)))
+            found.append((part, torch.from_numpy(rows).to(device), as_tensors(own, dtype, device)))
 
     def deflection(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         total = [torch.zeros(x.shape, dtype=dtype, device=device) for _ in range(2)]
@@ -71,16 +68,8 @@ def outside_lens_plane(
             some = {name: values[rows] for name, values in parameters.items()}
             lens = in_lens_plane(survey, some, dtype, x.device)
             at = [z if len(z) == 1 else z[torch.from_numpy(rows).to(z.device)] for z in (x, y)]
-            own = tensors(component_parameters(part, some), dtype, x.device)
+            own = as_tensors(component_parameters(part, some), dtype, x.device)
             with torch.no_grad():
                 alpha = part.beside(at[0], at[1], own, lens)
             return rows, *alpha
     return None
-
-
-def tensors(parameters: Parameters, dtype: torch.dtype, device: torch.device) -> dict[str, Tensor]:
-    """Returns a component's parameters on a device: those of places in float64."""
-    return {
-        name: torch.as_tensor(values).to(device, torch.float64 if name in PLACES else dtype)
-        for name, values in parameters.items()
-    }

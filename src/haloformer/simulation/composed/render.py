@@ -9,10 +9,15 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.components.component import LightComponent, MassComponent, column
+from haloformer.simulation.components.component import (
+    LightComponent,
+    MassComponent,
+    as_tensors,
+    column,
+)
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
-from haloformer.simulation.composed.planes import outside_lens_plane, tensors
+from haloformer.simulation.composed.planes import outside_lens_plane
 from haloformer.simulation.composed.survey import (
     ComposedSurvey,
     component_parameters,
@@ -185,8 +190,8 @@ class ComposedRenderer:
             (axis - column(self._tensor(values, torch.float64))).to(self.dtype)
             for axis, values in zip((self.x, self.y), place)
         )
-        tensors_ = {key: self._tensor(values) for key, values in own.items()}
-        return observe(light.brightness(x, y, tensors_), self.survey.instrument)
+        values = {key: self._tensor(array) for key, array in own.items()}
+        return observe(light.brightness(x, y, values), self.survey.instrument)
 
     def _with_lens_light(
         self,
@@ -238,7 +243,7 @@ class ComposedRenderer:
 
     def _own(self, part: MassComponent, parameters: Parameters) -> dict[str, Tensor]:
         """Returns a component's parameters as tensors: those of places in float64."""
-        return tensors(component_parameters(part, parameters), self.dtype, self.device)
+        return as_tensors(component_parameters(part, parameters), self.dtype, self.device)
 
     def _of(self, part: MassComponent, parameters: Parameters) -> tuple[Tensor, Tensor]:
         """Returns a component's deflection at the rays."""
@@ -265,9 +270,10 @@ class ComposedRenderer:
         self, parameters: Parameters, smooth: tuple[Tensor, Tensor], where: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Returns the deflection of images with substructure, of which ``where`` among all are these."""
-        alpha_x, alpha_y = smooth[0][where], smooth[1][where]
         if gives_up(parameters):  # the lens is another one
             alpha_x, alpha_y = self._smooth_deflection(given_up(parameters))
+        else:
+            alpha_x, alpha_y = smooth[0][where], smooth[1][where]
         for part in self.extra:
             rows = np.flatnonzero(has_it(part, component_parameters(part, parameters)))
             if not len(rows) or not part.IN_LENS_PLANE:

@@ -5,9 +5,17 @@ import pytest
 import torch
 
 from haloformer.simulation.components import TNFW
-from haloformer.simulation.components.kernels import tnfw_on_grid
+from haloformer.simulation.components.kernels import halos_on_grid
 
 FINE = (np.arange(176) - 87.5) * 0.025
+
+
+def tnfw_on_grid(axis_x, axis_y, parameters):
+    """The deflections (α_x, α_y) of all images, each (B, H, W)."""
+    everything = np.arange(len(parameters["sheet"]))
+    alpha = np.zeros((2, len(everything), len(axis_y), len(axis_x)), np.float32)
+    halos_on_grid(axis_x, axis_y, parameters)(everything, everything, *alpha)
+    return alpha
 
 
 def worst(made, axis_x=FINE, axis_y=FINE):
