@@ -160,6 +160,14 @@ def opened_at_once(monkeypatch):
 _STARTING_POINTS: dict = {}
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _all_of_the_disk():
+    """Prepared images are stored however little of the disk is free: tests store little, and say how much they found."""
+    from haloformer.data import prepared
+
+    prepared.LEAST_FREE = 0
+
+
 @pytest.fixture(scope="module", autouse=True)
 def _rendered_once(request):
     """The images with which a fit begins are rendered once for each problem and not for each fitter, which takes longer than a fit."""

@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 import pytest
 
+from commands import main_with_space
 from haloformer.cli import COMMANDS, main, parsing
 from haloformer.cli.parsing import parse
 from haloformer.cli.registry import Command
@@ -453,7 +454,7 @@ def test_a_disk_that_fills_up_on_the_way_is_told_in_one_line(forked, tmp_path, f
 
 def test_ctrl_c_while_simulating_leaves_nothing_half_written(forked, tmp_path):
     command = ["simulate", "model_ii", "--n", "200000", "--out", str(tmp_path / "x.h5")]
-    process = forked(main, command)
+    process = forked(main_with_space, command)
     deadline = time.time() + 60
     while not list(tmp_path.glob("x.h5.*.part")) and time.time() < deadline:
         time.sleep(0.05)

@@ -158,8 +158,11 @@ def test_without_room_images_are_made_each_time_and_preparing_is_an_error(tmp_pa
 
 def test_a_disk_that_is_nearly_full_is_left_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(module, "LEAST_FREE", 2**62)
+    images = PreparedImages(plain(), tmp_path)
     with pytest.warns(InputWarning, match="of the disk are free"):
-        PreparedImages(plain(), tmp_path).batch([1])
+        images.batch([1])
+    with pytest.raises(InputError, match="of the disk are free"):
+        list(images.prepare(range(10)))
     assert not list(tmp_path.rglob("*.h5"))
 
 

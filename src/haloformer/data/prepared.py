@@ -109,7 +109,7 @@ class PreparedImages:
         self.folder = self.root / kind_of(maker)
         self._others = [self.root / kind_of(other) for other in maker.with_more_channels()]
         self._known: dict[int, _Stored] = {}
-        self._full = False
+        self._full = ""  # why no more can be stored
         check_parents(self.root / "kind")
         for kind in (self.folder, *self._others):
             with contextlib.suppress(OSError):  # not there, or of somebody else
@@ -155,15 +155,13 @@ class PreparedImages:
         """Makes and stores the images of these numbers; yields how many more are there, file by file.
 
         Raises:
-            InputError: There is no room for them.
+            InputError: They cannot be stored; says why.
         """
         wanted = np.asarray(numbers, dtype=np.int64) // SHARD_IMAGES
         for shard, n in zip(*np.unique(wanted, return_counts=True)):
             if self._shard(int(shard)) is None:
-                raise InputError(
-                    f"{self.root}: no room for all of these images within {self.limit / 1e9:g} GB; "
-                    "fewer, or a larger limit (prepared_gb)"
-                )
+                why = self._full or f"{self.folder}: files are removed as they are written"
+                raise InputError(f"not all of these images can be stored: {why}")
             yield int(n)
 
     def _shard(self, shard: int) -> np.ndarray | None:
@@ -245,18 +243,18 @@ class PreparedImages:
             others = [p for p in self.root.iterdir() if (p / _DESCRIPTION).exists()]
             others = [p for p in others if p not in (self.folder, *self._others)]
             if not others:
-                return self._give_up(f"{self.root} holds {self.limit / 1e9:g} GB (prepared_gb)")
+                return self._give_up(f"{self.root} may hold {self.limit / 1e9:g} GB (prepared_gb)")
             oldest = min(others, key=_used)
             shutil.rmtree(oldest, ignore_errors=True)
             if oldest.exists():
                 return self._give_up(f"{oldest}: cannot be removed to make room")
         free = shutil.disk_usage(self.root).free
         if free - need < LEAST_FREE:
-            return self._give_up(f"{self.root}: {free / 1e9:.1f} GB of the disk are free")
+            return self._give_up(f"{self.root}: only {free / 1e9:.1f} GB of the disk are free")
         return True
 
     def _give_up(self, why: str) -> bool:
-        self._full = True
+        self._full = why
         warnings.warn(f"{why}: further images are made anew each time", InputWarning, stacklevel=2)
         return False
 
