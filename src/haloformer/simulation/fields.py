@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.simulation.fused_noise import fused, normal_pixels
 from haloformer.simulation.noise import PixelDraws
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def white_noise(parameters: "Tensors", side: int, number: int = 0) -> Tensor:
 
 
 def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Tensor:
-    """Returns standard normal numbers (B, P) float64, each a function of its word and pixel (Box and Muller 1958).
+    """Returns standard normal numbers (B, P) float64, each a function of its word and pixel (Box and Muller 1958; on a GPU others).
 
     Args:
         pixel: (1, P) numbers of the pixels.
@@ -49,6 +50,8 @@ def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Te
         high: (B, 1) higher 32 bits.
         number: Of the draw.
     """
+    if pixel.device.type != "cpu":
+        return fused(normal_pixels)(pixel, low, high, number)
     u1, u2 = PixelDraws(pixel, low, high).uniforms(number)
     return torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
 

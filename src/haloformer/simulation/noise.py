@@ -1,8 +1,8 @@
 """Noise: what the detector does to a noise-free image, in PyTorch on any device.
 
 Each pixel's draws are a pure function of its image's noise word (see :func:`haloformer.simulation.rng.noise_words`) and its
-position, so that an image is the same in every batch. The CPU kernel (:func:`haloformer.simulation.kernels.add_noise`) draws from the
-same distributions with another generator.
+position, so that an image is the same in every batch. The CPU kernel (:func:`haloformer.simulation.kernels.add_noise`) and a GPU's
+(:mod:`haloformer.simulation.fused_noise`) draw from the same distributions with other generators.
 """
 
 import functools
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.simulation.fused_noise import fused, noisy_pixels, philox_words
 from haloformer.simulation.instruments import central_part
 
 NOISE_MODES = ("original", "instrument", "none")
@@ -53,9 +54,14 @@ def add_noise(
         whole = torch.arange(num_pix**2, device=device).reshape(num_pix, num_pix)
         pixel = central_part(whole, shape[1]).reshape(-1)
     pixel = pixel[None, :]
-    draws = PixelDraws(pixel, low, high)
-    flat = images.detach().reshape(shape[0], -1).double()
+    flat = images.detach().reshape(shape[0], -1)
     seconds = exposure_time.to(device=device, dtype=torch.float64)[:, None]
+    if device.type != "cpu":
+        rms = torch.tensor(background_rms, dtype=torch.float64, device=device)
+        noisy = fused(noisy_pixels)(flat, pixel, low, high, seconds, rms, twice)
+        return noisy.reshape(shape)
+    draws = PixelDraws(pixel, low, high)
+    flat = flat.double()
     u1, u2 = draws.uniforms(0)
     normal = torch.sqrt(-2 * torch.log(u1)) * torch.cos(2 * math.pi * u2)
     counts = _poisson(flat * seconds, draws, first=1)
@@ -110,23 +116,7 @@ def _tensor_uniforms(
     pixel: Tensor, low: Tensor, high: Tensor, number: int
 ) -> tuple[Tensor, Tensor]:
     """Philox4x32-10 in int64 tensors, on any device."""
-    c0, c1, c2, c3 = (
-        pixel,
-        torch.full_like(pixel, number),
-        torch.zeros_like(pixel),
-        torch.zeros_like(pixel),
-    )
-    k0, k1 = low, high
-    for _ in range(10):
-        # int64 products wrap around; their bits are those of the unsigned product
-        p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (
-            ((p1 >> 32) & _MASK) ^ c1 ^ k0,
-            p1 & _MASK,
-            ((p0 >> 32) & _MASK) ^ c3 ^ k1,
-            p0 & _MASK,
-        )
-        k0, k1 = (k0 + 0x9E3779B9) & _MASK, (k1 + 0xBB67AE85) & _MASK
+    c0, c1, c2, c3 = philox_words(pixel, low, high, number)
     first = ((c0 << 20) | (c1 >> 12)).double().add_(0.5).mul_(2.0**-52)
     second = ((c2 << 20) | (c3 >> 12)).double().add_(0.5).mul_(2.0**-52)
     return first, second
