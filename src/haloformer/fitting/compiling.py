@@ -24,6 +24,7 @@ def compile_kernels() -> None:
     Simulator(survey, noise=noise, dtype=torch.float64).batch(numbers)
     Simulator(survey, noise=noise, backend="torch").batch(numbers)  # draws by counters
     Simulator("hst").batch(numbers)  # halos
+    Simulator("model_i_fair").batch(numbers)  # noise of composed surveys
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Noise: what the detector does to a noise-free image, in PyTorch on any device.
 
 Each pixel's draws are a pure function of its image's noise word (see :func:`haloformer.simulation.rng.noise_words`) and its
-position, so that an image is the same in every batch. The CPU kernel (:func:`haloformer.simulation.kernels.add_noise`) and a GPU's
+position, so that an image is the same in every batch. The CPU kernel (:mod:`haloformer.simulation.noise_kernels`) and a GPU's
 (:mod:`haloformer.simulation.fused_noise`) draw from the same distributions with other generators.
 """
 
@@ -104,11 +104,11 @@ def has_numba() -> bool:
 def _compiled_uniforms(
     pixel: Tensor, low: Tensor, high: Tensor, number: int
 ) -> tuple[Tensor, Tensor]:
-    from haloformer.simulation import kernels
+    from haloformer.simulation.noise_kernels import counter_uniforms
 
     first, second = np.empty(len(pixel)), np.empty(len(pixel))
     one, two, three = (np.ascontiguousarray(each.numpy()) for each in (pixel, low, high))
-    kernels.counter_uniforms(one, two, three, number, first, second)
+    counter_uniforms(one, two, three, number, first, second)
     return torch.from_numpy(first), torch.from_numpy(second)
 
 

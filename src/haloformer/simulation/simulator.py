@@ -317,15 +317,17 @@ class Simulator:
         )
 
     def _compiled_noise(self, images: Tensor, words: np.ndarray, seconds: np.ndarray) -> Tensor:
-        """Returns whole images (B, H, W) with noise by the kernel of the other surveys."""
-        from haloformer.simulation import kernels
+        """Returns whole images (B, H, W) with noise by a compiled kernel."""
+        from haloformer.simulation import noise_kernels
 
         out = images.contiguous().numpy().copy()
         twice = self.survey.noise_kind(self.noise) == "double_poisson"
-        rms, tables = background_rms(self.survey.instrument), kernels.noise_tables()
+        rms, tables = background_rms(self.survey.instrument), noise_kernels.noise_tables()
 
         def work(part: slice) -> None:
-            kernels.add_noise(out[part], words[part], seconds[part], rms, twice, *tables)
+            noise_kernels.add_sorted_noise(
+                out[part], words[part], seconds[part], rms, twice, *tables
+            )
 
         self._in_parts(work, len(out))
         return torch.from_numpy(out)
@@ -420,7 +422,7 @@ class Simulator:
         )
 
     def _numba_images(self, scenes: Scenes) -> Tensor:
-        from haloformer.simulation import kernels
+        from haloformer.simulation import kernels, noise_kernels
 
         assert isinstance(self.survey, Survey)
         T = np.float32 if self.dtype == torch.float32 else np.float64
@@ -434,13 +436,13 @@ class Simulator:
         def work(part: slice) -> None:
             kernels.render_images(out[part], *inputs.arguments(part))
             if kind in ("double_poisson", "instrument"):
-                kernels.add_noise(
+                noise_kernels.add_noise(
                     out[part],
                     scenes.noise_word[part],
                     seconds[part],
                     rms,
                     kind == "double_poisson",
-                    *kernels.noise_tables(),
+                    *noise_kernels.noise_tables(),
                 )
             elif kind == "doubled":
                 out[part] *= 2
