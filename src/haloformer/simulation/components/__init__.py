@@ -18,6 +18,7 @@ from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
+from haloformer.simulation.components.soliton import Soliton
 from haloformer.simulation.components.spiral import Spiral
 from haloformer.simulation.components.tnfw import TNFW
 from haloformer.simulation.components.vortex import VortexLine
@@ -32,6 +33,7 @@ MASS_COMPONENTS: tuple[type[MassComponent], ...] = (
     NFW,
     TNFW,
     Granules,
+    Soliton,
     LineOfSight,
 )
 """All kinds of mass. A new one needs its file, its test, and a line here."""
@@ -83,6 +85,7 @@ __all__ = [
     "Sersic",
     "Setting",
     "Shear",
+    "Soliton",
     "Spiral",
     "VortexLine",
 ]

@@ -1,11 +1,11 @@
-"""Point masses, vortex lines and pseudo-Jaffe perturbers: deflections are lenstronomy's, masses what was asked for."""
+"""Point masses, vortex lines, soliton cores and pseudo-Jaffe perturbers: deflections are lenstronomy's, masses what was asked for."""
 
 import numpy as np
 import pytest
 import torch
 
 from haloformer.errors import InputError
-from haloformer.simulation.components import PointMasses, PseudoJaffe, VortexLine
+from haloformer.simulation.components import PointMasses, PseudoJaffe, Soliton, VortexLine
 from haloformer.simulation.components.populations import mass_by_gauss
 from haloformer.simulation.deflectors import point_mass_deflection
 from haloformer.simulation.distributions import Normal, Uniform
@@ -21,6 +21,8 @@ KINDS = {
     "vortex of a length": VortexLine(length=Uniform(0.5, 2.0), n_masses=25),
     "pseudo-Jaffe": PseudoJaffe(mass=3.5e9, r_trunc=0.307, x=Uniform(-1, 1), y=1.0),
 }
+
+CORES = Soliton(number=3, mass=Uniform(1e9, 1e11), log10_m_axion=Uniform(-23, -22))
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -46,6 +48,47 @@ def test_mass_inside_a_circle_is_what_deflects_on_it(drawn, name):
     total = total.sum(axis=1) if total.ndim == 2 else total
     far = made.component.mass_within(np.full(6, 1e3), made.parameters, made.setting)
     assert far == pytest.approx(total, rel=1e-3)
+
+
+def test_cores_deflect_as_lenstronomys_and_where_they_are_flat(drawn):
+    made = drawn(CORES)
+    theirs = made.lenstronomy()
+    assert np.abs(theirs).max() > 0.01
+    assert np.abs(made.deflection() - theirs).max() < 1e-12
+    assert np.abs(made.deflection(torch.float32) - theirs).max() < 1e-6
+    one = {name: torch.tensor([[value]], dtype=torch.float64) for name, value in {"kappa_0": 0.1, "theta_c": 0.5, "x": 0.0, "y": 0.0}.items()}  # fmt: skip
+    near = torch.tensor([[[0.0, 1e-5, 1.5e-3, 1.7e-3]]], dtype=torch.float64)
+    alpha, _ = Soliton.deflection(near, torch.zeros_like(near), one)
+    assert alpha == pytest.approx(0.1 * near, rel=1e-4)
+    # from one side of the seam to the other, exactly
+    exact = 2 / 13 * 0.1 * 0.25 / (2**0.125 - 1) / near[..., 2:] * (1 - (1 + (2**0.125 - 1) * near[..., 2:]**2 / 0.25) ** -6.5)  # fmt: skip
+    assert alpha[..., 2:] == pytest.approx(exact, rel=1e-9)
+
+
+def test_cores_have_the_mass_and_the_size_of_simulated_ones(drawn):
+    """The mass within the core radius is 5.5e9 M_sun (10⁻²³ eV / m)² kpc/r_c: Schive et al. 2014 (arXiv:1406.6586), another equation of theirs."""
+    made = drawn(Soliton(number=1, mass=1e9, log10_m_axion=Uniform(-23, -21), radius=0.0), lens={})
+    kpc = made.parameters["theta_c"][:, 0] * made.setting.kpc_per_arcsec
+    wanted = 1.4 * 10 ** (-22 - made.parameters["log10_m_axion"])
+    assert kpc == pytest.approx(wanted, rel=0.02)
+    # from the projected profile to the density in space, and its mass within r_c
+    steep = 2**0.125 - 1
+    r = np.linspace(0, 1, 2001)
+    shape = np.trapezoid(4 * np.pi * r**2 * (1 + steep * r**2) ** -8, r)
+    column = made.parameters["kappa_0"][:, 0] * made.setting.sigma_crit
+    column /= made.setting.kpc_per_arcsec**2  # M_sun/kpc²
+    ell = np.linspace(-40, 40, 80_001)
+    density = column / np.trapezoid((1 + steep * ell**2) ** -8, ell) / kpc
+    wanted = 5.5e9 * 10 ** (2 * (-23 - made.parameters["log10_m_axion"])) / kpc
+    assert density * shape * kpc**3 == pytest.approx(wanted, rel=0.05)
+
+
+def test_mass_of_cores_inside_a_circle_is_what_deflects_on_it(drawn):
+    made = drawn(CORES)
+    radius = np.linspace(0.6, 2.2, 6)
+    found = made.component.mass_within(radius, made.parameters, made.setting)
+    gauss = mass_by_gauss(Soliton.deflection, radius, made.parameters, made.setting, points=20_000)
+    assert found == pytest.approx(gauss, rel=1e-3)
 
 
 def test_point_masses_deflect_as_those_of_the_original_surveys(drawn):
@@ -100,6 +143,8 @@ def test_a_line_of_a_length_reaches_from_its_first_mass_to_its_last(drawn):
         (VortexLine, {"length": 0.0}, "length must be positive"),
         (VortexLine, {"length": 1.0, "log10_m_axion": -23.0}, "length or log10_m_axion, not both"),
         (VortexLine, {"n_masses": 1}, "n_masses must be at least 2"),
+        (Soliton, {"mass": 0.0}, "mass must be positive"),
+        (Soliton, {"radius": -1.0}, "radius must not be negative"),
         (PseudoJaffe, {"mass": -1.0}, "mass must not be negative"),
         (PseudoJaffe, {"r_core": 0.0}, "r_core must be positive"),
         (PseudoJaffe, {"r_trunc": Uniform(1e-4, 1)}, "r_core must be below r_trunc"),
