@@ -28,6 +28,7 @@ from haloformer.simulation.components import (
     PseudoJaffe,
     Setting,
     Shear,
+    Soliton,
     VortexLine,
 )
 from haloformer.simulation.cosmology import Cosmology
@@ -46,6 +47,7 @@ CASES: dict[str, MassComponent] = {
     "tNFW, M > 10⁸": TNFW(),
     "tNFW, M > 10⁷": TNFW(mass_low=1e7),
     "granules": Granules(log10_m_axion=-23.0),
+    "10 soliton cores": Soliton(log10_m_axion=-22.5),
 }
 
 

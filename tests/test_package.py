@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import haloformer
@@ -407,7 +408,21 @@ def _help(command):
     return text.getvalue()
 
 
-def test_survey_yaml_in_the_documents_and_examples_simulates(tmp_path):
+def _galaxies_and_psf(folder):
+    """What the documents' surveys read from the user's own disk: cutouts of galaxies, and a kernel."""
+    from astropy.io import fits
+
+    rng, (y, x) = np.random.default_rng(2), np.mgrid[-24:25, -24:25]
+    (folder / "galaxies").mkdir()
+    for i in range(12):
+        size, q = rng.uniform(2, 5), rng.uniform(0.5, 1)
+        light = np.exp(-np.hypot(x / size, y / size / q)) + rng.normal(0, 0.002, x.shape)
+        fits.writeto(folder / "galaxies" / f"{i}.fits", light.astype(np.float32))
+    kernel = (1 + (x**2 + y**2)[14:35, 14:35] / 2.0) ** -2.5
+    fits.writeto(folder / "psf.fits", (kernel / kernel.sum()).astype(np.float32))
+
+
+def test_survey_yaml_in_the_documents_and_examples_simulates(tmp_path, monkeypatch):
     import yaml
 
     from haloformer.simulation import get_any_survey, simulate
@@ -417,6 +432,8 @@ def test_survey_yaml_in_the_documents_and_examples_simulates(tmp_path):
         yaml.safe_load(block) for block in re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
     ]
     assert shown
+    _galaxies_and_psf(tmp_path)
+    monkeypatch.chdir(tmp_path)
     own = get_any_survey(ROOT / "examples" / "own_survey.yaml")
     for survey in (*map(get_any_survey, shown), own):
         assert simulate(survey, 3).images.isfinite().all()
