@@ -2,6 +2,7 @@
 
     python benchmarks/simulation.py              # the whole table, some minutes
     python benchmarks/simulation.py --quick      # a shorter measurement, for a look
+    python benchmarks/simulation.py --gpu        # the torch backend's table alone, on a GPU where there is one
     python benchmarks/simulation.py --out docs/benchmarks/simulation.md
 
 Every figure is the best of several repeats, so that another load on the machine counts least.
@@ -226,6 +227,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--quick", action="store_true", help="a tenth of the measuring time")
+    parser.add_argument("--gpu", action="store_true", help="the torch backend's table alone")
     parser.add_argument("--out", help="also write the tables to this Markdown file")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -240,7 +242,7 @@ def main() -> None:
     report = [
         "# Simulation speed\n",
         f"{datetime.date.today()}, {hardware()}, load average before {load:.1f}; haloformer {code_version()}, Python {platform.python_version()}, {versions}.",
-        f"Command: `python benchmarks/simulation.py{' --quick' if options.quick else ''}`. Images/s, float32, seed 1, best of 5 repeats of {seconds / 5:g} s.\n",
+        f"Command: `python benchmarks/simulation.py{' --quick' if options.quick else ''}{' --gpu' if options.gpu else ''}`. Images/s, float32, seed 1, best of 5 repeats of {seconds / 5:g} s.\n",
     ]
 
     def say(*lines: str) -> None:
@@ -248,6 +250,22 @@ def main() -> None:
         print(*lines, sep="\n", flush=True)
 
     print(*report, sep="\n", flush=True)
+    if options.gpu:
+        say(*device_tables(seconds, cores))
+    else:
+        cpu_tables(say, seconds, cores)
+        say(*device_tables(seconds, cores))
+    if options.out:
+        target = Path(options.out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = target.with_name(target.name + ".part")
+        part.write_text("\n".join(report) + "\n", encoding="utf-8")
+        os.replace(part, target)
+        print(f"wrote {target}")
+
+
+def cpu_tables(say: Callable[..., None], seconds: float, cores: int) -> None:
+    """Says the tables of the compiled CPU engine, as they are measured."""
     say(f"## Noise-free images, one core and {cores} cores, against lenstronomy on as many\n")
     rows = [
         [
@@ -305,57 +323,30 @@ def main() -> None:
         print("  " + "  ".join(rows[-1]), file=sys.stderr, flush=True)
     say(table(rows), f"\n{COMPOSED_PEER}\n")
 
-    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
-    say(f"## The torch backend, noise-free, on {' and '.join(devices)}\n")
-    rows = [
-        [
-            "survey",
-            "class",
-            *(f"{d} float32" for d in devices),
-            *(f"{d} float32 with noise" for d in devices if d == "cuda"),
-        ]
-    ]
-    for survey in SURVEYS:
-        for name in CLASSES:
-            rates = []
-            for device in devices:
-                batch = (64 if survey == "model_i" else 256) * (1 if device == "cpu" else 8)
-                rates.append(
-                    ours(
-                        survey,
-                        name,
-                        seconds,
-                        batch=batch // 4,
-                        threads=cores,
-                        noise="none",
-                        backend="torch",
-                        device=device,
-                    )
-                )
-            if "cuda" in devices:
-                batch = 128 if survey == "model_i" else 1024
-                rates.append(
-                    ours(
-                        survey,
-                        name,
-                        seconds,
-                        batch=batch,
-                        threads=cores,
-                        noise="original",
-                        backend="torch",
-                        device="cuda",
-                    )
-                )
-            rows.append([survey, name, *(f"{rate:.0f}" for rate in rates)])
-    say(table(rows), "")
 
-    if options.out:
-        target = Path(options.out)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        part = target.with_name(target.name + ".part")
-        part.write_text("\n".join(report) + "\n", encoding="utf-8")
-        os.replace(part, target)
-        print(f"wrote {target}")
+def device_tables(seconds: float, cores: int) -> list[str]:
+    """Returns the tables of the torch backend: on the CPU, and on a GPU where there is one."""
+    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+    cases: list[tuple[str, object, str | None]] = [(s, s, c) for s in SURVEYS for c in CLASSES]
+    rows = [["survey", "class", *(f"{d} float32" for d in devices), *(["cuda with noise"] if "cuda" in devices else [])]]  # fmt: skip
+    if "cuda" in devices:
+        cases += [case for case in composed_cases() if case[2] is None]
+    for survey, given, name in cases:
+        size = {"model_i": 128, "hst, M > 10⁷": 128}.get(survey, 512)
+        options = {"threads": cores, "backend": "torch"}
+        rates = []
+        if survey in SURVEYS:
+            rates.append(
+                f"{ours(given, name, seconds, batch=size // 8, noise='none', **options):.0f}"
+            )
+        else:
+            rates.append("")
+        for noise in ("none", "original") if "cuda" in devices else ():
+            rate = ours(given, name, seconds, batch=size, noise=noise, device="cuda", **options)
+            rates.append(f"{rate:.0f}")
+        rows.append([survey, name or "all", *rates])
+        print("  " + "  ".join(rows[-1]), file=sys.stderr, flush=True)
+    return [f"## The torch backend, noise-free, on {' and '.join(devices)}\n", table(rows), ""]
 
 
 if __name__ == "__main__":
