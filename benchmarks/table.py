@@ -59,9 +59,9 @@ _SURVEYS: dict[str, dict[str, Any]] = {
     "model_i": {"crop": 96},
     "model_ii": {"normalization": "asinh_faint"},
     "model_iii": {"normalization": "asinh_faint"},
-    "alexander_2020_a": {"crop": 128},  # as Singh 2021
-    "alexander_2020_b": {"crop": 128},
-    "common_task": {"crop": 128},
+    "alexander_2020_a": {"crop": 96},  # all of the rings
+    "alexander_2020_b": {"crop": 96},
+    "common_task": {"crop": 96},
 }
 
 
