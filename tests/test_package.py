@@ -242,6 +242,7 @@ LAYERS = {
         "simulation",
         "models",
         "data",
+        "fitting",
         "training",
         "prediction",
         "evaluation",

@@ -18,6 +18,7 @@ def print_table(
     *,
     tight: "Box | None" = None,
     right: Collection[str] = (),
+    headed: bool = True,
 ) -> None:
     """Prints a table.
 
@@ -27,11 +28,12 @@ def print_table(
         rows: Cells of each row.
         tight: Box without sides, for a table that takes as few columns of the screen as it can.
         right: Headings of the columns that are aligned right.
+        headed: Whether the headings are shown.
     """
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left", title_style="bold")
+    table = Table(title=title, title_justify="left", title_style="bold", show_header=headed)
     if tight is not None:
         table.box, table.padding, table.pad_edge, table.show_edge = tight, 0, False, False
     for i, column in enumerate(columns):

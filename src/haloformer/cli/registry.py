@@ -25,6 +25,7 @@ HOMES: dict[str, str] = {
     "app": "haloformer.app",
     "models": "haloformer.cli.models",
     "surveys": "haloformer.cli.surveys",
+    "doctor": "haloformer.cli.doctor",
 }
 """Command → module of the function of that name, whose signature is the options and whose docstring
 is their help. In the order of ``haloformer --help``."""
