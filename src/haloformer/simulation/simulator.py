@@ -214,7 +214,13 @@ class Simulator:
         assert isinstance(self.survey, ComposedSurvey)
         labels, index = self._places(numbers)
         return composed_scenes.draw_scenes(
-            self.survey, labels, index, self.seed, self.class_names, paired=self.paired
+            self.survey,
+            labels,
+            index,
+            self.seed,
+            self.class_names,
+            paired=self.paired,
+            device=self.device,
         )
 
     def _composed_batch(

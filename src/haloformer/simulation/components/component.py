@@ -106,14 +106,14 @@ class MassComponent(abc.ABC):
         """
 
     def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """Returns the deflection (α_x, α_y) at a few points of B images, in float32: that of :meth:`deflection`.
+        """Returns the deflection (α_x, α_y) at a few points of B images, in float32 and on their device: that of :meth:`deflection`.
 
         Args:
             x: (B, H, W) positions in arcsec, as ``y``.
             y: See ``x``.
             parameters: Those of :attr:`UNITS`.
         """
-        return self.deflection(x, y, as_tensors(parameters))
+        return self.deflection(x, y, as_tensors(parameters, device=x.device))
 
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> "OnGrid":
         """Returns what adds the deflections of B images on a square grid of rays, on the CPU and in float32.

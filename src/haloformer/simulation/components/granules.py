@@ -151,8 +151,8 @@ class Granules(MassComponent):
         pixels = int(parameters["pixels"][0])
         if (parameters["pixels"] != pixels).any():
             return super().at_points(x, y, parameters)
-        field = _kept_field(parameters, pixels)
-        found = _interpolated(x, y, field, as_tensors(parameters))
+        field = _kept_field(parameters, pixels, x.device)
+        found = _interpolated(x, y, field, as_tensors(parameters, device=x.device))
         return found[0], found[1]
 
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
@@ -162,7 +162,7 @@ class Granules(MassComponent):
             return super().on_grid(axis, parameters)
         from haloformer.simulation.components import grid_kernels
 
-        fields = _kept_field(parameters, pixels).numpy()
+        fields = _kept_field(parameters, pixels, torch.device("cpu")).numpy()
         center = [parameters[name] for name in ("center_x", "center_y")]
         place = np.stack([*center, pixels / parameters["width"]], axis=1)
         return functools.partial(grid_kernels.add_fields, axis, fields, place)
@@ -229,14 +229,16 @@ def deflection_field(parameters: Tensors, pixels: int) -> Tensor:
     return alpha
 
 
-def _kept_field(parameters: Parameters, pixels: int) -> Tensor:
+def _kept_field(parameters: Parameters, pixels: int, device: torch.device) -> Tensor:
     """Returns :func:`deflection_field` in float32, which is kept until another batch's is wanted."""
     global _kept
-    key = b"".join(np.ascontiguousarray(values).tobytes() for values in parameters.values())
+    key = str(device).encode() + b"".join(
+        np.ascontiguousarray(values).tobytes() for values in parameters.values()
+    )
     kept = _kept
     if kept is None or kept[0] != key:
         with torch.no_grad():
-            kept = key, deflection_field(as_tensors(parameters), pixels)
+            kept = key, deflection_field(as_tensors(parameters, device=device), pixels)
         _kept = kept
     return kept[1]
 

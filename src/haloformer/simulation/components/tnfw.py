@@ -250,8 +250,8 @@ class TNFW(MassComponent):
         return alpha_x - sheet * dx, alpha_y - sheet * dy
 
     def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """The compiled sum, where numba is."""
-        if not has_numba():
+        """The compiled sum, where numba is, on a CPU."""
+        if not has_numba() or x.device.type != "cpu":
             return super().at_points(x, y, parameters)
         from haloformer.simulation.components.kernels import halos_at_points
 

@@ -30,12 +30,17 @@ SLOPES = (1.2, 2.8)
 """Between which the slope of a lens stays that gives up some."""
 
 
-def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def matched(
+    survey: ComposedSurvey,
+    parameters: Mapping[str, np.ndarray],
+    device: torch.device | str = "cpu",
+) -> dict[str, np.ndarray]:
     """Returns what each lens gives up, by the names of ``MATCHED_UNITS``.
 
     Args:
         survey: Its ``matching`` says what is given up.
         parameters: All that is drawn of lens and substructure, each (B,) or (B, n).
+        device: Where to compute.
 
     Raises:
         InputError: The substructure weighs more than the lens.
@@ -45,7 +50,7 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
     if survey.matching == "none" or not survey.added:
         return found
     lens = component_parameters(survey.lens[0], parameters)
-    x, y = _circles(lens)
+    x, y = (each.to(device) for each in _circles(lens))
     alpha_x, alpha_y = torch.zeros_like(x), torch.zeros_like(x)
     for part in survey.added:
         values = component_parameters(part, parameters)
@@ -53,14 +58,18 @@ def matched(survey: ComposedSurvey, parameters: Mapping[str, np.ndarray]) -> dic
         if len(rows) and part.IN_LENS_PLANE:
             # In float32 populations have fast tables, which are good to a thousandth.
             own = {name: array[rows] for name, array in values.items()}
-            more_x, more_y = part.at_points(x[rows], y[rows], own)
-            alpha_x[rows] += more_x
-            alpha_y[rows] += more_y
+            where = torch.from_numpy(rows).to(device)
+            with torch.no_grad():
+                more_x, more_y = part.at_points(x[where], y[where], own)
+            alpha_x[where] += more_x
+            alpha_y[where] += more_y
     outside = outside_lens_plane(survey, parameters, x, y, torch.float64)
     if outside is not None:
         rows, more_x, more_y = outside
-        alpha_x[rows] += more_x
-        alpha_y[rows] += more_y
+        where = torch.from_numpy(rows).to(device)
+        alpha_x[where] += more_x
+        alpha_y[where] += more_y
+    x, y, alpha_x, alpha_y = (each.cpu() for each in (x, y, alpha_x, alpha_y))
     center_x, center_y = (torch.from_numpy(lens[k])[:, None, None] for k in ("x", "y"))
     fit = _moments if survey.matching == "moments" else _mass
     found |= fit(x - center_x, y - center_y, alpha_x, alpha_y, lens)

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy import special
 
 from haloformer.simulation import rng
@@ -93,6 +94,7 @@ def draw_scenes(
     class_names: tuple[str, ...],
     *,
     paired: bool = False,
+    device: torch.device | str = "cpu",
 ) -> ComposedScenes:
     """Draws the parameters of images.
 
@@ -103,6 +105,7 @@ def draw_scenes(
         seed: The dataset's seed.
         class_names: Classes of the survey, in the order of the labels.
         paired: Images of one number have the same lens, source and noise in all classes.
+        device: Where to compute what lenses give up for their substructure, the one part that takes long.
 
     Returns:
         The scenes. Those of one (survey, class, seed, index) are always the same.
@@ -129,7 +132,7 @@ def draw_scenes(
         lens = lens or drawn
         parameters |= {prefix(part) + name: values for name, values in drawn.items()}
     parameters |= _substructure(survey, of_class, labels, setting, lens, class_names)
-    parameters |= matched(survey, parameters)
+    parameters |= matched(survey, parameters, device)
     parameters |= _source(survey, shared, setting, lens)
     if isinstance(survey.lens_light, LensGalaxyLight):
         parameters |= _lens_galaxy(survey, survey.lens_light, shared, setting, lens)
