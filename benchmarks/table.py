@@ -2,7 +2,7 @@
 
     python benchmarks/table.py run model_i detail --workers 2             # goes on where it stopped; some ten hours of one core
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
-    python benchmarks/table.py run common_task image --models 'resnet18,equivariant_*'
+    python benchmarks/table.py run common_task image --models 'resnet18,equivariant_*' --images 1200000   # for a GPU
     python benchmarks/table.py report                                     # results/benchmark from what is there
 
 First each network is trained on few images of Model II, with the detail, at each of `RATES`; the rate with the best *validation* macro
@@ -101,14 +101,16 @@ def pilot(models: list[str], workers: int) -> dict[str, float]:
     return {model: -value[1] for model, value in best.items() if value[1]}
 
 
-def run(survey: str, given: str, models: list[str], seed: int, workers: int) -> None:
+def run(
+    survey: str, given: str, models: list[str], seed: int, workers: int, images: int = IMAGES
+) -> None:
     """Trains what is missing of the networks on a survey: some at a time, the cheap ones first, so that early rows come early."""
     _taken_up(survey, given)
     models = sorted(models, key=_cost)
     for first in range(0, len(models), workers):
         part = models[first : first + workers]
-        final(survey, given, part, pilot(part, workers), seed, workers)
-    final(survey, given, models, pilot(models, workers), seed, workers)
+        final(survey, given, part, pilot(part, workers), seed, workers, images)
+    final(survey, given, models, pilot(models, workers), seed, workers, images)
 
 
 def _cost(model: str) -> float:
@@ -117,10 +119,22 @@ def _cost(model: str) -> float:
 
 
 def final(
-    survey: str, given: str, models: list[str], rates: dict[str, float], seed: int, workers: int
+    survey: str,
+    given: str,
+    models: list[str],
+    rates: dict[str, float],
+    seed: int,
+    workers: int,
+    images: int = IMAGES,
 ) -> None:
-    """Trains and tests networks at their learning rates."""
-    variants = {model: {"model": model, "lr": rates[model]} for model in models if model in rates}
+    """Trains and tests networks at their learning rates; on another number of images they are rows of their own."""
+    more = {} if images == IMAGES else {"epochs": images // EPOCH}
+    ending = f"-{images}" if more else ""
+    variants = {
+        f"{model}{ending}": {"model": model, "lr": rates[model], **more}
+        for model in models
+        if model in rates
+    }
     if not variants:
         return
     raw = {
@@ -181,6 +195,7 @@ def main() -> None:
     runs.add_argument("--models", default="*", help="names or patterns, separated by commas")
     runs.add_argument("--seed", type=int, default=0)
     runs.add_argument("--workers", type=int, default=1)
+    runs.add_argument("--images", type=int, default=IMAGES, help="to train on, each seen once")
     arguments = parser.parse_args()
     os.chdir(ROOT)
     if arguments.command == "report":
@@ -190,7 +205,9 @@ def main() -> None:
         parser.error(f"{arguments.survey} has no smooth fit: image is the only input")
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
-    run(arguments.survey, arguments.input, models, arguments.seed, arguments.workers)
+    if arguments.images < EPOCH:
+        parser.error(f"--images must be at least {EPOCH}")
+    run(*(getattr(arguments, name) for name in ("survey", "input")), models, arguments.seed, arguments.workers, arguments.images)  # fmt: skip
 
 
 if __name__ == "__main__":
