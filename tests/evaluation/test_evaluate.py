@@ -89,7 +89,9 @@ def test_survey_name_gives_new_images_with_the_noise_of_the_training(run, undraw
     assert result["protocol"]["noise"] == "instrument"
     assert result["protocol"]["seed"] == 12  # 10 trained, 11 selected
     assert not result["contaminated"]
-    assert result["warnings"] == []
+    guessing, one_answer = result["warnings"]  # it is not trained
+    assert "of no use on these images" in guessing
+    assert "whatever their class" in one_answer
 
 
 @pytest.mark.parametrize(("seed", "word"), [(10, "trained on"), (11, "chose the weights")])

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from haloformer.data.dataset_writer import write_dataset
+from haloformer.errors import InputError
 from haloformer.evaluation import calibrate, evaluate
 from haloformer.evaluation.duplicates import image_hashes
 from haloformer.prediction import predictor as prediction
@@ -66,6 +67,36 @@ def test_exchanged_labels_are_noticed_and_named(run, tmp_path, undrawn, knowing)
 def test_guesses_are_not_taken_for_exchanged_labels(run, tmp_path, undrawn, knowing):
     knowing(lambda image: int(1e6 * float(image.sum())) % 3)
     assert not warned(judged(run, stored(tmp_path / "a.h5"), tmp_path / "a"), "exchanged")
+
+
+def test_a_model_that_guesses_is_said_to_be_of_no_use(run, tmp_path, undrawn, knowing):
+    knowing(lambda image: int(1e6 * float(image.sum())) % 3)
+    guesses = judged(run, stored(tmp_path / "a.h5"), tmp_path / "a")
+    (warning,) = warned(guesses, "guessing")
+    assert f"{guesses['macro_auc']['value']:.3f}" in warning
+    assert not warned(guesses, "whatever their class")
+    many = LENSES.images.repeat(10, 1, 1, 1) * torch.linspace(1, 1.1, 600)[:, None, None, None]
+    more = judged(run, stored(tmp_path / "many.h5", many, LENSES.labels.repeat(10)), tmp_path / "m")
+    assert warned(more, "of no use")
+    knowing(label_of)
+    assert not warned(judged(run, tmp_path / "a.h5", tmp_path / "b"), "guessing")
+
+
+def test_one_answer_for_all_images_is_said(run, tmp_path, undrawn, knowing):
+    knowing(lambda image: 1)
+    path = stored(tmp_path / "a.h5")
+    result = judged(run, path, tmp_path / "a")
+    assert warned(result, "It answers cdm for all images, whatever their class.")
+
+
+def test_without_data_it_is_the_survey_of_the_training(run, tmp_path, undrawn):
+    result = evaluate(str(run), n=9, out=str(tmp_path / "a"), device="cpu")
+    assert result["protocol"]["survey"] == "model_ii"
+    assert result["n_images"] == 9
+    told = json.loads((run / "artefact" / "artefact.json").read_text())
+    (run / "artefact" / "artefact.json").write_text(json.dumps({**told, "survey": "mine"}))
+    with pytest.raises(InputError, match="not trained on a shipped survey: name a dataset"):
+        evaluate(str(run), n=9, out=str(tmp_path / "b"), device="cpu")
 
 
 def test_most_images_out_of_distribution_are_said_to_be(run, tmp_path, undrawn):

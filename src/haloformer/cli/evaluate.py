@@ -59,6 +59,7 @@ COMMAND = Command(
     positional=("run",),
     present=present,
     examples=(
+        "haloformer evaluate runs/x",
         "haloformer evaluate runs/x --data test.h5",
         "haloformer evaluate runs/x --data model_ii --n 15000",
     ),

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 def evaluate(
     run: str,
-    data: str,
+    data: str | None = None,
     *,
     out: str | None = None,
     n: int | None = None,
@@ -25,7 +25,8 @@ def evaluate(
     Args:
         run: Run folder or artefact folder, or the name of a shipped model.
         data: A dataset (.h5); or what `convert` makes one of, such as class folders, an archive of them, or a .npz file
-            with images and labels; or the name of a survey, of which fresh test images are then simulated.
+            with images and labels; or the name of a survey, of which fresh test images are then simulated. By default the
+            survey that the model was trained on.
         out: Folder to write; ``run/evaluation/NAME`` by default, and for a shipped model ``evaluations/run/NAME``.
         n: Number of images to simulate, 3000 by default; for a survey only.
         seed: Of the images to simulate; by default the first after the seeds of the training; for a survey only.

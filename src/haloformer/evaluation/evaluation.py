@@ -11,6 +11,7 @@ from haloformer.evaluation.result import result_of
 from haloformer.evaluation.testset import (
     class_order,
     open_test_images,
+    own_survey,
 )
 from haloformer.io import strict_json
 from haloformer.io.folders import new_folder, refuse_existing
@@ -26,7 +27,7 @@ _FILES = ("metrics.json", "report.html")  # files that mark a folder as an evalu
 
 def run_evaluation(
     run: str,
-    data: str,
+    data: str | None,
     *,
     out: str | None,
     n: int | None,
@@ -42,6 +43,7 @@ def run_evaluation(
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
     predictor = load(run, device)
+    data = data if data is not None else own_survey(predictor, run)
     images = open_test_images(data, predictor, n=n, seed=seed, noise=noise, skip_bad=skip_bad)
     target = Path(out) if out is not None else _default_folder(run) / images.stem
     refuse_existing(target, overwrite, _FILES, "evaluation")

@@ -35,6 +35,10 @@ RESULT_FORMAT = 1
 
 _MANY_UNUSUAL = 0.1  # of the images; the detector flags 1 % of usual ones
 _FAR_BELOW_HALF = 0.4  # AUC
+_LIKE_CHANCE = 0.02  # of a macro AUC above 0.5
+_OF_USE = 0.6  # macro AUC
+_ONE_FOR_ALL = 0.98  # of the answers
+_FEW = 30  # images
 
 _SIGMA_LEVELS = (0.5, 0.68, 0.9, 0.95)
 
@@ -91,6 +95,7 @@ def result_of(
             *doubles,
             *unlike_training(predictions.n_flagged, len(predictions.index)),
             *_exchanged_labels(classes),
+            *_useless(classes),
             *_other_warnings(predictor, images, classes, estimated),
         ],
         "protocol": {
@@ -188,6 +193,25 @@ def _exchanged_labels(classes: dict[str, Any]) -> list[str]:
 
 def _far_below_half(auc: dict[str, float]) -> bool:
     return auc["value"] < _FAR_BELOW_HALF and auc["high"] < 0.5
+
+
+def _useless(classes: dict[str, Any]) -> list[str]:
+    """Returns warnings if a classifier tells nothing: its AUC is like chance's, or its answer the same for all images."""
+    warnings = []
+    auc = classes.get("macro_auc")
+    if auc is not None and auc["low"] <= 0.5 + _LIKE_CHANCE and auc["high"] >= 0.5:
+        measured = f"its macro AUC is {auc['value']:.3f} ({auc['low']:.3f} – {auc['high']:.3f}), that of guessing 0.5"
+        if auc["high"] < _OF_USE:
+            warnings.append(f"This model is of no use on these images: {measured}.")
+        else:
+            warnings.append(f"These images do not tell this model from guessing: {measured}.")
+    rows = classes.get("per_class", {})
+    answers = np.array(classes.get("confusion", [[0]])).sum(axis=0)
+    if answers.sum() >= _FEW and answers.max() > _ONE_FOR_ALL * answers.sum():
+        name, share = list(rows)[int(answers.argmax())], answers.max() / answers.sum()
+        whom = "all images" if share == 1 else f"{share:.1%} of the images"
+        warnings.append(f"It answers {name} for {whom}, whatever their class.")
+    return warnings
 
 
 def _other_warnings(

@@ -16,7 +16,7 @@ from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
-from haloformer.simulation import Simulator, batches_ahead
+from haloformer.simulation import Simulator, batches_ahead, list_surveys
 from haloformer.vocabulary import CLASS_ALIASES
 
 N_SIMULATED = 3000
@@ -55,6 +55,24 @@ class TestImages:
     path: Path | None = None
     notes: tuple[str, ...] = ()
     simulator: Simulator | None = None
+
+
+def own_survey(predictor: Predictor, run: str) -> str:
+    """Returns the name of the shipped survey that a model was trained on.
+
+    Args:
+        predictor: The model.
+        run: What the user calls it.
+
+    Raises:
+        InputError: It was trained on something else.
+    """
+    survey = predictor.artefact.get("survey")
+    if not isinstance(survey, str) or survey not in list_surveys():
+        raise InputError(
+            f"{run}: was not trained on a shipped survey: name a dataset or a survey (data)"
+        )
+    return survey
 
 
 def open_test_images(
