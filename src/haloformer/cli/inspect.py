@@ -9,11 +9,12 @@ from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 
 COMMAND = Command(
-    "show the content of a dataset file, as tables and as a figure",
+    "show the content of a dataset or image file, as tables and as a figure",
     positional=("data",),
     examples=(
         "haloformer inspect train.h5",
         "haloformer inspect train.h5 --figure samples.png",
+        "haloformer inspect cutout.fits",
     ),
 )
 
@@ -27,11 +28,14 @@ def inspect(
     json: bool = False,
     overwrite: bool = False,
 ) -> None:
-    """Shows the content of a dataset file: classes, pixel statistics, parameters, provenance.
+    """Shows the content of a dataset file (classes, pixel statistics, parameters, provenance), or of an image file.
+
+    Of an image it shows the extensions, which of them is read by default, pixels, pixel scale, and what is unusual.
 
     Args:
-        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz.
-        figure: Also draw sample images of each class to this file (.png, .svg, .pdf).
+        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz; or one image (.fits,
+            .npy, .png, .jpg, .tiff).
+        figure: Of a dataset: also draw sample images of each class to this file (.png, .svg, .pdf).
         per_class: Images per class in the figure.
         seed: Seed that chooses the images of the figure.
         json: Print JSON instead of tables.
@@ -39,6 +43,13 @@ def inspect(
     """
     from haloformer.data import inspect as inspection
     from haloformer.data.conversion import open_labelled
+    from haloformer.readers.images import image_suffix, is_image_name
+
+    if is_image_name(data) and image_suffix(data) != ".npz" and not Path(data).is_dir():
+        if figure is not None:
+            raise InputError("--figure draws images of a dataset; this is an image already")
+        _inspect_image(data, json)
+        return
 
     if figure is not None and Path(figure).exists() and not overwrite:
         raise InputError(f"{figure} exists: choose another name, or give --overwrite")
@@ -53,6 +64,35 @@ def inspect(
     _print_summary(data, summary)
     if figure is not None:
         print(f"drew {figure}")
+
+
+def _inspect_image(path: str, json: bool) -> None:
+    from haloformer.data.inspect_image import describe_image
+
+    found = describe_image(path)
+    if json:
+        print_json(found)
+        return
+    print(f"{path}: {found['bytes'] / 1e6:.2f} MB")
+    print_table(
+        "images (* is read by default)",
+        ["", "name", "shape", "″/pixel", "unit", "min", "median", "max", "not finite"],
+        [
+            [
+                f"{row['number']}{'*' if row['read'] else ''}",
+                row["name"],
+                "×".join(map(str, row["shape"])),
+                rounded(row["pixel_scale"]),
+                row["unit"],
+                *(rounded(row[key]) for key in ("min", "median", "max", "not_finite")),
+            ]
+            for row in found["images"]
+        ],
+    )
+    if found["header"]:
+        print_table("header", ["", ""], [(k, str(v)) for k, v in found["header"].items()], headed=False)  # fmt: skip
+    for note in found["notes"]:
+        print(note)
 
 
 def _print_summary(data: str, summary: Mapping[str, Any]) -> None:

@@ -1,0 +1,152 @@
+"""What one image file holds: its extensions, pixels and pixel scale, and which of it would be read."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haloformer.errors import InputError
+from haloformer.readers.fits import (
+    FitsImage,
+    Hdu,
+    choose_hdus,
+    fits_hdus,
+    header_of,
+    is_fits_image,
+    is_sky_image,
+)
+from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
+from haloformer.readers.reading import Reading
+
+_MOST = 40  # extensions
+_FACTS = ("BUNIT", "EXPTIME", "FILTER", "INSTRUME", "TELESCOP", "OBJECT")
+_LARGEST = 4096  # pixels per side that are looked at
+_NEAR_0 = 1e-6
+
+
+def describe_image(path: str | Path) -> dict[str, Any]:
+    """Returns what an image file holds, JSON-able.
+
+    Args:
+        path: A FITS, PNG, JPEG, TIFF or ``.npy`` file.
+
+    Returns:
+        ``path``, ``bytes``, ``images`` (one row for each image or extension: number, name, shape, pixel_scale in arcsec or
+        None, unit, count of pixels that are not finite, min, median, max and share of negative pixels of the others, and
+        ``read``: whether it is what other commands take by default; of a cube it is the first plane), ``header`` (what it says of the exposure), and
+        ``notes``, sentences on what is unusual.
+
+    Raises:
+        InputError: It cannot be read.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: there is no such file")
+    fits = image_suffix(path.name) in FITS_SUFFIXES
+    images, header = _of_fits(path) if fits else ([_row(0, "", read_image(path, nan="mask"))], {})
+    images[0]["read"] = True if not fits else images[0]["read"]
+    return {
+        "path": str(path),
+        "bytes": path.stat().st_size,
+        "images": images,
+        "header": header,
+        "notes": _notes(images),
+    }
+
+
+def _of_fits(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    with fits_hdus(path, str(path)) as hdus:
+        numbers = []
+        for number in range(_MOST):
+            try:
+                item = hdus[number]
+            except IndexError:
+                break
+            if is_fits_image(item):
+                numbers.append(number)
+        if not numbers:
+            raise InputError(f"{path} holds no 2-D image or 3-D cube")
+        chosen = _chosen(hdus, str(path))
+        for number in numbers:
+            image = FitsImage(hdus, number, str(path), Reading())
+            rows.append(_pixels_of(image, hdus[number], number, path))
+            scale = None if image.scales is None else float(np.mean(image.scales))
+            unit = str(header_of(hdus, number).get("BUNIT", "")).strip()
+            rows[-1] |= {"pixel_scale": scale, "unit": unit, "read": number == chosen}
+            rows[-1]["sky"] = is_sky_image(hdus[number])
+        header = header_of(hdus, chosen if chosen is not None else numbers[0])
+        facts = {key: header[key] for key in _FACTS if key in header}
+    return rows, {
+        key: value if isinstance(value, int | float) else str(value) for key, value in facts.items()
+    }
+
+
+def _chosen(hdus: Sequence[Hdu], name: str) -> int | None:
+    """Returns the extension that is read by default; None if one must be named."""
+    try:
+        return choose_hdus(hdus, name, None)[0]
+    except InputError:
+        return None
+
+
+def _pixels_of(image: FitsImage, hdu: Hdu, number: int, path: Path) -> dict[str, Any]:
+    """Returns the row of an extension, of whose pixels those of the middle are looked at where there are very many."""
+    sides = image.shape[-2:]
+    starts = [max(0, (side - _LARGEST) // 2) for side in sides]
+    rows, columns = (slice(start, start + _LARGEST) for start in starts)
+    plane = 0 if len(image.shape) == 3 else None
+    pixels = image.pixels((rows, columns), plane, None, str(path))
+    found = {**_row(number, hdu.name, pixels), "shape": list(image.shape)}
+    return {**found, "part": list(pixels.shape[-2:]) if max(sides) > _LARGEST else None}
+
+
+def _row(number: int, name: str, pixels: np.ndarray) -> dict[str, Any]:
+    finite = pixels[np.isfinite(pixels)]
+    there = finite if finite.size else np.full(1, np.nan)
+    return {
+        "number": number,
+        "name": name,
+        "shape": list(pixels.shape),
+        "pixel_scale": None,
+        "unit": "",
+        "not_finite": int(pixels.size - finite.size),
+        "min": float(there.min()),
+        "median": float(np.median(there)),
+        "max": float(there.max()),
+        "negative": float((there < 0).mean()),
+        "read": False,
+        "sky": True,
+    }
+
+
+def _notes(images: Sequence[dict[str, Any]]) -> list[str]:
+    notes = [
+        f"Of {row['name'] or 'the image'} the {row['part'][0]}×{row['part'][1]} pixels in the middle were looked at."
+        for row in images
+        if row.get("part")
+    ]
+    read = next((row for row in images if row["read"]), None)
+    if read is None:
+        return [*notes, "No extension is an image of the sky by its name: name one with --hdu."]
+    if read["pixel_scale"] is None:
+        notes.append("The pixel scale is not known: other commands take it from --pixel_scale.")
+    if read["not_finite"]:
+        notes.append(
+            f"{read['not_finite']} pixels are NaN or infinite: --nan says what is done with them."
+        )
+    low, high = read["min"], read["max"]
+    if low == high:
+        notes.append("All pixels have the same value.")
+    elif abs(low) < _NEAR_0 and abs(high - 1) < _NEAR_0:
+        notes.append(
+            "The values reach from 0 to 1: the image looks scaled (min–max), and its brightness and noise are lost."
+        )
+    elif low >= 0 and read["negative"] == 0 and abs(high - 1) < _NEAR_0:
+        notes.append("The largest value is 1: the image looks divided by its brightest pixel.")
+    elif high > 1 and float(high).is_integer() and high <= 255 and low >= 0 and float(low).is_integer():  # fmt: skip
+        notes.append(
+            "The values are those of an 8-bit picture, which stretches and cuts: not the light of a detector."
+        )
+    return notes

@@ -1,0 +1,114 @@
+"""What `inspect` tells of one image file."""
+
+import json
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from PIL import Image
+
+from haloformer.cli import main
+from haloformer.data.inspect_image import describe_image
+from haloformer.errors import InputError
+
+RNG = np.random.default_rng(4)
+PIXELS = RNG.normal(0.1, 1, (30, 40)).astype(np.float32)
+
+
+@pytest.fixture
+def cutout(tmp_path):
+    """A file of an image with a WCS, its PSF, and a cube."""
+    header = fits.Header(
+        {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 2.0}
+    )
+    header.update({"CDELT1": -0.05 / 3600, "CDELT2": 0.05 / 3600, "BUNIT": "electron/s"})
+    header["FILTER"] = "F814W"
+    hdus = [
+        fits.PrimaryHDU(),
+        fits.ImageHDU(np.ones((5, 5), np.float32), name="PSF"),
+        fits.ImageHDU(PIXELS, header, name="SCI"),
+        fits.ImageHDU(np.zeros((2, 30, 40), np.float32), name="CUBE"),
+    ]
+    path = tmp_path / "x.fits"
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+def test_extensions_are_listed_with_what_is_read_by_default(cutout):
+    found = describe_image(cutout)
+    psf, image, cube = found["images"]
+    assert (psf["name"], psf["read"], psf["sky"]) == ("PSF", False, False)
+    assert (image["name"], image["read"], image["shape"]) == ("SCI", True, [30, 40])
+    assert image["pixel_scale"] == pytest.approx(0.05, rel=1e-4)
+    assert (image["unit"], found["header"]["FILTER"]) == ("electron/s", "F814W")
+    assert image["median"] == pytest.approx(np.median(PIXELS))
+    assert image["negative"] == pytest.approx((PIXELS < 0).mean())
+    assert cube["shape"] == [2, 30, 40]
+    assert found["notes"] == []
+
+
+def test_it_prints_a_table_or_json(cutout, capsys):
+    assert main(["inspect", str(cutout)]) == 0
+    assert "2*" in capsys.readouterr().out
+    assert main(["inspect", str(cutout), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"][1]["read"]
+    assert main(["inspect", str(cutout), "--figure", "x.png"]) == 2
+    assert "an image already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("pixels", "note"),
+    [
+        ((PIXELS - PIXELS.min()) / np.ptp(PIXELS), "looks scaled"),
+        (np.abs(PIXELS + 9) / np.abs(PIXELS + 9).max(), "divided by its brightest pixel"),
+        (np.full((30, 40), 3.0, np.float32), "All pixels have the same value"),
+        (np.where(PIXELS > 2, np.nan, PIXELS), "are NaN or infinite"),
+    ],
+    ids=["scaled", "divided", "empty", "nan"],
+)
+def test_what_is_unusual_is_noted(tmp_path, pixels, note):
+    np.save(tmp_path / "x.npy", pixels.astype(np.float32))
+    notes = describe_image(tmp_path / "x.npy")["notes"]
+    assert any(note in each for each in notes)
+    assert any("pixel scale is not known" in each for each in notes)
+
+
+def test_pictures_are_said_to_be_pictures(tmp_path):
+    Image.fromarray(RNG.integers(0, 255, (20, 30), dtype=np.uint8)).save(tmp_path / "x.png")
+    found = describe_image(tmp_path / "x.png")
+    assert found["images"][0]["shape"] == [1, 20, 30]
+    assert any("8-bit" in note for note in found["notes"])
+
+
+def test_of_very_large_images_the_middle_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr("haloformer.data.inspect_image._LARGEST", 10)
+    fits.writeto(tmp_path / "x.fits", PIXELS)
+    found = describe_image(tmp_path / "x.fits")
+    assert found["images"][0]["shape"] == [30, 40]
+    assert found["images"][0]["median"] == pytest.approx(np.median(PIXELS[10:20, 15:25]))
+    assert any("10×10 pixels in the middle" in note for note in found["notes"])
+
+
+def test_a_file_without_an_image_of_the_sky_says_which_extensions_there_are(tmp_path):
+    fits.HDUList([fits.PrimaryHDU(), fits.ImageHDU(PIXELS, name="WHT")]).writeto(
+        tmp_path / "x.fits"
+    )
+    found = describe_image(tmp_path / "x.fits")
+    assert [row["read"] for row in found["images"]] == [False]
+    assert "--hdu" in found["notes"][0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("x.fits", b"SIMPLE  =  nonsense", "corrupt or truncated|is not a FITS"),
+        ("x.fits", b"", "is empty"),
+        ("x.png", b"\x89PNG nonsense", "x.png"),
+        ("gone.fits", None, "there is no such file"),
+    ],
+)
+def test_damaged_files_are_one_clear_error(tmp_path, name, content, message):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        describe_image(tmp_path / name)
