@@ -10,13 +10,15 @@ def _compile_and_look() -> int:
 
     from haloformer.fitting import kernel
     from haloformer.fitting.compiling import compile_kernels
+    from haloformer.fitting.composed import fit_kernel, sums_kernel
+    from haloformer.fitting.composed import kernel as columns
     from haloformer.simulation import kernels
     from haloformer.simulation.components import kernels as components
 
     compile_kernels()
     found = {
         name: function
-        for module in (kernel, kernels, components)
+        for module in (kernel, kernels, components, columns, fit_kernel, sums_kernel)
         for name, function in vars(module).items()
         if isinstance(function, Dispatcher)
     }

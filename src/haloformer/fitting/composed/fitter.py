@@ -36,8 +36,8 @@ _CONVERGED = (
     0.1  # standard deviations that a further step would go, of a fit that counts as converged
 )
 _SIGNIFICANT = 8.0  # standard deviations that the fitted light must have
-_POOR, _POOR_STRUCTURED = 1.15, 3.0
-"""Mean square of a residual that another start may lower; of sources that are no Sérsic profiles."""
+_POOR, _POOR_STRUCTURED, _POOR_ELSEWHERE = 1.15, 3.0, 1.06
+"""Mean square of a residual that another start may lower; of sources that are no Sérsic profiles; of lenses that may lie anywhere."""
 
 _MASK_MARGIN = 0.3  # arcsec beyond a mask's radius within which dark pixels are its
 _NEAR = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
@@ -81,6 +81,11 @@ class ComposedFitter:
     def names(self) -> tuple[str, ...]:
         """The P free parameters."""
         return self.problem.names
+
+    @property
+    def _starts(self) -> int:
+        """From how many draws fits begin: half a ring is like its other half, if the lens may lie anywhere."""
+        return 3 * _STARTS if self.free_place else _STARTS
 
     def prepare(self, device: torch.device | str = "cpu") -> "ComposedFitter":
         """Renders the images with which fits begin."""
@@ -148,7 +153,7 @@ class ComposedFitter:
         fine = self._images(images, exposure_time, psf, noise_map)
         coarse = self._coarse(fine, psf)
         method = self._method(images.device)
-        u = self._begin(method, coarse, _STARTS)
+        u = self._begin(method, coarse, self._starts)
         fine = self._unseen(fine, u)
         if self.problem.subtracted is not None and not fine.extra_only:
             extra = hidden_variance(self.problem, u, fine)
@@ -160,7 +165,7 @@ class ComposedFitter:
         found = method.finish(self.problem, fine, u, detail)
         poor = self._poor(fine, u, found)
         if len(poor):
-            other = self._begin(method, coarse.some(poor), _OTHER_STARTS, skip=_STARTS)
+            other = self._begin(method, coarse.some(poor), _OTHER_STARTS, skip=self._starts)
             both = torch.stack([u[poor], other], 1)
             again, _ = method.fit(self.problem, fine.some(poor), both, _MORE_STEPS, _FIRST_STEPS)
             u[poor] = again
@@ -302,6 +307,7 @@ class ComposedFitter:
         moved = _distance(found, self._within(u))
         chi2 = found.residual.square().sum((1, 2)) / fine.known.sum((1, 2)).clamp(min=1)
         poor = _POOR if has_sersic(self.survey) else _POOR_STRUCTURED
+        poor = _POOR_ELSEWHERE if self.free_place and has_sersic(self.survey) else poor
         bad = ~(moved < _CONVERGED) | ~(chi2 < poor)
         return bad.nonzero()[:, 0]
 
