@@ -6,20 +6,24 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 
+import haloformer
 from haloformer.errors import InputError
 from haloformer.fitting import fit_smooth
-from haloformer.fitting.channels import Residual
+from haloformer.fitting.channels import Residual, own_camera
 from haloformer.fitting.composed import ComposedFitter, as_named
 from haloformer.fitting.composed import fitter as fitting
 from haloformer.fitting.composed.camera import FitCamera
-from haloformer.fitting.composed.columns import _gamma, physical, sharp_columns
+from haloformer.fitting.composed.columns import log_gamma, sharp_columns
 from haloformer.fitting.composed.names import LOGARITHMIC, MULTIPOLES, NAMES
 from haloformer.fitting.composed.tensors import BY_TENSORS
 from haloformer.fitting.fitted import FittedSimulator
+from haloformer.prediction.export import export_model
 from haloformer.simulation import Simulator, describe_survey, get_any_survey
 from haloformer.simulation.components import EPL, Multipoles, Sersic, Shear
 from haloformer.simulation.psf import psf_kernel
+from haloformer.training import train
 from small_survey import small
 
 pytest.importorskip("numba")
@@ -138,7 +142,7 @@ def test_derivatives_are_those_of_finite_differences(lens, tolerance):
 
 def test_gamma_function_is_that_of_the_library():
     x = torch.linspace(0.6, 12, 50, dtype=torch.float64)
-    log, slope = _gamma(x)
+    log, slope = log_gamma(x)
     torch.testing.assert_close(log, torch.lgamma(x), rtol=1e-9, atol=1e-9)
     torch.testing.assert_close(slope, torch.digamma(x), rtol=1e-7, atol=1e-7)
 
@@ -190,8 +194,8 @@ def test_tensors_and_kernel_agree(name, size, monkeypatch):
     images = images[..., margin:-margin, margin:-margin].contiguous()
     kernel = ComposedFitter(get_any_survey(name), size=size).prepare()
     compiled = kernel(images, detail=True)
-    fine = kernel._images(images, None, None, None)
-    u = kernel._begin(kernel._method(torch.device("cpu")), kernel._coarse(fine, None), 1)
+    fine = kernel._images(images, None)
+    u = kernel._begin(kernel._method(torch.device("cpu")), kernel._coarse(fine), 1)
     ends = [
         method.fit(kernel.problem, fine, u[:, None], 2, 2)[0]
         for method in (kernel._method(torch.device("cpu")), BY_TENSORS)
@@ -374,10 +378,37 @@ def test_channels_are_those_of_the_fit_and_come_with_simulated_images(survey, fi
     assert own.channels[:, 1:].square().mean() < 0.3 * made.images[:, 1:].square().mean()
 
 
-def test_a_traced_fit_sees_what_the_other_sees(fitter, smooth, fit):
-    maps, places = fitter.residual(smooth.images[:8], detail=True)
-    assert (places == 0).all()
-    apart = (maps[:, :1] - fit.residual[:8]).abs().amax((1, 2, 3))
-    assert (apart < 0.1).double().mean() > 0.8
-    u = torch.from_numpy(fitter.problem.draws[:3])
-    assert torch.equal(physical(u)[:, NAMES.index("gamma1")], u[:, NAMES.index("gamma1")])
+def test_a_file_says_what_camera_its_images_have(survey):
+    residual = Residual(json.dumps(describe_survey(survey)), "original")
+    own = {"psf": psf_kernel(survey.instrument).astype(np.float32)}
+    assert own_camera(residual, own) == {}
+    wide = {"psf": psf_kernel(survey.with_camera(psf_fwhm=0.25).instrument)}
+    other = own_camera(residual, {**wide, "noise_map": np.ones((40, 40))})
+    assert set(other) == {"psf", "psf_oversampling", "noise_map"}
+    images = Simulator(survey.with_camera(psf_fwhm=0.25), seed=4).batch(range(4)).images
+    del other["noise_map"]
+    looks = [residual.look(images, **each).chi2.median() for each in (other, {})]
+    assert looks[0] < looks[1]
+    plain = Residual(json.dumps(describe_survey(get_any_survey("model_ii"))), "instrument")
+    assert own_camera(plain, wide) == {}
+
+
+def test_a_model_is_trained_on_them_and_answers_with_a_cutouts_own_noise(tmp_path, survey):
+    path = tmp_path / "bell.yaml"
+    path.write_text(yaml.safe_dump(describe_survey(survey)))
+    small_model = {"stem_channels": [8, 8, 8, 8], "embed_dim": 32, "depth": 1}
+    train(
+        str(path), out=str(tmp_path / "run"), physics="detail", epochs=1, epoch_size=48, batch_size=16, val_size=30, device="cpu",
+        progress=False, model_args=small_model,
+    )  # fmt: skip
+    predictor = haloformer.load(str(tmp_path / "run"), device="cpu")
+    assert predictor.artefact["model"]["in_chans"] == 3
+    images = Simulator(survey, seed=9).batch(range(3)).images
+    plain, own = predictor.look(images), predictor.look(images, noise_map=np.full((40, 40), 0.05))
+    assert torch.equal(plain.channels[:, :1], own.channels[:, :1])
+    assert own.channels[:, 1].std() < 0.5 * plain.channels[:, 1].std()
+    told = predictor.probabilities(images, noise_map=np.full((40, 40), 0.05))
+    assert told.shape == (3, 3)
+    assert not torch.equal(told, predictor.probabilities(images))
+    with pytest.raises(InputError, match="cannot be exported"):
+        export_model(predictor, tmp_path / "x.pt2", format="torch_export")

@@ -11,7 +11,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
@@ -22,8 +22,9 @@ from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.parametric import SmoothFitter, smooth_fitter
 from haloformer.fitting.problem import PLACE
 from haloformer.fitting.result import SmoothFit
-from haloformer.simulation.instruments import central_part
+from haloformer.simulation.instruments import Instrument, central_part
 from haloformer.simulation.noise import NOISE_MODES
+from haloformer.simulation.psf import psf_kernel, rays_per_pixel
 from haloformer.simulation.surveys import get_any_survey
 from haloformer.vocabulary import unknown_name
 
@@ -50,6 +51,8 @@ _WRONG_SHIFTS = {
     **{("deflector", name): 0.05 for name in ("e1", "e2", "gamma1", "gamma2", "x", "y")},
 }
 
+
+_SAME_PSF = 1e-4  # of the light, by which two point-spread functions may differ
 
 _BATCHES = {"cpu": 64}  # a CPU's cache holds few images; a GPU wants many
 _BATCH_ELSEWHERE = 512
@@ -104,10 +107,20 @@ class Residual:
             ),
         )
 
+    @property
+    def is_composed(self) -> bool:
+        """Whether the survey is one of components, whose lens varies from image to image."""
+        return isinstance(self._fitter, ComposedFitter)
+
+    @property
+    def camera(self) -> Instrument:
+        """The survey's camera."""
+        return self._fitter.survey.instrument
+
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Returns (2 or 3, H, W) for raw images of this shape, or says why they cannot be fitted."""
         channels, height, width = image_shape
-        full = self._fitter.survey.instrument.num_pix
+        full = self.camera.num_pix
         if (channels, height, width) != (1, full, full):
             raise InputError(
                 f"physics {'detail' if self.detail else 'residual'}: images of shape {tuple(image_shape)}, but the survey's have {(1, full, full)}"
@@ -167,6 +180,10 @@ class Residual:
         """
         if torch.compiler.is_compiling():  # a traced graph knows no number of images
             _, side, _ = self.output_shape(tuple(images.shape[1:]))
+            if isinstance(self._fitter, ComposedFitter):
+                raise InputError(
+                    f"survey {self._fitter.survey.name}: the smooth fit of a composed survey has no graph of fixed steps, and cannot be exported; use haloformer predict, or a model that was trained without physics"
+                )
             images = central_part(images.float(), side)
             further, place = self._fitter.residual(images, detail=self.detail)
             return recentred(torch.cat([images, further.clamp(-CLIP, CLIP)], dim=1), place[:, :2])
@@ -179,6 +196,7 @@ class Residual:
         *,
         psf: np.ndarray | None = None,
         noise_map: np.ndarray | None = None,
+        psf_oversampling: int = 1,
     ) -> "Look":
         """Returns images with their residual, as a call does, and how they were fitted.
 
@@ -187,14 +205,20 @@ class Residual:
             scale: (B,) relative excess of their pixel scale, if it is another than the survey's.
             psf: (odd, odd) their own point-spread function, on pixels as large as theirs; of composed surveys.
             noise_map: (H, W) or (B, H, W) standard deviation of their own noise, in their unit; of composed surveys.
+            psf_oversampling: Pixels of ``psf`` per side of one of the images.
         """
         _, side, _ = self.output_shape(tuple(images.shape[1:]))
         if psf is None and noise_map is None:
             return self.look_at_part(central_part(images, side), scale)
-        return self._look_with(images.float(), side, psf, noise_map)
+        return self._look_with(images.float(), side, psf, noise_map, psf_oversampling)
 
     def _look_with(
-        self, images: Tensor, side: int, psf: np.ndarray | None, noise_map: np.ndarray | None
+        self,
+        images: Tensor,
+        side: int,
+        psf: np.ndarray | None,
+        noise_map: np.ndarray | None,
+        psf_oversampling: int,
     ) -> "Look":
         """Returns what :meth:`look` does, for images with a camera of their own."""
         if not isinstance(self._fitter, ComposedFitter):
@@ -213,7 +237,9 @@ class Residual:
                 )
             maps = central_part(given, side).numpy()
         part = central_part(images, side)
-        fit = self._fitter(part, detail=self.detail, psf=psf, noise_map=maps)
+        fit = self._fitter(
+            part, detail=self.detail, psf=psf, noise_map=maps, psf_oversampling=psf_oversampling
+        )
         return self._seen(part, [fit], images.new_zeros(len(images), len(PLACE)))
 
     def look_at_part(self, images: Tensor, scale: Tensor | None = None) -> "Look":
@@ -293,6 +319,34 @@ class Residual:
         return {
             field.name: self.__dict__[field.name] for field in fields(self)
         }  # the fitter is made again where it is needed
+
+
+class OwnCamera(TypedDict, total=False):
+    """What :meth:`Residual.look` takes of images whose camera is not the survey's."""
+
+    psf: np.ndarray
+    psf_oversampling: int
+    noise_map: np.ndarray
+
+
+def own_camera(residual: Residual, calibration: Mapping[str, np.ndarray]) -> OwnCamera:
+    """Returns what a file says of its images' camera, for :meth:`Residual.look`; nothing where that is the survey's.
+
+    Args:
+        residual: Of the file's images.
+        calibration: The file's ``/calibration``: ``psf`` at the spacing of the rays, and perhaps ``noise_map``.
+    """
+    if not residual.is_composed:
+        return {}
+    camera, found = residual.camera, OwnCamera()
+    if "psf" in calibration:
+        psf = calibration["psf"].astype(float)
+        own = psf_kernel(camera)
+        if psf.shape != own.shape or np.abs(psf - own).sum() > _SAME_PSF:
+            found |= {"psf": psf, "psf_oversampling": rays_per_pixel(camera)}
+    if "noise_map" in calibration:
+        found |= {"noise_map": calibration["noise_map"]}
+    return found
 
 
 @lru_cache(maxsize=N_WRONG)

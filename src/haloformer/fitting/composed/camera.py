@@ -43,26 +43,31 @@ class FitCamera:
     pixel_scale: float
 
     @classmethod
-    def of(cls, camera: Instrument, side: int, psf: np.ndarray | None = None) -> "FitCamera":
+    def of(
+        cls, camera: Instrument, side: int, psf: np.ndarray | None = None, oversampling: int = 1
+    ) -> "FitCamera":
         """Returns the camera of a survey, for the central ``side`` pixels.
 
         Args:
             camera: The camera.
             side: Pixels per side.
-            psf: (odd, odd) another point-spread function, on pixels as large as the camera's.
+            psf: (odd, odd) another point-spread function.
+            oversampling: Its pixels per side of one of the camera's.
 
         Raises:
             InputError: ``psf`` is none, or larger than the image.
         """
         rays = rays_per_pixel(camera)
-        kernel = psf_kernel(camera) if psf is None else _checked(psf, side, rays)
+        kernel = psf_kernel(camera) if psf is None else _checked(psf, side, rays, oversampling)
         return cls._of(kernel, camera.pixel_scale, side, rays)
 
     @classmethod
-    def coarse(cls, camera: Instrument, side: int, psf: np.ndarray | None = None) -> "FitCamera":
+    def coarse(
+        cls, camera: Instrument, side: int, psf: np.ndarray | None = None, oversampling: int = 1
+    ) -> "FitCamera":
         """Returns nearly the same on pixels :data:`COARSE` times as large, one ray each; the last pixels of odd sides are left out."""
         rays = rays_per_pixel(camera)
-        kernel = psf_kernel(camera) if psf is None else _checked(psf, side, rays)
+        kernel = psf_kernel(camera) if psf is None else _checked(psf, side, rays, oversampling)
         found = cls._of(
             _binned(kernel, COARSE * rays), COARSE * camera.pixel_scale, side // COARSE, 1
         )
@@ -89,15 +94,16 @@ class FitCamera:
         return self.axis, *weights, self.radius, self.rays, area
 
 
-def _checked(psf: np.ndarray, side: int, rays: int) -> np.ndarray:
+def _checked(psf: np.ndarray, side: int, rays: int, oversampling: int) -> np.ndarray:
+    psf = np.asarray(psf, dtype=float)
     if psf.ndim != 2:
         raise InputError(f"psf has shape {psf.shape}: one image (K, K) is needed")
     kernel = checked_kernel(psf, "psf")
-    if len(kernel) > side:
+    if len(kernel) > side * oversampling:
         raise InputError(
             f"psf has {len(kernel)}×{len(kernel)} pixels, more than the image's {side}×{side}: cut its rim"
         )
-    return resampled(kernel, float(rays), 1.0)
+    return resampled(kernel, rays / oversampling, 1.0)
 
 
 def _separated(kernel: np.ndarray, rays: int, left_out: float) -> tuple[np.ndarray, np.ndarray]:

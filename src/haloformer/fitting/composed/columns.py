@@ -273,8 +273,8 @@ def _source(x: Tensor, y: Tensor, p: list[Tensor]) -> tuple[dict[int, Tensor], P
     least = SERSIC_R_MIN**2
     slope = sersic_b(n)
     log_flux = math.log(2 * math.pi) + n.log() + 2 * R.log() + slope - 2 * n * slope.log()
-    log_gamma, digamma = _gamma(2 * n)
-    bright = (p[FLUX] * torch.exp(-log_flux - log_gamma)).to(f)
+    log_factorial, digamma = log_gamma(2 * n)
+    bright = (p[FLUX] * torch.exp(-log_flux - log_factorial)).to(f)
     clipped = square.clamp(min=least)
     log = 0.5 * torch.log(clipped / (R**2).to(f)) / n.to(f)
     g = log.exp()
@@ -294,8 +294,8 @@ def _source(x: Tensor, y: Tensor, p: list[Tensor]) -> tuple[dict[int, Tensor], P
     return found, (steep * (a * u + b * v), steep * (b * u + c * v))
 
 
-def _gamma(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns ln Γ(x) and its derivative for x > 0.5, by Stirling's series beyond 6: ONNX knows neither."""
+def log_gamma(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns ln Γ(x) and its derivative for x > 0.5, by Stirling's series beyond 6, the same on every device."""
     shift_log, shift = torch.zeros_like(x), torch.zeros_like(x)
     for k in range(6):
         shift_log, shift = shift_log + torch.log(x + k), shift + 1 / (x + k)

@@ -14,6 +14,7 @@ from torch import Tensor
 from haloformer.errors import InputError
 from haloformer.fitting.behind import kernel_serves
 from haloformer.fitting.composed.camera import COARSE, FitCamera
+from haloformer.fitting.composed.columns import physical
 from haloformer.fitting.composed.hidden import hidden_variance, rescaled
 from haloformer.fitting.composed.method import Finished, FitImages, Method
 from haloformer.fitting.composed.names import FLUX, LOGARITHMIC, NAMES, SECONDS, X, Y
@@ -21,7 +22,7 @@ from haloformer.fitting.composed.problem import ComposedProblem, checked_size, h
 from haloformer.fitting.composed.start import Templates
 from haloformer.fitting.composed.tensors import BY_TENSORS
 from haloformer.fitting.convergence import UNSEEN
-from haloformer.fitting.problem import MOST, PLACE, check_exposures
+from haloformer.fitting.problem import MOST, check_exposures
 from haloformer.fitting.result import SmoothFit
 from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.correlation import correlation
@@ -31,7 +32,6 @@ STEPS = 12
 
 _STARTS, _OTHER_STARTS = 3, 9
 _FIRST_STEPS, _COARSE_STEPS, _MORE_STEPS = 3, 8, 30
-_TRACED_STARTS, _TRACED_STEPS = 2, 6
 _CONVERGED = (
     0.1  # standard deviations that a further step would go, of a fit that counts as converged
 )
@@ -107,6 +107,7 @@ class ComposedFitter:
         place: tuple[float, float, float] | Tensor | None = None,
         psf: np.ndarray | None = None,
         noise_map: np.ndarray | None = None,
+        psf_oversampling: int = 1,
     ) -> SmoothFit:
         """Fits images.
 
@@ -118,6 +119,7 @@ class ComposedFitter:
             place: Not of composed surveys, which fit the lens's centre.
             psf: (odd, odd) the images' own point-spread function, on pixels as large as theirs.
             noise_map: (N, N) or (B, N, N) standard deviation of the images' noise, in their unit.
+            psf_oversampling: Pixels of ``psf`` per side of one of the images.
 
         Raises:
             InputError: Images, exposure times, a point-spread function or a noise map that cannot be.
@@ -131,7 +133,8 @@ class ComposedFitter:
                 f"place: survey {self.survey.name} draws its lenses' centres, which are fitted: use free_place for images that are cut out elsewhere"
             )
         with torch.no_grad():
-            return self._fit(images, exposure_time, steps, detail, psf, noise_map)
+            own = (psf, psf_oversampling)
+            return self._fit(images, exposure_time, steps, detail, own, noise_map)
 
     def _method(self, device: torch.device) -> Method:
         if kernel_serves(device):
@@ -146,7 +149,7 @@ class ComposedFitter:
         exposure_time: Tensor | None,
         steps: int,
         detail: bool,
-        psf: np.ndarray | None,
+        psf: tuple[np.ndarray | None, int],
         noise_map: np.ndarray | None,
     ) -> SmoothFit:
         self.prepare(images.device)
@@ -176,8 +179,8 @@ class ComposedFitter:
         self,
         images: Tensor,
         exposure_time: Tensor | None,
-        psf: np.ndarray | None,
-        noise_map: np.ndarray | None,
+        psf: tuple[np.ndarray | None, int] = (None, 1),
+        noise_map: np.ndarray | None = None,
     ) -> FitImages:
         """Returns images with the pixels that count, their noise and their camera."""
         problem, device, n = self.problem, images.device, len(images)
@@ -203,7 +206,7 @@ class ComposedFitter:
             extra=extra,
             extra_only=given is not None,
             seconds=self._seconds(n, exposure_time, device),
-            camera=FitCamera.of(camera, self.size, psf),
+            camera=FitCamera.of(camera, self.size, *psf),
             # Correlated noise, summed over as many pixels as a change of the lens concerns
             factor=(1 + 2 * lag + 2 * correlation(problem.correlation, 2)) ** 2,
         )
@@ -258,10 +261,10 @@ class ComposedFitter:
             return fine
         return dataclasses.replace(fine, known=fine.known * self._outside(fine.data, u))
 
-    def _coarse(self, fine: FitImages, psf: np.ndarray | None) -> FitImages:
+    def _coarse(self, fine: FitImages, psf: tuple[np.ndarray | None, int] = (None, 1)) -> FitImages:
         """Returns the images on coarse pixels, of which those count that do so wholly."""
         known = -F.max_pool2d(-fine.known[:, None], COARSE)[:, 0]
-        camera = FitCamera.coarse(self.survey.instrument, self.size, psf)
+        camera = FitCamera.coarse(self.survey.instrument, self.size, *psf)
         return dataclasses.replace(
             fine, data=_binned(fine.data), known=known, extra=_binned(fine.extra), camera=camera, factor=fine.factor / COARSE**2
         )  # fmt: skip
@@ -308,7 +311,9 @@ class ComposedFitter:
         chi2 = found.residual.square().sum((1, 2)) / fine.known.sum((1, 2)).clamp(min=1)
         poor = _POOR if has_sersic(self.survey) else _POOR_STRUCTURED
         poor = _POOR_ELSEWHERE if self.free_place and has_sersic(self.survey) else poor
-        bad = ~(moved < _CONVERGED) | ~(chi2 < poor)
+        bad = ~(chi2 < poor)
+        if has_sersic(self.survey):  # of other sources no start may lead to a model that is right
+            bad = bad | ~(moved < _CONVERGED)
         return bad.nonzero()[:, 0]
 
     def _result(self, fine: FitImages, u: Tensor, found: Finished) -> SmoothFit:
@@ -346,6 +351,31 @@ class ComposedFitter:
             detail=None if found.detail is None else _bounded(found.detail)[:, None],
         )
 
+    def ends(
+        self, images: Tensor, count: int, *, steps: int = _MORE_STEPS
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns where fits of images (B, 1, N, N) end that begin at each of the ``count`` draws most like them.
+
+        Returns:
+            (B, count, P) values in physical units, (B, count) χ² with the priors, and (B, count) how many standard deviations a further
+            step would go.
+        """
+        with torch.no_grad():
+            self.prepare(images.device)
+            fine = self._images(images, None)
+            coarse, method = self._coarse(fine), self._method(images.device)
+            free = torch.from_numpy(self.problem.free).to(images.device)
+            values, costs, distances = [], [], []
+            for number in range(count):
+                u = self._begin(method, coarse, 1, skip=number)
+                seen = self._unseen(fine, u)
+                u, cost = method.fit(self.problem, seen, u[:, None], steps, steps)
+                finished = method.finish(self.problem, seen, u, False)
+                values.append(physical(u)[:, free])
+                costs.append(cost[:, 0])
+                distances.append(_distance(finished, self._within(u)))
+        return torch.stack(values, 1), torch.stack(costs, 1), torch.stack(distances, 1)
+
     def places(self, fit: SmoothFit, known: Tensor) -> Tensor:
         """Returns (B, 3) where the lenses of a fit lie, in the order of ``PLACE``; what was not fitted as it is ``known`` (B, 3)."""
         found = known.clone()
@@ -354,24 +384,6 @@ class ComposedFitter:
                 number = self.names.index(name)
                 found[:, k] = fit.values[:, number] / self.survey.instrument.pixel_scale
         return found
-
-    def residual(self, images: Tensor, *, detail: bool = False) -> tuple[Tensor, Tensor]:
-        """The residual alone (B, 1 or 2, N, N) of images (B, 1, N, N), by tensor operations that can be traced, and the places (B, 3).
-
-        :meth:`prepare` comes first. With ``detail`` that is a second channel. From fewer starts than :meth:`__call__`, none of them twice.
-        """
-        fine = self._images(images, None, None, None)
-        coarse = self._coarse(fine, None)
-        u = self._begin(BY_TENSORS, coarse, _TRACED_STARTS)
-        fine = self._unseen(fine, u)
-        if self.problem.subtracted is not None and not fine.extra_only:
-            fine = dataclasses.replace(fine, extra=hidden_variance(self.problem, u, fine))
-        u, _ = BY_TENSORS.fit(self.problem, fine, u[:, None], _TRACED_STEPS, _TRACED_STEPS)
-        found = BY_TENSORS.finish(self.problem, fine, u, detail)
-        maps = [found.residual] if found.detail is None else [found.residual, found.detail]
-        places = u[:, [X, Y, Y]].float() / self.survey.instrument.pixel_scale
-        free = [float(name in self.free_place) for name in PLACE]
-        return _bounded(torch.stack(maps, 1)), places * places.new_tensor(free)
 
 
 def _replace(found: Finished, rows: Tensor, other: Finished) -> None:

@@ -183,9 +183,9 @@ class _Fit:
 
     def bounded(self, u: Tensor) -> Tensor:
         """Brings parameters within their bounds, and ellipticities within those of an ellipse."""
-        columns = list(u.unbind(1))
+        columns, prior = list(u.unbind(1)), self.problem.prior
         for k in self.problem.free.tolist():
-            columns[k] = columns[k].clamp(float(self.low[k]), float(self.high[k]))
+            columns[k] = columns[k].clamp(float(prior[2, k]), float(prior[3, k]))
         for first, second, most in ((E1, E2, MOST_LENS), (SOURCE_E1, SOURCE_E2, MOST_SOURCE)):
             size = torch.sqrt(columns[first] ** 2 + columns[second] ** 2)
             shorter = most / size.clamp(min=most)
@@ -273,6 +273,7 @@ def _finish(problem: ComposedProblem, images: FitImages, u: Tensor, detail: bool
     prior, numbers = prior.to(u.device), numbers.to(u.device)
     inverse = prior[1, numbers]
     mine = ~nuisance.to(u.device)
+    fitted = [k for k, other in enumerate(nuisance.tolist()) if not other]
     off = torch.where(mine, (u - prior[0])[:, numbers], 0.0)
     right = score - inverse * off
     rootf = images.factor**0.5
@@ -283,14 +284,15 @@ def _finish(problem: ComposedProblem, images: FitImages, u: Tensor, detail: bool
         fine = residual - rootf * (amounts[:, None].to(jacobian.dtype) @ jacobian).reshape(
             left.shape
         )
-    rows_ = mine.nonzero()[:, 0]
-    hessian = sums[:, rows_][:, :, rows_] + torch.diag(inverse[rows_])
+    hessian = sums[:, fitted][:, :, fitted] + torch.diag(inverse[fitted])
     middle = hessian
     if problem.correlation > 0:
-        like = _correlated(patterns[:, rows_], problem.correlation).flatten(2)
-        middle = (like @ like.transpose(1, 2)).double() / images.factor + torch.diag(inverse[rows_])
+        like = _correlated(patterns[:, fitted], problem.correlation).flatten(2)
+        middle = (like @ like.transpose(1, 2)).double() / images.factor + torch.diag(
+            inverse[fitted]
+        )
     return Finished(
-        mean, variance / images.factor, residual, fine, hessian, middle, right[:, rows_]
+        mean, variance / images.factor, residual, fine, hessian, middle, right[:, fitted]
     )
 
 
