@@ -305,6 +305,14 @@ class ComposedFitter:
         within: Tensor = ((u > low + 1e-6) & (u < high - 1e-6))[:, free]
         return within
 
+    def _inside(self, within: Tensor) -> Tensor:
+        """Returns (B,) bool: nothing is at its bound but how a source is that no Sérsic profile describes."""
+        if has_sersic(self.survey):
+            return within.all(1)
+        shape = ("source_R_sersic", "source_n_sersic")
+        counted = [k for k, name in enumerate(self.names) if name not in shape]
+        return within[:, counted].all(1)
+
     def _poor(self, fine: FitImages, u: Tensor, found: Finished) -> Tensor:
         """Returns numbers of the images whose fit has not converged, or leaves so much that another start may do better."""
         moved = _distance(found, self._within(u))
@@ -337,7 +345,7 @@ class ComposedFitter:
         pixels = fine.known.sum((1, 2)) - len(self.names)
         chi2 = found.residual.double().square().sum((1, 2)) / pixels.clamp(min=1)
         fine_numbers = torch.isfinite(chi2) & torch.isfinite(covariance).flatten(1).all(1)
-        converged = (_distance(found, within) < _CONVERGED) & within.all(1)
+        converged = (_distance(found, within) < _CONVERGED) & self._inside(within)
         converged = converged & significant & (pixels > 0)
         return SmoothFit(
             names=self.names,
