@@ -30,15 +30,16 @@ from haloformer.simulation.correlation import correlation
 STEPS = 12
 """Gauss–Newton steps on an image's own pixels at most."""
 
-_STARTS, _OTHER_STARTS = 3, 9
+_STARTS, _OTHER_STARTS = 2, 9
 _FIRST_STEPS, _COARSE_STEPS, _MORE_STEPS = 3, 8, 30
 _CONVERGED = (
     0.1  # standard deviations that a further step would go, of a fit that counts as converged
 )
 _SIGNIFICANT = 8.0  # standard deviations that the fitted light must have
-_POOR, _POOR_STRUCTURED, _POOR_ELSEWHERE = 1.15, 3.0, 1.06
+_POOR, _POOR_STRUCTURED, _POOR_ELSEWHERE = 1.08, 3.0, 1.06
 """Mean square of a residual that another start may lower; of sources that are no Sérsic profiles; of lenses that may lie anywhere."""
 
+_UNUSUAL = 2.0  # standard deviations of what the priors add to χ², beyond which a lens is one that another start may lead away from
 _MASK_MARGIN = 0.3  # arcsec beyond a mask's radius within which dark pixels are its
 _NEAR = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Places at which a lens is looked for, in pixels of the templates, if it may lie anywhere."""
@@ -320,6 +321,12 @@ class ComposedFitter:
         poor = _POOR if has_sersic(self.survey) else _POOR_STRUCTURED
         poor = _POOR_ELSEWHERE if self.free_place and has_sersic(self.survey) else poor
         bad = ~(chi2 < poor)
+        # Half of a ring fits as well with a lens that nobody has seen.
+        free = torch.from_numpy(self.problem.free).to(u.device)
+        mean, inverse = (torch.from_numpy(self.problem.prior[k]).to(u.device)[free] for k in (0, 1))
+        held = int((inverse > 0).sum())
+        penalty = (inverse * (u[:, free] - mean) ** 2).sum(1)
+        bad = bad | (penalty > held + _UNUSUAL * (2 * held) ** 0.5)
         if has_sersic(self.survey):  # of other sources no start may lead to a model that is right
             bad = bad | ~(moved < _CONVERGED)
         return bad.nonzero()[:, 0]
