@@ -79,6 +79,20 @@ def test_fit_and_detail_are_those_of_the_cpu(survey, noise):
     assert (cpu.detail - gpu.detail.cpu())[both].abs().max() < 0.05
 
 
+@pytest.mark.parametrize("survey", ["model_i_fair", "ladder_3_multipoles", "hst"])
+def test_fits_of_lenses_that_vary_are_those_of_the_cpu(survey):
+    classes = None if survey == "hst" else ["no_sub"]
+    images = Simulator(survey, seed=2, classes=classes).batch(range(12)).images
+    cpu = fit_smooth(images, survey, detail=True)
+    gpu = fit_smooth(images.to(GPU), survey, detail=True)
+    assert gpu.residual.device == gpu.values.device == GPU
+    both = cpu.converged & gpu.converged.cpu()
+    assert both.double().mean() > (0.2 if survey == "hst" else 0.9)
+    near = ((cpu.values - gpu.values.cpu()).abs() / cpu.errors)[both].amax(1) < 0.05
+    assert near.double().mean() > 0.8
+    assert (cpu.detail - gpu.detail.cpu())[both][near].abs().max() < 0.1
+
+
 def test_batches_ahead_are_made_on_the_gpu_and_whole_when_they_are_used():
     simulator = Simulator("model_i", seed=1, device=GPU)
     maker = FittedSimulator(simulator, residual_of(simulator, crop=96, detail=True))

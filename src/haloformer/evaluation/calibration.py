@@ -175,14 +175,18 @@ def _outputs_for(
 def _geometry_of(
     predictor: Predictor, found: _Outputs, progress: bool | None
 ) -> GeometryCheck | None:
-    """Returns what tells answers that hold for the survey's pixels alone; None for a model without classes, or whose fit holds the lens.
+    """Returns what tells answers that hold for the survey's pixels alone.
+
+    None for a model without classes, or whose fit holds the lens, or fits one that varies anyhow: how large its ring is tells nothing.
 
     Of the limits, which withdraw some answers for images of the survey itself in vain, those that withdraw fewest of them and still
     nearly all wrong ones where the pixels are of another size.
     """
     logits, n = predictor.outputs.split(found.numbers)[0], sum(map(len, found.raw))
     residual, names = predictor.residual, predictor.class_names
-    if logits is None or residual is None or predictor.detector is None or n < _ELSEWHERE:
+    if logits is None or residual is None or residual.is_composed:
+        return None
+    if predictor.detector is None or n < _ELSEWHERE:
         return None
     answers, elsewhere = logits.argmax(1)[:n], n // _ELSEWHERE
     with progress_bar("geometry", 2 * n + 2 * elsewhere * len(PIXEL_SCALES), progress) as advance:

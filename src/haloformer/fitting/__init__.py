@@ -5,10 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from haloformer.fitting.command import fit
-    from haloformer.fitting.parametric import SmoothFit, SmoothFitter, fit_smooth
+    from haloformer.fitting.parametric import SmoothFitter, fit_smooth
+    from haloformer.fitting.result import SmoothFit
 
 _HOMES = {
-    "SmoothFit": "parametric",
+    "SmoothFit": "result",
     "SmoothFitter": "parametric",
     "fit_smooth": "parametric",
     "fit": "command",

@@ -11,18 +11,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.fitting.parametric import SmoothFitter
+from haloformer.fitting.composed.fitter import ComposedFitter
+from haloformer.fitting.parametric import SmoothFitter, smooth_fitter
 from haloformer.fitting.problem import PLACE
-from haloformer.simulation.instruments import central_part
+from haloformer.fitting.result import SmoothFit
+from haloformer.simulation.instruments import Instrument, central_part
 from haloformer.simulation.noise import NOISE_MODES
-from haloformer.simulation.surveys import get_survey
+from haloformer.simulation.psf import psf_kernel, rays_per_pixel
+from haloformer.simulation.surveys import get_any_survey
 from haloformer.vocabulary import unknown_name
 
 CLIP = 8.0
@@ -48,6 +51,8 @@ _WRONG_SHIFTS = {
     **{("deflector", name): 0.05 for name in ("e1", "e2", "gamma1", "gamma2", "x", "y")},
 }
 
+
+_SAME_PSF = 1e-4  # of the light, by which two point-spread functions may differ
 
 _BATCHES = {"cpu": 64}  # a CPU's cache holds few images; a GPU wants many
 _BATCH_ELSEWHERE = 512
@@ -91,9 +96,9 @@ class Residual:
     fit_scale: bool = False
 
     @cached_property
-    def _fitter(self) -> SmoothFitter:
-        return SmoothFitter(
-            get_survey(json.loads(self.survey)),
+    def _fitter(self) -> SmoothFitter | ComposedFitter:
+        return smooth_fitter(
+            get_any_survey(json.loads(self.survey)),
             noise=self.noise,
             size=self.crop,
             free_place=(
@@ -102,10 +107,20 @@ class Residual:
             ),
         )
 
+    @property
+    def is_composed(self) -> bool:
+        """Whether the survey is one of components, whose lens varies from image to image."""
+        return isinstance(self._fitter, ComposedFitter)
+
+    @property
+    def camera(self) -> Instrument:
+        """The survey's camera."""
+        return self._fitter.survey.instrument
+
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Returns (2 or 3, H, W) for raw images of this shape, or says why they cannot be fitted."""
         channels, height, width = image_shape
-        full = get_survey(json.loads(self.survey)).instrument.num_pix
+        full = self.camera.num_pix
         if (channels, height, width) != (1, full, full):
             raise InputError(
                 f"physics {'detail' if self.detail else 'residual'}: images of shape {tuple(image_shape)}, but the survey's have {(1, full, full)}"
@@ -123,7 +138,7 @@ class Residual:
         definition = json.loads(self.survey)
         for part, field in (*_WRONG_FACTORS, *_WRONG_SHIFTS):
             size, changed = rng.uniform(-1, 1), rng.random() < 0.4
-            value = definition[part].get(field)
+            value = definition.get(part, {}).get(field)
             if changed and isinstance(
                 value, int | float
             ):  # what varies from image to image is fitted
@@ -165,20 +180,67 @@ class Residual:
         """
         if torch.compiler.is_compiling():  # a traced graph knows no number of images
             _, side, _ = self.output_shape(tuple(images.shape[1:]))
+            if isinstance(self._fitter, ComposedFitter):
+                raise InputError(
+                    f"survey {self._fitter.survey.name}: the smooth fit of a composed survey has no graph of fixed steps, and cannot be exported; use haloformer predict, or a model that was trained without physics"
+                )
             images = central_part(images.float(), side)
             further, place = self._fitter.residual(images, detail=self.detail)
             return recentred(torch.cat([images, further.clamp(-CLIP, CLIP)], dim=1), place[:, :2])
         return self.look(images).channels
 
-    def look(self, images: Tensor, scale: Tensor | None = None) -> "Look":
+    def look(
+        self,
+        images: Tensor,
+        scale: Tensor | None = None,
+        *,
+        psf: np.ndarray | None = None,
+        noise_map: np.ndarray | None = None,
+        psf_oversampling: int = 1,
+    ) -> "Look":
         """Returns images with their residual, as a call does, and how they were fitted.
 
         Args:
             images: (B, 1, H, W), raw.
             scale: (B,) relative excess of their pixel scale, if it is another than the survey's.
+            psf: (odd, odd) their own point-spread function, on pixels as large as theirs; of composed surveys.
+            noise_map: (H, W) or (B, H, W) standard deviation of their own noise, in their unit; of composed surveys.
+            psf_oversampling: Pixels of ``psf`` per side of one of the images.
         """
         _, side, _ = self.output_shape(tuple(images.shape[1:]))
-        return self.look_at_part(central_part(images, side), scale)
+        if psf is None and noise_map is None:
+            return self.look_at_part(central_part(images, side), scale)
+        return self._look_with(images.float(), side, psf, noise_map, psf_oversampling)
+
+    def _look_with(
+        self,
+        images: Tensor,
+        side: int,
+        psf: np.ndarray | None,
+        noise_map: np.ndarray | None,
+        psf_oversampling: int,
+    ) -> "Look":
+        """Returns what :meth:`look` does, for images with a camera of their own."""
+        if not isinstance(self._fitter, ComposedFitter):
+            raise InputError(
+                f"survey {self._fitter.survey.name}: its camera is always the same; psf and noise_map are for images of composed surveys, such as hst"
+            )
+        maps = None
+        if noise_map is not None:
+            given = torch.as_tensor(np.asarray(noise_map, dtype=np.float32))
+            if tuple(given.shape) not in (
+                tuple(images.shape[2:]),
+                (len(images), *images.shape[2:]),
+            ):
+                raise InputError(
+                    f"noise_map has shape {tuple(given.shape)}, but the images {(len(images), *images.shape[2:])}"
+                )
+            maps = central_part(given, side).numpy()
+        part = central_part(images, side)
+        fit = self._fitter(
+            part, detail=self.detail, psf=psf, noise_map=maps, psf_oversampling=psf_oversampling
+        )
+        return self._seen(part, [fit], images.new_zeros(len(images), len(PLACE)))
 
     def look_at_part(self, images: Tensor, scale: Tensor | None = None) -> "Look":
         """Returns what :meth:`look` does, for images of which no more is there than the central part that is fitted."""
@@ -194,6 +256,10 @@ class Residual:
             for part, place in zip(images.split(size), known.split(size))
             if len(part)
         ]
+        return self._seen(images, fits, known)
+
+    def _seen(self, images: Tensor, fits: list[SmoothFit], known: Tensor) -> "Look":
+        """Returns images (B, 1, H, W), the central part, with what the fits of their batches left, and ``known`` (B, 3) places."""
         looks = [
             torch.cat([look for look in (fit.residual, fit.detail) if look is not None], dim=1)
             for fit in fits
@@ -203,19 +269,17 @@ class Residual:
             if looks
             else images.expand(-1, 1 + self.detail, -1, -1)
         )
-        empty = images.new_zeros(0)
+        first = [sum(len(fit.values) for fit in fits[:k]) for k in range(len(fits))]
         places = [
-            torch.cat([empty, *(fit.values[:, fit.names.index(name)] for fit in fits)])
-            if name in self._fitter.names
-            else known[:, k]
-            for k, name in enumerate(PLACE)
+            self._fitter.places(fit, known[start : start + len(fit.values)])
+            for fit, start in zip(fits, first)
         ]
-        place = torch.stack(places, 1)
+        place = torch.cat([known[:0], *places])
         channels = torch.cat([images, further], dim=1)
         return Look(
             channels=recentred(channels, place[:, :2]) if self.fit_place else channels,
             places=place,
-            chi2=torch.cat([empty, *(fit.chi2 for fit in fits)]),
+            chi2=torch.cat([images.new_zeros(0), *(fit.chi2 for fit in fits)]),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -255,6 +319,34 @@ class Residual:
         return {
             field.name: self.__dict__[field.name] for field in fields(self)
         }  # the fitter is made again where it is needed
+
+
+class OwnCamera(TypedDict, total=False):
+    """What :meth:`Residual.look` takes of images whose camera is not the survey's."""
+
+    psf: np.ndarray
+    psf_oversampling: int
+    noise_map: np.ndarray
+
+
+def own_camera(residual: Residual, calibration: Mapping[str, np.ndarray]) -> OwnCamera:
+    """Returns what a file says of its images' camera, for :meth:`Residual.look`; nothing where that is the survey's.
+
+    Args:
+        residual: Of the file's images.
+        calibration: The file's ``/calibration``: ``psf`` at the spacing of the rays, and perhaps ``noise_map``.
+    """
+    if not residual.is_composed:
+        return {}
+    camera, found = residual.camera, OwnCamera()
+    if "psf" in calibration:
+        psf = calibration["psf"].astype(float)
+        own = psf_kernel(camera)
+        if psf.shape != own.shape or np.abs(psf - own).sum() > _SAME_PSF:
+            found |= {"psf": psf, "psf_oversampling": rays_per_pixel(camera)}
+    if "noise_map" in calibration:
+        found |= {"noise_map": calibration["noise_map"]}
+    return found
 
 
 @lru_cache(maxsize=N_WRONG)

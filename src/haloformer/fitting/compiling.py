@@ -23,7 +23,10 @@ def compile_kernels() -> None:
         FittedSimulator(Simulator(survey, noise=noise), fit).batch(numbers)
     Simulator(survey, noise=noise, dtype=torch.float64).batch(numbers)
     Simulator(survey, noise=noise, backend="torch").batch(numbers)  # draws by counters
-    Simulator("hst").batch(numbers)  # halos
+    hst = Simulator("hst")  # halos, and the fit of a composed survey
+    FittedSimulator(hst, Residual(json.dumps(describe_survey(hst.survey)), "original")).batch(
+        numbers
+    )
     Simulator("model_i_fair").batch(numbers)  # noise of composed surveys
 
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haloformer.fitting.parametric import SmoothFit
+from haloformer.fitting.result import SmoothFit
 from haloformer.reporting.style import literal, new_figure, styled
 
 if TYPE_CHECKING:

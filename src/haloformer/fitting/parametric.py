@@ -4,12 +4,13 @@ A batched Gauss–Newton (Levenberg–Marquardt) fit through the differentiable 
 image (in the faithful surveys the source's position, and the exposure time where images are counts); all else is as the survey
 says. The number of steps is fixed and no step depends on how another image fares, so that the fit can stand inside a network.
 
+Surveys that are composed of components have a fit of their own, :mod:`haloformer.fitting.composed`, which :func:`fit_smooth` uses for them.
+
 In parts: `problem` (what is free), `model` (expected images and derivatives), `start` (where to begin), `steps` (by tensors) or `compiled`
 (by a kernel), `detail`.
 """
 
 import dataclasses
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,13 +18,17 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.fitting.compiled import can_be_compiled, fit_by_kernel
+from haloformer.fitting.composed.fitter import STEPS as COMPOSED_STEPS
+from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.detail import residual_detail
 from haloformer.fitting.linear import damped_step, inverse
 from haloformer.fitting.model import SmoothModel
 from haloformer.fitting.problem import PLACE, FitProblem, check_exposures
+from haloformer.fitting.result import SmoothFit
 from haloformer.fitting.start import StartingPoints
 from haloformer.fitting.steps import FitState, fit_by_tensors
-from haloformer.simulation.surveys import Survey
+from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.surveys import AnySurvey, Survey, get_any_survey
 
 STEPS = 8
 """Gauss–Newton steps; most images of the faithful surveys are there after four."""
@@ -38,50 +43,19 @@ _USUAL_CHI2 = 1.5  # per pixel; worse may be half a ring that is taken for the o
 _SIGNIFICANT = 5.0  # standard deviations that the fitted light must have
 
 
-@dataclass(frozen=True)
-class SmoothFit:
-    """The best smooth lens of each of B images.
-
-    Attributes:
-        names: The P free parameters, by the names that travel with images (``scenes.UNITS``).
-        values: (B, P) their values.
-        covariance: (B, P, P) of the estimates, in the parameters' units.
-        model: (B, 1, H, W) the expected image, in the unit of the images.
-        sigma: (B, 1, H, W) standard deviation of the noise on it.
-        residual: (B, 1, H, W) (image − model) / sigma; 0 where a pixel was not finite.
-        chi2: (B,) mean square of the residual, per degree of freedom; 1 for a smooth lens.
-        converged: (B,) bool: the fit has settled on light that is there. If not, the numbers are finite and mean little.
-        detail: (B, 1, H, W) what remains of the residual when small changes of the main lens are fitted, too (:data:`~haloformer.fitting.detail.MACRO_CHANGES`);
-            None if not asked for.
-    """
-
-    names: tuple[str, ...]
-    values: Tensor
-    covariance: Tensor
-    model: Tensor
-    sigma: Tensor
-    residual: Tensor
-    chi2: Tensor
-    converged: Tensor
-    detail: Tensor | None = None
-
-    @property
-    def errors(self) -> Tensor:
-        """(B, P) standard errors of the values."""
-        return self.covariance.diagonal(dim1=-2, dim2=-1).clamp(min=0).sqrt()
-
-
 def fit_smooth(
     images: Tensor,
-    survey: str | Survey,
+    survey: str | AnySurvey,
     *,
     noise: str = "original",
     exposure_time: Tensor | None = None,
-    steps: int = STEPS,
+    steps: int | None = None,
     detail: bool = False,
     place: tuple[float, float, float] | None = None,
     free_place: tuple[str, ...] = (),
     batch_size: int | None = None,
+    psf: np.ndarray | None = None,
+    noise_map: np.ndarray | None = None,
 ) -> SmoothFit:
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
 
@@ -93,13 +67,15 @@ def fit_smooth(
             residual is in units of the noise that the instrument would have.
         exposure_time: (B,) seconds of one exposure where it is known; else it is the survey's. Where that draws it anew it is fitted to
             images in counts, and of images in counts/s, which hardly tell it, the middle of the draws is taken.
-        steps: Gauss–Newton steps.
+        steps: Gauss–Newton steps at most; 8 where the lens never varies, 12 of composed surveys.
         detail: Also compute :attr:`SmoothFit.detail`.
         place: Where the lenses lie if not where the survey has them, in the order of :data:`~haloformer.fitting.problem.PLACE`:
             ``(0.5, 0.5, 0)`` for the middle 150 pixels of 151, with the lens on the middle one of those.
         free_place: What is fitted of where each lens lies on the pixels: ``("place_x", "place_y")``, or all of
             :data:`~haloformer.fitting.problem.PLACE`, for surveys whose lens always lies on the same point.
         batch_size: Images fitted at once; changes nothing else.
+        psf: (odd, odd) the images' own point-spread function on pixels as large as theirs, of composed surveys; the survey's if None.
+        noise_map: (H, W) or (B, H, W) standard deviation of the images' own noise in their unit, of composed surveys.
 
     Returns:
         The fit. Images without a lens are no error: see :attr:`SmoothFit.converged`.
@@ -118,37 +94,82 @@ def fit_smooth(
     if images.ndim != 4 or images.shape[1] != 1:
         raise InputError(f"fit_smooth takes images (B, 1, H, W), not {tuple(images.shape)}")
     batch_size = 64 if batch_size is None else batch_size
-    if batch_size < 1 or steps < 1:
+    if batch_size < 1 or (steps is not None and steps < 1):
         raise InputError(f"batch_size and steps must be at least 1, not {batch_size} and {steps}")
     if exposure_time is not None:
         check_exposures(exposure_time, len(images))
-    fitter = SmoothFitter(
+    fitter = smooth_fitter(
         survey,
         noise=noise,
         size=tuple(images.shape[-2:]),
         exposure_known=exposure_time is not None,
         free_place=free_place,
     )
-    batches = images.split(batch_size)
-    seconds = [None] * len(batches) if exposure_time is None else exposure_time.split(batch_size)
-    parts = [
-        fitter(part, t, steps=steps, detail=detail, place=place)
-        for part, t in zip(batches, seconds, strict=True)
-    ]
+    maps = _maps_of(fitter, images, psf, noise_map)
+    parts = []
+    for first in range(0, max(len(images), 1), batch_size):
+        rows = slice(first, first + batch_size)
+        seconds = None if exposure_time is None else exposure_time[rows]
+        if isinstance(fitter, ComposedFitter):
+            part = fitter(
+                images[rows], seconds, steps=steps or COMPOSED_STEPS, detail=detail, place=place, psf=psf,
+                noise_map=None if maps is None else maps[rows],
+            )  # fmt: skip
+        else:
+            part = fitter(images[rows], seconds, steps=steps or STEPS, detail=detail, place=place)
+        parts.append(part)
+    return joined(parts)
+
+
+def joined(parts: list[SmoothFit]) -> SmoothFit:
+    """Returns the fits of several batches of one survey as one."""
     if len(parts) == 1:
         return parts[0]
-    fields = (
-        "values",
-        "covariance",
-        "model",
-        "sigma",
-        "residual",
-        "chi2",
-        "converged",
-        *(("detail",) if detail else ()),
+    together = {
+        field.name: torch.cat([getattr(part, field.name) for part in parts])
+        for field in dataclasses.fields(SmoothFit)
+        if isinstance(getattr(parts[0], field.name), Tensor)
+    }
+    return SmoothFit(parts[0].names, **together)
+
+
+def _maps_of(
+    fitter: "SmoothFitter | ComposedFitter",
+    images: Tensor,
+    psf: np.ndarray | None,
+    noise_map: np.ndarray | None,
+) -> np.ndarray | None:
+    """Returns a noise map for each image, if there is any."""
+    if not isinstance(fitter, ComposedFitter) and (psf is not None or noise_map is not None):
+        raise InputError(
+            f"survey {fitter.survey.name}: its camera is always the same; psf and noise_map are for images of composed surveys, such as hst"
+        )
+    if noise_map is None:
+        return None
+    given = np.asarray(noise_map)
+    if given.ndim == 3 and len(given) != len(images):
+        raise InputError(f"noise_map holds {len(given)} maps for {len(images)} images")
+    shape = (len(images), *given.shape[-2:])
+    return np.broadcast_to(given, shape) if given.ndim in (2, 3) else given
+
+
+def smooth_fitter(
+    survey: str | AnySurvey,
+    *,
+    noise: str = "original",
+    size: tuple[int, ...] | int | None = None,
+    exposure_known: bool = False,
+    free_place: tuple[str, ...] = (),
+) -> "SmoothFitter | ComposedFitter":
+    """Returns the fit of a survey of any kind; the arguments are those of :class:`SmoothFitter`."""
+    found = get_any_survey(survey)
+    if isinstance(found, ComposedSurvey):
+        return ComposedFitter(
+            found, noise=noise, size=size, exposure_known=exposure_known, free_place=free_place
+        )
+    return SmoothFitter(
+        found, noise=noise, size=size, exposure_known=exposure_known, free_place=free_place
     )
-    together = {name: torch.cat([getattr(part, name) for part in parts]) for name in fields}
-    return SmoothFit(fitter.names, **together)
 
 
 class SmoothFitter:
@@ -250,6 +271,14 @@ class SmoothFitter:
             maps.append(residual_detail(self._model, u, _bounded(maps[0]), known, seconds))
         places = self._model.places(self.problem.physical(u)[0])
         return _bounded(torch.stack(maps, 1)), places.expand(data.shape[0], -1)
+
+    def places(self, fit: SmoothFit, known: Tensor) -> Tensor:
+        """Returns (B, 3) where the lenses of a fit lie, in the order of ``PLACE``; what was not fitted as it is ``known`` (B, 3)."""
+        columns = [
+            fit.values[:, self.names.index(name)] if name in self.names else known[:, k]
+            for k, name in enumerate(PLACE)
+        ]
+        return torch.stack(columns, 1)
 
     def _start(self, data: Tensor, known: Tensor, far: bool = False) -> Tensor:
         assert self._starting_points is not None  # by prepare

@@ -25,13 +25,15 @@ from haloformer.data.reader import (
     stacked,
 )
 from haloformer.errors import InputError
+from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.figures import DRAWN, draw_fits
-from haloformer.fitting.parametric import SmoothFit, SmoothFitter, describe_fit
+from haloformer.fitting.parametric import SmoothFitter, describe_fit, smooth_fitter
+from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
 from haloformer.io.writing import whole_file
 from haloformer.simulation import Simulator
-from haloformer.simulation.surveys import Survey, get_survey
+from haloformer.simulation.surveys import AnySurvey, get_any_survey
 
 _N_USUAL = 300  # simulated images, of all classes in turn
 _USUAL_SEED = 977_001
@@ -95,8 +97,8 @@ def fit_to_table(
     reading.check()
     target = checked_table_path(Path(out), overwrite)
     picture = None if figure is None else _checked_figure(Path(figure), overwrite)
-    recipe = get_survey(survey)
-    fitter = SmoothFitter(recipe, noise=noise)
+    recipe = get_any_survey(survey)
+    fitter = smooth_fitter(recipe, noise=noise)
     grid = PixelGrid((1, fitter.size, fitter.size), recipe.instrument.pixel_scale)
     inputs = find_inputs(images, keep_errors=on_error == "row", reading=reading)
     columns = ["file"]
@@ -122,7 +124,9 @@ def fit_to_table(
     return fits.summary
 
 
-def usual_chi2(survey: Survey, fitter: SmoothFitter, noise: str) -> tuple[float, float]:
+def usual_chi2(
+    survey: AnySurvey, fitter: SmoothFitter | ComposedFitter, noise: str
+) -> tuple[float, float]:
     """Returns the least and the largest χ² that a fit of an image of a survey may have.
 
     Args:
@@ -139,7 +143,7 @@ def usual_chi2(survey: Survey, fitter: SmoothFitter, noise: str) -> tuple[float,
 class _Fits:
     """Fits batch after batch, and keeps what the summary and the picture need."""
 
-    fitter: SmoothFitter
+    fitter: SmoothFitter | ComposedFitter
     summary: FitSummary
     chi2: list[float] = field(default_factory=list)
     drawn: list[tuple[str, np.ndarray, SmoothFit]] = field(default_factory=list)

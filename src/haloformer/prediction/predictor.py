@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -231,32 +232,88 @@ class Predictor:
         else:
             look = self.residual.look(batch)
         if masked:
-            look = replace(look, channels=look.channels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
+            look = _known(look)
         return look
 
-    def predict_logits(self, images: "Images") -> Tensor:
-        """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W)."""
-        logits = self.outputs.split(self.numbers(images))[0]
+    def look(
+        self,
+        images: "Images",
+        *,
+        masked: bool = False,
+        psf: np.ndarray | None = None,
+        noise_map: np.ndarray | None = None,
+    ) -> Look:
+        """Returns raw images (B, C, H, W) with what the model sees beside them, for :meth:`numbers_and_ood`.
+
+        Args:
+            images: The images.
+            masked: See :meth:`numbers`.
+            psf: (odd, odd) the images' own point-spread function, on pixels as large as theirs; the survey's if None.
+            noise_map: (H, W) or (B, H, W) standard deviation of their own noise, in their unit; as the survey says if None.
+
+        Raises:
+            InputError: The model sees no fit, or that of a survey whose camera is always the same.
+        """
+        raw = self.checked(images, masked=masked)
+        if psf is None and noise_map is None:
+            return self._look(raw, masked)
+        if self.residual is None:
+            raise InputError(
+                "psf and noise_map are for the smooth fit, which this model does not see: it was trained without physics"
+            )
+        look = self.residual.look(raw, psf=psf, noise_map=noise_map)
+        return _known(look) if masked else look
+
+    def predict_logits(
+        self,
+        images: "Images",
+        *,
+        psf: np.ndarray | None = None,
+        noise_map: np.ndarray | None = None,
+    ) -> Tensor:
+        """Returns float32 logits (B, K) of the classes on the CPU for raw images (B, C, H, W); see :meth:`look` for the others."""
+        look = self.look(images, psf=psf, noise_map=noise_map)
+        logits = self.outputs.split(_finite(self.numbers_of(look.channels)))[0]
         if logits is None:
             raise InputError(
                 f"this model estimates {', '.join(self.outputs.targets)}; it knows no classes"
             )
         return logits
 
-    def probabilities(self, images: "Images") -> Tensor:
-        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W)."""
-        return self.probabilities_of(self.predict_logits(images))
+    def probabilities(
+        self,
+        images: "Images",
+        *,
+        psf: np.ndarray | None = None,
+        noise_map: np.ndarray | None = None,
+    ) -> Tensor:
+        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W).
+
+        Images with a point-spread function or noise of their own come with them: see :meth:`look`.
+        """
+        return self.probabilities_of(self.predict_logits(images, psf=psf, noise_map=noise_map))
 
     def probabilities_of(self, logits: Tensor) -> Tensor:
         """Returns the same of the logits (B, K)."""
         return (logits.double() / self.temperature).softmax(dim=1)
 
-    def answers(self, images: "Images", *, raw: bool = False, masked: bool = False) -> Answers:
+    def answers(
+        self,
+        images: "Images",
+        *,
+        raw: bool = False,
+        masked: bool = False,
+        psf: np.ndarray | None = None,
+        noise_map: np.ndarray | None = None,
+    ) -> Answers:
         """Returns classes, probabilities and estimates for raw images (B, C, H, W), as `haloformer.predict` writes them.
 
-        Flagged images have the class ``unknown`` and no estimates, unless ``raw``.
+        Flagged images have the class ``unknown`` and no estimates, unless ``raw``. ``psf`` and ``noise_map`` are those of :meth:`look`.
         """
-        numbers, verdict = self.numbers_and_ood(images, masked=masked)
+        look = None
+        if psf is not None or noise_map is not None:
+            look = self.look(images, masked=masked, psf=psf, noise_map=noise_map)
+        numbers, verdict = self.numbers_and_ood(images, masked=masked, look=look)
         return self.answers_of(numbers, verdict, raw=raw)
 
     def answers_of(
@@ -310,6 +367,11 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
         device: ``"auto"`` takes a GPU if there is one; else ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
     """
     return Predictor.from_run(path, device)
+
+
+def _known(look: Look) -> Look:
+    """Returns images in which what is not known is 0."""
+    return replace(look, channels=look.channels.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0))
 
 
 def _finite(numbers: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from haloformer.data.splits import stratified_split
 from haloformer.data.transforms import NoiseModel, noise_model
 from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
-from haloformer.fitting.channels import Residual
+from haloformer.fitting.channels import Residual, own_camera
 from haloformer.io.strict_json import parse_json
 from haloformer.outputs.targets import target_values
 from haloformer.training.batches import (
@@ -122,6 +122,7 @@ class FileExamples(Dataset[Examples]):
             names = [name for name in ("log10_m_axion", "subhalo_mass") if name in known]
             parameters: dict[str, np.ndarray] = {name: dataset.parameters(name) for name in names}
             self.targets = target_values(labelling.targets, parameters, str(dataset.path))
+        self._own_camera = {} if residual is None else own_camera(residual, dataset.calibration)
         if "exposure_time" in known:
             seconds = dataset.parameters("exposure_time").astype(np.float32)
             self.exposure_time = torch.from_numpy(seconds)
@@ -140,7 +141,7 @@ class FileExamples(Dataset[Examples]):
         rows = torch.as_tensor(indices)
         images = self.dataset.images_at(indices)
         if self.residual is not None:
-            images = self.residual(images)
+            images = self.residual.look(images, **self._own_camera).channels
         return Examples(images, self.labels[rows], self.targets[rows], self.exposure_time[rows])
 
     def __getitems__(self, indices: list[int]) -> Examples:
