@@ -202,7 +202,9 @@ def main() -> None:
         report(RUNS, RESULTS, Path("README.md"), _PILOT, how_made())
         return
     if arguments.input != "image" and arguments.survey in list_surveys(composed=True):
-        parser.error(f"{arguments.survey} has no smooth fit: image is the only input")
+        parser.error(
+            f"images of {arguments.survey} are scaled and cannot be fitted: image is the only input"
+        )
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
     if arguments.images < EPOCH:

@@ -17,7 +17,7 @@ def _compile_and_look() -> int:
     compile_kernels()
     names = [each.name for each in pkgutil.walk_packages(haloformer.__path__, "haloformer.")]
     found = {
-        name: function
+        (module, name): function
         for module in names
         if "kernel" in module
         for name, function in vars(importlib.import_module(module)).items()
@@ -25,7 +25,7 @@ def _compile_and_look() -> int:
     }
     # What another kernel calls is compiled into that one.
     called = {name for function in found.values() for name in function.py_func.__code__.co_names}
-    missing = [name for name in found.keys() - called if not found[name].signatures]
+    missing = [place for place in found if place[1] not in called and not found[place].signatures]
     print("missing:", missing)
     return int(bool(missing) or len(found) < 40)
 

@@ -329,7 +329,8 @@ class ComposedFitter:
         bad = bad | (penalty > held + _UNUSUAL * (2 * held) ** 0.5)
         if has_sersic(self.survey):  # of other sources no start may lead to a model that is right
             bad = bad | ~(moved < _CONVERGED)
-        return bad.nonzero()[:, 0]
+        numbers: Tensor = bad.nonzero()[:, 0]
+        return numbers
 
     def _result(self, fine: FitImages, u: Tensor, found: Finished) -> SmoothFit:
         """Returns values in physical units, their covariance, and which fits have converged."""
