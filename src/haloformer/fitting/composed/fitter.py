@@ -318,8 +318,8 @@ class ComposedFitter:
         """Returns numbers of the images whose fit has not converged, or leaves so much that another start may do better."""
         chi2 = found.residual.square().sum((1, 2)) / fine.known.sum((1, 2)).clamp(min=1)
         if not has_sersic(self.survey):  # no start may lead to a model that is right
-            large: Tensor = ~(chi2 < _POOR_STRUCTURED)
-            return large.nonzero()[:, 0]
+            rows: Tensor = (~(chi2 < _POOR_STRUCTURED)).nonzero()[:, 0]
+            return rows
         bad = ~(chi2 < (_POOR_ELSEWHERE if self.free_place else _POOR))
         bad = bad | ~(_distance(found, self._within(u)) < _CONVERGED)
         # Half of a ring fits as well with a lens that nobody has seen.
@@ -328,7 +328,8 @@ class ComposedFitter:
         held = int((inverse > 0).sum())
         penalty = (inverse * (u[:, free] - mean) ** 2).sum(1)
         bad = bad | (penalty > held + _UNUSUAL * (2 * held) ** 0.5)
-        return bad.nonzero()[:, 0]
+        rows = bad.nonzero()[:, 0]
+        return rows
 
     def _result(self, fine: FitImages, u: Tensor, found: Finished) -> SmoothFit:
         """Returns values in physical units, their covariance, and which fits have converged."""
