@@ -316,21 +316,20 @@ class ComposedFitter:
 
     def _poor(self, fine: FitImages, u: Tensor, found: Finished) -> Tensor:
         """Returns numbers of the images whose fit has not converged, or leaves so much that another start may do better."""
-        moved = _distance(found, self._within(u))
         chi2 = found.residual.square().sum((1, 2)) / fine.known.sum((1, 2)).clamp(min=1)
-        poor = _POOR if has_sersic(self.survey) else _POOR_STRUCTURED
-        poor = _POOR_ELSEWHERE if self.free_place and has_sersic(self.survey) else poor
-        bad = ~(chi2 < poor)
+        if not has_sersic(self.survey):  # no start may lead to a model that is right
+            rows: Tensor = (~(chi2 < _POOR_STRUCTURED)).nonzero()[:, 0]
+            return rows
+        bad = ~(chi2 < (_POOR_ELSEWHERE if self.free_place else _POOR))
+        bad = bad | ~(_distance(found, self._within(u)) < _CONVERGED)
         # Half of a ring fits as well with a lens that nobody has seen.
         free = torch.from_numpy(self.problem.free).to(u.device)
         mean, inverse = (torch.from_numpy(self.problem.prior[k]).to(u.device)[free] for k in (0, 1))
         held = int((inverse > 0).sum())
         penalty = (inverse * (u[:, free] - mean) ** 2).sum(1)
         bad = bad | (penalty > held + _UNUSUAL * (2 * held) ** 0.5)
-        if has_sersic(self.survey):  # of other sources no start may lead to a model that is right
-            bad = bad | ~(moved < _CONVERGED)
-        numbers: Tensor = bad.nonzero()[:, 0]
-        return numbers
+        rows = bad.nonzero()[:, 0]
+        return rows
 
     def _result(self, fine: FitImages, u: Tensor, found: Finished) -> SmoothFit:
         """Returns values in physical units, their covariance, and which fits have converged."""
