@@ -44,6 +44,12 @@ class Scan:
     shape: tuple[int, int]
     where: np.ndarray
 
+    @property
+    def area(self) -> float:
+        """Of the places together, in arcsec²."""
+        steps = np.abs(self.x - self.x[0])
+        return len(self.x) * float(steps[steps > 1e-9].min()) ** 2
+
     def picture(self) -> np.ndarray:
         """Δχ² on the grid (rows along y), with the sign of the mass; NaN where nothing was tried."""
         found = np.full(self.shape, np.nan)
@@ -57,22 +63,22 @@ class Detection:
 
     Attributes:
         fit: The fit with it.
-        delta_evidence: By how much −2 ln evidence falls, its own parameters integrated over.
-        delta_best: The same at its best parameters.
+        delta_evidence: By how much −2 ln evidence falls, source and lens light integrated over, at the best parameters of each model.
+        delta_marginal: The same with all parameters integrated over, those of the perturber over all places that were scanned.
         others: Where other starts ended: x, y, m and what each gains at its best parameters.
         covariance: (K, K) of all parameters.
     """
 
     fit: Fit
     delta_evidence: float
-    delta_best: float
+    delta_marginal: float
     others: Sequence[tuple[float, float, float, float]]
     covariance: np.ndarray
 
     @property
     def significance(self) -> float:
-        """√ΔE: how many σ a Gaussian detection of this evidence has; 0 where the evidence is against it."""
-        return float(np.sqrt(max(self.delta_evidence, 0.0)))
+        """√ΔE, all parameters integrated over: the σ of a Gaussian detection of this evidence; 0 where the evidence is against it."""
+        return float(np.sqrt(max(self.delta_marginal, 0.0)))
 
 
 def with_perturber(mass: Mass, profile: str) -> Mass:
@@ -200,7 +206,9 @@ def detect(
         (*(fit.value(f"perturber_{name}") for name in ("x", "y", "m")), smooth.evidence - fit.evidence)
         for fit in ends
     ]
-    return Detection(best, delta - _occam(smooth, best, spread, found), delta, others, spread)
+    marginal = marginal_evidence(smooth, covariance(smooth))
+    marginal -= marginal_evidence(best, spread, found.area)
+    return Detection(best, delta, marginal, others, spread)
 
 
 def _same_place(fit: Fit, other: Fit, theta_E: float) -> bool:
@@ -208,19 +216,31 @@ def _same_place(fit: Fit, other: Fit, theta_E: float) -> bool:
     return float(np.hypot(dx, dy)) < 0.05 * theta_E
 
 
-def _occam(smooth: Fit, best: Fit, spread: np.ndarray, found: Scan) -> float:
-    """What integrating over the perturber costs: −2 ln of its posterior's volume in that of its prior, in which the lens's cancels.
+def marginal_evidence(fit: Fit, spread: np.ndarray, places: float | None = None) -> float:
+    """Returns −2 ln evidence with the mass's parameters integrated over, too, by Laplace's approximation.
 
-    The prior is uniform over the places that were scanned, and over m from 0 to 0.1 arcsec² (Laplace's approximation).
+    Args:
+        fit: The best fit.
+        spread: (K, K) covariance of its parameters.
+        places: Area in arcsec² over which a perturber's place is uniform before; its m is, from 0 to 0.1 arcsec².
     """
-    K = len(smooth.vector)
-    _, log_lens = np.linalg.slogdet(covariance(smooth))
-    _, log_all = np.linalg.slogdet(spread)
-    step = abs(found.x - found.x[0])
-    step = float(step[step > 1e-9].min())
-    volume = len(found.x) * step**2 * _LARGEST_M
-    own = len(best.vector) - K
-    return 2 * np.log(volume) - own * np.log(2 * np.pi) - float(log_all - log_lens)
+    names = fit.problem.mass.names
+    own = [k for k, name in enumerate(names) if name.startswith("perturber_")]
+    _, sd = fit.problem.mass.expected()
+    lens = np.setdiff1d(np.arange(len(names)), own)
+    found = fit.evidence + 2 * float(np.log(sd[lens]).sum()) - float(np.linalg.slogdet(spread)[1])
+    if own and places is not None:
+        found += 2 * np.log(places * _LARGEST_M) - len(own) * np.log(2 * np.pi)
+    return found
+
+
+def with_multipoles(smooth: Fit, report: Report | None = None) -> Fit:
+    """Fits multipoles of orders 1, 3 and 4 to what the smooth lens leaves: the usual impostors of perturbers."""
+    mass = dataclasses.replace(smooth.problem.mass, multipoles=True)
+    vector = np.concatenate([smooth.vector, np.zeros(len(mass.names) - len(smooth.vector))])
+    begun = fit_at(smooth.problem.with_mass(mass), smooth.source, vector, smooth.smoothness)
+    found = smoothed(improve(begun, 10, 1.0, report), lengths_of(smooth.source))
+    return improve(found, 8, 0.2, report)
 
 
 _LARGEST_M = 0.1
