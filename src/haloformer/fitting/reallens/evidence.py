@@ -239,9 +239,7 @@ def project(
     return found
 
 
-def _steepness(
-    source: Source, normal: Normal, solution: Solution
-) -> tuple[np.ndarray, np.ndarray]:
+def _steepness(source: Source, normal: Normal, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
     """The slopes (R,) of the source's brightness at the rays."""
     slopes = [
         splines.gradient(solution.source[part])
@@ -284,7 +282,7 @@ def best_smoothness(
         length = float(np.exp(np.clip(at[1], low, high)))
         beyond = 100.0 * (max(0.0, low - at[1]) + max(0.0, at[1] - high))
         tried = Smoothness(float(np.exp(at[0])), length, float(np.exp(at[2])))
-        return solve(normal, source, tried).evidence + beyond
+        return solve(normal, source, tried).evidence + float(beyond)
 
     begin = np.log([start.amplitude, start.length, start.faint])
     simplex = begin + np.concatenate([np.zeros((1, 3)), 0.3 * np.eye(3)])

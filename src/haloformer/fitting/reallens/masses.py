@@ -4,7 +4,7 @@ Deflections are those of the simulation's own components, in float64; derivative
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +15,7 @@ from haloformer.errors import InputError
 from haloformer.simulation.components import halos
 from haloformer.simulation.components.epl import EPL
 from haloformer.simulation.components.multipoles import Multipoles
+from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.components.shear import Shear
 from haloformer.simulation.cosmology import Cosmology
@@ -85,9 +86,7 @@ class Mass:
 
     def __post_init__(self) -> None:
         if self.perturber not in (None, *PROFILES):
-            raise InputError(
-                f"perturber is '{self.perturber}': known are {', '.join(PROFILES)}"
-            )
+            raise InputError(f"perturber is '{self.perturber}': known are {', '.join(PROFILES)}")
         if self.perturber == "tnfw" and self.setting is None:
             raise InputError("a tnfw perturber needs the redshifts z_lens and z_source")
 
@@ -160,8 +159,8 @@ class Mass:
             name: torch.tensor([value], dtype=torch.float64)
             for name, value in zip((*_PERTURBER, "theta_E"), (m, *place, theta_E))
         }
-        at = (torch.from_numpy(each.copy()).reshape(1, 1, -1) for each in (x, y))
-        alpha_x, alpha_y = _PROFILE_OF[self.perturber or ""](*at, p, self)
+        at_x, at_y = (torch.from_numpy(each.copy()).reshape(1, 1, -1) for each in (x, y))
+        alpha_x, alpha_y = _PROFILE_OF[self.perturber or ""](at_x, at_y, p, self)
         return alpha_x.reshape(-1).numpy(), alpha_y.reshape(-1).numpy()
 
     def _alpha(self, x: Tensor, y: Tensor, moving: str = "") -> Callable[[Tensor], Tensor]:
@@ -195,8 +194,6 @@ def tidal_radius(m: Tensor, theta_E: Tensor) -> Tensor:
 def _pseudo_jaffe(
     x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass
 ) -> tuple[Tensor, Tensor]:
-    from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
-
     m = torch.clamp(p["perturber_m"], min=_LEAST_M)
     fixed = mass.r_trunc
     own = {
@@ -209,17 +206,13 @@ def _pseudo_jaffe(
     return PseudoJaffe.deflection(x, y, own)
 
 
-def _point(
-    x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass
-) -> tuple[Tensor, Tensor]:
+def _point(x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass) -> tuple[Tensor, Tensor]:
     dx, dy = x - p["perturber_x"], y - p["perturber_y"]
     share = p["perturber_m"] / torch.clamp(dx**2 + dy**2, min=_CORE**2)
     return share * dx, share * dy
 
 
-def _tnfw(
-    x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass
-) -> tuple[Tensor, Tensor]:
+def _tnfw(x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass) -> tuple[Tensor, Tensor]:
     """Of the median concentration at its mass, where it would have that without the lens's tides, truncated at 6 scale radii."""
     setting = mass.setting
     assert setting is not None
@@ -246,9 +239,7 @@ def _tnfw(
     return alpha_x[:, 0], alpha_y[:, 0]
 
 
-_Profile = Callable[
-    [Tensor, Tensor, Mapping[str, Tensor], Mass], tuple[Tensor, Tensor]
-]
+_Profile = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mass], tuple[Tensor, Tensor]]
 _PROFILE_OF: Mapping[str, _Profile] = {
     "pseudo_jaffe": _pseudo_jaffe,
     "tnfw": _tnfw,
@@ -256,6 +247,17 @@ _PROFILE_OF: Mapping[str, _Profile] = {
 }
 
 
-def vector_of(names: Sequence[str], values: Mapping[str, float]) -> np.ndarray:
-    """Returns the vector of parameters from their values by name."""
-    return np.array([values[name] for name in names])
+def mass_profiles(mass: Mass, vector: np.ndarray) -> list[tuple[str, dict[str, float]]]:
+    """Returns lenstronomy's profiles of a mass model, and their keywords."""
+    p: dict[str, float] = {name: float(value) for name, value in zip(mass.names, vector)}
+    found = [*EPL.lenstronomy(p), *Shear.lenstronomy(p)]
+    if mass.multipoles:
+        found += Multipoles.lenstronomy(p)
+    if mass.perturber == "pseudo_jaffe":
+        at = torch.tensor([p["perturber_m"]]), torch.tensor([p["theta_E"]])
+        own = {"theta_E": p["perturber_m"] ** 0.5, "r_core": _CORE}
+        own["r_trunc"] = mass.r_trunc or float(tidal_radius(*(each.double() for each in at)))
+        found += PseudoJaffe.lenstronomy({**own, "x": p["perturber_x"], "y": p["perturber_y"]})
+    elif mass.perturber:
+        raise InputError(f"a {mass.perturber} perturber is not written for lenstronomy yet")
+    return [(name, {k: float(v) for k, v in keywords.items()}) for name, keywords in found]

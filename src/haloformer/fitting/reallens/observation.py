@@ -53,7 +53,8 @@ class Observation:
     def radius(self) -> np.ndarray:
         """Distance (H, W) of the pixels from the middle in arcsec."""
         x, y = self.axes()
-        return np.hypot(x[None, :], y[:, None])
+        found: np.ndarray = np.hypot(x[None, :], y[:, None])
+        return found
 
     def noted(self, *notes: str) -> "Observation":
         """Returns the same with further notes."""
@@ -64,7 +65,10 @@ class Observation:
         if self.wcs is None:
             return {}
         height, width = self.image.shape
-        column, row = x / self.pixel_scale + (width - 1) / 2, y / self.pixel_scale + (height - 1) / 2
+        column, row = (
+            x / self.pixel_scale + (width - 1) / 2,
+            y / self.pixel_scale + (height - 1) / 2,
+        )
         place = self.wcs.pixel_to_world(column, row).icrs
         return {"ra": float(place.ra.deg), "dec": float(place.dec.deg)}
 
@@ -78,7 +82,7 @@ class Observation:
         return float(np.degrees(np.arctan2(east, there["dec"] - here["dec"])) % 180)
 
 
-def observation(
+def checked_observation(
     image: np.ndarray,
     *,
     psf: np.ndarray | None,

@@ -64,11 +64,11 @@ class Camera:
             (np.concatenate(weights), np.concatenate(taps), np.array(start)),
             shape=(len(rows), int(seen.sum())),
         )
-        i, j = np.nonzero(seen)
+        row, column = np.nonzero(seen)
         within = (np.arange(supersampling) - (supersampling - 1) / 2) / supersampling
-        x = (j[:, None, None] + within[None, None, :] - (width - 1) / 2) * pixel_scale
-        y = (i[:, None, None] + within[None, :, None] - (height - 1) / 2) * pixel_scale
-        shape = (len(i), supersampling, supersampling)
+        x = (column[:, None, None] + within[None, None, :] - (width - 1) / 2) * pixel_scale
+        y = (row[:, None, None] + within[None, :, None] - (height - 1) / 2) * pixel_scale
+        shape = (len(row), supersampling, supersampling)
         x, y = (np.broadcast_to(each, shape).ravel() for each in (x, y))
         return cls(mask, x, y, supersampling**2, blur)
 
@@ -223,10 +223,10 @@ class Source:
     def brightness(self, x: np.ndarray, y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         """Returns the source's brightness (R,) at positions (R,) in arcsec."""
         both = [
-            splines @ coefficients[part]
-            for splines, part in zip(self.splines(x, y), self.parts())
+            splines @ coefficients[part] for splines, part in zip(self.splines(x, y), self.parts())
         ]
-        return both[0] + both[1]
+        found: np.ndarray = both[0] + both[1]
+        return found
 
     def picture(self, coefficients: np.ndarray, side: int = 80) -> tuple[np.ndarray, float]:
         """Returns the source's brightness (side, side) about the middle of the fine grid, rows along y, and the pixels' size in arcsec."""
@@ -252,7 +252,8 @@ def response(camera: Camera, splines: Splines) -> np.ndarray:
     """Returns what fitted pixels, in units of their noise, receive from each coefficient, (P, n)."""
     means = _means(camera, splines)
     if not has_numba():
-        return (camera.blur @ means).toarray()
+        dense: np.ndarray = (camera.blur @ means).toarray()
+        return dense
     from haloformer.fitting.reallens import kernels
 
     out = np.zeros((camera.blur.shape[0], len(splines.inner)))

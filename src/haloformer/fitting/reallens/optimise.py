@@ -64,9 +64,7 @@ class Fit:
         return slope(self.problem, self.source, self.vector, self.normal, self.solution)
 
 
-def fit_at(
-    problem: Problem, source: Source, vector: np.ndarray, smoothness: Smoothness
-) -> Fit:
+def fit_at(problem: Problem, source: Source, vector: np.ndarray, smoothness: Smoothness) -> Fit:
     """Solves for source and lens light at some parameters."""
     normal = normal_equations(problem, source, vector)
     solution = solve(normal, source, smoothness)
@@ -84,9 +82,7 @@ def smoothed(fit: Fit, lengths: tuple[float, float], tolerance: float = 0.5) -> 
     return dataclasses.replace(fit, smoothness=smoothness, solution=solution)
 
 
-def improve(
-    fit: Fit, steps: int, tolerance: float = 0.2, report: Report | None = None
-) -> Fit:
+def improve(fit: Fit, steps: int, tolerance: float = 0.2, report: Report | None = None) -> Fit:
     """Takes Gauss–Newton steps, damped as Levenberg and Marquardt do, until the evidence changes no more.
 
     Args:

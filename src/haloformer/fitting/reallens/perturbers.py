@@ -15,6 +15,7 @@ from haloformer.fitting.reallens.evidence import project, residual
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance, fit_at, improve, smoothed
+from haloformer.fitting.reallens.stages import Stages
 from haloformer.fitting.reallens.start import lengths_of
 
 _SCAN_M = 5e-3  # arcsec², of the mass that is scanned with
@@ -23,6 +24,7 @@ _NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber m
 _PLACES = 10
 _APART = 0.15  # of the Einstein radius
 _BEST = 3
+_LARGEST_M = 0.1  # arcsec²
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,9 @@ class Scan:
         y: See ``x``.
         m: (N,) best M / (π Σ_crit) in arcsec²; may be negative.
         gain: (N,) by how much χ² falls.
-        shape: Rows and columns of the grid of which the places are a part, and where they are in it.
+        shape: Rows and columns of the grid, centred on the image, of which the places are a part.
+        where: (N,) where they are in it.
+        step: Of the grid in arcsec.
     """
 
     x: np.ndarray
@@ -43,12 +47,12 @@ class Scan:
     gain: np.ndarray
     shape: tuple[int, int]
     where: np.ndarray
+    step: float
 
     @property
     def area(self) -> float:
         """Of the places together, in arcsec²."""
-        steps = np.abs(self.x - self.x[0])
-        return len(self.x) * float(steps[steps > 1e-9].min()) ** 2
+        return len(self.x) * self.step**2
 
     def picture(self) -> np.ndarray:
         """Δχ² on the grid (rows along y), with the sign of the mass; NaN where nothing was tried."""
@@ -112,7 +116,8 @@ def scan(smooth: Fit, seen: Observation, profile: str) -> Scan:
     weight = (change * left).sum(axis=0)
     score = change.T @ residual(problem, smooth.normal, smooth.solution)
     safe = np.maximum(weight, 1e-12)
-    return Scan(x, y, score / safe, score**2 / safe, shape, where)
+    step = _SCAN_STEP * theta_E
+    return Scan(x, y, score / safe, score**2 / safe, shape, where, step)
 
 
 def _places(
@@ -169,7 +174,7 @@ def best_places(found: Scan, theta_E: float) -> list[tuple[float, float, float]]
 
 
 def detect(
-    smooth: Fit, found: Scan, profile: str, report: Report | None = None
+    smooth: Fit, found: Scan, profile: str, stages: Stages, report: Report | None = None
 ) -> Detection | None:
     """Fits everything from the best places of a scan; None if no place had a positive mass.
 
@@ -177,38 +182,49 @@ def detect(
         smooth: Best fit without a perturber.
         found: Of :func:`scan`.
         profile: Of the perturber.
+        stages: Keep what has been done.
         report: Called after each step.
     """
     theta_E = smooth.value("theta_E")
     mass = with_perturber(smooth.problem.mass, profile)
     problem = smooth.problem.with_mass(mass)
     tried: list[Fit] = []
-    for x, y, m in best_places(found, theta_E):
+    for k, (x, y, m) in enumerate(best_places(found, theta_E)):
         vector = np.concatenate([smooth.vector, [np.clip(m, 0.2 * _SCAN_M, 4 * _SCAN_M), x, y]])
-        begun = fit_at(problem, smooth.source, vector, smooth.smoothness)
-        tried.append(improve(begun, 5, 3.0, report))
+
+        def begin(vector: np.ndarray = vector) -> Fit:
+            begun = fit_at(problem, smooth.source, vector, smooth.smoothness)
+            return improve(begun, 5, 3.0, report)
+
+        tried.append(stages.fit(f"perturber_{k + 1}", problem, begin))
     if not tried:
         return None
     tried.sort(key=lambda fit: fit.evidence)
     finished: list[Fit] = []
-    for fit in tried[:_BEST]:
+    for k, fit in enumerate(tried[:_BEST]):
         if any(_same_place(fit, other, theta_E) for other in finished):
             continue
-        fit = improve(fit, 8, 0.5, report)
-        fit = smoothed(fit, lengths_of(fit.source))
-        finished.append(improve(fit, 8, 0.2, report))
+
+        def finish(fit: Fit = fit) -> Fit:
+            better = improve(fit, 8, 0.5, report)
+            better = smoothed(better, lengths_of(better.source))
+            return improve(better, 8, 0.2, report)
+
+        finished.append(stages.fit(f"perturber_best_{k + 1}", problem, finish))
     finished.sort(key=lambda fit: fit.evidence)
     best = finished[0]
     spread = covariance(best)
     delta = smooth.evidence - best.evidence
     ends = [*finished, *tried[_BEST:]]
-    others = [
-        (*(fit.value(f"perturber_{name}") for name in ("x", "y", "m")), smooth.evidence - fit.evidence)
-        for fit in ends
-    ]
+    others = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in ends]
     marginal = marginal_evidence(smooth, covariance(smooth))
     marginal -= marginal_evidence(best, spread, found.area)
     return Detection(best, delta, marginal, others, spread)
+
+
+def _perturber(fit: Fit) -> tuple[float, float, float]:
+    x, y, m = (fit.value(f"perturber_{name}") for name in ("x", "y", "m"))
+    return x, y, m
 
 
 def _same_place(fit: Fit, other: Fit, theta_E: float) -> bool:
@@ -241,6 +257,3 @@ def with_multipoles(smooth: Fit, report: Report | None = None) -> Fit:
     begun = fit_at(smooth.problem.with_mass(mass), smooth.source, vector, smooth.smoothness)
     found = smoothed(improve(begun, 10, 1.0, report), lengths_of(smooth.source))
     return improve(found, 8, 0.2, report)
-
-
-_LARGEST_M = 0.1

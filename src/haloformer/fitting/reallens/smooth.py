@@ -93,9 +93,7 @@ def centred(mass: Mass, light: Light) -> Mass:
     return dataclasses.replace(mass, priors=priors)
 
 
-def fit_smooth_lens(
-    ready: Prepared, mass: Mass, report: Report | None = None
-) -> Fit:
+def fit_smooth_lens(ready: Prepared, mass: Mass, report: Report | None = None) -> Fit:
     """Fits power-law ellipsoid, shear and what else the mass model has, without any start value.
 
     Args:

@@ -76,9 +76,7 @@ def first_light(seen: Observation, present: bool) -> Light:
     return Light(x, y, components, arcs, significance)
 
 
-def _shape(
-    seen: Observation, X: np.ndarray, Y: np.ndarray
-) -> tuple[float, float, float, float]:
+def _shape(seen: Observation, X: np.ndarray, Y: np.ndarray) -> tuple[float, float, float, float]:
     """Centre, axis ratio and angle of the light in the middle, by moments."""
     image = np.where(seen.mask, seen.image, 0.0)
     blurred = ndimage.gaussian_filter(image, 1.0)
@@ -150,14 +148,14 @@ def traced_source(
     half = _MARGIN * float(far[order][np.searchsorted(share, 0.97)]) + 2 * step
     if side is None:
         n = int(np.clip(2 * np.ceil(half / step) + 1, 12, _MOST_SIDE))
-        fine = SourceGrid(middle[0], middle[1], n, step)
+        fine = SourceGrid(*middle, n, step)
     else:
-        fine = SourceGrid(middle[0], middle[1], side, max(2 * half / side, step))
+        fine = SourceGrid(*middle, side, max(2 * half / side, step))
     theta_E = float(vector[mass.names.index("theta_E")])
     rim = float(seen.radius()[seen.mask].max()) - theta_E + float(np.hypot(*middle))
     broad = max(rim, 0.6 * theta_E, 1.3 * fine.half)
     broad_step = 2 * broad / (_BROAD_SIDE + 1)
-    return Source(fine, SourceGrid(middle[0], middle[1], _BROAD_SIDE, broad_step))
+    return Source(fine, SourceGrid(*middle, _BROAD_SIDE, broad_step))
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -241,9 +239,7 @@ def blind_starts(
     mass = problem.mass
     bright = float(np.percentile(arcs[2], 90)) / 2
     vectors = [
-        vector
-        for gamma in _SLOPES
-        for vector in compact_lenses(mass, light, arcs, gamma)[:_TRIED]
+        vector for gamma in _SLOPES for vector in compact_lenses(mass, light, arcs, gamma)[:_TRIED]
     ]
     tried = []
     for vector in vectors:
