@@ -32,7 +32,7 @@ class Smoothness:
 
     Attributes:
         amplitude: Standard deviation of its brightness, in the image's unit.
-        length: Of correlation, in arcsec.
+        length: Of correlation, in arcsec for an isothermal lens, as all lengths of the source: see :meth:`~.masses.Mass.scale`.
         faint: Standard deviation of the faint light around it.
     """
 
@@ -120,8 +120,7 @@ class Normal:
 def normal_equations(problem: Problem, source: Source, vector: np.ndarray) -> Normal:
     """Returns the normal equations of a mass model's parameters (K,)."""
     camera = problem.camera
-    alpha_x, alpha_y = problem.mass.deflection(camera.x, camera.y, vector)
-    splines = source.splines(camera.x - alpha_x, camera.y - alpha_y)
+    splines = source.splines(*problem.mass.source_positions(camera.x, camera.y, vector))
     A = np.concatenate([response(camera, each) for each in splines], axis=1)
     lit = A.any(axis=1)
     some = A[lit]
@@ -200,16 +199,20 @@ class Slope:
 
 
 def slope(
-    problem: Problem, source: Source, vector: np.ndarray, normal: Normal, solution: Solution
+    problem: Problem,
+    source: Source,
+    vector: np.ndarray,
+    normal: Normal,
+    solution: Solution,
 ) -> Slope:
     """Differentiates the evidence."""
     camera = problem.camera
     inside = np.any([each.nodes[:, 0] >= 0 for each in normal.splines], axis=0)
-    by_x, by_y = problem.mass.jacobian(camera.x[inside], camera.y[inside], vector)  # of α = −β
+    by_x, by_y = problem.mass.source_slopes(camera.x[inside], camera.y[inside], vector)
     steep_x, steep_y = _steepness(source, normal, solution)
     steep_x, steep_y = steep_x[inside], steep_y[inside]
     brighter = np.zeros((len(inside), len(vector)))
-    brighter[inside] = -(steep_x[:, None] * by_x + steep_y[:, None] * by_y)
+    brighter[inside] = steep_x[:, None] * by_x + steep_y[:, None] * by_y
     jacobian = camera.observe(brighter)
     rest = residual(problem, normal, solution)
     marginal = jacobian - project(problem, normal, solution, jacobian)
@@ -217,7 +220,7 @@ def slope(
     determinant = np.zeros(len(vector))
     for splines, part in zip(normal.splines, source.parts()):
         move_x, move_y = determinant_slope(camera, splines, adjoint[:, part])
-        determinant -= 2 * (by_x.T @ move_x[inside] + by_y.T @ move_y[inside])
+        determinant += 2 * (by_x.T @ move_x[inside] + by_y.T @ move_y[inside])
     return Slope(
         gradient=-2 * jacobian.T @ rest + determinant,
         curvature=2 * jacobian.T @ marginal,
@@ -271,7 +274,7 @@ def best_smoothness(
 
     Args:
         normal: The mass's normal equations.
-        grid: Of the source.
+        source: The source's grids.
         start: Where the search begins.
         lengths: The shortest and the longest correlation, in arcsec.
         tolerance: In −2 ln evidence.
@@ -285,12 +288,12 @@ def best_smoothness(
         return solve(normal, source, tried).evidence + float(beyond)
 
     begin = np.log([start.amplitude, start.length, start.faint])
-    simplex = begin + np.concatenate([np.zeros((1, 3)), 0.3 * np.eye(3)])
+    simplex = begin + np.concatenate([np.zeros((1, 3)), 0.2 * np.eye(3)])
     found = optimize.minimize(
         evidence,
         begin,
         method="Nelder-Mead",
-        options={"fatol": tolerance, "xatol": 0.05, "maxfev": 50, "initial_simplex": simplex},
+        options={"fatol": tolerance, "xatol": 0.1, "maxfev": 30, "initial_simplex": simplex},
     )
     amplitude, length, faint = np.exp(found.x)
     return Smoothness(float(amplitude), float(np.clip(length, *lengths)), float(faint))

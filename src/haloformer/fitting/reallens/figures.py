@@ -47,7 +47,8 @@ def _draw_source(figure: "Figure", axes: "Axes", fit: RealLensFit) -> None:
     picture, scale = fit.source
     grid = fit.best.source.fine
     half = len(picture) / 2 * scale
-    extent = (grid.x - half, grid.x + half, grid.y - half, grid.y + half)
+    x, y = grid.x * fit.best.scale, grid.y * fit.best.scale
+    extent = (x - half, x + half, y - half, y + half)
     drawn = axes.imshow(picture, origin="lower", extent=extent, cmap="inferno", vmin=0)
     axes.set_title("source", fontsize=9.5, fontweight="normal", loc="center")
     axes.tick_params(labelsize=8.5)

@@ -22,7 +22,7 @@ def to_lenstronomy(fit: RealLensFit) -> dict[str, Any]:
     area = seen.pixel_scale**2  # lenstronomy's brightness is per arcsec²
     profiles = mass_profiles(best.problem.mass, best.vector)
     sources = [
-        _interpolated(grid, best.solution.source[part], area)
+        _interpolated(grid, best.solution.source[part], best.scale, area)
         for grid, part in zip(best.source.grids, best.source.parts())
     ]
     height, width = seen.image.shape
@@ -48,7 +48,7 @@ def to_lenstronomy(fit: RealLensFit) -> dict[str, Any]:
 
 
 def source_picture(grid: SourceGrid, coefficients: np.ndarray) -> tuple[np.ndarray, float]:
-    """Returns the brightness of one grid of a source on a picture about its middle, and the pixels' size in arcsec."""
+    """Returns the brightness of one grid of a source on a picture about its middle, and the pixels' size, in units of :meth:`~.masses.Mass.scale`."""
     n = FINER * (grid.side + 3) + 1
     scale = grid.step / FINER
     axis = (np.arange(n) - (n - 1) / 2) * scale
@@ -56,15 +56,17 @@ def source_picture(grid: SourceGrid, coefficients: np.ndarray) -> tuple[np.ndarr
     return (grid.splines(x.ravel(), y.ravel()) @ coefficients).reshape(n, n), scale
 
 
-def _interpolated(grid: SourceGrid, coefficients: np.ndarray, area: float) -> dict[str, Any]:
+def _interpolated(
+    grid: SourceGrid, coefficients: np.ndarray, lengths: float, area: float
+) -> dict[str, Any]:
     picture, scale = source_picture(grid, coefficients)
     return {
         "image": (picture / area).tolist(),
         "amp": 1.0,
-        "center_x": grid.x,
-        "center_y": grid.y,
+        "center_x": grid.x * lengths,
+        "center_y": grid.y * lengths,
         "phi_G": 0.0,
-        "scale": scale,
+        "scale": scale * lengths,
     }
 
 

@@ -28,6 +28,7 @@ _MULTIPOLES = ("a1_cos", "a1_sin", "a3_cos", "a3_sin", "a4_cos", "a4_sin")
 _PERTURBER = ("perturber_m", "perturber_x", "perturber_y")
 _CORE = 1e-3  # arcsec, of a pseudo-Jaffe profile
 _TAU = 6.0  # truncation radius of a subhalo in scale radii, median of those in simulations
+_STEEPEST = 100.0  # slope of a deflection that counts; in the very middle of a lens it has no bound
 _LEAST_M = 1e-7  # arcsec²: keeps slopes finite
 
 UNITS = {
@@ -148,8 +149,37 @@ class Mass:
             along[k] = 1.0
             alpha = self._alpha(*here, moving=name)
             slopes.append(torch.func.jvp(alpha, (at,), (along,))[1])
-        found = torch.stack(slopes, dim=-1).numpy()
+        found = torch.stack(slopes, dim=-1).numpy().clip(-_STEEPEST, _STEEPEST)
         return found[0], found[1]
+
+    def scale(self, vector: np.ndarray) -> float:
+        """Returns the scale of the source of a lens of this slope, in units of that of an isothermal one: γ − 1.
+
+        A steeper lens magnifies less, so that the same image comes from a larger source: near the Einstein ring β changes by γ − 1 times
+        the image's distance from it. A grid of fixed size would see less of the image, and have less to explain, the steeper the lens is,
+        which the evidence would reward. In units of this scale it sees the same.
+        """
+        return float(vector[self.names.index("gamma")]) - 1
+
+    def source_positions(
+        self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns where the light at positions (R,) in arcsec comes from, each (R,), in arcsec × :meth:`scale`."""
+        alpha_x, alpha_y = self.deflection(x, y, vector)
+        scale = self.scale(vector)
+        return (x - alpha_x) / scale, (y - alpha_y) / scale
+
+    def source_slopes(
+        self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the derivatives of :meth:`source_positions` by the parameters, each (R, K)."""
+        by_x, by_y = self.jacobian(x, y, vector)
+        beta_x, beta_y = self.source_positions(x, y, vector)
+        scale, k = self.scale(vector), self.names.index("gamma")
+        slope_x, slope_y = -by_x / scale, -by_y / scale
+        slope_x[:, k] -= beta_x / scale
+        slope_y[:, k] -= beta_y / scale
+        return slope_x, slope_y
 
     def perturbation(
         self, x: np.ndarray, y: np.ndarray, m: float, place: tuple[float, float], theta_E: float

@@ -21,6 +21,7 @@ from haloformer.fitting.reallens.operators import Source
 
 _LONGEST_STEP = 0.1
 _MOST_TRIES = 6
+_ROUNDS = 5
 
 Report = Callable[[str, float], None]
 """(what is being done, −2 ln evidence)."""
@@ -59,6 +60,11 @@ class Fit:
         """A parameter's value by its name."""
         return float(self.vector[self.problem.mass.names.index(name)])
 
+    @property
+    def scale(self) -> float:
+        """What lengths of the source are in units of those of an isothermal lens."""
+        return self.problem.mass.scale(self.vector)
+
     def slope(self) -> Slope:
         """Derivatives by the parameters; the prior's are not among them."""
         return slope(self.problem, self.source, self.vector, self.normal, self.solution)
@@ -80,6 +86,25 @@ def smoothed(fit: Fit, lengths: tuple[float, float], tolerance: float = 0.5) -> 
     if solution.evidence >= fit.solution.evidence:
         return fit
     return dataclasses.replace(fit, smoothness=smoothness, solution=solution)
+
+
+def settled(
+    fit: Fit, lengths: tuple[float, float], tolerance: float, report: Report | None = None
+) -> Fit:
+    """Improves mass and smoothness in turn until the evidence changes no more.
+
+    Args:
+        fit: Where to begin.
+        lengths: The shortest and the longest correlation, in arcsec.
+        tolerance: In −2 ln evidence.
+        report: Called after each step.
+    """
+    for _ in range(_ROUNDS):
+        before = fit.evidence
+        fit = improve(smoothed(fit, lengths), 8, tolerance, report)
+        if before - fit.evidence < 2 * tolerance:
+            break
+    return fit
 
 
 def improve(fit: Fit, steps: int, tolerance: float = 0.2, report: Report | None = None) -> Fit:

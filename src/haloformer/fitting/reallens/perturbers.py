@@ -14,7 +14,7 @@ from scipy import ndimage
 from haloformer.fitting.reallens.evidence import project, residual
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
-from haloformer.fitting.reallens.optimise import Fit, Report, covariance, fit_at, improve, smoothed
+from haloformer.fitting.reallens.optimise import Fit, Report, covariance, fit_at, improve, settled
 from haloformer.fitting.reallens.stages import Stages
 from haloformer.fitting.reallens.start import lengths_of
 
@@ -102,7 +102,7 @@ def scan(smooth: Fit, seen: Observation, profile: str) -> Scan:
     theta_E = smooth.value("theta_E")
     x, y, where, shape = _places(smooth, seen, theta_E)
     mass = with_perturber(problem.mass, profile)
-    steep_x, steep_y = _steepness(smooth)
+    steep_x, steep_y = (each / smooth.scale for each in _steepness(smooth))
     lit = np.flatnonzero((steep_x != 0) | (steep_y != 0))
     brighter = np.zeros((len(camera.x), len(x)), np.float32)
     for k, place in enumerate(zip(x, y)):
@@ -206,9 +206,8 @@ def detect(
             continue
 
         def finish(fit: Fit = fit) -> Fit:
-            better = improve(fit, 8, 0.5, report)
-            better = smoothed(better, lengths_of(better.source))
-            return improve(better, 8, 0.2, report)
+            better = improve(fit, 8, 1.0, report)
+            return settled(better, lengths_of(fit.source), 0.5, report)
 
         finished.append(stages.fit(f"perturber_best_{k + 1}", problem, finish))
     finished.sort(key=lambda fit: fit.evidence)
@@ -255,5 +254,4 @@ def with_multipoles(smooth: Fit, report: Report | None = None) -> Fit:
     mass = dataclasses.replace(smooth.problem.mass, multipoles=True)
     vector = np.concatenate([smooth.vector, np.zeros(len(mass.names) - len(smooth.vector))])
     begun = fit_at(smooth.problem.with_mass(mass), smooth.source, vector, smooth.smoothness)
-    found = smoothed(improve(begun, 10, 1.0, report), lengths_of(smooth.source))
-    return improve(found, 8, 0.2, report)
+    return settled(improve(begun, 8, 2.0, report), lengths_of(smooth.source), 0.5, report)

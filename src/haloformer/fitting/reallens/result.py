@@ -110,7 +110,8 @@ class RealLensFit:
     @cached_property
     def source(self) -> tuple[np.ndarray, float]:
         """The source's brightness per image pixel, rows along y, and the size of its pixels in arcsec."""
-        return self.best.source.picture(self.best.solution.source)
+        picture, scale = self.best.source.picture(self.best.solution.source)
+        return picture, scale * self.best.scale
 
     @cached_property
     def flags(self) -> tuple[str, ...]:
@@ -318,7 +319,7 @@ class RealLensFit:
         draws = fit.solution.source[:, None] + fit.solution.root @ away[:n]
         radii = [_half_light_radius(*fit.source.picture(draws[:, k], 60)) for k in range(_DRAWS)]
         radius = _half_light_radius(*fit.source.picture(fit.solution.source, 60))
-        return radius, float(np.std(radii))
+        return radius * fit.scale, float(np.std(radii)) * fit.scale
 
 
 def _half_light_radius(picture: np.ndarray, scale: float) -> float:

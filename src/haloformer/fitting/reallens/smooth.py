@@ -11,7 +11,7 @@ from haloformer.fitting.reallens.light import LightBasis
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Camera
-from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, smoothed
+from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, settled, smoothed
 from haloformer.fitting.reallens.start import (
     Light,
     arc_light,
@@ -106,10 +106,7 @@ def fit_smooth_lens(ready: Prepared, mass: Mass, report: Report | None = None) -
     basis = LightBasis.of(single, ready.light.components)
     first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
     starts = blind_starts(first, ready.light, ready.arcs, seen, report)
-    best = refine(ready, starts[0].vector, starts[0].smoothness, mass, report)
-    if best.converged:
-        return best
-    return improve(best, 10, report=report)
+    return refine(ready, starts[0].vector, starts[0].smoothness, mass, report)
 
 
 def refine(
@@ -121,7 +118,5 @@ def refine(
     fit = smoothed(fit_at(problem, source, vector, smoothness), lengths_of(source), 3.0)
     fit = improve(fit, 6, 3.0, report)
     source = traced_source(mass, fit.vector, ready.arcs, ready.seen, ready.source_step)
-    fit = smoothed(fit_at(problem, source, fit.vector, fit.smoothness), lengths_of(source))
-    fit = improve(fit, 8, 0.5, report)
-    fit = smoothed(fit, lengths_of(source))
-    return improve(fit, 6, 0.2, report)
+    fit = fit_at(problem, source, fit.vector, fit.smoothness)
+    return settled(fit, lengths_of(source), 0.5, report)

@@ -139,8 +139,7 @@ def traced_source(
         side: Coefficients per side; None: as many as reach 97 % of the light, and some more.
     """
     x, y, light = arcs
-    alpha_x, alpha_y = mass.deflection(x, y, vector)
-    beta_x, beta_y = x - alpha_x, y - alpha_y
+    beta_x, beta_y = mass.source_positions(x, y, vector)
     middle = _weighted_median(beta_x, light), _weighted_median(beta_y, light)
     far = np.maximum(np.abs(beta_x - middle[0]), np.abs(beta_y - middle[1]))
     order = np.argsort(far)
@@ -152,8 +151,8 @@ def traced_source(
     else:
         fine = SourceGrid(*middle, side, max(2 * half / side, step))
     theta_E = float(vector[mass.names.index("theta_E")])
-    rim = float(seen.radius()[seen.mask].max()) - theta_E + float(np.hypot(*middle))
-    broad = max(rim, 0.6 * theta_E, 1.3 * fine.half)
+    rim = float(seen.radius()[seen.mask].max()) - theta_E
+    broad = max(rim + float(np.hypot(*middle)), 0.6 * theta_E, 1.3 * fine.half)
     broad_step = 2 * broad / (_BROAD_SIDE + 1)
     return Source(fine, SourceGrid(*middle, _BROAD_SIDE, broad_step))
 
