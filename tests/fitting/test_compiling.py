@@ -10,13 +10,14 @@ def _compile_and_look() -> int:
 
     from haloformer.fitting import kernel
     from haloformer.fitting.compiling import compile_kernels
+    from haloformer.fitting.reallens import kernels as real_lenses
     from haloformer.simulation import kernels
     from haloformer.simulation.components import kernels as components
 
     compile_kernels()
     found = {
         name: function
-        for module in (kernel, kernels, components)
+        for module in (kernel, kernels, components, real_lenses)
         for name, function in vars(module).items()
         if isinstance(function, Dispatcher)
     }

@@ -11,6 +11,7 @@ import torch
 
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
+from haloformer.fitting.reallens.operators import compile_response
 from haloformer.simulation import Simulator, describe_survey, get_survey
 
 
@@ -24,6 +25,7 @@ def compile_kernels() -> None:
     Simulator(survey, noise=noise, dtype=torch.float64).batch(numbers)
     Simulator(survey, noise=noise, backend="torch").batch(numbers)  # draws by counters
     Simulator("hst").batch(numbers)  # halos
+    compile_response()
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import numpy as np
 import scipy.linalg as sl
 from scipy import optimize
 
+from haloformer.errors import InputError
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.operators import (
     Camera,
@@ -160,19 +161,37 @@ class Solution:
 def solve(normal: Normal, source: Source, smoothness: Smoothness) -> Solution:
     """Solves for the source and the lens's light, and integrates over them."""
     root = root_of_covariance(source, smoothness)
-    n, size = source.size, source.size + len(normal.light)
-    M = np.empty((size, size), order="F")
-    half = sl.blas.dtrmm(1.0, root, normal.gram, side=1, lower=1)
-    M[:n, :n] = sl.blas.dtrmm(1.0, root, half, side=0, lower=1, trans_a=1)
-    M[n:, :n] = (root.T @ normal.cross).T
-    M[n:, n:] = normal.light
-    M[np.diag_indices(size)] += 1.0
+    n = source.size
     right = np.concatenate([root.T @ normal.right[:n], normal.right[n:]])
-    factor = sl.cholesky(M, lower=True, overwrite_a=True, check_finite=False)
+    factor = _factor(normal, root)
     half_solved = sl.solve_triangular(factor, right, lower=True, check_finite=False)
     z = sl.solve_triangular(factor, half_solved, lower=True, trans=1, check_finite=False)
     evidence = normal.square - half_solved @ half_solved + 2 * np.log(np.diag(factor)).sum()
     return Solution(float(evidence), root @ z[:n], z[n:], factor, root)
+
+
+def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor of the whitened normal matrix Rᵀ G R + 1, with the lens's light below."""
+    n, size = len(root), len(root) + len(normal.light)
+    for ridge in (
+        0.0,
+        1e-12,
+        1e-9,
+    ):  # an image far too bright for its noise leaves no digits to the 1
+        M = np.empty((size, size), order="F")
+        half = sl.blas.dtrmm(1.0, root, normal.gram, side=1, lower=1)
+        M[:n, :n] = sl.blas.dtrmm(1.0, root, half, side=0, lower=1, trans_a=1)
+        M[n:, :n] = (root.T @ normal.cross).T
+        M[n:, n:] = normal.light
+        M[np.diag_indices(size)] += 1.0 + ridge * float(np.diag(M).max())
+        try:
+            found: np.ndarray = sl.cholesky(M, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            continue
+        return found
+    raise InputError(
+        "the image is too bright for its noise, so that nothing can be solved; check the noise map, and mask what is saturated"
+    )
 
 
 def residual(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
@@ -293,7 +312,12 @@ def best_smoothness(
         evidence,
         begin,
         method="Nelder-Mead",
-        options={"fatol": tolerance, "xatol": 0.1, "maxfev": 30, "initial_simplex": simplex},
+        options={
+            "fatol": tolerance,
+            "xatol": 0.1,
+            "maxfev": 15 if tolerance >= 2 else 30,
+            "initial_simplex": simplex,
+        },
     )
     amplitude, length, faint = np.exp(found.x)
     return Smoothness(float(amplitude), float(np.clip(length, *lengths)), float(faint))

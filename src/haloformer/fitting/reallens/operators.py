@@ -301,3 +301,13 @@ def determinant_slope(
         splines.slopes_y, adjoint, slope_x, slope_y,
     )  # fmt: skip
     return slope_x, slope_y
+
+
+def compile_response() -> None:
+    """Calls the compiled loops with the arguments of real fits, on three by three pixels."""
+    mask = np.ones((3, 3), bool)
+    camera = Camera.of(mask, np.ones((3, 3)), np.ones((1, 1)), 0.1, 1)
+    splines = SourceGrid(0.0, 0.0, 4, 0.1).splines(camera.x, camera.y)
+    for dtype in (np.float32, np.float64):
+        adjoint = response(camera, splines).astype(dtype)
+        determinant_slope(camera, splines, adjoint)

@@ -12,7 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from haloformer.fitting.reallens.evidence import project, residual
-from haloformer.fitting.reallens.masses import Mass
+from haloformer.fitting.reallens.masses import Mass, Prior
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance, fit_at, improve, settled
 from haloformer.fitting.reallens.stages import Stages
@@ -85,9 +85,10 @@ class Detection:
         return float(np.sqrt(max(self.delta_marginal, 0.0)))
 
 
-def with_perturber(mass: Mass, profile: str) -> Mass:
-    """Returns a mass model with a perturber."""
-    return dataclasses.replace(mass, perturber=profile)
+def with_perturber(mass: Mass, profile: str, reach: float = np.inf) -> Mass:
+    """Returns a mass model with a perturber, no farther from the middle than ``reach`` along x and y."""
+    where = {f"perturber_{k}": Prior(0.0, 1e3, -reach, reach) for k in ("x", "y")}
+    return dataclasses.replace(mass, perturber=profile, priors={**mass.priors, **where})
 
 
 def scan(smooth: Fit, seen: Observation, profile: str) -> Scan:
@@ -186,7 +187,8 @@ def detect(
         report: Called after each step.
     """
     theta_E = smooth.value("theta_E")
-    mass = with_perturber(smooth.problem.mass, profile)
+    reach = float(np.abs([found.x, found.y]).max()) + 2 * found.step
+    mass = with_perturber(smooth.problem.mass, profile, reach)
     problem = smooth.problem.with_mass(mass)
     tried: list[Fit] = []
     for k, (x, y, m) in enumerate(best_places(found, theta_E)):

@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWS = 40
-_TIE = 20.0
-"""Difference of −2 ln evidence below which two explanations count as equally good: e^10 in odds, but priors of multipoles are no better known."""
+_TIE = (20.0, 0.2)
+"""Differences of −2 ln evidence that count as a tie: up to 20, or a fifth of the gain. As much as that depends on the source's grid and the priors of
+multipoles, which are not well known."""
 
 Value = Mapping[str, Any]
 """``value``, ``error`` and ``unit`` of a parameter."""
@@ -201,11 +202,12 @@ class RealLensFit:
         if detection is None or detection.delta_marginal <= 0:
             return "no perturber: the smooth lens is as probable"
         other = self.delta_multipoles
-        if other is None or other < detection.delta_marginal - _TIE:
+        margin = max(_TIE[0], _TIE[1] * max(detection.delta_marginal, other or 0.0))
+        if other is None or other < detection.delta_marginal - margin:
             return "a perturber is more probable than a smooth lens" + (
                 "" if other is None else " and than multipoles"
             )
-        if other > detection.delta_marginal + _TIE:
+        if other > detection.delta_marginal + margin:
             return "multipoles of the lens explain the image better than a perturber"
         return "a tie: multipoles of the lens explain the image as well as a perturber"
 

@@ -16,8 +16,8 @@ from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, s
 _SIGNIFICANT = 4.0  # σ, of the smoothed arcs
 _FAINT = 0.2  # of the brightest arc: what is below may be left by the lens's light
 _ROUNDS = 4
-_RINGS = 8
-_POINTS = 400  # of the arcs' light
+_RINGS = 6
+_POINTS = 250  # of the arcs' light
 _WEIGHT = 100.0  # as if there were so many independent points
 _SOURCE = 0.1  # arcsec, size of a source
 _MARGIN = 1.4  # of the fine grid about the bright part of the source
@@ -25,7 +25,7 @@ _MOST_SIDE = 36
 _BROAD_SIDE = 15
 _TRIED = 3
 _SLOPES = (1.8, 2.08, 2.35)
-_COARSE_SIDE = 20
+_COARSE_SIDE = 18
 
 
 @dataclass(frozen=True, eq=False)
