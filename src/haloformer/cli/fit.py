@@ -1,6 +1,6 @@
 """``haloformer fit``."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from haloformer.cli.present import print_table, print_warnings
 from haloformer.cli.registry import Command
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 def present(summary: "FitSummary | LensSummary") -> int:
     """Prints the counts of a fit and its median chi2, or what was found of a real lens; returns 1 if some images were errors."""
-    from haloformer.fitting.to_table import FitSummary
-
-    return _present_table(summary) if isinstance(summary, FitSummary) else _present_lens(summary)
+    if hasattr(summary, "fit"):
+        return _present_lens(cast("LensSummary", summary))
+    return _present_table(summary)
 
 
 def _present_lens(summary: "LensSummary") -> int:

@@ -4,16 +4,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.reporting.style import literal, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from haloformer.fitting.reallens.result import RealLensFit
+
 
 @styled
-def draw_fit(fit: RealLensFit) -> "Figure":
+def draw_fit(fit: "RealLensFit") -> "Figure":
     """Draws a fit in six panels."""
     seen = fit.seen
     figure = new_figure(11.5, 7.4)
@@ -43,7 +44,7 @@ def draw_fit(fit: RealLensFit) -> "Figure":
     return figure
 
 
-def _draw_source(figure: "Figure", axes: "Axes", fit: RealLensFit) -> None:
+def _draw_source(figure: "Figure", axes: "Axes", fit: "RealLensFit") -> None:
     picture, scale = fit.source
     grid = fit.best.source.fine
     half = len(picture) / 2 * scale
@@ -59,7 +60,7 @@ def _draw_source(figure: "Figure", axes: "Axes", fit: RealLensFit) -> None:
 def _draw_scan(
     figure: "Figure",
     axes: "Axes",
-    fit: RealLensFit,
+    fit: "RealLensFit",
     arcs: np.ndarray,
     where: dict[str, Any],
     top: float,

@@ -1,18 +1,20 @@
 """A fit in lenstronomy's words: profiles and keywords that render the same image."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from haloformer.fitting.reallens.masses import mass_profiles
 from haloformer.fitting.reallens.operators import SourceGrid
-from haloformer.fitting.reallens.result import RealLensFit
+
+if TYPE_CHECKING:
+    from haloformer.fitting.reallens.result import RealLensFit
 
 FINER = 10
 """Pixels of the source's picture per step of its grid: lenstronomy interpolates linearly between them."""
 
 
-def to_lenstronomy(fit: RealLensFit) -> dict[str, Any]:
+def to_lenstronomy(fit: "RealLensFit") -> dict[str, Any]:
     """Returns lists of profiles and keywords for lenstronomy's classes, and the camera.
 
     Mass and lens light are exact. The source is two pictures on a finer grid, between whose pixels lenstronomy interpolates linearly where
@@ -70,7 +72,7 @@ def _interpolated(
     }
 
 
-def _lens_light(fit: RealLensFit, area: float) -> dict[str, Any]:
+def _lens_light(fit: "RealLensFit", area: float) -> dict[str, Any]:
     basis = fit.ready.basis
     amplitudes = fit.best.solution.light * basis.scale
     names, keywords = [], list[dict[str, float]]()

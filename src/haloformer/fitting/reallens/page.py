@@ -3,12 +3,15 @@
 import base64
 import io
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
-from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.reporting import html
 from haloformer.reporting.style import STYLE
+
+if TYPE_CHECKING:
+    from haloformer.fitting.reallens.result import RealLensFit
 
 _METHODS = (
     "The mass is a power-law ellipsoid with external shear. For each mass, the source (cubic splines on two grids, a Gaussian process "
@@ -23,7 +26,7 @@ _PERTURBER = (
 )
 
 
-def picture(fit: RealLensFit) -> str:
+def picture(fit: "RealLensFit") -> str:
     """Returns the figure as a data URI of a PNG."""
     import matplotlib
 
@@ -33,7 +36,7 @@ def picture(fit: RealLensFit) -> str:
     return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
-def to_html(fit: RealLensFit) -> str:
+def to_html(fit: "RealLensFit") -> str:
     """Returns a self-contained page."""
     sections = [
         html.section("", html.photo(picture(fit), "the six panels of the fit")),
@@ -47,7 +50,7 @@ def to_html(fit: RealLensFit) -> str:
     return html.page("Fit of a lens", fit.seen.name, lead, sections)
 
 
-def fragment(fit: RealLensFit) -> Markup:
+def fragment(fit: "RealLensFit") -> Markup:
     """Returns what a notebook shows: figure, table and warnings."""
     warnings = Markup("").join(html.warning(flag) for flag in fit.flags)
     return (
@@ -58,11 +61,11 @@ def fragment(fit: RealLensFit) -> Markup:
     )
 
 
-def _headline(fit: RealLensFit) -> str:
+def _headline(fit: "RealLensFit") -> str:
     theta_E = fit.best.value("theta_E")
     text = f"Einstein radius {theta_E:.3f}″, slope {fit.best.value('gamma'):.2f}."
     return text if fit.scan is None else f"{text} {fit.verdict[0].upper()}{fit.verdict[1:]}."
 
 
-def _about_perturber(fit: RealLensFit) -> list[Markup]:
+def _about_perturber(fit: "RealLensFit") -> list[Markup]:
     return [] if fit.scan is None else [html.paragraph(_PERTURBER)]

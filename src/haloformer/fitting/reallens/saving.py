@@ -1,21 +1,23 @@
 """A fit as files in a folder."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from haloformer.fitting.reallens.page import to_html
-from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.io.folders import new_folder
 from haloformer.io.strict_json import to_json
 from haloformer.reporting.style import STYLE
+
+if TYPE_CHECKING:
+    from haloformer.fitting.reallens.result import RealLensFit
 
 FILES = ("fit.json", "fit.fits", "fit.png", "fit.html")
 
 
 def save(
-    fit: RealLensFit, folder: Path, overwrite: bool = False, lenstronomy: bool = False
+    fit: "RealLensFit", folder: Path, overwrite: bool = False, lenstronomy: bool = False
 ) -> Path:
     """Writes a fit into a folder that takes its name when it is whole.
 
@@ -40,7 +42,7 @@ def save(
     return folder
 
 
-def _write_fits(fit: RealLensFit, path: Path) -> None:
+def _write_fits(fit: "RealLensFit", path: Path) -> None:
     from astropy.io import fits
 
     seen = fit.seen
