@@ -250,7 +250,7 @@ LAYERS = {
     ),
 }
 # The only parts of `fitting` that know of more than simulation.
-READS_FILES = {"fitting/command.py", "fitting/to_table.py"}
+READS_FILES = {"fitting/command.py", "fitting/to_table.py", "fitting/reallens/files.py"}
 
 
 def _modules() -> dict[str, Path]:

@@ -1,6 +1,6 @@
 """haloformer: classifies dark matter in images of strong gravitational lenses.
 
-The six names that a notebook needs are here; each is imported on first use, so that
+The seven names that a notebook needs are here; each is imported on first use, so that
 ``import haloformer`` is instant.
 """
 
@@ -11,6 +11,7 @@ from haloformer._version import __version__
 
 if TYPE_CHECKING:
     from haloformer.evaluation.command import evaluate
+    from haloformer.fitting.reallens.run import fit
     from haloformer.models import create_model
     from haloformer.prediction.command import predict
     from haloformer.prediction.predictor import load
@@ -23,10 +24,11 @@ _HOMES = {
     "train": "haloformer.training",
     "evaluate": "haloformer.evaluation.command",
     "predict": "haloformer.prediction.command",
+    "fit": "haloformer.fitting.reallens.run",
     "load": "haloformer.prediction.predictor",
 }
 
-__all__ = ["__version__", "create_model", "evaluate", "load", "predict", "simulate", "train"]
+__all__ = ["__version__", "create_model", "evaluate", "fit", "load", "predict", "simulate", "train"]
 
 
 def __getattr__(name: str) -> object:

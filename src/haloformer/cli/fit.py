@@ -1,16 +1,38 @@
 """``haloformer fit``."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from haloformer.cli.present import print_warnings
+from haloformer.cli.present import print_table, print_warnings
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
+    from haloformer.fitting.reallens.files import LensSummary
     from haloformer.fitting.to_table import FitSummary
 
 
-def present(summary: "FitSummary") -> int:
-    """Prints the counts of a fit and its median chi2; returns 1 if some images were errors."""
+def present(summary: "FitSummary | LensSummary") -> int:
+    """Prints the counts of a fit and its median chi2, or what was found of a real lens; returns 1 if some images were errors."""
+    if hasattr(summary, "fit"):
+        return _present_lens(cast("LensSummary", summary))
+    return _present_table(summary)
+
+
+def _present_lens(summary: "LensSummary") -> int:
+    """Prints the parameters of a lens; returns 1 if they are not to be trusted."""
+    fit = summary.fit
+    if summary.resumed:
+        print("went on with an earlier call")
+    print_table(fit.seen.name, ("parameter", "value"), fit.rows())
+    if fit.scan is not None:
+        print(fit.verdict)
+    print_warnings(fit.flags)
+    files = ["fit.json", "fit.fits", "fit.png", "fit.html"]
+    files += ["lenstronomy.json"] if summary.lenstronomy else []
+    print(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
+    return 1 if fit.flags else 0
+
+
+def _present_table(summary: "FitSummary") -> int:
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     print(
         f"wrote {summary.n_rows} rows to {summary.out}: median chi2 {summary.chi2:.3f}, "
@@ -30,11 +52,12 @@ def present(summary: "FitSummary") -> int:
 
 
 COMMAND = Command(
-    "fit the best smooth lens to images: parameters, chi2, residual",
+    "fit lenses: images of a survey into a table, or one real lens with a pixelised source",
     positional=("images",),
     present=present,
     examples=(
         "haloformer fit cutouts/ --survey model_ii --noise instrument --out fits.csv",
         "haloformer fit test.h5 --survey model_i --out fits.parquet --figure fits.png",
+        "haloformer fit lens.fits --psf psf.fits --noise_map noise.fits --radius 1.85 --perturber --out fit",
     ),
 )

@@ -1,16 +1,19 @@
-"""`fit`: from image files to a table of their best smooth lenses, and a picture of what they leave unexplained."""
+"""`fit`: from image files to a table of their best smooth lenses, or from one real lens to all that its image says."""
 
 from typing import TYPE_CHECKING, Literal
 
+from haloformer.errors import InputError
+
 if TYPE_CHECKING:
+    from haloformer.fitting.reallens.files import LensSummary
     from haloformer.fitting.to_table import FitSummary
 
 
 def fit(
     images: list[str],
     *,
-    survey: str,
     out: str,
+    survey: str | None = None,
     noise: Literal["original", "instrument", "none"] = "original",
     figure: str | None = None,
     batch_size: int = 256,
@@ -23,19 +26,36 @@ def fit(
     on_error: Literal["row", "stop"] = "row",
     nan: Literal["error", "zero", "mask"] = "error",
     progress: bool | None = None,
-) -> "FitSummary":
-    """Fits the best smooth lens of a survey to images: a table with its parameters, their errors, and how much it leaves unexplained.
+    psf: str | None = None,
+    noise_map: str | None = None,
+    mask: str | None = None,
+    radius: float | None = None,
+    perturber: bool | str = False,
+    r_trunc: float | None = None,
+    multipoles: bool = False,
+    lens_light: bool = True,
+    z_lens: float | None = None,
+    z_source: float | None = None,
+    like: str | None = None,
+    supersampling: int = 2,
+    format: Literal["lenstronomy"] | None = None,
+) -> "FitSummary | LensSummary":
+    """Fits lenses: images of a survey (--survey) into a table, or one real lens (--psf) into a folder.
 
-    Free is what the survey draws anew for every image; of model_i, model_ii and model_iii the source's position, and of model_i the
+    With --survey: the best smooth lens of the survey, with its parameters, their errors, and how much it leaves unexplained. Free is what the survey draws anew for every image; of model_i, model_ii and model_iii the source's position, and of model_i the
     exposure time. ``chi2`` is the mean square of (image − model) / noise: 1 for a smooth lens, more where there is
     substructure, or where the survey's lens is not this one. ``converged`` is False where there is no such lens in the image. ``good_fit``
     is True where it is and chi2 is one that lenses of the survey have, with the substructure of any class: from a third of the smallest to
     three times the largest of 300 simulated images. Elsewhere the parameters' errors mean nothing and are blank.
 
+    With --psf: a power-law ellipsoid with shear, the lens's light, and a source of pixels, found from the image alone; with --perturber
+    also one subhalo. The folder holds fit.json, fit.fits (model, residual, source, lens light, mask), fit.png and fit.html. A call that
+    was ended goes on where it was.
+
     Args:
-        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5).
-        survey: The survey that they are of: a name, or a YAML file.
-        out: Table to write, .csv, .parquet or .fits: file, each parameter and its _error, chi2, converged, good_fit.
+        images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5). Of a real lens one file.
+        out: Table to write, .csv, .parquet or .fits: file, each parameter and its _error, chi2, converged, good_fit. Of a real lens a folder.
+        survey: The survey that the images are of: a name, or a YAML file.
         noise: The images' noise, and with it their unit: as the survey was released, the instrument's own in counts/s, or none.
         figure: Picture to draw of the first images: image, best smooth lens, residual in units of the noise. .png, .svg or .pdf.
         batch_size: Images per batch; does not change the answers.
@@ -51,9 +71,50 @@ def fit(
         nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, which is fitted as dark sky,
             ``"mask"`` leaves them out of the fit.
         progress: Show a progress bar; by default when standard error is a terminal.
+        psf: Real lens: FITS file of the point-spread function, at the image's pixel scale.
+        noise_map: Real lens: FITS file of the noise's standard deviation in each pixel; without it the noise is measured in the corners.
+        mask: Real lens: FITS file that is not 0 in pixels that do not count.
+        radius: Real lens: pixels farther than this from the middle do not count, in arcsec.
+        perturber: Real lens: look for one, as a pseudo-Jaffe profile; or its profile, pseudo_jaffe, tnfw or point.
+        r_trunc: Real lens: truncation radius of the perturber in arcsec; by default its tidal radius, or 6 scale radii of a tnfw.
+        multipoles: Real lens: let the lens have multipoles of orders 1, 3 and 4.
+        lens_light: Real lens: whether the lens galaxy's light is in the image; false if it has been subtracted.
+        z_lens: Real lens: redshift of the lens; with z_source, masses are in M_sun.
+        z_source: Real lens: redshift of the source.
+        like: Real lens: take the priors of a survey's lenses, such as hst.
+        supersampling: Real lens: rays per side of a pixel.
+        format: Real lens: also write the model as keywords of lenstronomy, lenstronomy.json.
     """
-    from haloformer.fitting.to_table import fit_to_table
     from haloformer.readers.reading import Reading
+
+    if survey is None:
+        from haloformer.fitting.reallens.files import LensFiles, fit_files
+        from haloformer.fitting.reallens.run import Options
+
+        if len(images) != 1:
+            raise InputError(
+                f"{len(images)} images: give --survey NAME to fit images of a survey, or one image and --psf FILE for a real lens"
+            )
+        profile = (
+            ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
+        )
+        return fit_files(
+            LensFiles(images[0], psf, noise_map, mask, radius),
+            Reading(hdu, band, nan, pixel_scale, catalog, size),
+            Options(lens_light, multipoles, profile, r_trunc, z_lens, z_source, supersampling),
+            out=out,
+            like=like,
+            lenstronomy=format == "lenstronomy",
+            overwrite=overwrite,
+            progress=progress,
+        )
+    given = {"psf": psf, "noise_map": noise_map, "mask": mask, "radius": radius, "like": like}
+    given |= {"perturber": perturber or None, "z_lens": z_lens, "format": format}
+    if wrong := [name for name, value in given.items() if value is not None]:
+        raise InputError(
+            f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"
+        )
+    from haloformer.fitting.to_table import fit_to_table
 
     return fit_to_table(
         images,

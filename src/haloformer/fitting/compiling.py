@@ -11,6 +11,7 @@ import torch
 
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
+from haloformer.fitting.reallens.operators import compile_response
 from haloformer.simulation import Simulator, describe_survey, get_survey
 
 
@@ -28,6 +29,7 @@ def compile_kernels() -> None:
         numbers
     )
     Simulator("model_i_fair").batch(numbers)  # noise of composed surveys
+    compile_response()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,323 @@
+"""The evidence of a lens: source and lens light are linear, so that for a given mass they are solved exactly and integrated over.
+
+Data d in units of the noise are A c + L a + noise. The source's coefficients c are a Gaussian process, c ~ N(0, s² K), the amplitudes a
+of the lens's light N(0, 1) after scaling. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
+"""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy.linalg as sl
+from scipy import optimize
+
+from haloformer.errors import InputError
+from haloformer.fitting.reallens.masses import Mass
+from haloformer.fitting.reallens.operators import (
+    Camera,
+    Source,
+    SourceGrid,
+    Splines,
+    determinant_slope,
+    response,
+)
+
+_JITTER = 1e-6
+_BROAD_LENGTH = 3.0  # of correlation of the faint light, in steps of its grid
+
+
+@dataclass(frozen=True)
+class Smoothness:
+    """Hyper-parameters of the source.
+
+    Attributes:
+        amplitude: Standard deviation of its brightness, in the image's unit.
+        length: Of correlation, in arcsec for an isothermal lens, as all lengths of the source: see :meth:`~.masses.Mass.scale`.
+        faint: Standard deviation of the faint light around it.
+    """
+
+    amplitude: float
+    length: float
+    faint: float
+
+
+def correlations(grid: SourceGrid, length: float) -> np.ndarray:
+    """Returns the correlations K (n, n) = exp(−r/l) of the coefficients, which galaxies with cores and clumps have."""
+    index = np.arange(grid.side)
+    square = (index[:, None] - index[None, :]) ** 2
+    # of both axes: (rows, columns) × (rows, columns)
+    distance = np.sqrt(square[:, None, :, None] + square[None, :, None, :]) * grid.step
+    found: np.ndarray = np.exp(-distance / length).reshape(grid.size, grid.size)
+    return found
+
+
+@functools.lru_cache(maxsize=4)
+def _root(side: int, step: float, length: float) -> np.ndarray:
+    """The lower triangular root R of K = R Rᵀ."""
+    K = correlations(SourceGrid(0.0, 0.0, side, step), length)
+    K[np.diag_indices_from(K)] += _JITTER
+    found: np.ndarray = sl.cholesky(K, lower=True, overwrite_a=True, check_finite=False)
+    return found
+
+
+def root_of_covariance(source: Source, smoothness: Smoothness) -> np.ndarray:
+    """Returns the lower triangular root (n, n) of the prior covariance of the coefficients."""
+    found = np.zeros((source.size, source.size), order="F")
+    fine, broad = source.parts()
+    length = smoothness.length
+    found[fine, fine] = smoothness.amplitude * _root(source.fine.side, source.fine.step, length)
+    broad_length = _BROAD_LENGTH * source.broad.step
+    found[broad, broad] = smoothness.faint * _root(
+        source.broad.side, source.broad.step, broad_length
+    )
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """What is fitted.
+
+    Attributes:
+        camera: Of the P fitted pixels.
+        data: (P,) in units of the noise.
+        light: (P, L) the lens's light for unit amplitudes, in units of the noise.
+        mass: The lens's mass model.
+    """
+
+    camera: Camera
+    data: np.ndarray
+    light: np.ndarray
+    mass: Mass
+
+    def with_mass(self, mass: Mass) -> "Problem":
+        """Returns the same with another mass model."""
+        return replace(self, mass=mass)
+
+
+@dataclass(frozen=True, eq=False)
+class Normal:
+    """The normal equations of a mass and a grid, before any prior.
+
+    Attributes:
+        A: (P, n) response to the source's coefficients.
+        splines: Of both grids at the rays.
+        gram: (n, n) AᵀA, its lower triangle and the rest.
+        cross: (n, L) AᵀL.
+        light: (L, L) LᵀL.
+        right: (n + L,) of the data.
+        square: dᵀd.
+    """
+
+    A: np.ndarray
+    splines: tuple[Splines, Splines]
+    gram: np.ndarray
+    cross: np.ndarray
+    light: np.ndarray
+    right: np.ndarray
+    square: float
+
+
+def normal_equations(problem: Problem, source: Source, vector: np.ndarray) -> Normal:
+    """Returns the normal equations of a mass model's parameters (K,)."""
+    camera = problem.camera
+    splines = source.splines(*problem.mass.source_positions(camera.x, camera.y, vector))
+    A = np.concatenate([response(camera, each) for each in splines], axis=1)
+    lit = A.any(axis=1)
+    some = A[lit]
+    upper = sl.blas.dsyrk(1.0, some.T)  # of Fortran's view: the upper triangle
+    gram = np.triu(upper) + np.triu(upper, 1).T
+    L = problem.light
+    return Normal(
+        A=A,
+        splines=splines,
+        gram=gram,
+        cross=some.T @ L[lit],
+        light=L.T @ L,
+        right=np.concatenate([some.T @ problem.data[lit], L.T @ problem.data]),
+        square=float(problem.data @ problem.data),
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Solution:
+    """The most probable source and lens light of a mass.
+
+    Attributes:
+        evidence: −2 ln evidence, but for a constant of the data.
+        source: (n,) coefficients.
+        light: (L,) amplitudes.
+        factor: Lower Cholesky factor of the whitened normal matrix.
+        root: Of the prior covariance of the coefficients.
+    """
+
+    evidence: float
+    source: np.ndarray
+    light: np.ndarray
+    factor: np.ndarray
+    root: np.ndarray
+
+
+def solve(normal: Normal, source: Source, smoothness: Smoothness) -> Solution:
+    """Solves for the source and the lens's light, and integrates over them."""
+    root = root_of_covariance(source, smoothness)
+    n = source.size
+    right = np.concatenate([root.T @ normal.right[:n], normal.right[n:]])
+    factor = _factor(normal, root)
+    half_solved = sl.solve_triangular(factor, right, lower=True, check_finite=False)
+    z = sl.solve_triangular(factor, half_solved, lower=True, trans=1, check_finite=False)
+    evidence = normal.square - half_solved @ half_solved + 2 * np.log(np.diag(factor)).sum()
+    return Solution(float(evidence), root @ z[:n], z[n:], factor, root)
+
+
+def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
+    """The lower Cholesky factor of the whitened normal matrix Rᵀ G R + 1, with the lens's light below."""
+    n, size = len(root), len(root) + len(normal.light)
+    for ridge in (
+        0.0,
+        1e-12,
+        1e-9,
+    ):  # an image far too bright for its noise leaves no digits to the 1
+        M = np.empty((size, size), order="F")
+        half = sl.blas.dtrmm(1.0, root, normal.gram, side=1, lower=1)
+        M[:n, :n] = sl.blas.dtrmm(1.0, root, half, side=0, lower=1, trans_a=1)
+        M[n:, :n] = (root.T @ normal.cross).T
+        M[n:, n:] = normal.light
+        M[np.diag_indices(size)] += 1.0 + ridge * float(np.diag(M).max())
+        try:
+            found: np.ndarray = sl.cholesky(M, lower=True, overwrite_a=True, check_finite=False)
+        except np.linalg.LinAlgError:
+            continue
+        return found
+    raise InputError(
+        "the image is too bright for its noise, so that nothing can be solved; check the noise map, and mask what is saturated"
+    )
+
+
+def residual(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
+    """Returns (P,) data minus model, in units of the noise."""
+    found: np.ndarray = problem.data - normal.A @ solution.source - problem.light @ solution.light
+    return found
+
+
+@dataclass(frozen=True, eq=False)
+class Slope:
+    """First and second derivatives of the evidence by the mass model's K parameters.
+
+    Attributes:
+        gradient: (K,) of −2 ln evidence, exact.
+        curvature: (K, K) that of Gauss and Newton: Jᵀ (1 + ÃÃᵀ)⁻¹ J, twice.
+        jacobian: (P, K) of the model in units of the noise, for the best source.
+        marginal: (P, K) (1 + ÃÃᵀ)⁻¹ J.
+    """
+
+    gradient: np.ndarray
+    curvature: np.ndarray
+    jacobian: np.ndarray
+    marginal: np.ndarray
+
+
+def slope(
+    problem: Problem,
+    source: Source,
+    vector: np.ndarray,
+    normal: Normal,
+    solution: Solution,
+) -> Slope:
+    """Differentiates the evidence."""
+    camera = problem.camera
+    inside = np.any([each.nodes[:, 0] >= 0 for each in normal.splines], axis=0)
+    by_x, by_y = problem.mass.source_slopes(camera.x[inside], camera.y[inside], vector)
+    steep_x, steep_y = _steepness(source, normal, solution)
+    steep_x, steep_y = steep_x[inside], steep_y[inside]
+    brighter = np.zeros((len(inside), len(vector)))
+    brighter[inside] = steep_x[:, None] * by_x + steep_y[:, None] * by_y
+    jacobian = camera.observe(brighter)
+    rest = residual(problem, normal, solution)
+    marginal = jacobian - project(problem, normal, solution, jacobian)
+    adjoint = _adjoint(problem, normal, solution)
+    determinant = np.zeros(len(vector))
+    for splines, part in zip(normal.splines, source.parts()):
+        move_x, move_y = determinant_slope(camera, splines, adjoint[:, part])
+        determinant += 2 * (by_x.T @ move_x[inside] + by_y.T @ move_y[inside])
+    return Slope(
+        gradient=-2 * jacobian.T @ rest + determinant,
+        curvature=2 * jacobian.T @ marginal,
+        jacobian=jacobian,
+        marginal=marginal,
+    )
+
+
+def project(
+    problem: Problem, normal: Normal, solution: Solution, vectors: np.ndarray
+) -> np.ndarray:
+    """Returns Ã M⁻¹ Ãᵀ v: what source and lens light, within their priors, explain of (P, …)."""
+    along = np.concatenate(
+        [solution.root.T @ (normal.A.T @ vectors), problem.light.T @ vectors], axis=0
+    )
+    z = sl.cho_solve((solution.factor, True), along, check_finite=False)
+    n = solution.root.shape[0]
+    found: np.ndarray = normal.A @ (solution.root @ z[:n]) + problem.light @ z[n:]
+    return found
+
+
+def _steepness(source: Source, normal: Normal, solution: Solution) -> tuple[np.ndarray, np.ndarray]:
+    """The slopes (R,) of the source's brightness at the rays."""
+    slopes = [
+        splines.gradient(solution.source[part])
+        for splines, part in zip(normal.splines, source.parts())
+    ]
+    return slopes[0][0] + slopes[1][0], slopes[0][1] + slopes[1][1]
+
+
+def _adjoint(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
+    """(P, n) half of the derivative of ln det M by A: A times the covariance of the coefficients, and the light's share."""
+    n = solution.root.shape[0]
+    inverse, _ = sl.lapack.dpotri(solution.factor, lower=1)
+    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    left = sl.blas.dtrmm(1.0, solution.root, inverse[:n, :n], side=0, lower=1)
+    covariance = sl.blas.dtrmm(1.0, solution.root, left, side=1, lower=1, trans_a=1)
+    found: np.ndarray = normal.A.astype(np.float32) @ covariance.astype(np.float32)
+    found += problem.light @ (inverse[n:, :n] @ solution.root.T)
+    return found  # single precision is enough for a slope, and twice as fast
+
+
+def best_smoothness(
+    normal: Normal,
+    source: Source,
+    start: Smoothness,
+    lengths: tuple[float, float],
+    tolerance: float = 0.5,
+) -> Smoothness:
+    """Returns the hyper-parameters of largest evidence for a given mass.
+
+    Args:
+        normal: The mass's normal equations.
+        source: The source's grids.
+        start: Where the search begins.
+        lengths: The shortest and the longest correlation, in arcsec.
+        tolerance: In −2 ln evidence.
+    """
+    low, high = np.log(lengths[0]), np.log(lengths[1])
+
+    def evidence(at: Sequence[float]) -> float:
+        length = float(np.exp(np.clip(at[1], low, high)))
+        beyond = 100.0 * (max(0.0, low - at[1]) + max(0.0, at[1] - high))
+        tried = Smoothness(float(np.exp(at[0])), length, float(np.exp(at[2])))
+        return solve(normal, source, tried).evidence + float(beyond)
+
+    begin = np.log([start.amplitude, start.length, start.faint])
+    simplex = begin + np.concatenate([np.zeros((1, 3)), 0.2 * np.eye(3)])
+    found = optimize.minimize(
+        evidence,
+        begin,
+        method="Nelder-Mead",
+        options={
+            "fatol": tolerance,
+            "xatol": 0.1,
+            "maxfev": 15 if tolerance >= 2 else 30,
+            "initial_simplex": simplex,
+        },
+    )
+    amplitude, length, faint = np.exp(found.x)
+    return Smoothness(float(amplitude), float(np.clip(length, *lengths)), float(faint))

@@ -1,0 +1,99 @@
+"""The figure of a real lens: image, lens light subtracted, model, residual, source, and where a perturber helps."""
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haloformer.reporting.style import literal, new_figure, styled
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+    from haloformer.fitting.reallens.result import RealLensFit
+
+
+@styled
+def draw_fit(fit: "RealLensFit") -> "Figure":
+    """Draws a fit in six panels."""
+    seen = fit.seen
+    figure = new_figure(11.5, 7.4)
+    figure.set_layout_engine("compressed")
+    panels = figure.subplots(2, 3)
+    half = np.array(seen.image.shape[::-1]) / 2 * seen.pixel_scale
+    everywhere = {"origin": "lower", "extent": (-half[0], half[0], -half[1], half[1])}
+    reach = float(seen.radius()[seen.mask].max()) * 1.08
+    counted = np.where(seen.mask, seen.image, np.nan)
+    arcs, light = fit.arcs, fit.lens_light
+    top = float(np.nanpercentile(arcs, 99.7))
+    bright = {"cmap": "inferno", "vmin": -0.1 * top, "vmax": top}
+    faint = {"cmap": "inferno", "vmin": 0.0, "vmax": float(np.nanpercentile(counted, 99))}
+    shown = [
+        (panels[0, 0], seen.image, literal(seen.name), "Pixel value", faint),
+        (panels[0, 1], counted - light, "lens light subtracted", "Pixel value", bright),
+        (panels[0, 2], arcs, "model of the arcs", "Pixel value", bright),
+        (panels[1, 0], fit.residual, "residual", "(image − model) / noise",
+         {"cmap": "RdBu_r", "vmin": -5, "vmax": 5}),
+    ]  # fmt: skip
+    for axes, picture, title, label, colours in shown:
+        drawn = axes.imshow(picture, **colours, **everywhere)
+        _finish(axes, title, reach)
+        _bar(figure, axes, drawn, label)
+    _draw_source(figure, panels[1, 1], fit)
+    _draw_scan(figure, panels[1, 2], fit, counted - light, everywhere, top, reach)
+    return figure
+
+
+def _draw_source(figure: "Figure", axes: "Axes", fit: "RealLensFit") -> None:
+    picture, scale = fit.source
+    grid = fit.best.source.fine
+    half = len(picture) / 2 * scale
+    x, y = grid.x * fit.best.scale, grid.y * fit.best.scale
+    extent = (x - half, x + half, y - half, y + half)
+    drawn = axes.imshow(picture, origin="lower", extent=extent, cmap="inferno", vmin=0)
+    axes.set_title("source", fontsize=9.5, fontweight="normal", loc="center")
+    axes.tick_params(labelsize=8.5)
+    axes.set_xlabel("x [arcsec]", fontsize=9.5)
+    _bar(figure, axes, drawn, "per image pixel")
+
+
+def _draw_scan(
+    figure: "Figure",
+    axes: "Axes",
+    fit: "RealLensFit",
+    arcs: np.ndarray,
+    where: dict[str, Any],
+    top: float,
+    reach: float,
+) -> None:
+    axes.imshow(arcs, cmap="Greys", vmin=0, vmax=top, **where)
+    if fit.scan is None:
+        _finish(axes, "no perturber was looked for", reach)
+        return
+    scan = fit.scan
+    n = scan.shape[0] // 2
+    step = fit.scan.step
+    edge = (n + 0.5) * step
+    gain = scan.picture()
+    most = max(25.0, float(np.nanpercentile(np.abs(gain), 99)))
+    drawn = axes.imshow(
+        gain, origin="lower", extent=(-edge, edge, -edge, edge), cmap="RdBu_r", vmin=-most, vmax=most, alpha=0.75,
+    )  # fmt: skip
+    for one in fit.perturbers:
+        axes.plot(one["x"], one["y"], "x", color="black", markersize=9, markeredgewidth=1.8)
+    _finish(axes, "Δχ² of a perturber, by a linear scan", reach)
+    _bar(figure, axes, drawn, "Δχ², < 0: negative mass")
+
+
+def _finish(axes: "Axes", title: str, reach: float) -> None:
+    axes.set_title(title, fontsize=9.5, fontweight="normal", loc="center")
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(-reach, reach)
+    axes.tick_params(labelsize=8.5)
+    axes.set_xlabel("x [arcsec]", fontsize=9.5)
+
+
+def _bar(figure: "Figure", axes: "Axes", drawn: Any, label: str) -> None:
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02)
+    bar.set_label(label, fontsize=9)
+    bar.ax.tick_params(labelsize=8)

@@ -1,0 +1,167 @@
+"""The fit of a real lens as files have it: image, noise map, point-spread function and mask are read, the results are written."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haloformer.errors import InputError
+from haloformer.fitting.reallens.observation import Observation, checked_observation
+from haloformer.fitting.reallens.optimise import Report
+from haloformer.fitting.reallens.result import RealLensFit
+from haloformer.fitting.reallens.run import Options, fit_observation
+from haloformer.fitting.reallens.saving import save
+from haloformer.io.folders import refuse_existing
+from haloformer.readers.fits import FitsImage, choose_planes, fits_hdus
+from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
+from haloformer.readers.reading import Reading
+from haloformer.simulation.psf import first_image
+
+
+@dataclass(frozen=True)
+class LensFiles:
+    """What a lens is read from.
+
+    Attributes:
+        image: The image.
+        psf: The point-spread function.
+        noise_map: Standard deviation of each pixel; None: estimated.
+        mask: Pixels where it is not 0 are left out; None: none is.
+        radius: In arcsec; pixels farther from the middle are left out; None: none is.
+    """
+
+    image: str
+    psf: str | None
+    noise_map: str | None = None
+    mask: str | None = None
+    radius: float | None = None
+
+
+@dataclass
+class LensSummary:
+    """Result of a call of `fit` for one lens.
+
+    Attributes:
+        out: The folder that was written.
+        fit: What was found.
+        lenstronomy: Whether lenstronomy.json was written.
+        resumed: Whether an earlier, unfinished call was gone on with.
+    """
+
+    out: Path
+    fit: RealLensFit
+    lenstronomy: bool = False
+    resumed: bool = False
+
+
+def read_observation(files: LensFiles, reading: Reading) -> Observation:
+    """Reads and checks a lens; raises InputError."""
+    reading.check()
+    if files.psf is None:
+        raise InputError(
+            "a point-spread function is needed: give --psf FILE.fits, an image of a star at the image's pixel scale (or --survey NAME, to fit "
+            "images of a simulated survey into a table)"
+        )
+    image, scale, wcs = _read(files.image, reading)
+    if scale is None:
+        raise InputError(
+            f"{files.image} does not say its pixel scale: give --pixel_scale, in arcsec"
+        )
+    others = {
+        name: None if path is None else _read_first(path)
+        for name, path in (("psf", files.psf), ("noise", files.noise_map), ("mask", files.mask))
+    }
+    return checked_observation(
+        image,
+        **others,
+        pixel_scale=scale,
+        radius=files.radius,
+        name=Path(files.image).name,
+        wcs=wcs,
+    )
+
+
+def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
+    """Returns an image, its pixel scale and its WCS, None where it has none."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} is not a file; one image of a lens is needed")
+    if image_suffix(path) not in FITS_SUFFIXES:
+        pixels = read_image(path, channels=1, hdu=reading.hdu, nan="mask")[0]
+        return pixels, reading.pixel_scale, None
+    with fits_hdus(Path(path), path) as hdus:
+        number, plane = choose_planes(hdus, path, reading)[0]
+        found = FitsImage(hdus, number, path, reading)
+        pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
+        scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
+        return pixels, scale, found.wcs
+
+
+def _read_first(path: str) -> np.ndarray:
+    """Returns the first image of a file, of whatever name."""
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist")
+    hdu = first_image(Path(path)) if image_suffix(path) in FITS_SUFFIXES else None
+    pixels: np.ndarray = read_image(path, channels=1, hdu=hdu, nan="mask")[0]
+    return pixels
+
+
+def fit_files(
+    files: LensFiles,
+    reading: Reading,
+    options: Options,
+    *,
+    out: str,
+    like: str | None = None,
+    lenstronomy: bool = False,
+    overwrite: bool = False,
+    progress: bool | None = None,
+) -> LensSummary:
+    """Fits a lens that is read from files, and writes a folder.
+
+    Args:
+        files: What is read.
+        reading: How.
+        options: How it is fitted.
+        out: The folder.
+        like: Survey from which priors are taken.
+        lenstronomy: Whether to write lenstronomy.json, too.
+        overwrite: Replace an earlier fit.
+        progress: Show what is being done and the evidence; by default when standard error is a terminal.
+    """
+    target = Path(out)
+    refuse_existing(target, overwrite, ("fit.json",), "fit")
+    priors = None
+    if like is not None:
+        from haloformer.fitting.reallens.like import priors_like
+
+        priors = priors_like(like)
+    seen = read_observation(files, reading)
+    target.absolute().parent.mkdir(parents=True, exist_ok=True)
+    stages = target.with_name(f".{target.name}.unfinished.json")
+    resumed = stages.is_file()
+    with _shown(seen.name, progress) as report:
+        found = fit_observation(seen, options, priors, stages=stages, report=report)
+    save(found, target, overwrite=overwrite, lenstronomy=lenstronomy)
+    return LensSummary(target, found, lenstronomy, resumed)
+
+
+@contextlib.contextmanager
+def _shown(name: str, show: bool | None) -> Iterator[Report]:
+    """Yields a report that shows what is being done, and the evidence, on standard error."""
+    import sys
+
+    if not (sys.stderr.isatty() if show is None else show):
+        yield lambda what, evidence: None
+        return
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    with console.status(f"{name}: looking for arcs") as status:
+
+        def report(what: str, evidence: float) -> None:
+            status.update(f"{name}: {what}, −2 ln evidence {evidence:.1f}")
+
+        yield report

@@ -1,0 +1,286 @@
+"""What is fitted: an image with its noise, point-spread function and mask, checked where it enters."""
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from scipy import ndimage
+
+from haloformer.errors import InputError, InputWarning
+
+_MOST_PIXELS = 1024
+_LEAST_PIXELS = 50  # that are fitted
+_CORNER = 0.15  # of the side
+_OFF_CENTRE = 0.5  # pixels
+_LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Observation:
+    """An image of a lens.
+
+    Attributes:
+        image: (H, W) in any linear unit; the first row is the lowest, as FITS has it.
+        noise: (H, W) standard deviation of each pixel, in the same unit.
+        psf: (2r+1, 2r+1), of sum 1.
+        mask: (H, W) bool, True for pixels that count.
+        pixel_scale: In arcsec.
+        name: Of the lens, for reports.
+        notes: What was assumed or mended, for people.
+        wcs: Of astropy; None if there is none.
+        correlated: How much more the noise of large areas is than that of independent pixels, as a ratio of variances; 1 if a map was given.
+    """
+
+    image: np.ndarray
+    noise: np.ndarray
+    psf: np.ndarray
+    mask: np.ndarray
+    pixel_scale: float
+    name: str = "lens"
+    notes: tuple[str, ...] = ()
+    wcs: Any = field(default=None, repr=False)
+    correlated: float = 1.0
+
+    def axes(self) -> tuple[np.ndarray, np.ndarray]:
+        """Positions of the columns and of the rows in arcsec from the middle, (W,) and (H,)."""
+        height, width = self.image.shape
+        x, y = ((np.arange(n) - (n - 1) / 2) * self.pixel_scale for n in (width, height))
+        return x, y
+
+    def radius(self) -> np.ndarray:
+        """Distance (H, W) of the pixels from the middle in arcsec."""
+        x, y = self.axes()
+        found: np.ndarray = np.hypot(x[None, :], y[:, None])
+        return found
+
+    def noted(self, *notes: str) -> "Observation":
+        """Returns the same with further notes."""
+        return dataclasses.replace(self, notes=(*self.notes, *notes))
+
+    def sky(self, x: float, y: float) -> Mapping[str, float]:
+        """Returns ``ra`` and ``dec`` in degrees of a place in arcsec from the middle; nothing without a WCS."""
+        if self.wcs is None:
+            return {}
+        height, width = self.image.shape
+        column, row = (
+            x / self.pixel_scale + (width - 1) / 2,
+            y / self.pixel_scale + (height - 1) / 2,
+        )
+        place = self.wcs.pixel_to_world(column, row).icrs
+        return {"ra": float(place.ra.deg), "dec": float(place.dec.deg)}
+
+    def east_of_north(self, angle: float) -> float | None:
+        """Returns the position angle in degrees, East of North, 0 to 180, of an axis at an angle (radians) from x towards y; None without a WCS."""
+        if self.wcs is None:
+            return None
+        far = 10 * self.pixel_scale
+        here, there = self.sky(0.0, 0.0), self.sky(far * np.cos(angle), far * np.sin(angle))
+        east = (there["ra"] - here["ra"]) * np.cos(np.radians(here["dec"]))
+        return float(np.degrees(np.arctan2(east, there["dec"] - here["dec"])) % 180)
+
+
+def checked_observation(
+    image: np.ndarray,
+    *,
+    psf: np.ndarray | None,
+    noise: np.ndarray | float | None = None,
+    mask: np.ndarray | None = None,
+    pixel_scale: float = 0.05,
+    radius: float | None = None,
+    name: str = "lens",
+    wcs: Any = None,
+) -> Observation:
+    """Checks an image and what belongs to it.
+
+    Args:
+        image: (H, W). NaN and infinite pixels do not count.
+        psf: (h, w) point-spread function at the image's pixels; brought to a sum of 1 and an odd number of pixels.
+        noise: (H, W) standard deviation of each pixel or that of all; None estimates it from the corners.
+        mask: (H, W); pixels where it is not 0 are left out.
+        pixel_scale: In arcsec.
+        radius: Pixels farther than this from the middle, in arcsec, are left out; None: none is.
+        name: Of the lens.
+        wcs: Of astropy.
+
+    Raises:
+        InputError: What was given cannot be used.
+    """
+    image = _plane(image, "the image")
+    notes: list[str] = []
+    if not 1e-4 <= pixel_scale <= 10:
+        raise InputError(f"pixel_scale is {pixel_scale:g}: a number of arcsec is needed")
+    known = np.isfinite(image)
+    if not known.any():
+        raise InputError(f"{name}: all pixels are NaN or infinite")
+    if not known.all():
+        notes.append(f"{int((~known).sum())} pixels that are NaN or infinite do not count")
+    if psf is None:
+        raise InputError(
+            "a point-spread function is needed: give --psf FILE.fits, an image of a star at the image's pixel scale"
+        )
+    kernel, about = _kernel(psf, image.shape)
+    notes += about
+    counted = known & (True if mask is None else ~_mask(mask, image.shape))
+    sigma, correlated, about = _noise(noise, np.where(known, image, np.nan), counted)
+    notes += about
+    counted &= np.isfinite(sigma)
+    found = Observation(
+        image=np.where(known, image, 0.0),
+        noise=np.where(np.isfinite(sigma), sigma, 1.0),
+        psf=kernel,
+        mask=counted,
+        pixel_scale=float(pixel_scale),
+        name=name,
+        wcs=wcs,
+        correlated=correlated,
+    )
+    if radius is not None:
+        if radius <= 2 * pixel_scale:
+            raise InputError(f"radius is {radius:g}″: it must be larger than two pixels")
+        found = dataclasses.replace(found, mask=counted & (found.radius() <= radius))
+    left = int(found.mask.sum())
+    if left < _LEAST_PIXELS:
+        raise InputError(
+            f"{name}: mask and radius leave {left} pixels to fit; at least {_LEAST_PIXELS} are needed (a mask is 0 where a pixel counts)"
+        )
+    for note in notes:
+        warnings.warn(note, InputWarning, stacklevel=2)
+    return found.noted(*notes)
+
+
+def _plane(image: np.ndarray, what: str) -> np.ndarray:
+    image = np.asarray(image, dtype=float)
+    if image.ndim != 2:
+        raise InputError(f"{what} has shape {image.shape}; one plane (H, W) is needed")
+    if max(image.shape) > _MOST_PIXELS:
+        raise InputError(
+            f"{what} has {image.shape[0]}×{image.shape[1]} pixels; cut out the lens, at most {_MOST_PIXELS} per side"
+        )
+    return image
+
+
+def _mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    mask = np.asarray(mask)
+    if mask.shape != shape:
+        raise InputError(f"the mask has shape {mask.shape}, the image {shape}: they must match")
+    found: np.ndarray = (np.nan_to_num(mask.astype(float), nan=1.0)) != 0
+    return found
+
+
+def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[str]]:
+    """Returns a kernel of sum 1, square, odd and centred, and what was done to make it so."""
+    psf, notes = _plane(psf, "the PSF"), list[str]()
+    if not np.isfinite(psf).all():
+        raise InputError("the PSF has pixels that are NaN or infinite")
+    if psf.shape[0] > shape[0] or psf.shape[1] > shape[1]:
+        raise InputError(
+            f"the PSF has {psf.shape[0]}×{psf.shape[1]} pixels, more than the image's {shape[0]}×{shape[1]}; are they in the right order?"
+        )
+    psf = np.clip(psf, 0.0, None)
+    total = float(psf.sum())
+    if total <= 0:
+        raise InputError("the PSF has no light")
+    if abs(total - 1) > 1e-3:
+        notes.append(f"the PSF adds up to {total:.4g}; it was divided by that")
+    bright = np.where(psf > 0.2 * psf.max(), psf, 0.0)
+    centre = ndimage.center_of_mass(bright)
+    side = max(psf.shape) - 1 + max(psf.shape) % 2
+    off = [at - (n - 1) / 2 for at, n in zip(centre, psf.shape)]
+    even = any(n % 2 == 0 for n in psf.shape)
+    if max(map(abs, off)) > max(psf.shape) / 4:
+        raise InputError(
+            f"the PSF's light is {off[1]:+.1f}, {off[0]:+.1f} pixels off its middle (x, y): cut it out around the star"
+        )
+    if even or max(map(abs, off)) > _OFF_CENTRE:
+        # Its light comes to the middle of a pixel, by cubic splines between pixels.
+        along = np.arange(side) - (side - 1) / 2
+        places = np.meshgrid(centre[0] + along, centre[1] + along, indexing="ij")
+        psf = ndimage.map_coordinates(psf, places, order=3, mode="constant").clip(min=0)
+        why = "an even number of pixels" if even else "its light off the middle"
+        notes.append(f"the PSF has {why}; it was moved by a part of a pixel, to have a middle")
+    margins = [((side - n) // 2,) * 2 for n in psf.shape]
+    if psf.shape[0] != psf.shape[1]:
+        psf = np.pad(psf, [(max(0, a), max(0, b)) for a, b in margins])
+    return psf / psf.sum(), notes
+
+
+def _noise(
+    noise: np.ndarray | float | None, image: np.ndarray, counted: np.ndarray
+) -> tuple[np.ndarray, float, list[str]]:
+    """Returns each pixel's standard deviation, NaN where it is not known, and notes."""
+    if noise is None:
+        return _noise_of_corners(image, counted)
+    sigma = np.asarray(noise, dtype=float)
+    if sigma.ndim == 0:
+        sigma = np.full(image.shape, float(sigma))
+    if sigma.shape != image.shape:
+        raise InputError(
+            f"the noise map has shape {sigma.shape}, the image {image.shape}: they must match"
+        )
+    bad = int((sigma[counted] <= 0).sum())
+    if bad:
+        least = float(np.nanmin(sigma[counted]))
+        raise InputError(
+            f"the noise map holds {bad} pixels ≤ 0 (least {least:.3g}) that count; it must be a standard deviation, positive everywhere (mask pixels without data)"
+        )
+    notes = list[str]()
+    unknown = int((~np.isfinite(sigma[counted])).sum())
+    if unknown:
+        notes.append(f"{unknown} pixels without a finite noise do not count")
+    return np.where(sigma > 0, sigma, np.nan), 1.0, notes
+
+
+def _noise_of_corners(
+    image: np.ndarray, counted: np.ndarray
+) -> tuple[np.ndarray, float, list[str]]:
+    """The scatter of the four corners, and how alike neighbouring pixels are there."""
+    height, width = image.shape
+    a, b = max(4, round(_CORNER * height)), max(4, round(_CORNER * width))
+    sky: list[np.ndarray] = []
+    for rows in (slice(0, a), slice(height - a, height)):
+        for columns in (slice(0, b), slice(width - b, width)):
+            corner = np.where(counted[rows, columns], image[rows, columns], np.nan)
+            if np.isfinite(corner).sum() >= 12:
+                sky.append(_flat(corner))
+    if not sky:
+        raise InputError(
+            "the noise cannot be estimated, as the corners hold no pixels that count: give --noise_map FILE.fits"
+        )
+    scatter = [1.4826 * np.nanmedian(np.abs(corner)) for corner in sky]
+    sigma = float(np.median(scatter))
+    if sigma <= 0:
+        raise InputError(
+            "the noise cannot be estimated, as the corners are flat: give --noise_map FILE.fits"
+        )
+    alike = [max(0.0, _correlation(sky, lag, sigma)) for lag in _LAGS]
+    # Of the sum over many pixels: 1 + 2 Σ ρ over one half of the plane
+    ratio = 1 + 2 * float(sum(alike))
+    note = (
+        f"without a noise map, a standard deviation of {sigma:.4g} was measured in the corners; neighbouring pixels are "
+        f"{(alike[0] + alike[1]) / 2:.2f} correlated, so that large areas scatter {np.sqrt(ratio):.2f} times more than independent ones; "
+        "each pixel's noise was raised by that factor; photon noise of bright pixels is not known"
+    )
+    return np.full(image.shape, sigma * np.sqrt(ratio)), ratio, [note]
+
+
+def _flat(corner: np.ndarray) -> np.ndarray:
+    """A corner less its median, without what stands out."""
+    rest = corner - np.nanmedian(corner)
+    scatter = 1.4826 * np.nanmedian(np.abs(rest))
+    found: np.ndarray = np.where(np.abs(rest) <= 4 * scatter, rest, np.nan)
+    return found
+
+
+def _correlation(corners: list[np.ndarray], lag: tuple[int, int], sigma: float) -> float:
+    down, right = lag
+    products = []
+    for corner in corners:
+        height, width = corner.shape
+        first = corner[: height - down, max(0, -right) : width - max(0, right)]
+        second = corner[down:, max(0, right) : width - max(0, -right)]
+        products.append((first * second).ravel())
+    found = float(np.nanmean(np.concatenate(products)) / sigma**2)
+    return min(found, 0.9)

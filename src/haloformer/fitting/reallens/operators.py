@@ -1,0 +1,313 @@
+"""From the source's plane to the pixels that are fitted: rays, point-spread function, splines."""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse as sp
+from scipy import ndimage
+
+from haloformer.simulation.noise import has_numba
+
+
+@dataclass(frozen=True, eq=False)
+class Camera:
+    """Pixels that are fitted, the rays that reach them, and the blur between.
+
+    Attributes:
+        mask: (H, W) bool, of the P fitted pixels.
+        x: (R,) positions of the rays in arcsec, pixel by pixel, as ``y``: all that the point-spread function brings to fitted pixels.
+        y: See ``x``.
+        rays: Rays per pixel.
+        blur: (P, Q) sparse: from the means over the pixels with rays to fitted pixels in units of their noise.
+    """
+
+    mask: np.ndarray
+    x: np.ndarray
+    y: np.ndarray
+    rays: int
+    blur: sp.csr_matrix
+
+    @classmethod
+    def of(
+        cls,
+        mask: np.ndarray,
+        noise: np.ndarray,
+        psf: np.ndarray,
+        pixel_scale: float,
+        supersampling: int,
+    ) -> "Camera":
+        """Prepares the camera of an image.
+
+        Args:
+            mask: (H, W) bool, True where a pixel is fitted.
+            noise: (H, W) standard deviations.
+            psf: (2r+1, 2r+1) of sum 1.
+            pixel_scale: In arcsec.
+            supersampling: Rays per side of a pixel.
+        """
+        height, width = mask.shape
+        seen = ndimage.binary_dilation(mask, np.ones(psf.shape, bool))
+        number = np.full(mask.shape, -1)
+        number[seen] = np.arange(seen.sum())
+        rows, columns = np.nonzero(mask)
+        taps, weights, start = [], [], [0]
+        down, right = np.nonzero(psf[::-1, ::-1])
+        share = psf[::-1, ::-1][down, right]
+        for i, j in zip(rows, columns):
+            a, b = i + down - len(psf) // 2, j + right - len(psf) // 2
+            there = (a >= 0) & (a < height) & (b >= 0) & (b < width)
+            taps.append(number[a[there], b[there]])
+            weights.append(share[there] / noise[i, j])
+            start.append(start[-1] + int(there.sum()))
+        blur = sp.csr_matrix(
+            (np.concatenate(weights), np.concatenate(taps), np.array(start)),
+            shape=(len(rows), int(seen.sum())),
+        )
+        row, column = np.nonzero(seen)
+        within = (np.arange(supersampling) - (supersampling - 1) / 2) / supersampling
+        x = (column[:, None, None] + within[None, None, :] - (width - 1) / 2) * pixel_scale
+        y = (row[:, None, None] + within[None, :, None] - (height - 1) / 2) * pixel_scale
+        shape = (len(row), supersampling, supersampling)
+        x, y = (np.broadcast_to(each, shape).ravel() for each in (x, y))
+        return cls(mask, x, y, supersampling**2, blur)
+
+    @functools.cached_property
+    def spread(self) -> sp.csr_matrix:
+        """The blur the other way round, (Q, P)."""
+        return self.blur.T.tocsr()
+
+    def thinned(self, step: int) -> tuple["Camera", np.ndarray]:
+        """Returns a camera of every so many of the fitted pixels, and which (P,) they are."""
+        kept = np.arange(self.blur.shape[0]) % step == 0
+        mask = self.mask.copy()
+        mask[self.mask] = kept
+        return Camera(mask, self.x, self.y, self.rays, self.blur[kept]), kept
+
+    def observe(self, brightness: np.ndarray) -> np.ndarray:
+        """Returns (P, …) what fitted pixels have, in units of their noise, of brightness (R, …) at the rays."""
+        means = brightness.reshape(-1, self.rays, *brightness.shape[1:]).mean(axis=1)
+        seen: np.ndarray = self.blur @ means
+        return seen
+
+
+@dataclass(frozen=True, eq=False)
+class Splines:
+    """Cubic B-splines of the source's grid at rays.
+
+    The grid is framed by coefficients that are 0, so that the source's brightness and its slope fall to 0 at the border.
+
+    Attributes:
+        nodes: (R, 16) framed coefficients that each ray touches; −1 for rays outside.
+        values: (R, 16) of their splines, 0 outside.
+        slopes_x: (R, 16) their derivatives by the position in 1/arcsec, as ``slopes_y``.
+        slopes_y: See ``slopes_x``.
+        inner: (n,) framed numbers of the coefficients that are free.
+        framed: Coefficients with the frame.
+    """
+
+    nodes: np.ndarray
+    values: np.ndarray
+    slopes_x: np.ndarray
+    slopes_y: np.ndarray
+    inner: np.ndarray
+    framed: int
+
+    def __matmul__(self, coefficients: np.ndarray) -> np.ndarray:
+        """The source's brightness (R,) at the rays."""
+        found: np.ndarray = (self.values * self._here(coefficients)).sum(axis=1)
+        return found
+
+    def gradient(self, coefficients: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The slopes of the source's brightness along x and y, each (R,), per arcsec."""
+        here = self._here(coefficients)
+        return (self.slopes_x * here).sum(axis=1), (self.slopes_y * here).sum(axis=1)
+
+    def _here(self, coefficients: np.ndarray) -> np.ndarray:
+        framed = np.zeros(self.framed)
+        framed[self.inner] = coefficients
+        found: np.ndarray = framed[self.nodes]
+        return found
+
+    def in_frame(self, columns: np.ndarray) -> np.ndarray:
+        """Returns columns (P, n) of the coefficients among those of the frame, which are 0: (P, framed)."""
+        wide = np.zeros((len(columns), self.framed), columns.dtype)
+        wide[:, self.inner] = columns
+        return wide
+
+
+_FRAME = 3
+
+
+@dataclass(frozen=True)
+class SourceGrid:
+    """A square of splines in the source's plane.
+
+    Attributes:
+        x: Middle in arcsec, as ``y``.
+        y: See ``x``.
+        side: Coefficients per side.
+        step: Their distance in arcsec.
+    """
+
+    x: float
+    y: float
+    side: int
+    step: float
+
+    @property
+    def size(self) -> int:
+        """Coefficients in all."""
+        return self.side**2
+
+    @property
+    def half(self) -> float:
+        """From the middle to the border, in arcsec."""
+        return (self.side + 1) / 2 * self.step
+
+    def splines(self, beta_x: np.ndarray, beta_y: np.ndarray) -> Splines:
+        """Returns the splines at positions (R,) in arcsec."""
+        weights, slopes, first = [], [], []
+        inside = np.ones(len(beta_x), bool)
+        wide = self.side + 2 * _FRAME
+        for beta, middle in ((beta_x, self.x), (beta_y, self.y)):
+            at = (beta - middle) / self.step + (wide - 1) / 2
+            cell = np.floor(at).astype(np.int64)
+            inside &= (cell >= 1) & (cell < wide - 2)
+            w, s = _cubic(at - cell)
+            weights.append(w)
+            slopes.append(s / self.step)
+            first.append(cell - 1)
+        (wx, wy), (sx, sy), (i, j) = weights, slopes, first
+        shifts = (np.arange(4)[:, None] * wide + np.arange(4)[None, :]).ravel()
+        nodes = np.where(inside, j * wide + i, 0)[:, None] + shifts
+        there = inside[:, None]
+        values = np.where(there, (wy[:, :, None] * wx[:, None, :]).reshape(-1, 16), 0.0)
+        slopes_x = np.where(there, (wy[:, :, None] * sx[:, None, :]).reshape(-1, 16), 0.0)
+        slopes_y = np.where(there, (sy[:, :, None] * wx[:, None, :]).reshape(-1, 16), 0.0)
+        nodes[~inside] = -1
+        numbers = np.arange(wide**2).reshape(wide, wide)[_FRAME:-_FRAME, _FRAME:-_FRAME]
+        return Splines(nodes, values, slopes_x, slopes_y, numbers.ravel(), wide**2)
+
+
+@dataclass(frozen=True)
+class Source:
+    """The grids whose sum a source is: a fine one about what is bright, and a broad one for faint light around it.
+
+    Attributes:
+        fine: The fine grid.
+        broad: The other.
+    """
+
+    fine: SourceGrid
+    broad: SourceGrid
+
+    @property
+    def grids(self) -> tuple[SourceGrid, SourceGrid]:
+        """Both, in the order of the coefficients."""
+        return self.fine, self.broad
+
+    @property
+    def size(self) -> int:
+        """Coefficients in all."""
+        return self.fine.size + self.broad.size
+
+    def parts(self) -> tuple[slice, slice]:
+        """The coefficients of each grid."""
+        return slice(0, self.fine.size), slice(self.fine.size, self.size)
+
+    def splines(self, beta_x: np.ndarray, beta_y: np.ndarray) -> tuple[Splines, Splines]:
+        """Returns each grid's splines at positions (R,) in arcsec."""
+        return self.fine.splines(beta_x, beta_y), self.broad.splines(beta_x, beta_y)
+
+    def brightness(self, x: np.ndarray, y: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+        """Returns the source's brightness (R,) at positions (R,) in arcsec."""
+        both = [
+            splines @ coefficients[part] for splines, part in zip(self.splines(x, y), self.parts())
+        ]
+        found: np.ndarray = both[0] + both[1]
+        return found
+
+    def picture(self, coefficients: np.ndarray, side: int = 80) -> tuple[np.ndarray, float]:
+        """Returns the source's brightness (side, side) about the middle of the fine grid, rows along y, and the pixels' size in arcsec."""
+        scale = 2.6 * self.fine.half / side
+        axis = (np.arange(side) - (side - 1) / 2) * scale
+        x, y = np.meshgrid(self.fine.x + axis, self.fine.y + axis)
+        return self.brightness(x.ravel(), y.ravel(), coefficients).reshape(side, side), scale
+
+
+def _cubic(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the four cubic B-splines (…, 4) at a place 0 ≤ u < 1 of a cell, and their derivatives."""
+    v = 1 - u
+    values = np.stack(
+        [v**3 / 6, (4 - 6 * u**2 + 3 * u**3) / 6, (4 - 6 * v**2 + 3 * v**3) / 6, u**3 / 6], axis=-1
+    )
+    slopes = np.stack(
+        [-(v**2) / 2, (3 * u**2 - 4 * u) / 2, (4 * v - 3 * v**2) / 2, u**2 / 2], axis=-1
+    )
+    return values, slopes
+
+
+def response(camera: Camera, splines: Splines) -> np.ndarray:
+    """Returns what fitted pixels, in units of their noise, receive from each coefficient, (P, n)."""
+    means = _means(camera, splines)
+    if not has_numba():
+        dense: np.ndarray = (camera.blur @ means).toarray()
+        return dense
+    from haloformer.fitting.reallens import kernels
+
+    out = np.zeros((camera.blur.shape[0], len(splines.inner)))
+    blur = camera.blur
+    kernels.response(
+        blur.indptr, blur.indices, blur.data, means.indptr, means.indices, means.data, out
+    )
+    return out
+
+
+def _means(camera: Camera, splines: Splines) -> sp.csr_matrix:
+    """The splines averaged over pixels, (Q, n) sparse."""
+    R = len(splines.nodes)
+    inside = splines.nodes[:, 0] >= 0
+    pixel = np.repeat(np.flatnonzero(inside) // camera.rays, 16)
+    number = np.full(splines.framed, -1)
+    number[splines.inner] = np.arange(len(splines.inner))
+    node = number[splines.nodes[inside].ravel()]
+    free = node >= 0
+    values = splines.values[inside].ravel() / camera.rays
+    entries = (values[free], (pixel[free], node[free]))
+    return sp.csr_matrix(entries, shape=(R // camera.rays, len(splines.inner)))
+
+
+def determinant_slope(
+    camera: Camera, splines: Splines, adjoint: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns Σ ∂(log determinant)/∂A · ∂A/∂β of each ray, (R,) along x and along y.
+
+    Args:
+        camera: Of the response A.
+        splines: See ``camera``.
+        adjoint: (P, n) derivative of the log determinant by A.
+    """
+    spread, adjoint = camera.spread, splines.in_frame(adjoint)
+    if not has_numba():
+        moved = np.repeat(spread @ adjoint, camera.rays, axis=0) / camera.rays
+        here = np.take_along_axis(moved, np.maximum(splines.nodes, 0), axis=1)
+        return (here * splines.slopes_x).sum(axis=1), (here * splines.slopes_y).sum(axis=1)
+    from haloformer.fitting.reallens import kernels
+
+    slope_x, slope_y = np.zeros(len(splines.nodes)), np.zeros(len(splines.nodes))
+    kernels.determinant_slope(
+        spread.indptr, spread.indices, spread.data / camera.rays, splines.nodes, splines.slopes_x,
+        splines.slopes_y, adjoint, slope_x, slope_y,
+    )  # fmt: skip
+    return slope_x, slope_y
+
+
+def compile_response() -> None:
+    """Calls the compiled loops with the arguments of real fits, on three by three pixels."""
+    mask = np.ones((3, 3), bool)
+    camera = Camera.of(mask, np.ones((3, 3)), np.ones((1, 1)), 0.1, 1)
+    splines = SourceGrid(0.0, 0.0, 4, 0.1).splines(camera.x, camera.y)
+    for dtype in (np.float32, np.float64):
+        adjoint = response(camera, splines).astype(dtype)
+        determinant_slope(camera, splines, adjoint)

@@ -1,0 +1,158 @@
+"""The most probable mass model: Gauss–Newton steps on the evidence, with the source's smoothness fitted between them."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from haloformer.fitting.reallens.evidence import (
+    Normal,
+    Problem,
+    Slope,
+    Smoothness,
+    Solution,
+    best_smoothness,
+    normal_equations,
+    slope,
+    solve,
+)
+from haloformer.fitting.reallens.operators import Source
+
+_LONGEST_STEP = 0.1
+_MOST_TRIES = 6
+_ROUNDS = 5
+
+Report = Callable[[str, float], None]
+"""(what is being done, −2 ln evidence)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Fit:
+    """A mass model's parameters, with the source and lens light that belong to them.
+
+    Attributes:
+        problem: What was fitted.
+        source: Its grids.
+        vector: (K,) parameters of ``problem.mass``.
+        smoothness: Hyper-parameters.
+        normal: Normal equations there.
+        solution: Source and lens light.
+        prior: Of the parameters, Σ ((p − mean)/sd)².
+        converged: Whether the last step changed the evidence by less than was asked for.
+    """
+
+    problem: Problem
+    source: Source
+    vector: np.ndarray
+    smoothness: Smoothness
+    normal: Normal
+    solution: Solution
+    prior: float
+    converged: bool = False
+
+    @property
+    def evidence(self) -> float:
+        """−2 ln (evidence × prior of the parameters), but for constants."""
+        return self.solution.evidence + self.prior
+
+    def value(self, name: str) -> float:
+        """A parameter's value by its name."""
+        return float(self.vector[self.problem.mass.names.index(name)])
+
+    @property
+    def scale(self) -> float:
+        """What lengths of the source are in units of those of an isothermal lens."""
+        return self.problem.mass.scale(self.vector)
+
+    def slope(self) -> Slope:
+        """Derivatives by the parameters; the prior's are not among them."""
+        return slope(self.problem, self.source, self.vector, self.normal, self.solution)
+
+
+def fit_at(problem: Problem, source: Source, vector: np.ndarray, smoothness: Smoothness) -> Fit:
+    """Solves for source and lens light at some parameters."""
+    normal = normal_equations(problem, source, vector)
+    solution = solve(normal, source, smoothness)
+    mean, sd = problem.mass.expected()
+    prior = float((((vector - mean) / sd) ** 2).sum())
+    return Fit(problem, source, vector, smoothness, normal, solution, prior)
+
+
+def smoothed(fit: Fit, lengths: tuple[float, float], tolerance: float = 0.5) -> Fit:
+    """Returns a fit with the smoothness of largest evidence for its parameters."""
+    smoothness = best_smoothness(fit.normal, fit.source, fit.smoothness, lengths, tolerance)
+    solution = solve(fit.normal, fit.source, smoothness)
+    if solution.evidence >= fit.solution.evidence:
+        return fit
+    return dataclasses.replace(fit, smoothness=smoothness, solution=solution)
+
+
+def settled(
+    fit: Fit, lengths: tuple[float, float], tolerance: float, report: Report | None = None
+) -> Fit:
+    """Improves mass and smoothness in turn until the evidence changes no more.
+
+    Args:
+        fit: Where to begin.
+        lengths: The shortest and the longest correlation, in arcsec.
+        tolerance: In −2 ln evidence.
+        report: Called after each step.
+    """
+    for _ in range(_ROUNDS):
+        before = fit.evidence
+        fit = improve(smoothed(fit, lengths), 8, tolerance, report)
+        if before - fit.evidence < 2 * tolerance:
+            break
+    return fit
+
+
+def improve(fit: Fit, steps: int, tolerance: float = 0.2, report: Report | None = None) -> Fit:
+    """Takes Gauss–Newton steps, damped as Levenberg and Marquardt do, until the evidence changes no more.
+
+    Args:
+        fit: Where to begin.
+        steps: At most.
+        tolerance: In −2 ln evidence.
+        report: Called after each step.
+    """
+    mean, sd = fit.problem.mass.expected()
+    low, high = fit.problem.mass.bounds()
+    damping = 1e-2
+    for _ in range(steps):
+        local = fit.slope()
+        gradient = local.gradient + 2 * (fit.vector - mean) / sd**2
+        curvature = local.curvature + np.diag(2 / sd**2)
+        # A parameter that its bound holds back stays there.
+        held = ((fit.vector <= low) & (gradient > 0)) | ((fit.vector >= high) & (gradient < 0))
+        free = ~held
+        better = None
+        for _ in range(_MOST_TRIES):
+            damped = curvature + damping * np.diag(np.diag(curvature))
+            step = np.zeros(len(fit.vector))
+            step[free] = -np.linalg.solve(damped[np.ix_(free, free)], gradient[free])
+            step = np.clip(step, -_LONGEST_STEP, _LONGEST_STEP)
+            tried = fit_at(
+                fit.problem, fit.source, np.clip(fit.vector + step, low, high), fit.smoothness
+            )
+            if tried.evidence < fit.evidence:
+                better = tried
+                break
+            damping *= 8
+        if better is None:
+            return dataclasses.replace(fit, converged=True)
+        gain, fit = fit.evidence - better.evidence, better
+        damping = max(damping / 5, 1e-4)
+        if report is not None:
+            report("lens", fit.evidence)
+        if gain < tolerance:
+            return dataclasses.replace(fit, converged=True)
+    return fit
+
+
+def covariance(fit: Fit) -> np.ndarray:
+    """Returns Laplace's covariance (K, K) of the parameters, source and lens light integrated over."""
+    _, sd = fit.problem.mass.expected()
+    curvature = fit.slope().curvature / 2 + np.diag(1 / sd**2)
+    found: np.ndarray = np.linalg.inv(curvature)
+    return found

@@ -1,0 +1,71 @@
+"""A fit as a page, and as what a notebook shows."""
+
+import base64
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from markupsafe import Markup
+
+from haloformer.reporting import html
+from haloformer.reporting.style import STYLE
+
+if TYPE_CHECKING:
+    from haloformer.fitting.reallens.result import RealLensFit
+
+_METHODS = (
+    "The mass is a power-law ellipsoid with external shear. For each mass, the source (cubic splines on two grids, a Gaussian process "
+    "with an exponential correlation) and the lens's light (a sum of Gaussians) are solved exactly and integrated over; the "
+    "hyper-parameters have the largest evidence. Errors are Laplace's, at these hyper-parameters; systematic errors of the mass model are "
+    "not among them. x and y are in arcsec along columns and rows from the middle of the image."
+)
+_PERTURBER = (
+    "Δ evidence is by how much −2 ln evidence falls with a perturber, at the best parameters of both models; marginal: with all "
+    "parameters integrated over, and the perturber's place over all places that were tried. Multipoles of the lens explain images as "
+    "perturbers do: where both gain as much, the answer is a tie."
+)
+
+
+def picture(fit: "RealLensFit") -> str:
+    """Returns the figure as a data URI of a PNG."""
+    import matplotlib
+
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        fit.plot().savefig(stream, format="png", dpi=110)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+
+
+def to_html(fit: "RealLensFit") -> str:
+    """Returns a self-contained page."""
+    sections = [
+        html.section("", html.photo(picture(fit), "the six panels of the fit")),
+        html.section("Parameters", html.pairs_table(fit.rows())),
+        html.section("What was done", html.paragraph(_METHODS), *_about_perturber(fit)),
+    ]
+    if fit.seen.notes:
+        notes = [html.paragraph(note) for note in fit.seen.notes]
+        sections.append(html.section("About the data", *notes))
+    lead: Sequence[Markup] = [html.paragraph(_headline(fit)), *map(html.warning, fit.flags)]
+    return html.page("Fit of a lens", fit.seen.name, lead, sections)
+
+
+def fragment(fit: "RealLensFit") -> Markup:
+    """Returns what a notebook shows: figure, table and warnings."""
+    warnings = Markup("").join(html.warning(flag) for flag in fit.flags)
+    return (
+        warnings
+        + html.paragraph(_headline(fit))
+        + html.photo(picture(fit), "the six panels of the fit")
+        + html.pairs_table(fit.rows())
+    )
+
+
+def _headline(fit: "RealLensFit") -> str:
+    theta_E = fit.best.value("theta_E")
+    text = f"Einstein radius {theta_E:.3f}″, slope {fit.best.value('gamma'):.2f}."
+    return text if fit.scan is None else f"{text} {fit.verdict[0].upper()}{fit.verdict[1:]}."
+
+
+def _about_perturber(fit: "RealLensFit") -> list[Markup]:
+    return [] if fit.scan is None else [html.paragraph(_PERTURBER)]

@@ -1,0 +1,259 @@
+"""One perturber beside the smooth lens: a linear scan for where it may be, then full fits from the ten best places.
+
+A scan alone is not enough: it keeps source and lens to first order, and prefers other places, even negative masses (seen in
+J0946+1006), where full fits of everything do not.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage
+
+from haloformer.fitting.reallens.evidence import project, residual
+from haloformer.fitting.reallens.masses import Mass, Prior
+from haloformer.fitting.reallens.observation import Observation
+from haloformer.fitting.reallens.optimise import Fit, Report, covariance, fit_at, improve, settled
+from haloformer.fitting.reallens.stages import Stages
+from haloformer.fitting.reallens.start import lengths_of
+
+_SCAN_M = 5e-3  # arcsec², of the mass that is scanned with
+_SCAN_STEP = 0.08  # of the Einstein radius
+_NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber may be
+_PLACES = 10
+_APART = 0.15  # of the Einstein radius
+_BEST = 3
+_LARGEST_M = 0.1  # arcsec²
+
+
+@dataclass(frozen=True, eq=False)
+class Scan:
+    """What a perturber at each place would explain, source and smooth lens refitted to first order.
+
+    Attributes:
+        x: (N,) places in arcsec, as ``y``.
+        y: See ``x``.
+        m: (N,) best M / (π Σ_crit) in arcsec²; may be negative.
+        gain: (N,) by how much χ² falls.
+        shape: Rows and columns of the grid, centred on the image, of which the places are a part.
+        where: (N,) where they are in it.
+        step: Of the grid in arcsec.
+    """
+
+    x: np.ndarray
+    y: np.ndarray
+    m: np.ndarray
+    gain: np.ndarray
+    shape: tuple[int, int]
+    where: np.ndarray
+    step: float
+
+    @property
+    def area(self) -> float:
+        """Of the places together, in arcsec²."""
+        return len(self.x) * self.step**2
+
+    def picture(self) -> np.ndarray:
+        """Δχ² on the grid (rows along y), with the sign of the mass; NaN where nothing was tried."""
+        found = np.full(self.shape, np.nan)
+        found.flat[self.where] = np.sign(self.m) * self.gain
+        return found
+
+
+@dataclass(frozen=True, eq=False)
+class Detection:
+    """The most probable perturber.
+
+    Attributes:
+        fit: The fit with it.
+        delta_evidence: By how much −2 ln evidence falls, source and lens light integrated over, at the best parameters of each model.
+        delta_marginal: The same with all parameters integrated over, those of the perturber over all places that were scanned.
+        others: Where other starts ended: x, y, m and what each gains at its best parameters.
+        covariance: (K, K) of all parameters.
+    """
+
+    fit: Fit
+    delta_evidence: float
+    delta_marginal: float
+    others: Sequence[tuple[float, float, float, float]]
+    covariance: np.ndarray
+
+    @property
+    def significance(self) -> float:
+        """√ΔE, all parameters integrated over: the σ of a Gaussian detection of this evidence; 0 where the evidence is against it."""
+        return float(np.sqrt(max(self.delta_marginal, 0.0)))
+
+
+def with_perturber(mass: Mass, profile: str, reach: float = np.inf) -> Mass:
+    """Returns a mass model with a perturber, no farther from the middle than ``reach`` along x and y."""
+    where = {f"perturber_{k}": Prior(0.0, 1e3, -reach, reach) for k in ("x", "y")}
+    return dataclasses.replace(mass, perturber=profile, priors={**mass.priors, **where})
+
+
+def scan(smooth: Fit, seen: Observation, profile: str) -> Scan:
+    """Scans for a perturber of positive or negative mass.
+
+    Args:
+        smooth: Best fit without one.
+        seen: Its image.
+        profile: Of the perturber.
+    """
+    problem, camera = smooth.problem, smooth.problem.camera
+    theta_E = smooth.value("theta_E")
+    x, y, where, shape = _places(smooth, seen, theta_E)
+    mass = with_perturber(problem.mass, profile)
+    steep_x, steep_y = (each / smooth.scale for each in _steepness(smooth))
+    lit = np.flatnonzero((steep_x != 0) | (steep_y != 0))
+    brighter = np.zeros((len(camera.x), len(x)), np.float32)
+    for k, place in enumerate(zip(x, y)):
+        by_x, by_y = mass.perturbation(camera.x[lit], camera.y[lit], _SCAN_M, place, theta_E)
+        brighter[lit, k] = -(steep_x[lit] * by_x + steep_y[lit] * by_y) / _SCAN_M
+    change = camera.observe(brighter)
+    jacobian, marginal, sd = _freedoms(smooth)
+    left = change - project(problem, smooth.normal, smooth.solution, change)
+    metric = jacobian.T @ marginal + np.diag(1 / sd**2)
+    left = left - marginal @ np.linalg.solve(metric, jacobian.T @ left)
+    weight = (change * left).sum(axis=0)
+    score = change.T @ residual(problem, smooth.normal, smooth.solution)
+    safe = np.maximum(weight, 1e-12)
+    step = _SCAN_STEP * theta_E
+    return Scan(x, y, score / safe, score**2 / safe, shape, where, step)
+
+
+def _places(
+    smooth: Fit, seen: Observation, theta_E: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
+    """Places near the arcs of the model, on a grid."""
+    step = _SCAN_STEP * theta_E
+    bright = np.zeros(seen.mask.shape)
+    bright[seen.mask] = smooth.normal.A @ smooth.solution.source
+    arcs = (bright > 1.0) & seen.mask
+    far = ndimage.distance_transform_edt(~arcs) * seen.pixel_scale
+    x_axis, y_axis = seen.axes()
+    reach = float(seen.radius()[seen.mask].max())
+    n = int(reach / step)
+    axis = np.arange(-n, n + 1) * step
+    X, Y = np.meshgrid(axis, axis)
+    column = np.clip(np.searchsorted(x_axis, X), 0, len(x_axis) - 1)
+    row = np.clip(np.searchsorted(y_axis, Y), 0, len(y_axis) - 1)
+    near = (far[row, column] < _NEAR_LIGHT * theta_E) & (np.hypot(X, Y) < reach)
+    near &= np.hypot(X - smooth.value("x"), Y - smooth.value("y")) > 0.25 * theta_E
+    return X[near], Y[near], np.flatnonzero(near), X.shape
+
+
+def _steepness(fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    slopes = [
+        splines.gradient(fit.solution.source[part])
+        for splines, part in zip(fit.normal.splines, fit.source.parts())
+    ]
+    return slopes[0][0] + slopes[1][0], slopes[0][1] + slopes[1][1]
+
+
+def _freedoms(smooth: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Jacobian (P, K), the same with source and light refitted, and prior widths (K,) of the lens, multipoles always among them."""
+    mass = dataclasses.replace(smooth.problem.mass, multipoles=True)
+    vector = np.zeros(len(mass.names))
+    for k, name in enumerate(mass.names):
+        if name in smooth.problem.mass.names:
+            vector[k] = smooth.value(name)
+    wide = dataclasses.replace(smooth, problem=smooth.problem.with_mass(mass), vector=vector)
+    local = wide.slope()
+    return local.jacobian, local.marginal, mass.expected()[1]
+
+
+def best_places(found: Scan, theta_E: float) -> list[tuple[float, float, float]]:
+    """Returns x, y and m of the best places with a positive mass, apart from each other; the best first."""
+    places: list[tuple[float, float, float]] = []
+    for k in np.argsort(np.where(found.m > 0, -found.gain, np.inf)):
+        if found.m[k] <= 0 or len(places) == _PLACES:
+            break
+        x, y = float(found.x[k]), float(found.y[k])
+        if all(np.hypot(x - u, y - v) > _APART * theta_E for u, v, _ in places):
+            places.append((x, y, float(found.m[k])))
+    return places
+
+
+def detect(
+    smooth: Fit, found: Scan, profile: str, stages: Stages, report: Report | None = None
+) -> Detection | None:
+    """Fits everything from the best places of a scan; None if no place had a positive mass.
+
+    Args:
+        smooth: Best fit without a perturber.
+        found: Of :func:`scan`.
+        profile: Of the perturber.
+        stages: Keep what has been done.
+        report: Called after each step.
+    """
+    theta_E = smooth.value("theta_E")
+    reach = float(np.abs([found.x, found.y]).max()) + 2 * found.step
+    mass = with_perturber(smooth.problem.mass, profile, reach)
+    problem = smooth.problem.with_mass(mass)
+    tried: list[Fit] = []
+    for k, (x, y, m) in enumerate(best_places(found, theta_E)):
+        vector = np.concatenate([smooth.vector, [np.clip(m, 0.2 * _SCAN_M, 4 * _SCAN_M), x, y]])
+
+        def begin(vector: np.ndarray = vector) -> Fit:
+            begun = fit_at(problem, smooth.source, vector, smooth.smoothness)
+            return improve(begun, 5, 3.0, report)
+
+        tried.append(stages.fit(f"perturber_{k + 1}", problem, begin))
+    if not tried:
+        return None
+    tried.sort(key=lambda fit: fit.evidence)
+    finished: list[Fit] = []
+    for k, fit in enumerate(tried[:_BEST]):
+        if any(_same_place(fit, other, theta_E) for other in finished):
+            continue
+
+        def finish(fit: Fit = fit) -> Fit:
+            better = improve(fit, 8, 1.0, report)
+            return settled(better, lengths_of(fit.source), 0.5, report)
+
+        finished.append(stages.fit(f"perturber_best_{k + 1}", problem, finish))
+    finished.sort(key=lambda fit: fit.evidence)
+    best = finished[0]
+    spread = covariance(best)
+    delta = smooth.evidence - best.evidence
+    ends = [*finished, *tried[_BEST:]]
+    others = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in ends]
+    marginal = marginal_evidence(smooth, covariance(smooth))
+    marginal -= marginal_evidence(best, spread, found.area)
+    return Detection(best, delta, marginal, others, spread)
+
+
+def _perturber(fit: Fit) -> tuple[float, float, float]:
+    x, y, m = (fit.value(f"perturber_{name}") for name in ("x", "y", "m"))
+    return x, y, m
+
+
+def _same_place(fit: Fit, other: Fit, theta_E: float) -> bool:
+    dx, dy = (fit.value(f"perturber_{k}") - other.value(f"perturber_{k}") for k in ("x", "y"))
+    return float(np.hypot(dx, dy)) < 0.05 * theta_E
+
+
+def marginal_evidence(fit: Fit, spread: np.ndarray, places: float | None = None) -> float:
+    """Returns −2 ln evidence with the mass's parameters integrated over, too, by Laplace's approximation.
+
+    Args:
+        fit: The best fit.
+        spread: (K, K) covariance of its parameters.
+        places: Area in arcsec² over which a perturber's place is uniform before; its m is, from 0 to 0.1 arcsec².
+    """
+    names = fit.problem.mass.names
+    own = [k for k, name in enumerate(names) if name.startswith("perturber_")]
+    _, sd = fit.problem.mass.expected()
+    lens = np.setdiff1d(np.arange(len(names)), own)
+    found = fit.evidence + 2 * float(np.log(sd[lens]).sum()) - float(np.linalg.slogdet(spread)[1])
+    if own and places is not None:
+        found += 2 * np.log(places * _LARGEST_M) - len(own) * np.log(2 * np.pi)
+    return found
+
+
+def with_multipoles(smooth: Fit, report: Report | None = None) -> Fit:
+    """Fits multipoles of orders 1, 3 and 4 to what the smooth lens leaves: the usual impostors of perturbers."""
+    mass = dataclasses.replace(smooth.problem.mass, multipoles=True)
+    vector = np.concatenate([smooth.vector, np.zeros(len(mass.names) - len(smooth.vector))])
+    begun = fit_at(smooth.problem.with_mass(mass), smooth.source, vector, smooth.smoothness)
+    return settled(improve(begun, 8, 2.0, report), lengths_of(smooth.source), 0.5, report)

@@ -1,0 +1,351 @@
+"""Result of the fit of a real lens: parameters with errors, pictures, files, and how it shows itself in a notebook."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import scipy.linalg as sl
+
+from haloformer.fitting.reallens.evidence import residual
+from haloformer.fitting.reallens.masses import UNITS
+from haloformer.fitting.reallens.observation import Observation
+from haloformer.fitting.reallens.optimise import Fit, covariance
+from haloformer.fitting.reallens.perturbers import Detection, Scan
+from haloformer.fitting.reallens.smooth import Prepared
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_DRAWS = 40
+_TIE = (20.0, 0.2)
+"""Differences of −2 ln evidence that count as a tie: up to 20, or a fifth of the gain. As much as that depends on the source's grid and the priors of
+multipoles, which are not well known."""
+
+Value = Mapping[str, Any]
+"""``value``, ``error`` and ``unit`` of a parameter."""
+
+
+@dataclass(frozen=True, eq=False)
+class RealLensFit:
+    """The most probable lens, source and lens light of an image.
+
+    Attributes:
+        ready: The image and what was made of it.
+        smooth: Best fit without a perturber.
+        scan: Where a perturber was looked for; None if it was not.
+        detection: The most probable perturber; None if none was looked for, or no place had a positive mass.
+        multipoles: Best fit with multipoles in place of the perturber; None if none was looked for, or they were free anyway.
+        delta_multipoles: By how much −2 ln evidence falls with multipoles, their parameters integrated over.
+        profile: Of the perturber.
+        seconds: Of CPU time that the fit took.
+    """
+
+    ready: Prepared
+    smooth: Fit
+    scan: Scan | None = None
+    detection: Detection | None = None
+    multipoles: Fit | None = None
+    delta_multipoles: float | None = None
+    profile: str | None = None
+    seconds: float = math.nan
+
+    @property
+    def seen(self) -> Observation:
+        """The image; pixels in the core of the lens's light do not count."""
+        return self.ready.seen
+
+    @property
+    def best(self) -> Fit:
+        """The fit that is shown: with a perturber where it is the better one."""
+        detection = self.detection
+        if detection is not None and detection.delta_marginal > 0:
+            return detection.fit
+        return self.smooth
+
+    @cached_property
+    def covariance(self) -> np.ndarray:
+        """(K, K) of the mass's parameters, by Laplace's approximation."""
+        detection = self.detection
+        if detection is not None and self.best is detection.fit:
+            return detection.covariance
+        return covariance(self.smooth)
+
+    @property
+    def evidence(self) -> float:
+        """−2 ln evidence at the best parameters, their prior among it, but for a constant of the data."""
+        return self.best.evidence
+
+    @cached_property
+    def residual(self) -> np.ndarray:
+        """(H, W) image − model in units of the noise; NaN where no pixel counts."""
+        return self._picture(residual(self.best.problem, self.best.normal, self.best.solution))
+
+    @property
+    def chi2(self) -> float:
+        """Σ ((image − model) / noise)²."""
+        return float(np.nansum(self.residual**2))
+
+    @property
+    def pixels(self) -> int:
+        """How many pixels count."""
+        return int(self.seen.mask.sum())
+
+    @cached_property
+    def arcs(self) -> np.ndarray:
+        """(H, W) the lensed source as the model has it, in the image's unit; NaN where no pixel counts."""
+        fit = self.best
+        lensed: np.ndarray = self._picture(fit.normal.A @ fit.solution.source) * self.seen.noise
+        return lensed
+
+    @cached_property
+    def lens_light(self) -> np.ndarray:
+        """(H, W) the lens's light and the background as the model has them; NaN where no pixel counts."""
+        fit = self.best
+        light: np.ndarray = self._picture(fit.problem.light @ fit.solution.light) * self.seen.noise
+        return light
+
+    @cached_property
+    def source(self) -> tuple[np.ndarray, float]:
+        """The source's brightness per image pixel, rows along y, and the size of its pixels in arcsec."""
+        picture, scale = self.best.source.picture(self.best.solution.source)
+        return picture, scale * self.best.scale
+
+    @cached_property
+    def flags(self) -> tuple[str, ...]:
+        """Why numbers of this fit are not to be trusted; none where they are."""
+        found = []
+        low, high = self.best.problem.mass.bounds()
+        at_limit = (self.best.vector <= low) | (self.best.vector >= high)
+        stuck = [n for n, at in zip(self.best.problem.mass.names, at_limit) if at]
+        if stuck:
+            found.append(f"{', '.join(stuck)} ended at the limit of what is possible")
+        if not self.best.converged:
+            found.append("the fit has not converged")
+        if self.chi2 > 1.5 * self.pixels:
+            row, column = np.unravel_index(np.nanargmax(np.abs(self.residual)), self.residual.shape)
+            x, y = self.seen.axes()
+            found.append(
+                f"χ² is {self.chi2 / self.pixels:.2f} per pixel: the model does not describe the image, worst at x = {x[column]:.2f}″, "
+                f"y = {y[row]:.2f}″; mask what is not the lens (a star, a neighbour), or check the noise map"
+            )
+        if self.magnification < 1.5:
+            found.append(
+                f"the source is magnified {self.magnification:.1f} times only: what was fitted may be no lensed light"
+            )
+        return tuple(found)
+
+    @cached_property
+    def magnification(self) -> float:
+        """Light of the arcs divided by that of the source."""
+        picture, scale = self.source
+        light = float(np.clip(picture, 0, None).sum()) * (scale / self.seen.pixel_scale) ** 2
+        return float(np.nansum(np.clip(self.arcs, 0, None))) / light if light > 0 else 0.0
+
+    @cached_property
+    def parameters(self) -> dict[str, Value]:
+        """Name → value, error and unit. Errors are None where the fit is flagged."""
+        fit, spread = self.best, self.covariance
+        names = fit.problem.mass.names
+        error = np.sqrt(np.diag(spread))
+        found = {
+            name: self._value(fit.vector[k], error[k], UNITS.get(name, ""))
+            for k, name in enumerate(names)
+            if not name.startswith("perturber_")
+        }
+        found |= self._shapes(dict(zip(names, fit.vector)), names, spread)
+        radius, scatter = self._source_radius()
+        found["source_radius"] = self._value(radius, scatter, "arcsec")
+        return found
+
+    @cached_property
+    def perturbers(self) -> list[dict[str, Any]]:
+        """The most probable perturber with what speaks for it; none where the evidence is against any."""
+        detection = self.detection
+        if detection is None or detection.delta_marginal <= 0 or detection.fit is not self.best:
+            return []
+        fit, mass = detection.fit, detection.fit.problem.mass
+        names = mass.names
+        k = names.index("perturber_m")
+        error = np.sqrt(np.diag(detection.covariance))
+        m, x, y = (float(fit.vector[k + i]) for i in range(3))
+        flagged = bool(self.flags)
+        return [
+            {
+                "x": x,
+                "y": y,
+                "x_error": None if flagged else float(error[k + 1]),
+                "y_error": None if flagged else float(error[k + 2]),
+                **self.seen.sky(x, y),
+                "mass": mass.solar_masses(m),
+                "mass_error": None if flagged else mass.solar_masses(float(error[k])),
+                "m": m,
+                "m_error": None if flagged else float(error[k]),
+                "profile": self.profile,
+                "delta_evidence": detection.delta_evidence,
+                "delta_evidence_marginal": detection.delta_marginal,
+                "significance": detection.significance,
+                "delta_evidence_multipoles": self.delta_multipoles,
+                "verdict": self.verdict,
+            }
+        ]
+
+    @property
+    def verdict(self) -> str:
+        """What the evidence says of a perturber, in words."""
+        detection = self.detection
+        if self.scan is None:
+            return "no perturber was looked for"
+        if detection is None or detection.delta_marginal <= 0:
+            return "no perturber: the smooth lens is as probable"
+        other = self.delta_multipoles
+        margin = max(_TIE[0], _TIE[1] * max(detection.delta_marginal, other or 0.0))
+        if other is None or other < detection.delta_marginal - margin:
+            return "a perturber is more probable than a smooth lens" + (
+                "" if other is None else " and than multipoles"
+            )
+        if other > detection.delta_marginal + margin:
+            return "multipoles of the lens explain the image better than a perturber"
+        return "a tie: multipoles of the lens explain the image as well as a perturber"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns what ``fit.json`` holds."""
+        return {
+            "name": self.seen.name,
+            "parameters": self.parameters,
+            "evidence": self.evidence,
+            "evidence_smooth": self.smooth.evidence,
+            "chi2": self.chi2,
+            "pixels": self.pixels,
+            "perturbers": self.perturbers,
+            "verdict": self.verdict,
+            "good_fit": not self.flags,
+            "flags": list(self.flags),
+            "notes": list(self.seen.notes),
+            "source_smoothness": {
+                "amplitude": self.best.smoothness.amplitude,
+                "length": self.best.smoothness.length,
+                "faint": self.best.smoothness.faint,
+            },
+            "cpu_seconds": self.seconds,
+        }
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Returns the table for people: names and values."""
+        rows = []
+        for name, item in self.parameters.items():
+            rows.append((name, _in_words(item)))
+        for k, one in enumerate(self.perturbers):
+            label = f"perturber {k + 1}" if len(self.perturbers) > 1 else "perturber"
+            if one["mass"] is not None:
+                rows.append((f"{label}: mass", _mass_in_words(one)))
+            place = {"value": one["x"], "error": one["x_error"], "unit": "arcsec"}
+            rows.append((f"{label}: x", _in_words(place)))
+            place = {"value": one["y"], "error": one["y_error"], "unit": "arcsec"}
+            rows.append((f"{label}: y", _in_words(place)))
+            rows.append((f"{label}: Δ evidence", f"{one['delta_evidence']:.1f}"))
+            rows.append((f"{label}: Δ evidence, marginal", f"{one['delta_evidence_marginal']:.1f}"))
+        if self.delta_multipoles is not None:
+            rows.append(
+                ("multipoles instead: Δ evidence, marginal", f"{self.delta_multipoles:.1f}")
+            )
+        rows.append(("χ² / pixels", f"{self.chi2:.0f} / {self.pixels}"))
+        rows.append(("−2 ln evidence", f"{self.evidence:.1f}"))
+        return rows
+
+    def plot(self) -> "Figure":
+        """Draws image, lens light subtracted, model, residual, source, and where a perturber helps."""
+        from haloformer.fitting.reallens.figures import draw_fit
+
+        return draw_fit(self)
+
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
+        """Writes fit.json, fit.fits, fit.png and fit.html into a new folder, and returns it."""
+        from haloformer.fitting.reallens.saving import save
+
+        return save(self, Path(folder), overwrite=overwrite)
+
+    def _repr_html_(self) -> str:
+        from haloformer.fitting.reallens.page import fragment
+
+        return str(fragment(self))
+
+    def _picture(self, values: np.ndarray) -> np.ndarray:
+        found = np.full(self.seen.mask.shape, np.nan)
+        found[self.seen.mask] = values
+        return found
+
+    def _value(self, value: float, error: float, unit: str) -> Value:
+        known = not self.flags and math.isfinite(error)
+        return {"value": float(value), "error": float(error) if known else None, "unit": unit}
+
+    def _shapes(
+        self, values: Mapping[str, float], names: Sequence[str], spread: np.ndarray
+    ) -> dict[str, Value]:
+        """Axis ratios and angles, with errors to first order."""
+        found = {}
+        pairs = {"": ("e1", "e2"), "shear": ("gamma1", "gamma2")}
+        for label, pair in pairs.items():
+            i, j = (names.index(name) for name in pair)
+            u, v = values[pair[0]], values[pair[1]]
+            size = max(math.hypot(u, v), 1e-9)
+            along = np.array([u, v]) / size
+            across = np.array([-v, u]) / (2 * size**2)
+            part = spread[np.ix_([i, j], [i, j])]
+            size_error = math.sqrt(along @ part @ along)
+            angle = math.atan2(v, u) / 2
+            angle_error = math.degrees(math.sqrt(across @ part @ across))
+            if label:
+                found["shear"] = self._value(size, size_error, "")
+            else:
+                slope = 2 / (1 + size) ** 2
+                found["axis_ratio"] = self._value((1 - size) / (1 + size), slope * size_error, "")
+            name = f"{label}_angle".lstrip("_")
+            found[name] = self._value(math.degrees(angle) % 180, angle_error, "deg from x")
+            east = self.seen.east_of_north(angle)
+            if east is not None:
+                name = f"{label}_position_angle".lstrip("_")
+                found[name] = self._value(east, angle_error, "deg East of North")
+        return found
+
+    def _source_radius(self) -> tuple[float, float]:
+        """The radius of half of the source's light in arcsec, and its scatter among sources that are as probable."""
+        fit = self.best
+        rng = np.random.default_rng(0)
+        n = fit.source.size
+        noise = rng.standard_normal((len(fit.solution.factor), _DRAWS))
+        away = sl.solve_triangular(fit.solution.factor, noise, lower=True, trans=1)
+        draws = fit.solution.source[:, None] + fit.solution.root @ away[:n]
+        radii = [_half_light_radius(*fit.source.picture(draws[:, k], 60)) for k in range(_DRAWS)]
+        radius = _half_light_radius(*fit.source.picture(fit.solution.source, 60))
+        return radius * fit.scale, float(np.std(radii)) * fit.scale
+
+
+def _half_light_radius(picture: np.ndarray, scale: float) -> float:
+    light = np.where(picture > 0.1 * picture.max(), picture, 0.0)
+    total = light.sum()
+    if total <= 0:
+        return math.nan
+    y, x = np.indices(light.shape)
+    r = np.hypot(x - (light * x).sum() / total, y - (light * y).sum() / total).ravel()
+    order = np.argsort(r)
+    share = np.cumsum(light.ravel()[order]) / total
+    return float(r[order][np.searchsorted(share, 0.5)]) * scale
+
+
+def _in_words(item: Value) -> str:
+    unit = {"arcsec": "″", "deg from x": "° from x", "deg East of North": "° East of North"}
+    after = unit.get(item["unit"], f" {item['unit']}" if item["unit"] else "")
+    if item["error"] is None:
+        return f"{item['value']:.3g}{after} (no error: see the warnings)"
+    digits = max(0, 1 - math.floor(math.log10(item["error"]))) if item["error"] > 0 else 4
+    return f"{item['value']:.{digits}f} ± {item['error']:.{digits}f}{after}"
+
+
+def _mass_in_words(one: Mapping[str, Any]) -> str:
+    power = math.floor(math.log10(one["mass"]))
+    error = "" if one["mass_error"] is None else f" ± {one['mass_error'] / 10**power:.2f}"
+    return f"({one['mass'] / 10**power:.2f}{error}) × 10^{power} M_sun, {one['profile']}"

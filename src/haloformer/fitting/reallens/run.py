@@ -1,0 +1,178 @@
+"""The fit of a real lens from beginning to end, in Python."""
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haloformer.errors import InputError
+from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
+from haloformer.fitting.reallens.observation import Observation, checked_observation
+from haloformer.fitting.reallens.optimise import Report, covariance
+from haloformer.fitting.reallens.perturbers import (
+    detect,
+    marginal_evidence,
+    scan,
+    with_multipoles,
+)
+from haloformer.fitting.reallens.result import RealLensFit
+from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
+from haloformer.fitting.reallens.stages import Stages, key_of
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a lens is fitted.
+
+    Attributes:
+        lens_light: Whether there is light of the lens galaxy in the image; False if it has been subtracted.
+        multipoles: Whether multipoles of orders 1, 3 and 4 of the lens are free.
+        perturber: Profile to look for: ``"pseudo_jaffe"``, ``"tnfw"`` or ``"point"``; None: none.
+        r_trunc: Truncation radius of the perturber in arcsec; None: the tidal radius of a pseudo-Jaffe, 6 scale radii of a tNFW.
+        z_lens: Redshift of the lens, for masses in M_sun.
+        z_source: Redshift of the source.
+        supersampling: Rays per side of a pixel.
+        source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
+    """
+
+    lens_light: bool = True
+    multipoles: bool = False
+    perturber: str | None = None
+    r_trunc: float | None = None
+    z_lens: float | None = None
+    z_source: float | None = None
+    supersampling: int = 2
+    source_step: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.perturber not in (None, *PROFILES):
+            raise InputError(f"perturber is '{self.perturber}': known are {', '.join(PROFILES)}")
+        if (self.z_lens is None) != (self.z_source is None):
+            raise InputError("z_lens and z_source are needed together")
+        front, back = self.z_lens, self.z_source
+        if front is not None and back is not None and not 0 < front < back:
+            raise InputError(
+                f"z_lens is {front:g} and z_source {back:g}: the source must be behind the lens"
+            )
+        if self.r_trunc is not None and self.r_trunc <= 0.01:
+            raise InputError(f"r_trunc is {self.r_trunc:g}″: it must be above 0.01″")
+        if not 1 <= self.supersampling <= 5:
+            raise InputError(f"supersampling is {self.supersampling}: 1 to 5 is needed")
+        if self.perturber == "tnfw" and self.z_lens is None:
+            raise InputError("a tnfw perturber needs z_lens and z_source")
+
+
+def fit_observation(
+    seen: Observation,
+    options: Options,
+    priors: Mapping[str, Prior] | None = None,
+    stages: Path | None = None,
+    report: Report | None = None,
+) -> RealLensFit:
+    """Fits a lens: smooth first, then with multipoles and with a perturber where one is looked for.
+
+    Args:
+        seen: The image and what belongs to it.
+        options: How.
+        priors: Of the mass's parameters by name; the others are as usual.
+        stages: File that keeps what has been done, so that a second call goes on there; None keeps nothing.
+        report: Called with what is being done and the evidence, after each step.
+
+    Raises:
+        InputError: There are no arcs in the image.
+    """
+    began = time.process_time()
+    ready = prepare(seen, options.lens_light, options.supersampling, options.source_step)
+    mass = Mass(
+        multipoles=options.multipoles,
+        priors={**PRIORS, **(priors or {})},
+        z_lens=options.z_lens,
+        z_source=options.z_source,
+        r_trunc=options.r_trunc,
+    )
+    mass = centred(mass, ready.light)
+    done = Stages(stages, key_of(seen, (options, sorted((priors or {}).items()))))
+    plain = dataclasses.replace(mass, multipoles=False)
+    smooth = done.fit(
+        "smooth",
+        ready.problem(plain),
+        lambda: fit_smooth_lens(ready, plain, _told(report, "smooth")),
+    )
+    free = None
+    if options.multipoles or options.perturber:
+        wide = smooth.problem.with_mass(dataclasses.replace(mass, multipoles=True))
+        free = done.fit(
+            "multipoles", wide, lambda: with_multipoles(smooth, _told(report, "multipoles"))
+        )
+    base = free if options.multipoles and free is not None else smooth
+    found = RealLensFit(ready, base)
+    if options.perturber:
+        scanned = scan(base, ready.seen, options.perturber)
+        told = _told(report, "perturber")
+        detection = detect(base, scanned, options.perturber, done, told)
+        found = dataclasses.replace(
+            found, scan=scanned, detection=detection, profile=options.perturber
+        )
+        if not options.multipoles and free is not None:
+            gain = marginal_evidence(smooth, covariance(smooth))
+            gain -= marginal_evidence(free, covariance(free))
+            found = dataclasses.replace(found, multipoles=free, delta_multipoles=gain)
+    done.finished()
+    return dataclasses.replace(found, seconds=time.process_time() - began)
+
+
+def _told(report: Report | None, what: str) -> Report | None:
+    if report is None:
+        return None
+    return lambda _, evidence: report(what, evidence)
+
+
+def fit(
+    image: np.ndarray,
+    *,
+    psf: np.ndarray | None = None,
+    noise: np.ndarray | float | None = None,
+    mask: np.ndarray | None = None,
+    pixel_scale: float = 0.05,
+    radius: float | None = None,
+    name: str = "lens",
+    wcs: Any = None,
+    priors: Mapping[str, Prior] | None = None,
+    report: Report | None = None,
+    **options: Any,
+) -> RealLensFit:
+    """Fits the lens in an image: mass, lens light and a pixelised source, from the image alone.
+
+    Args:
+        image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count.
+        psf: Point-spread function at the image's pixel scale.
+        noise: (H, W) standard deviation of each pixel, or that of all; None measures it in the corners.
+        mask: (H, W); pixels where it is not 0 are left out.
+        pixel_scale: In arcsec.
+        radius: In arcsec; pixels farther from the middle are left out.
+        name: Of the lens, for reports.
+        wcs: Of astropy; gives angles East of North, and RA and Dec.
+        priors: Name of a parameter → what is expected of it.
+        report: Called with what is being done and the evidence, after each step.
+        options: Fields of :class:`Options`, such as ``perturber="pseudo_jaffe"``, ``z_lens=0.222``, ``z_source=0.609``.
+
+    Returns:
+        What was found; it draws itself in a notebook, and has ``plot()`` and ``save(folder)``.
+
+    Raises:
+        InputError: What was given cannot be used, or there are no arcs.
+    """
+    known = {each.name for each in dataclasses.fields(Options)}
+    if unknown := set(options) - known:
+        raise InputError(
+            f"unknown option {sorted(unknown)[0]}: known are {', '.join(sorted(known))}"
+        )
+    chosen = Options(**options)
+    seen = checked_observation(
+        image, psf=psf, noise=noise, mask=mask, pixel_scale=pixel_scale, radius=radius, name=name, wcs=wcs
+    )  # fmt: skip
+    return fit_observation(seen, chosen, priors, report=report)

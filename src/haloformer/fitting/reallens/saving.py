@@ -1,0 +1,81 @@
+"""A fit as files in a folder."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haloformer.fitting.reallens.page import to_html
+from haloformer.io.folders import new_folder
+from haloformer.io.strict_json import to_json
+from haloformer.reporting.style import STYLE
+
+if TYPE_CHECKING:
+    from haloformer.fitting.reallens.result import RealLensFit
+
+FILES = ("fit.json", "fit.fits", "fit.png", "fit.html")
+
+
+def save(
+    fit: "RealLensFit", folder: Path, overwrite: bool = False, lenstronomy: bool = False
+) -> Path:
+    """Writes a fit into a folder that takes its name when it is whole.
+
+    Args:
+        fit: The fit.
+        folder: Its name.
+        overwrite: Whether an earlier fit there may go.
+        lenstronomy: Whether to write lenstronomy.json, too.
+    """
+    import matplotlib
+
+    with new_folder(folder, overwrite, ("fit.json",), "fit") as part:
+        (part / "fit.json").write_text(to_json(fit.to_dict()), encoding="utf-8")
+        _write_fits(fit, part / "fit.fits")
+        with matplotlib.rc_context(STYLE):
+            fit.plot().savefig(part / "fit.png", dpi=150)
+        (part / "fit.html").write_text(to_html(fit), encoding="utf-8")
+        if lenstronomy:
+            from haloformer.fitting.reallens.lenstronomy import to_lenstronomy
+
+            (part / "lenstronomy.json").write_text(to_json(to_lenstronomy(fit)), encoding="utf-8")
+    return folder
+
+
+def _write_fits(fit: "RealLensFit", path: Path) -> None:
+    from astropy.io import fits
+
+    seen = fit.seen
+    header = fits.Header() if seen.wcs is None else seen.wcs.to_header()
+    header["PIXSCALE"] = (seen.pixel_scale, "arcsec per pixel")
+    source, scale = fit.source
+    grid = fit.best.source.fine
+    about_source = fits.Header()
+    about_source["PIXSCALE"] = (scale, "arcsec per pixel")
+    about_source["XCENTRE"] = (grid.x * fit.best.scale, "arcsec, middle of the picture")
+    about_source["YCENTRE"] = (grid.y * fit.best.scale, "arcsec, middle of the picture")
+    pictures: dict[str, np.ndarray] = {
+        "IMAGE": seen.image,
+        "NOISE": seen.noise,
+        "MODEL": fit.arcs + fit.lens_light,
+        "RESIDUAL": fit.residual,
+        "ARCS": fit.arcs,
+        "LENS_LIGHT": fit.lens_light,
+        "MASK": (~seen.mask).astype(np.uint8),
+    }
+    extensions: list[Any] = [fits.PrimaryHDU(header=header)]
+    extensions += [
+        fits.ImageHDU(_narrow(values), header=header, name=name)
+        for name, values in pictures.items()
+    ]
+    extensions.append(fits.ImageHDU(_narrow(source), header=about_source, name="SOURCE"))
+    if fit.scan is not None:
+        about_scan = fits.Header()
+        about_scan["PIXSCALE"] = (fit.scan.step, "arcsec per pixel, centred on the image")
+        scan = _narrow(fit.scan.picture())
+        extensions.append(fits.ImageHDU(scan, header=about_scan, name="DELTA_CHI2"))
+    fits.HDUList(extensions).writeto(path)
+
+
+def _narrow(values: np.ndarray) -> np.ndarray:
+    return values if values.dtype == np.uint8 else values.astype(np.float32)

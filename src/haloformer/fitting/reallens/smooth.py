@@ -1,0 +1,122 @@
+"""The best smooth lens of an image, with a pixelised source: from the image alone to the most probable mass model."""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from haloformer.errors import InputError
+from haloformer.fitting.reallens.evidence import Problem, Smoothness
+from haloformer.fitting.reallens.light import LightBasis
+from haloformer.fitting.reallens.masses import Mass
+from haloformer.fitting.reallens.observation import Observation
+from haloformer.fitting.reallens.operators import Camera
+from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, settled, smoothed
+from haloformer.fitting.reallens.start import (
+    Light,
+    arc_light,
+    blind_starts,
+    first_light,
+    lengths_of,
+    traced_source,
+)
+
+_CORE = 2.5  # pixels about the lens's centre, which are left out where its light is present
+_THINNED = 4000  # fitted pixels beyond which the first fits use every other one
+_LEAST_ARC_PIXELS = 12
+_CENTRE_SD = 0.05  # arcsec, of the mass about the light
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image ready for fits.
+
+    Attributes:
+        seen: The image; pixels in the core of the lens's light do not count.
+        light: The lens's light.
+        basis: What it may be.
+        camera: Of the fits.
+        arcs: x, y, light (N,) of the significant pixels of the arcs.
+        supersampling: Rays per side of a pixel.
+        source_step: Distance of the source's coefficients in arcsec.
+    """
+
+    seen: Observation
+    light: Light
+    basis: LightBasis
+    camera: Camera
+    arcs: tuple[np.ndarray, np.ndarray, np.ndarray]
+    supersampling: int
+    source_step: float
+
+    def problem(self, mass: Mass) -> Problem:
+        """Returns what is fitted with a mass model."""
+        data = (self.seen.image / self.seen.noise)[self.seen.mask]
+        return Problem(self.camera, data, self.basis.columns, mass)
+
+
+def prepare(
+    seen: Observation, lens_light: bool, supersampling: int = 2, source_step: float | None = None
+) -> Prepared:
+    """Finds the lens's light and the arcs.
+
+    Args:
+        seen: The image.
+        lens_light: Whether there is light of the lens in the image; False if it has been subtracted.
+        supersampling: Rays per side of a pixel.
+        source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
+
+    Raises:
+        InputError: There are no arcs.
+    """
+    light = first_light(seen, lens_light)
+    if lens_light:
+        X, Y = np.meshgrid(*seen.axes())
+        core = np.hypot(X - light.x, Y - light.y) < _CORE * seen.pixel_scale
+        seen = dataclasses.replace(seen, mask=seen.mask & ~core)
+    arcs = arc_light(seen, light)
+    if len(arcs[0]) < _LEAST_ARC_PIXELS:
+        raise InputError(
+            f"{seen.name}: no arcs are seen: beside the lens's light {len(arcs[0])} pixels stand out of the noise, fewer than {_LEAST_ARC_PIXELS}; nothing was fitted"
+        )
+    camera = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, supersampling)
+    basis = LightBasis.of(camera, light.components)
+    step = source_step or 0.5 * seen.pixel_scale
+    return Prepared(seen, light, basis, camera, arcs, supersampling, step)
+
+
+def centred(mass: Mass, light: Light) -> Mass:
+    """Returns a mass model whose centre is expected at that of the light."""
+    priors = dict(mass.priors)
+    priors["x"] = dataclasses.replace(priors["x"], mean=priors["x"].mean + light.x)
+    priors["y"] = dataclasses.replace(priors["y"], mean=priors["y"].mean + light.y)
+    return dataclasses.replace(mass, priors=priors)
+
+
+def fit_smooth_lens(ready: Prepared, mass: Mass, report: Report | None = None) -> Fit:
+    """Fits power-law ellipsoid, shear and what else the mass model has, without any start value.
+
+    Args:
+        ready: Of :func:`prepare`.
+        mass: The mass model, without a perturber.
+        report: Called after each step.
+    """
+    seen = ready.seen
+    single = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, 1)
+    basis = LightBasis.of(single, ready.light.components)
+    first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
+    starts = blind_starts(first, ready.light, ready.arcs, seen, report)
+    return refine(ready, starts[0].vector, starts[0].smoothness, mass, report)
+
+
+def refine(
+    ready: Prepared, vector: np.ndarray, smoothness: Smoothness, mass: Mass, report: Report | None
+) -> Fit:
+    """Goes on from a coarse fit at full resolution: mass and smoothness in turn, and once the source's grid."""
+    problem = ready.problem(mass)
+    source = traced_source(mass, vector, ready.arcs, ready.seen, ready.source_step)
+    fit = smoothed(fit_at(problem, source, vector, smoothness), lengths_of(source), 3.0)
+    fit = improve(fit, 6, 3.0, report)
+    source = traced_source(mass, fit.vector, ready.arcs, ready.seen, ready.source_step)
+    fit = fit_at(problem, source, fit.vector, fit.smoothness)
+    return settled(fit, lengths_of(source), 0.5, report)

@@ -1,0 +1,267 @@
+"""Where the fit begins, found from the image alone: the lens's light, the arcs that it leaves, and the ring that they make."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import ndimage, optimize
+
+from haloformer.fitting.reallens.evidence import Problem, Smoothness
+from haloformer.fitting.reallens.light import Gaussian, LightBasis, gaussians, not_negative
+from haloformer.fitting.reallens.masses import Mass
+from haloformer.fitting.reallens.observation import Observation
+from haloformer.fitting.reallens.operators import Camera, Source, SourceGrid
+from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, smoothed
+
+_SIGNIFICANT = 4.0  # σ, of the smoothed arcs
+_FAINT = 0.2  # of the brightest arc: what is below may be left by the lens's light
+_ROUNDS = 4
+_RINGS = 6
+_POINTS = 250  # of the arcs' light
+_WEIGHT = 100.0  # as if there were so many independent points
+_SOURCE = 0.1  # arcsec, size of a source
+_MARGIN = 1.4  # of the fine grid about the bright part of the source
+_MOST_SIDE = 36
+_BROAD_SIDE = 15
+_TRIED = 3
+_SLOPES = (1.8, 2.08, 2.35)
+_COARSE_SIDE = 18
+
+
+@dataclass(frozen=True, eq=False)
+class Light:
+    """The lens's light as a first fit without the source finds it.
+
+    Attributes:
+        x: Centre in arcsec, as ``y``.
+        y: See ``x``.
+        components: The Gaussians that it may be made of; none without lens light.
+        arcs: (H, W) image less the lens's light.
+        significance: (H, W) the arcs, smoothed, in units of the noise; 0 where no pixel counts.
+    """
+
+    x: float
+    y: float
+    components: Sequence[Gaussian]
+    arcs: np.ndarray
+    significance: np.ndarray
+
+
+def first_light(seen: Observation, present: bool) -> Light:
+    """Fits the lens's light alone, with pixels left out that stand above it.
+
+    Args:
+        seen: The image.
+        present: Whether there is lens light; else it has been subtracted.
+    """
+    x_axis, y_axis = seen.axes()
+    X, Y = np.meshgrid(x_axis, y_axis)
+    x, y, q, angle = _shape(seen, X, Y) if present else (0.0, 0.0, 1.0, 0.0)
+    largest = min(4.0, 0.7 * float(seen.radius()[seen.mask].max()))
+    components = gaussians(x, y, q, angle, seen.pixel_scale, largest) if present else []
+    if not present:
+        arcs = np.where(seen.mask, seen.image, 0.0)
+        return Light(x, y, components, arcs, _significance(seen, arcs))
+    camera = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, 1)
+    columns = LightBasis.of(camera, components).columns
+    data = (seen.image / seen.noise)[seen.mask]
+    kept = np.ones(len(data), bool)
+    for _ in range(_ROUNDS):
+        amplitudes = not_negative(columns[kept], data[kept])
+        arcs = np.zeros(seen.image.shape)
+        arcs[seen.mask] = (data - columns @ amplitudes) * seen.noise[seen.mask]
+        significance = _significance(seen, arcs)
+        kept = ~ndimage.binary_dilation(significance > 3, iterations=2)[seen.mask]
+        kept |= np.hypot(X - x, Y - y)[seen.mask] < 4 * seen.pixel_scale
+    return Light(x, y, components, arcs, significance)
+
+
+def _shape(seen: Observation, X: np.ndarray, Y: np.ndarray) -> tuple[float, float, float, float]:
+    """Centre, axis ratio and angle of the light in the middle, by moments."""
+    image = np.where(seen.mask, seen.image, 0.0)
+    blurred = ndimage.gaussian_filter(image, 1.0)
+    near = (np.hypot(X, Y) < 0.6) & seen.mask
+    if not near.any():
+        return 0.0, 0.0, 1.0, 0.0
+    peak = np.argmax(np.where(near, blurred, -np.inf))
+    x, y = float(X.flat[peak]), float(Y.flat[peak])
+    for width in (0.3, 0.3, 0.3):
+        weight = np.clip(image, 0, None) * (np.hypot(X - x, Y - y) < width)
+        total = weight.sum()
+        if total <= 0:
+            return 0.0, 0.0, 1.0, 0.0
+        x, y = float((weight * X).sum() / total), float((weight * Y).sum() / total)
+    dx, dy = X - x, Y - y
+    window = np.exp(-(dx**2 + dy**2) / (2 * 0.4**2))
+    weight = np.clip(image, 0, None) * window
+    xx, yy, xy = ((weight * m).sum() / weight.sum() for m in (dx * dx, dy * dy, dx * dy))
+    # The window makes the light rounder; twice its ellipticity is near enough to begin with.
+    size = min(0.6, 2 * float(np.hypot(xx - yy, 2 * xy) / (xx + yy)))
+    q = float(np.sqrt((1 - size) / (1 + size)))
+    return x, y, min(q, 0.97), float(np.arctan2(2 * xy, xx - yy) / 2)
+
+
+def _significance(seen: Observation, arcs: np.ndarray) -> np.ndarray:
+    """Light smoothed by a Gaussian of one pixel, divided by its noise."""
+    inside = seen.mask.astype(float)
+    total = ndimage.gaussian_filter(arcs * inside, 1.0)
+    width = 2 * np.sqrt(np.pi)  # the root of 1/Σ w² of a Gaussian of σ = 1
+    noise = np.where(seen.mask, seen.noise, np.inf)
+    found: np.ndarray = np.where(seen.mask, total * width / noise, 0.0)
+    return found
+
+
+def arc_light(seen: Observation, light: Light) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns positions x, y and light (N,) of the significant pixels of the arcs."""
+    X, Y = np.meshgrid(*seen.axes())
+    away = np.hypot(X - light.x, Y - light.y) > 4 * seen.pixel_scale
+    clear = max(_SIGNIFICANT, _FAINT * float(np.where(away, light.significance, 0.0).max()))
+    bright = (light.significance > clear) & away & (light.arcs > 0)
+    return X[bright], Y[bright], light.arcs[bright]
+
+
+def traced_source(
+    mass: Mass,
+    vector: np.ndarray,
+    arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    seen: Observation,
+    step: float,
+    side: int | None = None,
+) -> Source:
+    """Returns grids of the source: a fine one about where the arcs' light comes from, a broad one where other light may.
+
+    Args:
+        mass: The mass model.
+        vector: Its parameters.
+        arcs: Of :func:`arc_light`.
+        seen: The image.
+        step: Distance of the coefficients of the fine grid in arcsec; at least, if their number is given.
+        side: Coefficients per side; None: as many as reach 97 % of the light, and some more.
+    """
+    x, y, light = arcs
+    beta_x, beta_y = mass.source_positions(x, y, vector)
+    middle = _weighted_median(beta_x, light), _weighted_median(beta_y, light)
+    far = np.maximum(np.abs(beta_x - middle[0]), np.abs(beta_y - middle[1]))
+    order = np.argsort(far)
+    share = np.cumsum(light[order]) / light.sum()
+    half = _MARGIN * float(far[order][np.searchsorted(share, 0.97)]) + 2 * step
+    if side is None:
+        n = int(np.clip(2 * np.ceil(half / step) + 1, 12, _MOST_SIDE))
+        fine = SourceGrid(*middle, n, step)
+    else:
+        fine = SourceGrid(*middle, side, max(2 * half / side, step))
+    theta_E = float(vector[mass.names.index("theta_E")])
+    rim = float(seen.radius()[seen.mask].max()) - theta_E
+    broad = max(rim + float(np.hypot(*middle)), 0.6 * theta_E, 1.3 * fine.half)
+    broad_step = 2 * broad / (_BROAD_SIDE + 1)
+    return Source(fine, SourceGrid(*middle, _BROAD_SIDE, broad_step))
+
+
+def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    order = np.argsort(values)
+    share = np.cumsum(weights[order])
+    return float(values[order][np.searchsorted(share, share[-1] / 2)])
+
+
+def compact_lenses(
+    mass: Mass,
+    light: Light,
+    arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    gamma: float,
+) -> list[np.ndarray]:
+    """Returns parameters (K,) of lenses that bring the arcs' light together in the source's plane; the best first.
+
+    Neither source nor point-spread function is needed for this, so that it is a matter of milliseconds. Slope and multipoles stay.
+
+    Args:
+        mass: The mass model.
+        light: The lens's light.
+        arcs: Of :func:`arc_light`.
+        gamma: Slope.
+    """
+    x, y, weight = arcs
+    some = np.argsort(weight)[::-1][:_POINTS]
+    x, y, weight = x[some], y[some], weight[some]
+    root = np.sqrt(_WEIGHT * weight / weight.sum())
+    names, (mean, sd) = mass.names, mass.expected()
+    free = [names.index(name) for name in ("theta_E", "e1", "e2", "gamma1", "gamma2")]
+    base = mean.copy()
+    base[[names.index(name) for name in ("gamma", "x", "y")]] = gamma, light.x, light.y
+
+    def spread(values: np.ndarray) -> np.ndarray:
+        vector = base.copy()
+        vector[free] = values
+        alpha_x, alpha_y = mass.deflection(x, y, vector)
+        far = [(b - np.average(b, weights=weight)) / _SOURCE for b in (x - alpha_x, y - alpha_y)]
+        away = (values - mean[free])[1:] / sd[free][1:]
+        return np.concatenate([root * far[0], root * far[1], away])
+
+    distance = np.hypot(x - light.x, y - light.y)
+    low, high = float(distance.min()), float(distance.max())
+    found = []
+    bounds = ([0.3 * low, *[-0.35] * 2, *[-0.3] * 2], [1.2 * high, *[0.35] * 2, *[0.3] * 2])
+    for theta_E in np.linspace(max(0.6 * low, 0.35 * high), high, _RINGS):
+        begin = np.array([theta_E, 0.01, 0.01, 0.0, 0.0])
+        best = optimize.least_squares(spread, begin, bounds=bounds, loss="soft_l1", max_nfev=25)
+        vector = base.copy()
+        vector[free] = best.x
+        found.append((best.cost, vector))
+    found.sort(key=lambda each: float(each[0]))
+    return _different([vector for _, vector in found])
+
+
+def _different(vectors: list[np.ndarray]) -> list[np.ndarray]:
+    """Leaves out what is nearly the same as one before."""
+    kept: list[np.ndarray] = []
+    for vector in vectors:
+        if all(np.abs(vector - other).max() > 0.02 for other in kept):
+            kept.append(vector)
+    return kept
+
+
+def blind_starts(
+    problem: Problem,
+    light: Light,
+    arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    seen: Observation,
+    report: Report | None = None,
+) -> list[Fit]:
+    """Returns the best fits on a coarse source; the best first.
+
+    Args:
+        problem: With one ray per pixel, perhaps of a part of the pixels.
+        light: The lens's light.
+        arcs: Of :func:`arc_light`.
+        seen: The image.
+        report: Called after each.
+    """
+    mass = problem.mass
+    bright = float(np.percentile(arcs[2], 90)) / 2
+    vectors = [
+        vector for gamma in _SLOPES for vector in compact_lenses(mass, light, arcs, gamma)[:_TRIED]
+    ]
+    tried = []
+    for vector in vectors:
+        source = traced_source(mass, vector, arcs, seen, 0.6 * seen.pixel_scale, _COARSE_SIDE)
+        smoothness = Smoothness(bright, 0.3 * source.fine.half, 0.1 * bright)
+        tried.append(fit_at(problem, source, vector, smoothness))
+    tried.sort(key=lambda fit: fit.evidence)
+    best = []
+    for fit in _spread_over_slopes(tried):
+        better = smoothed(improve(fit, 3, 5.0), lengths_of(fit.source), 2.0)
+        best.append(improve(better, 6, 2.0, report=report))
+    best.sort(key=lambda fit: fit.evidence)
+    return best
+
+
+def _spread_over_slopes(fits: list[Fit]) -> list[Fit]:
+    """The best fit of each slope, and the best of the others."""
+    slopes = [fit.value("gamma") for fit in fits]
+    first = [slopes.index(slope) for slope in dict.fromkeys(slopes)]
+    rest = [k for k in range(len(fits)) if k not in first]
+    return [fits[k] for k in sorted([*first, *rest[:1]])]
+
+
+def lengths_of(source: Source) -> tuple[float, float]:
+    """Returns the shortest and the longest correlation that a source's fine grid can show, in arcsec."""
+    return 0.5 * source.fine.step, 4 * source.fine.half

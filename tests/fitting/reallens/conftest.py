@@ -1,0 +1,15 @@
+"""Coarser grids and fewer starts than in real fits: the small lens of these tests needs no more."""
+
+import pytest
+
+from haloformer.fitting.reallens import perturbers, start
+
+
+@pytest.fixture(scope="session", autouse=True)
+def coarse():
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(start, "_COARSE_SIDE", 12)
+        patched.setattr(start, "_BROAD_SIDE", 9)
+        patched.setattr(start, "_SLOPES", (2.08,))
+        patched.setattr(perturbers, "_PLACES", 3)
+        yield

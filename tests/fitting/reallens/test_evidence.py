@@ -1,0 +1,130 @@
+"""The evidence of a real lens: it is what Gaussian statistics say, its slopes are exact, and compiled loops are the matrices that they stand for."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from haloformer.errors import InputError
+from haloformer.fitting.reallens import evidence, operators
+from haloformer.fitting.reallens.masses import Mass, mass_profiles
+from haloformer.fitting.reallens.optimise import fit_at, improve
+
+SMOOTHNESS = evidence.Smoothness(0.4, 0.2, 0.05)
+FULL = {
+    "theta_E": 0.8, "gamma": 2.1, "e1": 0.05, "e2": -0.03, "x": 0.013, "y": -0.02, "gamma1": 0.03, "gamma2": 0.02,
+    "a1_cos": 0.004, "a1_sin": -0.003, "a3_cos": 0.002, "a3_sin": 0.005, "a4_cos": 0.01, "a4_sin": -0.002,
+    "perturber_m": 0.01, "perturber_x": 0.71, "perturber_y": 0.33,
+}  # fmt: skip
+
+
+def problem(mass, n=16, rays=2):
+    rng = np.random.default_rng(1)
+    axis = (np.arange(n) - (n - 1) / 2) * 0.15
+    distance = np.hypot(axis[:, None], axis[None, :])
+    psf = np.exp(-(np.arange(-2, 3)[:, None] ** 2 + np.arange(-2, 3)[None, :] ** 2) / 2)
+    noise = rng.uniform(0.02, 0.05, (n, n))
+    camera = operators.Camera.of(
+        (distance < 1.1) & (distance > 0.2), noise, psf / psf.sum(), 0.15, rays
+    )
+    data = rng.normal(size=camera.blur.shape[0])
+    light = camera.observe(
+        np.stack([np.exp(-(camera.x**2 + camera.y**2)), np.ones_like(camera.x)], 1)
+    )
+    return evidence.Problem(camera, data, light, mass)
+
+
+def source(side=6):
+    fine = operators.SourceGrid(0.03, -0.02, side, 0.09)
+    return operators.Source(fine, operators.SourceGrid(0.03, -0.02, 5, 0.2))
+
+
+def vector(mass):
+    return np.array([FULL[name] for name in mass.names])
+
+
+def test_the_evidence_is_that_of_gaussian_data_of_this_covariance():
+    one, grids = problem(Mass()), source()
+    normal = evidence.normal_equations(one, grids, vector(one.mass))
+    found = evidence.solve(normal, grids, SMOOTHNESS)
+    root = normal.A @ evidence.root_of_covariance(grids, SMOOTHNESS)
+    covariance = np.eye(len(one.data)) + root @ root.T + one.light @ one.light.T
+    direct = -2 * stats.multivariate_normal(cov=covariance).logpdf(one.data)
+    assert found.evidence == pytest.approx(direct - len(one.data) * np.log(2 * np.pi), rel=1e-9)
+    # and the source is the mean of what the data leave
+    mean = root @ root.T @ np.linalg.solve(covariance, one.data)
+    np.testing.assert_allclose(normal.A @ found.source, mean, atol=1e-8 * np.abs(mean).max())
+
+
+@pytest.mark.parametrize("profile", ["pseudo_jaffe", "tnfw", "point"])
+def test_the_slopes_of_the_evidence_are_those_of_finite_differences(profile):
+    mass = Mass(multipoles=True, perturber=profile, z_lens=0.3, z_source=1.0)
+    one, grids, at = problem(mass), source(), vector(mass)
+    fit = fit_at(one, grids, at, SMOOTHNESS)
+    gradient = fit.slope().gradient
+    for k, name in enumerate(mass.names):
+        ends = []
+        for step in (1e-5, -1e-5):
+            moved = at.copy()
+            moved[k] += step
+            ends.append(fit_at(one, grids, moved, SMOOTHNESS).solution.evidence)
+        scale = np.abs(gradient).max()
+        assert gradient[k] == pytest.approx(
+            (ends[0] - ends[1]) / 2e-5, rel=1e-3, abs=1e-5 * scale
+        ), name
+
+
+def test_compiled_loops_are_the_sparse_products_that_they_stand_for(monkeypatch):
+    pytest.importorskip("numba")
+    one, grids = problem(Mass()), source()
+    camera = one.camera
+    splines = grids.fine.splines(*one.mass.source_positions(camera.x, camera.y, vector(one.mass)))
+    compiled = operators.response(camera, splines)
+    adjoint = np.random.default_rng(2).normal(size=compiled.shape)
+    slopes = operators.determinant_slope(camera, splines, adjoint)
+    monkeypatch.setattr(operators, "has_numba", lambda: False)
+    np.testing.assert_allclose(operators.response(camera, splines), compiled, atol=1e-12)
+    for found, other in zip(slopes, operators.determinant_slope(camera, splines, adjoint)):
+        np.testing.assert_allclose(found, other, atol=1e-10)
+    assert np.abs(slopes[0]).max() > 0.1
+
+
+def test_a_step_never_makes_the_evidence_worse_and_the_mass_of_a_perturber_stays_positive():
+    mass = Mass(perturber="point")
+    one, grids = problem(mass), source()
+    at = vector(mass)
+    at[mass.names.index("perturber_m")] = 1e-4
+    begun = fit_at(one, grids, at, SMOOTHNESS)
+    ended = improve(begun, 6)
+    assert ended.evidence < begun.evidence
+    assert ended.value("perturber_m") > 0
+
+
+def test_deflections_are_those_of_the_profiles_that_are_written_for_lenstronomy():
+    lens_model = pytest.importorskip("lenstronomy.LensModel.lens_model")
+    mass = Mass(multipoles=True, perturber="pseudo_jaffe")
+    profiles = mass_profiles(mass, vector(mass))
+    model = lens_model.LensModel([name for name, _ in profiles])
+    x, y = np.random.default_rng(4).uniform(-1.5, 1.5, (2, 200))
+    expected = model.alpha(x, y, [keywords for _, keywords in profiles])
+    for found, other in zip(mass.deflection(x, y, vector(mass)), expected):
+        np.testing.assert_allclose(found, other, atol=1e-8)
+
+
+def test_the_brightness_of_a_source_and_its_slope_fall_to_nothing_at_the_border():
+    grid = operators.SourceGrid(0.0, 0.0, 6, 0.1)
+    coefficients = np.random.default_rng(5).normal(size=36)
+    edge = np.array([(6 + 3) / 2 * 0.1])
+    for way in (1 - 1e-6, 1 + 1e-6):
+        splines = grid.splines(way * edge, 0 * edge)
+        assert abs((splines @ coefficients)[0]) < 1e-9
+        assert abs(splines.gradient(coefficients)[0][0]) < 1e-3
+
+
+def test_what_a_mass_model_cannot_be_is_refused():
+    with pytest.raises(InputError, match="known are pseudo_jaffe, tnfw, point"):
+        Mass(perturber="nfw")
+    with pytest.raises(InputError, match="z_lens and z_source"):
+        Mass(perturber="tnfw")
+    assert dataclasses.replace(Mass(), perturber="point").solar_masses(0.01) is None

@@ -1,0 +1,268 @@
+"""The fit of a real lens from beginning to end: it finds the truth blind, writes it down, resumes, and doubts what is no lens."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+import haloformer
+from haloformer.cli import main
+from haloformer.errors import InputError
+from haloformer.fitting.reallens import Prior
+from haloformer.fitting.reallens.like import priors_like
+from small_lens import NOISE, SCALE, TRUTH, lens
+
+PERTURBED = {
+    "lens_light": False,
+    "perturber": "pseudo_jaffe",
+    "r_trunc": 0.3,
+    "z_lens": 0.3,
+    "z_source": 1.0,
+}
+COARSE = {"supersampling": 1, "source_step": SCALE}
+PERTURBER = (8e9, 0.3, -0.95, 0.4)  # mass, truncation radius, x, y
+
+
+@pytest.fixture(scope="module")
+def smooth():
+    image, given = lens()
+    return haloformer.fit(image, **given, radius=1.6, z_lens=0.3, z_source=1.0, **COARSE)
+
+
+@pytest.fixture(scope="module")
+def perturbed():
+    image, given = lens(lens_light=False, perturber=PERTURBER)
+    return haloformer.fit(image, **given, radius=1.6, **PERTURBED, **COARSE)
+
+
+def test_a_simulated_lens_is_found_blind(smooth):
+    assert smooth.flags == ()
+    found = smooth.parameters
+    for name in ("theta_E", "gamma", "e1", "e2", "gamma1", "gamma2"):
+        off = found[name]["value"] - TRUTH[name]
+        assert abs(off) < 5 * found[name]["error"], name
+    assert abs(found["theta_E"]["value"] - TRUTH["theta_E"]) < 0.01
+    assert 0.7 < smooth.chi2 / smooth.pixels < 1.1
+    assert found["axis_ratio"]["value"] == pytest.approx(0.866, abs=0.03)
+    assert 0.05 < found["source_radius"]["value"] < 0.25
+    assert smooth.perturbers == []
+
+
+def test_a_perturber_is_found_blind_where_it_is(perturbed):
+    (one,) = perturbed.perturbers
+    assert np.hypot(one["x"] - PERTURBER[2], one["y"] - PERTURBER[3]) < 0.15
+    assert one["mass"] == pytest.approx(PERTURBER[0], rel=0.4)
+    assert one["mass_error"] < 0.4 * one["mass"]
+    assert one["profile"] == "pseudo_jaffe"
+    assert one["delta_evidence_marginal"] < one["delta_evidence"]
+    assert one["significance"] == pytest.approx(np.sqrt(one["delta_evidence_marginal"]))
+    assert one["significance"] > 5
+    assert one["delta_evidence_multipoles"] is not None
+    best = np.nanargmax(np.where(perturbed.scan.m > 0, perturbed.scan.gain, np.nan))
+    near = np.hypot(perturbed.scan.x[best] - PERTURBER[2], perturbed.scan.y[best] - PERTURBER[3])
+    assert near < 0.5
+
+
+def test_all_that_was_found_is_in_the_folder(perturbed, tmp_path):
+    from astropy.io import fits
+
+    folder = perturbed.save(tmp_path / "fit")
+    with pytest.raises(InputError, match="exists already"):
+        perturbed.save(folder)
+    found = json.loads((folder / "fit.json").read_text())
+    assert set(found["parameters"]["theta_E"]) == {"value", "error", "unit"}
+    assert found["parameters"]["theta_E"]["unit"] == "arcsec"
+    wanted = {"x", "y", "mass", "mass_error", "profile", "delta_evidence", "significance"}
+    assert wanted <= set(found["perturbers"][0])
+    assert found["pixels"] == perturbed.pixels
+    with fits.open(folder / "fit.fits") as hdus:
+        names = {hdu.name for hdu in hdus[1:]}
+        residual = (hdus["IMAGE"].data - hdus["MODEL"].data) / hdus["NOISE"].data
+        counted = hdus["MASK"].data == 0
+        np.testing.assert_allclose(residual[counted], hdus["RESIDUAL"].data[counted], atol=1e-2)
+        assert np.nansum(hdus["RESIDUAL"].data ** 2) == pytest.approx(found["chi2"], rel=1e-4)
+    assert names >= {"MODEL", "RESIDUAL", "SOURCE", "LENS_LIGHT", "MASK", "DELTA_CHI2", "ARCS"}
+    page = (folder / "fit.html").read_text()
+    assert "://" not in page.replace("http://www.w3.org", "")  # self-contained
+    assert "perturber" in page
+
+
+def test_a_tie_is_said_to_be_one(perturbed):
+    gain = perturbed.detection.delta_marginal
+    for other, words in ((0.9 * gain, "a tie"), (0.0, "more probable"), (3 * gain + 50, "better")):
+        assert words in dataclasses.replace(perturbed, delta_multipoles=other).verdict
+
+
+def test_lenstronomy_renders_the_mass_the_lens_light_and_the_source_that_are_written(smooth):
+    image_model = pytest.importorskip("lenstronomy.ImSim.image_model")
+    from lenstronomy.Data.imaging_data import ImageData
+    from lenstronomy.Data.psf import PSF
+    from lenstronomy.LensModel.lens_model import LensModel
+    from lenstronomy.LightModel.light_model import LightModel
+    from scipy import ndimage
+
+    from haloformer.fitting.reallens.lenstronomy import source_picture, to_lenstronomy
+
+    found = json.loads(json.dumps(to_lenstronomy(smooth)))
+    sizes = found["kwargs_data"]
+    data = ImageData(
+        image_data=np.zeros((sizes["ny"], sizes["nx"])),
+        ra_at_xy_0=sizes["ra_at_xy_0"],
+        dec_at_xy_0=sizes["dec_at_xy_0"],
+        transform_pix2angle=np.array(sizes["transform_pix2angle"]),
+    )
+    psf = PSF(
+        "PIXEL",
+        kernel_point_source=np.array(found["kwargs_psf"]["kernel_point_source"]),
+        kernel_point_source_normalisation=False,
+    )
+    for source in found["kwargs_source"]:
+        source["image"] = np.array(source["image"])
+    model = image_model.ImageModel(
+        data,
+        psf,
+        LensModel(found["lens_model_list"]),
+        LightModel(found["source_light_model_list"]),
+        LightModel(found["lens_light_model_list"]),
+        kwargs_numerics=found["kwargs_numerics"],
+    )
+    lights = {"kwargs_lens": found["kwargs_lens"], "kwargs_source": found["kwargs_source"]}
+    lights["kwargs_lens_light"] = found["kwargs_lens_light"]
+    galaxy = model.image(**lights, source_add=False)
+    mask, top = smooth.seen.mask, np.nanmax(smooth.lens_light)
+    np.testing.assert_allclose(galaxy[mask], smooth.lens_light[mask], atol=1e-6 * top)
+    # Between the pixels of the source's picture lenstronomy interpolates linearly: so rendered here, the arcs are the same.
+    camera, fit = smooth.ready.camera, smooth.best
+    x, y = fit.problem.mass.source_positions(camera.x, camera.y, fit.vector)
+    bright = np.zeros(len(x))
+    for grid, part in zip(fit.source.grids, fit.source.parts()):
+        picture, scale = source_picture(grid, fit.solution.source[part])
+        middle = (len(picture) - 1) / 2
+        at = [(y - grid.y) / scale + middle, (x - grid.x) / scale + middle]
+        bright += ndimage.map_coordinates(picture, at, order=1, mode="constant")
+    expected = camera.observe(bright) * smooth.seen.noise[mask]
+    arcs = model.image(**lights, lens_light_add=False)[mask]
+    np.testing.assert_allclose(arcs, expected, atol=1e-6 * expected.max())
+    assert np.abs(arcs - smooth.arcs[mask]).max() < 2e-3 * expected.max()
+
+
+def test_a_star_beside_is_told_and_a_mask_helps():
+    image, given = lens(lens_light=False)
+    rows, columns = np.indices(image.shape)
+    star = np.hypot(rows - 33, columns - 20) < 2.5
+    image[star] = 2000 * NOISE
+    options = {"lens_light": False, **COARSE}
+    fit = haloformer.fit(image, **given, radius=1.6, **options)
+    assert fit.flags
+    assert all(item["error"] is None for item in fit.parameters.values())
+    shown = fit._repr_html_()
+    assert "<img" in shown
+    assert "no error" in shown
+    masked = haloformer.fit(image, **given, radius=1.6, mask=star, **options)
+    assert masked.flags == ()
+    assert masked.parameters["theta_E"]["value"] == pytest.approx(TRUTH["theta_E"], abs=0.01)
+
+
+def write(folder, **images):
+    from astropy.io import fits
+
+    for name, image in images.items():
+        header = fits.Header()
+        header["CTYPE1"], header["CTYPE2"] = "RA---TAN", "DEC--TAN"
+        header["CRVAL1"], header["CRVAL2"] = 150.0, 20.0
+        header["CRPIX1"] = header["CRPIX2"] = 21.0
+        header["CDELT1"], header["CDELT2"] = -SCALE / 3600, SCALE / 3600
+        fits.writeto(folder / f"{name}.fits", image, header)
+    return [str(folder / f"{name}.fits") for name in images]
+
+
+def test_the_command_fits_a_file_and_goes_on_where_it_was_ended(tmp_path, capsys, monkeypatch):
+    image, given = lens(lens_light=False)
+    path, psf = write(tmp_path, lens=image, psf=given["psf"])
+    noise = str(tmp_path / "noise.npy")
+    np.save(noise, np.full(image.shape, NOISE, np.float32))
+    out = tmp_path / "fit"
+    arguments = [
+        "fit",
+        path,
+        "--psf",
+        psf,
+        "--noise-map",
+        noise,
+        "--radius",
+        "1.6",
+        "--lens_light",
+        "false",
+    ]
+    arguments += [
+        "--supersampling",
+        "1",
+        "--multipoles",
+        "--format",
+        "lenstronomy",
+        "--out",
+        str(out),
+    ]
+
+    def ended(*anything):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:  # when the smooth fit is done
+        patched.setattr("haloformer.fitting.reallens.run.with_multipoles", ended)
+        assert main(arguments) == 130
+    assert not out.exists()
+    with monkeypatch.context() as patched:
+        patched.setattr("haloformer.fitting.reallens.run.fit_smooth_lens", ended)  # not again
+        assert main(arguments) == 0
+    shown = capsys.readouterr().out
+    assert "went on with an earlier call" in shown
+    assert "theta_E" in shown
+    found = json.loads((out / "fit.json").read_text())
+    assert abs(found["parameters"]["theta_E"]["value"] - TRUTH["theta_E"]) < 0.02
+    # x grows towards the West here and y towards the North: 90° from x is North, 180° East
+    angle, east = (found["parameters"][name]["value"] for name in ("angle", "position_angle"))
+    assert (angle - 90) % 180 == pytest.approx(east, abs=0.1)
+    assert (out / "lenstronomy.json").is_file()
+    assert sorted(p.name for p in tmp_path.iterdir() if p.name.startswith(".")) == []
+    assert main(arguments) == 2
+    assert "exists already" in capsys.readouterr().err
+
+
+def test_the_command_says_what_is_missing(tmp_path, capsys):
+    image, given = lens(lens_light=False)
+    path, psf = write(tmp_path, lens=image, psf=given["psf"])
+    out = ["--out", str(tmp_path / "fit")]
+    for arguments, message in (
+        ([path], "give --psf FILE.fits"),
+        ([path, path, "--psf", psf], "2 images: give --survey NAME"),
+        ([path, "--psf", str(tmp_path / "none.fits")], "does not exist"),
+        ([path, "--psf", psf, "--survey", "model_ii"], "psf is for a real lens"),
+        ([path, "--psf", psf, "--perturber", "tnfw"], "z_lens and z_source"),
+        ([path, "--psf", psf, "--like", "model_i"], "not one of components"),
+    ):
+        assert main(["fit", *arguments, *out]) == 2
+        errors = capsys.readouterr().err.strip().splitlines()
+        assert message in errors[-1], errors
+    assert not (tmp_path / "fit").exists()
+
+
+def test_priors_like_those_of_a_survey():
+    priors = priors_like("hst")
+    assert priors["gamma"].mean == pytest.approx(2.08, abs=0.02)
+    assert priors["gamma1"].sd == pytest.approx(0.05, rel=0.02)
+    assert priors["theta_E"].mean == pytest.approx(1.2, abs=0.05)
+    assert priors["a4_cos"].sd == pytest.approx(0.01, rel=0.02)
+
+
+def test_a_prior_pulls_a_fit_and_costs_evidence(smooth):
+    from haloformer.fitting.reallens.optimise import fit_at, improve
+
+    problem = smooth.best.problem
+    priors = {**problem.mass.priors, "gamma": Prior(1.9, 1e-3)}
+    mass = dataclasses.replace(problem.mass, priors=priors)
+    fit = smooth.best
+    begun = fit_at(problem.with_mass(mass), fit.source, fit.vector, fit.smoothness)
+    pulled = improve(begun, 8)
+    assert pulled.value("gamma") == pytest.approx(1.9, abs=0.01)
+    assert pulled.evidence > smooth.evidence + 1

@@ -1,0 +1,114 @@
+"""What is given with a real lens: wrong input is one clear line, and what is mended is said."""
+
+import warnings
+
+import numpy as np
+import pytest
+
+from haloformer.errors import InputError, InputWarning
+from haloformer.fitting.reallens import checked_observation, fit
+from small_lens import NOISE, lens
+
+IMAGE, GIVEN = lens()
+
+
+def given(**changes):
+    return {**GIVEN, **changes}
+
+
+def kernel(n, off=0.0, width=1.2):
+    at = np.arange(n) - (n - 1) / 2 - off
+    found = np.exp(-(at[:, None] ** 2 + at[None, :] ** 2) / (2 * width**2))
+    return found / found.sum()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"psf": None}, "give --psf FILE.fits"),
+        ({"psf": np.ones((51, 51))}, "more than the image's 41×41"),
+        ({"psf": np.full((5, 5), np.nan)}, "NaN"),
+        ({"psf": np.zeros((5, 5))}, "no light"),
+        ({"psf": kernel(15, off=7.0)}, "off its middle"),
+        ({"noise": np.ones((40, 41))}, r"the noise map has shape \(40, 41\), the image \(41, 41\)"),
+        ({"noise": 0.0}, "pixels ≤ 0"),
+        ({"noise": np.where(np.eye(41) > 0, -1.0, 1.0)}, "41 pixels ≤ 0"),
+        ({"mask": np.ones((3, 3))}, r"the mask has shape \(3, 3\)"),
+        ({"mask": np.ones((41, 41))}, "leave 0 pixels"),
+        ({"radius": 0.25}, "leave .* pixels"),
+        ({"radius": 0.01}, "two pixels"),
+        ({"pixel_scale": 0.0}, "pixel_scale is 0"),
+    ],
+)
+def test_wrong_input_is_refused_in_one_line(changes, message):
+    with pytest.raises(InputError, match=message):
+        checked_observation(IMAGE, **given(**changes))
+
+
+def test_an_image_that_is_none_is_refused():
+    with pytest.raises(InputError, match="one plane"):
+        checked_observation(np.ones((3, 41, 41)), **GIVEN)
+    with pytest.raises(InputError, match="all pixels are NaN"):
+        checked_observation(np.full((41, 41), np.nan), **GIVEN)
+
+
+def test_a_psf_that_is_not_normalised_or_even_is_mended_and_that_is_said():
+    with pytest.warns(InputWarning, match="adds up to 3"):
+        seen = checked_observation(IMAGE, **given(psf=3 * kernel(7)))
+    assert seen.psf.sum() == pytest.approx(1)
+    with pytest.warns(InputWarning, match="an even number of pixels"):
+        seen = checked_observation(IMAGE, **given(psf=kernel(8)))
+    assert seen.psf.shape == (7, 7)
+    np.testing.assert_allclose(seen.psf, seen.psf[::-1, ::-1], atol=1e-3)  # in the middle again
+    assert any("even" in note for note in seen.notes)
+
+
+def test_nan_pixels_do_not_count():
+    image = IMAGE.copy()
+    image[:3] = np.nan
+    with pytest.warns(InputWarning, match="123 pixels"):
+        seen = checked_observation(image, **GIVEN)
+    assert not seen.mask[:3].any()
+    assert seen.mask[3:].all()
+    assert np.isfinite(seen.image).all()
+
+
+@pytest.mark.parametrize("correlated", [False, True])
+def test_without_a_noise_map_the_corners_tell_the_noise_and_how_alike_neighbours_are(correlated):
+    rng = np.random.default_rng(7)
+    noise = rng.normal(size=(140, 140))
+    if correlated:
+        a = 0.15
+        noise = noise[:, :-2] * a + noise[:, 1:-1] + noise[:, 2:] * a
+        noise = (noise[:-2] * a + noise[1:-1] + noise[2:] * a) / (1 + 2 * a**2)
+    with pytest.warns(InputWarning, match="without a noise map"):
+        seen = checked_observation(0.02 * noise, **given(noise=None))
+    ratio = ((1 + 2 * 0.15) ** 2 / (1 + 2 * 0.15**2)) ** 2 if correlated else 1.0
+    assert seen.correlated == pytest.approx(ratio, rel=0.2)
+    assert seen.noise[0, 0] == pytest.approx(0.02 * np.sqrt(seen.correlated), rel=0.05)
+
+
+def test_flat_corners_tell_no_noise():
+    with pytest.raises(InputError, match="the corners are flat"):
+        checked_observation(np.zeros((41, 41)), **given(noise=None))
+
+
+def test_an_image_without_arcs_is_said_to_have_none():
+    empty = np.random.default_rng(8).normal(scale=NOISE, size=(41, 41))
+    with pytest.raises(InputError, match="no arcs are seen"):
+        fit(empty, **GIVEN, lens_light=False)
+    galaxy = empty + 400 * NOISE * np.exp(-np.hypot(*np.mgrid[-20:21, -20:21]) / 3)
+    with pytest.raises(InputError, match="no arcs are seen"):
+        fit(galaxy, **GIVEN)
+
+
+def test_options_that_cannot_be_are_refused():
+    with pytest.raises(InputError, match="unknown option lenslight"):
+        fit(IMAGE, **GIVEN, lenslight=False)
+    with pytest.raises(InputError, match="behind the lens"):
+        fit(IMAGE, **GIVEN, z_lens=0.5, z_source=0.3)
+    with pytest.raises(InputError, match="known are pseudo_jaffe"):
+        fit(IMAGE, **GIVEN, perturber="blob")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked_observation(IMAGE, **GIVEN)  # what is right is not complained about
