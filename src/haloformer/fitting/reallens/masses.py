@@ -5,7 +5,6 @@ differentiation by torch (1e-9) and several times faster.
 """
 
 import functools
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
