@@ -14,7 +14,7 @@ from haloformer.simulation import Simulator, collect, get_any_survey, get_survey
 from haloformer.simulation.instruments import background_rms, pixel_axis
 from haloformer.simulation.psf import psf_kernel
 
-SEED = 44  # of no image by which the fit was tuned: those had 5, 11 and 43
+SEED = 45  # of no image by which the fit was tuned: those had 5, 11, 43 and 44
 SIZE = 96  # pixels that are fitted of model_i_fair, as in training
 SURVEYS = (("model_i_fair", SIZE), ("ladder_1_camera", None), ("ladder_3_multipoles", None))
 STARTS = 10

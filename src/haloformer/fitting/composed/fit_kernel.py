@@ -29,6 +29,7 @@ from haloformer.fitting.composed.sums_kernel import (
     BLOCK,
     correlate,
     damped_step,
+    log_variance,
     moments,
     products,
     solved,
@@ -174,7 +175,7 @@ def fit_images(
         linear: Whether the flux is solved for.
         steps: Largest number of steps.
         u: (B, 22) receives the best end.
-        cost: (B, K) receives χ² with the priors, of each end.
+        cost: (B, K) receives −2 ln of the posterior of each end but for a constant: χ², the logarithms of the variances, and the priors.
         first_steps: Of the total, those that each start may take before only the best goes on.
     """
     B, N, K, P = data.shape[0], data.shape[1], starts.shape[1], free.size
@@ -258,9 +259,13 @@ def fit_images(
                             going[k] = False
             if stage == 0:
                 for k in range(K):
+                    # Else a model could be the best by claiming more noise.
+                    cost[i, k] += log_variance(weights[k])
                     if cost[i, k] < cost[i, best]:
                         best = k
         u[i] = ends[best]
+        if steps > first_steps:
+            cost[i, best] = chi2[best] + _penalty(ends[best], prior, free) + log_variance(weights[best])  # fmt: skip
 
 
 @njit(nogil=True, cache=True)

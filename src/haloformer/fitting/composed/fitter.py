@@ -372,7 +372,7 @@ class ComposedFitter:
         """Returns where fits of images (B, 1, N, N) end that begin at each of the ``count`` draws most like them.
 
         Returns:
-            (B, count, P) values in physical units, (B, count) χ² with the priors, and (B, count) how many standard deviations a further
+            (B, count, P) values in physical units, (B, count) −2 ln of the posterior but for a constant, and (B, count) how many standard deviations a further
             step would go.
         """
         with torch.no_grad():

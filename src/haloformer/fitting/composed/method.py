@@ -79,7 +79,7 @@ class Method:
     """An implementation: on a CPU with numba, or by tensors.
 
     Attributes:
-        fit: (problem, images, starts (B, K, 22), steps, first steps) → (B, 22) and costs (B, K).
+        fit: (problem, images, starts (B, K, 22), steps, first steps) → (B, 22) and (B, K) −2 ln of the posterior.
         finish: (problem, images, (B, 22), whether the detail is wanted) → what was found.
         render: (problem, (n, 22), camera) → images (n, N, N) in counts/s per pixel.
     """

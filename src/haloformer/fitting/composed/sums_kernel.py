@@ -100,6 +100,16 @@ def products(columns, count, hessian):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def log_variance(weight):
+    """Returns the sum of ln(variance) over the pixels that count, of weights (N,) float32."""
+    total = 0.0
+    for j in range(weight.size):
+        if weight[j] > np.float32(0.0):
+            total -= math.log(weight[j])
+    return total
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def correlate(columns, count, a, scratch):
     """Filters columns (count, N, N) in place by (a, 1, a)/√(1 + 2a²) along both axes: white noise becomes what the camera has."""
     f = np.float32

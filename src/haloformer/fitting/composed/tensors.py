@@ -122,6 +122,12 @@ class _Fit:
         found: Tensor = (self.inverse[self.free] * off**2).sum(1)
         return found
 
+    def cost(self, state: _State) -> Tensor:
+        """Returns (B,) −2 ln of the posterior but for a constant; without the variances a model could win by claiming more noise."""
+        weight = torch.where(state.weight > 0, state.weight, 1.0).double()
+        found: Tensor = state.chi2 + self.penalty(state.u) - weight.log().sum((1, 2))
+        return found
+
     def moments(self, base: Tensor, u: Tensor) -> tuple[Tensor, Tensor, Tensor | float, Tensor | None]:  # fmt: skip
         """Returns mean, variance with its factor, ∂mean/∂base and ∂mean/∂ln(exposure) of images (B, N, N)."""
         images, problem = self.images, self.problem
@@ -241,12 +247,13 @@ def _fit(
 ) -> tuple[Tensor, Tensor]:
     fit = _Fit(problem, images, starts.device)
     ends = [fit.run(start, first_steps) for start in starts.double().unbind(1)]
-    cost = torch.stack([end.chi2 + fit.penalty(end.u) for end in ends], 1)
+    cost = torch.stack([fit.cost(end) for end in ends], 1)
     best = cost.argmin(1)
     u = torch.stack([end.u for end in ends], 1)
     u = u.gather(1, best[:, None, None].expand(-1, 1, u.shape[2]))[:, 0]
     if steps > first_steps:
-        u = fit.run(u, steps - first_steps).u
+        end = fit.run(u, steps - first_steps)
+        u, cost = end.u, cost.scatter(1, best[:, None], fit.cost(end)[:, None])
     return u, cost
 
 
