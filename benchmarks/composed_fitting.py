@@ -1,6 +1,7 @@
 """The smooth fit of composed surveys, for ``fitting.py``: its speed beside the former code's and lenstronomy's, convergence, and pulls."""
 
 import contextlib
+import dataclasses
 import io
 import time
 
@@ -176,7 +177,7 @@ def convergence(n: int) -> list[list[str]]:
         survey = get_any_survey(name)
         images, _ = images_of(name, size, n, ["no_sub"])
         fitter = ComposedFitter(survey, size=size)
-        fits = [fitter(part) for part in images.split(64)]
+        fits = [_numbers(fitter(part)) for part in images.split(64)]
         values, errors = (
             torch.cat([getattr(fit, k) for fit in fits]) for k in ("values", "errors")
         )
@@ -203,7 +204,7 @@ def pulls(n: int, more: int) -> list[list[str]]:
         count = n if name == "model_i_fair" else more
         images, parameters = images_of(name, size, count, ["no_sub"])
         fitter = ComposedFitter(survey, size=size)
-        fits = [fitter(part) for part in images.split(64)]
+        fits = [_numbers(fitter(part)) for part in images.split(64)]
         found, truth = _pulls(fits, as_named(survey, parameters))
         title = f"{name} ({count:,})"
         columns[title] = {
@@ -215,6 +216,12 @@ def pulls(n: int, more: int) -> list[list[str]]:
     return rows + [
         [each, *(column.get(each, "–") for column in columns.values())] for each in names
     ]
+
+
+def _numbers(fit: SmoothFit) -> SmoothFit:
+    """A fit without its images, of which many would fill the memory."""
+    nothing = torch.zeros(0)
+    return dataclasses.replace(fit, model=nothing, sigma=nothing, residual=nothing)
 
 
 def _pulls(
