@@ -196,8 +196,12 @@ def convergence(n: int) -> list[list[str]]:
 
 
 def pulls(n: int, more: int) -> list[list[str]]:
-    """Rows of mean and standard deviation of the pulls of each parameter."""
+    """Rows of mean, standard deviation and half the distance from the 16th to the 84th percentile of the pulls of each parameter.
+
+    The last says how many of the fits that converged have one above 5.
+    """
     columns: dict[str, dict[str, str]] = {}
+    wrong: dict[str, str] = {}
     names: list[str] = []
     for name, size in SURVEYS:
         survey = get_any_survey(name)
@@ -207,15 +211,18 @@ def pulls(n: int, more: int) -> list[list[str]]:
         fits = [_numbers(fitter(part)) for part in images.split(64)]
         found, truth = _pulls(fits, as_named(survey, parameters))
         title = f"{name} ({count:,})"
+        low, high = np.percentile(found, [15.87, 84.13], axis=0)
         columns[title] = {
-            each: f"{mean:+.2f} {spread:.2f}"
-            for each, mean, spread in zip(fitter.names, found.mean(0), found.std(0))
+            each: f"{mean:+.2f} {spread:.2f} ({half:.2f})"
+            for each, mean, spread, half in zip(
+                fitter.names, found.mean(0), found.std(0), (high - low) / 2
+            )
         }
+        wrong[title] = f"{(np.abs(found) > 5).any(1).sum()} of {len(found):,}"
         names += [each for each in truth if each not in names]
     rows = [["parameter", *columns]]
-    return rows + [
-        [each, *(column.get(each, "–") for column in columns.values())] for each in names
-    ]
+    rows += [[each, *(column.get(each, "–") for column in columns.values())] for each in names]
+    return [*rows, ["any above 5", *wrong.values()]]
 
 
 def _numbers(fit: SmoothFit) -> SmoothFit:
