@@ -107,7 +107,7 @@ def test_an_image_has_the_same_noise_in_any_batch():
     assert torch.equal(whole[1:2], part)
 
 
-def test_it_is_one_graph_without_a_break(monkeypatch):
+def test_it_is_one_graph_without_a_break():
     compiled = torch.compile(noisy_pixels, backend="eager", fullgraph=True, dynamic=True)
     for n, side in ((3, 10), (2, 11)):
         arguments = (*pixels(n, side), torch.tensor(0.001, dtype=torch.float64), True)

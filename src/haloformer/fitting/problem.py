@@ -20,7 +20,7 @@ from haloformer.simulation.instruments import (
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.renderer import LENS_PARAMETERS, SOURCE_PARAMETERS
 from haloformer.simulation.scenes import draw_scenes
-from haloformer.simulation.surveys import Survey, describe_survey, get_survey
+from haloformer.simulation.surveys import AnySurvey, Survey, describe_survey, get_survey
 from haloformer.vocabulary import unknown_name
 
 SOURCE_POSITION = ("source_x", "source_y")
@@ -99,7 +99,7 @@ class FitProblem:
         survey = get_survey(survey)
         if noise not in NOISE_MODES:
             raise unknown_name("noise mode", noise, NOISE_MODES)
-        side = _side(survey, size)
+        side = checked_size(survey, size)
         kind = survey.noise_kind(noise)
         full = survey.instrument.num_pix
         margin = (full - side) // 2
@@ -201,10 +201,19 @@ def check_exposures(exposure_time: Tensor, n: int) -> None:
         raise InputError(f"exposure_time must hold {n} positive numbers of seconds, one per image")
 
 
-def _side(survey: Survey, size: tuple[int, ...] | int | None) -> int:
+def checked_size(
+    survey: AnySurvey, size: tuple[int, ...] | int | None, least: int = _MIN_SIZE
+) -> int:
+    """Returns the side of the images that are fitted; raises InputError unless they are a central part of the survey's.
+
+    Args:
+        survey: That is fitted.
+        size: Rows and columns of the images, or their side; None: all of the survey's.
+        least: Pixels per side.
+    """
     full = survey.instrument.num_pix
     shape = (full, full) if size is None else (size, size) if isinstance(size, int) else size
-    if shape[0] != shape[1] or not _MIN_SIZE <= shape[0] <= full or (full - shape[0]) % 2:
+    if shape[0] != shape[1] or not least <= shape[0] <= full or (full - shape[0]) % 2:
         raise InputError(
             f"images of {shape[0]}×{shape[1]} pixels cannot be fitted as {survey.name}, whose images have {full}×{full}: "
             "they must be square and smaller by an even number of pixels, cut about the same centre"

@@ -14,6 +14,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from torch import Tensor
 from haloformer.errors import InputWarning
 
 _MASK = 0xFFFFFFFF
+Values = TypeVar("Values", float, Tensor)
 _LARGE = 10.0  # mean from which the expansion serves
 _COUNTS = 36  # more do not occur below it: the words end at 1 − 2⁻³³
 
@@ -86,13 +88,24 @@ def _summed(mean: Tensor, uniform: Tensor) -> Tensor:
 
 
 def _expanded(mean: Tensor, uniform: Tensor) -> Tensor:
-    w = normal_of(uniform)
-    w2, step = w * w, torch.rsqrt(mean)
+    root = torch.sqrt(mean)
+    return torch.floor(expansion(mean, root, 1 / root, normal_of(uniform))).clamp(min=0)
+
+
+def expansion(mean: Values, root: Values, step: Values, w: Values) -> Values:
+    """Returns what a Poisson number is rounded down from; of tensors, or of numbers in a compiled kernel.
+
+    Args:
+        mean: At least 10.
+        root: Its square root.
+        step: One by that.
+        w: Standard normal number.
+    """
+    w2 = w * w
     third = (671 / 38880 - w2 * (137 / 38880 + w2 * (23 / 17280))) * w
     second = -8 / 405 + w2 * (7 / 810 + w2 / 270)
     first = -w * (1 / 36 + w2 / 72)
-    correction = 1 / 3 + w2 / 6 + step * (first + step * (second + step * third))
-    return torch.floor(mean + torch.sqrt(mean) * w + correction).clamp(min=0)
+    return mean + root * w + (1 / 3 + w2 / 6 + step * (first + step * (second + step * third)))
 
 
 def noisy_pixels(

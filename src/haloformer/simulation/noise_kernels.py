@@ -5,10 +5,13 @@ The functions release the GIL; threads are the caller's business, as in :mod:`ha
 
 import functools
 import math
+from typing import Any
 
 import numpy as np
 from numba import njit
 from scipy import stats
+
+from haloformer.simulation.fused_noise import expansion
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 _LARGE = 10.0  # mean from which the expansion serves
@@ -66,7 +69,6 @@ def _normal_row(state, out, zig_x, zig_ratio):
 def _poisson_row(state, values, offsets, cdf, guide):
     """Replaces means by Poisson draws: Poisson(⌊mean⌋) from a table, plus Poisson(mean − ⌊mean⌋); PTRS beyond the table."""
     s = state[0]
-    cells = np.float64(guide.shape[1])
     for i in range(values.size):
         mean = values[i]
         k = 0.0
@@ -79,25 +81,35 @@ def _poisson_row(state, values, offsets, cdf, guide):
             else:
                 if whole > 0:
                     s += _GOLDEN
-                    u = _unit(_mix(s))
-                    j = guide[np.uint64(whole), np.uint64(u * cells)]
-                    base = offsets[np.uint64(whole)]
-                    while u > cdf[np.uint64(base + j)]:
-                        j += 1
-                    k = np.float64(j)
-                rest = mean - np.float64(whole)
+                    k = _tabulated(_unit(_mix(s)), whole, offsets, cdf, guide)
                 s += _GOLDEN
-                u = _unit(_mix(s))
-                if u > 1.0 - rest:  # else certainly 0, as e^-x ≥ 1 − x
-                    p = math.exp(-rest)
-                    total, m = p, 0.0
-                    while u > total and m < 100.0:
-                        m += 1.0
-                        p *= rest / m
-                        total += p
-                    k += m
+                k += _summed(_unit(_mix(s)), mean - np.float64(whole))
         values[i] = k
     state[0] = s
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _tabulated(u, whole, offsets, cdf, guide):
+    """Returns the Poisson number of a whole mean that a uniform number gives, by the tables."""
+    j = guide[np.uint64(whole), np.uint64(u * np.float64(guide.shape[1]))]
+    base = offsets[np.uint64(whole)]
+    while u > cdf[np.uint64(base + j)]:
+        j += 1
+    return np.float64(j)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def _summed(u, mean):
+    """Returns the Poisson number of a mean below 1 that a uniform number gives."""
+    number = 0.0
+    if u > 1.0 - mean:  # else certainly 0, as e^-x ≥ 1 − x
+        p = math.exp(-mean)
+        total = p
+        while u > total and number < 100.0:
+            number += 1.0
+            p *= mean / number
+            total += p
+    return number
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
@@ -229,43 +241,26 @@ def _sorted_poisson(state, mean, room, where, zig_x, zig_ratio, offsets, cdf, gu
 def _searched_poisson(state, values, uniforms, offsets, cdf, guide):
     """Replaces means below 10 by the Poisson draws that these uniform numbers give."""
     s = state[0]
-    cells = np.float64(guide.shape[1])
     for i in range(values.size):
         rest, u, k = values[i], uniforms[i], 0.0
         whole = np.int64(rest)
         if whole > 0:
-            j = guide[np.uint64(whole), np.uint64(u * cells)]
-            base = offsets[np.uint64(whole)]
-            while u > cdf[np.uint64(base + j)]:
-                j += 1
-            k = np.float64(j)
-            rest -= np.float64(whole)
+            k = _tabulated(u, whole, offsets, cdf, guide)
             s += _GOLDEN
             u = _unit(_mix(s))
-        if u > 1.0 - rest:
-            p = math.exp(-rest)
-            total, m = p, 0.0
-            while u > total and m < 100.0:
-                m += 1.0
-                p *= rest / m
-                total += p
-            k += m
-        values[i] = k
+        values[i] = k + _summed(u, rest - np.float64(whole))
     state[0] = s
+
+
+_expansion: Any = njit(nogil=True, fastmath={"contract", "arcp"}, error_model="numpy")(expansion)
 
 
 @njit(nogil=True, cache=True, fastmath={"contract", "arcp"}, error_model="numpy")
 def _expanded_poisson(values, normal):
     """Replaces means of at least 10 by Poisson draws, from normal ones."""
     for i in range(values.size):
-        m, w = values[i], normal[i]
-        root, w2 = math.sqrt(m), w * w
-        step = 1.0 / root
-        third = (671 / 38880 - w2 * (137 / 38880 + w2 * (23 / 17280))) * w
-        second = -8 / 405 + w2 * (7 / 810 + w2 / 270)
-        first = -w * (1 / 36 + w2 / 72)
-        correction = 1 / 3 + w2 / 6 + step * (first + step * (second + step * third))
-        values[i] = max(math.floor(m + root * w + correction), 0.0)
+        root = math.sqrt(values[i])
+        values[i] = max(math.floor(_expansion(values[i], root, 1.0 / root, normal[i])), 0.0)
 
 
 @functools.cache

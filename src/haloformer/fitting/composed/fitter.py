@@ -18,11 +18,11 @@ from haloformer.fitting.composed.columns import physical
 from haloformer.fitting.composed.hidden import hidden_variance, rescaled
 from haloformer.fitting.composed.method import Finished, FitImages, Method
 from haloformer.fitting.composed.names import FLUX, LOGARITHMIC, NAMES, SECONDS, X, Y
-from haloformer.fitting.composed.problem import ComposedProblem, checked_size, has_sersic
+from haloformer.fitting.composed.problem import LEAST_SIDE, ComposedProblem, has_sersic
 from haloformer.fitting.composed.start import Templates
 from haloformer.fitting.composed.tensors import BY_TENSORS
 from haloformer.fitting.convergence import UNSEEN
-from haloformer.fitting.problem import MOST, check_exposures
+from haloformer.fitting.problem import MOST, check_exposures, checked_size
 from haloformer.fitting.result import SmoothFit
 from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.correlation import correlation
@@ -70,7 +70,7 @@ class ComposedFitter:
         if free_place:
             problem = problem.with_free_place(MOST["place_x"] * survey.instrument.pixel_scale)
         self.problem, self.free_place = problem, free_place
-        self.size = checked_size(survey, size)
+        self.size = checked_size(survey, size, LEAST_SIDE)
         self._templates: Templates | None = None
 
     @property

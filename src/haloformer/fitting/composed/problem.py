@@ -26,7 +26,7 @@ DRAWS = 4096
 
 _KINDS = ("epl", "shear", "multipoles")
 _SEED = 2**62  # apart: starting points shall not be the truth of anybody's images
-_MIN_SIZE = 16
+LEAST_SIDE = 16  # pixels; half of it is fitted first
 
 # Standard deviations of what a survey holds fixed, where the detail of a residual is asked for: what real lenses have.
 _NUISANCE = {
@@ -279,15 +279,3 @@ def _prior(name: str, values: np.ndarray, gaussian: bool) -> tuple[float, ...]:
         low, high = float(values.min()) - beyond, float(values.max()) + beyond
     low, high = max(low, _LEAST.get(name, low)), min(high, _MOST.get(name, high))
     return mean, (spread**-2 if gaussian else 0.0), low, high, _STEPS[name]
-
-
-def checked_size(survey: ComposedSurvey, size: tuple[int, ...] | int | None) -> int:
-    """Returns the side of the images that are fitted; raises InputError unless they are a central part of the survey's."""
-    full = survey.instrument.num_pix
-    shape = (full, full) if size is None else (size, size) if isinstance(size, int) else size
-    if shape[0] != shape[1] or not _MIN_SIZE <= shape[0] <= full or (full - shape[0]) % 2:
-        raise InputError(
-            f"images of {shape[0]}×{shape[1]} pixels cannot be fitted as {survey.name}, whose images have {full}×{full}: "
-            "they must be square and smaller by an even number of pixels, cut about the same centre"
-        )
-    return shape[0]

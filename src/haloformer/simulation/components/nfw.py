@@ -26,6 +26,7 @@ from haloformer.simulation.components.populations import (
     centers,
     in_use,
     mass_by_gauss,
+    profiles_of,
     sum_over_members,
 )
 from haloformer.simulation.components.setting import Setting
@@ -97,9 +98,8 @@ class NFW(MassComponent):
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
         """``NFW``, one for each."""
-        there = np.flatnonzero(~np.isnan(parameters["Rs"]))
         names = {"Rs": "Rs", "alpha_Rs": "alpha_Rs", "center_x": "x", "center_y": "y"}
-        return [("NFW", {k: parameters[v][i] for k, v in names.items()}) for i in there]
+        return profiles_of("NFW", names, parameters, "Rs")
 
     @staticmethod
     def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:

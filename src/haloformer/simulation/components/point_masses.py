@@ -21,6 +21,7 @@ from haloformer.simulation.components.populations import (
     CENTER_UNITS,
     centers,
     in_use,
+    profiles_of,
     sum_over_members,
 )
 from haloformer.simulation.components.setting import Setting
@@ -89,9 +90,8 @@ class PointMasses(MassComponent):
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
         """``POINT_MASS``, one for each."""
-        there = np.flatnonzero(~np.isnan(parameters["theta_E"]))
         names = {"theta_E": "theta_E", "center_x": "x", "center_y": "y"}
-        return [("POINT_MASS", {k: parameters[v][i] for k, v in names.items()}) for i in there]
+        return profiles_of("POINT_MASS", names, parameters, "theta_E")
 
     @staticmethod
     def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:

@@ -1,6 +1,7 @@
 """What components of many members share: where they lie, how they are summed, and the mass that they bring into a circle."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -122,6 +123,21 @@ def in_use(members: Tensors, key: str, harmless: Mapping[str, float]) -> dict[st
         )
         for name, value in harmless.items()
     }
+
+
+def profiles_of(
+    kind: str, names: Mapping[str, str], parameters: Mapping[str, Any], key: str
+) -> list[tuple[str, dict[str, Any]]]:
+    """Returns lenstronomy's profile of each member that is there.
+
+    Args:
+        kind: Of the profile.
+        names: lenstronomy's keyword → ours.
+        parameters: Of one image, (n,) each.
+        key: The one that tells by NaN which members are not there.
+    """
+    there = np.flatnonzero(~np.isnan(parameters[key]))
+    return [(kind, {theirs: parameters[ours][i] for theirs, ours in names.items()}) for i in there]
 
 
 def mass_by_gauss(

@@ -23,6 +23,7 @@ from haloformer.simulation.components.populations import (
     centers,
     in_use,
     mass_by_gauss,
+    profiles_of,
     sum_over_members,
 )
 from haloformer.simulation.components.setting import Setting
@@ -101,9 +102,8 @@ class Soliton(MassComponent):
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
         """``ULDM``, one for each."""
-        there = np.flatnonzero(~np.isnan(parameters["theta_c"]))
         names = {"kappa_0": "kappa_0", "theta_c": "theta_c", "center_x": "x", "center_y": "y"}
-        return [("ULDM", {k: parameters[v][i] for k, v in names.items()}) for i in there]
+        return profiles_of("ULDM", names, parameters, "theta_c")
 
     @staticmethod
     def mass_within(radius: np.ndarray, parameters: Parameters, setting: Setting) -> np.ndarray:

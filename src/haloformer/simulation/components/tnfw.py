@@ -35,6 +35,7 @@ from haloformer.simulation.components.populations import (
     limits,
     mass_by_gauss,
     poisson_counts,
+    profiles_of,
     sum_over_members,
 )
 from haloformer.simulation.components.setting import Setting
@@ -269,10 +270,9 @@ class TNFW(MassComponent):
     @staticmethod
     def lenstronomy(parameters: Mapping[str, Any]) -> list[Profile]:
         """``TNFW``, one for each, and ``CONVERGENCE`` for the sheet."""
-        there = np.flatnonzero(~np.isnan(parameters["Rs"]))
         names = {name: name for name in ("Rs", "alpha_Rs", "r_trunc")}
         names |= {"center_x": "x", "center_y": "y"}
-        each = [("TNFW", {k: parameters[v][i] for k, v in names.items()}) for i in there]
+        each = profiles_of("TNFW", names, parameters, "Rs")
         sheet = {
             "kappa": -parameters["sheet"],
             "ra_0": parameters["center_x"],
