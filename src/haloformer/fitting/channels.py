@@ -19,7 +19,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.fitting.composed.fitter import ComposedFitter
-from haloformer.fitting.parametric import SmoothFitter, smooth_fitter
+from haloformer.fitting.parametric import SmoothFitter, composed_fitter, smooth_fitter
 from haloformer.fitting.problem import PLACE
 from haloformer.fitting.result import SmoothFit
 from haloformer.simulation.instruments import Instrument, central_part
@@ -221,11 +221,7 @@ class Residual:
         psf_oversampling: int,
     ) -> "Look":
         """Returns what :meth:`look` does, for images with a camera of their own."""
-        if not isinstance(self._fitter, ComposedFitter):
-            raise InputError(
-                f"survey {self._fitter.survey.name}: its camera is always the same; psf and noise_map are for images of composed surveys, such as hst"
-            )
-        maps = None
+        fitter, maps = composed_fitter(self._fitter), None
         if noise_map is not None:
             given = torch.as_tensor(np.asarray(noise_map, dtype=np.float32))
             if tuple(given.shape) not in (
@@ -237,7 +233,7 @@ class Residual:
                 )
             maps = central_part(given, side).numpy()
         part = central_part(images, side)
-        fit = self._fitter(
+        fit = fitter(
             part, detail=self.detail, psf=psf, noise_map=maps, psf_oversampling=psf_oversampling
         )
         return self._seen(part, [fit], images.new_zeros(len(images), len(PLACE)))

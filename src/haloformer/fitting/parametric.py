@@ -140,10 +140,8 @@ def _maps_of(
     noise_map: np.ndarray | None,
 ) -> np.ndarray | None:
     """Returns a noise map for each image, if there is any."""
-    if not isinstance(fitter, ComposedFitter) and (psf is not None or noise_map is not None):
-        raise InputError(
-            f"survey {fitter.survey.name}: its camera is always the same; psf and noise_map are for images of composed surveys, such as hst"
-        )
+    if psf is not None or noise_map is not None:
+        composed_fitter(fitter)
     if noise_map is None:
         return None
     given = np.asarray(noise_map)
@@ -151,6 +149,15 @@ def _maps_of(
         raise InputError(f"noise_map holds {len(given)} maps for {len(images)} images")
     shape = (len(images), *given.shape[-2:])
     return np.broadcast_to(given, shape) if given.ndim in (2, 3) else given
+
+
+def composed_fitter(fitter: "SmoothFitter | ComposedFitter") -> ComposedFitter:
+    """Returns a fit that takes images with a camera of their own; raises InputError if it is none."""
+    if not isinstance(fitter, ComposedFitter):
+        raise InputError(
+            f"survey {fitter.survey.name}: its camera is always the same; psf and noise_map are for images of composed surveys, such as hst"
+        )
+    return fitter
 
 
 def smooth_fitter(
