@@ -320,6 +320,8 @@ class TrainerConfig(Strict):
         compile: Compile the network by torch.compile: slow to start, then faster.
         channels_last: Keep images in memory with the channel last: often faster for convolutions on
             GPUs.
+        cuda_graphs: On a GPU, record a step's kernels once and start them together, where that is
+            found to be faster: small networks.
         loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be
             installed.
         prepared: Folder in which simulated and fitted images are stored (float16 where they have
@@ -345,6 +347,7 @@ class TrainerConfig(Strict):
     patience: WholeNumber = Field(default=20, ge=0)
     compile: StrictBool = False
     channels_last: StrictBool = False
+    cuda_graphs: StrictBool = True
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
     prepared: Text | None = None
     prepared_gb: Number = Field(default=20.0, gt=0)
@@ -404,7 +407,7 @@ _SHORT_OF = {place: short for short, place in SHORT_NAMES.items()}
 
 RUN_ONLY = {
     *("out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"),
-    *("prepared", "prepared_gb"),
+    *("prepared", "prepared_gb", "cuda_graphs"),
 }
 """Fields that say where and how a run is carried out, not what is learned: they may change when a
 run is resumed, and are not in the artefact."""
