@@ -246,11 +246,13 @@ def of_one_lens(
     )
 
 
-def on_a_gpu(say: Callable[..., None], seconds: float, batch: int, compiled: bool) -> None:
+def on_a_gpu(
+    say: Callable[..., None], seconds: float, batch: int, compiled: bool, only: list[str] | None
+) -> None:
     """The table of a GPU."""
     say(
         "## On a GPU\n",
-        table(gpu_fitting.rows(seconds, batch, compiled)),
+        table(gpu_fitting.rows(seconds, batch, compiled, only)),
         f"\nImages/s by the clock, best of 3 repeats, of `no_sub` images of seed {gpu_fitting.SEED}; on the GPU in batches of *batch* images, on one core of the CPU in batches of 64 "
         "by its compiled kernel (but for *fifteen, one source*: the former fit by tensors). *Fused*: what is computed per ray compiled into few kernels. "
         "*As on the CPU*: of what converged on both, the share within 0.1σ in all parameters.\n",
@@ -302,6 +304,7 @@ def main() -> None:
     )
     parser.add_argument("--gpu", action="store_true", help="only the table of a GPU")
     parser.add_argument("--batch", type=int, default=2048, help="images at a time on the GPU")
+    parser.add_argument("--surveys", nargs="+", help="with --gpu: only these")
     parser.add_argument(
         "--fused", action="store_true", help="with --gpu: also compile, which takes minutes"
     )
@@ -330,7 +333,7 @@ def main() -> None:
 
     print(*report, sep="\n", flush=True)
     if options.gpu:
-        on_a_gpu(say, seconds, options.batch, options.fused)
+        on_a_gpu(say, seconds, options.batch, options.fused, options.surveys)
     elif not options.composed:
         of_one_lens(say, options.accuracy, seconds, few, many)
     if not options.accuracy and not options.gpu:

@@ -54,12 +54,16 @@ def rate(fit: Callable[[], SmoothFit], n: int, seconds: float) -> float:
     return max(rates)
 
 
-def rows(seconds: float, batch: int, compiled: bool) -> list[list[str]]:
+def rows(
+    seconds: float, batch: int, compiled: bool, only: list[str] | None = None
+) -> list[list[str]]:
     """Rows of images/s; on the CPU 64 images on one thread, on the GPU ``batch`` of them at a time."""
     header = ["survey", "noise", "pixels", "free", "batch", "GPU", "with detail"]
     header += ["fused", "one core", "ratio", "converged", "as on the CPU"]
     found = [header]
     for name, noise in CASES:
+        if only and name not in only:
+            continue
         survey, fitter = fitter_of(name, noise)
         simulator = Simulator(survey, classes=["no_sub"], seed=SEED, noise=noise)
         size = SIZES.get(name, composed_fitting.SIZE if "fifteen" in name else None)

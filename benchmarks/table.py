@@ -61,7 +61,8 @@ _COMMON: dict[str, Any] = {
     "batch_size": 32,
     "ema": 0.99,
     "patience": 0,
-    "precision": "32",  # on GPUs as on CPUs
+    "precision": "32",  # on GPUs as on CPUs, and
+    "simulate_on": "cpu",  # on the same images
     "loggers": [],
 }
 _SURVEYS: dict[str, dict[str, Any]] = {

@@ -155,7 +155,7 @@ def interrupt(epoch, metrics):
 
 def small_network(name, **options):
     torch.manual_seed(1)
-    return create_model(name, 64, 3, **options).to(GPU)
+    return create_model(name, 64, **options).to(GPU)
 
 
 @pytest.mark.parametrize(
@@ -207,6 +207,36 @@ def test_a_network_that_cannot_be_recorded_is_trained_without():
     assert "cannot be recorded" in why
     network(torch.randn(4, 1, 8, 8, device=GPU)).sum().backward()
     assert torch.isfinite(network.weight.grad).all()
+
+
+def test_a_recording_that_fails_leaves_random_numbers_as_they_should_be():
+    class Waiting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, device=GPU))
+
+        def forward(self, images):
+            if torch.cuda.is_current_stream_capturing():
+                torch.cuda.synchronize()
+            return images.mean((1, 2, 3))[:, None] * self.weight
+
+    faster, why = graphed(Waiting(), torch.randn(4, 1, 8, 8, device=GPU), torch.float32)
+    assert faster is None
+    assert "cannot be recorded" in why
+    torch.manual_seed(1)
+    drawn = torch.randn(5, device=GPU)
+    torch.manual_seed(1)
+    assert torch.equal(torch.randn(5, device=GPU), drawn)
+
+
+def test_images_can_be_those_of_the_cpu(tmp_path):
+    given = {"prepared": str(tmp_path / "prepared"), "n_images": 300, "epoch_size": 300}
+    options = experiment(tmp_path / "x", **given, simulate_on="cpu")
+    on_cpu = open_feed(compose(None, {**options, "device": "cpu"}))
+    on_gpu = open_feed(compose(None, options))
+    for mine, theirs in zip(on_gpu.epoch(0, 0, (0, 1)), on_cpu.epoch(0, 0, (0, 1)), strict=True):
+        assert mine.images.device == GPU
+        assert torch.equal(mine.images.cpu(), theirs.images)
 
 
 @pytest.mark.parametrize("precision", ["32", "bf16"])

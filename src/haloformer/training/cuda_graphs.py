@@ -61,6 +61,7 @@ def graphed(
     try:
         return _recorded(network, inputs, precision)
     except Exception as error:  # what cannot be recorded fails in many ways, and works without
+        _repair(inputs.device)
         why = str(error).strip().splitlines() or [type(error).__name__]
         return None, f"without CUDA graphs, as this network cannot be recorded ({why[0][:120]})"
     finally:
@@ -82,6 +83,7 @@ def _recorded(
         warnings.simplefilter("ignore")  # of a stream that gradients were not accumulated on
         alone = _seconds(network, network, inputs)
         wanted = _gradients(network, network, inputs)
+        _check_that_nothing_waits(network, inputs)
         torch.cuda.make_graphed_callables(network, (inputs,), allow_unused_input=True)
         replay: Callable[[Tensor], Tensor] = network.forward
         del network.forward  # the recorded one, put in front of the class's
@@ -99,6 +101,26 @@ def _recorded(
     if together > _WORTH * alone:
         return None, f"without CUDA graphs, which do not pay here ({said})"
     return GraphedNetwork(network, replay, inputs.shape), f"by CUDA graphs: {said}"
+
+
+def _repair(device: torch.device) -> None:
+    """Puts a fresh state under a GPU's random numbers, whose own a failed recording may still hold."""
+    index = torch.cuda.current_device() if device.index is None else device.index
+    fresh = torch.Generator(device).graphsafe_get_state()
+    torch.cuda.default_generators[index].graphsafe_set_state(fresh)
+
+
+def _check_that_nothing_waits(network: nn.Module, inputs: Tensor) -> None:
+    """Raises RuntimeError if a step waits for the GPU.
+
+    A recording would fail, too, but would leave the GPU's random numbers unusable.
+    """
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        torch.autograd.grad(network(inputs).float().sum(), _parameters(network), allow_unused=True)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
 
 
 def _parameters(network: nn.Module) -> list[nn.Parameter]:
