@@ -17,7 +17,7 @@ CASES = (
     ("model_i", "original"),
     ("model_ii", "instrument"),
     ("model_iii", "instrument"),
-    ("fifteen, one source", "instrument"),
+    ("fifteen, one source", "original"),
     ("model_i_fair", "original"),
     ("hst", "original"),
 )
