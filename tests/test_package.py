@@ -223,6 +223,7 @@ LAYERS = {
         "prediction",
         "evaluation",
     ),
+    "trial": ("io", "readers", "fitting", "prediction"),
     "tuning": ("io", "readers", "reporting", "data", "models", "training", "studies"),
     "app": (
         "io",

@@ -57,6 +57,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         "weights/model_i/artefact.json",
         "evaluation/published_auc.csv",
         "models/table.json",
+        "trial/images/lens.fits",
         "configs/surveys/model_i.yaml",
         "configs/recipes/standard.yaml",
     ],
