@@ -45,7 +45,7 @@ def hst_like() -> dict[str, tuple[np.ndarray, Cards]]:
     made = _made("hst", SEED, NUMBER, lens.seen.pixel_scale)
     unit: Cards = {"BUNIT": ("electron/s", "")}
     return {
-        "lens.fits": (lens.seen.image, {**made, **unit, **truth}),
+        "simulated_lens.fits": (lens.seen.image, {**made, **unit, **truth}),
         "noise.fits": (lens.seen.noise, {**made, **unit}),
         "psf.fits": (lens.seen.psf, made),
     }

@@ -17,7 +17,7 @@ from haloformer.cli import COMMANDS, main
 from haloformer.cli.parsing import parse
 from haloformer.cli.registry import HOMES
 from haloformer.fitting.reallens import Options
-from haloformer.trial import command as trial
+from haloformer.trial import run as trial
 from small_lens import NOISE, SCALE, TRUTH, lens
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -36,9 +36,9 @@ def small(maker, monkeypatch, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     image, given = lens()
-    header = {name: (value, "") for name, value in fits.getheader(trial.IMAGES / "lens.fits").items() if name in SHOWN}  # fmt: skip
+    header = {name: (value, "") for name, value in fits.getheader(trial.IMAGES / "simulated_lens.fits").items() if name in SHOWN}  # fmt: skip
     header |= {"THETA_E": (TRUTH["theta_E"], ""), "SLOPE": (TRUTH["gamma"], "")}
-    shapes = {"lens.fits": image, "psf.fits": given["psf"], "noise.fits": np.full_like(image, NOISE)}  # fmt: skip
+    shapes = {"simulated_lens.fits": image, "psf.fits": given["psf"], "noise.fits": np.full_like(image, NOISE)}  # fmt: skip
     for name, pixels in shapes.items():
         maker.write(folder / name, pixels, {**header, "PIXSCALE": (SCALE, "")})
     for name in trial.CLASSES:
@@ -111,7 +111,7 @@ def test_a_second_call_takes_the_same_folder_and_none_with_anything_else(tmp_pat
     (folder / "psf.fits").unlink()  # as after a call that was ended
     trial._put_images(folder)
     assert {path.name for path in folder.iterdir()} == {"fit", *trial.LENS, *trial.CLASSES}
-    (folder / "lens.fits").write_bytes(b"mine")
+    (folder / "simulated_lens.fits").write_bytes(b"mine")
     other = tmp_path / "other"
     other.mkdir()
     (other / "thesis.tex").touch()
@@ -121,7 +121,7 @@ def test_a_second_call_takes_the_same_folder_and_none_with_anything_else(tmp_pat
         before = sorted(bad.rglob("*"))
         assert main(["try", "--out", str(bad)]) == 2
         assert sorted(bad.rglob("*")) == before
-    assert (folder / "lens.fits").read_bytes() == b"mine"
+    assert (folder / "simulated_lens.fits").read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("out", ["", "file/inside", "/proc/nothing"])

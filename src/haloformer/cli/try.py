@@ -9,7 +9,7 @@ from haloformer.cli.registry import Command
 from haloformer.vocabulary import UNKNOWN
 
 if TYPE_CHECKING:
-    from haloformer.trial.command import Answer, TrialSummary
+    from haloformer.trial.run import Answer, TrialSummary
 
 _WIDTH = 60  # columns of what is printed
 
@@ -56,7 +56,7 @@ def _why(lens: "Answer") -> str:
     """Returns why the lens has no class."""
     rule = (
         "Each network that comes with the package answers for the survey that it was trained on, and for no other: "
-        "model_i for simulated lenses of Model I, which all have the same mass and place."
+        "model_i for simulated lenses of Model I, which all have the same lens in the same place."
     )
     if lens.found != UNKNOWN:
         return f"{rule} What it says of {lens.file} means nothing."
@@ -81,7 +81,7 @@ table    {summary.out / "predictions.csv"}
 done in {summary.seconds:.0f} s
 
 next: is there a subhalo in it? (minutes)
-  haloformer fit {at}/lens.fits \\
+  haloformer fit {at}/simulated_lens.fits \\
     --psf {at}/psf.fits \\
     --noise_map {at}/noise.fits --radius 2.1 \\
     --z_lens {truth["Z_LENS"]:.4f} --z_source {truth["Z_SOURCE"]:.4f} \\
