@@ -403,6 +403,15 @@ def test_commands_in_the_documents_have_these_options(document):
             assert f"--{option.replace('-', '_')}" in _help(command), (command, option)
 
 
+def test_commands_that_the_makefile_runs_and_names_have_these_options():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"\$\(BIN\)/haloformer ([a-z]+)([^\n\"]*)", text)
+    assert {"simulate", "train", "try", "audit", "fit"} <= {command for command, _ in commands}
+    for command, rest in commands:
+        for option in re.findall(r"--([a-z_]+)", rest):
+            assert f"--{option}" in _help(command), (command, option)
+
+
 @functools.cache
 def _help(command):
     with contextlib.redirect_stdout(io.StringIO()) as text, pytest.raises(SystemExit):

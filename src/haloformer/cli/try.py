@@ -80,7 +80,7 @@ page     {summary.out / "fit" / "fit.html"}
 table    {summary.out / "predictions.csv"}
 done in {summary.seconds:.0f} s
 
-next: is there a subhalo in it? (minutes)
+next: is there a subhalo in it? (3 minutes or more)
   haloformer fit {at}/simulated_lens.fits \\
     --psf {at}/psf.fits \\
     --noise_map {at}/noise.fits --radius 2.1 \\

@@ -355,7 +355,7 @@ class Progress(pl.Callback):
         epochs = (trainer.max_epochs or 1) - trainer.current_epoch
         images = epochs * trainer.num_training_batches * self._seen / (batch_idx + 1)
         return (
-            f"training: {speed:.0f} images/s, about {_in_words(images / speed)} for "
+            f"training: {speed:.0f} images/s, about {time_in_words(images / speed)} for "
             f"{epochs} epoch{'s' if epochs > 1 else ''}; a line after each"
         )
 
@@ -391,7 +391,7 @@ class Progress(pl.Callback):
             self._bar = None
 
 
-def _in_words(seconds: float) -> str:
+def time_in_words(seconds: float) -> str:
     """Returns a time to two digits or so: ``40 s``, ``12 min``, ``3.5 h``."""
     if seconds < 100:
         return f"{seconds:.0f} s"
