@@ -55,7 +55,7 @@ def losses(folder: Path) -> dict[str, float]:
     }
     predictor.model.load_state_dict(weights)
     norms = [module for module in predictor.model.modules() if isinstance(module, _BatchNorm)]
-    found = {"running statistics": loss(predictor)}
+    found = {"as they run": loss(predictor)}
     for norm in norms:
         norm.train()
     found["of each batch"] = loss(predictor)
@@ -96,7 +96,9 @@ def main() -> None:
     rows.append([f"validation, `ema: {EMA}`", *(number(row, "val_loss") for row in averaged)])
     print(table(rows))
     for what, value in losses(folder / "plain").items():
-        print(f"loss of {N} images after epoch {EPOCH}, statistics {what}: {value:.2f}")
+        print(
+            f"loss of {N} images after epoch {EPOCH}, batch norm's statistics {what}: {value:.2f}"
+        )
 
 
 if __name__ == "__main__":
