@@ -237,7 +237,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     if arguments.command == "report":
-        report(RUNS, RESULTS, Path("README.md"), _PILOT, how_made())
+        report(RUNS, RESULTS, Path("docs/models/README.md"), _PILOT, how_made())
         return
     if arguments.command == "prepare":
         prepare(arguments.survey, arguments.workers)

@@ -140,6 +140,7 @@ class _Prepared:
 def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _Prepared:
     """Opens the data, fits what is fitted to them, builds the network, and makes the run folder."""
     data, settings = experiment.data, experiment.trainer
+    say(experiment, f"preparing images of {data.source}, those for validation first")
     feed = open_feed(experiment)
     processes = settings.devices * settings.nodes
     if feed.n_val < processes:
@@ -260,6 +261,7 @@ def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> Ru
     experiment, folder, task = run.experiment, run.folder, run.task
     result = RunResult(folder.path, checkpoints.best_epoch, trainer.current_epoch, checkpoints.best)
     if trainer.is_global_zero:
+        say(experiment, "calibrating it by validation images, to know out-of-distribution images")
         network = build_network(
             experiment, run.input_shape, run.exporter.outputs.n, pretrained=False
         )
