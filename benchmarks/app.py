@@ -1,7 +1,7 @@
 """How long does the first visitor of `haloformer app` wait? Seconds to an open page and to the first answers, with and without warm-up.
 
     python benchmarks/app.py                     # a table, some minutes
-    python benchmarks/app.py --out docs/benchmarks/app.md
+    python benchmarks/app.py --out results/measurements/app.md
 
 Each row is a process of its own, on one thread. "First use" begins with an empty cache of compiled kernels, as after an installation;
 "later use" finds it filled. The visitor waits some seconds on the open page, drops an image of a lens, and then asks for a drawn one.

@@ -1,4 +1,4 @@
-"""Makes the pictures of docs/app.md: the page of `haloformer app` in Chromium, with a simulated lens.
+"""Makes the pictures of docs/export.md: the page of `haloformer app` in Chromium, with a simulated lens.
 
 python benchmarks/app_pictures.py            # docs/images/app_classify.png, app_simulate.png
 """

@@ -5,7 +5,7 @@
     python benchmarks/compatibility.py --sizes paper
 
 Each model is tried at 64×64 pixels, in a process of its own. What fails is kept in the table that ``haloformer models``
-shows (src/haloformer/models/table.json) and listed in docs/models/compatibility.md.
+shows (src/haloformer/models/table.json) and listed in results/measurements/compatibility.md.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from isolated import CHILD, one_line, run_isolated, versions
 from model_table import read, write
 
-DOCUMENT = Path(__file__).parents[1] / "docs" / "models" / "compatibility.md"
+DOCUMENT = Path(__file__).parents[1] / "results" / "measurements" / "compatibility.md"
 CHECKS = ("torch.export", "torch.compile", "bf16 autocast")
 
 

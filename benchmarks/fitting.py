@@ -4,7 +4,7 @@
     python benchmarks/fitting.py --composed      # only those of composed surveys, whose lens varies
     python benchmarks/fitting.py --gpu           # on a GPU, beside one core of the CPU
     python benchmarks/fitting.py --quick         # fewer images, for a look
-    python benchmarks/fitting.py --out docs/benchmarks/fitting.md
+    python benchmarks/fitting.py --out results/measurements/fitting.md
 
 lenstronomy fits the same images with the same noise by its ``FittingSequence``: Nelder–Mead (``SIMPLEX``) from our own starting points, on
 the same two free parameters, one image at a time. All on one thread, and by the processor's time, of which other work takes none.

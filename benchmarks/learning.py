@@ -2,7 +2,7 @@
 
     python benchmarks/learning.py                         # all nano models, on images of model_ii
     python benchmarks/learning.py --models swin_nano --normalization standard --results results/ablation.jsonl
-    python benchmarks/learning.py --table docs/models/learning.md   # only writes the table from what is there
+    python benchmarks/learning.py --table results/measurements/learning.md   # only writes the table from what is there
 
 Two questions per model, with one recipe for all: AdamW, learning rate 1e-3 after a linear warm-up over a tenth of the
 steps, then half a cosine down to nothing, batches of 32, images flipped and turned, normalisation asinh_faint.

@@ -1,4 +1,4 @@
-"""Writes the table that ``haloformer models`` lists, and docs/models/zoo.md from it: what every registered model costs.
+"""Writes the table that ``haloformer models`` lists, and results/measurements/zoo.md from it: what every registered model costs.
 
     python benchmarks/model_table.py              the models that are new or whose entry changed
     python benchmarks/model_table.py vit_nano     these, in any case
@@ -21,7 +21,7 @@ from haloformer.models.details import SIZES, macs_at
 
 ROOT = Path(__file__).parents[1]
 TABLE = ROOT / "src" / "haloformer" / "models" / "table.json"
-DOCUMENT = ROOT / "docs" / "models" / "zoo.md"
+DOCUMENT = ROOT / "results" / "measurements" / "zoo.md"
 
 
 def entry(info: ModelInfo) -> dict[str, Any]:

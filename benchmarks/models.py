@@ -5,7 +5,7 @@
     python benchmarks/models.py --device cuda --precision bf16 --compile
 
 Speeds are also given relative to ResNet-18's, measured in the same run before the others, as those of one computer say
-little of another. Each measurement runs in a process of its own. Results go to docs/benchmarks/models.json after each
+little of another. Each measurement runs in a process of its own. Results go to results/measurements/models.json after each
 one, and as a table to models.md; the same command goes on where it was interrupted (--again measures anew).
 """
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from isolated import CHILD, one_line, run_isolated, versions
 
-RESULTS = Path(__file__).parents[1] / "docs" / "benchmarks" / "models.json"
+RESULTS = Path(__file__).parents[1] / "results" / "measurements" / "models.json"
 REFERENCE = "resnet18"
 PRECISIONS = {"32": "float32", "bf16": "bf16 autocast"}
 

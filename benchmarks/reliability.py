@@ -4,7 +4,7 @@
     python benchmarks/reliability.py hostile                # files made to do harm
     python benchmarks/reliability.py kills --n 6            # commands killed at random moments
     python benchmarks/reliability.py uploads --n 60         # damaged files sent to the local page
-    python benchmarks/reliability.py table                  # docs/reliability.md of what was counted
+    python benchmarks/reliability.py table                  # results/measurements/reliability.md of what was counted
 
 Everything is seeded. Counts are kept in ``--state`` kind by kind; what is there already, of the same seed and
 number, is not run again. Readers run in worker processes, each under a bound of time and memory: a file that
@@ -367,7 +367,7 @@ left behind. Every number comes from a command that anyone can rerun.
 
 
 def document(state: dict[str, Any], seed: int) -> str:
-    """Returns docs/reliability.md."""
+    """Returns results/measurements/reliability.md."""
     text = [HEAD.format(seconds=SECONDS, memory=MiB)]
     if found := state.get("mutations"):
         rows = [["reader", "files", *OUTCOMES]]
@@ -454,7 +454,9 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", help="of mutations; all by default")
     parser.add_argument("--again", action="store_true", help="also run what is counted already")
     parser.add_argument("--state", type=Path, default=root / "results" / "reliability.json")
-    parser.add_argument("--out", type=Path, default=root / "docs" / "reliability.md")
+    parser.add_argument(
+        "--out", type=Path, default=root / "results" / "measurements" / "reliability.md"
+    )
     options = parser.parse_args()
     options.state = options.state.resolve()
     state = json.loads(options.state.read_text()) if options.state.exists() else {}

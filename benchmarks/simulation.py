@@ -3,7 +3,7 @@
     python benchmarks/simulation.py              # the whole table, some minutes
     python benchmarks/simulation.py --quick      # a shorter measurement, for a look
     python benchmarks/simulation.py --gpu        # the torch backend's table alone, on a GPU where there is one
-    python benchmarks/simulation.py --out docs/benchmarks/simulation.md
+    python benchmarks/simulation.py --out results/measurements/simulation.md
 
 Every figure is the best of several repeats, so that another load on the machine counts least.
 """

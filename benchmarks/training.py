@@ -1,7 +1,7 @@
 """How fast is training, does it wait for its data, and what makes it faster? Against the field's usual loop in the same run.
 
     python benchmarks/training.py                                   # model_ii, three small networks
-    python benchmarks/training.py --surveys model_ii model_i --table docs/benchmarks/training.md
+    python benchmarks/training.py --surveys model_ii model_i --table results/measurements/training.md
     python benchmarks/training.py --device cuda                     # the same tables on a GPU
     python benchmarks/training.py --quick                           # does it work?
 

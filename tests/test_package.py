@@ -333,7 +333,7 @@ def test_nobody_imports_a_private_name_of_another_module():
                 )
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize("document", [*DOCUMENTS, *sorted(ROOT.glob("results/measurements/*.md"))], ids=lambda p: str(p.relative_to(ROOT)))  # fmt: skip
 def test_links_in_the_documents_lead_to_files(document):
     for target in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", document.read_text(encoding="utf-8")):
         if not re.match(r"[a-z]+:", target):

@@ -1,7 +1,7 @@
 """The published layout of DeepLense's steerable networks, built from escnn's layers.
 
 The layout is that of ML4SCI/DeepLense, ``Equivariant_Neural_Networks_for_DeepLense_Apoorva_Singh`` (which follows escnn's
-MNIST example), with the changes that docs/models/equivariant.md names: maps keep their size, no mask, no last blur, and an
+MNIST example), with the changes that docs/models/networks.md names: maps keep their size, no mask, no last blur, and an
 average over the image instead of one weight per pixel. At odd sizes pooling is theirs, too.
 """
 

@@ -1,6 +1,6 @@
 """Augmentation of training batches: other views of the same lens, and other observations of it.
 
-What each transform does to the label is argued in ``docs/augmentation.md``. Where both are wanted,
+What each transform does to the label is argued in ``docs/recipes.md``. Where both are wanted,
 turn and shift the noise-free image first and draw the noise afterwards: interpolation then finds no
 noise to smooth, and the noise stays as white as the camera's.
 """

@@ -4,7 +4,7 @@ Images of one survey are nearly the same: a ring, and a trace on it. What a fres
 them, pooled over the image, is therefore nearly the same vector for all: a large part that they
 share, and small differences that matter. A layer norm keeps the shared part, and gradients are
 spent on it; a batch norm takes it away. Plain transformers then learn in a few thousand images what
-else takes them ten times as many, if they leave chance at all (docs/models/learning.md).
+else takes them ten times as many, if they leave chance at all (docs/models/networks.md).
 """
 
 import threading

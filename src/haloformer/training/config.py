@@ -213,7 +213,7 @@ class RegularizationConfig(Strict):
 
 
 class AugmentationConfig(Strict):
-    """Random changes of training images; docs/augmentation.md says which of them keep the label.
+    """Random changes of training images; docs/recipes.md says which of them keep the label.
 
     Attributes:
         augment: d4 (the eight quarter turns and mirrors of a square, exact), flips (those that keep

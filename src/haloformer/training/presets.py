@@ -97,6 +97,6 @@ def _family_texts() -> dict[str, str]:
 def _family_text(family: str, row: Mapping[str, Any]) -> str:
     return (
         f"# {family}: {row['paper']}\n"
-        "# docs/models/learning.md says how fast it learns.\n"
+        "# docs/models/networks.md says how fast it learns.\n"
         f"model: {row['name']}\n"
     )

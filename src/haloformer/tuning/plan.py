@@ -155,7 +155,7 @@ class SpaceEntry(Strict):
 
 
 class SearchFile(Strict):
-    """A search as its YAML file describes it; see docs/search.md."""
+    """A search as its YAML file describes it; see docs/studies.md."""
 
     title: str | None = None
     notes: str | None = None
