@@ -25,6 +25,8 @@ def test_every_document_is_in_the_menu_once_and_every_entry_exists():
     menu = _pages(yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["nav"])
     assert sorted(menu) == PAGES
     assert len(menu) <= 25, "join pages; tables that commands write go to results/"
+    for page in PAGES:
+        assert len((ROOT / "docs" / page).read_text(encoding="utf-8").splitlines()) <= 450, page
 
 
 def _links(page: str) -> set[str]:
@@ -87,6 +89,7 @@ def test_the_glossary_has_the_words_that_people_look_for_each_with_a_link():
 @pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", *(f"docs/{page}" for page in PAGES)])  # fmt: skip
 def test_links_lead_to_sections_that_exist(document):
     path = ROOT / document
+    assert "]()" not in path.read_text(encoding="utf-8")
     for target, section in re.findall(
         r"\]\(((?:[^)#:]*\.md)?)#([^)]+)\)", path.read_text(encoding="utf-8")
     ):
