@@ -74,7 +74,7 @@ def images(n=3, side=40):
 @pytest.mark.parametrize(("fwhm", "beta"), [(2.5, 1.5), (4.0, 3.0), (3.0, 20.0)])
 def test_moffat_profile_is_lenstronomys(fwhm, beta):
     ours = moffat(fwhm, beta, 12)
-    assert np.abs(ours - kernel_moffat(25, 1.0, fwhm, beta)).max() < 1e-14
+    assert np.abs(ours - kernel_moffat(25, 1.0, fwhm, beta).reshape(25, 25)).max() < 1e-14
     assert kernel_fwhm(ours) == pytest.approx(fwhm, rel=0.02)
 
 
@@ -162,7 +162,7 @@ def test_a_galaxy_seen_by_a_camera_is_lenstronomys(rays):
     )
     psf = PSF(
         psf_type="PIXEL",
-        kernel_point_source=psf_kernel(camera),
+        kernel_point_source=psf_kernel(camera).copy(),  # older ones write into it
         point_source_supersampling_factor=rays,
     )
     numerics = {
