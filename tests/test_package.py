@@ -200,7 +200,7 @@ LAYERS = {
         "prediction",
         "evaluation",
     ),
-    "explain": (
+    "explanation": (
         "io",
         "readers",
         "reporting",
@@ -234,7 +234,7 @@ LAYERS = {
         "artefact",
         "prediction",
         "evaluation",
-        "explain",
+        "explanation",
     ),
     "cli": (
         "io",

@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate, figures
-from haloformer.evaluation.drawing import _learning_log
 from haloformer.io import strict_json
 from haloformer.prediction import Predictor
 from haloformer.reporting import interval, style
+from haloformer.reporting.learning import learning_log
 from haloformer.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
@@ -240,14 +240,14 @@ def test_full_disk_leaves_the_earlier_evaluation_as_it_was(run, dataset, monkeyp
 
 
 def test_log_of_the_training_is_read_by_epoch_and_what_is_corrupt_is_left_out(run):
-    log = _learning_log(run / "metrics.csv")
+    log = learning_log(run / "metrics.csv")
     assert {name: values.tolist() for name, (_, values) in log.items()} == {
         "train_loss": [1.1, 0.9],
         "val_loss": [1.0, 0.95],
         "val_macro_auc": [0.6, 0.7],
     }
     (run / "metrics.csv").write_bytes(b"epoch,val_loss\n\xff\x00,abc\n,,,,\n1,0.5\n")
-    log = _learning_log(run / "metrics.csv")
+    log = learning_log(run / "metrics.csv")
     assert [points.tolist() for points in log["val_loss"]] == [[1], [0.5]]
 
 

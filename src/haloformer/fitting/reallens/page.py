@@ -1,14 +1,12 @@
 """A fit as a page, and as what a notebook shows."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from haloformer.reporting import html
-from haloformer.reporting.style import STYLE
+from haloformer.reporting.style import data_uri
 
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
@@ -26,20 +24,10 @@ _PERTURBER = (
 )
 
 
-def picture(fit: "RealLensFit") -> str:
-    """Returns the figure as a data URI of a PNG."""
-    import matplotlib
-
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        fit.plot().savefig(stream, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
 def to_html(fit: "RealLensFit") -> str:
     """Returns a self-contained page."""
     sections = [
-        html.section("", html.photo(picture(fit), "the six panels of the fit")),
+        html.section("", html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")),
         html.section("Parameters", html.pairs_table(fit.rows())),
         html.section("What was done", html.paragraph(_METHODS), *_about_perturber(fit)),
     ]
@@ -56,7 +44,7 @@ def fragment(fit: "RealLensFit") -> Markup:
     return (
         warnings
         + html.paragraph(_headline(fit))
-        + html.photo(picture(fit), "the six panels of the fit")
+        + html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")
         + html.pairs_table(fit.rows())
     )
 

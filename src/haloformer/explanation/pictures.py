@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.explain.attributions import DEPTH, Explained, Map
+from haloformer.explanation.attributions import DEPTH, Explained, Map
 from haloformer.reporting.style import FAINT, INK, class_color, literal, new_figure, styled
 
 if TYPE_CHECKING:

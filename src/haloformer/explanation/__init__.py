@@ -4,15 +4,15 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from haloformer.explain.attributions import (
+    from haloformer.explanation.attributions import (
         METHODS,
         Explained,
         Map,
         attention_overlay,
         explain_images,
     )
-    from haloformer.explain.command import explain
-    from haloformer.explain.scores import substructure_difference, substructure_region
+    from haloformer.explanation.command import explain
+    from haloformer.explanation.scores import substructure_difference, substructure_region
 
 _HOMES = {
     "METHODS": "attributions",

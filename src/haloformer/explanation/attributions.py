@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from haloformer.data.framing import network_input
 from haloformer.errors import InputError
-from haloformer.explain.layers import Stage, find_stages, place_grid, spread
+from haloformer.explanation.layers import Stage, find_stages, place_grid, spread
 from haloformer.models.a_vit import Halting
 from haloformer.models.attention_maps import AttentionMap, attention
 from haloformer.prediction.in_memory import as_tensor

@@ -19,9 +19,9 @@ from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
 from haloformer.evaluation import calibrate
-from haloformer.explain import attention_overlay, explain, explain_images, page, pictures
-from haloformer.explain.layers import find_stages
-from haloformer.explain.scores import (
+from haloformer.explanation import attention_overlay, explain, explain_images, page, pictures
+from haloformer.explanation.layers import find_stages
+from haloformer.explanation.scores import (
     Scores,
     gain,
     pixel_auc,
