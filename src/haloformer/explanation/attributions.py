@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from haloformer.data.framing import network_input
+from haloformer.data.reader import with_channels
 from haloformer.errors import InputError
 from haloformer.explanation.layers import Stage, find_stages, place_grid, spread
 from haloformer.models.a_vit import Halting
@@ -162,8 +163,7 @@ def attention_overlay(predictor: Predictor, image: "Images") -> tuple[list[str],
     Raises:
         InputError: The network has no attention between places, or the image does not fit.
     """
-    batch = as_tensor(image, "the image")
-    batch = batch[None] if batch.ndim == 3 else batch[None, None] if batch.ndim == 2 else batch
+    batch = with_channels(as_tensor(image, "the image"), predictor.grid, "the image")
     layers = attention_layers(predictor, batch)
     return [each.layer for each in layers], torch.stack([each.values[0] for each in layers]).numpy()
 

@@ -4,18 +4,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from haloformer.prediction.command import predict
+    from haloformer.prediction.interface import predict
     from haloformer.prediction.predictor import Predictor, load
+    from haloformer.prediction.result import Predictions
     from haloformer.prediction.rows import PredictionSummary
 
 _HOMES = {
     "PredictionSummary": "rows",
     "Predictor": "predictor",
     "load": "predictor",
-    "predict": "command",
+    "Predictions": "result",
+    "predict": "interface",
 }
 
-__all__ = ["PredictionSummary", "Predictor", "load", "predict"]
+__all__ = ["PredictionSummary", "Predictions", "Predictor", "load", "predict"]
 
 
 def __getattr__(name: str) -> Any:  # on first use: worker processes that simulate need none of it

@@ -40,9 +40,10 @@ from haloformer.prediction.in_memory import as_tensor
 
 if TYPE_CHECKING:
     from haloformer.prediction.in_memory import Images
+    from haloformer.prediction.result import Predictions
 
 
-@dataclass
+@dataclass(repr=False)
 class Predictor:
     """A model with its preprocessing.
 
@@ -59,6 +60,15 @@ class Predictor:
         temperature: What the logits are divided by for calibrated probabilities; 1 where the artefact has none.
         detector: Tells images unlike those of the training; None where the artefact has no statistics of them.
         geometry: Tells answers that hold only for the survey's geometry; None where the artefact has no statistics of that.
+        name: What it was loaded from: a run or artefact folder, or the name of a shipped model.
+
+    Example:
+        >>> import haloformer
+        >>> predictor = haloformer.load("model_ii")
+        >>> lenses = haloformer.simulate("model_ii", 6, seed=2000)
+        >>> found = predictor(lenses.images)  # a table: found.to_table(), found.plot()
+        >>> found.probabilities.shape
+        (6, 3)
     """
 
     model: nn.Module
@@ -73,6 +83,24 @@ class Predictor:
     temperature: float = 1.0
     detector: OodDetector | None = None
     geometry: GeometryCheck | None = None
+    name: str = ""
+
+    def __repr__(self) -> str:
+        shape, survey = " × ".join(map(str, self.image_shape)), self.artefact.get("survey")
+        answers = ", ".join((*self.class_names, *self.outputs.targets))
+        network = self.artefact["model"]["name"]
+        return f"Predictor({self.name or 'in memory'}: {network} for {shape} images of {survey} → {answers})"
+
+    def __call__(self, images: Any, **options: Any) -> "Predictions":
+        """Returns the table of answers for images in memory or in files.
+
+        Args:
+            images: As `haloformer.predict` takes them.
+            options: The other keywords of `haloformer.predict` but for ``out``, ``device`` and those of a table on disk.
+        """
+        from haloformer.prediction.answering import answer_images
+
+        return answer_images(self, images, **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,6 +135,7 @@ class Predictor:
             temperature=temperature_of(artefact.description, str(artefact.path)),
             detector=_detector(artefact, model),
             geometry=_geometry(artefact),
+            name=os.fspath(path),
         )
 
     @property
