@@ -221,6 +221,7 @@ LAYERS = {
         "prediction",
         "evaluation",
     ),
+    "estimator": ("readers", "data", "training", "prediction"),
     "studies": (
         "io",
         "readers",

@@ -6,7 +6,7 @@ import pytest
 from haloformer.evaluation import figures
 from haloformer.evaluation.report import to_markdown
 from haloformer.explanation import pictures
-from haloformer.explanation.attributions import Map
+from haloformer.explanation.explained import Map
 from haloformer.reporting.images import image_grid
 from haloformer.reporting.learning import learning_curves
 

@@ -1,6 +1,9 @@
 """The commands ``evaluate``, ``compare`` and ``calibrate``."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from haloformer.evaluation.measured import Evaluation
 
 
 def evaluate(
@@ -16,7 +19,7 @@ def evaluate(
     overwrite: bool = False,
     progress: bool | None = None,
     skip_bad: bool = False,
-) -> dict[str, Any]:
+) -> "Evaluation":
     """Tests a trained model and writes metrics, figures, predictions and a report.
 
     The folder ``out`` gets ``report.html`` (one self-contained page), ``report.md``, ``metrics.json``,
@@ -41,10 +44,18 @@ def evaluate(
     Returns:
         The content of ``metrics.json`` (NaN where that says null), with ``out`` and ``report``, the paths of the folder
         and of the page.
-        ``contaminated`` is True if the model was trained or selected on these images.
+        ``contaminated`` is True if the model was trained or selected on these images. It is a mapping that
+        shows itself in a notebook, with ``to_table()``, ``to_pandas()`` and ``plot()``.
 
     Raises:
         InputError: The model or the data cannot be read, or do not fit each other, or ``out`` exists.
+
+    Example:
+        >>> import haloformer
+        >>> tested = haloformer.evaluate("model_ii", n=60, out="tested")  # doctest: +SKIP
+        >>> tested["macro_auc"]["value"]  # doctest: +SKIP
+        1.0
+        >>> tested.to_table()  # doctest: +SKIP
     """
     from haloformer.evaluation.evaluation import run_evaluation
 

@@ -4,22 +4,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from haloformer.explanation.attributions import (
-        METHODS,
-        Explained,
-        Map,
-        attention_overlay,
-        explain_images,
-    )
-    from haloformer.explanation.command import explain
+    from haloformer.explanation.attributions import attention_overlay, explain_images
+    from haloformer.explanation.explained import Explained, Map
+    from haloformer.explanation.interface import explain
+    from haloformer.explanation.methods import METHODS
     from haloformer.explanation.scores import substructure_difference, substructure_region
 
 _HOMES = {
-    "METHODS": "attributions",
-    "Explained": "attributions",
-    "Map": "attributions",
+    "METHODS": "methods",
+    "Explained": "explained",
+    "Map": "explained",
     "attention_overlay": "attributions",
-    "explain": "command",
+    "explain": "interface",
     "explain_images": "attributions",
     "substructure_difference": "scores",
     "substructure_region": "scores",

@@ -23,12 +23,8 @@ from haloformer.data.reader import (
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
 from haloformer.explanation import page, pictures
-from haloformer.explanation.attributions import (
-    Explained,
-    check_methods,
-    check_target,
-    explain_images,
-)
+from haloformer.explanation.attributions import check_methods, check_target, explain_images
+from haloformer.explanation.explained import Explained
 from haloformer.explanation.scores import (
     Scores,
     mean_channels,
