@@ -52,10 +52,11 @@ def evaluate(
 
     Example:
         >>> import haloformer
-        >>> tested = haloformer.evaluate("model_ii", n=60, out="tested")  # doctest: +SKIP
-        >>> tested["macro_auc"]["value"]  # doctest: +SKIP
-        1.0
-        >>> tested.to_table()  # doctest: +SKIP
+        >>> tested = haloformer.evaluate("model_ii", n=60, out="tested", progress=False)
+        >>> tested["macro_auc"]["value"] > 0.9
+        True
+        >>> tested.to_table().colnames[:5]
+        ['measure', 'of', 'value', 'low', 'high']
     """
     from haloformer.evaluation.evaluation import run_evaluation
 

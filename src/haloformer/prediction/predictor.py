@@ -316,7 +316,7 @@ class Predictor:
         psf: np.ndarray | None = None,
         noise_map: np.ndarray | None = None,
     ) -> Tensor:
-        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W).
+        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images, as `haloformer.predict` takes them in memory.
 
         Images with a point-spread function or noise of their own come with them: see :meth:`look`.
         """
@@ -394,6 +394,14 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     Args:
         path: ``runs/x`` or ``runs/x/artefact``, or the name of a shipped model (:func:`~haloformer.artefact.read.shipped_models`).
         device: ``"auto"`` takes a GPU if there is one; else ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+
+    Raises:
+        InputError: There is no such model, or something in its files is wrong.
+
+    Example:
+        >>> import haloformer
+        >>> haloformer.load("model_ii").class_names
+        ('axion', 'cdm', 'no_sub')
     """
     return Predictor.from_run(path, device)
 

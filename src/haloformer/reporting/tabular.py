@@ -226,6 +226,6 @@ def _lines(columns: Sequence[Column]) -> list[str]:
         ]
         shown += 1
     lines = [line.rstrip() for line in lines] if shown else []
-    more = [f"{n - _LINES:,} more rows"] if n > _LINES else []
-    more += [f"{len(columns) - shown} more columns"] if len(columns) > shown else []
+    left = [(n - _LINES, "row"), (len(columns) - shown, "column")]
+    more = [f"{count:,} more {what}{'s' * (count > 1)}" for count, what in left if count > 0]
     return lines + ([f"… and {', '.join(more)}"] if more else [])

@@ -34,7 +34,7 @@ def to_html(fit: "RealLensFit") -> str:
     if fit.seen.notes:
         notes = [html.paragraph(note) for note in fit.seen.notes]
         sections.append(html.section("About the data", *notes))
-    lead: Sequence[Markup] = [html.paragraph(_headline(fit)), *map(html.warning, fit.flags)]
+    lead: Sequence[Markup] = [html.paragraph(headline(fit)), *map(html.warning, fit.flags)]
     return html.page("Fit of a lens", fit.seen.name, lead, sections)
 
 
@@ -43,13 +43,14 @@ def fragment(fit: "RealLensFit") -> Markup:
     warnings = Markup("").join(html.warning(flag) for flag in fit.flags)
     return (
         warnings
-        + html.paragraph(_headline(fit))
+        + html.paragraph(headline(fit))
         + html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")
         + html.pairs_table(fit.rows())
     )
 
 
-def _headline(fit: "RealLensFit") -> str:
+def headline(fit: "RealLensFit") -> str:
+    """Returns the main results in one sentence."""
     theta_E = fit.best.value("theta_E")
     text = f"Einstein radius {theta_E:.3f}″, slope {fit.best.value('gamma'):.2f}."
     return text if fit.scan is None else f"{text} {fit.verdict[0].upper()}{fit.verdict[1:]}."
