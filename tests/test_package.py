@@ -96,6 +96,16 @@ def test_every_name_of_the_package_is_there():
     assert [name for name in haloformer.__all__ if not hasattr(haloformer, name)] == []
 
 
+def test_the_package_lists_its_public_names_alone_whatever_was_imported():
+    import haloformer.simulation  # is an attribute from now on
+
+    assert dir(haloformer) == sorted(haloformer.__all__)
+    assert callable(haloformer.explain)
+    # A folder of the same name would take a function's place once it is imported.
+    folders = {path.parent.name for path in SOURCE.glob("*/__init__.py")}
+    assert not folders & set(haloformer.__all__)
+
+
 @pytest.mark.parametrize(
     "folder", sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
 )
@@ -221,7 +231,7 @@ LAYERS = {
         "prediction",
         "evaluation",
     ),
-    "estimator": ("readers", "data", "training", "prediction"),
+    "estimator": ("readers", "data", "outputs", "training", "prediction"),
     "studies": (
         "io",
         "readers",

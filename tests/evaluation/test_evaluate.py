@@ -322,3 +322,19 @@ def test_figures_leave_matplotlib_settings_alone_and_repeat_byte_for_byte(tmp_pa
     assert dict(matplotlib.rcParams) == before
     assert [path.suffix for path in written[0]] == [".png", ".svg", ".pdf"]
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*written))
+
+
+def test_the_result_is_a_mapping_that_shows_itself_as_a_table(run, dataset, undrawn):
+    result = evaluate(str(run), str(dataset))
+    table = result.to_table()
+    rows = {(row["measure"], row["of"]): row for row in table}
+    assert rows["macro_auc", "all"]["low"] == result["macro_auc"]["low"]
+    assert rows["recall", "cdm"]["value"] == result["per_class"]["cdm"]["recall"]["value"]
+    assert table.meta["seed"] == result["protocol"]["seed"]
+    assert json.loads(json.dumps(result)) == json.loads(json.dumps(dict(result)))
+    assert repr(result).startswith(
+        "Evaluation: x on 60 images of survey model_ii, seed 5: macro AUC 0."
+    )
+    assert all(f"Warning: {text}" in result.summary() for text in result["warnings"])
+    shown = result.plot().axes[0].texts
+    assert sum(int(text.get_text().partition("\n")[0]) for text in shown) == 60

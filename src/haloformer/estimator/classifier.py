@@ -14,6 +14,7 @@ from torch import Tensor
 
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
+from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.prediction.in_memory import as_tensor
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.readers.pixels import bands_are_last, known_pixels
@@ -163,8 +164,16 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
 
         Args:
             X: Images; see `fit`.
+
+        Raises:
+            InputError: There were too few images to learn what is usual: 200 and more are needed.
         """
         check_is_fitted(self, "predictor_")
+        if self.predictor_.detector is None:
+            raise InputError(
+                f"which images are unusual is learned from those held back, a tenth: {MIN_IMAGES} "
+                "of these are needed, and there were fewer"
+            )
         verdicts = [self.predictor_.ood(part) for part in self._images(X).split(_BATCH)]
         return np.concatenate([each.flag.numpy() for each in verdicts if each is not None])
 

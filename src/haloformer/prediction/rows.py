@@ -144,7 +144,7 @@ def provenance_of(predictor: "Predictor", run: str) -> dict[str, object]:
     seed = training.get("train_seed", training.get("seed"))
     return {
         "MODEL": run,
-        "NETWORK": artefact["model"]["name"],
+        "NETWORK": artefact["model"].get("name"),
         "SURVEY": artefact.get("survey"),
         "NOISE": artefact.get("noise"),
         "SEED": seed if isinstance(seed, int) else None,
