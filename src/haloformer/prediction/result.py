@@ -12,6 +12,7 @@ from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.io.tables import column_kind, column_unit, table
 from haloformer.outputs.targets import TARGETS
+from haloformer.reporting.interval import format_value
 from haloformer.reporting.tabular import Column, Tabular, masked, texts
 from haloformer.vocabulary import UNKNOWN
 
@@ -190,7 +191,7 @@ def _caption(row: dict[str, Any], names: Sequence[str]) -> str:
         return "no answer"
     parts = []
     if (name := row.get("class")) is not None:
-        parts.append(name if name == UNKNOWN else f"{name} {row['confidence']:.2f}")
+        parts.append(name if name == UNKNOWN else f"{name} {format_value(row['confidence'], 2)}")
     for target in (target for target in TARGETS if target in names):
         if (value := row.get(target)) is not None:
             sigma = row.get(f"{target}_sigma")

@@ -207,7 +207,12 @@ def _cell(column: Column, row: int) -> str:
     if isinstance(value, bool | np.bool_):
         return "yes" if value else "no"
     if isinstance(value, float | np.floating):
-        return f"{value:.4g}" if np.isfinite(value) else _MISSING
+        if not np.isfinite(value):
+            return _MISSING
+        from haloformer.reporting.interval import format_value
+
+        text = f"{value:.4g}"
+        return format_value(value) if text == "1" and value < 1 else text
     return str(value)
 
 
