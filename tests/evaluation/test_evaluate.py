@@ -335,6 +335,6 @@ def test_the_result_is_a_mapping_that_shows_itself_as_a_table(run, dataset, undr
     assert repr(result).startswith(
         "Evaluation: x on 60 images of survey model_ii, seed 5: macro AUC 0."
     )
-    assert all(f"Warning: {text}" in result.summary() for text in result["warnings"])
+    assert all(f"Warning: {text.rstrip('.')}" in result.summary() for text in result["warnings"])
     shown = result.plot().axes[0].texts
     assert sum(int(text.get_text().partition("\n")[0]) for text in shown) == 60

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
-    from haloformer.evaluation.measured import Evaluation
+    from haloformer.evaluation.measured import Comparison, Evaluation
 
 
 def evaluate(
@@ -87,7 +87,7 @@ def compare(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool | None = None,
-) -> dict[str, Any]:
+) -> "Comparison":
     """Compares trained models on the same test images by paired tests against the first of them.
 
     The folder ``out`` gets ``report.html`` (one self-contained page), ``report.md``, ``comparison.json`` and ``figures/``.
@@ -109,7 +109,7 @@ def compare(
 
     Returns:
         The content of ``comparison.json`` (NaN where that says null), with ``out`` and ``report``, the paths of the folder
-        and of the page.
+        and of the page; a mapping that shows itself, as that of `evaluate` does.
 
     Raises:
         InputError: Something cannot be read, the models tell different classes apart, or had different images.

@@ -1,6 +1,6 @@
-"""What `haloformer.evaluate` returns: all that was measured, as a mapping and as a table."""
+"""What `evaluate` and `compare` return: all that was measured, as a mapping and as a table."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -67,7 +67,7 @@ class Evaluation(Tabular, dict[str, Any]):
             text += f": macro AUC {format_interval(Interval(**self['macro_auc']))}"
         for name, measured in self["regression"].items():
             text += f"; mean error of {name} {format_interval(Interval(**measured['mae']), 3)}"
-        return " ".join([text, *(f"Warning: {each}" for each in self["warnings"])])
+        return _with_warnings(text, self["warnings"])
 
     def plot(self) -> "Figure":
         """Draws the confusion matrix; all figures are in the folder ``out``.
@@ -94,6 +94,10 @@ class Evaluation(Tabular, dict[str, Any]):
             yield from _found(_OF_TARGET, row, name, "dex" if "dex" in row["unit"] else row["unit"])
 
 
+def _with_warnings(text: str, warnings: Sequence[str]) -> str:
+    return ". ".join([text, *(f"Warning: {each.rstrip('.')}" for each in warnings)])
+
+
 def _found(
     meanings: Mapping[str, str], measured: Mapping[str, Any], of: str, unit: str
 ) -> Iterator[tuple[str, str, str, str, Interval]]:
@@ -101,3 +105,77 @@ def _found(
         if isinstance(interval := measured.get(name), Mapping):
             its = "" if name == "coverage" else unit
             yield name, of, its, meaning, Interval(**interval)
+
+
+class Comparison(Tabular, dict[str, Any]):
+    """The content of ``comparison.json``, with ``out`` and ``report``, the paths of the folder and of the page.
+
+    Its table has a row for each model and measure; those of the reference have no difference.
+    """
+
+    def columns(self) -> list[Column]:
+        """Returns each measure with its interval, and the paired difference to the reference's."""
+        differences = {row["name"]: row["differences"] for row in self["differences"]}
+        rows = [
+            (
+                model["name"],
+                measure,
+                _value_of(model, measure),
+                differences.get(model["name"], {}).get(measure, {}),
+            )
+            for model in self["models"]
+            for measure in self["measures"]
+        ]
+
+        def numbers(key: str, place: int) -> np.ndarray:
+            return np.array([row[place].get(key, np.nan) for row in rows], dtype=np.float64)
+
+        confidence = f"{self['confidence']:.0%}"
+        interval = {
+            "low": f"lower end of the {confidence} interval",
+            "high": f"upper end of the {confidence} interval",
+        }
+        return [
+            Column("model", texts([row[0] for row in rows])),
+            Column("measure", texts([row[1] for row in rows])),
+            Column("value", numbers("value", 2)),
+            *(Column(key, numbers(key, 2), "", text) for key, text in interval.items()),
+            Column(
+                "difference", numbers("value", 3), "", f"to {self['reference']}, paired by image"
+            ),
+            *(
+                Column(f"difference_{key}", numbers(key, 3), "", text)
+                for key, text in interval.items()
+            ),
+            Column("p", numbers("p", 3), "", "of no difference"),
+            Column("p_holm", numbers("p_holm", 3), "", "corrected for the number of differences"),
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """Returns the reference, the images, seed and code version."""
+        return {"reference": self["reference"], **self["protocol"]}
+
+    def summary(self) -> str:
+        """Returns which models were compared on what, and what is to be minded, in one line."""
+        names = " vs ".join(model["name"] for model in self["models"])
+        text = f"{names} on {images_in_words(self)}"
+        return _with_warnings(text, self["warnings"])
+
+    def plot(self) -> "Figure":
+        """Draws the differences to the reference, with their intervals."""
+        from haloformer.evaluation.figures import differences
+
+        return differences(self["differences"], self["measures"], self["reference"])
+
+    def picture(self) -> "Figure | None":
+        """Returns the differences."""
+        return self.plot()
+
+
+def _value_of(model: Mapping[str, Any], measure: str) -> Mapping[str, float]:
+    """Returns a measure of a model with its interval."""
+    of_class = measure.removeprefix("auc_")
+    found: Mapping[str, float] = (
+        model[measure] if measure in model else model["per_class"][of_class]["auc"]
+    )
+    return found

@@ -212,7 +212,7 @@ def _cell(column: Column, row: int) -> str:
         from haloformer.reporting.interval import format_value
 
         text = f"{value:.4g}"
-        return format_value(value) if text == "1" and value < 1 else text
+        return format_value(float(value)) if text == "1" and value < 1 else text
     return str(value)
 
 
