@@ -198,25 +198,33 @@ def with_channels(images: Tensor, grid: PixelGrid, name: str = "images") -> Tens
     Raises:
         InputError: They can be none of these.
     """
-    channels, *size = grid.shape
+    channels, h, w = grid.shape
     shape = tuple(images.shape)
-    if images.ndim == 2 and channels == 1:
-        return images[None, None]
-    if images.ndim == 3 and channels == 1 and (shape[2] == 1 or not bands_are_last(shape)):
-        return images.movedim(2, 0)[None] if shape[2] == 1 else images[:, None]
-    if images.ndim == 3 and channels > 1 and channels in (shape[0], shape[2]):
-        last = shape[0] != channels or shape == (*size, channels)
-        return images.movedim(2, 0)[None] if last else images[None]
-    if images.ndim == 4:  # of another number of channels, too: the grid says so
-        last = shape[1] != channels == shape[3] or shape[1:] == (*size, channels) != grid.shape
-        return images.movedim(3, 1) if last else images
-    h, w = size
-    plain = f"({h}, {w}) for one image, (N, {h}, {w}) or " if channels == 1 else ""
-    one = "" if channels == 1 else f"({channels}, {h}, {w}) for one image, "
-    raise InputError(
-        f"{name} have the shape {shape}; this model takes "
-        f"{plain}{one}(N, {channels}, {h}, {w}) for several"
-    )
+    if images.ndim == 4:  # of another number of channels, too: what checks the size says so
+        batch = images
+    elif images.ndim == 3 and (
+        shape[2] == 1 if channels == 1 else channels in (shape[0], shape[2])
+    ):
+        batch = images[None]
+    elif images.ndim == 3 and channels == 1 and not bands_are_last(shape):
+        batch = images[:, None]
+    elif images.ndim == 2 and channels == 1:
+        batch = images[None, None]
+    else:
+        one = f"({h}, {w})" if channels == 1 else f"({channels}, {h}, {w})"
+        many = f"(N, {h}, {w}) or " if channels == 1 else ""
+        raise InputError(
+            f"{name} have the shape {shape}; this model takes {one} for one image, "
+            f"{many}(N, {channels}, {h}, {w}) for several"
+        )
+    return batch.movedim(3, 1) if _channels_last(tuple(batch.shape[1:]), grid) else batch
+
+
+def _channels_last(shape: tuple[int, ...], grid: PixelGrid) -> bool:
+    """Tells whether images of a shape have their channels last, if one of both it must be."""
+    channels, *size = grid.shape
+    fits = shape == (*size, channels) and shape != grid.shape
+    return fits or shape[0] != channels == shape[2]
 
 
 def why_not_finite(image: Tensor | np.ndarray, name: str) -> InputError:

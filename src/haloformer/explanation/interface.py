@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from haloformer.data.reader import Reading, find_inputs, read_images, stacked
+from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images, stacked
 from haloformer.errors import InputError
 from haloformer.explanation.attributions import check_methods, check_target, explain_images
 from haloformer.explanation.methods import METHODS
@@ -99,18 +99,22 @@ def explain(
     if paths is None:
         found = read_in_memory(images, predictor.grid, options)[:limit]
     else:
-        inputs = find_inputs(
-            paths, keep_errors=False, channels=predictor.image_shape[0], reading=options
-        )
-        found = next(read_images(inputs, predictor.grid, options, batch_size=limit))
+        found = _first_of_files(paths, predictor, options, limit)
     with progress_bar("explain", len(found), progress) as advance:
         batch = stacked(found)
         explained = explain_images(predictor, batch, methods=chosen, target=target)
-        verdict = predictor.ood(batch)
-        if verdict is not None:
-            explained.unusual = [
-                reason if flag else ""
-                for reason, flag in zip(verdict.reasons, verdict.flag.tolist())
-            ]
-        advance(len(found))
+        advance(len(batch))
+    verdict = predictor.ood(batch)
+    if verdict is not None:
+        flags = verdict.flag.tolist()
+        explained.unusual = [why if flag else "" for why, flag in zip(verdict.reasons, flags)]
     return explained
+
+
+def _first_of_files(
+    paths: Sequence[str], predictor: Predictor, reading: Reading, n: int
+) -> list[ReadImage]:
+    """Returns the first images of files, at most n."""
+    channels = predictor.image_shape[0]
+    inputs = find_inputs(paths, keep_errors=False, channels=channels, reading=reading)
+    return next(read_images(inputs, predictor.grid, reading, batch_size=n))

@@ -55,6 +55,10 @@ def answer_images(
         found = read_in_memory(images, predictor.grid, reading)
         names = ["index", *columns, *_location(found)]
         total, batches = len(found), _in_batches(found, batch_size)
+        if noise_map is not None and np.ndim(noise_map) == 3 and len(noise_map) != total:
+            raise InputError(
+                f"noise_map holds {len(noise_map)} maps for {total} images: one for each, or (H, W)"
+            )
     else:
         if camera is not None:
             raise InputError(

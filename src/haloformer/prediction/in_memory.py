@@ -42,11 +42,20 @@ def as_tensor(images: Any, name: str = "images") -> Tensor:
         if images.is_complex():
             raise InputError(f"{name} hold {images.dtype}, not real numbers")
         return images.detach()
+    array = _as_array(images, name)
+    if array.dtype.kind not in "biuf":
+        raise InputError(f"{name} are {type(images).__name__} of {array.dtype}, not real numbers")
+    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused
+        return torch.from_numpy(array.astype(np.float32))
+
+
+def _as_array(images: Any, name: str) -> np.ndarray:
+    """Returns what is no tensor as an array of whatever type, NaN where it is masked."""
     if hasattr(images, "colnames"):
         columns = ", ".join(map(str, images.colnames))
         raise InputError(f"{name} are a table: give one of its columns, {columns}")
+    check_header({"BUNIT": _unit_of(images)}, name, has_scale=True)
     try:
-        check_header({"BUNIT": _unit_of(images)}, name, has_scale=True)
         if _is_nddata(images):
             images = np.ma.masked_array(images.data, mask=images.mask)
         if hasattr(images, "filled") and hasattr(images, "mask"):
@@ -54,16 +63,11 @@ def as_tensor(images: Any, name: str = "images") -> Tensor:
         array = np.asarray(images)
         if array.dtype == object and array.ndim == 1 and len(array):  # a column of arrays
             array = np.stack([np.asarray(each) for each in array])
-    except InputError:
-        raise
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{name} cannot be read as one array of numbers: {str(error).splitlines()[0]}"
         ) from error
-    if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} are {type(images).__name__} of {array.dtype}, not real numbers")
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused
-        return torch.from_numpy(array.astype(np.float32))
+    return array
 
 
 def read_in_memory(images: Any, grid: PixelGrid, reading: Reading) -> list[ReadImage]:

@@ -119,6 +119,8 @@ class Predictions(Tabular):
         """Returns how many images have which answer, in one line."""
         counts = Counter(name for name in self.classes if name is not None)
         told = [f"{counts[name]} {name}" for name in (*self.class_names, UNKNOWN) if counts[name]]
+        if not self.class_names and (flagged := sum(bool(row.get("ood")) for row in self.rows)):
+            told.append(f"{flagged} unlike those of the training, without estimates")
         if errors := [row["error"] for row in self.rows if row.get("error")]:
             told.append(f"{len(errors)} without an answer ({errors[0]})")
         images = "1 image" if len(self) == 1 else f"{len(self):,} images"

@@ -127,7 +127,8 @@ class Tabular:
             *([html.table(header, rows, "numbers plain")] if columns else []),
             *([html.paragraph(f"and {left:,} more rows: to_table() has all")] if left > 0 else []),
         ]
-        return "".join(map(str, parts))
+        # A notebook has none of our style sheet: a wide table scrolls within its place by this alone.
+        return f'<div style="overflow-x: auto">{"".join(map(str, parts))}</div>'
 
     def __repr__(self) -> str:
         return "\n".join([f"{type(self).__name__}: {self.summary()}", *_lines(self.columns())])
