@@ -114,6 +114,21 @@ def test_every_name_that_a_folder_exports_is_there(folder):
     assert [name for name in getattr(module, "__all__", ()) if not hasattr(module, name)] == []
 
 
+@pytest.mark.parametrize(
+    "folder",
+    sorted(
+        path.parent.relative_to(SOURCE).as_posix().replace("/", ".")
+        for path in SOURCE.rglob("__init__.py")
+        if "= lazy(" in path.read_text(encoding="utf-8") and path.parent != SOURCE
+    ),
+)
+def test_completion_shows_what_a_folder_exports_before_it_was_imported(folder):
+    module = importlib.import_module(f"haloformer.{folder}")
+    assert dir(module) == sorted(module.__all__)
+    with pytest.raises(AttributeError, match=f"'haloformer.{folder}' has no attribute 'nothing'"):
+        module.nothing  # noqa: B018
+
+
 def test_importing_the_package_is_instant_and_pulls_in_nothing():
     result = _run(
         "import sys, haloformer; print([m for m in ('torch', 'numpy', 'timm') if m in sys.modules])"
@@ -325,7 +340,8 @@ def test_the_fit_itself_knows_of_simulation_alone():
     for path in (SOURCE / "fitting").rglob("*.py"):
         if str(path.relative_to(SOURCE)) not in READS_FILES:
             rooms = {module.split(".")[1] for module in _imports(path) if "." in module}
-            ours = {"fitting", "simulation", "io", "reporting", "errors", "vocabulary", "_version"}
+            ours = {"fitting", "simulation", "io", "reporting"}
+            ours |= {"errors", "vocabulary", "_version", "lazy"}
             assert rooms <= ours, path.name
 
 

@@ -4,10 +4,10 @@ The names that a notebook needs are here; each is imported on first use, so that
 ``import haloformer`` is instant. ``dir(haloformer)`` lists them.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from haloformer._version import __version__
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.errors import InputError
@@ -26,6 +26,7 @@ _HOMES = {
     "LensClassifier": "haloformer.estimator",
     "Predictor": "haloformer.prediction.predictor",
     "Survey": "haloformer.simulation",
+    "__version__": "haloformer._version",
     "create_model": "haloformer.models",
     "evaluate": "haloformer.evaluation.command",
     "explain": "haloformer.explanation.interface",
@@ -56,12 +57,4 @@ __all__ = [
     "train",
 ]
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'haloformer' has no attribute '{name}'")
-
-
-def __dir__() -> list[str]:
-    return list(__all__)  # not what happens to have been imported
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -1,7 +1,8 @@
 """Explains predictions: where the network looks, which pixels count, and whether substructure is there."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.explanation.attributions import attention_overlay, explain_images
@@ -32,8 +33,5 @@ __all__ = [
     "substructure_region",
 ]
 
-
-def __getattr__(name: str) -> Any:  # on first use, so that importing the package imports no torch
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use, so that importing the package imports no torch.
+__getattr__, __dir__ = lazy(__name__, _HOMES)
