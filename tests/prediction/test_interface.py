@@ -150,6 +150,28 @@ def test_the_pixel_scale_of_a_wcs_counts(predictor, lenses):
     np.testing.assert_allclose(per_area.probabilities, found.probabilities, atol=1e-4)
 
 
+def test_a_cutout_of_a_larger_image_is_where_its_wcs_says(predictor, lenses):
+    from astropy.nddata import Cutout2D, NDDataRef
+
+    field = np.zeros((100, 120), np.float32)
+    field[10:74, 40:104] = lenses.images[0, 0].numpy()
+    sky = wcs(SCALE, 100)
+    rows, columns = slice(10, 74), slice(40, 104)
+    expected = sky.all_pix2world([[71.5, 41.5]], 0)[0]
+    for cutout in (
+        CCDData(field, unit="electron", wcs=sky)[rows, columns],
+        NDDataRef(field, wcs=sky)[rows, columns],  # its WCS is a slice, which FITS does not know
+        Cutout2D(field, (71.5, 41.5), 64, wcs=sky),
+    ):
+        found = predictor(cutout)
+        assert found.classes == ["axion"]
+        np.testing.assert_allclose([found["ra"][0], found["dec"][0]], expected, atol=1e-7)
+    fine = NDDataRef(np.kron(field, np.ones((2, 2))) / 4, wcs=wcs(SCALE / 2, 200))[20:148, 80:208]
+    np.testing.assert_allclose(
+        predictor(fine).probabilities, predictor.probabilities(lenses.images[:1]), atol=1e-4
+    )
+
+
 def test_lenses_of_another_scale_are_resampled(predictor):
     other = haloformer.simulate("model_i", 2, seed=3)
     found = predictor(other)

@@ -57,7 +57,8 @@ def _as_array(images: Any, name: str) -> np.ndarray:
     check_header({"BUNIT": _unit_of(images)}, name, has_scale=True)
     try:
         if _is_nddata(images):
-            images = np.ma.masked_array(images.data, mask=images.mask)
+            mask: Any = getattr(images, "mask", None)
+            images = np.ma.masked_array(images.data, mask=mask)
         if hasattr(images, "filled") and hasattr(images, "mask"):
             images = images.astype(np.float32).filled(np.nan)
         array = np.asarray(images)
@@ -135,7 +136,8 @@ def _in_python(text: str) -> str:
 
 
 def _is_nddata(images: Any) -> bool:
-    return all(hasattr(images, name) for name in ("data", "mask", "wcs", "uncertainty", "meta"))
+    """Tells whether images are an NDData, a CCDData or a Cutout2D of astropy, or like them."""
+    return hasattr(images, "data") and hasattr(images, "wcs")
 
 
 def _has_header(images: Any) -> bool:
@@ -166,7 +168,8 @@ def _as_fits(images: Any, name: str) -> bytes:
     from astropy.io import fits
 
     if _is_nddata(images):
-        hdus: Sequence[Any] = [fits.PrimaryHDU(_pixels_of(images, name), _header_of(images))]
+        header = _header_of(images, name)
+        hdus: Sequence[Any] = [fits.PrimaryHDU(_pixels_of(images, name), header)]
     else:
         hdus = images if _is_hdu_list(images) else [images]
     if not isinstance(hdus[0], fits.PrimaryHDU):
@@ -185,15 +188,37 @@ def _pixels_of(images: Any, name: str) -> np.ndarray:
     return array
 
 
-def _header_of(images: Any) -> Any:
+def _header_of(images: Any, name: str) -> Any:
     """Returns the header of an NDData: its WCS and its unit, before what its ``meta`` says."""
     from astropy.io import fits
 
-    header = images.meta.copy() if isinstance(images.meta, fits.Header) else fits.Header()
-    header.update(images.wcs.to_header(relax=True))
+    meta, wcs = getattr(images, "meta", None), images.wcs
+    header = meta.copy() if isinstance(meta, fits.Header) else fits.Header()
+    if not hasattr(wcs, "to_header"):
+        wcs = _wcs_at_the_middle(wcs, np.shape(images.data)[-2:], name)
+    header.update(wcs.to_header(relax=True))
     if unit := _unit_of(images):
         header["BUNIT"] = unit
     return header
+
+
+def _wcs_at_the_middle(wcs: Any, shape: tuple[int, ...], name: str) -> Any:
+    """Returns a WCS that FITS knows for one that it does not, such as a slice of one or JWST's: the same at the image's middle."""
+    from astropy.wcs import WCS
+
+    low = getattr(wcs, "low_level_wcs", wcs)
+    if low.pixel_n_dim != 2 or low.world_axis_physical_types != ["pos.eq.ra", "pos.eq.dec"]:
+        raise InputError(
+            f"{name}: its WCS is not one of right ascension and declination: give .data, and pixel_scale"
+        )
+    y, x = ((side - 1) / 2 for side in shape)
+    ra, dec = low.pixel_to_world_values(np.array([x, x + 1, x]), np.array([y, y, y + 1]))
+    turn = (np.asarray(ra) - ra[0] + 180) % 360 - 180  # across 0 degrees, too
+    found = WCS(naxis=2)
+    found.wcs.ctype, found.wcs.crval = ["RA---TAN", "DEC--TAN"], [ra[0], dec[0]]
+    found.wcs.crpix = [x + 1, y + 1]
+    found.wcs.cd = [turn[1:] * np.cos(np.radians(dec[0])), np.asarray(dec)[1:] - dec[0]]
+    return found
 
 
 def _unit_of(images: Any) -> str:

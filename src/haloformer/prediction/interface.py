@@ -69,7 +69,7 @@ def predict(
         model: A shipped model's name (``"model_i"``), a run or artefact folder, or what `load`
             returned, which spares loading it again.
         images: Arrays: NumPy, torch, lists, masked arrays, astropy's Quantity, table columns,
-            NDData, CCDData and FITS HDUs; one image (H, W) or (C, H, W), several (N, H, W) or
+            NDData, CCDData, Cutout2D and FITS HDUs; one image (H, W) or (C, H, W), several (N, H, W) or
             (N, C, H, W). A batch of `simulate`. Or files: a path, a pattern, a folder, an archive,
             a dataset, or a list of these.
         out: Table to write, .csv, .parquet or .fits; None returns it.

@@ -148,7 +148,7 @@ def fit(
     """Fits the lens in an image: mass, lens light and a pixelised source, from the image alone.
 
     Args:
-        image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count. Of an NDData or CCDData of astropy the mask, the
+        image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count. Of an NDData, CCDData or Cutout2D of astropy the mask, the
             uncertainty, the point-spread function and the WCS are taken, too, where they are not given here.
         psf: Point-spread function at the image's pixel scale.
         noise: (H, W) standard deviation of each pixel, or that of all; None measures it in the corners.
@@ -179,7 +179,7 @@ def fit(
         )
     chosen = Options(**options)
     given = {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs}
-    if all(hasattr(image, name) for name in ("data", "mask", "wcs", "uncertainty")):
+    if hasattr(image, "data") and hasattr(image, "wcs"):
         image, given = _parts_of(image, given)
     scale = _scale_of(given["wcs"]) if pixel_scale is None else pixel_scale
     seen = checked_observation(image, **given, pixel_scale=scale, radius=radius, name=name)
@@ -188,12 +188,12 @@ def fit(
 
 def _parts_of(image: Any, given: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
     """Returns the pixels of an NDData, and what belongs to them, where it is not given already."""
-    noise = image.uncertainty
+    noise = getattr(image, "uncertainty", None)
     if noise is not None and hasattr(noise, "represent_as"):
         from astropy.nddata import StdDevUncertainty
 
         noise = noise.represent_as(StdDevUncertainty).array
-    own = {"psf": getattr(image, "psf", None), "noise": noise, "mask": image.mask, "wcs": image.wcs}
+    own = {"noise": noise, **{key: getattr(image, key, None) for key in ("psf", "mask", "wcs")}}
     return np.asarray(image.data), {
         name: own[name] if value is None else value for name, value in given.items()
     }
@@ -203,6 +203,8 @@ def _scale_of(wcs: Any) -> float:
     """Returns the side of a pixel in arcsec."""
     if wcs is None:
         return 0.05
+    if not hasattr(wcs, "celestial"):
+        raise InputError("the WCS is not one that FITS knows: give the array, and pixel_scale")
     from astropy.wcs.utils import proj_plane_pixel_scales
 
     sides = 3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial))
