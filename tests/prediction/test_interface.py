@@ -146,6 +146,11 @@ def test_the_pixel_scale_of_a_wcs_counts(predictor, lenses):
     np.testing.assert_allclose(
         predictor(fine, pixel_scale=SCALE / 2).probabilities, found.probabilities, rtol=1e-5
     )
+    # The numbers behind the table come from the same pixels.
+    ccd = CCDData(fine, unit="electron", wcs=wcs(SCALE / 2, 128))
+    torch.testing.assert_close(predictor.probabilities(ccd), torch.tensor(found.probabilities))
+    coarse = CCDData(lenses.images[0, 0].numpy(), unit="electron", wcs=wcs(2 * SCALE, 64))
+    assert predictor.answers(coarse).classes == predictor(coarse).classes == ["unknown"]
     per_area = predictor(CCDData(4 * fine, unit=u.MJy / u.sr, wcs=wcs(SCALE / 2, 128)))
     np.testing.assert_allclose(per_area.probabilities, found.probabilities, atol=1e-4)
 

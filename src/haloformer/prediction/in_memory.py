@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from haloformer.data.grids import PixelGrid, to_grid
-from haloformer.data.reader import ReadImage, Reading, read_fits, with_channels
+from haloformer.data.reader import (
+    ReadImage,
+    Reading,
+    images_in_memory,
+    read_fits,
+    stacked,
+    with_channels,
+)
 from haloformer.errors import InputError
 from haloformer.readers.pixels import known_pixels
 from haloformer.readers.sky import check_header, is_surface_brightness
@@ -69,6 +76,21 @@ def _as_array(images: Any, name: str) -> np.ndarray:
             f"{name} cannot be read as one array of numbers: {str(error).splitlines()[0]}"
         ) from error
     return array
+
+
+def as_batch(images: Any, grid: PixelGrid) -> Tensor:
+    """Returns images in memory as (B, C, H, W) on a grid; a pixel scale that comes with them counts.
+
+    Args:
+        images: As `haloformer.predict` takes them.
+        grid: That of the model.
+
+    Raises:
+        InputError: They are no images of this grid.
+    """
+    if isinstance(images, LensBatch) or _has_header(images) or _are_apart(images):
+        return stacked(read_in_memory(images, grid, Reading(nan="mask")))
+    return images_in_memory(as_tensor(images), grid)
 
 
 def read_in_memory(images: Any, grid: PixelGrid, reading: Reading) -> list[ReadImage]:

@@ -19,7 +19,6 @@ from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
 from haloformer.data.reader import (
     PixelGrid,
-    images_in_memory,
     not_answered,
     why_not_finite,
 )
@@ -36,7 +35,7 @@ from haloformer.outputs.losses import predictions
 from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_features
 from haloformer.outputs.temperature import temperature_of
 from haloformer.prediction.geometry import why_withdrawn
-from haloformer.prediction.in_memory import as_tensor
+from haloformer.prediction.in_memory import as_batch
 
 if TYPE_CHECKING:
     from haloformer.prediction.in_memory import Images
@@ -164,7 +163,7 @@ class Predictor:
 
     def checked(self, images: "Images", *, masked: bool = False) -> Tensor:
         """Returns raw images (B, C, H, W) as float32 on the device; raises InputError where files like them would be refused."""
-        batch = images_in_memory(as_tensor(images), self.grid).to(self.device, torch.float32)
+        batch = as_batch(images, self.grid).to(self.device, torch.float32)
         if not masked and not (finite := torch.isfinite(batch).flatten(1).all(dim=1)).all():
             bad = int((~finite).nonzero()[0])
             raise why_not_finite(batch[bad], f"image {bad} of the batch")
