@@ -39,17 +39,27 @@ $(READY): pyproject.toml $(CONSTRAINTS)
 # Test images have another seed than training; nothing is chosen by them.
 demo: $(READY)
 	@mkdir -p $(DEMO)
-	@echo; echo "1. 1,500 test lenses that the network will never have seen, and nine to look at"
+	@echo; echo "1. simulating 1,500 test lenses that the network will never have seen, and nine to look at (10 s)"
 	$(BIN)/haloformer simulate model_ii --n 1500 --seed 1000 --out $(DEMO)/test.h5 --overwrite
+	@echo "drawing some of them"
 	$(BIN)/haloformer inspect $(DEMO)/test.h5 --figure $(DEMO)/samples.png --overwrite > $(DEMO)/samples.txt
 	$(BIN)/haloformer simulate model_ii --n 9 --seed 2000 --format deeplense --out $(DEMO)/images --overwrite
-	@echo; echo "2. training a small transformer on lenses simulated as it goes (Ctrl-C and make demo again resumes)"
+	@echo; echo "2. training a small transformer for 12 epochs, on lenses simulated as it goes (2 to 4 minutes; Ctrl-C and make demo again resumes)"
+	@echo "loading PyTorch takes some seconds; then there is a line for each epoch, with the AUC of validation images"
 	$(BIN)/haloformer train --config examples/quickstart.yaml --out $(DEMO)/run
-	@echo; echo "3. testing it"
+	@echo; echo "3. testing it on the 1,500 lenses: AUCs with intervals, figures, a report (20 s)"
 	$(BIN)/haloformer evaluate $(DEMO)/run --data $(DEMO)/test.h5 --overwrite
 	@echo; echo "4. classifying the nine images (folders: their true classes)"
 	$(BIN)/haloformer predict $(DEMO)/run $(DEMO)/images --out $(DEMO)/predictions.csv --overwrite
-	@echo; echo "look at $(DEMO)/samples.png and open $(DEMO)/run/evaluation/test/report.html"
+	@echo; echo "done. Look at $(DEMO)/samples.png and open $(DEMO)/run/evaluation/test/report.html"
+	@echo; echo "next:"
+	@echo "  is it dark matter that it tells apart, or the size of the ring? (ten seconds)"
+	@echo "    $(BIN)/haloformer audit $(DEMO)/run --out $(DEMO)/audit --n 300 --parts shortcut"
+	@echo "  a lens as HST sees it: mass, source, residual (a minute)"
+	@echo "    $(BIN)/haloformer try"
+	@echo "  your own cutout"
+	@echo "    $(BIN)/haloformer fit cutout.fits --psf psf.fits --out fit"
+	@echo "  your own survey: docs/index.md"
 
 # Each worker begins with a stretch of the tests of its own, so that what a file's tests share is made once.
 test: $(READY)

@@ -251,7 +251,7 @@ def main() -> None:
 
     print(*report, sep="\n", flush=True)
     if options.gpu:
-        say(*device_tables(seconds, cores))
+        say(*device_tables(seconds, cores, torch.cuda.is_available()))
     else:
         cpu_tables(say, seconds, cores)
         say(*device_tables(seconds, cores))
@@ -324,24 +324,23 @@ def cpu_tables(say: Callable[..., None], seconds: float, cores: int) -> None:
     say(table(rows), f"\n{COMPOSED_PEER}\n")
 
 
-def device_tables(seconds: float, cores: int) -> list[str]:
-    """Returns the tables of the torch backend: on the CPU, and on a GPU where there is one."""
-    devices = ["cpu"] + (["cuda"] if torch.cuda.is_available() else [])
+def device_tables(seconds: float, cores: int, alone: bool = False) -> list[str]:
+    """Returns the tables of the torch backend: on the CPU, if not a GPU alone, and on a GPU where there is one."""
+    gpu = torch.cuda.is_available()
+    devices = [*([] if alone else ["cpu"]), *(["cuda"] if gpu else [])]
     cases: list[tuple[str, object, str | None]] = [(s, s, c) for s in SURVEYS for c in CLASSES]
-    rows = [["survey", "class", *(f"{d} float32" for d in devices), *(["cuda with noise"] if "cuda" in devices else [])]]  # fmt: skip
-    if "cuda" in devices:
+    rows = [["survey", "class", *(f"{d} float32" for d in devices), *(["cuda with noise"] if gpu else [])]]  # fmt: skip
+    if gpu:
         cases += [case for case in composed_cases() if case[2] is None]
     for survey, given, name in cases:
-        size = {"model_i": 128, "hst, M > 10⁷": 128}.get(survey, 512)
+        size = {"hst, M > 10⁷": 128}.get(survey, 512)
         options = {"threads": cores, "backend": "torch"}
         rates = []
-        if survey in SURVEYS:
-            rates.append(
-                f"{ours(given, name, seconds, batch=size // 8, noise='none', **options):.0f}"
-            )
-        else:
+        if survey in SURVEYS and not alone:
+            rates.append(f"{ours(given, name, seconds, batch=64, noise='none', **options):.0f}")
+        elif not alone:
             rates.append("")
-        for noise in ("none", "original") if "cuda" in devices else ():
+        for noise in ("none", "original") if gpu else ():
             rate = ours(given, name, seconds, batch=size, noise=noise, device="cuda", **options)
             rates.append(f"{rate:.0f}")
         rows.append([survey, name or "all", *rates])

@@ -3,6 +3,7 @@
     python benchmarks/table.py run model_i detail --workers 2             # goes on where it stopped; some ten hours of one core
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
     python benchmarks/table.py run common_task image --models 'resnet18,equivariant_*' --images 1200000   # for a GPU
+    python benchmarks/table.py prepare model_i --workers 16               # images for all of the trainings, beforehand, on the CPU
     python benchmarks/table.py report                                     # results/benchmark from what is there
 
 First each network is trained on few images of Model II, with the detail, at each of `RATES`; the rate with the best *validation* macro
@@ -16,17 +17,24 @@ import json
 import math
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from table_report import report
 
+from haloformer.data.prepared import SHARD_IMAGES
 from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.models.cost import count_macs
 from haloformer.simulation import list_surveys
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
+from haloformer.training.config import compose
+from haloformer.training.preparing import parts_of
 
 ROOT = Path(__file__).parents[1]
 RUNS, RESULTS = Path("runs/benchmark"), Path("results/benchmark")
@@ -53,6 +61,8 @@ _COMMON: dict[str, Any] = {
     "batch_size": 32,
     "ema": 0.99,
     "patience": 0,
+    "precision": "32",  # on GPUs as on CPUs, and
+    "simulate_on": "cpu",  # on the same images
     "loggers": [],
 }
 _SURVEYS: dict[str, dict[str, Any]] = {
@@ -104,13 +114,38 @@ def pilot(models: list[str], workers: int) -> dict[str, float]:
 def run(
     survey: str, given: str, models: list[str], seed: int, workers: int, images: int = IMAGES
 ) -> None:
-    """Trains what is missing of the networks on a survey: some at a time, the cheap ones first, so that early rows come early."""
+    """Trains what is missing of the networks on a survey, the cheap ones first; on a CPU some at a time, so that early rows come early."""
     _taken_up(survey, given)
     models = sorted(models, key=_cost)
-    for first in range(0, len(models), workers):
-        part = models[first : first + workers]
+    at_once = len(models) if torch.cuda.is_available() else workers
+    for first in range(0, len(models), at_once):
+        part = models[first : first + at_once]
         final(survey, given, part, pilot(part, workers), seed, workers, images)
     final(survey, given, models, pilot(models, workers), seed, workers, images)
+
+
+def prepare(survey: str, workers: int) -> None:
+    """Simulates and fits the images of all trainings on a survey, in several processes."""
+    given = "image" if survey in list_surveys(composed=True) else "detail"
+    options = {**base_of(survey, given), **_PREPARED, "model": "resnet_nano", "epochs": IMAGES // EPOCH,
+               "epoch_size": EPOCH, "val_size": 3000, "device": "cpu", "out": str(RUNS / "x")}  # fmt: skip
+    parts = parts_of(compose(None, options), None, TEST["n"], TEST["seed"])
+    tasks = [
+        (options, name, numbers[first : first + 4 * SHARD_IMAGES])
+        for name, _, numbers in parts
+        for first in range(0, len(numbers), 4 * SHARD_IMAGES)
+    ]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        done = sum(pool.map(_prepared_part, tasks))
+    print(f"{survey}: {done} images prepared", flush=True)
+
+
+def _prepared_part(task: tuple[dict[str, Any], str, np.ndarray]) -> int:
+    options, name, numbers = task
+    torch.set_num_threads(1)
+    parts = parts_of(compose(None, options), None, TEST["n"], TEST["seed"])
+    (made,) = (images for part, images, _ in parts if part == name)
+    return sum(made.prepare(numbers))
 
 
 def _cost(model: str) -> float:
@@ -189,6 +224,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("report")
+    before = commands.add_parser("prepare")
+    before.add_argument("survey", choices=_SURVEYS)
+    before.add_argument("--workers", type=int, default=os.cpu_count())
     runs = commands.add_parser("run")
     runs.add_argument("survey", choices=_SURVEYS)
     runs.add_argument("input", choices=INPUTS)
@@ -199,7 +237,10 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     if arguments.command == "report":
-        report(RUNS, RESULTS, Path("README.md"), _PILOT, how_made())
+        report(RUNS, RESULTS, Path("docs/models/README.md"), _PILOT, how_made())
+        return
+    if arguments.command == "prepare":
+        prepare(arguments.survey, arguments.workers)
         return
     if arguments.input != "image" and arguments.survey in list_surveys(composed=True):
         parser.error(

@@ -51,20 +51,20 @@ def kind_of(model: str) -> str:
     return "equivariant" if model.startswith("equivariant") else "transformer"
 
 
-def report(runs: Path, results: Path, readme: Path, pilot: str, how: str) -> None:
+def report(runs: Path, results: Path, document: Path, pilot: str, how: str) -> None:
     """Copies what is new of the runs to the results, and writes the report.
 
     Args:
         runs: Holds a folder of each survey and input.
         results: Holds what the report is made from, in the repository.
-        readme: Has a table of the best.
+        document: Has a table of the best.
         pilot: Name of the folder of the choice of the learning rates.
         how: How the runs were made.
     """
     for folder in sorted(path.parent for path in runs.glob("*-*/results.jsonl")):
         _copy(folder, results / folder.name, folder.name != pilot)
     rows = rows_of(results, pilot)
-    write_text(readme, with_table(readme.read_text(encoding="utf-8"), rows))
+    write_text(document, with_table(document.read_text(encoding="utf-8"), rows))
     with whole_file(results / "table.csv") as part, part.open("w", newline="", encoding="utf-8") as file:  # fmt: skip
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
         writer.writeheader()
@@ -288,19 +288,19 @@ def _confusion(answers: dict[str, Row]) -> "Figure":
     return figure
 
 
-# --- README -----------------------------------------------------------------------------------------------------------
+# --- docs/models/README.md -----------------------------------------------------------------------------------------------------------
 
 BEGIN, END = "<!-- written by benchmarks/table.py report -->", "<!-- until here -->"
-N_README = 10
+N_BEST = 10
 
 
-def in_readme(rows: list[Row]) -> str:
-    """Returns the README's table: the best architectures on Model I by its validation images, and what they reach on all surveys."""
+def best_table(rows: list[Row]) -> str:
+    """Returns the table of the document: the best architectures on Model I by its validation images, and what they reach on all surveys."""
     detail = [row for row in rows if row["input"] == "detail" and row["seed"] == 0]
     best = sorted(
         (row for row in detail if row["survey"] == "model_i"),
         key=lambda row: -row["val_macro_auc"],
-    )[:N_README]
+    )[:N_BEST]
     reached = {(row["model"], row["survey"]): row for row in detail}
     header = ("network", "kind", "parameters", "Model I (95 %)", "Model II", "Model III", "published, Model I")  # fmt: skip
     lines = []
@@ -322,10 +322,10 @@ def in_readme(rows: list[Row]) -> str:
 
 
 def with_table(text: str, rows: list[Row]) -> str:
-    """Returns the README with its table of architectures written anew."""
+    """Returns the document with its table of architectures written anew."""
     before, _, rest = text.partition(BEGIN)
     _, _, after = rest.partition(END)
-    return before + in_readme(rows) + after
+    return before + best_table(rows) + after
 
 
 # --- text -------------------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from haloformer.data.stream import stream_batches
 from haloformer.fitting import fit_smooth
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
+from haloformer.models import create_model
 from haloformer.prediction.predictor import load
 from haloformer.simulation import Simulator, batches_ahead, simulate
 from haloformer.simulation.fused_noise import noisy_pixels
@@ -17,6 +18,7 @@ from haloformer.simulation.instruments import central_part
 from haloformer.simulation.noise import add_noise
 from haloformer.training import train
 from haloformer.training.config import compose
+from haloformer.training.cuda_graphs import graphed
 from haloformer.training.feeds import open_feed
 
 pytestmark = pytest.mark.cuda
@@ -149,3 +151,100 @@ def interrupt(epoch, metrics):
     if epoch == 2:
         raise KeyboardInterrupt
     return False
+
+
+def small_network(name, **options):
+    torch.manual_seed(1)
+    return create_model(name, 64, **options).to(GPU)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("vit_nano", {}), ("resnet_nano", {}), ("equivariant_c4_nano", {}), ("vit_nano", {"drop_rate": 0.2}), ("coatnet_lens_nano", {"drop_path_rate": 0.2})],
+)  # fmt: skip
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_recorded_steps_are_those_of_the_network(name, options, precision):
+    network, plain = (small_network(name, **options) for _ in range(2))
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    faster, why = graphed(network, torch.randn(16, 1, 64, 64, device=GPU), precision)
+    assert faster is not None, why
+    assert "CUDA graphs" in why
+    assert all(torch.equal(value, before[key]) for key, value in network.state_dict().items())
+    assert type(network).forward is network.forward.__func__
+    steps = [torch.optim.SGD(each.parameters(), lr=1e-3) for each in (network, plain)]
+    tolerance = 1e-3 if precision == torch.float32 else 0.1
+    for number in range(4):
+        torch.manual_seed(number)
+        inputs = torch.randn(16, 1, 64, 64, device=GPU)
+        labels = torch.arange(16, device=GPU) % 3
+        losses = []
+        for step, each in zip(steps, (faster, plain.train()), strict=True):
+            torch.manual_seed(number)  # of what is dropped
+            with torch.autocast("cuda", precision, enabled=precision != torch.float32):
+                loss = torch.nn.functional.cross_entropy(each(inputs).float(), labels)
+            step.zero_grad()
+            loss.backward()
+            step.step()
+            losses.append(loss.item())
+        assert losses[0] == pytest.approx(losses[1], rel=tolerance)
+    assert faster(inputs[:3]).shape == (3, 3)  # another size: by the network itself
+
+
+def test_a_network_that_cannot_be_recorded_is_trained_without():
+    class Waiting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, device=GPU))
+
+        def forward(self, images):
+            if images.mean().item() > 100:  # waits for the GPU
+                return self.weight
+            return images.mean((1, 2, 3))[:, None] * self.weight
+
+    network = Waiting()
+    faster, why = graphed(network, torch.randn(4, 1, 8, 8, device=GPU), torch.float32)
+    assert faster is None
+    assert "cannot be recorded" in why
+    network(torch.randn(4, 1, 8, 8, device=GPU)).sum().backward()
+    assert torch.isfinite(network.weight.grad).all()
+
+
+def test_a_recording_that_fails_leaves_random_numbers_as_they_should_be():
+    class Waiting(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(3, device=GPU))
+
+        def forward(self, images):
+            if torch.cuda.is_current_stream_capturing():
+                torch.cuda.synchronize()
+            return images.mean((1, 2, 3))[:, None] * self.weight
+
+    faster, why = graphed(Waiting(), torch.randn(4, 1, 8, 8, device=GPU), torch.float32)
+    assert faster is None
+    assert "cannot be recorded" in why
+    torch.manual_seed(1)
+    drawn = torch.randn(5, device=GPU)
+    torch.manual_seed(1)
+    assert torch.equal(torch.randn(5, device=GPU), drawn)
+
+
+def test_images_can_be_those_of_the_cpu(tmp_path):
+    given = {"prepared": str(tmp_path / "prepared"), "n_images": 300, "epoch_size": 300}
+    options = experiment(tmp_path / "x", **given, simulate_on="cpu")
+    on_cpu = open_feed(compose(None, {**options, "device": "cpu"}))
+    on_gpu = open_feed(compose(None, options))
+    for mine, theirs in zip(on_gpu.epoch(0, 0, (0, 1)), on_cpu.epoch(0, 0, (0, 1)), strict=True):
+        assert mine.images.device == GPU
+        assert torch.equal(mine.images.cpu(), theirs.images)
+
+
+@pytest.mark.parametrize("precision", ["32", "bf16"])
+def test_trainings_with_and_without_graphs_end_alike(tmp_path, capsys, precision):
+    found = []
+    for graphs in (True, False):
+        given = experiment(tmp_path / str(graphs), n_images=512, epoch_size=512, progress=True)
+        result = train(**given, cuda_graphs=graphs, precision=precision)
+        found.append(result.metrics["train_loss"])
+    assert "CUDA graphs" in capsys.readouterr().out
+    assert found[0] == pytest.approx(found[1], rel=0.05)

@@ -259,6 +259,7 @@ LAYERS = {
         "prediction",
         "evaluation",
     ),
+    "trial": ("io", "readers", "fitting", "prediction"),
     "tuning": ("io", "readers", "reporting", "data", "models", "training", "studies"),
     "app": (
         "io",
@@ -436,6 +437,15 @@ def test_commands_in_the_documents_have_these_options(document):
         assert command in COMMANDS, command
         for option in re.findall(r"--([a-z_-]+)", rest):
             assert f"--{option.replace('-', '_')}" in _help(command), (command, option)
+
+
+def test_commands_that_the_makefile_runs_and_names_have_these_options():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"\$\(BIN\)/haloformer ([a-z]+)([^\n\"]*)", text)
+    assert {"simulate", "train", "try", "audit", "fit"} <= {command for command, _ in commands}
+    for command, rest in commands:
+        for option in re.findall(r"--([a-z_]+)", rest):
+            assert f"--{option}" in _help(command), (command, option)
 
 
 @functools.cache

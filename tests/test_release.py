@@ -57,6 +57,7 @@ def test_the_wheel_holds_every_file_of_the_package(wheel):
         "weights/model_i/artefact.json",
         "evaluation/published_auc.csv",
         "models/table.json",
+        "trial/images/simulated_lens.fits",
         "configs/surveys/model_i.yaml",
         "configs/recipes/standard.yaml",
     ],
@@ -196,12 +197,28 @@ def test_structure_measures_branches_private_names_and_circular_imports(tmp_path
     assert "circular imports         1" in structure.report(package, 3)
 
 
-def test_the_readme_has_the_benchmarks_table():
+def test_the_document_of_the_models_has_the_benchmarks_table_and_the_readme_leads_there():
     report = _benchmark("table_report")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "models" / "README.md").read_text(encoding="utf-8")
     rows = report.rows_of(ROOT / "results" / "benchmark", "model_ii-detail-pilot")
     assert len(rows) >= 2
-    assert readme == report.with_table(readme, rows), "run python benchmarks/table.py report"
+    assert report.BEGIN in document
+    assert document == report.with_table(document, rows), "run python benchmarks/table.py report"
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "docs/models/README.md#every-architecture-trained-alike" in readme
+
+
+def test_the_readme_is_short_and_its_numbers_are_those_of_the_document_of_the_models():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    document = (ROOT / "docs" / "models" / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) <= 70
+    assert all(command in readme for command in ("haloformer try", "make demo", "make test"))
+    rows = re.findall(r"^\| (`model_\w+`) \| [^|]+ \| ([^|]+) \| ([\d.]+ %) \| ([\d.]+) dex \|$", readme, re.MULTILINE)  # fmt: skip
+    assert len(rows) == 5
+    for name, *numbers in rows:
+        (line,) = re.findall(rf"^\| {name} \|.*$", document, re.MULTILINE)
+        for number in numbers:
+            assert number in line.replace("**", ""), (name, number)
 
 
 def test_the_benchmarks_table_takes_sets_simulated_again_and_says_what_was_published_of_others():

@@ -27,6 +27,32 @@ def test_every_document_is_in_the_menu_once_and_every_entry_exists():
     assert sorted(menu) == sorted(documents)
 
 
+def test_the_glossary_has_the_words_that_people_look_for_each_with_a_link():
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    entries = dict(re.findall(r"^## (.+)\n\n((?:.+\n)+)", text, flags=re.MULTILINE))
+    headings = " ".join(entries).lower()
+    for word in (
+        *("overconfident", "out-of-distribution", "theta_e", "einstein radius", "shear", "epl", "subhalo", "evidence", "psf"),
+        *("residual", "detail", "calibration", "conformal", "auc", "delong", "noise map", "shortcut", "source", "dex"),
+    ):  # fmt: skip
+        assert word in headings, word
+    assert list(entries) == sorted(entries, key=lambda name: name.lower().replace("é", "e"))
+    for name, entry in entries.items():
+        assert re.search(r"\]\(\w+\.md(#[\w-]+)?\)\.$", entry.strip()), name
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/index.md", "docs/glossary.md", "docs/commands.md"])  # fmt: skip
+def test_links_of_the_entrances_lead_to_sections_that_exist(document):
+    path = ROOT / document
+    for target, section in re.findall(
+        r"\]\(([^)#:]*\.md)#([^)]+)\)", path.read_text(encoding="utf-8")
+    ):
+        text = (path.parent / target).read_text(encoding="utf-8")
+        headings = re.findall(r"^#+ (.+)$", text, flags=re.MULTILINE)
+        slugs = {re.sub(r"[^\w -]", "", each.lower()).replace(" ", "-") for each in headings}
+        assert section in slugs, f"{target}#{section}"
+
+
 def test_the_reference_names_what_exists():
     import importlib
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.simulation import simulate
 from haloformer.training import train
+from haloformer.training.callbacks import time_in_words
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -320,3 +322,27 @@ def test_the_first_lines_say_what_a_training_computes_on_and_why(tmp_path, capsy
     )
     train("model_ii", out=str(tmp_path / "b"), **given, precision="bf16")
     assert "computed on cpu in bf16 (as precision says)" in capsys.readouterr().out
+
+
+def test_a_training_says_what_it_does_while_nothing_is_to_be_seen(tmp_path, capsys):
+    given = {**SMALL, "epochs": 2, "batch_size": 2, "epoch_size": 60, "progress": True}
+    train("model_ii", out=str(tmp_path / "a"), **given)
+    lines = capsys.readouterr().out.splitlines()
+    preparing, training, epoch, calibrating = (
+        next(i for i, line in enumerate(lines) if re.match(pattern, line))
+        for pattern in (
+            "preparing images of model_ii",
+            r"training: \d+ images/s, about \d+ s for 2 epochs; a line after each$",
+            "epoch 1/2  loss",
+            "calibrating it",
+        )
+    )
+    assert preparing < training < epoch < calibrating
+    assert sum(line.startswith("training:") for line in lines) == 1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"), [(0.4, "0 s"), (99, "99 s"), (150, "2 min"), (7200, "2.0 h")]
+)
+def test_times_are_told_to_two_digits(seconds, words):
+    assert time_in_words(seconds) == words

@@ -152,7 +152,7 @@ def _run(name: str, arguments: list[str]) -> int:
     from haloformer.cli.parsing import parse
 
     command = COMMANDS[name]
-    function = getattr(importlib.import_module(HOMES[name]), name)
+    function = getattr(importlib.import_module(HOMES[name]), command.function or name)
     result = function(**parse(name, command, function, arguments))
     return (command.present(result) or 0) if command.present else 0
 
@@ -196,6 +196,7 @@ usage: haloformer COMMAND [options]     haloformer COMMAND --help shows its opti
 {listed}
 
 start here:
+  haloformer try
   haloformer simulate model_ii --n 6000 --seed 1 --out train.h5
   haloformer train --data train.h5 --out runs/first
   haloformer evaluate runs/first --data model_ii

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 HOMES: dict[str, str] = {
+    "try": "haloformer.trial.command",
     "simulate": "haloformer.cli.simulate",
     "convert": "haloformer.cli.convert",
     "inspect": "haloformer.cli.inspect",
@@ -27,7 +28,7 @@ HOMES: dict[str, str] = {
     "surveys": "haloformer.cli.surveys",
     "doctor": "haloformer.cli.doctor",
 }
-"""Command → module of the function of that name, whose signature is the options and whose docstring
+"""Command → module of its function, whose signature is the options and whose docstring
 is their help. In the order of ``haloformer --help``."""
 
 
@@ -41,6 +42,7 @@ class Command:
         examples: Lines for ``--help``.
         experiment: Whether the fields of an experiment are options, too.
         present: Prints the function's result for people; may return the exit code.
+        function: Name of the function, where it is not that of the command.
     """
 
     summary: str
@@ -48,3 +50,4 @@ class Command:
     examples: tuple[str, ...] = ()
     experiment: bool = False
     present: Callable[[Any], int | None] | None = None
+    function: str = ""

@@ -291,7 +291,12 @@ class History(pl.Callback):
 
 
 class Progress(pl.Callback):
-    """A bar over the steps of the whole training, and a line per epoch that stays."""
+    """A bar over the steps of the whole training, and a line per epoch that stays.
+
+    Where there is no terminal, and so no bar, a line after the first steps says how long it takes.
+    """
+
+    _TELL_AFTER = 20  # steps: the first ones are slower
 
     def __init__(self) -> None:
         self._bar: RichProgress | None = None
@@ -313,6 +318,7 @@ class Progress(pl.Callback):
             "training", total=total, completed=trainer.global_step, status=""
         )
         self._seen, self._clock = 0, time.monotonic()
+        self._told = self._bar.console.is_terminal
         self._bar.start()
 
     def on_train_batch_end(
@@ -339,6 +345,19 @@ class Progress(pl.Callback):
                 self._task, description=f"epoch {trainer.current_epoch + 1}/{trainer.max_epochs}"
             )
         self._bar.update(self._task, completed=trainer.global_step)
+        if not self._told and batch_idx >= self._TELL_AFTER:
+            self._told = True
+            self._bar.console.print(self._left(trainer, batch_idx), highlight=False, soft_wrap=True)
+
+    def _left(self, trainer: pl.Trainer, batch_idx: int) -> str:
+        """Says how fast the training is, and what is left of it."""
+        speed = self._seen / max(1e-9, time.monotonic() - self._clock)
+        epochs = (trainer.max_epochs or 1) - trainer.current_epoch
+        images = epochs * trainer.num_training_batches * self._seen / (batch_idx + 1)
+        return (
+            f"training: {speed:.0f} images/s, about {time_in_words(images / speed)} for "
+            f"{epochs} epoch{'s' if epochs > 1 else ''}; a line after each"
+        )
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Takes the speed before validation."""
@@ -370,6 +389,13 @@ class Progress(pl.Callback):
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def time_in_words(seconds: float) -> str:
+    """Returns a time to two digits or so: ``40 s``, ``12 min``, ``3.5 h``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def _quality(metrics: dict[str, float]) -> str:

@@ -309,6 +309,8 @@ class TrainerConfig(Strict):
         seed: Of initial weights, image order, transforms, and simulated images.
         precision: auto takes bf16 mixed precision on GPUs that have it, otherwise 32 bits.
         device: auto (a GPU if there is one), cpu, cuda, cuda:1, mps.
+        simulate_on: Where images are simulated and fitted: auto (on the GPU that trains), cpu (the
+            very images of machines without a GPU: on GPUs noise is drawn by another generator).
         devices: GPUs (or, on the CPU, processes) per machine; each takes its share of every batch.
         nodes: Machines, when started on each by torchrun or srun.
         strategy: How several processes work together: ddp averages their gradients; auto does, too,
@@ -320,6 +322,8 @@ class TrainerConfig(Strict):
         compile: Compile the network by torch.compile: slow to start, then faster.
         channels_last: Keep images in memory with the channel last: often faster for convolutions on
             GPUs.
+        cuda_graphs: On a GPU, record a step's kernels once and start them together, where that is
+            found to be faster: small networks.
         loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be
             installed.
         prepared: Folder in which simulated and fitted images are stored (float16 where they have
@@ -337,6 +341,7 @@ class TrainerConfig(Strict):
         "auto"
     )
     device: Text = "auto"
+    simulate_on: Literal["auto", "cpu"] = "auto"
     devices: WholeNumber = Field(default=1, ge=1)
     nodes: WholeNumber = Field(default=1, ge=1)
     strategy: Literal["auto", "ddp"] = "auto"
@@ -345,6 +350,7 @@ class TrainerConfig(Strict):
     patience: WholeNumber = Field(default=20, ge=0)
     compile: StrictBool = False
     channels_last: StrictBool = False
+    cuda_graphs: StrictBool = True
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
     prepared: Text | None = None
     prepared_gb: Number = Field(default=20.0, gt=0)
@@ -404,7 +410,7 @@ _SHORT_OF = {place: short for short, place in SHORT_NAMES.items()}
 
 RUN_ONLY = {
     *("out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"),
-    *("prepared", "prepared_gb"),
+    *("prepared", "prepared_gb", "cuda_graphs", "simulate_on"),
 }
 """Fields that say where and how a run is carried out, not what is learned: they may change when a
 run is resumed, and are not in the artefact."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import EarlyStopping
 from pytorch_lightning.loggers import Logger
 
@@ -13,6 +14,7 @@ from haloformer.artefact.write import write_artefact
 from haloformer.data.augment import check_augmentation
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
+from haloformer.devices import resolve_device
 from haloformer.errors import InputError
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.targets import Scaling
@@ -26,6 +28,7 @@ from haloformer.training.callbacks import (
 )
 from haloformer.training.config import Experiment, compose
 from haloformer.training.console import announce, is_first_process, say
+from haloformer.training.cuda_graphs import graphed
 from haloformer.training.examples import Batches, Examples, Feed, Share
 from haloformer.training.export import Exporter
 from haloformer.training.feeds import open_feed
@@ -142,6 +145,7 @@ class _Prepared:
 def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _Prepared:
     """Opens the data, fits what is fitted to them, builds the network, and makes the run folder."""
     data, settings = experiment.data, experiment.trainer
+    say(experiment, f"preparing images of {data.source}, those for validation first")
     feed = open_feed(experiment)
     processes = settings.devices * settings.nodes
     if feed.n_val < processes:
@@ -187,6 +191,8 @@ def _fit(run: _Prepared, on_epoch: OnEpoch | None) -> tuple[pl.Trainer, Checkpoi
     resuming = folder.can_resume
     if settings.compile:
         task.model.compile()
+    elif (reason := _graph(run)) is not None:
+        say(run.experiment, reason)
 
     def export(trainer: pl.Trainer, epoch: int, metrics: dict[str, float]) -> None:
         if trainer.is_global_zero:
@@ -231,7 +237,28 @@ def _fit(run: _Prepared, on_epoch: OnEpoch | None) -> tuple[pl.Trainer, Checkpoi
                 f"{folder.last_checkpoint}: the run cannot go on from it ({first_line(error)}); "
                 "without this file it starts anew"
             ) from error
+        finally:
+            task.graphed = None  # and with it what it keeps on the GPU
     return trainer, checkpoints
+
+
+def _graph(run: _Prepared) -> str | None:
+    """Makes the network's steps CUDA graphs where they can be, and pay; returns what became of it.
+
+    Before anything else works on the GPU, which must not interfere with a recording.
+    """
+    settings, task, hardware = run.experiment.trainer, run.task, run.hardware
+    alone = hardware.accelerator == "cuda" and settings.devices * settings.nodes == 1
+    auxiliary = hasattr(task.model, "forward_with_auxiliary_loss")
+    if not (settings.cuda_graphs and alone) or auxiliary or run.experiment.transfer.tune != "full":
+        return None
+    task.to(resolve_device(settings.device))
+    shape = (run.experiment.data.batch_size, *run.input_shape)
+    inputs = torch.randn(shape, device=task.device)
+    if settings.channels_last:
+        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    task.graphed, reason = graphed(task.model, inputs, hardware.dtype)
+    return f"trained {reason}"
 
 
 def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> RunResult:
@@ -239,6 +266,7 @@ def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> Ru
     experiment, folder, task = run.experiment, run.folder, run.task
     result = RunResult(folder.path, checkpoints.best_epoch, trainer.current_epoch, checkpoints.best)
     if trainer.is_global_zero:
+        say(experiment, "calibrating it by validation images, to know out-of-distribution images")
         network = build_network(
             experiment, run.input_shape, run.exporter.outputs.n, pretrained=False
         )

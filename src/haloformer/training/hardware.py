@@ -51,6 +51,12 @@ class Hardware:
         devices = wanted if device.index is None else [device.index]
         return cls(device.type, devices, *_precision(settings.precision, device.type))
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """In which the network computes."""
+        halves = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+        return halves.get(self.precision, torch.float32)
+
     def in_words(self) -> str:
         """Returns where and how a run computes, and why."""
         names: dict[Precision, str] = {

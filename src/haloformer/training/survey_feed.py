@@ -50,7 +50,7 @@ class SurveyMakers:
         residual: Adds the residual channels; None without them.
         noise_model: Draws fresh noise; None: the images are used as they are.
         held_out_noise: Noise mode of the held-out images.
-        device: Where the images are made, and wanted.
+        device: Where the images are wanted.
     """
 
     survey: Simulator
@@ -72,6 +72,7 @@ class SurveyMakers:
         """
         data, seed = experiment.data, experiment.trainer.seed
         device = image_device(experiment)
+        made_on = torch.device("cpu") if experiment.trainer.simulate_on == "cpu" else device
         survey = Simulator(data.source, seed=seed, noise=data.noise)  # of all classes
         every = Labelling.of(experiment, survey.class_names)
         used = [name for name, k in zip(survey.class_names, every.labels) if k != LEFT_OUT]
@@ -85,7 +86,7 @@ class SurveyMakers:
         crop = _crop_first(experiment, survey.image_shape)
 
         def maker(seed: int, noise: str, wrong_fits: float = 0.0) -> Maker:
-            simulator = Simulator(data.source, classes=used, seed=seed, noise=noise, device=device)
+            simulator = Simulator(data.source, classes=used, seed=seed, noise=noise, device=made_on)
             return stored(FittedSimulator(simulator, residual, wrong_fits, crop), experiment)
 
         wrong_fits = experiment.regularization.wrong_fits
@@ -104,7 +105,7 @@ class SurveyMakers:
 
 
 def image_device(experiment: Experiment) -> torch.device:
-    """Returns where an experiment's images are made: on the GPU that trains, or else on the CPU."""
+    """Returns where an experiment's images are wanted: on the GPU that trains, or else on the CPU."""
     device = process_device(resolve_device(experiment.trainer.device))
     return device if device.type == "cuda" else torch.device("cpu")
 

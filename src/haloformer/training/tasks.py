@@ -29,6 +29,7 @@ from haloformer.fitting.channels import Residual
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.losses import predictions, regression_loss
 from haloformer.training.config import Experiment
+from haloformer.training.cuda_graphs import GraphedNetwork
 from haloformer.training.examples import Examples
 from haloformer.training.optim import (
     build_optimizer,
@@ -72,6 +73,7 @@ class LensTask(pl.LightningModule):
         """
         super().__init__()
         self.model = model
+        self.graphed: GraphedNetwork | None = None
         self.framing, self.normalization, self.outputs, self.experiment = (
             framing,
             normalization,
@@ -142,7 +144,7 @@ class LensTask(pl.LightningModule):
         if hasattr(self.model, "forward_with_auxiliary_loss"):
             numbers, auxiliary_loss = self.model.forward_with_auxiliary_loss(inputs)  # type: ignore[operator]
         else:
-            numbers, auxiliary_loss = self.model(inputs), 0.0
+            numbers, auxiliary_loss = (self.graphed or self.model)(inputs), 0.0
         smoothing = self.experiment.regularization.label_smoothing
         loss = self.loss(numbers.float(), labels, batch.targets, smoothing) + auxiliary_loss
         # Of the whole batch, whatever part of it is here: all processes stop together, and every
