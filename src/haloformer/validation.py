@@ -78,6 +78,7 @@ def checked(kind: type[M]) -> type[M]:
             ) from error
 
     made.__init__ = __init__  # pydantic's own raises ValidationError
+    made.__doc__ = kind.__doc__  # pydantic makes a subclass, without it
     checked_kind: type[M] = made
     return checked_kind
 
