@@ -290,6 +290,12 @@ def test_whatever_is_taken_for_a_kernel_is_one(values):
     assert len(kernel) % 2 == 1
 
 
+@pytest.mark.parametrize("size", [1e-308, 1.2e307])
+def test_kernels_that_cannot_be_added_up_are_refused(size):
+    with pytest.raises(InputError, match="cannot be added up"):
+        checked_kernel(np.full((5, 5), size), "a kernel")
+
+
 def test_files_that_are_no_fits_are_refused(tmp_path):
     (tmp_path / "psf.fits").write_bytes(b"\x80\x04K\x01.")
     for name in ("psf.fits", "none.fits"):
