@@ -115,7 +115,7 @@ def composed_lenstronomy_rate(survey: object, name: str | None, seconds: float) 
     corner, rays = -(camera.num_pix - 1) / 2 * camera.pixel_scale, camera.supersampling or 1
     transform = np.eye(2) * camera.pixel_scale
     grid = PixelGrid(camera.num_pix, camera.num_pix, transform, corner, corner)
-    kernel = psf_kernel(camera)
+    kernel = psf_kernel(camera).copy()  # older ones write into it
     psf = PSF("PIXEL", kernel_point_source=kernel, point_source_supersampling_factor=rays)
     if camera.psf_beta is None and camera.psf_file is None:
         psf = PSF("GAUSSIAN", fwhm=camera.psf_fwhm, pixel_size=camera.pixel_scale, truncation=camera.psf_truncation)  # fmt: skip

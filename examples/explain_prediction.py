@@ -9,7 +9,7 @@ import sys
 from classify_fits import simulated
 
 from haloformer.errors import InputError
-from haloformer.explain import explain
+from haloformer.explanation import explain
 
 
 def main(file: str | None = None, out: str = "why", run: str = "model_i") -> None:

@@ -61,6 +61,19 @@ def test_a_fits_file_is_classified_by_the_shipped_model(example, capsys):
     assert sum(float(p) for p in re.findall(r"\d\.\d{3}", out)) == pytest.approx(1, abs=0.002)
 
 
+def test_tables_have_units_truth_and_the_same_answer_for_finer_pixels(example, capsys, tmp_path):
+    from astropy.table import Table
+
+    example("tables.py")["main"](str(tmp_path / "t"), n=3)
+    out = capsys.readouterr().out
+    assert "Predictions: 3 images by model_ii: 1 axion, 1 cdm, 1 no_sub" in out
+    assert "as a CCDData of finer pixels: axion at RA 150.0000" in out
+    table = Table.read(tmp_path / "t" / "predictions.ecsv")
+    assert str(table["log10_m_axion"].unit) == "dex(eV)"
+    assert abs(table["log10_m_axion"][0] - table["log10_m_axion_true"][0]) < 1
+    assert (tmp_path / "t" / "predictions.png").stat().st_size > 10_000
+
+
 def _write_fits(path: Path, side: int, scale: float | None) -> str:
     import numpy as np
     from astropy.io import fits

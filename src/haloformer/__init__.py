@@ -1,37 +1,60 @@
 """haloformer: classifies dark matter in images of strong gravitational lenses.
 
-The seven names that a notebook needs are here; each is imported on first use, so that
-``import haloformer`` is instant.
+The names that a notebook needs are here; each is imported on first use, so that
+``import haloformer`` is instant. ``dir(haloformer)`` lists them.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
 from haloformer._version import __version__
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
+    from haloformer.errors import InputError
+    from haloformer.estimator import LensClassifier
     from haloformer.evaluation.command import evaluate
+    from haloformer.explanation.interface import explain
     from haloformer.fitting.reallens.run import fit
-    from haloformer.models import create_model
-    from haloformer.prediction.command import predict
-    from haloformer.prediction.predictor import load
-    from haloformer.simulation import simulate
+    from haloformer.models import create_model, list_models
+    from haloformer.prediction.interface import predict
+    from haloformer.prediction.predictor import Predictor, load
+    from haloformer.simulation import Survey, list_surveys, simulate
     from haloformer.training import train
 
 _HOMES = {
-    "simulate": "haloformer.simulation",
+    "InputError": "haloformer.errors",
+    "LensClassifier": "haloformer.estimator",
+    "Predictor": "haloformer.prediction.predictor",
+    "Survey": "haloformer.simulation",
+    "__version__": "haloformer._version",
     "create_model": "haloformer.models",
-    "train": "haloformer.training",
     "evaluate": "haloformer.evaluation.command",
-    "predict": "haloformer.prediction.command",
+    "explain": "haloformer.explanation.interface",
     "fit": "haloformer.fitting.reallens.run",
+    "list_models": "haloformer.models",
+    "list_surveys": "haloformer.simulation",
     "load": "haloformer.prediction.predictor",
+    "predict": "haloformer.prediction.interface",
+    "simulate": "haloformer.simulation",
+    "train": "haloformer.training",
 }
 
-__all__ = ["__version__", "create_model", "evaluate", "fit", "load", "predict", "simulate", "train"]
+__all__ = [
+    "InputError",
+    "LensClassifier",
+    "Predictor",
+    "Survey",
+    "__version__",
+    "create_model",
+    "evaluate",
+    "explain",
+    "fit",
+    "list_models",
+    "list_surveys",
+    "load",
+    "predict",
+    "simulate",
+    "train",
+]
 
-
-def __getattr__(name: str) -> object:
-    if name in _HOMES:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'haloformer' has no attribute '{name}'")
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -23,7 +23,11 @@ class Strict(BaseModel):
     """A description that cannot be changed and has no unknown keys."""
 
     model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+        extra="forbid",
+        frozen=True,
+        allow_inf_nan=False,
+        validate_default=True,
+        protected_namespaces=(),  # fields may be called model_…: pydantic before 2.10 warns
     )
 
 
@@ -74,6 +78,7 @@ def checked(kind: type[M]) -> type[M]:
             ) from error
 
     made.__init__ = __init__  # pydantic's own raises ValidationError
+    made.__doc__ = kind.__doc__  # pydantic makes a subclass, without it
     checked_kind: type[M] = made
     return checked_kind
 

@@ -90,6 +90,17 @@ def test_evaluations_and_runs_give_the_same_comparison_and_the_paired_tests(
     )
     assert stored["differences"] == result["differences"]
 
+    table = result.to_table()
+    rows = {(row["model"], row["measure"]): row for row in table}
+    assert len(rows) == len(table) == 3 * 5
+    assert rows["y", "auc_cdm"]["difference"] == found["auc_cdm"]["value"]
+    assert rows["y", "macro_auc"]["p_holm"] == found["macro_auc"]["p_holm"]
+    assert rows["z", "accuracy"]["low"] == result["models"][2]["accuracy"]["low"]
+    assert np.isnan(rows["x", "accuracy"]["difference"])
+    assert result.summary().startswith("x vs y vs z on ")
+    titles = [axes.get_title(loc="left") for axes in result.plot().axes]
+    assert [title for title in titles if title] == list(result["measures"].values())
+
     monkeypatch.setattr("haloformer.evaluation.comparison._draw", lambda *args: {})
     again = compare(
         [str(place / "runs" / name) for name in "xyz"],

@@ -13,10 +13,10 @@ from sklearn.metrics import roc_auc_score
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import evaluate, figures
-from haloformer.evaluation.drawing import _learning_log
 from haloformer.io import strict_json
 from haloformer.prediction import Predictor
 from haloformer.reporting import interval, style
+from haloformer.reporting.learning import learning_log
 from haloformer.simulation import simulate
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
@@ -240,14 +240,14 @@ def test_full_disk_leaves_the_earlier_evaluation_as_it_was(run, dataset, monkeyp
 
 
 def test_log_of_the_training_is_read_by_epoch_and_what_is_corrupt_is_left_out(run):
-    log = _learning_log(run / "metrics.csv")
+    log = learning_log(run / "metrics.csv")
     assert {name: values.tolist() for name, (_, values) in log.items()} == {
         "train_loss": [1.1, 0.9],
         "val_loss": [1.0, 0.95],
         "val_macro_auc": [0.6, 0.7],
     }
     (run / "metrics.csv").write_bytes(b"epoch,val_loss\n\xff\x00,abc\n,,,,\n1,0.5\n")
-    log = _learning_log(run / "metrics.csv")
+    log = learning_log(run / "metrics.csv")
     assert [points.tolist() for points in log["val_loss"]] == [[1], [0.5]]
 
 
@@ -322,3 +322,19 @@ def test_figures_leave_matplotlib_settings_alone_and_repeat_byte_for_byte(tmp_pa
     assert dict(matplotlib.rcParams) == before
     assert [path.suffix for path in written[0]] == [".png", ".svg", ".pdf"]
     assert all(one.read_bytes() == other.read_bytes() for one, other in zip(*written))
+
+
+def test_the_result_is_a_mapping_that_shows_itself_as_a_table(run, dataset, undrawn):
+    result = evaluate(str(run), str(dataset))
+    table = result.to_table()
+    rows = {(row["measure"], row["of"]): row for row in table}
+    assert rows["macro_auc", "all"]["low"] == result["macro_auc"]["low"]
+    assert rows["recall", "cdm"]["value"] == result["per_class"]["cdm"]["recall"]["value"]
+    assert table.meta["seed"] == result["protocol"]["seed"]
+    assert json.loads(json.dumps(result)) == json.loads(json.dumps(dict(result)))
+    assert repr(result).startswith(
+        "Evaluation: x on 60 images of survey model_ii, seed 5: macro AUC 0."
+    )
+    assert all(f"Warning: {text.rstrip('.')}" in result.summary() for text in result["warnings"])
+    shown = result.plot().axes[0].texts
+    assert sum(int(text.get_text().partition("\n")[0]) for text in shown) == 60

@@ -304,7 +304,7 @@ def test_panel_of_wrong_images_shows_those_that_were_tested(
 ):
     shown = []
     monkeypatch.setattr(
-        "haloformer.evaluation.figures.image_grid", lambda images, *_: shown.append(images) or 1 / 0
+        "haloformer.evaluation.drawing.image_grid", lambda images, *_: shown.append(images) or 1 / 0
     )
     with pytest.raises(ZeroDivisionError):
         evaluate(

@@ -5,8 +5,10 @@ import pytest
 
 from haloformer.evaluation import figures
 from haloformer.evaluation.report import to_markdown
-from haloformer.explain import pictures
-from haloformer.explain.attributions import Map
+from haloformer.explanation import pictures
+from haloformer.explanation.explained import Map
+from haloformer.reporting.images import image_grid
+from haloformer.reporting.learning import learning_curves
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -36,7 +38,7 @@ def bars_of(figure):
 
 def test_every_image_has_a_bar():
     images = np.random.default_rng(0).random((4, 1, 8, 8))
-    assert bars_of(figures.image_grid(images, list("abcd"), 0.1)) == 4 * ["Pixel value"]
+    assert bars_of(image_grid(images, list("abcd"), 0.1)) == 4 * ["Pixel value"]
 
 
 def test_every_map_of_an_explanation_has_a_bar():
@@ -61,7 +63,7 @@ def test_axes_of_learning_curves_have_words():
     log = {
         name: (np.arange(3.0), np.ones(3)) for name in ("train_loss", "val_macro_auc", "val_mae_a")
     }
-    labels = [axes.get_ylabel() for axes in figures.learning_curves(log).axes]
+    labels = [axes.get_ylabel() for axes in learning_curves(log).axes]
     assert all(labels)
     assert len(set(labels)) == 3
 

@@ -410,5 +410,11 @@ def test_a_model_is_trained_on_them_and_answers_with_a_cutouts_own_noise(tmp_pat
     told = predictor.probabilities(images, noise_map=np.full((40, 40), 0.05))
     assert told.shape == (3, 3)
     assert not torch.equal(told, predictor.probabilities(images))
+    each = np.full((3, 40, 40), 0.05)  # a map for each, in batches as in one
+    for noise_map, size in ((each[0], 256), (each, 256), (each, 2)):
+        found = predictor(images, noise_map=noise_map, batch_size=size)
+        np.testing.assert_allclose(found.probabilities, told, rtol=1e-4)
+    with pytest.raises(InputError, match="5 maps for 3 images"):
+        predictor(images, noise_map=np.ones((5, 40, 40)))
     with pytest.raises(InputError, match="cannot be exported"):
         export_model(predictor, tmp_path / "x.pt2", format="torch_export")

@@ -249,3 +249,28 @@ def test_options_that_make_no_sense_are_refused(options, message):
 def test_a_fitter_refuses_images_of_another_size():
     with pytest.raises(InputError, match="96"):
         SmoothFitter("model_i", size=96)(torch.zeros(2, 1, 150, 150))
+
+
+def test_a_fit_is_a_table_with_units_and_a_figure():
+    from astropy import units as u
+
+    lenses = simulate("model_i", 3, seed=1)
+    fit = fit_smooth(lenses.images, "model_i", batch_size=2)
+    table = fit.to_table()
+    assert table["source_x_error"].unit == u.arcsec
+    assert table["exposure_time"].unit == u.s
+    assert table.meta["survey"] == "model_i"
+    np.testing.assert_array_equal(table["source_x"], fit.values[:, 0])
+    np.testing.assert_array_equal(table["chi2"], fit.chi2)
+    image = fit.plot().axes[0].images[0].get_array()
+    np.testing.assert_allclose(image, lenses.images[0, 0], rtol=1e-3, atol=0.01)
+    assert "3 images by lenses of model_i: 3 converged" in fit.summary()
+
+
+def test_every_parameter_of_a_composed_fit_has_its_unit():
+    lenses = simulate("model_i_fair", 2, seed=1)
+    units = {each.name: each.unit for each in fit_smooth(lenses.images, "model_i_fair").columns()}
+    assert {"lens_theta_E", "source_R_sersic", "source_flux"} <= units.keys()
+    bare = {"e1", "e2", "gamma1", "gamma2", "n_sersic", "chi2", "converged"}
+    without = {name.removesuffix("_error") for name, unit in units.items() if not unit}
+    assert all(name.endswith(tuple(bare)) for name in without), without

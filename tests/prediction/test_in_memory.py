@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from haloformer.errors import InputError
-from haloformer.explain import attention_overlay, explain_images
+from haloformer.explanation import attention_overlay, explain_images
 from haloformer.prediction import load
 
 

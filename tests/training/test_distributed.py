@@ -84,7 +84,7 @@ def _torchrun(out):
         text=True,
     )
     try:
-        return process.communicate(timeout=60)[1], process.returncode
+        return process.communicate(timeout=240)[1], process.returncode
     except subprocess.TimeoutExpired:
         process.terminate()  # torchrun ends its processes, which may wait for each other for ever
         raise

@@ -1,5 +1,6 @@
 """Files of a run folder that are damaged or another's are refused in one line."""
 
+import dataclasses
 import json
 import os
 
@@ -101,3 +102,22 @@ def test_a_pipe_in_place_of_a_checkpoint_is_not_waited_for(tmp_path):
     path = tmp_path / "last.ckpt"
     os.mkfifo(path)
     refused(lambda: SafeCheckpointIO().load_checkpoint(path), path)
+
+
+def test_a_result_is_a_table_of_epochs_with_learning_curves(train_once):
+    small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    result = train_once(
+        data="model_ii", model="vit_nano", epochs=2, epoch_size=64, val_size=30, model_args=small
+    )
+    table = result.to_table()
+    assert table["epoch"].tolist() == [1, 2]
+    best = table[result.best_epoch - 1]
+    assert best["val_macro_auc"] == pytest.approx(result.metrics["val_macro_auc"])
+    assert table.meta["model"] == "vit_nano"
+    assert len(result.plot().axes) == 2
+    assert f"best epoch {result.best_epoch} of 2" in result.summary()
+    gone = dataclasses.replace(result, out=result.out / "nowhere")
+    assert gone.columns() == []
+    assert gone.picture() is None
+    with pytest.raises(InputError, match="no epochs to draw"):
+        gone.plot()

@@ -25,7 +25,7 @@ from haloformer.data.reader import (
 )
 from haloformer.errors import InputError, brief
 from haloformer.evaluation.published import best_published
-from haloformer.explain import attention_overlay
+from haloformer.explanation import attention_overlay
 from haloformer.io.strict_json import read_json
 from haloformer.prediction.predictor import Predictor
 from haloformer.readers.images import SUFFIXES, image_suffix

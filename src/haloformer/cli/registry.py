@@ -22,7 +22,7 @@ HOMES: dict[str, str] = {
     "predict": "haloformer.prediction.command",
     "export": "haloformer.cli.export",
     "fit": "haloformer.fitting.command",
-    "explain": "haloformer.explain.command",
+    "explain": "haloformer.explanation.command",
     "app": "haloformer.app",
     "models": "haloformer.cli.models",
     "surveys": "haloformer.cli.surveys",

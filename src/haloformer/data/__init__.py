@@ -1,7 +1,8 @@
 """From files and streams to batches: dataset files, readers of what users have, normalisation and splits."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.data.conversion import convert
@@ -55,10 +56,5 @@ __all__ = [
     "write_deeplense_folder",
 ]
 
-
-def __getattr__(name: str) -> Any:  # on first use: the options of reading need no torch
-    if name in _HOMES:
-        home = _HOMES[name]
-        where = home if home.startswith("haloformer.") else f"{__name__}.{home}"
-        return getattr(importlib.import_module(where), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use: the options of reading need no torch.
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -223,7 +223,7 @@ def _inputs_of(
     if file.is_fits:
         if reading.hdu is None and reading.band is None and _is_plain(file.path):
             return [file]
-        return _fits_inputs(file, file.path, channels, reading)
+        return fits_inputs(file, file.path, channels, reading)
     if suffix == ".npz":
         return _array_inputs(file.path, reading)
     if suffix == ".npy" and (n := _stack_length(file.path)) is not None:
@@ -231,9 +231,17 @@ def _inputs_of(
     return [file]
 
 
-def _fits_inputs(
+def fits_inputs(
     file: InputFile, content: Path | bytes, channels: int | None, reading: Reading
 ) -> list[InputFile]:
+    """Returns the images of a FITS file: of the chosen extensions, and the planes of a cube.
+
+    Args:
+        file: What is known of it.
+        content: The file, or its contents.
+        channels: Of the images that are wanted.
+        reading: How they are read.
+    """
     with fits_hdus(content, file.name) as hdus:
         return [
             _fits_input(file, hdus[k], k, plane, channels)
@@ -268,7 +276,7 @@ def _archive_inputs(
             yield file
             continue
         try:
-            yield from _fits_inputs(file, cursor.read(path, name), channels, reading)
+            yield from fits_inputs(file, cursor.read(path, name), channels, reading)
         except InputError as error:
             if not keep_errors:
                 raise

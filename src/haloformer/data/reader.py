@@ -18,7 +18,7 @@ from torch import Tensor
 
 from haloformer.data.catalogs import Positions, read_positions
 from haloformer.data.dataset import LensDataset
-from haloformer.data.finding import InputFile, find_inputs, location_columns
+from haloformer.data.finding import InputFile, find_inputs, fits_inputs, location_columns
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
 from haloformer.errors import InputError, brief
 from haloformer.files import printable
@@ -27,7 +27,7 @@ from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.readers.images import decode_image, image_suffix, read_image
 from haloformer.readers.npy import read_bytes, read_npy
-from haloformer.readers.pixels import channels_first, known_pixels
+from haloformer.readers.pixels import bands_are_last, channels_first, known_pixels
 from haloformer.readers.reading import DATASET_SUFFIXES, Reading, check_choices
 from haloformer.readers.sky import pixels
 
@@ -43,9 +43,11 @@ __all__ = [
     "location_columns",
     "not_answered",
     "printable",
+    "read_fits",
     "read_images",
     "stacked",
     "why_not_finite",
+    "with_channels",
 ]
 
 _MARGIN = 3  # pixels read around a cutout, so that its middle may lie between pixels
@@ -89,10 +91,15 @@ class ReadImage:
     scales: tuple[float, float] | None = None
 
     @property
+    def name(self) -> str:
+        """What messages call it: its file, or its number."""
+        return self.file or f"image {self.index}"
+
+    @property
     def pixels(self) -> np.ndarray:
         """The image (C, H, W); raises InputError with the reason if there is none."""
         if self.image is None or self.error is not None:
-            raise InputError(self.error or f"{self.file} cannot be read")
+            raise InputError(self.error or f"{self.name} cannot be read")
         return self.image
 
     def row(self) -> Row:
@@ -136,13 +143,32 @@ def stacked(images: Sequence[ReadImage]) -> Tensor:
     return torch.from_numpy(np.stack([image.pixels for image in images]).astype(np.float32))
 
 
+def read_fits(
+    content: bytes, name: str, grid: PixelGrid, reading: Reading | None = None
+) -> list[ReadImage]:
+    """Returns the images of a FITS file that is in memory, as `read_images` does those of one on disk.
+
+    Args:
+        content: The file.
+        name: What it is called in error messages.
+        grid: What the images are brought to.
+        reading: The options by which they are read.
+
+    Raises:
+        InputError: It is no FITS file, or holds no image of the sky.
+    """
+    reading = reading or Reading()
+    found = fits_inputs(InputFile(Path(name)), content, grid.shape[0], reading)
+    return [image for source in found for image in _of_fits(source, content, name, grid, reading)]
+
+
 def images_in_memory(images: Tensor | np.ndarray, grid: PixelGrid, name: str = "images") -> Tensor:
     """Returns images that are in memory already, checked as those of files are.
 
     Pixels that are not finite pass: what the model makes of them tells (`why_not_finite`).
 
     Args:
-        images: (B, C, H, W), or as files may have them (B, H, W, C), on the grid's pixel scale.
+        images: In any shape that `with_channels` takes, on the grid's pixel scale.
         grid: That of the model.
         name: What the images are called in error messages.
 
@@ -154,15 +180,51 @@ def images_in_memory(images: Tensor | np.ndarray, grid: PixelGrid, name: str = "
         if array.dtype.kind not in "biuf":
             raise InputError(f"{name} hold {array.dtype}, not real numbers")
         images = torch.from_numpy(np.array(array, dtype=np.float32))
-    shape = tuple(images.shape[1:])
-    if images.ndim == 4 and shape != grid.shape and (shape[2], *shape[:2]) == grid.shape:
-        return images.movedim(3, 1)
-    if images.ndim != 4 or shape != grid.shape:
-        raise InputError(
-            shape_error(name, shape, grid, can_resample=False)
-            or f"{name} have the shape {tuple(images.shape)}; (B, C, H, W) is needed"
-        )
+    images = with_channels(images, grid, name)
+    if wrong := shape_error(name, tuple(images.shape[1:]), grid, can_resample=False):
+        raise InputError(wrong)
     return images
+
+
+def with_channels(images: Tensor, grid: PixelGrid, name: str = "images") -> Tensor:
+    """Returns images of any size as (B, C, h, w).
+
+    Args:
+        images: One image (h, w), (C, h, w) or (h, w, C); or several, (B, h, w), (B, C, h, w) or
+            (B, h, w, C). Without an axis of channels for a model of one channel only.
+        grid: That of the model: which axis is that of the channels, its shape says.
+        name: What the images are called in error messages.
+
+    Raises:
+        InputError: They can be none of these.
+    """
+    channels, h, w = grid.shape
+    shape = tuple(images.shape)
+    if images.ndim == 4:  # of another number of channels, too: what checks the size says so
+        batch = images
+    elif images.ndim == 3 and (
+        shape[2] == 1 if channels == 1 else channels in (shape[0], shape[2])
+    ):
+        batch = images[None]
+    elif images.ndim == 3 and channels == 1 and not bands_are_last(shape):
+        batch = images[:, None]
+    elif images.ndim == 2 and channels == 1:
+        batch = images[None, None]
+    else:
+        one = f"({h}, {w})" if channels == 1 else f"({channels}, {h}, {w})"
+        many = f"(N, {h}, {w}) or " if channels == 1 else ""
+        raise InputError(
+            f"{name} have the shape {shape}; this model takes {one} for one image, "
+            f"{many}(N, {channels}, {h}, {w}) for several"
+        )
+    return batch.movedim(3, 1) if _channels_last(tuple(batch.shape[1:]), grid) else batch
+
+
+def _channels_last(shape: tuple[int, ...], grid: PixelGrid) -> bool:
+    """Tells whether images of a shape have their channels last, if one of both it must be."""
+    channels, *size = grid.shape
+    fits = shape == (*size, channels) and shape != grid.shape
+    return fits or shape[0] != channels == shape[2]
 
 
 def why_not_finite(image: Tensor | np.ndarray, name: str) -> InputError:

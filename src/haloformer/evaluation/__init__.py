@@ -1,15 +1,13 @@
 """How good a trained model is on new images: numbers with intervals, figures and a report."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.evaluation.command import calibrate, compare, evaluate
 
 __all__ = ["calibrate", "compare", "evaluate"]
 
-
-def __getattr__(name: str) -> Any:  # on first use, so that importing the package imports no torch
-    if name in __all__:
-        return getattr(importlib.import_module(f"{__name__}.command"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use, so that importing the package imports no torch.
+__getattr__, __dir__ = lazy(__name__, dict.fromkeys(__all__, "command"))

@@ -1,6 +1,9 @@
 """The commands ``evaluate``, ``compare`` and ``calibrate``."""
 
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from haloformer.evaluation.measured import Comparison, Evaluation
 
 
 def evaluate(
@@ -16,7 +19,7 @@ def evaluate(
     overwrite: bool = False,
     progress: bool | None = None,
     skip_bad: bool = False,
-) -> dict[str, Any]:
+) -> "Evaluation":
     """Tests a trained model and writes metrics, figures, predictions and a report.
 
     The folder ``out`` gets ``report.html`` (one self-contained page), ``report.md``, ``metrics.json``,
@@ -41,10 +44,19 @@ def evaluate(
     Returns:
         The content of ``metrics.json`` (NaN where that says null), with ``out`` and ``report``, the paths of the folder
         and of the page.
-        ``contaminated`` is True if the model was trained or selected on these images.
+        ``contaminated`` is True if the model was trained or selected on these images. It is a mapping that
+        shows itself in a notebook, with ``to_table()``, ``to_pandas()`` and ``plot()``.
 
     Raises:
         InputError: The model or the data cannot be read, or do not fit each other, or ``out`` exists.
+
+    Example:
+        >>> import haloformer
+        >>> tested = haloformer.evaluate("model_ii", n=60, out="tested", progress=False)
+        >>> tested["macro_auc"]["value"] > 0.9
+        True
+        >>> tested.to_table().colnames[:5]
+        ['measure', 'of', 'value', 'low', 'high']
     """
     from haloformer.evaluation.evaluation import run_evaluation
 
@@ -75,7 +87,7 @@ def compare(
     device: str = "auto",
     overwrite: bool = False,
     progress: bool | None = None,
-) -> dict[str, Any]:
+) -> "Comparison":
     """Compares trained models on the same test images by paired tests against the first of them.
 
     The folder ``out`` gets ``report.html`` (one self-contained page), ``report.md``, ``comparison.json`` and ``figures/``.
@@ -97,7 +109,7 @@ def compare(
 
     Returns:
         The content of ``comparison.json`` (NaN where that says null), with ``out`` and ``report``, the paths of the folder
-        and of the page.
+        and of the page; a mapping that shows itself, as that of `evaluate` does.
 
     Raises:
         InputError: Something cannot be read, the models tell different classes apart, or had different images.

@@ -15,6 +15,7 @@ from haloformer.evaluation import comparison_report as report
 from haloformer.evaluation import figures
 from haloformer.evaluation.drawing import save_figures
 from haloformer.evaluation.duplicates import count_duplicates, duplicates_in_words
+from haloformer.evaluation.measured import Comparison
 from haloformer.evaluation.metrics import (
     classification_metrics,
     holm,
@@ -91,7 +92,7 @@ def run_comparison(
     device: str,
     overwrite: bool,
     progress: bool | None,
-) -> dict[str, Any]:
+) -> Comparison:
     """Carries out :func:`haloformer.evaluation.compare` (see there for the arguments)."""
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
@@ -116,7 +117,7 @@ def run_comparison(
         (part / "report.html").write_text(html, encoding="utf-8")
         (part / "report.md").write_text(markdown, encoding="utf-8")
         (part / _FILES[0]).write_text(to_json(result), encoding="utf-8")
-    return {**result, "out": str(target), "report": str(target / "report.html")}
+    return Comparison({**result, "out": str(target), "report": str(target / "report.html")})
 
 
 def _are_evaluations(runs: list[str], image_options: Mapping[str, str | int | None]) -> bool:

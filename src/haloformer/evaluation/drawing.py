@@ -1,6 +1,5 @@
 """Draws and saves the figures of an evaluation."""
 
-import csv
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,9 @@ from haloformer.evaluation.testset import (
 )
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting import interval, style
+from haloformer.reporting.images import image_grid
 from haloformer.reporting.interval import Interval
+from haloformer.reporting.learning import learning_curves, learning_log
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,9 +40,9 @@ def draw(
     for t, name in enumerate(predictor.outputs.targets):
         if name in result["regression"]:
             drawn |= _draw_target(result["regression"][name], name, predictions, t)
-    log = _learning_log(run_folder(run) / "metrics.csv")
+    log = learning_log(run_folder(run) / "metrics.csv")
     if log:
-        drawn["learning"] = figures.learning_curves(log, training_of(predictor).get("best_epoch"))
+        drawn["learning"] = learning_curves(log, training_of(predictor).get("best_epoch"))
     return drawn
 
 
@@ -84,7 +85,7 @@ def _draw_classes(
                 f"{interval.format_value(confidence[i], 2)}"
                 for i in which
             ]
-            drawn[kind] = figures.image_grid(
+            drawn[kind] = image_grid(
                 images.images_at(predictions.index[which]).numpy(), captions, scale
             )
     return drawn
@@ -132,32 +133,6 @@ def _draw_target(
     if calibrated or measured["coverage_by_sigma"]:
         drawn[f"coverage_{name}"] = regression.coverage_curve(truth, mean, sigma, calibrated)
     return drawn
-
-
-def _learning_log(path: Path) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-    """Returns (epochs, values) of each quantity in a run's log; an artefact that was copied out has none."""
-    if not path.is_file():
-        return {}
-    points: dict[str, dict[float, float]] = {}
-    with path.open(newline="", encoding="utf-8", errors="replace") as stream:
-        for row in csv.DictReader(stream):
-            # Training and validation lines of one epoch may be apart; a cell that is empty was not measured.
-            for name, cell in row.items():
-                try:
-                    epoch, value = float(row["epoch"]), float(cell or "")
-                except (KeyError, TypeError, ValueError):
-                    continue
-                if np.isfinite(epoch) and np.isfinite(value):
-                    points.setdefault(name, {})[epoch] = value
-    wanted = {
-        name: values
-        for name, values in points.items()
-        if name.endswith(("loss", "auc", "auroc", "acc", "accuracy")) or name.startswith("val_mae_")
-    }
-    return {
-        name: (np.array(list(values)), np.array(list(values.values())))
-        for name, values in wanted.items()
-    }
 
 
 def save_figures(

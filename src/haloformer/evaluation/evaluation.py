@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from haloformer.artefact.read import run_folder
 from haloformer.errors import InputError
 from haloformer.evaluation import drawing, report
+from haloformer.evaluation.measured import Evaluation
 from haloformer.evaluation.predictions import check_measurable, predictions_of, rows_of
 from haloformer.evaluation.result import result_of
 from haloformer.evaluation.testset import (
@@ -38,7 +39,7 @@ def run_evaluation(
     overwrite: bool,
     progress: bool | None,
     skip_bad: bool,
-) -> dict[str, Any]:
+) -> Evaluation:
     """Carries out :func:`haloformer.evaluation.evaluate` (see there for the arguments)."""
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
@@ -56,7 +57,7 @@ def run_evaluation(
     result["warnings"] = [*images.notes, *result["warnings"]]
     drawn = drawing.draw(result, predictor, Path(run), images, predictions)
     _write_folder(target, overwrite, result, drawn, rows_of(predictor, images, predictions))
-    return {**result, "out": str(target), "report": str(target / "report.html")}
+    return Evaluation({**result, "out": str(target), "report": str(target / "report.html")})
 
 
 def _default_folder(run: str) -> Path:

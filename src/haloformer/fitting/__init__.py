@@ -1,7 +1,8 @@
 """Fits of smooth lenses: what an image looks like without substructure, and what is left."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.fitting.command import fit
@@ -17,8 +18,5 @@ _HOMES = {
 
 __all__ = ["SmoothFit", "SmoothFitter", "fit", "fit_smooth"]
 
-
-def __getattr__(name: str) -> Any:  # on first use: the fit itself needs no reader of files
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use: the fit itself needs no reader of files.
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haloformer.fitting.result import SmoothFit
 from haloformer.reporting.style import literal, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+    from haloformer.fitting.result import SmoothFit
 
 
 DRAWN = 3
@@ -17,7 +18,7 @@ DRAWN = 3
 
 @styled
 def draw_fits(
-    fits: list[tuple[str, np.ndarray, SmoothFit]], pixel_scale: float, good: Sequence[bool] = ()
+    fits: "list[tuple[str, np.ndarray, SmoothFit]]", pixel_scale: float, good: Sequence[bool] = ()
 ) -> "Figure":
     """Draws images, their best smooth lens, the residual, and where the fits have it its detail.
 

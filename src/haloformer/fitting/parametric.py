@@ -11,6 +11,7 @@ In parts: `problem` (what is free), `model` (expected images and derivatives), `
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,8 @@ from haloformer.fitting.problem import PLACE, FitProblem, check_exposures
 from haloformer.fitting.result import SmoothFit
 from haloformer.fitting.start import StartingPoints
 from haloformer.fitting.steps import FitState, fit_by_tensors
-from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.composed import ComposedSurvey, parameter_units
+from haloformer.simulation.scenes import UNITS
 from haloformer.simulation.surveys import AnySurvey, Survey, get_any_survey
 
 STEPS = 8
@@ -118,19 +120,29 @@ def fit_smooth(
         else:
             part = fitter(images[rows], seconds, steps=steps or STEPS, detail=detail, place=place)
         parts.append(part)
-    return joined(parts)
+    return dataclasses.replace(joined(parts), facts=_facts(get_any_survey(survey), noise))
+
+
+def _facts(survey: AnySurvey, noise: str) -> dict[str, Any]:
+    """Returns what a fit's table says of its images."""
+    return {
+        "survey": survey.name,
+        "noise": noise,
+        "pixel_scale": survey.instrument.pixel_scale,
+        "units": UNITS | ({} if isinstance(survey, Survey) else parameter_units(survey)),
+    }
 
 
 def joined(parts: list[SmoothFit]) -> SmoothFit:
     """Returns the fits of several batches of one survey as one."""
     if len(parts) == 1:
         return parts[0]
-    together = {
+    together: dict[str, Any] = {
         field.name: torch.cat([getattr(part, field.name) for part in parts])
         for field in dataclasses.fields(SmoothFit)
         if isinstance(getattr(parts[0], field.name), Tensor)
     }
-    return SmoothFit(parts[0].names, **together)
+    return dataclasses.replace(parts[0], **together)
 
 
 def _maps_of(
@@ -378,15 +390,6 @@ def _result(
         chi2=torch.nan_to_num(chi2, nan=1e12, posinf=1e12).clamp(max=1e12),
         converged=converged & fine,
     )
-
-
-def describe_fit(fit: SmoothFit) -> dict[str, np.ndarray]:
-    """A fit's numbers as columns: each parameter, its ``_error``, ``chi2`` and ``converged``, all (B,)."""
-    columns: dict[str, np.ndarray] = {}
-    for k, name in enumerate(fit.names):
-        columns[name] = fit.values[:, k].cpu().numpy()
-        columns[f"{name}_error"] = fit.errors[:, k].cpu().numpy()
-    return columns | {"chi2": fit.chi2.cpu().numpy(), "converged": fit.converged.cpu().numpy()}
 
 
 def _finite(images: Tensor) -> tuple[Tensor, Tensor]:

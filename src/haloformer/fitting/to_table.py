@@ -4,14 +4,12 @@ A fit that has converged need not be good: a lens that is not the survey's has a
 measured on images that the simulator draws of the survey, as it depends on how much its substructure changes them.
 """
 
-import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from haloformer.data.reader import (
     PixelGrid,
@@ -27,7 +25,7 @@ from haloformer.data.reader import (
 from haloformer.errors import InputError
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.figures import DRAWN, draw_fits
-from haloformer.fitting.parametric import SmoothFitter, describe_fit, smooth_fitter
+from haloformer.fitting.parametric import SmoothFitter, smooth_fitter
 from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
@@ -169,9 +167,9 @@ class _Fits:
         found = self.fitter(batch, detail=to_draw > 0)
         low, high = self.summary.usual
         good = (found.converged & (found.chi2 >= low) & (found.chi2 <= high)).tolist()
-        for name, column in describe_fit(found).items():
-            for row, value in zip(rows, column.tolist()):
-                row[name] = value
+        for column in found.columns():
+            for row, value in zip(rows, column.values.tolist()):
+                row[column.name] = value
         for row, fine in zip(rows, good):
             row["good_fit"] = fine
             if not fine:  # an error is that of a model which describes the image
@@ -181,17 +179,8 @@ class _Fits:
         self.summary.n_unsettled += int((~found.converged).sum())
         for k, image in enumerate(images[: max(0, to_draw)]):
             name = image.label or Path(image.file).name
-            self.drawn.append((name, batch[k, 0].numpy(), _one(found, k)))
+            self.drawn.append((name, batch[k, 0].numpy(), found.one(k)))
             self.good_drawn.append(good[k])
-
-
-def _one(found: SmoothFit, k: int) -> SmoothFit:
-    cut: dict[str, Any] = {
-        name: value[k : k + 1]
-        for name, value in vars(found).items()
-        if isinstance(value, torch.Tensor)
-    }
-    return dataclasses.replace(found, **cut)
 
 
 def _checked_figure(path: Path, overwrite: bool) -> Path:

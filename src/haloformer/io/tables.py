@@ -9,7 +9,7 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
@@ -32,10 +32,26 @@ _LOGARITHMS = {"log10_m_axion": "eV", "log10_m_subhalos": "solMass"}
 """Logarithms, and what they are of: TCOMM says so, as readers warn of the units that the standard has for them."""
 
 _OF_A_QUANTITY = re.compile(r"_(sigma|low|high|error)$")
+_ERRORS = ("_sigma", "_error")
 _LONGEST_CARD = 2000  # characters of a value in a header
 
 Rows = list[dict[str, Any]]
 Writer = Callable[[Path, list[str]], contextlib.AbstractContextManager[Callable[[Rows], None]]]
+
+
+def column_kind(name: str) -> Literal["text", "whole", "yes_no", "number"]:
+    """Returns what a column of this name holds."""
+    if name in _TEXTS:
+        return "text"
+    return "whole" if name in _WHOLE else "yes_no" if name in _YES_NO else "number"
+
+
+def column_unit(name: str) -> str:
+    """Returns the unit of a column: ``deg``, ``arcsec``, ``log10(eV)`` of a logarithm, ``dex`` of its error; else empty."""
+    quantity = _OF_A_QUANTITY.sub("", name)
+    if quantity in _LOGARITHMS:
+        return "dex" if name.endswith(_ERRORS) else f"log10({_LOGARITHMS[quantity]})"
+    return _UNITS.get(quantity, "")
 
 
 def checked_table_path(path: Path, overwrite: bool) -> Path:
@@ -172,7 +188,7 @@ def write_fits(
         if unit := _UNITS.get(quantity):
             hdu.header.set(f"TUNIT{number}", unit, after=f"TFORM{number}")
         if unit := _LOGARITHMS.get(quantity):
-            what = "dex" if name.endswith(("_sigma", "_error")) else f"log10 of {unit}"
+            what = "dex" if name.endswith(_ERRORS) else f"log10 of {unit}"
             hdu.header.set(f"TCOMM{number}", what, after=f"TFORM{number}")
     for key, value in _provenance(provenance or {}).items():
         hdu.header[key] = value

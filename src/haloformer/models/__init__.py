@@ -1,7 +1,8 @@
 """Architectures: one factory over timm's models and our own, at the image's native size."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.models.attention_maps import AttentionMap, attention, has_attention
@@ -29,8 +30,5 @@ __all__ = [
     "list_models",
 ]
 
-
-def __getattr__(name: str) -> Any:  # on first use: the table of models needs neither torch nor timm
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use: the table of models needs neither torch nor timm.
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -19,7 +19,7 @@ LEAST_TIMM = "1.0.31"
 
 def create_model(
     name: str,
-    img_size: int | tuple[int, int],
+    img_size: int | tuple[int, int] | None = None,
     in_chans: int = 1,
     num_classes: int = 3,
     pretrained: bool | str | os.PathLike[str] = False,
@@ -33,7 +33,7 @@ def create_model(
     Args:
         name: A model of ``list_models()``, or any model of timm's, with or without the prefix
             ``timm:``.
-        img_size: Height and width in pixels, or one number for both.
+        img_size: Height and width in pixels, or one number for both; must be given.
         in_chans: Channels of the images; pretrained filters are summed over RGB for one channel.
         num_classes: Length of the output.
         pretrained: Start from weights that are there already: true for ImageNet's, which timm
@@ -45,8 +45,24 @@ def create_model(
             have it (see :mod:`haloformer.models.head`).
 
     Raises:
-        InputError: Unknown name or keyword, a size that cannot be, or weights that cannot be had.
+        InputError: Unknown name or keyword, no size or one that cannot be, or weights that cannot
+            be had.
+
+    Example:
+        >>> import haloformer
+        >>> model = haloformer.create_model("vit_nano", img_size=64)
+        >>> sum(p.numel() for p in model.parameters()) < 1_500_000
+        True
+        >>> haloformer.create_model("vit_nano")
+        Traceback (most recent call last):
+        ...
+        haloformer.errors.InputError: img_size is missing: networks are built for images of one size; give the side in pixels, such as create_model('vit_nano', img_size=64)
     """
+    if img_size is None:
+        raise InputError(
+            "img_size is missing: networks are built for images of one size; give the side in "
+            f"pixels, such as create_model('{name}', img_size=64)"
+        )
     size = _checked_size(img_size)
     for what, value in (("in_chans", in_chans), ("num_classes", num_classes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:

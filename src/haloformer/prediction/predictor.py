@@ -19,7 +19,6 @@ from haloformer.data.framing import Framing, network_input
 from haloformer.data.normalization import Normalization
 from haloformer.data.reader import (
     PixelGrid,
-    images_in_memory,
     not_answered,
     why_not_finite,
 )
@@ -36,13 +35,14 @@ from haloformer.outputs.losses import predictions
 from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_features
 from haloformer.outputs.temperature import temperature_of
 from haloformer.prediction.geometry import why_withdrawn
-from haloformer.prediction.in_memory import as_tensor
+from haloformer.prediction.in_memory import as_batch
 
 if TYPE_CHECKING:
     from haloformer.prediction.in_memory import Images
+    from haloformer.prediction.result import Predictions
 
 
-@dataclass
+@dataclass(repr=False)
 class Predictor:
     """A model with its preprocessing.
 
@@ -59,6 +59,15 @@ class Predictor:
         temperature: What the logits are divided by for calibrated probabilities; 1 where the artefact has none.
         detector: Tells images unlike those of the training; None where the artefact has no statistics of them.
         geometry: Tells answers that hold only for the survey's geometry; None where the artefact has no statistics of that.
+        name: What it was loaded from: a run or artefact folder, or the name of a shipped model.
+
+    Example:
+        >>> import haloformer
+        >>> predictor = haloformer.load("model_ii")
+        >>> lenses = haloformer.simulate("model_ii", 6, seed=2000)
+        >>> found = predictor(lenses.images)  # a table: found.to_table(), found.plot()
+        >>> found.probabilities.shape
+        (6, 3)
     """
 
     model: nn.Module
@@ -73,6 +82,24 @@ class Predictor:
     temperature: float = 1.0
     detector: OodDetector | None = None
     geometry: GeometryCheck | None = None
+    name: str = ""
+
+    def __repr__(self) -> str:
+        shape, survey = " × ".join(map(str, self.image_shape)), self.artefact.get("survey")
+        answers = ", ".join((*self.class_names, *self.outputs.targets))
+        network = self.artefact["model"]["name"]
+        return f"Predictor({self.name or 'in memory'}: {network} for {shape} images of {survey} → {answers})"
+
+    def __call__(self, images: Any, **options: Any) -> "Predictions":
+        """Returns the table of answers for images in memory or in files.
+
+        Args:
+            images: As `haloformer.predict` takes them.
+            options: The other keywords of `haloformer.predict` but for ``out``, ``device`` and those of a table on disk.
+        """
+        from haloformer.prediction.answering import answer_images
+
+        return answer_images(self, images, **options)
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -107,6 +134,7 @@ class Predictor:
             temperature=temperature_of(artefact.description, str(artefact.path)),
             detector=_detector(artefact, model),
             geometry=_geometry(artefact),
+            name=os.fspath(path),
         )
 
     @property
@@ -135,7 +163,7 @@ class Predictor:
 
     def checked(self, images: "Images", *, masked: bool = False) -> Tensor:
         """Returns raw images (B, C, H, W) as float32 on the device; raises InputError where files like them would be refused."""
-        batch = images_in_memory(as_tensor(images), self.grid).to(self.device, torch.float32)
+        batch = as_batch(images, self.grid).to(self.device, torch.float32)
         if not masked and not (finite := torch.isfinite(batch).flatten(1).all(dim=1)).all():
             bad = int((~finite).nonzero()[0])
             raise why_not_finite(batch[bad], f"image {bad} of the batch")
@@ -287,7 +315,7 @@ class Predictor:
         psf: np.ndarray | None = None,
         noise_map: np.ndarray | None = None,
     ) -> Tensor:
-        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images (B, C, H, W).
+        """Returns float64 class probabilities (B, K), calibrated where the artefact says how, on the CPU for raw images, as `haloformer.predict` takes them in memory.
 
         Images with a point-spread function or noise of their own come with them: see :meth:`look`.
         """
@@ -365,6 +393,14 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     Args:
         path: ``runs/x`` or ``runs/x/artefact``, or the name of a shipped model (:func:`~haloformer.artefact.read.shipped_models`).
         device: ``"auto"`` takes a GPU if there is one; else ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``.
+
+    Raises:
+        InputError: There is no such model, or something in its files is wrong.
+
+    Example:
+        >>> import haloformer
+        >>> haloformer.load("model_ii").class_names
+        ('axion', 'cdm', 'no_sub')
     """
     return Predictor.from_run(path, device)
 

@@ -1,9 +1,9 @@
 """Answers as rows of a table."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -19,7 +19,30 @@ from haloformer.data.reader import (
 )
 from haloformer.errors import InputError
 from haloformer.outputs.decision import Answers
-from haloformer.prediction.predictor import Predictor
+
+if TYPE_CHECKING:
+    from haloformer.prediction.predictor import Predictor
+
+_NO_NUMBER = "the model gives no number for this image: are its values extreme?"
+
+
+@dataclass(frozen=True)
+class Camera:
+    """What images in memory bring along for the smooth fit; see `Predictor.look`.
+
+    Attributes:
+        psf: (odd, odd) their point-spread function; None: the survey's.
+        noise_map: (H, W) of all, or (N, H, W) of each, in their order; None: as the survey says.
+    """
+
+    psf: np.ndarray | None = None
+    noise_map: np.ndarray | None = None
+
+    def noise_of(self, items: Sequence[ReadImage]) -> np.ndarray | None:
+        """Returns the noise map of some of the images."""
+        if self.noise_map is None or np.ndim(self.noise_map) != 3:
+            return self.noise_map
+        return np.asarray(self.noise_map)[[item.index or 0 for item in items]]
 
 
 @dataclass
@@ -68,7 +91,7 @@ class PredictionSummary:
 
 
 def empty_summary(
-    out: Path, predictor: Predictor, raw: bool = False, on_error: str = "row"
+    out: Path, predictor: "Predictor", raw: bool = False, on_error: str = "row"
 ) -> PredictionSummary:
     """Returns a summary that has counted nothing yet."""
     return PredictionSummary(
@@ -80,9 +103,17 @@ def empty_summary(
     )
 
 
-def table_columns(predictor: Predictor, sources: Sequence[InputFile], on_error: str) -> list[str]:
+def table_columns(predictor: "Predictor", sources: Sequence[InputFile], on_error: str) -> list[str]:
     """Returns the columns of a table of predictions."""
-    columns = ["file"]
+    columns = ["file", *answer_columns(predictor), *location_columns(sources)]
+    if on_error == "row":
+        columns.append("error")
+    return columns
+
+
+def answer_columns(predictor: "Predictor") -> list[str]:
+    """Returns the columns of a model's answers."""
+    columns = []
     if predictor.class_names:
         columns += [
             "class",
@@ -97,13 +128,10 @@ def table_columns(predictor: Predictor, sources: Sequence[InputFile], on_error: 
     ]
     if predictor.detector is not None:
         columns += ["ood", "ood_score", "ood_reason"]
-    columns += location_columns(sources)
-    if on_error == "row":
-        columns.append("error")
     return columns
 
 
-def provenance_of(predictor: Predictor, run: str) -> dict[str, object]:
+def provenance_of(predictor: "Predictor", run: str) -> dict[str, object]:
     """Returns what the header of a FITS table says of the model.
 
     Args:
@@ -116,7 +144,7 @@ def provenance_of(predictor: Predictor, run: str) -> dict[str, object]:
     seed = training.get("train_seed", training.get("seed"))
     return {
         "MODEL": run,
-        "NETWORK": artefact["model"]["name"],
+        "NETWORK": artefact["model"].get("name"),
         "SURVEY": artefact.get("survey"),
         "NOISE": artefact.get("noise"),
         "SEED": seed if isinstance(seed, int) else None,
@@ -125,7 +153,7 @@ def provenance_of(predictor: Predictor, run: str) -> dict[str, object]:
 
 
 def predicted_rows(
-    predictor: Predictor,
+    predictor: "Predictor",
     sources: Sequence[InputFile],
     batch_size: int,
     *,
@@ -138,10 +166,31 @@ def predicted_rows(
     With ``on_error`` ``"skip"``, as with ``"row"``, images that cannot be read have rows that say so:
     `PredictionSummary.count` leaves them out.
     """
-    for items in read_images(sources, predictor.grid, reading, batch_size=batch_size):
+    batches = read_images(sources, predictor.grid, reading, batch_size=batch_size)
+    yield from rows_of(predictor, batches, on_error=on_error, raw=raw)
+
+
+def rows_of(
+    predictor: "Predictor",
+    batches: Iterable[list[ReadImage]],
+    *,
+    on_error: str,
+    raw: bool = False,
+    camera: Camera | None = None,
+) -> Iterator[list[dict[str, Any]]]:
+    """Yields the rows of images that have been read, batch by batch.
+
+    Args:
+        predictor: Answers.
+        batches: Images on its grid, or errors.
+        on_error: ``"row"`` and ``"skip"`` give errors a row, ``"stop"`` raises them.
+        raw: Flagged images have class and estimates all the same.
+        camera: What the images bring along.
+    """
+    for items in batches:
         rows: list[dict[str, Any]] = [{**item.row()} for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]
-        for i, error in _answer(predictor, items, rows, good, raw).items():
+        for i, error in _answer(predictor, items, rows, good, raw, camera).items():
             items[i].error = error
         for item, row in zip(items, rows):
             if item.error is None:
@@ -153,32 +202,32 @@ def predicted_rows(
 
 
 def _answer(
-    predictor: Predictor,
+    predictor: "Predictor",
     items: list[ReadImage],
     rows: list[dict[str, Any]],
     good: list[int],
     raw: bool,
+    camera: Camera | None,
 ) -> dict[int, str]:
     """Fills the rows of the good images in place; returns the errors of those that the model cannot answer."""
     if not good:
         return {}
     arrays = [image for i in good if (image := items[i].image) is not None]
     images = torch.from_numpy(np.stack(arrays))
+    masked = not bool(torch.isfinite(images).all())
+    look = None
+    if camera is not None:
+        noise = camera.noise_of([items[i] for i in good])
+        look = predictor.look(images, masked=masked, psf=camera.psf, noise_map=noise)
     try:
-        numbers, verdict = predictor.numbers_and_ood(
-            images, masked=not bool(torch.isfinite(images).all())
-        )
+        numbers, verdict = predictor.numbers_and_ood(images, masked=masked, look=look)
     except InputError:
         if len(good) == 1:
-            return {
-                good[
-                    0
-                ]: f"{items[good[0]].file}: the model gives no number for this image: are its values extreme?"
-            }
+            return {good[0]: f"{items[good[0]].name}: {_NO_NUMBER}"}
         # One image spoils its batch: find it by asking for each alone.
         errors: dict[int, str] = {}
         for i in good:
-            errors |= _answer(predictor, items, rows, [i], raw)
+            errors |= _answer(predictor, items, rows, [i], raw, camera)
         return errors
     answers = predictor.answers_of(numbers, verdict, raw=raw)
     _put_classes(predictor.class_names, answers, rows, good)

@@ -4,6 +4,7 @@ Colors are Okabe & Ito's, which color-blind readers can distinguish, and every l
 object API of matplotlib is used throughout: no pyplot, no global state, no display.
 """
 
+import base64
 import functools
 import io
 import itertools
@@ -88,6 +89,16 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
         figure.savefig(paths[1], metadata={"Date": None})
         figure.savefig(paths[2], metadata={"CreationDate": None})
     return paths
+
+
+def data_uri(figure: "Figure", dpi: int = 90) -> str:
+    """Returns a figure as a data URI of a PNG, for a page or a notebook."""
+    import matplotlib
+
+    stream = io.BytesIO()
+    with matplotlib.rc_context(STYLE):
+        figure.savefig(stream, format="png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def inline_svg(figure: "Figure", name: str) -> Markup:

@@ -27,6 +27,7 @@ from haloformer.simulation.instruments import (
 )
 
 _MOST_PIXELS = 1025  # per side of a kernel
+_LEAST_PEAK = 1e-100
 _NEGATIVE = 1e-3  # of the peak: what resampling leaves
 _NORMALISED = 1e-3  # off 1
 _FINER = 9  # points per side of a pixel, for widths
@@ -292,7 +293,7 @@ def checked_kernel(kernel: np.ndarray, name: str) -> np.ndarray:
         name: Where it came from, for messages.
 
     Raises:
-        InputError: It has an even side, NaN, negative values, no light, or is more than half a pixel off its centre.
+        InputError: It has an even side, NaN, negative values, no light, values that cannot be added up, or is more than half a pixel off its centre.
     """
     kernel = np.asarray(kernel, dtype=float)
     height, width = kernel.shape
@@ -306,6 +307,10 @@ def checked_kernel(kernel: np.ndarray, name: str) -> np.ndarray:
     peak = kernel.max()
     if peak <= 0:
         raise InputError(f"{name} has no light")
+    if not _LEAST_PEAK < peak < 1 / _LEAST_PEAK:
+        raise InputError(
+            f"{name} has a peak of {peak:.2g}: values of that size cannot be added up; scale them to add up to 1"
+        )
     if kernel.min() < -_NEGATIVE * peak:
         raise InputError(
             f"{name} has negative values, down to {kernel.min() / peak:.2g} of the peak, which no point-spread function has"

@@ -513,8 +513,8 @@ def simulate(
         One batch of all of them.
 
     Example:
-        >>> from haloformer.simulation import simulate
-        >>> lenses = simulate("model_ii", 6, seed=1)
+        >>> import haloformer
+        >>> lenses = haloformer.simulate("model_ii", 6, seed=1)
         >>> lenses.images.shape
         torch.Size([6, 1, 64, 64])
     """

@@ -73,6 +73,14 @@ class Survey:
         deflection_scale: None, a number by which all deflections are multiplied, or the source convention that it follows from.
         original_noise: What ``noise="original"`` means here, one of :data:`ORIGINAL_NOISE`.
         description: One line for people.
+
+    Example:
+        >>> import haloformer
+        >>> from haloformer.simulation import get_survey
+        >>> survey = get_survey("model_ii")
+        >>> isinstance(survey, haloformer.Survey), survey.class_names
+        (True, ('axion', 'cdm', 'no_sub'))
+        >>> closer = haloformer.simulate(survey.with_camera(exposure_time=100.0), 3)
     """
 
     name: Annotated[str, BeforeValidator(str)]
@@ -164,6 +172,11 @@ def list_surveys(*, composed: bool | None = None) -> dict[str, str]:
 
     Args:
         composed: Only those that are composed of components, or only those that are not; None: all.
+
+    Example:
+        >>> import haloformer
+        >>> sorted(haloformer.list_surveys(composed=False))[:2]
+        ['model_i', 'model_ii']
     """
     fields = {name: _with_base(_shipped_survey(name), name) for name in _shipped_survey_names()}
     return {

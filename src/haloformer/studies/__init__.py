@@ -1,7 +1,8 @@
 """Many trainings compared: studies, and the ranking of networks."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.studies.command import benchmark, study
@@ -17,8 +18,5 @@ _HOMES = {
 
 __all__ = ["StudyResult", "benchmark", "list_studies", "study"]
 
-
-def __getattr__(name: str) -> object:  # on first use: the commands' help needs none of it
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use: the commands' help needs none of it.
+__getattr__, __dir__ = lazy(__name__, _HOMES)

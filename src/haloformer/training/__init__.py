@@ -1,7 +1,8 @@
 """Training: from an experiment to a run folder."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.training.config import Experiment, compose, list_presets
@@ -19,10 +20,5 @@ _HOMES = {
 
 __all__ = ["Experiment", "RunResult", "compose", "list_presets", "run", "train"]
 
-
-def __getattr__(
-    name: str,
-) -> Any:  # on first use: prediction needs this package's small modules, but not Lightning
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use: prediction needs this package's small modules, but not Lightning.
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -84,9 +84,14 @@ def train(
         SystemExit: SIGTERM, likewise.
 
     Example:
-        >>> from haloformer.training import train
-        >>> result = train("model_ii", "hybrid_nano", "runs/x", epochs=12, lr=1e-3)  # doctest:
-        +SKIP
+        >>> import haloformer
+        >>> small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+        >>> result = haloformer.train("model_ii", "vit_nano", "runs/y", epochs=1, epoch_size=64,
+        ...     val_size=30, model_args=small, progress=False)
+        >>> result.epochs
+        1
+        >>> result.to_table().colnames[0]
+        'epoch'
     """
     named = {"data": data, "model": model, "out": out}
     given = {key: str(value) for key, value in named.items() if value is not None}

@@ -7,7 +7,9 @@ import platform
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 
@@ -17,14 +19,18 @@ from haloformer.io.strict_json import read_any_json, read_json
 from haloformer.io.writing import file_sha256, write_text
 from haloformer.models import find_model
 from haloformer.models.weights import weights_file, weights_url
+from haloformer.reporting.tabular import Column, Tabular
 from haloformer.training.config import Experiment, read_config
 from haloformer.training.console import is_first_process
 from haloformer.validation import Strict, WholeNumber, validated
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 
 @dataclass(frozen=True)
-class RunResult:
-    """Result of a training run.
+class RunResult(Tabular):
+    """Result of a training run; its table has a row for each epoch.
 
     Attributes:
         out: The run folder.
@@ -39,6 +45,53 @@ class RunResult:
     best_epoch: int
     epochs: int
     metrics: dict[str, float]
+
+    def columns(self) -> list[Column]:
+        """Returns what was logged: epoch, losses, quality; none if the folder is gone."""
+        from haloformer.reporting.learning import learning_log
+
+        log = learning_log(RunFolder(self.out).metrics)
+        epochs = sorted({float(epoch) for found, _ in log.values() for epoch in found})
+        found = [Column("epoch", np.array(epochs, dtype=int))] if epochs else []
+        for name, (at, values) in log.items():
+            known = dict(zip(at.tolist(), values.tolist()))
+            column = np.array([known.get(epoch, np.nan) for epoch in epochs])
+            found.append(Column(name, column, "dex" if name.startswith("val_mae_") else ""))
+        return found
+
+    def provenance(self) -> dict[str, Any]:
+        """Returns data, network, seed and code version of the run."""
+        config = RunFolder(self.out).config
+        told = read_config(config).flat() if config.exists() else {}
+        names = ("data", "model", "seed", "noise", "epochs", "batch_size", "lr")
+        return {
+            "run": str(self.out),
+            **{name: told.get(name) for name in names},
+            "best_epoch": self.best_epoch,
+            "code_version": code_version(),
+        }
+
+    def summary(self) -> str:
+        """Returns the best epoch and its quality, in one line."""
+        told = [f"{name} {value:.4g}" for name, value in self.metrics.items()]
+        return f"{self.out}: best epoch {self.best_epoch} of {self.epochs}: {', '.join(told)}"
+
+    def plot(self) -> "Figure":
+        """Draws losses and quality against the epoch.
+
+        Raises:
+            InputError: The run folder is gone.
+        """
+        from haloformer.reporting.learning import learning_curves, learning_log
+
+        log = learning_log(RunFolder(self.out).metrics)
+        if not log:
+            raise InputError(f"{RunFolder(self.out).metrics}: holds no epochs to draw")
+        return learning_curves(log, self.best_epoch)
+
+    def picture(self) -> "Figure | None":
+        """Returns the learning curves, while the run folder is there."""
+        return self.plot() if RunFolder(self.out).metrics.exists() else None
 
 
 class _Summary(Strict, allow_inf_nan=True):

@@ -1,7 +1,8 @@
 """Search for good hyper-parameters."""
 
-import importlib
 from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.tuning.command import tune
@@ -12,8 +13,5 @@ _HOMES = {"SearchResult": "report", "list_searches": "plan", "tune": "command"}
 
 __all__ = ["SearchResult", "list_searches", "tune"]
 
-
-def __getattr__(name: str) -> object:  # on first use: the command's help needs none of it
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+# On first use: the command's help needs none of it.
+__getattr__, __dir__ = lazy(__name__, _HOMES)

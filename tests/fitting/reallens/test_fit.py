@@ -266,3 +266,51 @@ def test_a_prior_pulls_a_fit_and_costs_evidence(smooth):
     pulled = improve(begun, 8)
     assert pulled.value("gamma") == pytest.approx(1.9, abs=0.01)
     assert pulled.evidence > smooth.evidence + 1
+
+
+def test_a_fit_is_a_row_with_units_and_errors(smooth, perturbed):
+    from astropy import units as u
+    from astropy.table import vstack
+
+    table = smooth.to_table()
+    assert len(table) == 1
+    assert table["theta_E"].quantity[0] == smooth.parameters["theta_E"]["value"] * u.arcsec
+    assert table["theta_E_error"][0] == smooth.parameters["theta_E"]["error"]
+    assert table["angle"].unit == u.deg
+    assert table["angle"].description == "from x"
+    assert table["good_fit"][0]
+    both = vstack([table, perturbed.to_table()], metadata_conflicts="silent")
+    assert both["perturber_mass"].unit == u.M_sun
+    assert both["perturber_mass"][1] == perturbed.perturbers[0]["mass"]
+    assert both["perturber_mass"].mask.tolist() == [True, False]
+    assert repr(smooth).startswith("RealLensFit: lens: Einstein radius 1.")
+
+
+def _ccd(image, given, scale=SCALE):
+    from astropy.nddata import CCDData, StdDevUncertainty
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval = ["RA---TAN", "DEC--TAN"], [150.0, 2.0]
+    wcs.wcs.crpix, wcs.wcs.cdelt = [21.0, 21.0], [-scale / 3600, SCALE / 3600]
+    noise = StdDevUncertainty(np.full(image.shape, given["noise"]))
+    return CCDData(image, unit="electron", wcs=wcs, psf=given["psf"], uncertainty=noise)
+
+
+def test_image_noise_psf_and_scale_of_a_ccddata_are_taken(monkeypatch):
+    from haloformer.fitting.reallens import run
+
+    image, given = lens()
+    seen = []
+    monkeypatch.setattr(
+        run, "fit_observation", lambda observation, *_, **__: seen.append(observation)
+    )
+    haloformer.fit(_ccd(image, given), radius=1.6)
+    haloformer.fit(image, **given, radius=1.6)
+    theirs, ours = seen
+    assert theirs.pixel_scale == pytest.approx(ours.pixel_scale)
+    for name in ("image", "noise", "psf", "mask"):
+        np.testing.assert_allclose(getattr(theirs, name), getattr(ours, name))
+    assert theirs.wcs is not None
+    with pytest.raises(InputError, match="square ones are needed"):
+        haloformer.fit(_ccd(image, given, scale=2 * SCALE))

@@ -1,7 +1,8 @@
 """The fit of a real lens: mass, lens light and a pixelised source solved exactly, and perturbers beside."""
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from haloformer.lazy import lazy
 
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.masses import Prior
@@ -29,8 +30,4 @@ __all__ = [
     "fit_observation",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
-    raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+__getattr__, __dir__ = lazy(__name__, _HOMES)

@@ -1,14 +1,12 @@
 """A fit as a page, and as what a notebook shows."""
 
-import base64
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from markupsafe import Markup
 
 from haloformer.reporting import html
-from haloformer.reporting.style import STYLE
+from haloformer.reporting.style import data_uri
 
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
@@ -26,27 +24,17 @@ _PERTURBER = (
 )
 
 
-def picture(fit: "RealLensFit") -> str:
-    """Returns the figure as a data URI of a PNG."""
-    import matplotlib
-
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        fit.plot().savefig(stream, format="png", dpi=110)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
-
-
 def to_html(fit: "RealLensFit") -> str:
     """Returns a self-contained page."""
     sections = [
-        html.section("", html.photo(picture(fit), "the six panels of the fit")),
+        html.section("", html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")),
         html.section("Parameters", html.pairs_table(fit.rows())),
         html.section("What was done", html.paragraph(_METHODS), *_about_perturber(fit)),
     ]
     if fit.seen.notes:
         notes = [html.paragraph(note) for note in fit.seen.notes]
         sections.append(html.section("About the data", *notes))
-    lead: Sequence[Markup] = [html.paragraph(_headline(fit)), *map(html.warning, fit.flags)]
+    lead: Sequence[Markup] = [html.paragraph(headline(fit)), *map(html.warning, fit.flags)]
     return html.page("Fit of a lens", fit.seen.name, lead, sections)
 
 
@@ -55,13 +43,14 @@ def fragment(fit: "RealLensFit") -> Markup:
     warnings = Markup("").join(html.warning(flag) for flag in fit.flags)
     return (
         warnings
-        + html.paragraph(_headline(fit))
-        + html.photo(picture(fit), "the six panels of the fit")
+        + html.paragraph(headline(fit))
+        + html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")
         + html.pairs_table(fit.rows())
     )
 
 
-def _headline(fit: "RealLensFit") -> str:
+def headline(fit: "RealLensFit") -> str:
+    """Returns the main results in one sentence."""
     theta_E = fit.best.value("theta_E")
     text = f"Einstein radius {theta_E:.3f}″, slope {fit.best.value('gamma'):.2f}."
     return text if fit.scan is None else f"{text} {fit.verdict[0].upper()}{fit.verdict[1:]}."

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import scipy.linalg as sl
 
+from haloformer._version import code_version
 from haloformer.fitting.reallens.evidence import residual
 from haloformer.fitting.reallens.masses import UNITS
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import Fit, covariance
 from haloformer.fitting.reallens.perturbers import Detection, Scan
 from haloformer.fitting.reallens.smooth import Prepared
+from haloformer.reporting.tabular import Column, Tabular, texts
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -29,9 +31,11 @@ Value = Mapping[str, Any]
 """``value``, ``error`` and ``unit`` of a parameter."""
 
 
-@dataclass(frozen=True, eq=False)
-class RealLensFit:
+@dataclass(frozen=True, eq=False, repr=False)
+class RealLensFit(Tabular):
     """The most probable lens, source and lens light of an image.
+
+    Its table has one row, so that those of many lenses can be stacked (``astropy.table.vstack``).
 
     Attributes:
         ready: The image and what was made of it.
@@ -255,6 +259,49 @@ class RealLensFit:
         rows.append(("χ² / pixels", f"{self.chi2:.0f} / {self.pixels}"))
         rows.append(("−2 ln evidence", f"{self.evidence:.1f}"))
         return rows
+
+    def columns(self) -> list[Column]:
+        """Returns each parameter and its error, the perturber's, and how good the fit is; one row."""
+        found = [Column("name", texts([self.seen.name]))]
+        items = dict(self.parameters)
+        for one in self.perturbers:
+            items |= {
+                f"perturber_{k}": self._value(one[k], one[f"{k}_error"] or math.nan, "arcsec")
+                for k in "xy"
+            }
+            if one["mass"] is not None:
+                error = one["mass_error"] or math.nan
+                items["perturber_mass"] = self._value(one["mass"], error, "M_sun")
+        for name, item in items.items():
+            unit, _, about = item["unit"].partition(" ")
+            error = math.nan if item["error"] is None else item["error"]
+            found.append(Column(name, np.array([item["value"]]), unit, about))
+            found.append(Column(f"{name}_error", np.array([error]), unit, f"error of {name}"))
+        return [
+            *found,
+            Column("chi2", np.array([self.chi2]), "", "Σ ((image − model) / noise)²"),
+            Column("pixels", np.array([self.pixels]), "", "that count"),
+            Column("evidence", np.array([self.evidence]), "", "−2 ln evidence"),
+            Column("good_fit", np.array([not self.flags]), "", "; ".join(self.flags)),
+        ]
+
+    def provenance(self) -> dict[str, Any]:
+        """Returns the image's name and pixel scale, the verdict on a perturber, and the code version."""
+        return {
+            "name": self.seen.name,
+            "pixel_scale": self.seen.pixel_scale,
+            "verdict": self.verdict,
+            "notes": "; ".join(self.seen.notes) or None,
+            "code_version": code_version(),
+        }
+
+    def summary(self) -> str:
+        """Returns the main results in one line, and why they are not to be trusted."""
+        from haloformer.fitting.reallens.page import headline
+
+        return " ".join(
+            [f"{self.seen.name}: {headline(self)}", *(f"Warning: {flag}." for flag in self.flags)]
+        )
 
     def plot(self) -> "Figure":
         """Draws image, lens light subtracted, model, residual, source, and where a perturber helps."""

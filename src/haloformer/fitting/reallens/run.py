@@ -132,12 +132,12 @@ def _told(report: Report | None, what: str) -> Report | None:
 
 
 def fit(
-    image: np.ndarray,
+    image: Any,
     *,
     psf: np.ndarray | None = None,
     noise: np.ndarray | float | None = None,
     mask: np.ndarray | None = None,
-    pixel_scale: float = 0.05,
+    pixel_scale: float | None = None,
     radius: float | None = None,
     name: str = "lens",
     wcs: Any = None,
@@ -148,11 +148,12 @@ def fit(
     """Fits the lens in an image: mass, lens light and a pixelised source, from the image alone.
 
     Args:
-        image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count.
+        image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count. Of an NDData, CCDData or Cutout2D of astropy the mask, the
+            uncertainty, the point-spread function and the WCS are taken, too, where they are not given here.
         psf: Point-spread function at the image's pixel scale.
         noise: (H, W) standard deviation of each pixel, or that of all; None measures it in the corners.
         mask: (H, W); pixels where it is not 0 are left out.
-        pixel_scale: In arcsec.
+        pixel_scale: In arcsec; None takes that of the WCS, and 0.05 without one.
         radius: In arcsec; pixels farther from the middle are left out.
         name: Of the lens, for reports.
         wcs: Of astropy; gives angles East of North, and RA and Dec.
@@ -161,10 +162,15 @@ def fit(
         options: Fields of :class:`Options`, such as ``perturber="pseudo_jaffe"``, ``z_lens=0.222``, ``z_source=0.609``.
 
     Returns:
-        What was found; it draws itself in a notebook, and has ``plot()`` and ``save(folder)``.
+        What was found; it draws itself in a notebook, and has ``plot()``, ``to_table()``, ``to_pandas()`` and ``save(folder)``.
 
     Raises:
         InputError: What was given cannot be used, or there are no arcs.
+
+    Example:
+        >>> fit = haloformer.fit(image, psf=psf, noise=noise_map, pixel_scale=0.05)  # doctest: +SKIP
+        >>> fit.to_table()["theta_E"].quantity  # in arcsec  # doctest: +SKIP
+        >>> fit.save("fit")  # doctest: +SKIP
     """
     known = {each.name for each in dataclasses.fields(Options)}
     if unknown := set(options) - known:
@@ -172,7 +178,38 @@ def fit(
             f"unknown option {sorted(unknown)[0]}: known are {', '.join(sorted(known))}"
         )
     chosen = Options(**options)
-    seen = checked_observation(
-        image, psf=psf, noise=noise, mask=mask, pixel_scale=pixel_scale, radius=radius, name=name, wcs=wcs
-    )  # fmt: skip
+    given = {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs}
+    if hasattr(image, "data") and hasattr(image, "wcs"):
+        image, given = _parts_of(image, given)
+    scale = _scale_of(given["wcs"]) if pixel_scale is None else pixel_scale
+    seen = checked_observation(image, **given, pixel_scale=scale, radius=radius, name=name)
     return fit_observation(seen, chosen, priors, report=report)
+
+
+def _parts_of(image: Any, given: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
+    """Returns the pixels of an NDData, and what belongs to them, where it is not given already."""
+    noise = getattr(image, "uncertainty", None)
+    if noise is not None and hasattr(noise, "represent_as"):
+        from astropy.nddata import StdDevUncertainty
+
+        noise = noise.represent_as(StdDevUncertainty).array
+    own = {"noise": noise, **{key: getattr(image, key, None) for key in ("psf", "mask", "wcs")}}
+    return np.asarray(image.data), {
+        name: own[name] if value is None else value for name, value in given.items()
+    }
+
+
+def _scale_of(wcs: Any) -> float:
+    """Returns the side of a pixel in arcsec."""
+    if wcs is None:
+        return 0.05
+    if not hasattr(wcs, "celestial"):
+        raise InputError("the WCS is not one that FITS knows: give the array, and pixel_scale")
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    sides = 3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial))
+    if not np.isfinite(sides).all() or np.ptp(sides) > 0.01 * sides.min():
+        raise InputError(
+            f"the WCS has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed, or pixel_scale"
+        )
+    return float(sides.mean())

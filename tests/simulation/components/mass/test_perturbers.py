@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from scipy.integrate import trapezoid
 
 from haloformer.errors import InputError
 from haloformer.simulation.components import PointMasses, PseudoJaffe, Soliton, VortexLine
@@ -74,11 +75,11 @@ def test_cores_have_the_mass_and_the_size_of_simulated_ones(drawn):
     # from the projected profile to the density in space, and its mass within r_c
     steep = 2**0.125 - 1
     r = np.linspace(0, 1, 2001)
-    shape = np.trapezoid(4 * np.pi * r**2 * (1 + steep * r**2) ** -8, r)
+    shape = trapezoid(4 * np.pi * r**2 * (1 + steep * r**2) ** -8, r)
     column = made.parameters["kappa_0"][:, 0] * made.setting.sigma_crit
     column /= made.setting.kpc_per_arcsec**2  # M_sun/kpc²
     ell = np.linspace(-40, 40, 80_001)
-    density = column / np.trapezoid((1 + steep * ell**2) ** -8, ell) / kpc
+    density = column / trapezoid((1 + steep * ell**2) ** -8, ell) / kpc
     wanted = 5.5e9 * 10 ** (2 * (-23 - made.parameters["log10_m_axion"])) / kpc
     assert density * shape * kpc**3 == pytest.approx(wanted, rel=0.05)
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from haloformer.errors import InputError
 from haloformer.evaluation.regression import bootstrap_means
-from haloformer.explain.attributions import DEPTH, Explained, Map
+from haloformer.explanation.explained import Explained, Map
+from haloformer.explanation.methods import DEPTH
 from haloformer.models import create_model
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import CONFIDENCE, Interval

@@ -19,9 +19,9 @@ from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError
 from haloformer.evaluation import calibrate
-from haloformer.explain import attention_overlay, explain, explain_images, page, pictures
-from haloformer.explain.layers import find_stages
-from haloformer.explain.scores import (
+from haloformer.explanation import attention_overlay, explain, explain_images, page, pictures
+from haloformer.explanation.layers import find_stages
+from haloformer.explanation.scores import (
     Scores,
     gain,
     pixel_auc,
@@ -550,3 +550,59 @@ def test_a_regression_is_explained_too():
         )
         < 0.999
     )
+
+
+def test_images_in_memory_are_explained_as_a_table_and_a_figure(trained_run):
+    import haloformer
+
+    predictor = haloformer.load(trained_run, "cpu")
+    lenses = simulate("model_ii", 2, seed=5)
+    found = haloformer.explain(predictor, lenses, methods="attention")
+    expected = explain_images(predictor, lenses.images, methods=["attention"])
+    for ours, theirs in zip(found.maps, expected.maps, strict=True):
+        torch.testing.assert_close(ours.values, theirs.values)
+    table = found.to_table()
+    assert len(table) == 2 * len(found.maps)
+    assert str(table["half_area"].unit) == "arcsec2"
+    row = table[0]
+    values = found.maps[0].values[0].numpy()
+    y, x = np.unravel_index(values.argmax(), values.shape)
+    assert row["peak_x"] == pytest.approx((x - 31.5) * 0.101)
+    assert row["peak_y"] == pytest.approx((y - 31.5) * 0.101)
+    n = round(row["half_area"] / 0.101**2)
+    brightest = np.sort(values.ravel())[::-1]
+    assert brightest[:n].sum() >= values.sum() / 2 > brightest[: n - 1].sum()
+    assert len(found.plot(1).axes) > 1
+    assert len(found.plot(1, layers=True).axes) == len(found.maps) + 1
+    assert "<img" in found._repr_html_()
+    one = haloformer.explain(str(trained_run), lenses.images[0, 0].numpy(), methods=["attention"])
+    torch.testing.assert_close(one.maps[0].values[0], found.maps[0].values[0])
+
+
+def test_an_explanation_of_a_strange_image_says_that_it_means_nothing():
+    import haloformer
+
+    predictor = haloformer.load("model_ii", "cpu")
+    images = simulate("model_ii", 2, seed=5).images * torch.tensor([1.0, 50.0])[:, None, None, None]
+    found = haloformer.explain(predictor, images, methods=["gradcam"])
+    assert [bool(reason) for reason in found.unusual] == [False, True]
+    assert found.to_table()["ood"].tolist() == [k == 1 for k in found.to_table()["index"]]
+    assert "Warning: 1 unlike those of the training" in found.summary()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((), {}, "give images, or with out a survey"),
+        ((np.zeros((64, 64)),), {"out": "x"}, "images in files, or a survey"),
+        ((np.zeros((64, 64)),), {"survey": "model_ii"}, "survey is for a page that is written"),
+        ((np.zeros((64, 64)),), {"limit": 0}, "must be at least 1"),
+        ((np.zeros((9, 9)),), {"methods": "attention"}, "9 × 9"),
+        ((np.zeros((64, 64)),), {"methods": "lime"}, "unknown method 'lime'"),
+    ],
+)
+def test_what_explain_cannot_use_is_refused(trained_run, arguments, options, message):
+    import haloformer
+
+    with pytest.raises(InputError, match=message):
+        haloformer.explain(str(trained_run), *arguments, **options)

@@ -6,13 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from haloformer.explain.attributions import DEPTH, Explained, Map
+from haloformer.explanation.methods import DEPTH
 from haloformer.reporting.style import FAINT, INK, class_color, literal, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.image import AxesImage
+
+    from haloformer.explanation.explained import Explained, Map
 
 NAMES = {
     "attention": "attention",
@@ -42,14 +44,14 @@ class Shown:
 
     image: np.ndarray
     residual: np.ndarray | None
-    maps: list[tuple[Map, np.ndarray]]
+    maps: "list[tuple[Map, np.ndarray]]"
     seen: np.ndarray
     pixel_scale: float | None
     difference: np.ndarray | None = None
 
 
 def shown(
-    found: Explained, k: int, pixel_scale: float | None, difference: np.ndarray | None = None
+    found: "Explained", k: int, pixel_scale: float | None, difference: np.ndarray | None = None
 ) -> Shown:
     """Returns image number k of a batch."""
     return Shown(
@@ -115,7 +117,7 @@ def progression(one: Shown, title: str = "") -> "Figure | None":
 
 
 @styled
-def _layers(one: Shown, rows: list[list[tuple[Map, np.ndarray]]], title: str) -> "Figure":
+def _layers(one: Shown, rows: "list[list[tuple[Map, np.ndarray]]]", title: str) -> "Figure":
     columns = max(map(len, rows))
     figure, grid = _panels(len(rows) * columns, columns)
     for i, row in enumerate(rows):

@@ -1,20 +1,14 @@
 """The page of an explanation: one file with all pictures in it, which makes no request."""
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from markupsafe import Markup
 
-from haloformer.explain.pictures import NAMES
+from haloformer.explanation.pictures import NAMES
 from haloformer.reporting import html
 from haloformer.reporting.interval import format_value
-from haloformer.reporting.style import STYLE
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 _NOTES = (
     "Attention shows what a layer reads, not what the prediction depends on. Gradients are those of the log-odds of the explained "
@@ -39,16 +33,6 @@ class ExplainedImage:
     text: str
     pictures: list[tuple[str, str, str]]
     warning: str = ""
-
-
-def picture(figure: "Figure") -> str:
-    """Returns a figure as a data URI of a PNG, small enough for a page with many."""
-    import matplotlib
-
-    stream = io.BytesIO()
-    with matplotlib.rc_context(STYLE):
-        figure.savefig(stream, format="png", dpi=90)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
 
 
 def to_html(

@@ -9,7 +9,6 @@ Gradients are of the log-odds of the class, not of its logit: the softmax does n
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,78 +16,23 @@ import torch
 from torch import Tensor, nn
 
 from haloformer.data.framing import network_input
+from haloformer.data.reader import with_channels
 from haloformer.errors import InputError
-from haloformer.explain.layers import Stage, find_stages, place_grid, spread
+from haloformer.explanation.explained import Explained, Map
+from haloformer.explanation.layers import Stage, find_stages, place_grid, spread
+from haloformer.explanation.methods import DEPTH, METHODS, OF_GRADIENTS
 from haloformer.models.a_vit import Halting
 from haloformer.models.attention_maps import AttentionMap, attention
 from haloformer.prediction.in_memory import as_tensor
 from haloformer.prediction.predictor import Predictor
+from haloformer.prediction.rows import provenance_of
 from haloformer.vocabulary import unknown_name
 
 if TYPE_CHECKING:
     from haloformer.prediction.in_memory import Images
 
-METHODS = ("attention", "rollout", "gradcam", "integrated_gradients")
-OF_GRADIENTS = ("gradcam", "integrated_gradients")
-DEPTH = "depth"
 STEPS = 16  # of the integral; Gauss–Legendre's rule is exact for polynomials of degree 31
 _ROWS = 128  # images and steps of the integral at once
-
-
-@dataclass(frozen=True)
-class Map:
-    """Map of one method for one layer.
-
-    Attributes:
-        method: One of :data:`METHODS`, or :data:`DEPTH`.
-        layer: The layer's path in the network; empty for the pixels themselves.
-        kind: More of it, such as the kind of attention.
-        values: (B, H, W) float32 on the CPU, in the images' frame. Not negative; each image's sums to one, or is zero where
-            the method finds nothing. A depth is a number of blocks. 0 where the network does not look.
-        channels: (B, C): how much of it is each channel's; None if the method does not separate channels.
-    """
-
-    method: str
-    layer: str
-    kind: str
-    values: Tensor
-    channels: Tensor | None = None
-
-    @property
-    def name(self) -> str:
-        """Method and layer."""
-        return f"{self.method} {self.layer}".rstrip()
-
-
-@dataclass
-class Explained:
-    """Maps of a batch of images.
-
-    Attributes:
-        maps: Those of each method together, its layers from first to last.
-        numbers: (B, outputs.n): raw outputs of the network.
-        targets: (B,): which of these numbers was explained.
-        target_names: Its name, a class or an estimated parameter.
-        images: (B, C, H, W) float32: the images.
-        inputs: (B, C', H, W) float32: what the network got, in the images' frame.
-        channels: The C' channels' names.
-        seen: (H, W): where the network looks.
-        left_out: Method, or method and layer → why there is no map.
-    """
-
-    maps: list[Map]
-    numbers: Tensor
-    targets: Tensor
-    target_names: list[str]
-    images: Tensor
-    inputs: Tensor
-    channels: list[str]
-    seen: Tensor
-    left_out: dict[str, str] = field(default_factory=dict)
-
-    def of(self, method: str) -> list[Map]:
-        """Returns the maps of one method."""
-        return [found for found in self.maps if found.method == method]
 
 
 def explain_images(
@@ -102,7 +46,7 @@ def explain_images(
 
     Args:
         predictor: The trained network with its preprocessing.
-        images: (B, C, H, W), raw.
+        images: Raw, as `Predictor.probabilities` takes them.
         methods: Some of :data:`METHODS`. Attention does not depend on the class; gradients do.
         target: The class, or estimated parameter, that is explained, or one for each image; by default the class that the
             network answers, or the first parameter.
@@ -127,6 +71,8 @@ def explain_images(
         inputs=predictor.in_image(inputs.float()).cpu(),
         channels=_channel_names(predictor, inputs.shape[1]),
         seen=predictor.in_image(torch.ones_like(inputs[:1, :1]))[0, 0].cpu() > 0.5,
+        pixel_scale=predictor.grid.pixel_scale,
+        model=dict(provenance_of(predictor, predictor.name)),
     )
     if "attention" in methods or "rollout" in methods:
         _add_attention(found, predictor, inputs, methods)
@@ -162,8 +108,7 @@ def attention_overlay(predictor: Predictor, image: "Images") -> tuple[list[str],
     Raises:
         InputError: The network has no attention between places, or the image does not fit.
     """
-    batch = as_tensor(image, "the image")
-    batch = batch[None] if batch.ndim == 3 else batch[None, None] if batch.ndim == 2 else batch
+    batch = with_channels(as_tensor(image, "the image"), predictor.grid, "the image")
     layers = attention_layers(predictor, batch)
     return [each.layer for each in layers], torch.stack([each.values[0] for each in layers]).numpy()
 

@@ -59,7 +59,7 @@ def explain(
     Raises:
         InputError: The model or the images cannot be read, or do not fit each other, or ``out`` exists.
     """
-    from haloformer.explain.explanation import run_explanation
+    from haloformer.explanation.run import run_explanation
 
     return run_explanation(
         run,

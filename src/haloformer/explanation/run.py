@@ -22,14 +22,10 @@ from haloformer.data.reader import (
 )
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
-from haloformer.explain import page, pictures
-from haloformer.explain.attributions import (
-    Explained,
-    check_methods,
-    check_target,
-    explain_images,
-)
-from haloformer.explain.scores import (
+from haloformer.explanation import page, pictures
+from haloformer.explanation.attributions import check_methods, check_target, explain_images
+from haloformer.explanation.explained import Explained
+from haloformer.explanation.scores import (
     Scores,
     mean_channels,
     randomised,
@@ -72,7 +68,7 @@ def run_explanation(
     overwrite: bool,
     progress: bool | None,
 ) -> dict[str, Any]:
-    """Carries out :func:`haloformer.explain.explain` (see there for the arguments)."""
+    """Carries out :func:`haloformer.explanation.explain` (see there for the arguments)."""
     chosen = _listed(methods)
     check_methods(chosen)
     check_choices("stop", batch_size)
@@ -190,7 +186,7 @@ def _write(
         scores = explainer.scores.table()
         figure = pictures.score_figure(scores)
         style.save(figure, explainer.figures / "scores")
-        score_picture = page.picture(figure)
+        score_picture = style.data_uri(figure)
         with write_csv(part / "scores.csv", list(scores[0])) as write:
             write(scores)
         (part / "scores.json").write_text(to_json({"scores": scores}), encoding="utf-8")
@@ -321,7 +317,7 @@ class _Explainer:
             if figure is not None:
                 paths = style.save(figure, self.figures / f"{stem}-{kind}")
                 files[kind] = [f"figures/{path.name}" for path in paths]
-                shown.append((caption, page.picture(figure), files[kind][0]))
+                shown.append((caption, style.data_uri(figure), files[kind][0]))
         return shown, files
 
 

@@ -1,0 +1,131 @@
+"""From images of any kind to the table of a model's answers."""
+
+import os
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haloformer.data.reader import (
+    ReadImage,
+    Reading,
+    check_choices,
+    find_inputs,
+    location_columns,
+    read_images,
+)
+from haloformer.errors import InputError
+from haloformer.io.progress import progress_bar
+from haloformer.prediction.in_memory import read_in_memory
+from haloformer.prediction.result import SHOWN, Predictions
+from haloformer.prediction.rows import Camera, answer_columns, provenance_of, rows_of
+from haloformer.readers.reading import NanChoice
+
+if TYPE_CHECKING:
+    from haloformer.prediction.predictor import Predictor
+
+
+def answer_images(
+    predictor: "Predictor",
+    images: Any,
+    *,
+    raw: bool = False,
+    nan: NanChoice = "error",
+    pixel_scale: float | None = None,
+    psf: np.ndarray | None = None,
+    noise_map: np.ndarray | None = None,
+    on_error: str | None = None,
+    batch_size: int = 256,
+    progress: bool | None = None,
+    hdu: int | str | None = None,
+    band: int | str | None = None,
+    catalog: str | None = None,
+    size: float | None = None,
+) -> Predictions:
+    """Returns a model's answers; the arguments are those of `haloformer.predict`."""
+    paths = paths_of(images)
+    stop = "stop" if paths is None else "row"
+    on_error = stop if on_error is None else on_error
+    check_choices(on_error, batch_size)
+    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
+    reading.check()
+    camera = None if psf is None and noise_map is None else Camera(psf, noise_map)
+    columns = answer_columns(predictor)
+    if paths is None:
+        found = read_in_memory(images, predictor.grid, reading)
+        names = ["index", *columns, *_location(found)]
+        total, batches = len(found), _in_batches(found, batch_size)
+        if noise_map is not None and np.ndim(noise_map) == 3 and len(noise_map) != total:
+            raise InputError(
+                f"noise_map holds {len(noise_map)} maps for {total} images: one for each, or (H, W)"
+            )
+    else:
+        if camera is not None:
+            raise InputError(
+                "psf and noise_map go with images in memory: of files, read them first"
+            )
+        inputs = find_inputs(
+            paths,
+            keep_errors=on_error == "row",
+            channels=predictor.image_shape[0],
+            reading=reading,
+        )
+        names = ["file", *columns, *location_columns(inputs)]
+        total = sum(each.n for each in inputs)
+        batches = read_images(inputs, predictor.grid, reading, batch_size=batch_size)
+    kept: list[np.ndarray | None] = []
+    rows: list[dict[str, Any]] = []
+    with progress_bar("predict", total, progress) as advance:
+        watched = _keeping(batches, kept)
+        for part in rows_of(predictor, watched, on_error=on_error, raw=raw, camera=camera):
+            rows += part
+            advance(len(part))
+    return Predictions(
+        names=names + (["error"] if on_error == "row" else []),
+        rows=rows,
+        class_names=predictor.class_names,
+        model=dict(provenance_of(predictor, predictor.name)),
+        images=kept,
+        pixel_scale=predictor.grid.pixel_scale,
+    )
+
+
+def paths_of(images: Any) -> list[str] | None:
+    """Returns the files that images are, as `find_inputs` takes them; None if they are in memory.
+
+    Raises:
+        InputError: Some are files, and some are not.
+    """
+    if isinstance(images, str | os.PathLike):
+        return [os.fspath(images)]
+    if isinstance(images, np.ndarray) and images.dtype.kind in "US":  # a column of file names
+        return [str(path) for path in images.astype(str).ravel()]
+    if not isinstance(images, list | tuple):
+        return None
+    are_paths = [isinstance(each, str | os.PathLike) for each in images]
+    if any(are_paths) and not all(are_paths):
+        raise InputError("some of the images are paths and others are not: give them apart")
+    return [os.fspath(each) for each in images] if any(are_paths) else None
+
+
+def _location(found: Sequence[ReadImage]) -> list[str]:
+    """Returns the columns that say more of images in memory, where any has it."""
+    return [
+        name
+        for name in ("label", "ra", "dec")
+        if any(getattr(each, name) is not None for each in found)
+    ]
+
+
+def _in_batches(found: Sequence[ReadImage], batch_size: int) -> Iterator[list[ReadImage]]:
+    for start in range(0, len(found), batch_size):
+        yield list(found[start : start + batch_size])
+
+
+def _keeping(
+    batches: Iterator[list[ReadImage]], kept: list[np.ndarray | None]
+) -> Iterator[list[ReadImage]]:
+    """Passes batches on, and keeps the first images."""
+    for items in batches:
+        kept += [item.image for item in items[: max(0, SHOWN - len(kept))]]
+        yield items
