@@ -1,4 +1,7 @@
-"""For the site only: links of the documents to files outside ``docs/`` lead to the repository; pictures from there come along."""
+"""For the site only: links of the documents to files outside ``docs/`` lead to the repository; pictures from there come along.
+
+Docstrings have Sphinx's roles, which other tools show: here names stand without them.
+"""
 
 import os
 import re
@@ -8,6 +11,7 @@ from mkdocs.structure.files import File
 
 ROOT = Path(__file__).resolve().parents[1]
 REPOSITORY = "https://github.com/haloformer/haloformer/blob/main/"
+_ROLE = re.compile(r":(?:class|func|meth|attr|mod|data):(?=<code>)")
 _LINK = re.compile(r"\]\((\.\./[^)#\s]+)(#[^)]*)?\)")
 
 
@@ -33,3 +37,8 @@ def on_page_markdown(markdown, page, config, files):
         return f"]({REPOSITORY}{target}{match[2] or ''})"
 
     return _LINK.sub(rewritten, markdown)
+
+
+def on_page_content(html, page, config, files):
+    """Leaves out the roles of names in docstrings."""
+    return _ROLE.sub("", html)

@@ -431,7 +431,7 @@ def test_python_code_in_the_documents_imports_the_modules_that_it_names(document
 def test_commands_in_the_documents_have_these_options(document):
     text = document.read_text(encoding="utf-8").replace("\\\n", " ")
     commands = re.findall(
-        r"^\s*(?:\.venv/bin/)?haloformer ([a-z]+)([^#\n|]*)", text, flags=re.MULTILINE
+        r"(?:^\s*(?:\.venv/bin/)?|\| `)haloformer ([a-z]+)([^#\n|`]*)", text, flags=re.MULTILINE
     )
     for command, rest in commands:
         assert command in COMMANDS, command

@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 import haloformer
+from haloformer.cli import COMMANDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(path.relative_to(ROOT / "docs").as_posix() for path in ROOT.glob("docs/**/*.md"))
@@ -48,6 +49,11 @@ def test_every_page_is_at_most_two_links_from_the_first():
         )
         assert row, entrance
         assert len(re.findall(r"\]\([^)]+\.md", row[0])) >= 3, entrance
+
+
+def test_the_page_of_commands_has_all_of_them():
+    page = (ROOT / "docs" / "commands.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\| `haloformer ([a-z]+)", page)) == set(COMMANDS)
 
 
 def _numbers(text: str) -> set[str]:

@@ -96,7 +96,7 @@ def augment_images(images: Tensor, spec: Augmentation, rng: np.random.Generator)
     Returns:
         (B, C, H, W); ``images`` itself where nothing is to be done.
 
-    Example:
+    Examples:
         >>> spec = Augmentation(rotation=180, shift=2)
         >>> views = augment_images(images, spec, np.random.default_rng(0))
     """

@@ -54,7 +54,7 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
             is a table that gives unusual images no class.
         metrics_: The metrics of the best epoch on the images that were held back.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 60, seed=1)
         >>> labels = [lenses.class_names[k] for k in lenses.labels]

@@ -50,7 +50,7 @@ def evaluate(
     Raises:
         InputError: The model or the data cannot be read, or do not fit each other, or ``out`` exists.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> tested = haloformer.evaluate("model_ii", n=60, out="tested", progress=False)
         >>> tested["macro_auc"]["value"] > 0.9

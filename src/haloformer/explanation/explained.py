@@ -61,7 +61,7 @@ class Explained(Tabular):
         unusual: For each image why it is unlike those of the training, empty where it is not; its answer means nothing then. Empty if that was
             not asked.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 3, seed=2000)
         >>> found = haloformer.explain("model_ii", lenses.images, methods=["gradcam"])

@@ -62,7 +62,7 @@ def explain(
     Raises:
         InputError: The model or the images cannot be read, or do not fit each other.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 2, seed=2000)
         >>> found = haloformer.explain("model_ii", lenses, methods="gradcam")

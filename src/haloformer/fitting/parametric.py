@@ -85,7 +85,7 @@ def fit_smooth(
     Raises:
         InputError: Images of another shape than the survey's, exposure times that cannot be, or an unknown survey or noise.
 
-    Example:
+    Examples:
         >>> from haloformer.fitting import fit_smooth
         >>> from haloformer.simulation import simulate
         >>> lenses = simulate("model_i", 6, seed=1)

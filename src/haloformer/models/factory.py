@@ -48,7 +48,7 @@ def create_model(
         InputError: Unknown name or keyword, no size or one that cannot be, or weights that cannot
             be had.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> model = haloformer.create_model("vit_nano", img_size=64)
         >>> sum(p.numel() for p in model.parameters()) < 1_500_000

@@ -81,7 +81,7 @@ Artefacts, runs and studies keep them.
 def list_models() -> list[ModelInfo]:
     """Returns the models that haloformer knows by name, in the order of the registry.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> [model.name for model in haloformer.list_models() if model.family == "CvT"]
         ['cvt_nano', 'cvt_tiny', 'cvt_13_224', 'cvt_21_224', 'cvt_w24_384']

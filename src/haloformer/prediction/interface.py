@@ -98,7 +98,7 @@ def predict(
     Raises:
         InputError: Something given cannot be used; one line says what would be right.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 3, seed=2000)
         >>> found = haloformer.predict("model_ii", lenses.images)

@@ -61,7 +61,7 @@ class Predictor:
         geometry: Tells answers that hold only for the survey's geometry; None where the artefact has no statistics of that.
         name: What it was loaded from: a run or artefact folder, or the name of a shipped model.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> predictor = haloformer.load("model_ii")
         >>> lenses = haloformer.simulate("model_ii", 6, seed=2000)
@@ -397,7 +397,7 @@ def load(path: str | os.PathLike[str], device: str = "auto") -> Predictor:
     Raises:
         InputError: There is no such model, or something in its files is wrong.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> haloformer.load("model_ii").class_names
         ('axion', 'cdm', 'no_sub')

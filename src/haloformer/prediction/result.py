@@ -54,7 +54,7 @@ class Predictions(Tabular):
         images: The first images (C, H, W) as the model got them, at most `SHOWN`; None where there is none.
         pixel_scale: arcsec per pixel of these; None if it is not known.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 3, seed=2000)
         >>> found = haloformer.predict("model_ii", lenses.images)

@@ -27,7 +27,7 @@ class LensBatch(Tabular):
         class_names: The classes in canonical order.
         attributes: Survey, noise mode, units, seed, code version and so on; JSON-able.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 6, seed=1)
         >>> table = lenses.to_table()

@@ -512,7 +512,7 @@ def simulate(
     Returns:
         One batch of all of them.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> lenses = haloformer.simulate("model_ii", 6, seed=1)
         >>> lenses.images.shape

@@ -74,7 +74,7 @@ class Survey:
         original_noise: What ``noise="original"`` means here, one of :data:`ORIGINAL_NOISE`.
         description: One line for people.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> from haloformer.simulation import get_survey
         >>> survey = get_survey("model_ii")
@@ -173,7 +173,7 @@ def list_surveys(*, composed: bool | None = None) -> dict[str, str]:
     Args:
         composed: Only those that are composed of components, or only those that are not; None: all.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> sorted(haloformer.list_surveys(composed=False))[:2]
         ['model_i', 'model_ii']

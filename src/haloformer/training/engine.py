@@ -83,7 +83,7 @@ def train(
         KeyboardInterrupt: Ctrl-C; the run is saved where it stands.
         SystemExit: SIGTERM, likewise.
 
-    Example:
+    Examples:
         >>> import haloformer
         >>> small = {"depth": 1, "embed_dim": 32, "num_heads": 2}
         >>> result = haloformer.train("model_ii", "vit_nano", "runs/y", epochs=1, epoch_size=64,

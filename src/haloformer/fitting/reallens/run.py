@@ -167,7 +167,7 @@ def fit(
     Raises:
         InputError: What was given cannot be used, or there are no arcs.
 
-    Example:
+    Examples:
         >>> fit = haloformer.fit(image, psf=psf, noise=noise_map, pixel_scale=0.05)  # doctest: +SKIP
         >>> fit.to_table()["theta_E"].quantity  # in arcsec  # doctest: +SKIP
         >>> fit.save("fit")  # doctest: +SKIP
