@@ -78,6 +78,9 @@ def test_the_numbers_of_the_measurements_are_those_of_the_full_tables(title, sec
     )
     assert len(_numbers(said)) >= 2
     assert _numbers(said) - _numbers(full) == set(), title
+    lines = [_numbers(line) for line in full.splitlines()]
+    for cell in re.findall(r"(?<=\|)[^|\n]+(?=\|)", said):
+        assert any(_numbers(cell) <= line for line in lines), cell
 
 
 def test_the_glossary_has_the_words_that_people_look_for_each_with_a_link():
