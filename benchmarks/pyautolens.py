@@ -2,6 +2,8 @@
 
     python benchmarks/pyautolens.py write scenes.npz      # where haloformer is installed
     python benchmarks/pyautolens.py compare scenes.npz    # where autolens is: tried with pip install autolens==2026.7.29.1
+    python benchmarks/pyautolens.py lenses lenses.json    # where haloformer is: lenses as --format autolens writes them, with our deflections
+    python benchmarks/pyautolens.py masses lenses.json    # where autolens is: how far its deflections are from ours
     python benchmarks/pyautolens.py shows                 # how much of the substructure shows in alexander_2020_a; a minute
     python benchmarks/pyautolens.py shows heavier.yaml    # or in a variant of it
 
@@ -68,6 +70,51 @@ def compare(path: Path) -> None:
             f"{scene['survey']:17} {scene['class']:8} {inside:17.1e} {one.max():10.1e} {four[EDGE:-EDGE, EDGE:-EDGE].max():10.1e} "
             f"{numbers[EDGE:-EDGE, EDGE:-EDGE].max():14.1e}"
         )
+
+
+def write_lenses(path: Path) -> None:
+    """Writes lenses in PyAutoLens's words, and what they deflect here, in arcsec."""
+    from lenstronomy.LensModel.lens_model import LensModel
+
+    from haloformer.fitting.reallens.autolens import autolens_profile
+
+    rng = np.random.default_rng(SEED)
+    x, y = rng.uniform(-2, 2, (2, 50))
+    found = []
+    for _ in range(10):
+        e1, e2, gamma1, gamma2, center_x, center_y = rng.normal(0, 0.08, 6)
+        place = {"center_x": center_x, "center_y": center_y}
+        lens = {
+            "theta_E": rng.uniform(0.6, 1.8),
+            "gamma": rng.uniform(1.6, 2.5),
+            "e1": e1,
+            "e2": e2,
+        }
+        jaffe = {"sigma0": rng.uniform(5, 50), "Ra": 1e-3, "Rs": rng.uniform(0.05, 0.5), "center_x": 0.9, "center_y": -0.4}  # fmt: skip
+        profiles = [("EPL", {**lens, **place}), ("SHEAR", {"gamma1": gamma1, "gamma2": gamma2}), ("PJAFFE", jaffe)]  # fmt: skip
+        names, keywords = zip(*profiles)
+        alpha = LensModel(list(names)).alpha(x, y, list(keywords))
+        galaxy = {
+            k: v for name, given in profiles for k, v in autolens_profile(name, given).items()
+        }
+        found.append({"profiles": galaxy, "alpha": np.stack(alpha).tolist()})
+    content = {"x": x.tolist(), "y": y.tolist(), "lenses": found}
+    path.write_text(json.dumps(content, default=float), encoding="utf-8")
+
+
+def compare_masses(path: Path) -> None:
+    """Prints the largest difference of PyAutoLens's deflections from ours in arcsec."""
+    import autolens as al
+    from autonerves.dictable import from_dict
+
+    content = json.loads(path.read_text(encoding="utf-8"))
+    grid = al.Grid2DIrregular(list(zip(content["y"], content["x"])))
+    worst = 0.0
+    for lens in content["lenses"]:
+        profiles = [from_dict(given) for given in lens["profiles"].values()]
+        alpha = sum(np.asarray(one.deflections_yx_2d_from(grid=grid)) for one in profiles)
+        worst = max(worst, float(np.abs(alpha.T[::-1] - np.array(lens["alpha"])).max()))
+    print(f"largest difference of {len(content['lenses'])} lenses: {worst:.1e} arcsec")
 
 
 def render(
@@ -213,14 +260,15 @@ def significance(survey: Any, class_name: str, n: int, seed: int) -> tuple[np.nd
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    for command in ("write", "compare"):
+    chosen = {"write": write, "compare": compare, "lenses": write_lenses, "masses": compare_masses}
+    for command in chosen:
         commands.add_parser(command).add_argument("file", type=Path)
     commands.add_parser("shows").add_argument("survey", nargs="?", default="alexander_2020_a")
     arguments = parser.parse_args()
     if arguments.command == "shows":
         shows(arguments.survey)
     else:
-        {"write": write, "compare": compare}[arguments.command](arguments.file)
+        chosen[arguments.command](arguments.file)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,8 @@ def present(summary: "FitSummary | LensSummary") -> int:
 
 def _present_lens(summary: "LensSummary") -> int:
     """Prints the parameters of a lens; returns 1 if they are not to be trusted."""
+    from haloformer.fitting.reallens.saving import FILES
+
     fit = summary.fit
     if summary.resumed:
         print("went on with an earlier call")
@@ -26,8 +28,7 @@ def _present_lens(summary: "LensSummary") -> int:
     if fit.scan is not None:
         print(fit.verdict)
     print_warnings(fit.flags)
-    files = ["fit.json", "fit.fits", "fit.png", "fit.html"]
-    files += ["lenstronomy.json"] if summary.lenstronomy else []
+    files = [*FILES, *([f"{summary.format}.json"] if summary.format else [])]
     print(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
     return 1 if fit.flags else 0
 

@@ -38,7 +38,8 @@ def fit(
     z_source: float | None = None,
     like: str | None = None,
     supersampling: int = 2,
-    format: Literal["lenstronomy"] | None = None,
+    format: Literal["lenstronomy", "autolens"] | None = None,
+    start: str | None = None,
 ) -> "FitSummary | LensSummary":
     """Fits lenses: images of a survey (--survey) into a table, or one real lens (--psf) into a folder.
 
@@ -83,13 +84,15 @@ def fit(
         z_source: Real lens: redshift of the source.
         like: Real lens: take the priors of a survey's lenses, such as hst.
         supersampling: Real lens: rays per side of a pixel.
-        format: Real lens: also write the model as keywords of lenstronomy, lenstronomy.json.
+        format: Real lens: also write the model in the words of lenstronomy (lenstronomy.json) or of PyAutoLens (autolens.json).
+        start: Real lens: begin with the lens of a file, and not blind: a fit.json, or a model of lenstronomy or PyAutoLens as JSON.
     """
     from haloformer.readers.reading import Reading
 
     if survey is None:
         from haloformer.fitting.reallens.files import LensFiles, fit_files
         from haloformer.fitting.reallens.run import Options
+        from haloformer.fitting.reallens.start_file import read_start
 
         if len(images) != 1:
             raise InputError(
@@ -101,15 +104,24 @@ def fit(
         return fit_files(
             LensFiles(images[0], psf, noise_map, mask, radius),
             Reading(hdu, band, nan, pixel_scale, catalog, size),
-            Options(lens_light, multipoles, profile, r_trunc, z_lens, z_source, supersampling),
+            Options(
+                lens_light,
+                multipoles,
+                profile,
+                r_trunc,
+                z_lens,
+                z_source,
+                supersampling,
+                start=None if start is None else read_start(start),
+            ),
             out=out,
             like=like,
-            lenstronomy=format == "lenstronomy",
+            format=format,
             overwrite=overwrite,
             progress=progress,
         )
     given = {"psf": psf, "noise_map": noise_map, "mask": mask, "radius": radius, "like": like}
-    given |= {"perturber": perturber or None, "z_lens": z_lens, "format": format}
+    given |= {"perturber": perturber or None, "z_lens": z_lens, "format": format, "start": start}
     if wrong := [name for name, value in given.items() if value is not None]:
         raise InputError(
             f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"

@@ -62,24 +62,24 @@ def parse_json(text: str, where: object, *, nan: float | None = None) -> Any:  #
         raise InputError(f"{where}: is not valid JSON: {error}") from error
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Returns the object that a JSON file of at most `MAX_JSON_BYTES` holds.
+def read_json(path: Path, most: int = MAX_JSON_BYTES) -> dict[str, Any]:
+    """Returns the object that a JSON file of at most so many bytes holds.
 
     Raises:
         InputError: The file is too large, cannot be read, or does not hold one JSON object.
     """
-    content = read_any_json(path)
+    content = read_any_json(path, most)
     if not isinstance(content, dict):
         raise InputError(f"{path}: must be a JSON object")
     return content
 
 
-def read_any_json(path: Path) -> Any:
-    """Returns what a JSON file of at most `MAX_JSON_BYTES` holds; raises InputError as `read_json`."""
+def read_any_json(path: Path, most: int = MAX_JSON_BYTES) -> Any:
+    """Returns what a JSON file of at most so many bytes holds; raises InputError as `read_json`."""
     check_regular(path)
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
-            raise InputError(f"{path}: is larger than {MAX_JSON_BYTES >> 20} MiB")
+        if path.stat().st_size > most:
+            raise InputError(f"{path}: is larger than {most >> 20} MiB")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror}") from error

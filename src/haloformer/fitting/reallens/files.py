@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.fitting.reallens.autolens import check_options
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.fitting.reallens.run import Options, fit_observation
-from haloformer.fitting.reallens.saving import save
+from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
 from haloformer.readers.fits import FitsImage, choose_planes, fits_hdus
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
@@ -47,13 +48,13 @@ class LensSummary:
     Attributes:
         out: The folder that was written.
         fit: What was found.
-        lenstronomy: Whether lenstronomy.json was written.
+        format: Of the model in another package's words, if it was written.
         resumed: Whether an earlier, unfinished call was gone on with.
     """
 
     out: Path
     fit: RealLensFit
-    lenstronomy: bool = False
+    format: Format | None = None
     resumed: bool = False
 
 
@@ -115,7 +116,7 @@ def fit_files(
     *,
     out: str,
     like: str | None = None,
-    lenstronomy: bool = False,
+    format: Format | None = None,
     overwrite: bool = False,
     progress: bool | None = None,
 ) -> LensSummary:
@@ -127,12 +128,14 @@ def fit_files(
         options: How it is fitted.
         out: The folder.
         like: Survey from which priors are taken.
-        lenstronomy: Whether to write lenstronomy.json, too.
+        format: Also write the model in another package's words.
         overwrite: Replace an earlier fit.
         progress: Show what is being done and the evidence; by default when standard error is a terminal.
     """
     target = Path(out)
     refuse_existing(target, overwrite, ("fit.json",), "fit")
+    if format == "autolens":
+        check_options(options)
     priors = None
     if like is not None:
         from haloformer.fitting.reallens.like import priors_like
@@ -144,8 +147,8 @@ def fit_files(
     resumed = stages.is_file()
     with _shown(seen.name, progress) as report:
         found = fit_observation(seen, options, priors, stages=stages, report=report)
-    save(found, target, overwrite=overwrite, lenstronomy=lenstronomy)
-    return LensSummary(target, found, lenstronomy, resumed)
+    save(found, target, overwrite=overwrite, format=format)
+    return LensSummary(target, found, format, resumed)
 
 
 @contextlib.contextmanager

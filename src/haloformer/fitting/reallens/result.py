@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import scipy.linalg as sl
@@ -309,11 +309,22 @@ class RealLensFit(Tabular):
 
         return draw_fit(self)
 
-    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
-        """Writes fit.json, fit.fits, fit.png and fit.html into a new folder, and returns it."""
+    def save(
+        self,
+        folder: str | Path,
+        overwrite: bool = False,
+        format: Literal["lenstronomy", "autolens"] | None = None,
+    ) -> Path:
+        """Writes fit.json, fit.fits, fit.png, fit.html and fit.reg into a new folder, and returns it.
+
+        Args:
+            folder: Its name.
+            overwrite: Whether an earlier fit there may go.
+            format: Also write the model in the words of lenstronomy or PyAutoLens.
+        """
         from haloformer.fitting.reallens.saving import save
 
-        return save(self, Path(folder), overwrite=overwrite)
+        return save(self, Path(folder), overwrite=overwrite, format=format)
 
     def _repr_html_(self) -> str:
         from haloformer.fitting.reallens.page import fragment

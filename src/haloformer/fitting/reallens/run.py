@@ -37,6 +37,8 @@ class Options:
         z_source: Redshift of the source.
         supersampling: Rays per side of a pixel.
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
+        start: Names and values of the lens with which the fit begins, as :func:`~haloformer.fitting.reallens.start_file.read_start` returns
+            them; None: found from the image alone.
     """
 
     lens_light: bool = True
@@ -47,6 +49,7 @@ class Options:
     z_source: float | None = None
     supersampling: int = 2
     source_step: float | None = None
+    start: Mapping[str, float] | None = None
 
     def __post_init__(self) -> None:
         if self.perturber not in (None, *PROFILES):
@@ -100,7 +103,7 @@ def fit_observation(
     smooth = done.fit(
         "smooth",
         ready.problem(plain),
-        lambda: fit_smooth_lens(ready, plain, _told(report, "smooth")),
+        lambda: fit_smooth_lens(ready, plain, _told(report, "smooth"), options.start),
     )
     free = None
     if options.multipoles or options.perturber:

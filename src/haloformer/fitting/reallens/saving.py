@@ -1,11 +1,14 @@
 """A fit as files in a folder."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from haloformer.fitting.reallens.autolens import to_autolens
+from haloformer.fitting.reallens.lenstronomy import to_lenstronomy
 from haloformer.fitting.reallens.page import to_html
+from haloformer.fitting.reallens.regions import to_regions
 from haloformer.io.folders import new_folder
 from haloformer.io.strict_json import to_json
 from haloformer.reporting.style import STYLE
@@ -13,11 +16,13 @@ from haloformer.reporting.style import STYLE
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
 
-FILES = ("fit.json", "fit.fits", "fit.png", "fit.html")
+FILES = ("fit.json", "fit.fits", "fit.png", "fit.html", "fit.reg")
+Format = Literal["lenstronomy", "autolens"]
+"""Other packages whose words a model can be written in."""
 
 
 def save(
-    fit: "RealLensFit", folder: Path, overwrite: bool = False, lenstronomy: bool = False
+    fit: "RealLensFit", folder: Path, overwrite: bool = False, format: Format | None = None
 ) -> Path:
     """Writes a fit into a folder that takes its name when it is whole.
 
@@ -25,7 +30,7 @@ def save(
         fit: The fit.
         folder: Its name.
         overwrite: Whether an earlier fit there may go.
-        lenstronomy: Whether to write lenstronomy.json, too.
+        format: Of the model in another package's words, written too: lenstronomy.json or autolens.json.
     """
     import matplotlib
 
@@ -35,10 +40,11 @@ def save(
         with matplotlib.rc_context(STYLE):
             fit.plot().savefig(part / "fit.png", dpi=150)
         (part / "fit.html").write_text(to_html(fit), encoding="utf-8")
-        if lenstronomy:
-            from haloformer.fitting.reallens.lenstronomy import to_lenstronomy
-
+        (part / "fit.reg").write_text(to_regions(fit), encoding="utf-8")
+        if format == "lenstronomy":
             (part / "lenstronomy.json").write_text(to_json(to_lenstronomy(fit)), encoding="utf-8")
+        elif format == "autolens":
+            (part / "autolens.json").write_text(to_json(to_autolens(fit)), encoding="utf-8")
     return folder
 
 

@@ -1,6 +1,7 @@
 """The best smooth lens of an image, with a pixelised source: from the image alone to the most probable mass model."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +16,7 @@ from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, s
 from haloformer.fitting.reallens.start import (
     Light,
     arc_light,
-    blind_starts,
+    coarse_fits,
     first_light,
     lengths_of,
     traced_source,
@@ -93,20 +94,35 @@ def centred(mass: Mass, light: Light) -> Mass:
     return dataclasses.replace(mass, priors=priors)
 
 
-def fit_smooth_lens(ready: Prepared, mass: Mass, report: Report | None = None) -> Fit:
-    """Fits power-law ellipsoid, shear and what else the mass model has, without any start value.
+def fit_smooth_lens(
+    ready: Prepared,
+    mass: Mass,
+    report: Report | None = None,
+    start: Mapping[str, float] | None = None,
+) -> Fit:
+    """Fits power-law ellipsoid, shear and what else the mass model has.
 
     Args:
         ready: Of :func:`prepare`.
         mass: The mass model, without a perturber.
         report: Called after each step.
+        start: Names and values with which to begin; None: without any start value.
     """
     seen = ready.seen
     single = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, 1)
     basis = LightBasis.of(single, ready.light.components)
     first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
-    starts = blind_starts(first, ready.light, ready.arcs, seen, report)
+    vectors = None if start is None else [_vector(mass, start)]
+    starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors)
     return refine(ready, starts[0].vector, starts[0].smoothness, mass, report)
+
+
+def _vector(mass: Mass, start: Mapping[str, float]) -> np.ndarray:
+    """Returns parameters (K,) with the values of a start, within their bounds."""
+    expected, (low, high) = mass.expected()[0], mass.bounds()
+    values = [start.get(name, mean) for name, mean in zip(mass.names, expected)]
+    found: np.ndarray = np.clip(values, low, high)
+    return found
 
 
 def refine(

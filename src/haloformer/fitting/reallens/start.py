@@ -219,12 +219,13 @@ def _different(vectors: list[np.ndarray]) -> list[np.ndarray]:
     return kept
 
 
-def blind_starts(
+def coarse_fits(
     problem: Problem,
     light: Light,
     arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
     seen: Observation,
     report: Report | None = None,
+    vectors: Sequence[np.ndarray] | None = None,
 ) -> list[Fit]:
     """Returns the best fits on a coarse source; the best first.
 
@@ -234,12 +235,16 @@ def blind_starts(
         arcs: Of :func:`arc_light`.
         seen: The image.
         report: Called after each.
+        vectors: Parameters (K,) with which fits begin; None: found from the image alone.
     """
     mass = problem.mass
     bright = float(np.percentile(arcs[2], 90)) / 2
-    vectors = [
-        vector for gamma in _SLOPES for vector in compact_lenses(mass, light, arcs, gamma)[:_TRIED]
-    ]
+    if vectors is None:
+        vectors = [
+            vector
+            for gamma in _SLOPES
+            for vector in compact_lenses(mass, light, arcs, gamma)[:_TRIED]
+        ]
     tried = []
     for vector in vectors:
         source = traced_source(mass, vector, arcs, seen, 0.6 * seen.pixel_scale, _COARSE_SIDE)
