@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from haloformer.cli import main
+from small_lens import SCALE, lens
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = ROOT / "examples"
@@ -277,19 +278,70 @@ def test_deeplense_folders_become_a_report(tmp_path, monkeypatch, unpictured):
     assert (tmp_path / "runs" / "model_iii" / "evaluation" / "test" / "report.html").is_file()
 
 
-def test_the_notebook_repeats_a_published_row(tmp_path, monkeypatch, capsys, unpictured):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SCALE", "check")
-    notebook = json.loads((EXAMPLES / "published_row.ipynb").read_text(encoding="utf-8"))
-    names: dict = {"__name__": "__main__"}
-    for number, cell in enumerate(notebook["cells"]):
-        if cell["cell_type"] == "code":
-            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
-            assert not cell["outputs"]  # the repository keeps no output that nobody can repeat
-    rows = re.findall(
-        r"^(axion|cdm|no_sub) +0\.\d{4} +\d\.\d{4}", capsys.readouterr().out, flags=re.MULTILINE
-    )
+@pytest.fixture
+def carry_out(tmp_path, monkeypatch, capsys, unpictured):
+    """Executes a notebook at its smallest; returns its names and what it prints."""
+
+    def work(name, **environment):
+        monkeypatch.chdir(tmp_path)
+        for key, value in {"SCALE": "check", **environment}.items():
+            monkeypatch.setenv(key, value)
+        notebook = json.loads((EXAMPLES / f"{name}.ipynb").read_text(encoding="utf-8"))
+        names: dict = {"__name__": "__main__"}
+        for number, cell in enumerate(notebook["cells"]):
+            if cell["cell_type"] == "code":
+                exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)
+                assert not cell["outputs"]  # the repository keeps no output that nobody can repeat
+        return names, capsys.readouterr().out
+
+    return work
+
+
+def test_the_notebook_repeats_a_published_row(carry_out):
+    _, said = carry_out("published_row")
+    rows = re.findall(r"^(axion|cdm|no_sub) +0\.\d{4} +\d\.\d{4}", said, flags=re.MULTILINE)
     assert rows == ["axion", "cdm", "no_sub"]
+
+
+def test_the_notebook_of_a_survey_of_ones_own_audits_trains_and_tests(carry_out):
+    names, said = carry_out("own_survey")
+    assert names["lenses"].images.shape == (9, 1, 150, 150)
+    assert set(names["lenses"].class_names) == {"axion", "cdm", "no_sub"}
+    assert re.search(r"^moments +0\.\d{3} \(", said, flags=re.MULTILINE)
+    assert names["tested"]["n_images"] == 60
+
+
+def test_the_notebook_of_few_labels_compares_tuned_with_trained_from_scratch(carry_out):
+    names, _ = carry_out("few_labels")
+    assert [row[:2] for row in names["rows"]] == [(10, "scratch"), (10, "tuned")]
+
+
+def test_the_notebook_of_an_architecture_of_ones_own_trains_it(carry_out):
+    names, _ = carry_out("own_architecture")
+    artefact = names["haloformer"].load("runs/ring_net").artefact
+    assert (artefact["model"]["name"], artefact["model"]["in_chans"]) == ("ring_net", 3)
+    assert names["tested"]["n_images"] == 60
+
+
+def test_the_notebook_of_the_common_task_loads_trains_and_tests(carry_out):
+    names, said = carry_out("common_task")
+    assert "looks scaled" in said
+    assert names["result"].metrics.keys() >= {"val_auc_axion", "val_auc_cdm", "val_auc_no_sub"}
+
+
+def test_the_notebook_of_a_real_lens_finds_a_subhalo(carry_out, tmp_path):
+    from astropy.io import fits
+
+    image, given = lens(lens_light=False, perturber=(8e9, 0.3, -0.95, 0.4))
+    header = fits.Header({"PIXSCALE": SCALE, "RADIUS": 1.6, "Z_LENS": 0.3, "Z_SOURCE": 1.0})
+    header.update({"SUB_X": -0.95, "SUB_Y": 0.4, "SUB_MASS": 8e9})
+    noise = np.broadcast_to(given["noise"], image.shape)
+    for name, pixels in (("simulated_lens", image), ("psf", given["psf"]), ("noise", noise)):
+        fits.writeto(tmp_path / f"{name}.fits", pixels.astype("f4"), header)
+    names, said = carry_out("real_lens", LENS=str(tmp_path))
+    assert names["found"].scan is not None
+    assert "the truth:" in said
+    assert "autolens.json" in {path.name for path in names["folder"].iterdir()}
 
 
 def _deeplense_page() -> str:

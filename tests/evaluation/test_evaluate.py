@@ -15,6 +15,7 @@ from haloformer.errors import InputError
 from haloformer.evaluation import evaluate, figures
 from haloformer.io import strict_json
 from haloformer.prediction import Predictor
+from haloformer.prediction.predictor import load
 from haloformer.reporting import interval, style
 from haloformer.reporting.learning import learning_log
 from haloformer.simulation import simulate
@@ -92,6 +93,22 @@ def test_survey_name_gives_new_images_with_the_noise_of_the_training(run, undraw
     guessing, one_answer = result["warnings"]  # it is not trained
     assert "of no use on these images" in guessing
     assert "whatever their class" in one_answer
+
+
+@pytest.mark.parametrize("noise", ["", None, "strange"])
+def test_a_model_whose_images_did_not_say_their_noise_is_tested_with_the_surveys_own(
+    run, undrawn, monkeypatch, noise
+):
+    from haloformer.evaluation import evaluation
+
+    def loaded(*given):
+        predictor = load(*given)
+        predictor.artefact["noise"] = noise
+        return predictor
+
+    monkeypatch.setattr(evaluation, "load", loaded)
+    tested = evaluate(str(run), "model_ii", n=30, overwrite=True)
+    assert tested["protocol"]["noise"] == "original"
 
 
 @pytest.mark.parametrize(("seed", "word"), [(10, "trained on"), (11, "chose the weights")])

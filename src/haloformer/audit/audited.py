@@ -21,7 +21,13 @@ from haloformer.data.framing import Framing
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc, paired_difference
-from haloformer.evaluation.testset import classes_of_use, order_of, training_of, unused_seed
+from haloformer.evaluation.testset import (
+    classes_of_use,
+    order_of,
+    training_noise,
+    training_of,
+    unused_seed,
+)
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import Interval
@@ -247,11 +253,10 @@ def audited_model(
         raise InputError(
             f"{run}: takes images of {height}×{width}, but those of {recipe.name} have {side}×{side}"
         )
-    noise = predictor.artefact.get("noise")
     return AuditedModel(
         predictor,
         recipe,
-        noise if isinstance(noise, str) else "original",
+        training_noise(predictor),
         unused_seed(training_of(predictor)) if seed is None else seed,
         n,
         batch_size,

@@ -16,7 +16,7 @@ from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
-from haloformer.simulation import Simulator, batches_ahead, list_surveys
+from haloformer.simulation import NOISE_MODES, Simulator, batches_ahead, list_surveys
 from haloformer.vocabulary import CLASS_ALIASES
 
 N_SIMULATED = 3000
@@ -75,6 +75,12 @@ def own_survey(predictor: Predictor, run: str) -> str:
     return survey
 
 
+def training_noise(predictor: Predictor) -> str:
+    """Returns the noise mode that a model was trained with; of files from elsewhere, which do not say theirs, the survey's own."""
+    found = predictor.artefact.get("noise")
+    return found if isinstance(found, str) and found in NOISE_MODES else "original"
+
+
 def open_test_images(
     data: str,
     predictor: Predictor,
@@ -98,8 +104,7 @@ def open_test_images(
     n = N_SIMULATED if n is None else n
     if n < 1:
         raise InputError(f"n is {n}: at least one image is needed")
-    trained_with = predictor.artefact.get("noise")
-    noise = noise or (trained_with if isinstance(trained_with, str) else "original")
+    noise = noise or training_noise(predictor)
     return _from_survey(data, predictor, n, seed, noise)
 
 
