@@ -30,6 +30,7 @@ def present(result: "StudyResult") -> int:
 COMMAND = Command(
     "train many networks alike and rank them, beside published AUCs",
     experiment=True,
+    dry_run=True,
     present=present,
     examples=(
         "haloformer benchmark --models '*_nano' --surveys model_ii,model_iii --seeds 3",

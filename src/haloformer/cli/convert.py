@@ -1,15 +1,26 @@
 """``haloformer convert``."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, Literal
 
 from haloformer.cli.present import print_notes
 from haloformer.cli.registry import Command
 
+
+def present(summary: Mapping[str, Any]) -> None:
+    """Prints how many images of which class were written, and what was left out."""
+    counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
+    shape = "×".join(str(size) for size in summary["image_shape"])
+    print(f"wrote {summary['n']} images of {shape} ({counts}) to {summary['path']}")
+    print_notes(summary["notes"])
+
+
 COMMAND = Command(
     "convert DeepLense folders, archives or labelled images to a dataset file",
     positional=("src",),
+    present=present,
+    dry_run=True,
     examples=(
         "haloformer convert Model_I.tgz --out model_i.h5",
         "haloformer convert dataset --subset val --out val.h5",
@@ -31,7 +42,7 @@ def convert(
     skip_bad: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
-) -> None:
+) -> Mapping[str, Any]:
     """Converts labelled images that you have to one dataset file.
 
     Reads DeepLense folders and .tgz or .zip archives (axion|vort, cdm|sphere, no_sub|no; plain and
@@ -50,12 +61,12 @@ def convert(
         compression: gzip or lzf make smaller files that are slower to read.
         skip_bad: Leave out images that cannot be read; how many, and why, is said.
         overwrite: Replace an existing file.
-        quiet: Print nothing.
+        quiet: Print nothing but warnings and errors.
     """
     from haloformer.data import convert as convert_images
 
     with _progress("convert", quiet) as show:
-        summary = convert_images(
+        return convert_images(
             src,
             out,
             channels=channels,
@@ -68,11 +79,6 @@ def convert(
             compression=compression,
             skip_bad=skip_bad,
         )
-    if not quiet:
-        counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
-        shape = "×".join(str(size) for size in summary["image_shape"])
-        print(f"wrote {summary['n']} images of {shape} ({counts}) to {out}")
-        print_notes(summary["notes"])
 
 
 @contextlib.contextmanager

@@ -3,12 +3,23 @@
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from haloformer.cli.registry import Command
+
+
+def present(done: Mapping[str, Any]) -> None:
+    """Prints how many images are there, and what for."""
+    of = ", ".join(f"{n:,} for {name}" for name, n in done["images"].items())
+    total = sum(done["images"].values())
+    print(f"{total:,} images ({of}) are in {done['prepared']}: {done['seconds']:.0f} s")
+
 
 COMMAND = Command(
     "simulate and fit a survey's images once, for many trainings",
     experiment=True,
+    present=present,
+    dry_run=True,
     examples=(
         "haloformer prepare --preset haloformer --data model_i --crop 96 --prepared images",
         "haloformer prepare --data model_ii --physics detail --n 60000 --n_test 15000 --prepared images",
@@ -26,7 +37,7 @@ def prepare(
     test_seed: int | None = None,
     quiet: bool = False,
     options: Mapping[str, object] | None = None,
-) -> None:
+) -> Mapping[str, Any]:
     """Simulates and fits the images that a training would use, and stores them.
 
     Give the options of the training, with --prepared FOLDER. Trainings with the same --prepared
@@ -44,7 +55,7 @@ def prepare(
         n: Training images; by default as many as the training uses.
         n_test: Test images to prepare, too, as `haloformer study` and `benchmark` simulate them.
         test_seed: Seed of the test images; by default that of studies.
-        quiet: Print nothing.
+        quiet: Print nothing but warnings and errors.
         options: Fields of the experiment, by short name.
     """
     from haloformer.io.progress import progress_bar
@@ -59,9 +70,8 @@ def prepare(
         for _, images, numbers in parts:
             for done in images.prepare(numbers):
                 bar(done)
-    if not quiet:
-        of = ", ".join(f"{len(numbers):,} for {name}" for name, _, numbers in parts)
-        print(
-            f"{total:,} images ({of}) are in {experiment.trainer.prepared}: "
-            f"{time.perf_counter() - began:.0f} s"
-        )
+    return {
+        "prepared": experiment.trainer.prepared,
+        "images": {name: len(numbers) for name, _, numbers in parts},
+        "seconds": time.perf_counter() - began,
+    }

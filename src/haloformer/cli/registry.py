@@ -43,6 +43,12 @@ class Command:
         experiment: Whether the fields of an experiment are options, too.
         present: Prints the function's result for people; may return the exit code.
         function: Name of the function, where it is not that of the command.
+        table: Whether it writes one table, which ``--out -`` prints.
+        text: Whether all it makes is what it prints, which ``--out`` writes to a file.
+        document: Whether what it prints is a file's content if the first argument is given.
+        dry_run: Whether it can tell what it would do; see :mod:`haloformer.cli.planning`.
+        as_json: What ``--json`` prints of the result; see :mod:`haloformer.cli.as_json`.
+        ends_itself: Whether it says itself how long it took, or runs until it is ended.
     """
 
     summary: str
@@ -51,3 +57,9 @@ class Command:
     experiment: bool = False
     present: Callable[[Any], int | None] | None = None
     function: str = ""
+    table: bool = False
+    text: bool = False
+    document: bool = False
+    dry_run: bool = False
+    as_json: Callable[[Any], object] | None = None
+    ends_itself: bool = False

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from haloformer.cli.registry import Command
@@ -10,9 +11,43 @@ from haloformer.errors import InputError
 if TYPE_CHECKING:
     from haloformer.simulation import LensBatch, Simulator
 
+
+@dataclass(frozen=True)
+class Simulated:
+    """What was simulated.
+
+    Attributes:
+        out: File or folder that was written.
+        n: Images.
+        survey: Name of the survey.
+        classes: Names of the classes.
+        image_shape: (C, H, W).
+        seed: Of all random draws.
+        start: Number of the first image.
+        seconds: That it took.
+    """
+
+    out: str
+    n: int
+    survey: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    seed: int
+    start: int
+    seconds: float
+
+
+def present(done: Simulated) -> None:
+    """Prints what was written, and how fast."""
+    images = f"{done.n} images of {done.survey} ({', '.join(done.classes)})"
+    print(f"wrote {images} to {done.out}: {done.n / done.seconds:.0f} images/s")
+
+
 COMMAND = Command(
     "simulate lenses of a survey into a dataset file",
     positional=("survey",),
+    present=present,
+    dry_run=True,
     examples=(
         "haloformer simulate model_ii --n 3000 --seed 1 --out train.h5",
         "haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5",
@@ -41,7 +76,7 @@ def simulate(
     ray_address: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
-) -> None:
+) -> Simulated:
     """Simulates lenses and writes them, with their class and all physical parameters, to one file.
 
     Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start.
@@ -70,15 +105,15 @@ def simulate(
         shard_size: With workers: images per shard.
         ray_address: Of a running Ray cluster, or auto: its machines share the images.
         overwrite: Replace an existing file.
-        quiet: Print nothing.
+        quiet: Print nothing but warnings and errors.
     """
     import torch
 
     from haloformer.simulation import Simulator
 
-    names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
+    chosen = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
     simulator = Simulator(
-        survey, classes=names, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
+        survey, classes=chosen, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
     )  # fmt: skip
     began = time.perf_counter()
     if workers or ray_address is not None:
@@ -92,9 +127,9 @@ def simulate(
         )  # fmt: skip
     else:
         _simulate_alone(simulator, out, n, start, format, batch_size, overwrite, quiet)
-    if not quiet:
-        images = f"{n} images of {simulator.survey.name} ({', '.join(simulator.class_names)})"
-        print(f"wrote {images} to {out}: {n / (time.perf_counter() - began):.0f} images/s")
+    names, shape = tuple(simulator.class_names), tuple(simulator.image_shape)
+    seconds = time.perf_counter() - began
+    return Simulated(out, n, simulator.survey.name, names, shape, seed, start, seconds)
 
 
 def _simulate_alone(

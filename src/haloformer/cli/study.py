@@ -28,6 +28,7 @@ COMMAND = Command(
     "compare variants of a training: augmentation, regularisation, transfer, data size …",
     positional=("name",),
     experiment=True,
+    dry_run=True,
     present=present,
     examples=(
         "haloformer study augmentation",

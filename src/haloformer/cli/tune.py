@@ -23,6 +23,7 @@ COMMAND = Command(
     "search for good hyper-parameters",
     positional=("name",),
     experiment=True,
+    dry_run=True,
     present=present,
     examples=("haloformer tune quick", "haloformer tune mine.yaml --trials 100 --workers 2"),
 )
