@@ -1,11 +1,15 @@
 """``haloformer convert``."""
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer.cli.present import print_notes
 from haloformer.cli.registry import Command
+
+if TYPE_CHECKING:
+    from haloformer.cli.planning import Plan
 
 
 def present(summary: Mapping[str, Any]) -> None:
@@ -79,6 +83,32 @@ def convert(
             compression=compression,
             skip_bad=skip_bad,
         )
+
+
+def plan(src: str, out: str, **options: Any) -> "Plan":
+    """Plans the command, with its options; see :mod:`haloformer.cli.planning`."""
+    from haloformer.cli.planning import Plan, by
+    from haloformer.data.preview import preview_conversion
+
+    given = {key: value for key, value in options.items() if key != "quiet"}
+    found = preview_conversion(src, out, **given)
+    n = found.n
+    facts = {
+        "images": (f"{n:,}" if n is not None else "known when all are read")
+        + f", {by(found.image_shape)}",
+        "classes": ", ".join(found.class_names),
+    }
+    n_bytes = None if n is None else n * math.prod(found.image_shape) * 4
+    notes = ["Compressed, it is smaller."] if options.get("compression") else []
+    return Plan(
+        f"convert {src}",
+        facts,
+        None if n is None else n * found.seconds,
+        n_bytes,
+        out,
+        f"{found.n_read:,} images that were read",
+        notes,
+    )
 
 
 @contextlib.contextmanager

@@ -1,11 +1,15 @@
 """``haloformer prepare``."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from haloformer.cli.registry import Command
+
+if TYPE_CHECKING:
+    from haloformer.cli.planning import Plan
 
 
 def present(done: Mapping[str, Any]) -> None:
@@ -75,3 +79,39 @@ def prepare(
         "images": {name: len(numbers) for name, _, numbers in parts},
         "seconds": time.perf_counter() - began,
     }
+
+
+def plan(
+    preset: str | None = None,
+    config: str | None = None,
+    n: int | None = None,
+    n_test: int = 0,
+    test_seed: int | None = None,
+    quiet: bool = False,
+    options: Mapping[str, object] | None = None,
+) -> "Plan":
+    """Plans the command, with its options; see :mod:`haloformer.cli.planning`."""
+    from haloformer.cli.planning import Plan, by, seconds_each
+    from haloformer.cli.shared import size
+    from haloformer.studies.runs import TEST_SEED
+    from haloformer.training.config import compose, read_options
+    from haloformer.training.preparing import parts_of
+
+    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    parts = parts_of(experiment, n, n_test, TEST_SEED if test_seed is None else test_seed)
+    counts = {name: len(numbers) for name, _, numbers in parts}
+    missing = {name: images.n_missing(numbers) for name, images, numbers in parts}
+    images = parts[0][1]
+    each, measured = seconds_each(images.maker.batch, least=2)
+    n_bytes = sum(missing.values()) * math.prod(images.image_shape) * images.bytes_per_value
+    folder = str(experiment.trainer.prepared)
+    limit = experiment.trainer.prepared_gb * 1e9
+    facts = {
+        "images": ", ".join(f"{count:,} for {name}" for name, count in counts.items()),
+        "to be made": f"{sum(missing.values()):,}, {by(images.image_shape)}",
+    }
+    notes = []
+    if n_bytes > limit:
+        notes = [f"The folder may hold {size(limit)} (--prepared_gb): what is more is not stored."]
+    what = f"prepare {sum(counts.values()):,} images of {experiment.data.source}"
+    return Plan(what, facts, sum(missing.values()) * each, n_bytes, folder, measured, notes)

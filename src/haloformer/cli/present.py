@@ -38,7 +38,8 @@ def print_table(
     if natural + 3 * len(columns) + 1 <= width:
         _print_framed(title, columns, rows, right, headed, width)
     else:
-        print(filled(title, width))
+        if title:
+            print(filled(title, width))
         print("\n".join(table_lines(columns, rows, width, right, headed)))
         if not left:
             print()
@@ -65,7 +66,8 @@ def _print_framed(
         table.add_row(*map(Text, row))  # as it is: brackets in a file's name are no markup
     console = Console(width=width)
     print_title = Text(filled(title, width), style="bold")
-    console.print(print_title, soft_wrap=True)
+    if title:
+        console.print(print_title, soft_wrap=True)
     console.print(table)
 
 

@@ -68,11 +68,11 @@ def _given(keywords: dict[str, Any]) -> str:
 
 
 def _dry_run(name: str, request: Any) -> int:
-    from haloformer.cli import planning
+    from haloformer.cli.planning import plan_of
 
     streams = Streams(request.shared, result_on_stdout=False)
     with streams.working():
-        plan = planning.PLANS[name](**request.keywords)
+        plan = plan_of(name, request.keywords)
     if request.shared.json:
         _give(_json_text(plan.as_document()), None, streams)
     elif not request.shared.quiet:
