@@ -27,6 +27,7 @@ HOMES: dict[str, str] = {
     "models": "haloformer.cli.models",
     "surveys": "haloformer.cli.surveys",
     "doctor": "haloformer.cli.doctor",
+    "completion": "haloformer.cli.completion",
 }
 """Command → module of its function, whose signature is the options and whose docstring
 is their help. In the order of ``haloformer --help``."""

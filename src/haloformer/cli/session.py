@@ -105,7 +105,7 @@ def _presented(
     present: Callable[[Any], int | None] | None = command.present
     if present is None:
         return None, 0
-    is_file = command.document and request.keywords.get("name") is not None
+    is_file = command.document and request.keywords.get(command.positional[0]) is not None
     if command.text and (request.out is not None or is_file) and not request.shared.json:
         with contextlib.redirect_stdout(io.StringIO()) as kept:
             code = present(result) or 0
