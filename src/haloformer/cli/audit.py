@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from haloformer.cli.layout import filled, screen_width
+from haloformer.cli.present import say
 from haloformer.cli.registry import Command
 
 
 def present(result: Mapping[str, Any]) -> None:
     """Prints the verdict of an audit, and where its report is."""
     print(filled(result["verdict"], screen_width(piped=100)))
-    print(f"report: {result['report']}")
+    say(f"report: {result['report']}")
 
 
 COMMAND = Command(

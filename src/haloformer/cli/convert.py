@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
-from haloformer.cli.present import print_notes
+from haloformer.cli.present import print_notes, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ def present(summary: Mapping[str, Any]) -> None:
     """Prints how many images of which class were written, and what was left out."""
     counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
     shape = "×".join(str(size) for size in summary["image_shape"])
-    print(f"wrote {summary['n']} images of {shape} ({counts}) to {summary['path']}")
+    say(f"wrote {summary['n']} images of {shape} ({counts}) to {summary['path']}")
     print_notes(summary["notes"])
 
 

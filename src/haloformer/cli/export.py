@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Literal
 
-from haloformer.cli.present import print_table, with_interval
+from haloformer.cli.present import print_table, say, with_interval
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 
@@ -16,7 +16,7 @@ def present(result: "tuple[Export, ExportCheck | None]") -> None:
     done, check = result
     outputs = f": {', '.join(done.outputs)}" if done.outputs else ""
     size = f"{done.n_bytes / 2**20:.1f} MiB"
-    print(f"wrote {done.out} ({done.format}, {done.precision}, {size}){outputs}")
+    say(f"wrote {done.out} ({done.format}, {done.precision}, {size}){outputs}")
     if check is not None:
         _print_check(check)
 
@@ -99,12 +99,12 @@ def export(
 
 def _print_check(result: "ExportCheck") -> None:
     """Prints how far the export's answers are from the network's."""
-    print(f"checked on {result.n} {result.images}")
+    say(f"checked on {result.n} {result.images}")
     if result.differences.size:
         shares = ", ".join(
             f"{share:.1%} of images below {result.below(share):.1e}" for share in (0.99, 0.999)
         )
-        print(f"largest |Δ{result.what}| {result.differences.max():.1e}; {shares}")
+        say(f"largest |Δ{result.what}| {result.differences.max():.1e}; {shares}")
     if result.before is not None and result.after is not None:
         rows = [
             [name, *with_interval(vars(auc))]

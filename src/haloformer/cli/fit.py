@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, cast
 
-from haloformer.cli.present import print_table, print_warnings
+from haloformer.cli.present import print_table, print_warnings, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -21,20 +21,20 @@ def _present_lens(summary: "LensSummary") -> int:
     """Prints the parameters of a lens; returns 1 if they are not to be trusted."""
     fit = summary.fit
     if summary.resumed:
-        print("went on with an earlier call")
+        say("went on with an earlier call")
     print_table(fit.seen.name, ("parameter", "value"), fit.rows())
     if fit.scan is not None:
-        print(fit.verdict)
+        say(fit.verdict)
     print_warnings(fit.flags)
     files = ["fit.json", "fit.fits", "fit.png", "fit.html"]
     files += ["lenstronomy.json"] if summary.lenstronomy else []
-    print(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
+    say(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
     return 1 if fit.flags else 0
 
 
 def _present_table(summary: "FitSummary") -> int:
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
-    print(
+    say(
         f"wrote {summary.n_rows} rows to {summary.out}: median chi2 {summary.chi2:.3f}, "
         f"{summary.n_good} good fits, {summary.n_unsettled} not converged{errors}"
     )
@@ -47,7 +47,7 @@ def _present_table(summary: "FitSummary") -> int:
             ]
         )
     if summary.figure is not None:
-        print(f"drew {summary.figure}")
+        say(f"drew {summary.figure}")
     return 1 if summary.n_errors else 0
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from haloformer.cli.present import print_table, rounded
+from haloformer.cli.present import print_table, rounded, say
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 
@@ -18,7 +18,7 @@ def present(found: Mapping[str, Any]) -> None:
         return
     _print_summary(found["path"], found)
     if found.get("figure") is not None:
-        print(f"drew {found['figure']}")
+        say(f"drew {found['figure']}")
 
 
 COMMAND = Command(
@@ -76,7 +76,7 @@ def inspect(
 
 
 def _print_image(found: Mapping[str, Any]) -> None:
-    print(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB")
+    say(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB")
     print_table(
         "images (* is read by default)",
         ["", "name", "shape", "″/pixel", "unit", "min", "median", "max", "not finite"],
@@ -96,13 +96,13 @@ def _print_image(found: Mapping[str, Any]) -> None:
     if found["header"]:
         print_table("header", ["", ""], [(k, str(v)) for k, v in found["header"].items()], headed=False, limit=_LIMIT)  # fmt: skip
     for note in found["notes"]:
-        print(note)
+        say(note)
 
 
 def _print_summary(data: str, summary: Mapping[str, Any]) -> None:
     shape = "×".join(str(size) for size in summary["image_shape"])
     size = f"{summary['bytes'] / 1e6:.1f} MB"
-    print(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {size}")
+    say(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {size}")
     provenance = [
         [key, str(value)]
         for key, value in summary["attributes"].items()

@@ -9,7 +9,8 @@ from collections.abc import Collection, Sequence
 
 _GAP = "  "  # between columns
 _WIDE = 160  # columns of what goes into a pipe or file
-_LONG = 20  # characters of a word, such as a path, that may be broken behind a slash
+_NUMBER = 20  # characters of a number with its unit, error or interval
+_LONG = 16  # characters of a word, such as a path, that may be broken behind a slash or hyphen
 
 
 def screen_width(*, piped: int = _WIDE) -> int:
@@ -100,31 +101,32 @@ def table_lines(
         max(_longest_piece(cell) for cell in (name if headed else "", *(row[i] for row in rows)))
         for i, name in enumerate(columns)
     ]
+    gap = _GAP if sum(least) + len(_GAP) * (len(least) - 1) <= width else " "
     lines: list[str] = []
-    for group in _groups(least, width):
+    for group in _groups(least, width, gap):
         shown = [[row[i] for i in group] for row in rows]
         names = [columns[i] for i in group]
-        widths = _widths([names] if headed else [], shown, [least[i] for i in group], width)
+        widths = _widths([names] if headed else [], shown, [least[i] for i in group], width, gap)
         aligned = [name in right for name in names]
         if lines:
             lines.append("")
         if headed:
-            lines += _row_lines(names, widths, aligned)
-            lines.append(_GAP.join("─" * each for each in widths))
+            lines += _row_lines(names, widths, aligned, gap)
+            lines.append(gap.join("─" * each for each in widths))
         for row in shown:
-            lines += _row_lines(row, widths, aligned)
+            lines += _row_lines(row, widths, aligned, gap)
     return lines
 
 
-def _groups(least: Sequence[int], width: int) -> list[list[int]]:
+def _groups(least: Sequence[int], width: int, gap: str) -> list[list[int]]:
     """Returns which columns stand beside each other."""
     groups, taken = [[0]], least[0]
     for i, needed in list(enumerate(least))[1:]:
-        if taken + len(_GAP) + needed > width and len(groups[-1]) > 1:
+        if taken + len(gap) + needed > width and len(groups[-1]) > 1:
             groups.append([0])
             taken = least[0]
         groups[-1].append(i)
-        taken += len(_GAP) + needed
+        taken += len(gap) + needed
     return groups
 
 
@@ -133,6 +135,7 @@ def _widths(
     rows: Sequence[Sequence[str]],
     least: Sequence[int],
     width: int,
+    gap: str,
 ) -> list[int]:
     """Returns how wide columns are: as wide as they would like to be, those that want least first."""
     cells = [*headings, *rows]
@@ -141,7 +144,7 @@ def _widths(
         for i in range(len(least))
     ]
     found = list(least)
-    room = width - sum(least) - len(_GAP) * (len(least) - 1)
+    room = width - sum(least) - len(gap) * (len(least) - 1)
     waiting = sorted(range(len(least)), key=lambda i: wanted[i] - least[i])
     while waiting and room > 0:
         i = waiting.pop(0)
@@ -151,13 +154,15 @@ def _widths(
     return found
 
 
-def _row_lines(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]) -> list[str]:
+def _row_lines(
+    cells: Sequence[str], widths: Sequence[int], right: Sequence[bool], gap: str
+) -> list[str]:
     wrapped = [_wrapped(cell, width) for cell, width in zip(cells, widths)]
     lines = []
     for k in range(max(map(len, wrapped), default=0)):
         parts = [cell[k] if k < len(cell) else "" for cell in wrapped]
         lines.append(
-            _GAP.join(
+            gap.join(
                 part.rjust(width) if at_right else part.ljust(width)
                 for part, width, at_right in zip(parts, widths, right)
             ).rstrip()
@@ -167,15 +172,17 @@ def _row_lines(cells: Sequence[str], widths: Sequence[int], right: Sequence[bool
 
 def _pieces(cell: str) -> list[tuple[str, str]]:
     """Returns what may not be broken, each with what stands before it in its line."""
+    if len(cell) <= _NUMBER and re.match(r"[-+–±]?\d", cell):
+        return [("", cell)]  # a number with its unit, error or interval
     found = []
     for word in cell.split():
-        parts = re.findall(r"[^/]*/+|[^/]+", word) if len(word) > _LONG else [word]
+        parts = re.findall(r"[^/-]*[/-]+|[^/-]+", word) if len(word) > _LONG else [word]
         found += [(" " if i == 0 else "", part) for i, part in enumerate(parts)]
     return found
 
 
 def _longest_piece(cell: str) -> int:
-    return max((len(piece) for _, piece in _pieces(cell)), default=0)
+    return max((len(piece) for line in cell.split("\n") for _, piece in _pieces(line)), default=0)
 
 
 def _wrapped(cell: str, width: int) -> list[str]:

@@ -38,6 +38,9 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     def _fill_text(self, text: str, width: int, indent: str) -> str:
         return filled_paragraphs(text, width)
 
+    def _format_usage(self, usage: str | None, *arguments: Any, **more: Any) -> str:
+        return filled(f"usage: {usage}", self._width, hanging="  ") + "\n\n"
+
     def _split_lines(self, text: str, width: int) -> list[str]:
         return filled(" ".join(text.split()), width).split("\n")
 
@@ -80,13 +83,14 @@ class _Parser(ArgumentParser):
         )
         self.hints: dict[str, object] = {}
 
-    def format_help(self) -> str:
+    def format_help(self, *arguments: Any, **more: Any) -> str:
         """Returns the help, in our words where they are the library's."""
         self._action_groups[0].title = "arguments"
         for action in self._actions:
             if action.dest in _LIBRARY_TEXTS:
                 action.help = _LIBRARY_TEXTS[action.dest]
-        return super().format_help()
+        text: str = super().format_help(*arguments, **more)
+        return text
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(f"{_in_our_words(message, self.hints)} (see {self.prog} --help)")

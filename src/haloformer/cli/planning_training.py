@@ -44,7 +44,8 @@ def train(
     }
     out = str(experiment.trainer.out)
     what = f"train {experiment.model.name} on {experiment.data.source}"
-    return Plan(what, facts, cost.seconds, cost.n_bytes, out, "some training steps")
+    notes = ["The start of the program, some seconds, is not counted."]
+    return Plan(what, facts, cost.seconds, cost.n_bytes, out, "some training steps", notes)
 
 
 def study(name: str, *, out: str | None = None, preset: Any = None, only: Any = None,

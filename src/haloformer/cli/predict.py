@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haloformer.cli.layout import filled, screen_width
-from haloformer.cli.present import print_notes, print_table, print_warnings
+from haloformer.cli.present import print_notes, print_table, print_warnings, say
 from haloformer.cli.registry import Command
 from haloformer.vocabulary import UNKNOWN
 
@@ -25,7 +25,7 @@ def present(summary: "PredictionSummary") -> int:
     ood = "" if summary.n_ood is None else f", {summary.n_ood} out of distribution"
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     start = f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}"
-    print(f"{start}{counts}{ood}{errors}")
+    say(f"{start}{counts}{ood}{errors}")
     print_notes(summary.notes)
     if summary.n_ood:
         left = (
@@ -66,7 +66,7 @@ def _print_rows(path: Path, n: int) -> None:
     cells = list(zip(*columns.values()))
     print_table(str(path), list(columns), cells, right=("p",))
     if n > len(rows):
-        print(f"… and {n - len(rows):,} more")
+        say(f"… and {n - len(rows):,} more")
     width = screen_width()
     for reason, mark in reasons.items():
         print(filled(f"{mark}  {reason}", width, hanging=" " * (len(mark) + 2)))

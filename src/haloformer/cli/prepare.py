@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from haloformer.cli.present import say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ def present(done: Mapping[str, Any]) -> None:
     """Prints how many images are there, and what for."""
     of = ", ".join(f"{n:,} for {name}" for name, n in done["images"].items())
     total = sum(done["images"].values())
-    print(f"{total:,} images ({of}) are in {done['prepared']}: {done['seconds']:.0f} s")
+    say(f"{total:,} images ({of}) are in {done['prepared']}: {done['seconds']:.0f} s")
 
 
 COMMAND = Command(

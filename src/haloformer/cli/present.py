@@ -1,11 +1,9 @@
 """Tables and numbers for people, which several commands print."""
 
-import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from haloformer.cli.layout import filled, screen_width, table_lines
-from haloformer.io.strict_json import without_nan
 
 
 def print_table(
@@ -71,9 +69,9 @@ def _print_framed(
     console.print(table)
 
 
-def print_json(value: object) -> None:
-    """Prints JSON; NaN and infinite numbers become null."""
-    print(json.dumps(without_nan(value), indent=2, allow_nan=False))
+def say(text: str) -> None:
+    """Prints a line; on a screen it is broken between words."""
+    print(filled(text, screen_width(piped=10_000)))
 
 
 def print_warnings(warnings: Iterable[str]) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from haloformer.cli.present import say
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 
@@ -43,7 +44,7 @@ class Simulated:
 def present(done: Simulated) -> None:
     """Prints what was written, and how fast."""
     images = f"{done.n} images of {done.survey} ({', '.join(done.classes)})"
-    print(f"wrote {images} to {done.out}: {done.n / done.seconds:.0f} images/s")
+    say(f"wrote {images} to {done.out}: {done.n / done.seconds:.0f} images/s")
 
 
 COMMAND = Command(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from haloformer.cli.present import macro_auc, print_table
+from haloformer.cli.present import macro_auc, print_table, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ def present(result: "StudyResult") -> int:
     print_table("test macro AUC", columns, rows)
     for count, what in ((result.n_failed, "failed"), (result.n_missing, "are not there yet")):
         if count:
-            print(f"{count} runs {what}")
-    print(f"table and figure: {result.out / 'table.md'}, {result.out / 'figure.png'}")
+            say(f"{count} runs {what}")
+    say(f"table and figure: {result.out / 'table.md'}, {result.out / 'figure.png'}")
     return 1 if result.n_failed else 0
 
 

@@ -168,9 +168,7 @@ class Assembled:
     outputs: Outputs
 
 
-def assemble(
-    experiment: Experiment, hardware: Hardware, *, pretrained: bool | str | None
-) -> Assembled:
+def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | str) -> Assembled:
     """Opens the data, fits what is fitted to them, and builds the network.
 
     Args:

@@ -160,7 +160,8 @@ def _with_few_images(experiment: Experiment) -> Experiment:
 def _seconds_of(work: Callable[[], None]) -> float:
     """Returns the time that it takes, the median of some, once it has been done once."""
     work()
-    found, until = [], time.perf_counter() + _SECONDS
+    found: list[float] = []
+    until = time.perf_counter() + _SECONDS
     while not found or time.perf_counter() < until:
         began = time.perf_counter()
         work()
