@@ -397,3 +397,18 @@ def test_a_command_that_is_broken_over_lines_is_the_same_command():
     broken = layout.broken_command(command, 40, "  ")
     assert max(map(len, broken.splitlines())) <= 42
     assert shlex.split(broken.replace("\\\n", "")) == shlex.split(command)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["simulate", "model_ii", "--out", "-"],
+        ["fit", "a.fits", "--psf", "psf.fits", "--out", "-"],
+        ["train", "--data", "model_ii", "--out", "-"],
+    ],
+)
+def test_what_is_no_table_is_not_printed(arguments, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert "--out - prints the table of" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []

@@ -15,8 +15,6 @@ COMMAND = Command(
     "print what a shell needs to complete commands, options and names",
     positional=("shell",),
     text=True,
-    document=True,
-    present=print,
     examples=(
         'eval "$(haloformer completion bash)"',
         "haloformer completion zsh --out ~/.haloformer-completion.zsh",
@@ -37,7 +35,7 @@ def completion(shell: Shell) -> str:
     shells = {"bash": _bash, "zsh": _zsh, "fish": _fish}
     if shell not in shells:
         raise unknown_name("shell", shell, shells)
-    return shells[shell](_words())
+    return shells[shell](_words()) + "\n"
 
 
 class _Words(typing.NamedTuple):

@@ -55,7 +55,7 @@ COMMAND = Command(
     "fit lenses: images of a survey into a table, or one real lens with a pixelised source",
     positional=("images",),
     present=present,
-    table=True,
+    table=lambda options: options.get("survey") is not None,
     examples=(
         "haloformer fit cutouts/ --survey model_ii --noise instrument --out fits.csv",
         "haloformer fit test.h5 --survey model_i --out fits.parquet --figure fits.png",

@@ -99,7 +99,7 @@ COMMAND = Command(
     "classify image files with a trained network",
     positional=("run", "images"),
     present=present,
-    table=True,
+    table=lambda options: True,
     examples=(
         "haloformer predict runs/x cutouts/ --out predictions.csv",
         "haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet",

@@ -4,12 +4,9 @@ from haloformer.cli.present import print_table
 from haloformer.cli.registry import Command
 
 
-def present(found: dict[str, str] | str) -> None:
-    """Prints the list of presets, or one as it is."""
-    if isinstance(found, str):
-        print(found, end="")
-    else:
-        print_table("presets", ["name", "what it is"], found.items())
+def present(found: dict[str, str]) -> None:
+    """Prints the list of presets."""
+    print_table("presets", ["name", "what it is"], found.items())
 
 
 def as_json(found: dict[str, str] | str) -> object:
@@ -25,7 +22,6 @@ COMMAND = Command(
     present=present,
     as_json=as_json,
     text=True,
-    document=True,
     examples=(
         "haloformer presets",
         "haloformer presets standard > mine.yaml",

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import os
 import sys
 import tempfile
 import time
@@ -13,6 +14,7 @@ from typing import Any
 
 from haloformer.cli.registry import HOMES, Command
 from haloformer.cli.shared import Streams, duration, verbosely
+from haloformer.errors import InputError
 
 LONG = 3.0
 """Seconds from which on a command says how long it took, and what comes next."""
@@ -39,7 +41,7 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
         log.info("haloformer %s: %s", name, _given(keywords))
         if shared.dry_run:
             return _dry_run(name, request)
-        to_stdout = command.table and keywords.get("out") == "-"
+        to_stdout = _is_table_asked_for(name, command, keywords)
         out = _checked_out(request) if command.text else None
         streams = Streams(shared, result_on_stdout=to_stdout)
         with _table_place(keywords) if to_stdout else contextlib.nullcontext() as table:
@@ -49,13 +51,14 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
             if to_stdout:
                 result = dataclasses.replace(result, out=Path("standard output"))
             text, code = _presented(command, result, request, streams)
-            if shared.json:
+            if shared.json and _is_first_process():
                 text = _document(command, result, table)
             elif table is not None:
                 text = table.read_text(encoding="utf-8")
         _give(text, out, streams)
         seconds = time.perf_counter() - began
-        if seconds >= LONG and not command.ends_itself and not shared.quiet:
+        silent = shared.quiet or command.ends_itself or isinstance(result, str)
+        if seconds >= LONG and not silent and _is_first_process():
             # What is printed may be read by another program: nothing is put behind it.
             aside = contextlib.redirect_stdout(sys.stderr) if command.text else streams.working()
             with aside:
@@ -63,8 +66,25 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
     return code
 
 
+def _is_table_asked_for(name: str, command: Command, keywords: dict[str, Any]) -> bool:
+    """Whether the table goes to standard output; refuses ``--out -`` where there is none."""
+    if "-" not in (keywords.get("out"), (keywords.get("options") or {}).get("out")):
+        return False
+    if command.table is None or not command.table(keywords):
+        raise InputError(
+            "--out - prints the table of predict, or of fit --survey: "
+            f"give a name for what {name} writes here"
+        )
+    return True
+
+
 def _given(keywords: dict[str, Any]) -> str:
     return ", ".join(f"{key} {value}" for key, value in keywords.items() if value is not None)
+
+
+def _is_first_process() -> bool:
+    """Whether this is the only process of a training, or the first of several."""
+    return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK"))
 
 
 def _dry_run(name: str, request: Any) -> int:
@@ -102,11 +122,12 @@ def _presented(
     command: Command, result: object, request: Any, streams: Streams
 ) -> tuple[str | None, int]:
     """Prints a result for people; returns its text where that is kept, and the exit code."""
+    if isinstance(result, str):
+        return result, 0
     present: Callable[[Any], int | None] | None = command.present
     if present is None:
         return None, 0
-    is_file = command.document and request.keywords.get(command.positional[0]) is not None
-    if command.text and (request.out is not None or is_file) and not request.shared.json:
+    if command.text and request.out is not None and not request.shared.json:
         with contextlib.redirect_stdout(io.StringIO()) as kept:
             code = present(result) or 0
         return kept.getvalue(), code

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from haloformer.training import RunResult
 
 
-def as_json(result: "RunResult") -> object:
-    """Returns the best epoch, its metrics, and the log of all epochs."""
+def as_json(result: "RunResult | str") -> object:
+    """Returns the best epoch, its metrics, and the log of all epochs; or the options that are printed."""
+    if isinstance(result, str):
+        import yaml
+
+        return yaml.safe_load(result)
     from haloformer.cli.as_json import as_document
 
     fields = {name: as_document(value) for name, value in vars(result).items()}
@@ -39,7 +43,7 @@ def train(
     config: str | None = None,
     print_config: bool = False,
     options: Mapping[str, object] | None = None,
-) -> "RunResult":
+) -> "RunResult | str":
     """Trains a network; the run folder gets its configuration, metrics, checkpoints and artefact.
 
     The same command again continues an interrupted run, and gives the same weights as if it had
@@ -59,8 +63,7 @@ def train(
 
     experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
     if print_config:
-        print(experiment.to_yaml(), end="")
-        raise SystemExit(0)
+        return experiment.to_yaml()
     from haloformer.training import run
 
     return run(experiment)
