@@ -53,7 +53,17 @@ def _after_prepare(arguments: Sequence[str], keywords: Options) -> Step:
 
 
 def _after_train(keywords: Options, result: Any) -> Step:
-    return ["evaluate", result.out]
+    """Returns the test; its images are those of the survey, where that is known."""
+    from haloformer.io.strict_json import read_json
+    from haloformer.simulation import list_surveys
+
+    described, data = result.out / "artefact" / "artefact.json", keywords["options"].get("data")
+    known = not described.is_file() or read_json(described).get("survey") in list_surveys()
+    if known or data is None:
+        return ["evaluate", result.out]
+    if str(data).endswith((".yaml", ".yml")):
+        return ["evaluate", result.out, "--data", data]
+    return ["explain", result.out, data, "--out", "why"]
 
 
 def _after_study(keywords: Options, result: Any) -> Step:

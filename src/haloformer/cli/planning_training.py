@@ -85,7 +85,7 @@ def _of_study(plan: Study, folder: Path, only: Any, what: str) -> Plan:
     seconds += sum(_test_seconds(run, cost) for run, cost in zip(waiting, costs))
     variants = dict.fromkeys(run.variant for run in runs)
     facts = {
-        "variants": f"{len(variants)}, with {len(plan.seeds)} seeds each",
+        "variants": f"{len(variants)}, each with {_several(len(plan.seeds), 'seed')}",
         "runs": f"{len(waiting)} of {len(runs)}, the others are done",
     }
     if len(waiting) == len(runs):
@@ -144,6 +144,10 @@ def tune(name: str, *, out: str | None = None, trials: int | None = None, preset
     return Plan(f"search by {plan.trials} trials", facts, seconds, n_bytes, str(folder), measured, notes)  # fmt: skip
 
 
+def _several(n: int, what: str) -> str:
+    return f"{n} {what}{'' if n == 1 else 's'}"
+
+
 def _early(experiment: Experiment) -> str:
     patience = experiment.trainer.patience
     if not patience or patience >= experiment.schedule.epochs:
@@ -155,6 +159,8 @@ def _costs(experiments: Sequence[Experiment]) -> tuple[list[TrainingCost], str]:
     """Returns what each training costs: some are measured, the others are taken to be like those."""
     import dataclasses
 
+    if not experiments:
+        return [], "nothing, as all is done"
     keys = [_key(experiment) for experiment in experiments]
     kinds = list(dict.fromkeys(keys))
     spread = {round(k * (len(kinds) - 1) / max(1, _MEASURED - 1)) for k in range(_MEASURED)}

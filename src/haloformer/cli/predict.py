@@ -59,7 +59,8 @@ def _print_rows(path: Path, n: int) -> None:
         columns["class"] = [row["class"] or "–" for row in rows]
         columns["p"] = [_rounded(row.get(f"p_{row['class']}") or "–") for row in rows]
     for name in (name[: -len("_sigma")] for name in names if name.endswith("_sigma")):
-        columns[name] = [_estimate(row[name], row[f"{name}_sigma"]) for row in rows]
+        if any(row[name] for row in rows):
+            columns[name] = [_estimate(row[name], row[f"{name}_sigma"]) for row in rows]
     columns["mark"] = [_mark(row, reasons) for row in rows]
     if not reasons:
         del columns["mark"]

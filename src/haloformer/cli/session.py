@@ -58,8 +58,9 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
         _give(text, out, streams)
         seconds = time.perf_counter() - began
         silent = shared.quiet or command.ends_itself or isinstance(result, str)
+        # What a text command prints may be read by another program: nothing is put behind it.
+        silent = silent or (command.text and not sys.stderr.isatty())
         if seconds >= LONG and not silent and _is_first_process():
-            # What is printed may be read by another program: nothing is put behind it.
             aside = contextlib.redirect_stdout(sys.stderr) if command.text else streams.working()
             with aside:
                 _print_end(name, keywords, result, arguments, seconds, code)

@@ -75,12 +75,13 @@ def preview_conversion(
         items = iter(source)
         first = next(items)
         shape: tuple[int, ...] = first.image.shape
-        n_read = _read_some(itertools.chain([first], items), began)
+        n_read, are_all = _read_some(itertools.chain([first], items), began)
         n, names = source.n, source.class_names
     else:
         with open_stored_images(src, channels=channels, class_map=class_map, nan=nan) as stored:
             n, shape, names = stored.n, stored.image_shape, stored.class_names
-            n_read = _read_some(stored.each(), began)
+            n_read, are_all = _read_some(stored.each(), began)
+    n = n_read if are_all else n
     if n is not None and compression is None:
         n_bytes = 4 * n
         for side in shape:
@@ -90,14 +91,14 @@ def preview_conversion(
     return Preview(n, shape, names, seconds, n_read)
 
 
-def _read_some(images: Iterable[object], began: float) -> int:
-    """Reads images for a second or two; returns how many."""
+def _read_some(images: Iterable[object], began: float) -> tuple[int, bool]:
+    """Reads images for a second or two; returns how many, and whether those are all."""
     n_read = 0
     for _ in images:
         n_read += 1
         if time.perf_counter() - began > _SECONDS:
-            break
-    return n_read
+            return n_read, False
+    return n_read, True
 
 
 def existing_parent(path: Path) -> Path:
