@@ -20,7 +20,9 @@ def present(result: "StudyResult") -> int:
             published = entry["published_macro_auc"]
             shown = f"{published:.4f}" if published else "–"
             rows.append([str(entry["rank"]), entry["model"], *macro_auc(entry), shown])
-        print_table(survey, ["", "model", "macro AUC", "95 % interval", "published"], rows)
+        print_table(
+            survey, ["", "model", "macro AUC", "95 % interval", "published"], rows, limit=60
+        )
     if result.n_failed:
         say(f"{result.n_failed} runs failed")
     say(f"leaderboard: {result.out / 'leaderboard.md'}, {result.out / 'leaderboard.html'}")

@@ -50,20 +50,17 @@ def _print_rows(path: Path, n: int) -> None:
         rows = list(itertools.islice(csv.DictReader(file), _FEW))
     names = list(rows[0])
     reasons: dict[str, str] = {}
-    columns: dict[str, list[str]] = {"file": [Path(row["file"]).name for row in rows]}
-    if any(row.get("index") for row in rows):
-        columns["index"] = [row["index"] for row in rows]
+    columns: dict[str, list[str]] = {"file": [_place(row) for row in rows]}
     if any(row.get("label") for row in rows):
-        columns["true"] = [row["label"] for row in rows]
+        columns["true"] = [row["label"] or "–" for row in rows]
     if "class" in names:
         columns["class"] = [row["class"] or "–" for row in rows]
         columns["p"] = [_rounded(row.get(f"p_{row['class']}") or "–") for row in rows]
+    if any(marks := [_mark(row, reasons) for row in rows]):
+        columns["mark"] = marks
     for name in (name[: -len("_sigma")] for name in names if name.endswith("_sigma")):
         if any(row[name] for row in rows):
             columns[name] = [_estimate(row[name], row[f"{name}_sigma"]) for row in rows]
-    columns["mark"] = [_mark(row, reasons) for row in rows]
-    if not reasons:
-        del columns["mark"]
     cells = list(zip(*columns.values()))
     print_table(str(path), list(columns), cells, right=("p",))
     if n > len(rows):
@@ -71,6 +68,12 @@ def _print_rows(path: Path, n: int) -> None:
     width = screen_width()
     for reason, mark in reasons.items():
         print(filled(f"{mark}  {reason}", width, hanging=" " * (len(mark) + 2)))
+
+
+def _place(row: Mapping[str, str]) -> str:
+    """Returns the name of a file without its folder, and which of its images it is: ``test.h5[3]``."""
+    name, index = Path(row["file"]).name, row.get("index")
+    return f"{name}[{index}]" if index else name
 
 
 def _mark(row: Mapping[str, str], reasons: dict[str, str]) -> str:

@@ -16,7 +16,7 @@ def present(result: "StudyResult") -> int:
         difference = f"{row['difference']:+.4f}" if "difference" in row else "–"
         rows.append([row["variant"], str(row["n_seeds"]), *macro_auc(row), difference])
     columns = ["variant", "seeds", "macro AUC", "95 % interval", "difference"]
-    print_table("test macro AUC", columns, rows)
+    print_table("test macro AUC", columns, rows, limit=60)
     for count, what in ((result.n_failed, "failed"), (result.n_missing, "are not there yet")):
         if count:
             say(f"{count} runs {what}")
