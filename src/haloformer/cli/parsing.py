@@ -55,7 +55,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
         names = ", ".join(name for name in action.option_strings if not name.endswith("+"))
         if action.nargs == 0 or action.dest == "print_config":
             return names
-        plain = action.metavar is None or action.choices is not None
+        plain = action.metavar is None or str(action.metavar).startswith("{")  # the choices
         metavar = action.dest.upper() if plain else str(action.metavar)
         return f"{names} {metavar}".strip()
 
