@@ -316,3 +316,9 @@ def trained_run(tmp_path_factory, train_once):
         data="model_ii", model="vit_nano", epochs=1, epoch_size=64, val_size=30, model_args=small
     )
     return shutil.copytree(result.out, tmp_path_factory.mktemp("trained") / "run")
+
+
+@pytest.fixture(autouse=True)
+def no_end_of_long_commands(monkeypatch):
+    """Keeps what commands print the same, however slow the machine is."""
+    monkeypatch.setattr("haloformer.cli.session.LONG", float("inf"))

@@ -284,6 +284,7 @@ LAYERS = {
         "prediction",
         "evaluation",
         "studies",
+        "tuning",
     ),
 }
 # The only parts of `fitting` that know of more than simulation.

@@ -49,7 +49,7 @@ def test_a_hint_names_all_that_may_be_meant():
             ["train", "--train_size", "9"],
             "unknown option '--train_size': did you mean '--n_images'",
         ),
-        (["train", "--quiet", "true"], "unknown option '--quiet' ("),
+        (["train", "--qiet", "true"], "unknown option '--qiet': did you mean '--quiet'"),
         (["trian"], "unknown command 'trian': did you mean 'train'?"),
         (["simulate", "Model_I", "--out", "x.h5"], "did you mean 'model_i'?"),
     ],

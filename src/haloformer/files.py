@@ -4,6 +4,7 @@ What is said here holds for every kind of file. `haloformer.data` has the checks
 """
 
 import contextlib
+import logging
 import os
 import re
 import stat
@@ -14,6 +15,8 @@ from typing import Any
 import yaml
 
 from haloformer.errors import InputError
+
+_log = logging.getLogger(__name__)
 
 MAX_YAML_BYTES = 1 << 20
 """Of a YAML file that is read."""
@@ -65,6 +68,7 @@ def read_yaml(path: str | Path) -> object:
             data = file.read(MAX_YAML_BYTES + 1)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
+    _log.info("settings %s", path)
     return parse_yaml(data, str(path))
 
 

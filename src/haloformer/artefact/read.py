@@ -1,6 +1,7 @@
 """Finds and reads artefacts: run folders, hub folders and shipped models."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from haloformer.models.shapes import Shapes, network_shapes
 _MAX_HEADER_BYTES = 1 << 23  # a tensor takes about a hundred
 # A network under construction has several parts for each tensor that is saved: layers, tables, heads that are replaced.
 _PARTS, _PARTS_PER_TENSOR, _VALUES = 5000, 10, 2**23
+_log = logging.getLogger(__name__)
 _SHIPPED = Path(__file__).parents[1] / "weights"
 
 
@@ -55,6 +57,7 @@ def read_artefact(path: Path) -> Artefact:
     description = read_json(where)
     fields = checked_fields(description, where)
     check_fit(weights, where, fields.model)
+    _log.info("trained network %s: %s, weights in %s", fields.model.name, where, weights.name)
     return Artefact(where, weights, description, fields)
 
 

@@ -1,16 +1,17 @@
 """``haloformer audit``."""
 
-import textwrap
 from collections.abc import Mapping
 from typing import Any
 
+from haloformer.cli.layout import filled, screen_width
+from haloformer.cli.present import say
 from haloformer.cli.registry import Command
 
 
 def present(result: Mapping[str, Any]) -> None:
     """Prints the verdict of an audit, and where its report is."""
-    print(textwrap.fill(result["verdict"], 100))
-    print(f"report: {result['report']}")
+    print(filled(result["verdict"], screen_width(piped=100)))
+    say(f"report: {result['report']}")
 
 
 COMMAND = Command(

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from haloformer.cli.present import macro_auc, print_table
+from haloformer.cli.present import macro_auc, print_table, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -20,16 +20,19 @@ def present(result: "StudyResult") -> int:
             published = entry["published_macro_auc"]
             shown = f"{published:.4f}" if published else "–"
             rows.append([str(entry["rank"]), entry["model"], *macro_auc(entry), shown])
-        print_table(survey, ["", "model", "macro AUC", "95 % interval", "published"], rows)
+        print_table(
+            survey, ["", "model", "macro AUC", "95 % interval", "published"], rows, limit=60
+        )
     if result.n_failed:
-        print(f"{result.n_failed} runs failed")
-    print(f"leaderboard: {result.out / 'leaderboard.md'}, {result.out / 'leaderboard.html'}")
+        say(f"{result.n_failed} runs failed")
+    say(f"leaderboard: {result.out / 'leaderboard.md'}, {result.out / 'leaderboard.html'}")
     return 1 if result.n_failed else 0
 
 
 COMMAND = Command(
     "train many networks alike and rank them, beside published AUCs",
     experiment=True,
+    dry_run=True,
     present=present,
     examples=(
         "haloformer benchmark --models '*_nano' --surveys model_ii,model_iii --seeds 3",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from haloformer.cli.present import print_table, print_warnings, with_interval
+from haloformer.cli.present import print_table, print_warnings, say, with_interval
 from haloformer.cli.registry import Command
 
 
@@ -29,7 +29,7 @@ def present(result: Mapping[str, Any]) -> None:
     columns = ["model", "measure", "difference", "95 % interval", "p, corrected"]
     print_table(f"differences to {result['reference']}, paired by image", columns, rows)
     print_warnings(result["warnings"])
-    print(f"report: {result['report']}")
+    say(f"report: {result['report']}")
 
 
 COMMAND = Command(

@@ -1,15 +1,30 @@
 """``haloformer convert``."""
 
 import contextlib
-from collections.abc import Callable, Iterator
-from typing import Literal
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
-from haloformer.cli.present import print_notes
+from haloformer.cli.present import print_notes, say
 from haloformer.cli.registry import Command
+
+if TYPE_CHECKING:
+    from haloformer.cli.planning import Plan
+
+
+def present(summary: Mapping[str, Any]) -> None:
+    """Prints how many images of which class were written, and what was left out."""
+    counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
+    shape = "×".join(str(size) for size in summary["image_shape"])
+    say(f"wrote {summary['n']} images of {shape} ({counts}) to {summary['path']}")
+    print_notes(summary["notes"])
+
 
 COMMAND = Command(
     "convert DeepLense folders, archives or labelled images to a dataset file",
     positional=("src",),
+    present=present,
+    dry_run=True,
     examples=(
         "haloformer convert Model_I.tgz --out model_i.h5",
         "haloformer convert dataset --subset val --out val.h5",
@@ -31,7 +46,7 @@ def convert(
     skip_bad: bool = False,
     overwrite: bool = False,
     quiet: bool = False,
-) -> None:
+) -> Mapping[str, Any]:
     """Converts labelled images that you have to one dataset file.
 
     Reads DeepLense folders and .tgz or .zip archives (axion|vort, cdm|sphere, no_sub|no; plain and
@@ -50,12 +65,12 @@ def convert(
         compression: gzip or lzf make smaller files that are slower to read.
         skip_bad: Leave out images that cannot be read; how many, and why, is said.
         overwrite: Replace an existing file.
-        quiet: Print nothing.
+        quiet: Print nothing but warnings and errors.
     """
     from haloformer.data import convert as convert_images
 
     with _progress("convert", quiet) as show:
-        summary = convert_images(
+        return convert_images(
             src,
             out,
             channels=channels,
@@ -68,11 +83,32 @@ def convert(
             compression=compression,
             skip_bad=skip_bad,
         )
-    if not quiet:
-        counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
-        shape = "×".join(str(size) for size in summary["image_shape"])
-        print(f"wrote {summary['n']} images of {shape} ({counts}) to {out}")
-        print_notes(summary["notes"])
+
+
+def plan(src: str, out: str, **options: Any) -> "Plan":
+    """Plans the command, with its options; see :mod:`haloformer.cli.planning`."""
+    from haloformer.cli.planning import Plan, by
+    from haloformer.data.preview import preview_conversion
+
+    given = {key: value for key, value in options.items() if key != "quiet"}
+    found = preview_conversion(src, out, **given)
+    n = found.n
+    facts = {
+        "images": (f"{n:,}" if n is not None else "known when all are read")
+        + f", {by(found.image_shape)}",
+        "classes": ", ".join(found.class_names),
+    }
+    n_bytes = None if n is None else n * math.prod(found.image_shape) * 4
+    notes = ["Compressed, it is smaller."] if options.get("compression") else []
+    return Plan(
+        f"convert {src}",
+        facts,
+        None if n is None else n * found.seconds,
+        n_bytes,
+        out,
+        f"{found.n_read:,} images that were read",
+        notes,
+    )
 
 
 @contextlib.contextmanager

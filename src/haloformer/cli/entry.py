@@ -12,13 +12,18 @@ import os
 import signal
 import sys
 import threading
+import traceback
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType
 from typing import TextIO
 
 from haloformer._version import __version__
+from haloformer.cli.layout import broken_command, filled, screen_width
+from haloformer.cli.present import told
 from haloformer.cli.registry import HOMES, Command
+from haloformer.cli.session import run_command
 from haloformer.errors import InputError, InputWarning, brief
 from haloformer.vocabulary import did_you_mean
 
@@ -27,6 +32,7 @@ COMMANDS: dict[str, Command] = {
 }
 
 EXIT_USER_ERROR = 2
+EXIT_INTERNAL = 70
 EXIT_INTERRUPTED = 130
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -49,7 +55,7 @@ def main(arguments: list[str] | None = None) -> int:
 
     Returns:
         0 if all went well, 1 if some images or runs failed and were reported, 2 for a user's
-        mistake, 130 after Ctrl-C, 143 after SIGTERM.
+        mistake, 70 for an error of the program itself, 130 after Ctrl-C, 143 after SIGTERM.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     _suit_surroundings()
@@ -76,11 +82,20 @@ def main(arguments: list[str] | None = None) -> int:
         _drop_output()
         return 0
     except OSError as error:
-        if (message := _file_trouble(error)) is None:
-            raise
+        message = _file_trouble(error)
+        if message is None:
+            if "--verbose" in arguments:
+                traceback.print_exc()
+            _fail(f"{command}: {_internal(error)}")
+            return EXIT_INTERNAL
         return _flushed(command, 0) or _fail(f"{command}: {message}")
     except MemoryError:
         return _fail(f"{command}: out of memory; a smaller --batch_size needs less")
+    except Exception as error:
+        if "--verbose" in arguments:
+            traceback.print_exc()
+        _fail(f"{command}: {_internal(error)}")
+        return EXIT_INTERNAL
 
 
 def _answer(arguments: list[str]) -> int:
@@ -95,7 +110,7 @@ def _answer(arguments: list[str]) -> int:
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS) or f"known are {', '.join(COMMANDS)}"
         raise InputError(f"unknown command '{name}': {hint}")
-    return _run(name, arguments[1:])
+    return run_command(name, COMMANDS[name], arguments[1:])
 
 
 def _suit_surroundings() -> None:
@@ -148,15 +163,6 @@ def _drop_output() -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _run(name: str, arguments: list[str]) -> int:
-    from haloformer.cli.parsing import parse
-
-    command = COMMANDS[name]
-    function = getattr(importlib.import_module(HOMES[name]), command.function or name)
-    result = function(**parse(name, command, function, arguments))
-    return (command.present(result) or 0) if command.present else 0
-
-
 _show_any_warning = warnings.showwarning
 
 
@@ -170,7 +176,7 @@ def _show_warning(
 ) -> None:
     """Prints a warning about what the user gave in one line, without the place in the code."""
     if issubclass(category, InputWarning):
-        print(f"warning: {brief(message)}", file=sys.stderr)
+        print(told(f"warning: {brief(message)}"), file=sys.stderr)
     else:
         _show_any_warning(message, category, filename, lineno, file, line)
 
@@ -184,27 +190,52 @@ def _file_trouble(error: OSError) -> str | None:
     return None
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    listed = "\n".join(
-        f"  {name:<{width}}  {command.summary}" for name, command in COMMANDS.items()
-    )
-    return f"""haloformer {__version__}: dark matter from images of strong gravitational lenses
+def _internal(error: Exception) -> str:
+    """Returns an error that is no user's in one line, with its place in our code."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "haloformer" in frame.filename]  # fmt: skip
+    place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    what = f"{type(error).__name__}: {brief(error)}{place}"
+    return f"internal error: {what}; --verbose shows all of it, and a report with that is welcome"
 
-usage: haloformer COMMAND [options]     haloformer COMMAND --help shows its options
+
+_START = (
+    "haloformer try",
+    "haloformer simulate model_ii --n 6000 --seed 1 --out train.h5",
+    "haloformer train --data train.h5 --out runs/first",
+    "haloformer evaluate runs/first --data model_ii",
+)
+
+
+def _overview() -> str:
+    names = max(map(len, COMMANDS))
+    width = screen_width(piped=100)
+    listed = "\n".join(
+        filled(command.summary, width, f"  {name:<{names}}  ", " " * (names + 4))
+        for name, command in COMMANDS.items()
+    )
+    about = filled(
+        f"haloformer {__version__}: dark matter from images of strong gravitational lenses", width
+    )
+    shared = filled(
+        "All commands have --help, --quiet, --verbose and --json; long ones --dry_run. "
+        "Every option can also stand in a YAML file: --print_config writes one, --config reads it.",
+        width,
+    )
+    start = "\n".join(broken_command(line, width, "  ") for line in _START)
+    return f"""{about}
+
+usage: haloformer COMMAND [options]
 
 {listed}
 
 start here:
-  haloformer try
-  haloformer simulate model_ii --n 6000 --seed 1 --out train.h5
-  haloformer train --data train.h5 --out runs/first
-  haloformer evaluate runs/first --data model_ii
-Every option can also stand in a YAML file: --print_config writes one, --config reads it."""
+{start}
+
+{shared}"""
 
 
 def _fail(message: str) -> int:
     """Prints a message, if anybody listens, and returns the exit code."""
     with contextlib.suppress(OSError):
-        print(message, file=sys.stderr, flush=True)
+        print(told(message), file=sys.stderr, flush=True)
     return EXIT_USER_ERROR

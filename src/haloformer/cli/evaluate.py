@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from haloformer.cli.present import print_table, print_warnings, with_interval
+from haloformer.cli.present import print_table, print_warnings, say, with_interval
 from haloformer.cli.registry import Command
 
 
@@ -16,9 +16,9 @@ def present(result: Mapping[str, Any]) -> None:
         _print_regression(result["regression"])
     if result["left_out"]:
         counts = ", ".join(f"{count} of class {name}" for name, count in result["left_out"].items())
-        print(f"left out, as the model has no answer for them: {counts}")
+        say(f"left out, as the model has no answer for them: {counts}")
     print_warnings(result["warnings"])
-    print(f"report: {result['report']}")
+    say(f"report: {result['report']}")
 
 
 def _print_classification(result: Mapping[str, Any]) -> None:
@@ -31,9 +31,9 @@ def _print_classification(result: Mapping[str, Any]) -> None:
     columns = ["class", "images", "AUC", "95 % interval"]
     print_table(f"one-vs-rest AUC on {n} images", columns, rows)
     if any("*" in row[-1] for row in rows):
-        print("* exact binomial interval: DeLong's has no width at an AUC of 0 or 1")
+        say("* exact binomial interval: DeLong's has no width at an AUC of 0 or 1")
     value, interval = with_interval(result["accuracy"])
-    print(f"accuracy {value} ({interval})")
+    say(f"accuracy {value} ({interval})")
 
 
 def _with_method(auc: Mapping[str, float]) -> list[str]:
@@ -51,7 +51,7 @@ def _print_regression(targets: Mapping[str, Any]) -> None:
         if math.isfinite(row["coverage"]["value"]):
             value, interval = with_interval(row["coverage"])
             nominal = f"nominal {row['nominal_coverage']:g}"
-            print(f"intervals of {name} contain {value} ({interval}) of the true values, {nominal}")
+            say(f"intervals of {name} contain {value} ({interval}) of the true values, {nominal}")
 
 
 COMMAND = Command(

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from haloformer.cli.present import print_table, print_warnings
+from haloformer.cli.present import print_table, print_warnings, say
 from haloformer.cli.registry import Command
 
 
@@ -14,9 +14,9 @@ def present(result: Mapping[str, Any]) -> None:
         rows = [[_map_name(row), f"{row['correlation']:.2f}"] for row in result["sanity"]]
         print_table("rank correlation with random weights", ["map", "correlation"], rows)
     for what, why in result["left_out"].items():
-        print(f"left out: {what}: {why}")
+        say(f"left out: {what}: {why}")
     print_warnings(result["warnings"])
-    print(f"explained {len(result['images'])} images: {result['page']}")
+    say(f"explained {len(result['images'])} images: {result['page']}")
 
 
 def _print_scores(scores: Sequence[Mapping[str, Any]]) -> None:

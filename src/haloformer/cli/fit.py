@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, cast
 
-from haloformer.cli.present import print_table, print_warnings
+from haloformer.cli.present import print_table, print_warnings, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -23,19 +23,19 @@ def _present_lens(summary: "LensSummary") -> int:
 
     fit = summary.fit
     if summary.resumed:
-        print("went on with an earlier call")
+        say("went on with an earlier call")
     print_table(fit.seen.name, ("parameter", "value"), fit.rows())
     if fit.scan is not None:
-        print(fit.verdict)
+        say(fit.verdict)
     print_warnings(fit.flags)
     files = [*FILES, *([f"{summary.format}.json"] if summary.format else [])]
-    print(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
+    say(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
     return 1 if fit.flags else 0
 
 
 def _present_table(summary: "FitSummary") -> int:
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
-    print(
+    say(
         f"wrote {summary.n_rows} rows to {summary.out}: median chi2 {summary.chi2:.3f}, "
         f"{summary.n_good} good fits, {summary.n_unsettled} not converged{errors}"
     )
@@ -48,7 +48,7 @@ def _present_table(summary: "FitSummary") -> int:
             ]
         )
     if summary.figure is not None:
-        print(f"drew {summary.figure}")
+        say(f"drew {summary.figure}")
     return 1 if summary.n_errors else 0
 
 
@@ -56,6 +56,7 @@ COMMAND = Command(
     "fit lenses: images of a survey into a table, or one real lens with a pixelised source",
     positional=("images",),
     present=present,
+    table=lambda options: options.get("survey") is not None,
     examples=(
         "haloformer fit cutouts/ --survey model_ii --noise instrument --out fits.csv",
         "haloformer fit test.h5 --survey model_i --out fits.parquet --figure fits.png",

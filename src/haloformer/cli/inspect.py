@@ -4,13 +4,28 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from haloformer.cli.present import print_json, print_table, rounded
+from haloformer.cli.present import print_table, rounded, say
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
+
+_LIMIT = 60  # rows of a table
+
+
+def present(found: Mapping[str, Any]) -> None:
+    """Prints what a file holds as tables."""
+    if "images" in found:
+        _print_image(found)
+        return
+    _print_summary(found["path"], found)
+    if found.get("figure") is not None:
+        say(f"drew {found['figure']}")
+
 
 COMMAND = Command(
     "show the content of a dataset or image file, as tables and as a figure",
     positional=("data",),
+    present=present,
+    text=True,
     examples=(
         "haloformer inspect train.h5",
         "haloformer inspect train.h5 --figure samples.png",
@@ -25,9 +40,8 @@ def inspect(
     figure: str | None = None,
     per_class: int = 6,
     seed: int = 0,
-    json: bool = False,
     overwrite: bool = False,
-) -> None:
+) -> Mapping[str, Any]:
     """Shows the content of a dataset file (classes, pixel statistics, parameters, provenance), or of an image file.
 
     Of an image it shows the extensions, which of them is read by default, pixels, pixel scale, and what is unusual.
@@ -38,7 +52,6 @@ def inspect(
         figure: Of a dataset: also draw sample images of each class to this file (.png, .svg, .pdf).
         per_class: Images per class in the figure.
         seed: Seed that chooses the images of the figure.
-        json: Print JSON instead of tables.
         overwrite: Replace an existing figure.
     """
     from haloformer.data import inspect as inspection
@@ -48,8 +61,9 @@ def inspect(
     if is_image_name(data) and image_suffix(data) != ".npz" and not Path(data).is_dir():
         if figure is not None:
             raise InputError("--figure draws images of a dataset; this is an image already")
-        _inspect_image(data, json)
-        return
+        from haloformer.data.inspect_image import describe_image
+
+        return {"path": data, **describe_image(data)}
 
     if figure is not None and Path(figure).exists() and not overwrite:
         raise InputError(f"{figure} exists: choose another name, or give --overwrite")
@@ -58,22 +72,11 @@ def inspect(
         if figure is not None:
             name = Path(data).name
             inspection.figure(dataset, figure, per_class=per_class, seed=seed, title=name)
-    if json:
-        print_json(summary)
-        return
-    _print_summary(data, summary)
-    if figure is not None:
-        print(f"drew {figure}")
+    return summary if figure is None else {**summary, "figure": figure}
 
 
-def _inspect_image(path: str, json: bool) -> None:
-    from haloformer.data.inspect_image import describe_image
-
-    found = describe_image(path)
-    if json:
-        print_json(found)
-        return
-    print(f"{path}: {found['bytes'] / 1e6:.2f} MB")
+def _print_image(found: Mapping[str, Any]) -> None:
+    say(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB")
     print_table(
         "images (* is read by default)",
         ["", "name", "shape", "″/pixel", "unit", "min", "median", "max", "not finite"],
@@ -88,23 +91,24 @@ def _inspect_image(path: str, json: bool) -> None:
             ]
             for row in found["images"]
         ],
+        limit=_LIMIT,
     )
     if found["header"]:
-        print_table("header", ["", ""], [(k, str(v)) for k, v in found["header"].items()], headed=False)  # fmt: skip
+        print_table("header", ["", ""], [(k, str(v)) for k, v in found["header"].items()], headed=False, limit=_LIMIT)  # fmt: skip
     for note in found["notes"]:
-        print(note)
+        say(note)
 
 
 def _print_summary(data: str, summary: Mapping[str, Any]) -> None:
     shape = "×".join(str(size) for size in summary["image_shape"])
     size = f"{summary['bytes'] / 1e6:.1f} MB"
-    print(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {size}")
+    say(f"{data}: {summary['n']} images of {shape} {summary['dtype']}, {size}")
     provenance = [
         [key, str(value)]
         for key, value in summary["attributes"].items()
         if value is not None and len(str(value)) < 80 and key not in ("class_names", "units")
     ]
-    print_table("provenance", ["field", "value"], provenance)
+    print_table("provenance", ["field", "value"], provenance, limit=_LIMIT)
     statistics = ("count", "mean", "std", "min", "max", "zero_fraction", "not_finite")
     print_table(
         "pixels",
@@ -113,6 +117,7 @@ def _print_summary(data: str, summary: Mapping[str, Any]) -> None:
             [name, *(rounded(row[key]) for key in statistics)]
             for name, row in summary["classes"].items()
         ],
+        limit=_LIMIT,
     )
     print_table(
         "parameters",
@@ -127,4 +132,5 @@ def _print_summary(data: str, summary: Mapping[str, Any]) -> None:
             ]
             for row in summary["parameters"]
         ],
+        limit=_LIMIT,
     )

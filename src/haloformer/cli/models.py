@@ -5,14 +5,29 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any, Literal
 
-from haloformer.cli.present import print_json, print_table
+from haloformer.cli.present import print_table
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
 
+Row = Mapping[str, Any]  # of the packaged table of models
+
+
+def present(found: Row | Sequence[Row]) -> None:
+    """Prints the list of networks, or one in detail."""
+    if isinstance(found, Mapping):
+        _print_model(found)
+    elif not found:
+        print("no model has all these properties")
+    else:
+        _print_list(found)
+
+
 COMMAND = Command(
     "list the networks",
     positional=("name",),
+    present=present,
+    text=True,
     examples=(
         "haloformer models",
         "haloformer models --size nano --max-parameters 1M --attention",
@@ -20,8 +35,6 @@ COMMAND = Command(
         "haloformer models resnet18 --img-size 96",
     ),
 )
-
-Row = Mapping[str, Any]  # of the packaged table of models
 
 
 def models(
@@ -33,8 +46,7 @@ def models(
     pretrained: bool = False,
     attention: bool = False,
     img_size: int | None = None,
-    json: bool = False,
-) -> None:
+) -> Row | Sequence[Row]:
     """Lists the networks that can be trained, or builds one and shows it in detail.
 
     MACs are the multiply-accumulate operations of one image of one channel, of 64×64 and 150×150
@@ -49,7 +61,6 @@ def models(
         pretrained: Only models with ImageNet weights that can be downloaded.
         attention: Only models whose attention can be shown on the image.
         img_size: For one model: the side of the images in pixels, beside 64 and 150.
-        json: Print JSON instead of a table.
     """
     if name is not None:
         filters = {"family": family, "size": size, "max_parameters": max_parameters, "pretrained": pretrained, "attention": attention}  # fmt: skip
@@ -58,8 +69,7 @@ def models(
                 raise InputError(
                     f"--{key} chooses from the list: leave it out, or the name '{name}'"
                 )
-        _show_model(name, img_size, json)
-        return
+        return _described(name, img_size)
     if img_size is not None:
         raise InputError("--img_size is for one model: give its name, too")
     from haloformer.models.table import model_table
@@ -69,19 +79,13 @@ def models(
         rows = _of_family(rows, family)
     most = float("inf") if max_parameters is None else _number(max_parameters)
     required = [key for key, is_ in (("pretrained", pretrained), ("attention", attention)) if is_]
-    rows = [
+    return [
         row
         for row in rows
         if size in (None, row["size"])
         and row["parameters"] <= most
         and all(row[key] for key in required)
     ]
-    if json:
-        print_json(rows)
-    elif not rows:
-        print("no model has all these properties")
-    else:
-        _print_list(rows)
 
 
 def _of_family(rows: Sequence[dict[str, Any]], family: str) -> list[dict[str, Any]]:
@@ -92,8 +96,6 @@ def _of_family(rows: Sequence[dict[str, Any]], family: str) -> list[dict[str, An
 
 
 def _print_list(rows: Sequence[Row]) -> None:
-    from rich.box import SIMPLE_HEAD
-
     numbers = {"para-\nmeters": "parameters", "MACs\nat 64": "macs_64", "MACs\nat 150": "macs_150"}
     answers = {"Image-\nNet": "pretrained", "atten-\ntion": "attention"}
     cells = [
@@ -106,10 +108,10 @@ def _print_list(rows: Sequence[Row]) -> None:
         for row in rows
     ]
     columns = ["name", "family", "size", *numbers, *answers, "arXiv"]
-    print_table(f"{len(rows)} models", columns, cells, tight=SIMPLE_HEAD, right=numbers)
+    print_table(f"{len(rows)} models", columns, cells, right=numbers)
 
 
-def _show_model(name: str, img_size: int | None, as_json: bool) -> None:
+def _described(name: str, img_size: int | None) -> Row:
     from haloformer.models import find_model
     from haloformer.models.details import describe_model
     from haloformer.models.table import model_table
@@ -117,9 +119,10 @@ def _show_model(name: str, img_size: int | None, as_json: bool) -> None:
     row = describe_model(find_model(name), img_size)
     listed = {known["name"]: known for known in model_table()}
     row["exceptions"] = listed[name]["exceptions"] if name in listed else None
-    if as_json:
-        print_json(row)
-        return
+    return row
+
+
+def _print_model(row: Row) -> None:
     tried = row["exceptions"] is not None
     shown = {
         **row,
@@ -135,7 +138,7 @@ def _show_model(name: str, img_size: int | None, as_json: bool) -> None:
     cells = [
         [key.replace("_", " "), str(value)] for key, value in shown.items() if key not in hidden
     ]
-    print_table(name, ["field", "value"], cells)
+    print_table(row["name"], ["field", "value"], cells)
 
 
 def _layer_ranges(layers: Sequence[str]) -> list[str]:

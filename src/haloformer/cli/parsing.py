@@ -14,12 +14,15 @@ import re
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
+from haloformer.cli.layout import filled, filled_paragraphs
 from haloformer.cli.registry import Command
+from haloformer.cli.shared import OPTIONS, Shared
 from haloformer.errors import InputError
 from haloformer.files import read_yaml
 from haloformer.vocabulary import did_you_mean
@@ -30,7 +33,41 @@ _READING = (
 
 
 class _Formatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
-    """Shows types and defaults, and keeps the lines of descriptions as they are written."""
+    """Shows types in words, and defaults; breaks lines between words alone."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        return filled_paragraphs(text, width)
+
+    def _format_usage(self, usage: str | None, *arguments: Any, **more: Any) -> str:
+        return filled(f"usage: {usage}", self._width, hanging="  ") + "\n\n"
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        return filled(" ".join(text.split()), width).split("\n")
+
+    def _get_help_string(self, action: argparse.Action) -> str:
+        return action.help or ""
+
+    def _format_action_invocation(self, action: argparse.Action) -> str:
+        """Returns an option and what stands for its value; choices are said in the text."""
+        if not action.option_strings:
+            many = {"*": " ...", "+": " ..."}
+            return action.dest + many.get(str(action.nargs), "")
+        names = ", ".join(name for name in action.option_strings if not name.endswith("+"))
+        if action.nargs == 0 or action.dest == "print_config":
+            return names
+        plain = action.metavar is None or str(action.metavar).startswith("{")  # the choices
+        metavar = action.dest.upper() if plain else str(action.metavar)
+        return f"{names} {metavar}".strip()
+
+    def start_section(self, heading: str | None) -> None:
+        """Begins a group; its heading is no wider than the screen."""
+        super().start_section(heading and filled(heading, self._width - 1))
+
+
+_LIBRARY_TEXTS = {
+    "help": "Show this help.",
+    "print_config": "Print all options as YAML, for --config, and do nothing.",
+}
 
 
 class _Parser(ArgumentParser):
@@ -46,14 +83,45 @@ class _Parser(ArgumentParser):
         )
         self.hints: dict[str, object] = {}
 
+    def format_help(self, *arguments: Any, **more: Any) -> str:
+        """Returns the help, in our words where they are the library's."""
+        self._action_groups[0].title = "arguments"
+        for action in self._actions:
+            if action.dest in _LIBRARY_TEXTS:
+                action.help = _LIBRARY_TEXTS[action.dest]
+        text: str = super().format_help(*arguments, **more)
+        return text
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         raise InputError(f"{_in_our_words(message, self.hints)} (see {self.prog} --help)")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What a command line asks for.
+
+    Attributes:
+        keywords: For the command's function.
+        shared: Options that all commands have.
+        out: Of a command that prints a text: the file for it, or ``-``; None if not given.
+    """
+
+    keywords: dict[str, Any]
+    shared: Shared
+    out: str | None = None
 
 
 def parse(
     name: str, command: Command, function: Callable[..., object], arguments: Sequence[str]
 ) -> dict[str, Any]:
-    """Returns the keywords for a command's function that were given on the command line.
+    """Returns the keywords for a command's function that were given; see `read`."""
+    return read(name, command, function, arguments).keywords
+
+
+def read(
+    name: str, command: Command, function: Callable[..., object], arguments: Sequence[str]
+) -> Request:
+    """Returns what is asked for by a command line.
 
     Args:
         name: The command.
@@ -65,24 +133,67 @@ def parse(
         InputError: An unknown option, or a value of the wrong type.
         SystemExit: After ``--help`` and ``--print_config``.
     """
-    signature = inspect.signature(function)
-    parser = _Parser(name, _description(function, command.examples))
-    _add_function(parser, function, command)
-    if command.experiment:
-        _add_experiment(parser, skip=signature.parameters)
-        places = "".join(f" {place.upper()}" for place in command.positional)
-        parser.usage = f"haloformer {name}{places} [--preset NAME] [--FIELD VALUE ...]"
+    parameters = inspect.signature(function).parameters
+    parser = parser_of(name, command, function)
     if not command.experiment:
         _check_configs(arguments)
     values = parser.parse_args(_usual_spelling(arguments, parser.hints)).as_dict()
+    shared = Shared.of(values)
+    ours = {key for key in OPTIONS if key not in parameters}
+    out = values.get("out") if command.text else None
+    ours |= {"out"} if command.text else set()
+    values = {key: value for key, value in values.items() if key not in ours}
     if not command.experiment:
         values.pop("config", None)
-        return values
-    fields = {key for key in values if key not in signature.parameters}
-    return {
-        **{key: value for key, value in values.items() if key not in fields},
-        "options": {key: values[key] for key in fields},
-    }
+        return Request(values, shared, out)
+    fields = {key for key in values if key not in parameters}
+    keywords = {key: value for key, value in values.items() if key not in fields}
+    return Request({**keywords, "options": {key: values[key] for key in fields}}, shared, out)
+
+
+def parser_of(name: str, command: Command, function: Callable[..., object]) -> _Parser:
+    """Returns the parser of a command, with all its options."""
+    parameters = inspect.signature(function).parameters
+    parser = _Parser(name, _description(function, command.examples))
+    _add_function(parser, function, command)
+    if command.experiment:
+        _add_experiment(parser, skip=parameters)
+    _add_shared(parser, command, skip=parameters)
+    needed = [
+        f"--{key} {key.upper()}"
+        for key, parameter in parameters.items()
+        if parameter.default is inspect.Parameter.empty and key not in command.positional
+    ]
+    places = [_place(key, parameters[key]) for key in command.positional]
+    field = ["[--FIELD VALUE ...]"] if command.experiment else []
+    parser.usage = " ".join(["haloformer", name, *places, *needed, "[options]", *field])
+    return parser
+
+
+def _place(name: str, parameter: inspect.Parameter) -> str:
+    shown = name.upper() + (" ..." if "list" in str(parameter.annotation) else "")
+    return shown if parameter.default is inspect.Parameter.empty else f"[{shown}]"
+
+
+def _add_shared(parser: _Parser, command: Command, skip: typing.Container[str]) -> None:
+    """Adds the options that all commands have."""
+    section = parser.add_argument_group("all commands have")
+    texts: dict[str, tuple[object, str]] = {key: (bool, text) for key, text in OPTIONS.items()}
+    if not command.dry_run:
+        del texts["dry_run"]
+    if command.text:
+        texts["out"] = (str, "File for what is printed; -: the screen.")
+    for key, (hint, text) in texts.items():
+        if key in skip:
+            continue
+        parser.hints[key] = hint
+        section.add_argument(
+            f"--{key}",
+            type=typing.cast(Any, hint),
+            default=argparse.SUPPRESS,
+            help=text if hint is bool else _with_type(text, hint, ""),
+            **_metavar(hint),
+        )
 
 
 def _check_configs(arguments: Sequence[str]) -> None:
@@ -106,7 +217,8 @@ def _add_function(parser: _Parser, function: Callable[..., object], command: Com
         optional = parameters[name].default is not inspect.Parameter.empty
         nargs = ("*" if optional else "+") if many else ("?" if optional else None)
         more: dict[str, Any] = {} if nargs is None else {"nargs": nargs}
-        parser.add_argument(name, type=str, help=_help(texts, name), **more)
+        needed = "" if optional else " (needed)"
+        parser.add_argument(name, type=str, help=_help(texts, name) + needed, **more)
     if not command.experiment:
         parser.add_argument(
             "--config",
@@ -120,9 +232,9 @@ def _add_function(parser: _Parser, function: Callable[..., object], command: Com
         parser.hints[name] = hint
         required = parameter.default is inspect.Parameter.empty
         given: dict[str, Any] = {"required": True} if required else {"default": parameter.default}
-        parser.add_argument(
-            f"--{name}", type=hint, help=_help(texts, name), **given, **_metavar(hint)
-        )
+        said = "needed" if required else _default_text(parameter.default)
+        text = _with_type(_help(texts, name), hint, said)
+        parser.add_argument(f"--{name}", type=hint, help=text, **given, **_metavar(hint))
 
 
 def _add_experiment(parser: _Parser, skip: typing.Container[str]) -> None:
@@ -144,28 +256,46 @@ def _add_experiment(parser: _Parser, skip: typing.Container[str]) -> None:
                 f"--{short}",
                 type=hint,
                 default=argparse.SUPPRESS,
-                help=_help(texts, field) + _default_text(default).replace("%", "%%"),
+                help=_with_type(_help(texts, field), hint, _default_text(default)),
                 **_metavar(hint),
             )
 
 
 def _default_text(default: object) -> str:
-    if default in ("", {}):
+    if default in ("", {}) or default is None:
         return ""
-    shown = list(default) if isinstance(default, tuple) else "null" if default is None else default
-    return f" (default: {shown})"
+    if isinstance(default, bool):
+        return "default: yes" if default else ""
+    shown = ", ".join(map(str, default)) if isinstance(default, tuple | list) else default
+    return f"default: {shown}"
+
+
+def _with_type(text: str, hint: object, more: str) -> str:
+    """Returns a help with the type in words, and the default."""
+    words = _type_for_help(hint)
+    said = "; ".join(part for part in (words, more) if part)
+    return f"{text} ({said})".replace("%%", "%").replace("%", "%%")
+
+
+def _type_for_help(hint: object) -> str:
+    """Returns the type in words; that nothing need be given is clear from the default."""
+    kinds = [kind for kind in _alternatives(hint) if kind is not type(None)]
+    if str in kinds and any(typing.get_origin(kind) in (list, tuple) for kind in kinds):
+        kinds.remove(str)  # names with commas
+    words = ("yes or no" if kind is bool else _one_type_in_words(kind) for kind in kinds)
+    return " or ".join(text.removeprefix("a ") for text in words)
 
 
 def _metavar(hint: object) -> dict[str, Any]:
     """Returns how the value of a switch is shown; nothing for other options."""
     if bool not in _alternatives(hint):
         return {}
-    return {"metavar": "[true|false|FILE]" if str in _alternatives(hint) else "[true|false]"}
+    return {"metavar": "[FILE]" if str in _alternatives(hint) else ""}
 
 
 def _description(function: Callable[..., object], examples: Sequence[str]) -> str:
     """Returns a docstring up to its arguments, and the examples."""
-    head = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip()
+    head = (inspect.getdoc(function) or "").split("\nArgs:")[0].strip().replace("``", "")
     if examples:
         head += "\n\nExamples:\n" + "\n".join(f"    {line}" for line in examples)
     return head
@@ -179,7 +309,8 @@ def _argument_texts(documented: object) -> Mapping[str, str]:
 
 def _help(texts: Mapping[str, str], name: str) -> str:
     text = texts.get(name) or _reading_texts().get(name, "")
-    return text.partition(" Short name:")[0].replace("%", "%%")
+    text = text.replace("``", "").replace("%", "%%")
+    return text.partition(" Short name:")[0]
 
 
 @functools.cache
@@ -242,7 +373,7 @@ def _in_our_words(message: str, hints: Mapping[str, object]) -> str:
         if name not in hints:
             return f"{name}: {reason}"
         _, got, value = reason.rpartition("value: ")
-        return f"{name} must be {_type_in_words(hints[name])}" + (f", not {value}" if got else "")
+        return f"{name} must be {type_in_words(hints[name])}" + (f", not {value}" if got else "")
     return text
 
 
@@ -257,7 +388,7 @@ def _written_with_bars(hint: object) -> Any:
     return functools.reduce(operator.or_, typing.cast(tuple[Any, ...], _alternatives(hint)))
 
 
-def _type_in_words(hint: object) -> str:
+def type_in_words(hint: object) -> str:
     """Returns what a value of a type is, for people: ``a whole number or null``."""
     return " or ".join(map(_one_type_in_words, _alternatives(hint)))
 

@@ -1,10 +1,13 @@
 """``haloformer predict``."""
 
 import csv
+import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from haloformer.cli.present import print_notes, print_table, print_warnings
+from haloformer.cli.layout import filled, screen_width
+from haloformer.cli.present import print_notes, print_table, print_warnings, say
 from haloformer.cli.registry import Command
 from haloformer.vocabulary import UNKNOWN
 
@@ -12,18 +15,17 @@ if TYPE_CHECKING:
     from haloformer.prediction.rows import PredictionSummary
 
 _FEW = 20  # rows that are printed, too, not only written
-_NOT_PRINTED = {"confidence", "entropy", "ood_score", "ra", "dec"}
 
 
 def present(summary: "PredictionSummary") -> int:
     """Prints counts, and the main columns if the rows are few; returns 1 if images were errors."""
-    if 0 < summary.n_rows <= _FEW and summary.out.suffix == ".csv":
-        _print_rows(summary.out)
+    if summary.n_rows and summary.out.suffix == ".csv":
+        _print_rows(summary.out, summary.n_rows)
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     ood = "" if summary.n_ood is None else f", {summary.n_ood} out of distribution"
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     start = f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}"
-    print(f"{start}{counts}{ood}{errors}")
+    say(f"{start}{counts}{ood}{errors}")
     print_notes(summary.notes)
     if summary.n_ood:
         left = (
@@ -42,25 +44,57 @@ def present(summary: "PredictionSummary") -> int:
     return 1 if summary.n_errors else 0
 
 
-def _print_rows(path: Path) -> None:
-    """Prints the table without empty columns and without those that few need."""
+def _print_rows(path: Path, n: int) -> None:
+    """Prints file, class, its probability and estimates of the first rows; below, what is marked."""
     with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
-    columns = [
-        name for name in rows[0] if name not in _NOT_PRINTED and any(row[name] for row in rows)
-    ]
-    for row in rows:
-        path_given, short = row["file"], Path(row["file"]).name
-        for name in {"file", "error"} & row.keys():
-            row[name] = row[name].replace(path_given, short)
-    cells = [[_rounded(row[name]) for name in columns] for row in rows]
-    print_table(str(path), columns, cells)
+        rows = list(itertools.islice(csv.DictReader(file), _FEW))
+    names = list(rows[0])
+    reasons: dict[str, str] = {}
+    columns: dict[str, list[str]] = {"file": [_place(row) for row in rows]}
+    if any(row.get("label") for row in rows):
+        columns["true"] = [row["label"] or "–" for row in rows]
+    if "class" in names:
+        columns["class"] = [row["class"] or "–" for row in rows]
+        columns["p"] = [_rounded(row.get(f"p_{row['class']}") or "–") for row in rows]
+    if any(marks := [_mark(row, reasons) for row in rows]):
+        columns["mark"] = marks
+    for name in (name[: -len("_sigma")] for name in names if name.endswith("_sigma")):
+        if any(row[name] for row in rows):
+            columns[name] = [_estimate(row[name], row[f"{name}_sigma"]) for row in rows]
+    cells = list(zip(*columns.values()))
+    print_table(str(path), list(columns), cells, right=("p",))
+    if n > len(rows):
+        say(f"… and {n - len(rows):,} more")
+    width = screen_width()
+    for reason, mark in reasons.items():
+        print(filled(f"{mark}  {reason}", width, hanging=" " * (len(mark) + 2)))
+
+
+def _place(row: Mapping[str, str]) -> str:
+    """Returns the name of a file without its folder, and which of its images it is: ``test.h5[3]``."""
+    name, index = Path(row["file"]).name, row.get("index")
+    return f"{name}[{index}]" if index else name
+
+
+def _mark(row: Mapping[str, str], reasons: dict[str, str]) -> str:
+    """Returns the mark of a row that is an error or out of distribution; each reason has one."""
+    reason = (row.get("error") or "").removeprefix(f"{row['file']}: ")
+    reason = reason.replace(row["file"], Path(row["file"]).name)
+    if not reason and row.get("ood") == "True":
+        reason = f"out of distribution: {row.get('ood_reason') or 'unlike the training images'}"
+    return reasons.setdefault(reason, f"({len(reasons) + 1})") if reason else ""
+
+
+def _estimate(value: str, sigma: str) -> str:
+    if not value:
+        return "–"
+    return _rounded(value) + (f" ± {_rounded(sigma)}" if sigma else "")
 
 
 def _rounded(cell: str) -> str:
-    """Returns a cell with numbers of many digits rounded to four decimals."""
+    """Returns a cell with numbers of many digits rounded to three decimals."""
     try:
-        return f"{float(cell):.4f}" if "." in cell or "e" in cell else cell
+        return f"{float(cell):.3f}" if "." in cell or "e" in cell else cell
     except ValueError:
         return cell
 
@@ -69,6 +103,7 @@ COMMAND = Command(
     "classify image files with a trained network",
     positional=("run", "images"),
     present=present,
+    table=lambda options: True,
     examples=(
         "haloformer predict runs/x cutouts/ --out predictions.csv",
         "haloformer predict runs/x a.fits b.npy test.h5 --out predictions.parquet",

@@ -1,14 +1,30 @@
 """``haloformer prepare``."""
 
+import math
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+from haloformer.cli.present import say
 from haloformer.cli.registry import Command
+
+if TYPE_CHECKING:
+    from haloformer.cli.planning import Plan
+
+
+def present(done: Mapping[str, Any]) -> None:
+    """Prints how many images are there, and what for."""
+    of = ", ".join(f"{n:,} for {name}" for name, n in done["images"].items())
+    total = sum(done["images"].values())
+    say(f"{total:,} images ({of}) are in {done['prepared']}: {done['seconds']:.0f} s")
+
 
 COMMAND = Command(
     "simulate and fit a survey's images once, for many trainings",
     experiment=True,
+    present=present,
+    dry_run=True,
     examples=(
         "haloformer prepare --preset haloformer --data model_i --crop 96 --prepared images",
         "haloformer prepare --data model_ii --physics detail --n 60000 --n_test 15000 --prepared images",
@@ -26,7 +42,7 @@ def prepare(
     test_seed: int | None = None,
     quiet: bool = False,
     options: Mapping[str, object] | None = None,
-) -> None:
+) -> Mapping[str, Any]:
     """Simulates and fits the images that a training would use, and stores them.
 
     Give the options of the training, with --prepared FOLDER. Trainings with the same --prepared
@@ -44,7 +60,7 @@ def prepare(
         n: Training images; by default as many as the training uses.
         n_test: Test images to prepare, too, as `haloformer study` and `benchmark` simulate them.
         test_seed: Seed of the test images; by default that of studies.
-        quiet: Print nothing.
+        quiet: Print nothing but warnings and errors.
         options: Fields of the experiment, by short name.
     """
     from haloformer.io.progress import progress_bar
@@ -59,9 +75,44 @@ def prepare(
         for _, images, numbers in parts:
             for done in images.prepare(numbers):
                 bar(done)
-    if not quiet:
-        of = ", ".join(f"{len(numbers):,} for {name}" for name, _, numbers in parts)
-        print(
-            f"{total:,} images ({of}) are in {experiment.trainer.prepared}: "
-            f"{time.perf_counter() - began:.0f} s"
-        )
+    return {
+        "prepared": experiment.trainer.prepared,
+        "images": {name: len(numbers) for name, _, numbers in parts},
+        "seconds": time.perf_counter() - began,
+    }
+
+
+def plan(
+    preset: str | None = None,
+    config: str | None = None,
+    n: int | None = None,
+    n_test: int = 0,
+    test_seed: int | None = None,
+    quiet: bool = False,
+    options: Mapping[str, object] | None = None,
+) -> "Plan":
+    """Plans the command, with its options; see :mod:`haloformer.cli.planning`."""
+    from haloformer.cli.planning import Plan, by, seconds_each
+    from haloformer.cli.shared import size
+    from haloformer.studies.runs import TEST_SEED
+    from haloformer.training.config import compose, read_options
+    from haloformer.training.preparing import parts_of
+
+    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    parts = parts_of(experiment, n, n_test, TEST_SEED if test_seed is None else test_seed)
+    counts = {name: len(numbers) for name, _, numbers in parts}
+    missing = {name: images.n_missing(numbers) for name, images, numbers in parts}
+    images = parts[0][1]
+    each, measured = seconds_each(images.maker.batch, least=2)
+    n_bytes = sum(missing.values()) * math.prod(images.image_shape) * images.bytes_per_value
+    folder = str(experiment.trainer.prepared)
+    limit = experiment.trainer.prepared_gb * 1e9
+    facts = {
+        "images": ", ".join(f"{count:,} for {name}" for name, count in counts.items()),
+        "to be made": f"{sum(missing.values()):,}, {by(images.image_shape)}",
+    }
+    notes = []
+    if n_bytes > limit:
+        notes = [f"The folder may hold {size(limit)} (--prepared_gb): what is more is not stored."]
+    what = f"prepare {sum(counts.values()):,} images of {experiment.data.source}"
+    return Plan(what, facts, sum(missing.values()) * each, n_bytes, folder, measured, notes)

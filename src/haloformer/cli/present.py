@@ -1,14 +1,9 @@
 """Tables and numbers for people, which several commands print."""
 
-import json
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
 
-from haloformer.io.strict_json import without_nan
-
-if TYPE_CHECKING:
-    from rich.box import Box
+from haloformer.cli.layout import filled, screen_width, table_lines
 
 
 def print_table(
@@ -16,52 +11,84 @@ def print_table(
     columns: Sequence[str],
     rows: Iterable[Sequence[str]],
     *,
-    tight: "Box | None" = None,
     right: Collection[str] = (),
     headed: bool = True,
+    limit: int | None = None,
 ) -> None:
-    """Prints a table.
+    """Prints a table: with lines around it if the screen has room, else as narrow as it must be.
 
     Args:
         title: Line above it.
         columns: Their headings.
         rows: Cells of each row.
-        tight: Box without sides, for a table that takes as few columns of the screen as it can.
         right: Headings of the columns that are aligned right.
         headed: Whether the headings are shown.
+        limit: How many rows are printed at most; what is left is counted.
     """
+    rows = list(rows)
+    left = 0 if limit is None else max(0, len(rows) - limit)
+    rows = rows[: len(rows) - left]
+    width = screen_width()
+    natural = sum(
+        max((len(line) for cell in cells for line in cell.split("\n")), default=0)
+        for cells in zip(columns, *rows)
+    )
+    if natural + 3 * len(columns) + 1 <= width:
+        _print_framed(title, columns, rows, right, headed, width)
+    else:
+        if title:
+            print(filled(title, width))
+        print("\n".join(table_lines(columns, rows, width, right, headed)))
+        if not left:
+            print()
+    if left:
+        print(f"… and {left:,} more")
+
+
+def _print_framed(
+    title: str,
+    columns: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    right: Collection[str],
+    headed: bool,
+    width: int,
+) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
-    table = Table(title=title, title_justify="left", title_style="bold", show_header=headed)
-    if tight is not None:
-        table.box, table.padding, table.pad_edge, table.show_edge = tight, 0, False, False
-    for i, column in enumerate(columns):
-        table.add_column(
-            column, overflow="fold", no_wrap=i == 0, justify="right" if column in right else "left"
-        )
+    table = Table(show_header=headed)
+    for column in columns:
+        table.add_column(Text(column), no_wrap=True, justify="right" if column in right else "left")
     for row in rows:
-        table.add_row(*row)
-    # Into a pipe or file nothing is cut to 80 columns.
-    console = Console() if sys.stdout.isatty() else Console(width=160)
+        table.add_row(*map(Text, row))  # as it is: brackets in a file's name are no markup
+    console = Console(width=width)
+    print_title = Text(filled(title, width), style="bold")
+    if title:
+        console.print(print_title, soft_wrap=True)
     console.print(table)
 
 
-def print_json(value: object) -> None:
-    """Prints JSON; NaN and infinite numbers become null."""
-    print(json.dumps(without_nan(value), indent=2, allow_nan=False))
+def say(text: str) -> None:
+    """Prints a line; on a screen it is broken between words."""
+    print(filled(text, screen_width(piped=10_000)))
 
 
 def print_warnings(warnings: Iterable[str]) -> None:
     """Prints warnings on standard error."""
     for warning in warnings:
-        print(f"warning: {warning}", file=sys.stderr)
+        print(told(f"warning: {warning}"), file=sys.stderr)
+
+
+def told(line: str) -> str:
+    """Returns a line for standard error: broken between words where that is a terminal."""
+    return filled(line, screen_width()) if sys.stderr.isatty() else line
 
 
 def print_notes(notes: Sequence[str]) -> None:
     """Prints what was left out, and why, on standard error."""
     for i, note in enumerate(notes):
-        print(f"  {note}" if i else f"warning: {note}", file=sys.stderr)
+        print(f"  {note}" if i else told(f"warning: {note}"), file=sys.stderr)
 
 
 def with_interval(estimate: Mapping[str, float]) -> list[str]:

@@ -1,6 +1,6 @@
 """What a command is, and where each lives."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +27,7 @@ HOMES: dict[str, str] = {
     "models": "haloformer.cli.models",
     "surveys": "haloformer.cli.surveys",
     "doctor": "haloformer.cli.doctor",
+    "completion": "haloformer.cli.completion",
 }
 """Command → module of its function, whose signature is the options and whose docstring
 is their help. In the order of ``haloformer --help``."""
@@ -41,8 +42,14 @@ class Command:
         positional: Arguments that are given without a name.
         examples: Lines for ``--help``.
         experiment: Whether the fields of an experiment are options, too.
-        present: Prints the function's result for people; may return the exit code.
+        present: Prints the function's result for people; may return the exit code. A result that
+            is a text is printed as it is.
         function: Name of the function, where it is not that of the command.
+        table: Of its options: whether it writes one table, which ``--out -`` prints.
+        text: Whether all it makes is what it prints, which ``--out`` writes to a file.
+        dry_run: Whether it can tell what it would do; see :mod:`haloformer.cli.planning`.
+        as_json: What ``--json`` prints of the result; see :mod:`haloformer.cli.as_json`.
+        ends_itself: Whether it says itself how long it took, or runs until it is ended.
     """
 
     summary: str
@@ -51,3 +58,8 @@ class Command:
     experiment: bool = False
     present: Callable[[Any], int | None] | None = None
     function: str = ""
+    table: Callable[[Mapping[str, Any]], bool] | None = None
+    text: bool = False
+    dry_run: bool = False
+    as_json: Callable[[Any], object] | None = None
+    ends_itself: bool = False

@@ -1,18 +1,57 @@
 """``haloformer simulate``."""
 
+import math
 import time
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Literal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
 
+from haloformer.cli.present import say
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 
 if TYPE_CHECKING:
+    from haloformer.cli.planning import Plan
     from haloformer.simulation import LensBatch, Simulator
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What was simulated.
+
+    Attributes:
+        out: File or folder that was written.
+        n: Images.
+        survey: Name of the survey.
+        classes: Names of the classes.
+        image_shape: (C, H, W).
+        seed: Of all random draws.
+        start: Number of the first image.
+        seconds: That it took.
+    """
+
+    out: str
+    n: int
+    survey: str
+    classes: tuple[str, ...]
+    image_shape: tuple[int, ...]
+    seed: int
+    start: int
+    seconds: float
+
+
+def present(done: Simulated) -> None:
+    """Prints what was written, and how fast."""
+    images = f"{done.n} images of {done.survey} ({', '.join(done.classes)})"
+    say(f"wrote {images} to {done.out}: {done.n / done.seconds:.0f} images/s")
+
 
 COMMAND = Command(
     "simulate lenses of a survey into a dataset file",
     positional=("survey",),
+    present=present,
+    dry_run=True,
     examples=(
         "haloformer simulate model_ii --n 3000 --seed 1 --out train.h5",
         "haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5",
@@ -41,7 +80,7 @@ def simulate(
     ray_address: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
-) -> None:
+) -> Simulated:
     """Simulates lenses and writes them, with their class and all physical parameters, to one file.
 
     Image k of (survey, seed) is always the same, so a dataset can be made in parts with --start.
@@ -70,20 +109,20 @@ def simulate(
         shard_size: With workers: images per shard.
         ray_address: Of a running Ray cluster, or auto: its machines share the images.
         overwrite: Replace an existing file.
-        quiet: Print nothing.
+        quiet: Print nothing but warnings and errors.
     """
-    import torch
-
-    from haloformer.simulation import Simulator
-
-    names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
-    simulator = Simulator(
-        survey, classes=names, seed=seed, noise=noise, dtype=getattr(torch, dtype), device=device, backend=backend
-    )  # fmt: skip
+    _check_format(format, workers, ray_address)
+    simulator = simulator_of(
+        survey,
+        classes=classes,
+        seed=seed,
+        noise=noise,
+        dtype=dtype,
+        device=device,
+        backend=backend,
+    )
     began = time.perf_counter()
     if workers or ray_address is not None:
-        if format == "deeplense":
-            raise InputError("--workers writes the format hdf5, not deeplense")
         from haloformer.data.shards import simulate_shards
 
         simulate_shards(
@@ -92,9 +131,64 @@ def simulate(
         )  # fmt: skip
     else:
         _simulate_alone(simulator, out, n, start, format, batch_size, overwrite, quiet)
-    if not quiet:
-        images = f"{n} images of {simulator.survey.name} ({', '.join(simulator.class_names)})"
-        print(f"wrote {images} to {out}: {n / (time.perf_counter() - began):.0f} images/s")
+    names, shape = tuple(simulator.class_names), tuple(simulator.image_shape)
+    seconds = time.perf_counter() - began
+    return Simulated(out, n, simulator.survey.name, names, shape, seed, start, seconds)
+
+
+def plan(survey: str, out: str, **options: Any) -> "Plan":
+    """Plans the command, with its options; see :mod:`haloformer.cli.planning`."""
+    from haloformer.cli.planning import Plan, by, cores, existing, seconds_each
+    from haloformer.data import DatasetWriter
+    from haloformer.data.dataset_writer import check_free_space
+    from haloformer.data.deeplense import refuse_existing_folder
+    from haloformer.io.shards import check_counts
+
+    n, workers, overwrite = options["n"], options["workers"], options["overwrite"]
+    apart = bool(workers) or options["ray_address"] is not None
+    _check_format(options["format"], workers, options["ray_address"])
+    kept = ("classes", "seed", "noise", "dtype", "device", "backend")
+    simulator = simulator_of(survey, **{key: options[key] for key in kept})
+    check_counts(n=n, batch_size=options["batch_size"], shard_size=options["shard_size"])
+    if options["start"] < 0:
+        raise InputError(f"start must be at least 0, not {options['start']}")
+    shape, target = simulator.image_shape, Path(out)
+    n_bytes = n * math.prod(shape) * 4
+    if options["format"] == "deeplense":
+        refuse_existing_folder(target, overwrite)
+    elif not apart or target.suffix:
+        names = simulator.class_names
+        DatasetWriter(out, n=n, image_shape=shape, class_names=names, overwrite=overwrite)
+    check_free_space(existing(target) / target.name, n_bytes * (2 if apart else 1))
+    processes = min(max(1, workers), cores())
+    if apart:
+        simulator.threads = 1
+    each, measured = seconds_each(simulator.batch)
+    facts = {
+        "images": f"{n:,} of {simulator.survey.name}, {by(shape)}",
+        "classes": ", ".join(simulator.class_names),
+        "speed": f"about {processes / each:.0f} images/s",
+    }
+    notes = ["Processes need some seconds to start, which were not counted."] if apart else []
+    what = f"simulate {n:,} images"
+    return Plan(what, facts, n * each / processes, n_bytes, out, measured, notes)
+
+
+def _check_format(format: str, workers: int, ray_address: str | None) -> None:
+    if format == "deeplense" and (workers or ray_address is not None):
+        raise InputError("--workers writes the format hdf5, not deeplense")
+
+
+def simulator_of(
+    survey: str, *, classes: list[str] | str | None, dtype: str, **options: Any
+) -> "Simulator":
+    """Returns the simulator that the command's options name."""
+    import torch
+
+    from haloformer.simulation import Simulator
+
+    names = [name.strip() for name in classes.split(",")] if isinstance(classes, str) else classes
+    return Simulator(survey, classes=names, dtype=getattr(torch, dtype), **options)
 
 
 def _simulate_alone(

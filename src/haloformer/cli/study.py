@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from haloformer.cli.present import macro_auc, print_table
+from haloformer.cli.present import macro_auc, print_table, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -16,11 +16,11 @@ def present(result: "StudyResult") -> int:
         difference = f"{row['difference']:+.4f}" if "difference" in row else "–"
         rows.append([row["variant"], str(row["n_seeds"]), *macro_auc(row), difference])
     columns = ["variant", "seeds", "macro AUC", "95 % interval", "difference"]
-    print_table("test macro AUC", columns, rows)
+    print_table("test macro AUC", columns, rows, limit=60)
     for count, what in ((result.n_failed, "failed"), (result.n_missing, "are not there yet")):
         if count:
-            print(f"{count} runs {what}")
-    print(f"table and figure: {result.out / 'table.md'}, {result.out / 'figure.png'}")
+            say(f"{count} runs {what}")
+    say(f"table and figure: {result.out / 'table.md'}, {result.out / 'figure.png'}")
     return 1 if result.n_failed else 0
 
 
@@ -28,6 +28,7 @@ COMMAND = Command(
     "compare variants of a training: augmentation, regularisation, transfer, data size …",
     positional=("name",),
     experiment=True,
+    dry_run=True,
     present=present,
     examples=(
         "haloformer study augmentation",

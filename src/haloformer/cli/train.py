@@ -2,12 +2,31 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from haloformer.cli.registry import Command
+
+if TYPE_CHECKING:
+    from haloformer.training import RunResult
+
+
+def as_json(result: "RunResult | str") -> object:
+    """Returns the best epoch, its metrics, and the log of all epochs; or the options that are printed."""
+    if isinstance(result, str):
+        import yaml
+
+        return yaml.safe_load(result)
+    from haloformer.cli.as_json import as_document
+
+    fields = {name: as_document(value) for name, value in vars(result).items()}
+    return {**fields, "log": as_document(result)}
+
 
 COMMAND = Command(
     "train a network on a dataset file or on freshly simulated images",
     experiment=True,
+    as_json=as_json,
+    dry_run=True,
     examples=(
         "haloformer train --data train.h5 --model hybrid_nano --out runs/x",
         "haloformer train --preset quick --data model_ii --out runs/y",
@@ -24,7 +43,7 @@ def train(
     config: str | None = None,
     print_config: bool = False,
     options: Mapping[str, object] | None = None,
-) -> None:
+) -> "RunResult | str":
     """Trains a network; the run folder gets its configuration, metrics, checkpoints and artefact.
 
     The same command again continues an interrupted run, and gives the same weights as if it had
@@ -44,8 +63,7 @@ def train(
 
     experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
     if print_config:
-        print(experiment.to_yaml(), end="")
-        return
+        return experiment.to_yaml()
     from haloformer.training import run
 
-    run(experiment)
+    return run(experiment)

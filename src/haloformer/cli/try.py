@@ -97,6 +97,7 @@ your own network (minutes), and how good it is:
 COMMAND = Command(
     "fit, draw and classify images that come with the package: what it does, in a minute",
     present=present,
+    ends_itself=True,
     function="try_out",
     examples=("haloformer try", "haloformer try --out first"),
 )

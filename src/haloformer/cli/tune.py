@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from haloformer.cli.present import print_table, rounded
+from haloformer.cli.present import print_table, rounded, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -16,13 +16,14 @@ def present(result: "SearchResult") -> None:
         for key, value in result.params.items()
     ]
     print_table(f"trial {result.best_trial}: {result.value:.4f}", ["field", "value"], rows)
-    print(f"best experiment: {result.out / 'best.yaml'}")
+    say(f"best experiment: {result.out / 'best.yaml'}")
 
 
 COMMAND = Command(
     "search for good hyper-parameters",
     positional=("name",),
     experiment=True,
+    dry_run=True,
     present=present,
     examples=("haloformer tune quick", "haloformer tune mine.yaml --trials 100 --workers 2"),
 )

@@ -114,22 +114,66 @@ def convert(
             skip_bad=skip_bad,
         )
         return _convert_source(source, **options)
-    options["skip_bad"] = skip_bad
+    with _as_hdf5(src, class_map) as file:
+        return _convert_hdf5(
+            src, file, channels=channels, class_map=class_map, nan=nan, skip_bad=skip_bad, **options
+        )
+
+
+@contextlib.contextmanager
+def _as_hdf5(src: Path, class_map: Mapping[str, str] | None) -> Iterator[h5py.File]:
+    """Opens an HDF5 file, or a ``.npz`` file as one."""
     if image_suffix(src.name) == ".npz":
         with _npz_as_hdf5(src) as file:
-            return _convert_hdf5(
-                src, file, channels=channels, class_map=class_map, nan=nan, **options
-            )
-    if h5py.is_hdf5(src) or src.suffix.lower() in (".h5", ".hdf5", ".hdf"):
+            yield file
+    elif h5py.is_hdf5(src) or src.suffix.lower() in (".h5", ".hdf5", ".hdf"):
         survives_hdf5(src, lambda: _try_hdf5(src, class_map))
         check_chunks(src)
         with open_hdf5(src) as file:
-            return _convert_hdf5(
-                src, file, channels=channels, class_map=class_map, nan=nan, **options
-            )
-    raise InputError(
-        f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 or .npz file"
-    )
+            yield file
+    else:
+        raise InputError(
+            f"{src} is neither a folder, nor an archive ({', '.join(ARCHIVE_SUFFIXES)}), nor an HDF5 or .npz file"
+        )
+
+
+@dataclass(frozen=True)
+class StoredImages:
+    """Images of an HDF5 or ``.npz`` file: how many, (C, H, W) of each, their classes, and each read anew."""
+
+    n: int
+    image_shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    each: Callable[[], Iterator[np.ndarray]]
+
+
+@contextlib.contextmanager
+def open_stored_images(
+    src: Path, *, channels: int | None, class_map: Mapping[str, str] | None, nan: str
+) -> Iterator[StoredImages]:
+    """Opens labelled images of an HDF5 or ``.npz`` file without converting them; arguments as in `convert`."""
+    check_regular(src)
+    with _as_hdf5(src, class_map) as file:
+        images = _stored_array(src, file)
+        n = images.shape[0]
+        with damage_named(src):
+            _, class_names = _labels(src, file, n, class_map)
+
+        def each() -> Iterator[np.ndarray]:
+            for i in range(n):
+                yield from _images(src, images, range(i, i + 1), channels, nan, None)[0]
+
+        yield StoredImages(n, _shape_of_images(src, images, channels), class_names, each)
+
+
+def _stored_array(src: Path, file: h5py.File) -> h5py.Dataset:
+    with damage_named(src):
+        images = plain_dataset(src, file, "images")
+    if images.ndim not in (3, 4) or images.dtype.kind not in "biuf" or min(images.shape) < 1:
+        raise InputError(
+            f"{src}: /images is {images.dtype} {images.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) needed"
+        )
+    return images
 
 
 def open_labelled(path: str | Path, *, skip_bad: bool = False) -> tuple[LensDataset, list[str]]:
@@ -268,12 +312,7 @@ def _convert_hdf5(
     compression: str | None,
     skip_bad: bool,
 ) -> dict[str, Any]:
-    with damage_named(src):
-        images = plain_dataset(src, file, "images")
-    if images.ndim not in (3, 4) or images.dtype.kind not in "biuf" or min(images.shape) < 1:
-        raise InputError(
-            f"{src}: /images is {images.dtype} {images.shape}; (N, H, W), (N, C, H, W) or (N, H, W, C) needed"
-        )
+    images = _stored_array(src, file)
     n = images.shape[0]
     with damage_named(src):
         labels, class_names = _labels(src, file, n, class_map)

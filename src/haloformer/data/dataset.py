@@ -1,5 +1,6 @@
 """Reading datasets, as `dataset_writer` writes them, quickly in random batches."""
 
+import logging
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -26,6 +27,8 @@ from haloformer.readers.hdf5_checks import (
 from haloformer.readers.unpacked import check_chunks
 from haloformer.vocabulary import unknown_name
 
+_log = logging.getLogger(__name__)
+
 
 class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
     """A dataset file as a PyTorch dataset of (image float32 (C, H, W), label int).
@@ -49,6 +52,7 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         self._pid = -1
         survives_hdf5(self.path, self._describe)
         self._describe()
+        _log.info("dataset %s: %d images of %s", self.path, len(self.labels), self.image_shape)
 
     def _describe(self) -> None:
         check_chunks(self.path)

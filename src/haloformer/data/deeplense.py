@@ -309,9 +309,9 @@ def write_deeplense_folder(
         How many images were written.
     """
     out = Path(out)
-    _refuse_existing_folder(out, overwrite)
+    refuse_existing_folder(out, overwrite)
     names = tuple(class_names) if class_names is not None else None
-    with whole_folder(out, lambda: _refuse_existing_folder(out, overwrite)) as part:
+    with whole_folder(out, lambda: refuse_existing_folder(out, overwrite)) as part:
         return _write_files(batches, part, names, n)
 
 
@@ -370,7 +370,8 @@ def _cell(value: Any) -> str:
     )
 
 
-def _refuse_existing_folder(out: Path, overwrite: bool) -> None:
+def refuse_existing_folder(out: Path, overwrite: bool) -> None:
+    """Refuses a folder that `write_deeplense_folder` may not write; writes nothing."""
     if not out.exists():
         return
     if not overwrite:

@@ -164,12 +164,24 @@ class PreparedImages:
                 raise InputError(f"not all of these images can be stored: {why}")
             yield int(n)
 
+    def n_missing(self, numbers: np.ndarray | range) -> int:
+        """Returns how many images would be made for these numbers: whole files of them."""
+        shards = np.unique(np.asarray(numbers, dtype=np.int64) // SHARD_IMAGES).tolist()
+        folders = (self.folder, *self._others)
+        missing = [s for s in shards if not any((f / _shard_name(s)).exists() for f in folders)]
+        return SHARD_IMAGES * len(missing)
+
+    @property
+    def bytes_per_value(self) -> int:
+        """Of a stored pixel; images without noise keep all their digits."""
+        return 2 if self.maker.has_noise else 4
+
     def _shard(self, shard: int) -> np.ndarray | None:
         """Returns the stored images (N, C, H, W) of a file, which is made if missing; None if there is no room."""
         if shard in self._known:
             with contextlib.suppress(OSError, ValueError):  # gone meanwhile: it is looked for again
                 return self._known[shard].images()
-        name = f"{shard:06d}.h5"
+        name = _shard_name(shard)
         for folder in (self.folder, *self._others):
             if (found := self._read(folder / name)) is not None:
                 break
@@ -238,7 +250,7 @@ class PreparedImages:
 
     def _room(self) -> bool:
         """Returns whether one more file may be written, after others have made room."""
-        need = SHARD_IMAGES * int(np.prod(self.image_shape)) * (2 if self.maker.has_noise else 4)
+        need = SHARD_IMAGES * int(np.prod(self.image_shape)) * self.bytes_per_value
         while _size(self.root) + need > self.limit:
             others = [p for p in self.root.iterdir() if (p / _DESCRIPTION).exists()]
             others = [p for p in others if p not in (self.folder, *self._others)]
@@ -267,6 +279,10 @@ class PreparedImages:
                 write_text(self.folder / _DESCRIPTION, text + "\n")
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+
+
+def _shard_name(shard: int) -> str:
+    return f"{shard:06d}.h5"
 
 
 def kind_of(maker: Maker) -> str:

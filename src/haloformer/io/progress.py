@@ -9,6 +9,26 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
 
+_silent = False
+
+
+@contextlib.contextmanager
+def silenced() -> Iterator[None]:
+    """While the block runs, no bar is shown and `tell` tells nothing."""
+    global _silent
+    before, _silent = _silent, True
+    try:
+        yield
+    finally:
+        _silent = before
+
+
+def tell(text: str) -> None:
+    """Prints what is being done on standard error."""
+    if not _silent:
+        print(text, file=sys.stderr, flush=True)
+
+
 class Reach(Protocol):
     """Moves a bar to ``done``; ``total`` is given where it was unknown or has changed."""
 
@@ -52,7 +72,7 @@ def _bar(
     label: str, total: int | None, show: bool | None
 ) -> Iterator["tuple[Progress, TaskID] | None"]:
     """Yields a bar and its task; None where none is shown."""
-    if not (sys.stderr.isatty() if show is None else show):
+    if _silent or not (sys.stderr.isatty() if show is None else show):
         yield None
         return
     from rich.console import Console

@@ -8,6 +8,7 @@ asks for.
 
 import argparse
 import contextlib
+import logging
 import os
 import pickle
 import socket
@@ -32,6 +33,7 @@ from haloformer.models.info import ModelInfo
 from haloformer.models.native_size import PaddedInput
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+_log = logging.getLogger(__name__)
 _MAX_BYTES = 8 << 30  # ten times the largest model here, with its optimizer's state
 # Where training scripts put the weights; averaged ones first, as timm prefers them.
 _CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model", "model_state", "module")
@@ -67,6 +69,7 @@ def read_weights(path: str | os.PathLike[str]) -> StateDict:
             for more than that.
     """
     file = weights_file(path)
+    _log.info("weights %s", file)
     _check_file(file)
     try:
         with warnings.catch_warnings():  # of what is odd in the file: it is checked below

@@ -62,8 +62,8 @@ def carry_out(
         workers: Processes that train at the same time.
         progress: Say after each run how it went.
     """
-    runs = runs_of(plan, _chosen(plan, only))
-    _check_test_images(runs)
+    runs = runs_of(plan, chosen(plan, only))
+    check_test_images(runs)
     write_description(folder, plan, command)
     usable_results(folder, plan)  # refuses results of other settings before anything is trained
     pretraining = [run for run in runs if run.variant == PRETRAINED]
@@ -80,7 +80,8 @@ def carry_out(
     return report(folder, plan, command)
 
 
-def _chosen(plan: Study, only: str | list[str] | None) -> list[Variant]:
+def chosen(plan: Study, only: str | list[str] | None) -> list[Variant]:
+    """Returns the variants of these names or patterns; all for None."""
     if not only:
         return list(plan.variants)
     patterns = [part.strip() for part in (only.split(",") if isinstance(only, str) else only)]
@@ -95,7 +96,7 @@ def _chosen(plan: Study, only: str | list[str] | None) -> list[Variant]:
     ]
 
 
-def _check_test_images(runs: Iterable[Run]) -> None:
+def check_test_images(runs: Iterable[Run]) -> None:
     """Raises InputError if any run is trained or validated on test images."""
     runs = list(runs)
     used = _training_images(runs)

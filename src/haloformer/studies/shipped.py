@@ -72,6 +72,21 @@ def command_in(file: Path) -> str:
     return file.read_text(encoding="utf-8").partition("\n")[0].removeprefix("# ")
 
 
+def check_folder(file: Path, kind: str) -> None:
+    """Refuses a folder that holds something else than a study or search; writes nothing.
+
+    Args:
+        file: The description in it.
+        kind: ``study`` or ``search``, for the message.
+
+    Raises:
+        InputError: Says so.
+    """
+    folder = file.parent
+    if folder.exists() and not file.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder}: exists and is not the folder of a {kind}: choose another out")
+
+
 def prepare_folder(file: Path, kind: str, text: str, *, keep: bool = False) -> None:
     """Makes the folder of a study or search, and writes its description.
 
@@ -84,9 +99,8 @@ def prepare_folder(file: Path, kind: str, text: str, *, keep: bool = False) -> N
     Raises:
         InputError: The folder holds something else, or cannot be written.
     """
+    check_folder(file, kind)
     folder = file.parent
-    if folder.exists() and not file.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise InputError(f"{folder}: exists and is not the folder of a {kind}: choose another out")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if not (keep and file.exists()):

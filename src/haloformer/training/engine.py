@@ -1,5 +1,6 @@
 """`train`: from an experiment to a run folder, in three steps: prepare, fit, finish."""
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,8 @@ from haloformer.training.trainer import (
     make_trainer,
 )
 from haloformer.training.transfer import merged_weights
+
+_log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, dict[str, float]], bool]
 """(epoch from 1, its metrics) → whether the run ends there."""
@@ -111,7 +114,9 @@ def run(experiment: Experiment, *, on_epoch: OnEpoch | None = None) -> RunResult
     hardware = Hardware.of(experiment)
     with explained_memory(experiment):
         prepared = _prepare(experiment, folder, hardware)
+        _log.info("data and network are ready")
         trainer, checkpoints = _fit(prepared, on_epoch)
+        _log.info("trained")
         return _finish(prepared, trainer, checkpoints)
 
 
@@ -142,10 +147,36 @@ class _Prepared:
     pretrained: dict[str, str | None]
 
 
-def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _Prepared:
-    """Opens the data, fits what is fitted to them, builds the network, and makes the run folder."""
+@dataclass(frozen=True)
+class Assembled:
+    """Data and network of a run, put together; nothing is written.
+
+    Attributes:
+        feed: The data.
+        task: The network, and what one step does with it.
+        input_shape: (C, H, W) of the network's input.
+        framing: From images to that.
+        normalization: Fitted.
+        outputs: What the network's numbers mean.
+    """
+
+    feed: Feed
+    task: LensTask
+    input_shape: tuple[int, int, int]
+    framing: Framing
+    normalization: Normalization
+    outputs: Outputs
+
+
+def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | str) -> Assembled:
+    """Opens the data, fits what is fitted to them, and builds the network.
+
+    Args:
+        experiment: What the run is told.
+        hardware: What it computes on.
+        pretrained: Weights to start from, as ``transfer.pretrained``; False for none.
+    """
     data, settings = experiment.data, experiment.trainer
-    say(experiment, f"preparing images of {data.source}, those for validation first")
     feed = open_feed(experiment)
     processes = settings.devices * settings.nodes
     if feed.n_val < processes:
@@ -160,9 +191,6 @@ def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _
     )
     outputs = _outputs(experiment, feed)
     input_shape = framing.output_shape(feed.image_shape)
-    # Dropout and the like are seeded anew at every step, but the initial weights here. A run that
-    # goes on has its weights already.
-    pretrained = False if folder.can_resume else experiment.transfer.pretrained
     network = build_network(experiment, input_shape, outputs.n, pretrained=pretrained)
     task = LensTask(
         tuned_network(network, experiment, hardware.accelerator),
@@ -174,14 +202,32 @@ def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _
         noise_model=feed.noise_model,
         residual=feed.residual,
     )
-    loggers = make_loggers(settings.loggers, folder.path, experiment)
+    return Assembled(feed, task, input_shape, framing, normalization, outputs)
+
+
+def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _Prepared:
+    """Puts the run together, and makes the run folder."""
+    say(experiment, f"preparing images of {experiment.data.source}, those for validation first")
+    # Dropout and the like are seeded anew at every step, but the initial weights here. A run that
+    # goes on has its weights already.
+    pretrained = False if folder.can_resume else experiment.transfer.pretrained
+    made = assemble(experiment, hardware, pretrained=pretrained)
+    loggers = make_loggers(experiment.trainer.loggers, folder.path, experiment)
     record: dict[str, str | None] = {}
     if is_first_process():
         folder.begin(experiment)
         record = folder.record_pretrained(experiment)
-    exporter = Exporter(experiment, feed, framing, normalization, outputs)
+    exporter = Exporter(experiment, made.feed, made.framing, made.normalization, made.outputs)
     return _Prepared(
-        experiment, folder, hardware, feed, exporter, task, input_shape, loggers, record
+        experiment,
+        folder,
+        hardware,
+        made.feed,
+        exporter,
+        made.task,
+        made.input_shape,
+        loggers,
+        record,
     )
 
 

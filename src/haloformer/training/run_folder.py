@@ -187,6 +187,20 @@ class RunFolder:
         found = validated(_Summary, read_json(self.finished), str(self.finished))
         return RunResult(self.path, found.best_epoch, found.epochs, found.metrics)
 
+    def check(self) -> None:
+        """Refuses a path that holds something else than a run; writes nothing.
+
+        Raises:
+            InputError: Says so.
+        """
+        path = self.path
+        if (
+            not self.config.exists()
+            and path.exists()
+            and (not path.is_dir() or any(path.iterdir()))
+        ):
+            raise InputError(f"{path}: exists and is not a run folder: choose another out")
+
     def begin(self, experiment: Experiment) -> None:
         """Makes the folder, or checks that it holds the beginning of this run.
 
@@ -194,8 +208,7 @@ class RunFolder:
             InputError: The folder is something else, or cannot be written.
         """
         path, is_run = self.path, self.config.exists()
-        if not is_run and path.exists() and (not path.is_dir() or any(path.iterdir())):
-            raise InputError(f"{path}: exists and is not a run folder: choose another out")
+        self.check()
         if not (is_run and self.holds_results):
             try:
                 path.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,6 @@
 """What `try` does: the images that come with the package are fitted, drawn and classified."""
 
 import csv
-import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from haloformer.errors import InputError
 from haloformer.fitting.reallens.files import LensFiles, fit_files
 from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.fitting.reallens.run import Options
+from haloformer.io.progress import tell
 from haloformer.io.writing import check_parents, write_bytes
 from haloformer.readers.reading import Reading
 from haloformer.vocabulary import CLASS_NAMES
@@ -77,21 +77,16 @@ def carry_out(out: str) -> TrialSummary:
     folder = Path(out)
     _put_images(folder)
     lens, psf, noise_map = (str(folder / name) for name in LENS)
-    _tell(
+    tell(
         "[1/2] fitting a simulated HST image of a lens: its mass, its light, and the source (some 20 s)"
     )
     files = LensFiles(lens, psf, noise_map, radius=RADIUS)
     fitted = fit_files(files, Reading(), OPTIONS, out=str(folder / "fit"), overwrite=True)
-    _tell(
+    tell(
         f"[2/2] classifying simulated images of Model I, and that of HST, by the network {NETWORK}"
     )
     answers = _classified(folder)
     return TrialSummary(folder, fitted.fit, _truth(lens), answers, time.perf_counter() - began)
-
-
-def _tell(text: str) -> None:
-    """Prints what is being done on standard error."""
-    print(text, file=sys.stderr, flush=True)
 
 
 def _put_images(folder: Path) -> None:
