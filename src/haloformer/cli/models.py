@@ -96,7 +96,7 @@ def _of_family(rows: Sequence[dict[str, Any]], family: str) -> list[dict[str, An
 
 
 def _print_list(rows: Sequence[Row]) -> None:
-    numbers = {"para-\nmeters": "parameters", "MACs\nat 64": "macs_64", "MACs\nat 150": "macs_150"}
+    numbers = {"weights": "parameters", "MACs\nat 64": "macs_64", "MACs\nat 150": "macs_150"}
     answers = {"Image-\nNet": "pretrained", "atten-\ntion": "attention"}
     cells = [
         [
