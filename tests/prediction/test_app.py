@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from haloformer.app import answers
+from haloformer.app import answers, lenses, parts, pictures, tables
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 
@@ -173,18 +173,18 @@ def test_an_image_of_another_pixel_scale_is_resampled_and_the_page_says_so(
 
 
 def test_a_lens_follows_its_sliders():
-    lens = answers.simulate("model_ii", "cdm", n_subhalos=25, noise="none")
+    lens = lenses.simulate("model_ii", "cdm", n_subhalos=25, noise="none")
     assert lens.image.shape == (64, 64)
     np.testing.assert_allclose(lens.image - lens.smooth, lens.difference, atol=1e-6)
     assert np.abs(lens.difference).max() > 0
     for changed in ({"source_x": 0.3}, {"n_subhalos": 5}, {"slope": -1.0}, {"draw": 1}):
-        other = answers.simulate(
+        other = lenses.simulate(
             "model_ii", "cdm", **{"n_subhalos": 25, "noise": "none", **changed}
         )
         assert not np.array_equal(other.image, lens.image), changed
-    axion = answers.simulate("model_ii", "axion", noise="none", log10_m_axion=-24)
+    axion = lenses.simulate("model_ii", "axion", noise="none", log10_m_axion=-24)
     for changed in ({"log10_m_axion": -23.0}, {"vortex_angle": 90.0}):
-        other = answers.simulate(
+        other = lenses.simulate(
             "model_ii", "axion", **{"noise": "none", "log10_m_axion": -24, **changed}
         )
         assert not np.array_equal(other.image, axion.image), changed
@@ -192,13 +192,13 @@ def test_a_lens_follows_its_sliders():
 
 def test_without_substructure_nothing_differs():
     for settings in ({"class_name": "no_sub"}, {"class_name": "cdm", "n_subhalos": 0}):
-        assert not answers.simulate("model_ii", **settings).difference.any()
+        assert not lenses.simulate("model_ii", **settings).difference.any()
 
 
 def test_longer_exposures_have_less_noise():
     def noise(exposure: float) -> float:
         noisy, free = (
-            answers.simulate("model_ii", "no_sub", exposure=exposure, noise=kind)
+            lenses.simulate("model_ii", "no_sub", exposure=exposure, noise=kind)
             for kind in ("instrument", "none")
         )
         return float(np.std(noisy.image - free.image))
@@ -218,33 +218,33 @@ def test_longer_exposures_have_less_noise():
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError):
-        answers.simulate(**wrong)
+        lenses.simulate(**wrong)
 
 
 def test_the_model_is_asked_about_its_own_survey_and_noise_only(predictor):
-    assert answers.why_no_answer(predictor, answers.simulate("model_ii", "cdm")) is None
-    assert "model_iii" in answers.why_no_answer(predictor, answers.simulate("model_iii", "cdm"))
+    assert answers.why_no_answer(predictor, lenses.simulate("model_ii", "cdm")) is None
+    assert "model_iii" in answers.why_no_answer(predictor, lenses.simulate("model_iii", "cdm"))
     assert "noise" in answers.why_no_answer(
-        predictor, answers.simulate("model_ii", "cdm", noise="none")
+        predictor, lenses.simulate("model_ii", "cdm", noise="none")
     )
 
 
 def test_pictures_have_the_size_of_the_image_and_show_signs():
     image = np.arange(64.0).reshape(8, 8)
-    assert answers.light(image).shape == answers.overlay(image, image / 63).shape == (8, 8, 3)
-    assert answers.light(np.zeros((8, 8))).max() == 0 or answers.light(np.zeros((8, 8))).std() < 3
-    red, _, blue = answers.signed(np.array([[1.0, 0.0, -1.0]]))[0].T
+    assert pictures.light(image).shape == pictures.overlay(image, image / 63).shape == (8, 8, 3)
+    assert pictures.light(np.zeros((8, 8))).max() == 0 or pictures.light(np.zeros((8, 8))).std() < 3
+    red, _, blue = pictures.signed(np.array([[1.0, 0.0, -1.0]]))[0].T
     assert red[0] > blue[0]
     assert red[1] == blue[1] == 0
     assert blue[2] > red[2]
 
 
 def test_the_shipped_model_stands_with_its_measured_auc():
-    header, rows = answers.shipped_table()
+    header, rows = tables.shipped_table()
     row = dict(zip(header, rows[0], strict=True))
     assert row["model"] == "model_i"
     assert row["macro AUC (95 %)"].startswith("0.99")
-    header, rows = answers.published_table()
+    header, rows = tables.published_table()
     assert any("Srivastava" in cell for row in rows for cell in row)
     assert all(len(row) == len(header) for row in rows)
 
@@ -252,19 +252,19 @@ def test_the_shipped_model_stands_with_its_measured_auc():
 def test_a_leaderboard_is_read_and_another_table_refused(tmp_path):
     path = tmp_path / "leaderboard.csv"
     path.write_text(
-        f"{','.join(answers._BOARD)}\nmodel_i,1,vit_nano,ViT,0.91,0.9,0.92,,0.8,680000\n"
+        f"{','.join(tables._BOARD)}\nmodel_i,1,vit_nano,ViT,0.91,0.9,0.92,,0.8,680000\n"
     )
-    assert answers.leaderboard_table(path)[1] == [
+    assert tables.leaderboard_table(path)[1] == [
         ["model_i", "1", "vit_nano", "ViT", "0.9100 (0.9000–0.9200)", "–", "0.800", "0.68 M"]
     ]
-    path.write_text(f"{','.join(answers._BOARD)}\nmodel_i,1,vit_nano,ViT,x,0.9,0.92,,0.8,680000\n")
+    path.write_text(f"{','.join(tables._BOARD)}\nmodel_i,1,vit_nano,ViT,x,0.9,0.92,,0.8,680000\n")
     with pytest.raises(InputError, match=r"not the leaderboard\.csv"):
-        answers.leaderboard_table(path)
+        tables.leaderboard_table(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no column 'survey'"):
-        answers.leaderboard_table(path)
+        tables.leaderboard_table(path)
     with pytest.raises(InputError, match="cannot be read"):
-        answers.leaderboard_table(tmp_path / "none.csv")
+        tables.leaderboard_table(tmp_path / "none.csv")
 
 
 def test_the_warm_up_answers_and_draws_once(predictor, monkeypatch):
@@ -472,7 +472,7 @@ def test_whatever_a_field_holds_is_answered_or_refused_in_words(served, lenses, 
 
 
 def test_folders_of_the_server_stay_out_of_messages(predictor, tmp_path):
-    from haloformer.app.answers import without_folders
+    from haloformer.app.given import without_folders
 
     deep = tmp_path / ("a" * 100) / ("b" * 100)
     deep.mkdir(parents=True)
@@ -607,7 +607,7 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
         before = page.get_attribute("#hf-lens img", "src")
         # A key is lost where the page is still being put together.
         for _ in range(12):
-            page.locator("#hf-x input[type=range]").press("ArrowRight")
+            page.locator("#hf-source_x input[type=range]").press("ArrowRight")
             with contextlib.suppress(playwright.TimeoutError):
                 page.wait_for_function(
                     "old => document.querySelector('#hf-lens img').src !== old",

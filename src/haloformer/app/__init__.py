@@ -94,16 +94,16 @@ def serving(
         except ImportError as error:
             raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
         from haloformer.app.answers import warm_up
+        from haloformer.app.known import Models
         from haloformer.app.limits import Uploads, in_background
         from haloformer.app.origins import allowed_hosts
         from haloformer.app.page import KEPT_SECONDS, build, launch
-        from haloformer.prediction import load
 
         uploads = Uploads(Path(folder), KEPT_SECONDS)
-        predictor = load(model, device)
-        page = build(predictor, Path(model).name, leaderboard, uploads)
+        models = Models(model, device)
+        page = build(models, leaderboard, uploads)
         warming = (
-            in_background(functools.partial(warm_up, predictor), "warm-up")
+            in_background(functools.partial(warm_up, models.get(models.first)), "warm-up")
             if warm
             else contextlib.nullcontext()
         )
