@@ -35,13 +35,21 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
     with gr.Row(equal_height=False):
         with gr.Column(scale=2, min_width=300):
             file = gr.File(
-                label="FITS, .npy, PNG, JPEG or dataset (.h5); at most 64 MB, not stored",
-                file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", height=150,
+                label="Image of a lens",
+                file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", elem_classes="hf-file",
+                height=150,
             )  # fmt: skip
             restrict(file)
+            gr.HTML(
+                "<p class='hf-quiet'>FITS, .npy, PNG, JPEG or a dataset (.h5), of at most 64 MB; it is not stored.</p>"
+            )
             with gr.Row():
-                example = gr.Button("Try an example", elem_id="hf-example", min_width=130, size="md")
-                hubble = gr.Button("Try a lens of HST", elem_id="hf-example-hst", min_width=130, size="md")
+                example = gr.Button(
+                    "Try an example", elem_id="hf-example", min_width=130, size="md"
+                )
+                hubble = gr.Button(
+                    "Try a lens of HST", elem_id="hf-example-hst", min_width=130, size="md"
+                )
             model = gr.Dropdown(
                 list(models.facts), value=models.first, label="Model", elem_id="hf-model"
             )

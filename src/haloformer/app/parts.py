@@ -40,7 +40,7 @@ def answer(found: Answer, said: str = "") -> str:
     parts = []
     if found.warning:
         parts.append(
-            f"<div class='hf-alert' role='alert'><b>Unlike the images that the model knows: do not trust its answer.</b> {_e(found.warning)}.</div>"
+            f"<div class='hf-alert' role='alert'><b>Unlike the images that the model knows: do not trust its answer.</b> {_e(_sentence(found.warning))}</div>"
         )
     if found.probabilities:
         best = str(found.class_name)
@@ -65,6 +65,10 @@ def answer(found: Answer, said: str = "") -> str:
     )
     quiet = f"{found.name}.{scale}{cannot} {said}".rstrip()
     return "".join(parts) + f"<p class='hf-quiet'>{_e(quiet)}</p>"
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "?", "!")) else ".")
 
 
 def guarded(work: Callable[[], str], failed: str = "This could not be shown.") -> str:
@@ -181,6 +185,9 @@ def models(board: Table | None) -> str:
     return shipped + _tabled("Networks", text, tables.published_table())
 
 
+_NONE = " class='hf-none'"  # not shown where a row is a list
+
+
 def _tabled(title: str, text: str, table: Table) -> str:
     """Returns a table in a card; on a narrow screen each row is a list, whose items say their column."""
     header, rows = table
@@ -188,7 +195,7 @@ def _tabled(title: str, text: str, table: Table) -> str:
     body = "".join(
         f"<tr><th scope='row'>{_e(row[0])}</th>"
         + "".join(
-            f"<td data-label='{_e(name)}'>{_e(cell)}</td>"
+            f"<td data-label='{_e(name)}'{_NONE if cell == '–' else ''}>{_e(cell)}</td>"
             for name, cell in zip(header[1:], row[1:], strict=True)
         )
         + "</tr>"

@@ -69,12 +69,13 @@ def departure(residual: np.ndarray) -> np.ndarray:
     """Returns a residual (H, W) in standard deviations as colours (H, W, 3) uint8.
 
     Red where there is more light than the model has, blue where there is less, within
-    ±`MOST_SIGMA`.
+    ±`MOST_SIGMA`; grey where it is not known.
     """
     from matplotlib import colormaps
 
-    scaled = np.nan_to_num(residual) / (2 * MOST_SIGMA) + 0.5
-    result: np.ndarray = colormaps["RdBu_r"](np.clip(scaled, 0, 1), bytes=True)[..., :3]
+    colours = colormaps["RdBu_r"].with_extremes(bad="0.5")
+    scaled = np.ma.masked_invalid(residual) / (2 * MOST_SIGMA) + 0.5
+    result: np.ndarray = colours(np.ma.clip(scaled, 0, 1), bytes=True)[..., :3]
     return result
 
 
