@@ -62,6 +62,9 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
                 minimum=0,
                 elem_id="hf-scale",
             )
+        with gr.Column(scale=3, min_width=300):
+            told = gr.HTML(parts.note(_EMPTY), elem_id="hf-answer")
+            pictures = gr.HTML("", elem_id="hf-pictures")  # fmt: skip
             stretch = gr.Radio(
                 list(STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch"
             )
@@ -76,9 +79,6 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
             layer = gr.Slider(
                 1, 2, 1, step=1, label="Layer of attention", visible=False, elem_id="hf-layer"
             )
-        with gr.Column(scale=3, min_width=300):
-            told = gr.HTML(parts.note(_EMPTY), elem_id="hf-answer")
-            pictures = gr.HTML("", elem_id="hf-pictures")  # fmt: skip
 
     how = [stretch, percent, layer]
     outputs = [kept, told, pictures, layer, number, model]

@@ -2,7 +2,7 @@
 
 import base64
 import html
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gradio as gr
@@ -76,12 +76,12 @@ def fit_tab(fits: Fits) -> None:
             )
             with gr.Row():
                 start = gr.Button("Fit", variant="primary", elem_id="hf-fit-start", min_width=90)
-                example = gr.Button("Try an example", elem_id="hf-fit-example", min_width=130)
                 stop = gr.Button("Cancel", elem_id="hf-fit-stop", min_width=90, interactive=False)
-            gr.HTML(f"<p class='hf-quiet'>{html.escape(_ABOUT)}</p>")
+            example = gr.Button("Try an example", elem_id="hf-fit-example")
         with gr.Column(scale=3, min_width=300):
             told = gr.HTML(parts.note(_EMPTY), elem_id="hf-fit-told")
-            result = gr.HTML("", elem_id="hf-fit-result")  # fmt: skip
+            result = gr.HTML("", elem_id="hf-fit-result")
+            gr.HTML(f"<p class='hf-quiet'>{html.escape(_ABOUT)}</p>")
 
     how = [scale, radius, z_lens, z_source, light, perturber]
 
@@ -90,7 +90,7 @@ def fit_tab(fits: Fits) -> None:
         yield from _fitted(fits, lambda: _task(given, *values[len(files):]), request.session_hash)  # fmt: skip
 
     def try_example(request: gr.Request, *values: Any) -> Iterator[Shown]:
-        yield from _fitted(fits, lambda: _example(values[-1]), request.session_hash)
+        yield from _fitted(fits, lambda: _example(values[-1]), request.session_hash, _truth())
 
     def cancel(request: gr.Request) -> None:
         fits.cancel(str(request.session_hash))
@@ -148,6 +148,18 @@ def _example(perturber: str) -> Task:
     return Task(LensFiles(image, psf, noise_map, radius=RADIUS), options)
 
 
+def _truth() -> str:
+    """Returns what the example really is, in words."""
+    from astropy.io import fits
+
+    header = fits.getheader(IMAGES / LENS[0])
+    return (
+        f"The example is simulated, as HST would see it: Einstein radius {header['THETA_E']:.3f}″, slope {header['SLOPE']:.2f}, and a subhalo of "
+        f"{header['SUB_MASS']:.0e} M☉ at x = {header['SUB_X']:.2f}″, y = {header['SUB_Y']:.2f}″, which is found if it is looked for. Pixels within "
+        f"{RADIUS:g}″ counted."
+    )
+
+
 def _perturber(name: object) -> str | None:
     if not isinstance(name, str) or name not in _PERTURBERS:
         raise InputError("there is no such perturber")
@@ -159,12 +171,14 @@ def _positive(value: object, name: str, most: float) -> float | None:
     return number(value or 0, name, 0, most) or None
 
 
-def _fitted(fits: Fits, make: Any, owner: str | None) -> Iterator[Shown]:
-    """Yields text, result, and updates of the buttons, while a lens is fitted."""
+def _fitted(
+    fits: Fits, make: Callable[[], Task], owner: str | None, truth: str = ""
+) -> Iterator[Shown]:
+    """Yields text, result, and updates of the buttons, while a lens is fitted; ``truth`` is told with the result."""
     busy = (gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True))
     free = (gr.update(interactive=True), gr.update(interactive=True), gr.update(interactive=False))
     found: list[Fitted] = []
-    steps = iter(())  # type: ignore[var-annotated]
+    steps: Iterator[Progress | Fitted] = iter(())
 
     def begin() -> str:
         nonlocal steps
@@ -175,7 +189,9 @@ def _fitted(fits: Fits, make: Any, owner: str | None) -> Iterator[Shown]:
         for each in steps:
             if isinstance(each, Fitted):
                 found.append(each)
-                return parts.note(f"{each.headline} Fitted in {each.seconds:.0f} s.")
+                return parts.note(
+                    f"{each.headline} Fitted in {each.seconds:.0f} s. {truth}".rstrip()
+                )
             return _in_words(each)
         return ""
 

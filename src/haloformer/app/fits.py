@@ -25,6 +25,7 @@ MOST_SECONDS = 600.0
 """After which a fit is ended."""
 DOWNLOADS = ("fit.json", "fit.fits", "fit.html")
 _PERIOD = 0.4  # seconds between two looks at a fit
+_LEFT_SECONDS = 15.0  # without a look, after which nobody is there any more
 
 
 @dataclass(frozen=True)
@@ -84,14 +85,17 @@ class Fitted:
 class _Running:
     process: subprocess.Popen[str]
     owner: str
+    folder: Path
     cancelled: bool = False
+    seen: float = field(default_factory=time.monotonic)  # when somebody last looked
     lines: list[dict[str, Any]] = field(default_factory=list)
 
 
 class Fits:
     """Runs one fit at a time.
 
-    What a fit writes lies in a folder of its own, which is removed as soon as it has been read.
+    What a fit writes lies in a folder of its own, which is removed as soon as it has been read. A
+    fit at which nobody looks any more is ended.
     """
 
     def __init__(self, folder: Path | None = None, most_seconds: float = MOST_SECONDS) -> None:
@@ -102,7 +106,7 @@ class Fits:
             most_seconds: After which a fit is ended.
         """
         self._folder, self._most = folder, most_seconds
-        self._busy = threading.Lock()
+        self._lock = threading.Lock()
         self._running: _Running | None = None
 
     def run(self, task: Task, owner: str) -> Iterator[Progress | Fitted]:
@@ -119,17 +123,16 @@ class Fits:
         for path in (task.files.image, task.files.psf, task.files.noise_map, task.files.mask):
             if path is not None:
                 check_upload(Path(path))
-        if not self._busy.acquire(blocking=False):
-            raise InputError(
-                "another fit is running here, and one is done at a time: try again in a minute"
-            )
-        folder = Path(tempfile.mkdtemp(prefix="fit-", dir=self._folder))
+        with self._lock:
+            if self._running is not None:
+                raise InputError(
+                    "another fit is running here, and one is done at a time: try again in a minute"
+                )
+            running = self._running = self._begun(task, owner)
         try:
-            yield from self._steps(task, owner, folder)
-        finally:  # also when the visitor leaves
-            self._end()
-            shutil.rmtree(folder, ignore_errors=True)
-            self._busy.release()
+            yield from self._steps(running)
+        finally:
+            self._end(running)
 
     def cancel(self, owner: str) -> bool:
         """Ends the fit of this owner; returns whether there was one."""
@@ -143,39 +146,52 @@ class Fits:
     def close(self) -> None:
         """Ends the fit that is running, if there is one."""
         if self._running is not None:
-            self.cancel(self._running.owner)
+            self._end(self._running)
 
-    def _steps(self, task: Task, owner: str, folder: Path) -> Iterator[Progress | Fitted]:
+    def _begun(self, task: Task, owner: str) -> _Running:
         described = {
             "files": asdict(task.files),
             "options": asdict(task.options),
             "pixel_scale": task.pixel_scale,
         }
+        folder = Path(tempfile.mkdtemp(prefix="fit-", dir=self._folder))
         (folder / "task.json").write_text(to_json(described), encoding="utf-8")
+        running = _Running(_started(folder), owner, folder)
+        threading.Thread(target=self._watch, args=(running,), daemon=True).start()
+        return running
+
+    def _steps(self, running: _Running) -> Iterator[Progress | Fitted]:
         began = time.monotonic()
-        running = self._running = _Running(_started(folder), owner)
         reader = threading.Thread(target=_listen, args=(running,), daemon=True)
         reader.start()
         while reader.is_alive():
             reader.join(_PERIOD)
-            seconds = time.monotonic() - began
-            if seconds > self._most:
-                running.process.kill()
+            running.seen = time.monotonic()
+            if running.seen - began > self._most:
                 raise InputError(
                     f"the fit was ended after {self._most:g} s: give a smaller radius, or run haloformer fit, which has no limit"
                 )
-            yield _progress(seconds, running.lines)
+            yield _progress(running.seen - began, running.lines)
         running.process.wait()
         if running.cancelled:
             raise InputError("the fit was cancelled")
-        yield _result(folder / "result", running.lines, time.monotonic() - began)
+        yield _result(running.folder / "result", running.lines, time.monotonic() - began)
 
-    def _end(self) -> None:
-        running, self._running = self._running, None
-        if running is not None:
-            with contextlib.suppress(OSError):
-                running.process.kill()
-            running.process.wait()
+    def _watch(self, running: _Running) -> None:
+        """Ends a fit whose visitor has left: then nobody asks for its next step."""
+        while self._running is running:
+            if time.monotonic() - running.seen > _LEFT_SECONDS:
+                return self._end(running)
+            time.sleep(_PERIOD)
+
+    def _end(self, running: _Running) -> None:
+        with contextlib.suppress(OSError):
+            running.process.kill()
+        running.process.wait()
+        shutil.rmtree(running.folder, ignore_errors=True)
+        with self._lock:
+            if self._running is running:
+                self._running = None
 
 
 def _started(folder: Path) -> subprocess.Popen[str]:

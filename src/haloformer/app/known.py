@@ -82,9 +82,11 @@ class Models:
             noise: Of the images; None: not known.
             preferred: The name of the one that is taken if it fits.
         """
-        order = [preferred, *self.facts] if preferred in self.facts else list(self.facts)
+        order = list(self.facts)
+        if preferred is not None and preferred in self.facts:
+            order.insert(0, preferred)
         for name in order:
-            facts = self.facts[name]  # type: ignore[index]  # None is not among the names
+            facts = self.facts[name]
             if facts.survey == survey and noise in (None, facts.noise):
                 return name
         return None

@@ -203,5 +203,5 @@ def _tabled(title: str, text: str, table: Table) -> str:
     )
     return (
         f"<section class='hf-card'><h2>{_e(title)}</h2><p class='hf-quiet'>{_e(text)}</p>"
-        f"<div class='scroll' tabindex='0'><table class='hf-table'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></section>"
+        f"<div class='scroll' tabindex='0'><table class='hf-table hf-list'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div></section>"
     )

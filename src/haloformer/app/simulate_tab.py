@@ -32,6 +32,8 @@ _SLIDERS: dict[str, tuple[float, float, float, float, str]] = {
 """Argument of `compose` or `simulate` → least, most, where it begins, step, label."""
 
 _KEPT_NAMES = ("noise", "draw")
+_PLAIN_ONLY = ("source_x", "source_y", "exposure")
+_PLAIN = (*_PLAIN_ONLY, "log10_m_axion", "vortex_angle", "n_subhalos", "slope", *_KEPT_NAMES)
 _ROUNDED = {"exposure": 0, "snr": 0, "theta_E": 2, "gamma": 2}
 
 
@@ -127,14 +129,11 @@ def simulate_tab(page: gr.Blocks, models: Models, kept_seconds: int) -> None:
 def _drawn(survey: Any, class_name: Any, values: dict[str, Any]) -> Lens:
     """Returns the lens that the sliders say."""
     if survey in lenses.COMPOSED:
-        own = ("source_x", "source_y", "exposure")
-        return lenses.compose(
-            survey, class_name, **{k: v for k, v in values.items() if k not in own}
-        )
+        given = {name: value for name, value in values.items() if name not in _PLAIN_ONLY}
+        return lenses.compose(survey, class_name, **given)
     if survey not in list_surveys(composed=False):
         raise InputError("there is no such survey")
-    own = ("source_x", "source_y", "log10_m_axion", "vortex_angle", "n_subhalos", "slope", "exposure", *_KEPT_NAMES)  # fmt: skip
-    return lenses.simulate(survey, class_name, **{name: values[name] for name in own})
+    return lenses.simulate(survey, class_name, **{name: values[name] for name in _PLAIN})
 
 
 def _answered(models: Models, lens: Lens) -> str:
@@ -159,13 +158,13 @@ def _moved(survey: Any, class_name: Any, values: dict[str, float]) -> list[Any]:
     if not known:
         return [gr.update() for _ in _SLIDERS]
     shown = lenses.dials_of(survey, class_name)
-    return [
-        gr.update(
-            visible=name in shown,
-            **({"value": _rounded(name, values[name])} if name in values else {}),
-        )
-        for name in _SLIDERS
-    ]
+    updates = []
+    for name in _SLIDERS:
+        update: dict[str, Any] = {"visible": name in shown}
+        if name in values:
+            update["value"] = _rounded(name, values[name])
+        updates.append(gr.update(**update))
+    return updates
 
 
 def _rounded(name: str, value: float) -> float:
