@@ -178,9 +178,7 @@ def test_a_lens_follows_its_sliders():
     np.testing.assert_allclose(lens.image - lens.smooth, lens.difference, atol=1e-6)
     assert np.abs(lens.difference).max() > 0
     for changed in ({"source_x": 0.3}, {"n_subhalos": 5}, {"slope": -1.0}, {"draw": 1}):
-        other = lenses.simulate(
-            "model_ii", "cdm", **{"n_subhalos": 25, "noise": "none", **changed}
-        )
+        other = lenses.simulate("model_ii", "cdm", **{"n_subhalos": 25, "noise": "none", **changed})
         assert not np.array_equal(other.image, lens.image), changed
     axion = lenses.simulate("model_ii", "axion", noise="none", log10_m_axion=-24)
     for changed in ({"log10_m_axion": -23.0}, {"vortex_angle": 90.0}):
@@ -626,4 +624,67 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
         assert "bad.npy is not a .npy file" in page.inner_text("#hf-answer")
         assert foreign == []
         assert refused == []
+        browser.close()
+
+
+CONTRASTS = """() => {
+  const parse = c => { const n = (c.match(/[\\d.]+/g) || []).map(Number); return c.startsWith('color(srgb') ? [...n.slice(0, 3).map(x => 255 * x), n[3] ?? 1] : [n[0], n[1], n[2], n[3] ?? 1]; };
+  const light = ([r, g, b]) => { const f = x => (x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const over = (top, below) => [0, 1, 2].map(k => top[3] * top[k] + (1 - top[3]) * below[k]);
+  const behind = e => { const stack = []; for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); stack.push(c); if (c[3] === 1) break; }
+    return stack.reverse().reduce((below, c) => over(c, below), [255, 255, 255]); };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    const box = e.getBoundingClientRect();
+    if (!own || !e.checkVisibility({ visibilityProperty: true, opacityProperty: true }) || box.width < 2 || e.closest('[disabled], [aria-disabled=true]')) continue;
+    const back = behind(e), text = over(parse(getComputedStyle(e).color), back);
+    const [low, high] = [light(text), light(back)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) poor.push([e.tagName, e.textContent.trim().slice(0, 40), ratio.toFixed(2)]);
+  }
+  return poor;
+}"""
+COVERED = """() => [...document.querySelectorAll('.hf-file')].filter(field => {
+  const icon = field.querySelector('.icon-wrap, button svg'), label = field.querySelector('label');
+  if (!icon || !label || !field.checkVisibility()) return false;
+  const a = icon.getBoundingClientRect(), b = label.getBoundingClientRect();
+  return a.width > 0 && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+}).length"""
+TABS = ("Classify", "Fit", "Simulate", "Models")
+
+
+@pytest.mark.parametrize(
+    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
+)
+def test_every_tab_is_readable_and_fits_the_screen(served, width, scheme):
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
+        pytest.skip("no browser on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+        page.set_default_timeout(60_000)
+        page.goto(served.url)
+        page.wait_for_selector("#hf-lens img", state="attached")
+        widths = set()
+        for name in TABS:
+            page.get_by_role("tab", name=name, exact=True).click()
+            page.wait_for_timeout(400)  # colours fade
+            assert page.evaluate(CONTRASTS) == [], name
+            assert page.evaluate(COVERED) == 0, name
+            assert page.evaluate("document.documentElement.scrollWidth") == width, name
+            widths.add(page.evaluate("document.querySelector('.gradio-container').clientWidth"))
+        assert len(widths) == 1  # the page does not jump from tab to tab
+        cells = page.locator(".hf-table td:visible")
+        assert cells.count() > 20
+        if width < 400:  # nothing of a table lies beyond the screen
+            edges = cells.evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
+            assert max(edges) <= width
+        for _ in range(12):  # what the keyboard reaches is seen to be reached
+            page.keyboard.press("Tab")
+            style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            reached = page.evaluate("document.activeElement.tagName")
+            assert reached == "BODY" or style == "solid", reached
         browser.close()
