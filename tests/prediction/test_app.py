@@ -654,9 +654,7 @@ COVERED = """() => [...document.querySelectorAll('.hf-file')].filter(field => {
 TABS = ("Classify", "Fit", "Simulate", "Models")
 
 
-@pytest.mark.parametrize(
-    ("width", "scheme"), [(1280, "light"), (1280, "dark"), (390, "light"), (390, "dark")]
-)
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
 def test_every_tab_is_readable_and_fits_the_screen(served, width, scheme):
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -667,7 +665,8 @@ def test_every_tab_is_readable_and_fits_the_screen(served, width, scheme):
         page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
         page.set_default_timeout(60_000)
         page.goto(served.url)
-        page.wait_for_selector("#hf-lens img", state="attached")
+        page.get_by_role("tab", name="Simulate").click()
+        page.wait_for_selector("#hf-lens img")
         widths = set()
         for name in TABS:
             page.get_by_role("tab", name=name, exact=True).click()

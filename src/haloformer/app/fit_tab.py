@@ -56,7 +56,7 @@ def fit_tab(fits: Fits) -> None:
                             file_types=_SUFFIXES,
                             elem_id=f"hf-fit-{name}",
                             elem_classes="hf-file",
-                            height=140,
+                            height=150,
                             min_width=130,
                         )
             for file in files.values():
