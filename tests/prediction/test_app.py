@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from haloformer.app import answers, lenses, parts, pictures, tables
+from haloformer.app import answers, lenses, pictures, tables
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 

@@ -1,6 +1,7 @@
 """What the page is made of: composed lenses, choice of a model, what files say, fits, pictures with axes and bars."""
 
 import itertools
+import json
 import re
 import time
 from importlib import resources
@@ -240,42 +241,49 @@ def test_one_fit_runs_at_a_time_and_its_owner_cancels_it(fits_of):
     assert not fits_of.cancel("a")
 
 
-def test_a_fit_that_cannot_be_is_told_in_words(fits_of, tmp_path, bombs):
+def test_a_fit_that_cannot_be_is_told_in_words(fits_of, tmp_path, bombs, capsys):
+    from haloformer.app import fit_worker, fits
+
     np.save(tmp_path / "psf.npy", np.ones((3, 3)))
     np.save(tmp_path / "flat.npy", np.ones((40, 40)))
     flat = LensFiles(str(tmp_path / "flat.npy"), str(tmp_path / "psf.npy"))
-    from haloformer.app.fits import Task
-
-    with pytest.raises(InputError, match=r"flat\.npy does not say its pixel scale") as caught:
-        list(fits_of.run(Task(flat, Options()), "a"))
-    assert str(tmp_path) not in str(caught.value)
+    fits.write_task(tmp_path, fits.Task(flat, Options()))
+    fit_worker.main(tmp_path)
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    with pytest.raises(InputError, match=r"^flat\.npy does not say its pixel scale"):
+        fits._result(tmp_path / "result", lines, 1.0)
     bomb = next(path for path in sorted(bombs.iterdir()) if ".fits" in path.name)
     with pytest.raises(InputError, match="unpacks to more"):
-        next(fits_of.run(Task(LensFiles(str(bomb), str(bomb)), Options()), "a"))
+        next(fits_of.run(fits.Task(LensFiles(str(bomb), str(bomb)), Options()), "a"))
 
 
-def test_a_fit_tells_how_far_it_is_and_brings_table_figure_and_files(fits_of, tmp_path):
-    from astropy.io import fits
+def test_a_fit_tells_how_far_it_is_and_brings_table_figure_and_files(monkeypatch, capsys, tmp_path):
+    pytest.importorskip("gradio")
+    from haloformer.app import fit_worker, fits
+    from haloformer.fitting.reallens import start
+    from small_lens import SCALE, TRUTH, lens
 
-    from haloformer.app.fits import DOWNLOADS, Fitted, Progress, Task
-
-    paths = [str(tmp_path / name) for name in LENS]
-    for name, path in zip(LENS, paths, strict=True):  # pixels twice as large: a quick fit
-        pixels = fits.getdata(IMAGES / name).astype(float)
-        half = np.pad(pixels, [(0, n % 2) for n in pixels.shape])
-        half = half.reshape(len(half) // 2, 2, -1, 2)
-        found = 2 * np.sqrt((half**2).mean((1, 3))) if name == LENS[2] else half.sum((1, 3))
-        fits.writeto(path, found.astype(np.float32))
-    *steps, result = fits_of.run(Task(LensFiles(*paths, radius=2.0), Options(), 0.1), "a")
-    assert all(isinstance(each, Progress) for each in steps)
-    assert steps[-1].pixels > 1000
-    assert np.isfinite([evidence for _, evidence in steps[-1].steps]).all()
-    assert isinstance(result, Fitted)
+    for name, value in (("_COARSE_SIDE", 12), ("_BROAD_SIDE", 9), ("_SLOPES", (2.08,))):
+        monkeypatch.setattr(start, name, value)  # as in the tests of the fit itself
+    image, given = lens(lens_light=False)
+    arrays = {"image": image, "psf": given["psf"], "noise": np.full(image.shape, given["noise"])}
+    paths = [str(tmp_path / f"{name}.npy") for name in arrays]
+    for path, array in zip(paths, arrays.values(), strict=True):
+        np.save(path, array)
+    coarse = Options(lens_light=False, supersampling=1, source_step=SCALE)
+    fits.write_task(tmp_path, fits.Task(LensFiles(*paths, radius=1.6), coarse, SCALE))
+    fit_worker.main(tmp_path)  # what the process does
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    progress = fits._progress(1.0, lines)
+    assert progress.pixels > 100
+    assert len(progress.steps) > 1
+    assert np.isfinite([evidence for _, evidence in progress.steps]).all()
+    result = fits._result(tmp_path / "result", lines, 1.0)
     table = dict(result.rows)
-    truth = fits.getval(IMAGES / LENS[0], "THETA_E")
-    assert abs(float(table["theta_E"].split()[0]) - truth) < 0.02
-    assert result.files.keys() == {"fit.png", *DOWNLOADS}
+    assert abs(float(table["theta_E"].split()[0]) - TRUTH["theta_E"]) < 0.02
+    assert result.files.keys() == {"fit.png", *fits.DOWNLOADS}
     assert result.files["fit.fits"].startswith(b"SIMPLE")
+    assert str(tmp_path) not in result.files["fit.html"].decode()
 
 
 def test_a_fit_of_too_many_pixels_is_refused_before_it_begins(monkeypatch, tmp_path):

@@ -80,7 +80,7 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
                 1, 2, 1, step=1, label="Layer of attention", visible=False, elem_id="hf-layer"
             )
 
-    how = [stretch, percent, layer]
+    how: list[Any] = [stretch, percent, layer]
     outputs = [kept, told, pictures, layer, number, model]
     options: dict[str, Any] = {
         "concurrency_id": "model",

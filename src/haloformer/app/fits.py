@@ -149,13 +149,8 @@ class Fits:
             self._end(self._running)
 
     def _begun(self, task: Task, owner: str) -> _Running:
-        described = {
-            "files": asdict(task.files),
-            "options": asdict(task.options),
-            "pixel_scale": task.pixel_scale,
-        }
         folder = Path(tempfile.mkdtemp(prefix="fit-", dir=self._folder))
-        (folder / "task.json").write_text(to_json(described), encoding="utf-8")
+        write_task(folder, task)
         running = _Running(_started(folder), owner, folder)
         threading.Thread(target=self._watch, args=(running,), daemon=True).start()
         return running
@@ -192,6 +187,16 @@ class Fits:
         with self._lock:
             if self._running is running:
                 self._running = None
+
+
+def write_task(folder: Path, task: Task) -> None:
+    """Writes what the process of a fit reads."""
+    described = {
+        "files": asdict(task.files),
+        "options": asdict(task.options),
+        "pixel_scale": task.pixel_scale,
+    }
+    (folder / "task.json").write_text(to_json(described), encoding="utf-8")
 
 
 def _started(folder: Path) -> subprocess.Popen[str]:
