@@ -37,7 +37,7 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
             file = gr.File(
                 label="Image of a lens",
                 file_types=list(answers.UPLOAD_SUFFIXES), elem_id="hf-file", elem_classes="hf-file",
-                height=150,
+                height=160,
             )  # fmt: skip
             restrict(file)
             gr.HTML(

@@ -56,7 +56,7 @@ def fit_tab(fits: Fits) -> None:
                             file_types=_SUFFIXES,
                             elem_id=f"hf-fit-{name}",
                             elem_classes="hf-file",
-                            height=150,
+                            height=160,
                             min_width=130,
                         )
             for file in files.values():
@@ -153,10 +153,11 @@ def _truth() -> str:
     from astropy.io import fits
 
     header = fits.getheader(IMAGES / LENS[0])
+    x, y = (f"{header[key]:.2f}″".replace("-", "−") for key in ("SUB_X", "SUB_Y"))
     return (
-        f"The example is simulated, as HST would see it: Einstein radius {header['THETA_E']:.3f}″, slope {header['SLOPE']:.2f}, and a subhalo of "
-        f"{header['SUB_MASS']:.0e} M☉ at x = {header['SUB_X']:.2f}″, y = {header['SUB_Y']:.2f}″, which is found if it is looked for. Pixels within "
-        f"{RADIUS:g}″ counted."
+        f"The example is simulated, as HST would see it. Its truth: Einstein radius {header['THETA_E']:.3f}″, slope {header['SLOPE']:.2f}, and a "
+        f"subhalo of {header['SUB_MASS'] / 1e9:g}·10⁹ M☉ at x = {x}, y = {y}, of which a smooth lens knows nothing. Pixels within {RADIUS:g}″ "
+        "of the middle counted."
     )
 
 

@@ -15,19 +15,19 @@ from haloformer.vocabulary import CLASS_NAMES
 
 _SLIDERS: dict[str, tuple[float, float, float, float, str]] = {
     "theta_E": (0.3, 2, 1.2, 0.01, "Einstein radius (″)"),
-    "gamma": (1.5, 2.6, 2.08, 0.01, "Slope of the lens's mass; 2 is isothermal"),
+    "gamma": (1.5, 2.6, 2.08, 0.01, "Slope of the mass, 2: isothermal"),
     "shear": (0, 0.3, 0.05, 0.005, "Shear"),
     "shear_angle": (0, 180, 45, 1, "Angle of the shear (°)"),
-    "multipoles": (0, 4, 1, 0.1, "Multipoles; 1 is as real lenses have them, 0 none"),
-    "log10_Sigma_sub": (-3, -0.3, -1, 0.05, "Halos, log10 (Σ_sub / kpc⁻²)"),
+    "multipoles": (0, 4, 1, 0.1, "Multipoles, 1: usual"),
+    "log10_Sigma_sub": (-3, -0.3, -1, 0.05, "Halos, log10 (Σ_sub kpc²)"),
     "log10_m_axion": (-24, -21.5, -23.4, 0.05, "Axion mass, log10 (m / eV)"),
     "vortex_angle": (0, 180, 45, 1, "Angle of the vortex (°)"),
     "n_subhalos": (0, 100, 25, 1, "Number of subhalos"),
-    "slope": (-2.5, 0, -0.9, 0.1, "Slope of their masses, dN/dm ∝ mˢ"),
+    "slope": (-2.5, 0, -0.9, 0.1, "Their masses, dN/dm ∝ mˢ"),
     "source_x": (-0.6, 0.6, 0.1, 0.01, "Source, x (″)"),
     "source_y": (-0.6, 0.6, 0.05, 0.01, "Source, y (″)"),
     "exposure": (100, 10000, 1000, 1, "Exposure (s)"),
-    "snr": (3, 100, 20, 1, "Signal to noise of the brightest pixel"),
+    "snr": (3, 100, 20, 1, "Signal to noise, brightest pixel"),
 }
 """Argument of `compose` or `simulate` → least, most, where it begins, step, label."""
 
