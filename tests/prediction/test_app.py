@@ -655,7 +655,7 @@ TABS = ("Classify", "Fit", "Simulate", "Models")
 
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
-def test_every_tab_is_readable_and_fits_the_screen(served, width, scheme):
+def test_every_tab_is_readable_and_fits_the_screen(served, folder, width, scheme):
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser_path is None:
@@ -665,6 +665,8 @@ def test_every_tab_is_readable_and_fits_the_screen(served, width, scheme):
         page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
         page.set_default_timeout(60_000)
         page.goto(served.url)
+        page.set_input_files("#hf-file input[type=file]", str(folder / "lens_00.npy"))
+        page.wait_for_selector("#hf-answer .hf-bars")
         page.get_by_role("tab", name="Simulate").click()
         page.wait_for_selector("#hf-lens img")
         widths = set()

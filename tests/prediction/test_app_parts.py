@@ -148,6 +148,31 @@ def test_examples_say_their_truth(models):
     assert "hst" in said
 
 
+def test_a_file_goes_to_the_model_of_its_survey_and_another_may_be_asked(models, tmp_path):
+    pytest.importorskip("gradio")
+    import shutil
+
+    from haloformer.app import classify_tab
+    from haloformer.app.limits import Uploads
+
+    path = tmp_path / "lens.fits"
+    shutil.copy(IMAGES / "model_i_cdm.fits", path)
+    fields = [0, 0, "asinh", 99.5, 1]
+    uploads = Uploads(tmp_path, 900)
+    shown = classify_tab._upload(models, uploads, str(path), *fields, "model_ii", routed=True)
+    found, told, *_, model = shown
+    assert model["value"] == "model_i"
+    assert "the file says that it is of model_i, and that its class is cdm" in told
+    kept, told, *_ = classify_tab._by_another(models, uploads, found, None, *fields, "model_ii")
+    assert kept is found
+    assert "takes images of another size" in told
+    found, _, _ = examples.simulated(models, "model_ii", seed=1)
+    fields = [*fields, "model_ii_instrument"]
+    other, told, *_ = classify_tab._by_another(models, uploads, found, None, *fields)
+    np.testing.assert_array_equal(other.image, found.image)
+    assert "Answered by the model model_ii_instrument" in told
+
+
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
@@ -250,7 +275,9 @@ def test_a_fit_that_cannot_be_is_told_in_words(fits_of, tmp_path, bombs, capsys)
     fits.write_task(tmp_path, fits.Task(flat, Options()))
     fit_worker.main(tmp_path)
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    with pytest.raises(InputError, match=r"^flat\.npy does not say its pixel scale"):
+    with pytest.raises(
+        InputError, match=r"^flat\.npy does not say its pixel scale: give it in its field"
+    ):
         fits._result(tmp_path / "result", lines, 1.0)
     bomb = next(path for path in sorted(bombs.iterdir()) if ".fits" in path.name)
     with pytest.raises(InputError, match="unpacks to more"):

@@ -164,21 +164,25 @@ def _by_another(
         return _upload(models, uploads, path, *values, routed=False)
     if found is None or found.image is None:
         return None, parts.note(_EMPTY), "", gr.update(), gr.update(), gr.update()
-    image, was = found.image, found
+    image, was, predictor = found.image, found, None
 
-    def answer() -> tuple[Answer, str, str]:
+    def fits() -> str:
+        nonlocal predictor
         predictor = models.get(name)
         grid = predictor.grid
         if grid.shape != (1, *image.shape) or grid.pixel_scale != was.pixel_scale:
             raise InputError(
                 f"the model {name} takes images of another size: the file is no longer kept here, choose it again"
             )
-        return (
-            answers.seen(predictor, image[None], was.name),
-            name,
-            f"Answered by the model {name}.",
-        )
+        return ""
 
+    def answer() -> tuple[Answer, str, str]:
+        assert predictor is not None  # by then
+        seen = answers.seen(predictor, image[None], was.name)
+        return seen, name, f"Answered by the model {name}."
+
+    if why_not := parts.guarded(fits):  # the image is held for another choice
+        return found, why_not, "", gr.update(), gr.update(), gr.update()
     return _shown(answer, *values[2:5])
 
 

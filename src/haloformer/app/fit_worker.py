@@ -29,7 +29,7 @@ def main(folder: Path) -> None:
     try:
         _tell(done=_fit(task, folder / "result"))
     except InputError as error:
-        _tell(error=without_folders(error))
+        _tell(error=_on_the_page(without_folders(error)))
 
 
 def _fit(task: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -57,6 +57,20 @@ def _fit(task: dict[str, Any], out: Path) -> dict[str, Any]:
         "rows": found.rows(),
         "name": seen.name,
     }
+
+
+_ON_THE_PAGE = {
+    "give --pixel_scale, in arcsec": "give it in its field, in arcsec",
+    "give --noise_map FILE.fits": "give a noise map",
+    "give --psf FILE.fits": "give it in its field",
+}
+"""What a person at a command line is told → what one at the page is."""
+
+
+def _on_the_page(text: str) -> str:
+    for options, fields in _ON_THE_PAGE.items():
+        text = text.replace(options, fields)
+    return text
 
 
 def _tell(**said: Any) -> None:

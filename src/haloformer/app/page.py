@@ -26,6 +26,8 @@ _SESSIONS = 64  # answers that are held for the sliders, one an open page
 _WAITING = 64  # requests that may wait; more are told that the app is busy
 _COLOURS = {
     "color_accent": "#0072b2",
+    "link_text_color": "#0072b2",
+    "link_text_color_dark": "#6cb8ec",
     "slider_color": "#0072b2",
     "slider_color_dark": "#6cb8ec",
     "body_text_color_subdued": "#565e68",
