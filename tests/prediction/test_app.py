@@ -347,6 +347,25 @@ def test_a_visitor_reads_no_file_of_the_server(served, tmp_path, lenses, caplog)
     assert "hf-bars" in served.visitor.classify(path)
 
 
+def test_a_fit_reads_no_file_of_the_server(served, tmp_path, lenses):
+    secret = tmp_path / "secret.npy"
+    np.save(secret, lenses.images[0, 0].numpy())
+    visitor = served.visitor
+    (call,) = (
+        call
+        for call in visitor.calls
+        if [visitor.kinds[part] for part in call["inputs"]].count("file") == 4
+    )
+    data = [visitor.defaults[part] for part in call["inputs"]]
+    for name in (str(secret), "https://example.com/a.npy"):
+        data[0] = data[1] = {"path": name, "meta": {"_type": "gradio.FileData"}}
+        with pytest.raises(RuntimeError):
+            visitor._ask(call["id"], data)
+    assert secret.exists()
+    data[0] = data[1] = None
+    assert "are needed" in visitor._ask(call["id"], data)[0]
+
+
 def _ask(served, method="GET", path="/", **headers):
     """Returns an answer's status, headers and text, and sends no other headers than these."""
     host = served.url.split("/")[2]
