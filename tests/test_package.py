@@ -268,10 +268,13 @@ LAYERS = {
         "simulation",
         "models",
         "data",
+        "fitting",
+        "outputs",
         "artefact",
         "prediction",
         "evaluation",
         "explanation",
+        "trial",
     ),
     "cli": (
         "io",

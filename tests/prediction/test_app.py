@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from haloformer.app import answers
+from haloformer.app import answers, lenses, pictures, tables
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 
@@ -173,18 +173,16 @@ def test_an_image_of_another_pixel_scale_is_resampled_and_the_page_says_so(
 
 
 def test_a_lens_follows_its_sliders():
-    lens = answers.simulate("model_ii", "cdm", n_subhalos=25, noise="none")
+    lens = lenses.simulate("model_ii", "cdm", n_subhalos=25, noise="none")
     assert lens.image.shape == (64, 64)
     np.testing.assert_allclose(lens.image - lens.smooth, lens.difference, atol=1e-6)
     assert np.abs(lens.difference).max() > 0
     for changed in ({"source_x": 0.3}, {"n_subhalos": 5}, {"slope": -1.0}, {"draw": 1}):
-        other = answers.simulate(
-            "model_ii", "cdm", **{"n_subhalos": 25, "noise": "none", **changed}
-        )
+        other = lenses.simulate("model_ii", "cdm", **{"n_subhalos": 25, "noise": "none", **changed})
         assert not np.array_equal(other.image, lens.image), changed
-    axion = answers.simulate("model_ii", "axion", noise="none", log10_m_axion=-24)
+    axion = lenses.simulate("model_ii", "axion", noise="none", log10_m_axion=-24)
     for changed in ({"log10_m_axion": -23.0}, {"vortex_angle": 90.0}):
-        other = answers.simulate(
+        other = lenses.simulate(
             "model_ii", "axion", **{"noise": "none", "log10_m_axion": -24, **changed}
         )
         assert not np.array_equal(other.image, axion.image), changed
@@ -192,13 +190,13 @@ def test_a_lens_follows_its_sliders():
 
 def test_without_substructure_nothing_differs():
     for settings in ({"class_name": "no_sub"}, {"class_name": "cdm", "n_subhalos": 0}):
-        assert not answers.simulate("model_ii", **settings).difference.any()
+        assert not lenses.simulate("model_ii", **settings).difference.any()
 
 
 def test_longer_exposures_have_less_noise():
     def noise(exposure: float) -> float:
         noisy, free = (
-            answers.simulate("model_ii", "no_sub", exposure=exposure, noise=kind)
+            lenses.simulate("model_ii", "no_sub", exposure=exposure, noise=kind)
             for kind in ("instrument", "none")
         )
         return float(np.std(noisy.image - free.image))
@@ -218,33 +216,33 @@ def test_longer_exposures_have_less_noise():
 )
 def test_settings_out_of_range_are_refused(wrong):
     with pytest.raises(InputError):
-        answers.simulate(**wrong)
+        lenses.simulate(**wrong)
 
 
 def test_the_model_is_asked_about_its_own_survey_and_noise_only(predictor):
-    assert answers.why_no_answer(predictor, answers.simulate("model_ii", "cdm")) is None
-    assert "model_iii" in answers.why_no_answer(predictor, answers.simulate("model_iii", "cdm"))
+    assert answers.why_no_answer(predictor, lenses.simulate("model_ii", "cdm")) is None
+    assert "model_iii" in answers.why_no_answer(predictor, lenses.simulate("model_iii", "cdm"))
     assert "noise" in answers.why_no_answer(
-        predictor, answers.simulate("model_ii", "cdm", noise="none")
+        predictor, lenses.simulate("model_ii", "cdm", noise="none")
     )
 
 
 def test_pictures_have_the_size_of_the_image_and_show_signs():
     image = np.arange(64.0).reshape(8, 8)
-    assert answers.light(image).shape == answers.overlay(image, image / 63).shape == (8, 8, 3)
-    assert answers.light(np.zeros((8, 8))).max() == 0 or answers.light(np.zeros((8, 8))).std() < 3
-    red, _, blue = answers.signed(np.array([[1.0, 0.0, -1.0]]))[0].T
+    assert pictures.light(image).shape == pictures.overlay(image, image / 63).shape == (8, 8, 3)
+    assert pictures.light(np.zeros((8, 8))).max() == 0 or pictures.light(np.zeros((8, 8))).std() < 3
+    red, _, blue = pictures.signed(np.array([[1.0, 0.0, -1.0]]))[0].T
     assert red[0] > blue[0]
     assert red[1] == blue[1] == 0
     assert blue[2] > red[2]
 
 
 def test_the_shipped_model_stands_with_its_measured_auc():
-    header, rows = answers.shipped_table()
+    header, rows = tables.shipped_table()
     row = dict(zip(header, rows[0], strict=True))
     assert row["model"] == "model_i"
     assert row["macro AUC (95 %)"].startswith("0.99")
-    header, rows = answers.published_table()
+    header, rows = tables.published_table()
     assert any("Srivastava" in cell for row in rows for cell in row)
     assert all(len(row) == len(header) for row in rows)
 
@@ -252,19 +250,19 @@ def test_the_shipped_model_stands_with_its_measured_auc():
 def test_a_leaderboard_is_read_and_another_table_refused(tmp_path):
     path = tmp_path / "leaderboard.csv"
     path.write_text(
-        f"{','.join(answers._BOARD)}\nmodel_i,1,vit_nano,ViT,0.91,0.9,0.92,,0.8,680000\n"
+        f"{','.join(tables._BOARD)}\nmodel_i,1,vit_nano,ViT,0.91,0.9,0.92,,0.8,680000\n"
     )
-    assert answers.leaderboard_table(path)[1] == [
+    assert tables.leaderboard_table(path)[1] == [
         ["model_i", "1", "vit_nano", "ViT", "0.9100 (0.9000–0.9200)", "–", "0.800", "0.68 M"]
     ]
-    path.write_text(f"{','.join(answers._BOARD)}\nmodel_i,1,vit_nano,ViT,x,0.9,0.92,,0.8,680000\n")
+    path.write_text(f"{','.join(tables._BOARD)}\nmodel_i,1,vit_nano,ViT,x,0.9,0.92,,0.8,680000\n")
     with pytest.raises(InputError, match=r"not the leaderboard\.csv"):
-        answers.leaderboard_table(path)
+        tables.leaderboard_table(path)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(InputError, match="no column 'survey'"):
-        answers.leaderboard_table(path)
+        tables.leaderboard_table(path)
     with pytest.raises(InputError, match="cannot be read"):
-        answers.leaderboard_table(tmp_path / "none.csv")
+        tables.leaderboard_table(tmp_path / "none.csv")
 
 
 def test_the_warm_up_answers_and_draws_once(predictor, monkeypatch):
@@ -347,6 +345,25 @@ def test_a_visitor_reads_no_file_of_the_server(served, tmp_path, lenses, caplog)
     assert secret.exists()
     assert served.visitor.client.get(f"/gradio_api/file={path}").status_code == 404
     assert "hf-bars" in served.visitor.classify(path)
+
+
+def test_a_fit_reads_no_file_of_the_server(served, tmp_path, lenses):
+    secret = tmp_path / "secret.npy"
+    np.save(secret, lenses.images[0, 0].numpy())
+    visitor = served.visitor
+    (call,) = (
+        call
+        for call in visitor.calls
+        if [visitor.kinds[part] for part in call["inputs"]].count("file") == 4
+    )
+    data = [visitor.defaults[part] for part in call["inputs"]]
+    for name in (str(secret), "https://example.com/a.npy"):
+        data[0] = data[1] = {"path": name, "meta": {"_type": "gradio.FileData"}}
+        with pytest.raises(RuntimeError):
+            visitor._ask(call["id"], data)
+    assert secret.exists()
+    data[0] = data[1] = None
+    assert "are needed" in visitor._ask(call["id"], data)[0]
 
 
 def _ask(served, method="GET", path="/", **headers):
@@ -472,7 +489,7 @@ def test_whatever_a_field_holds_is_answered_or_refused_in_words(served, lenses, 
 
 
 def test_folders_of_the_server_stay_out_of_messages(predictor, tmp_path):
-    from haloformer.app.answers import without_folders
+    from haloformer.app.given import without_folders
 
     deep = tmp_path / ("a" * 100) / ("b" * 100)
     deep.mkdir(parents=True)
@@ -570,6 +587,17 @@ def test_a_file_that_two_have_uploaded_goes_with_the_second(tmp_path):
     assert Path("/etc/passwd").exists()
 
 
+def open_tab(page, name):
+    """Opens a tab; on a narrow screen gradio may have put it into a menu."""
+    tab = page.get_by_role("tab", name=name, exact=True)
+    page.get_by_role("tab", name="Classify", exact=True).wait_for()
+    if tab.count():
+        tab.click()
+    else:
+        page.get_by_label("More tabs").click()
+        page.locator(".overflow-dropdown").get_by_text(name, exact=True).click()
+
+
 def test_the_page_in_a_browser(served, folder, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -602,12 +630,12 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
             "old => document.querySelector('#hf-pictures img').src !== old", arg=first
         )
         assert files_below(served.uploads) == []  # kept nowhere
-        page.get_by_role("tab", name="Simulate").click()
+        open_tab(page, "Simulate")
         page.wait_for_selector("#hf-lens img")
         before = page.get_attribute("#hf-lens img", "src")
         # A key is lost where the page is still being put together.
         for _ in range(12):
-            page.locator("#hf-x input[type=range]").press("ArrowRight")
+            page.locator("#hf-source_x input[type=range]").press("ArrowRight")
             with contextlib.suppress(playwright.TimeoutError):
                 page.wait_for_function(
                     "old => document.querySelector('#hf-lens img').src !== old",
@@ -617,7 +645,7 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
                 break
         assert page.get_attribute("#hf-lens img", "src") != before
         page.wait_for_selector("#hf-lens-answer .hf-bars")
-        page.get_by_role("tab", name="Models").click()
+        open_tab(page, "Models")
         page.wait_for_selector("text=Trained models of this package")
         assert page.evaluate("document.documentElement.scrollWidth") <= 390
         page.goto(url)
@@ -626,4 +654,68 @@ def test_the_page_in_a_browser(served, folder, tmp_path):
         assert "bad.npy is not a .npy file" in page.inner_text("#hf-answer")
         assert foreign == []
         assert refused == []
+        browser.close()
+
+
+CONTRASTS = """() => {
+  const parse = c => { const n = (c.match(/[\\d.]+/g) || []).map(Number); return c.startsWith('color(srgb') ? [...n.slice(0, 3).map(x => 255 * x), n[3] ?? 1] : [n[0], n[1], n[2], n[3] ?? 1]; };
+  const light = ([r, g, b]) => { const f = x => (x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4; return 0.2126 * f(r) + 0.7152 * f(g) + 0.0722 * f(b); };
+  const over = (top, below) => [0, 1, 2].map(k => top[3] * top[k] + (1 - top[3]) * below[k]);
+  const behind = e => { const stack = []; for (; e; e = e.parentElement) { const c = parse(getComputedStyle(e).backgroundColor); stack.push(c); if (c[3] === 1) break; }
+    return stack.reverse().reduce((below, c) => over(c, below), [255, 255, 255]); };
+  const poor = [];
+  for (const e of document.querySelectorAll('body *')) {
+    const own = [...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim());
+    const box = e.getBoundingClientRect();
+    if (!own || !e.checkVisibility({ visibilityProperty: true, opacityProperty: true }) || box.width < 2 || e.closest('[disabled], [aria-disabled=true]')) continue;
+    const back = behind(e), text = over(parse(getComputedStyle(e).color), back);
+    const [low, high] = [light(text), light(back)].sort((a, b) => a - b);
+    const ratio = (high + 0.05) / (low + 0.05);
+    if (ratio < 4.5) poor.push([e.tagName, e.textContent.trim().slice(0, 40), ratio.toFixed(2)]);
+  }
+  return poor;
+}"""
+COVERED = """() => [...document.querySelectorAll('.hf-file')].filter(field => {
+  const icon = field.querySelector('.icon-wrap, button svg'), label = field.querySelector('label');
+  if (!icon || !label || !field.checkVisibility()) return false;
+  const a = icon.getBoundingClientRect(), b = label.getBoundingClientRect();
+  return a.width > 0 && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+}).length"""
+TABS = ("Classify", "Fit", "Simulate", "Models")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "dark"), (390, "light")])
+def test_every_tab_is_readable_and_fits_the_screen(served, folder, width, scheme):
+    playwright = pytest.importorskip("playwright.sync_api")
+    browser_path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser_path is None:
+        pytest.skip("no browser on this machine")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=browser_path, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 844}, color_scheme=scheme)
+        page.set_default_timeout(60_000)
+        page.goto(served.url)
+        page.set_input_files("#hf-file input[type=file]", str(folder / "lens_00.npy"))
+        page.wait_for_selector("#hf-answer .hf-bars")
+        open_tab(page, "Simulate")
+        page.wait_for_selector("#hf-lens img")
+        widths = set()
+        for name in TABS:
+            open_tab(page, name)
+            page.wait_for_timeout(400)  # colours fade
+            assert page.evaluate(CONTRASTS) == [], name
+            assert page.evaluate(COVERED) == 0, name
+            assert page.evaluate("document.documentElement.scrollWidth") == width, name
+            widths.add(page.evaluate("document.querySelector('.gradio-container').clientWidth"))
+        assert len(widths) == 1  # the page does not jump from tab to tab
+        cells = page.locator(".hf-table td:visible")
+        assert cells.count() > 20
+        if width < 400:  # nothing of a table lies beyond the screen
+            edges = cells.evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
+            assert max(edges) <= width
+        for _ in range(12):  # what the keyboard reaches is seen to be reached
+            page.keyboard.press("Tab")
+            style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+            reached = page.evaluate("document.activeElement.tagName")
+            assert reached == "BODY" or style == "solid", reached
         browser.close()

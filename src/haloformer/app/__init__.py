@@ -1,4 +1,4 @@
-"""`haloformer app`: a local page that classifies images, simulates lenses, and lists models."""
+"""`haloformer app`: a local page that classifies images, fits and simulates lenses, and lists models."""
 
 import contextlib
 import functools
@@ -22,7 +22,7 @@ def app(
     device: str = "auto",
     allow_hosts: str | None = None,
 ) -> None:
-    """Opens a local page to classify images, to simulate lenses by sliders, and to compare models.
+    """Opens a local page to classify images, to fit and simulate lenses, and to compare models.
 
     It needs no network, tells nobody that it runs, and keeps nothing that is uploaded. Ctrl-C ends
     it.
@@ -94,16 +94,17 @@ def serving(
         except ImportError as error:
             raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
         from haloformer.app.answers import warm_up
+        from haloformer.app.fits import Fits
+        from haloformer.app.known import Models
         from haloformer.app.limits import Uploads, in_background
         from haloformer.app.origins import allowed_hosts
         from haloformer.app.page import KEPT_SECONDS, build, launch
-        from haloformer.prediction import load
 
         uploads = Uploads(Path(folder), KEPT_SECONDS)
-        predictor = load(model, device)
-        page = build(predictor, Path(model).name, leaderboard, uploads)
+        models, fits = Models(model, device), Fits(Path(folder))
+        page = build(models, leaderboard, uploads, fits)
         warming = (
-            in_background(functools.partial(warm_up, predictor), "warm-up")
+            in_background(functools.partial(warm_up, models.get(models.first)), "warm-up")
             if warm
             else contextlib.nullcontext()
         )
@@ -112,4 +113,5 @@ def serving(
                 hosts = allowed_hosts(host, (allow_hosts or "").split(","))
                 yield launch(page, host, port, uploads, hosts)
             finally:
+                fits.close()
                 page.close(verbose=False)

@@ -25,9 +25,9 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
     reach = float(seen.radius()[seen.mask].max()) * 1.08
     counted = np.where(seen.mask, seen.image, np.nan)
     arcs, light = fit.arcs, fit.lens_light
-    top = float(np.nanpercentile(arcs, 99.7))
+    top = _top(arcs, 99.7)
     bright = {"cmap": "inferno", "vmin": -0.1 * top, "vmax": top}
-    faint = {"cmap": "inferno", "vmin": 0.0, "vmax": float(np.nanpercentile(counted, 99))}
+    faint = {"cmap": "inferno", "vmin": 0.0, "vmax": _top(counted, 99)}
     shown = [
         (panels[0, 0], seen.image, literal(seen.name), "Pixel value", faint),
         (panels[0, 1], counted - light, "lens light subtracted", "Pixel value", bright),
@@ -42,6 +42,12 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
     _draw_source(figure, panels[1, 1], fit)
     _draw_scan(figure, panels[1, 2], fit, counted - light, everywhere, top, reach)
     return figure
+
+
+def _top(picture: np.ndarray, percent: float) -> float:
+    """Returns what is drawn brightest: of a picture without light, something above 0."""
+    top = float(np.nanpercentile(picture, percent))
+    return top if top > 0 else max(float(np.nanmax(np.abs(picture))), 1e-12)
 
 
 def _draw_source(figure: "Figure", axes: "Axes", fit: "RealLensFit") -> None:
