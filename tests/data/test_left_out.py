@@ -125,7 +125,7 @@ def test_whatever_can_be_converted_can_be_opened_and_goes_with_the_dataset(
         del dataset
         assert not temporary.parent.exists()
         assert main(["inspect", str(source)]) == 0
-        assert "4 images of 1×8×8" in capsys.readouterr().out
+        assert "4 images of 1×8×8" in " ".join(capsys.readouterr().out.split())
 
 
 def predicted(run, folder, out, *options):

@@ -100,12 +100,12 @@ def test_the_terminal_shows_no_class_and_no_mass_of_a_flagged_image(files, tmp_p
 
 def test_the_page_shows_no_class_and_no_mass_of_a_flagged_image(shipped, files):
     pytest.importorskip("gradio")
-    from haloformer.app.page import _answer
+    from haloformer.app.parts import answer
 
     usual, strange = (classify(shipped, files / f"{i}.npy", attention=False) for i in (0, STRANGE))
     assert (usual.class_name, strange.class_name) == ("axion", "unknown")
     assert list(usual.estimates) == ["log10_m_axion"]
     assert strange.estimates == {}
-    assert "<h2>Unknown</h2>" in _answer(strange)
-    assert "log10_m_axion" not in _answer(strange)
+    assert "<h2>Unknown</h2>" in answer(strange)
+    assert "log10_m_axion" not in answer(strange)
     assert classify(shipped, files / "1.npy", attention=False).estimates == {}

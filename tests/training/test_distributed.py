@@ -51,11 +51,10 @@ def cut(self, batch, batch_idx):
     return training_step(self, batch, batch_idx)
 command = ["train", "--config", sys.argv[1]]
 LensTask.training_step, Checkpoints._ASK_EVERY = cut, 1
-try:
-    main([*command, "--checkpoint_minutes", "0"])
-except ConnectionError:
-    LensTask.training_step = training_step
-    sys.exit(main(command))
+if main([*command, "--checkpoint_minutes", "0"]) != 70:
+    sys.exit("no error")
+LensTask.training_step = training_step
+sys.exit(main(command))
 """
 
 
