@@ -49,6 +49,13 @@ def test_a_simulated_lens_is_found_blind(smooth):
     assert smooth.perturbers == []
 
 
+@pytest.mark.parametrize("step", [0.0, -0.1, 2 * SCALE, float("nan")])
+def test_a_source_coarser_than_the_image_is_refused(step):
+    image, given = lens()
+    with pytest.raises(InputError, match="at most 1.5 pixels"):
+        haloformer.fit(image, **given, source_step=step)
+
+
 def test_a_perturber_is_found_blind_where_it_is(perturbed):
     (one,) = perturbed.perturbers
     assert np.hypot(one["x"] - PERTURBER[2], one["y"] - PERTURBER[3]) < 0.15

@@ -25,6 +25,7 @@ from haloformer.fitting.reallens.start import (
 _CORE = 2.5  # pixels about the lens's centre, which are left out where its light is present
 _THINNED = 4000  # fitted pixels beyond which the first fits use every other one
 _LEAST_ARC_PIXELS = 12
+_COARSEST = 1.5  # pixels between the source's coefficients
 _CENTRE_SD = 0.05  # arcsec, of the mass about the light
 
 
@@ -68,8 +69,12 @@ def prepare(
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
 
     Raises:
-        InputError: There are no arcs.
+        InputError: There are no arcs, or the source's grid is coarser than the image.
     """
+    if source_step is not None and not 0 < source_step <= _COARSEST * seen.pixel_scale:
+        raise InputError(
+            f"source_step is {source_step:g}″: it must be above 0 and at most {_COARSEST} pixels, {_COARSEST * seen.pixel_scale:g}″; a coarser source bends the lens"
+        )
     light = first_light(seen, lens_light)
     if lens_light:
         X, Y = np.meshgrid(*seen.axes())
