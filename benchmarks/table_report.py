@@ -143,6 +143,8 @@ def _copy(folder: Path, target: Path, tested: bool) -> None:
     known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     for file in sorted((folder / "logits").glob("*.npz")):
         with np.load(file) as kept:
+            if "class_names" not in kept:  # taken up from the results: it is there
+                continue
             labels, logits = kept["labels"], kept["logits"]
             names = kept["class_names"].tolist()
         known[file.stem] = answers_of(labels, logits, names)

@@ -52,7 +52,7 @@ def test_a_simulated_lens_is_found_blind(smooth):
 @pytest.mark.parametrize("step", [0.0, -0.1, 2 * SCALE, float("nan")])
 def test_a_source_coarser_than_the_image_is_refused(step):
     image, given = lens()
-    with pytest.raises(InputError, match="at most 1.5 pixels"):
+    with pytest.raises(InputError, match=r"at most 1\.5 pixels"):
         haloformer.fit(image, **given, source_step=step)
 
 
