@@ -10,6 +10,8 @@ from haloformer.fitting import SmoothFit, SmoothFitter
 from haloformer.fitting.composed import tensors
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.simulation import Simulator, collect, get_any_survey, get_survey
+from haloformer.simulation.instruments import central_part
+from simulation import best_rate
 
 SEED = 46
 SIZES = {"model_i": 96, "model_i_fair": 96}  # pixels that are fitted, where not all are
@@ -35,23 +37,15 @@ def fitter_of(name: str, noise: str) -> tuple[object, Fitter]:
     return name, ComposedFitter(survey, size=SIZES.get(name))
 
 
-def middle(images: torch.Tensor, size: int) -> torch.Tensor:
-    margin = (images.shape[-1] - size) // 2
-    return images[..., margin : margin + size, margin : margin + size].contiguous()
-
-
 def rate(fit: Callable[[], SmoothFit], n: int, seconds: float) -> float:
     """Images/s by the clock, the best of three repeats."""
-    fit()
-    rates = []
-    for _ in range(3):
-        done, began = 0, time.perf_counter()
-        while not done or time.perf_counter() - began < seconds / 3:
-            fit()
-            torch.cuda.synchronize()
-            done += n
-        rates.append(done / (time.perf_counter() - began))
-    return max(rates)
+
+    def work() -> int:
+        fit()
+        torch.cuda.synchronize()
+        return n
+
+    return best_rate(work, seconds, repeats=3)
 
 
 def rows(
@@ -68,7 +62,7 @@ def rows(
         simulator = Simulator(survey, classes=["no_sub"], seed=SEED, noise=noise)
         size = SIZES.get(name, composed_fitting.SIZE if "fifteen" in name else None)
         few = collect(simulator, 64).images
-        few = few if size is None else middle(few, size)
+        few = few if size is None else central_part(few, size).contiguous()
         n = batch if few.shape[-1] <= 96 else batch // 4
         many = few.repeat(n // 64, 1, 1, 1).cuda()
         beside = fitter_of(name, noise)[1]

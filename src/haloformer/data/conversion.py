@@ -90,19 +90,13 @@ def convert(
     Raises:
         InputError: Anything about the source or the output that cannot be used; nothing is left of the output then.
     """
-    src, out = Path(src), Path(out)
-    if out.exists() and src.exists() and out.resolve() == src.resolve():
-        raise InputError(f"{out} is the source itself; choose another name for the output")
+    src, out = checked_paths(src, out)
     options: dict[str, Any] = {
         "out": out,
         "progress": progress,
         "overwrite": overwrite,
         "compression": compression,
     }
-    if not src.exists():
-        raise InputError(f"{src} does not exist")
-    if not src.is_dir():
-        check_regular(src)
     if src.is_dir() or is_archive(src):
         source = LabelledSource(
             src,
@@ -118,6 +112,22 @@ def convert(
         return _convert_hdf5(
             src, file, channels=channels, class_map=class_map, nan=nan, skip_bad=skip_bad, **options
         )
+
+
+def checked_paths(src: str | Path, out: str | Path) -> tuple[Path, Path]:
+    """Returns source and output of a conversion.
+
+    Raises:
+        InputError: There is no such source, it is no regular file or folder, or both are the same.
+    """
+    src, out = Path(src), Path(out)
+    if out.exists() and src.exists() and out.resolve() == src.resolve():
+        raise InputError(f"{out} is the source itself; choose another name for the output")
+    if not src.exists():
+        raise InputError(f"{src} does not exist")
+    if not src.is_dir():
+        check_regular(src)
+    return src, out
 
 
 @contextlib.contextmanager

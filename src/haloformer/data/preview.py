@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from haloformer.data.conversion import open_stored_images
+from haloformer.data.conversion import checked_paths, open_stored_images
 from haloformer.data.dataset_writer import check_free_space
 from haloformer.data.deeplense import LabelledSource
-from haloformer.errors import InputError
 from haloformer.io.writing import free_file
 from haloformer.readers.archives import is_archive
 
@@ -55,11 +54,7 @@ def preview_conversion(
     Raises:
         InputError: What `convert` would raise for the source, the first images, and the output.
     """
-    src, out = Path(src), Path(out)
-    if out.exists() and src.exists() and out.resolve() == src.resolve():
-        raise InputError(f"{out} is the source itself; choose another name for the output")
-    if not src.exists():
-        raise InputError(f"{src} does not exist")
+    src, out = checked_paths(src, out)
     free_file(out, overwrite)
     began = time.perf_counter()
     if src.is_dir() or is_archive(src):

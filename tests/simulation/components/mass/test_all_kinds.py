@@ -38,8 +38,10 @@ def test_an_image_is_the_same_alone_and_in_a_batch(drawn, name):
         for index in (range(4), [2])
     )
     for key, values in alone.parameters.items():
-        # Not to the last bit: numpy's functions of arrays of other lengths round otherwise.
-        np.testing.assert_allclose(values[0], many.parameters[key][2], rtol=1e-15)
+        # A sum over redshift ends otherwise in arrays of other lengths; before numpy 2 functions do, too.
+        rounded = key in ("chi_lens", "chi_source") or np.__version__ < "2"
+        rtol = 1e-15 if rounded else 0
+        np.testing.assert_allclose(values[0], many.parameters[key][2], rtol=rtol)
     together, single = many.deflection(x=X, y=Y)[:, 2], alone.deflection(x=X, y=Y)[:, 0]
     assert together == pytest.approx(single, rel=1e-9, abs=1e-13)
 
