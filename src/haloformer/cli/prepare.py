@@ -10,7 +10,11 @@ from haloformer.cli.present import say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from haloformer.cli.planning import Plan
+    from haloformer.data.prepared import PreparedImages
+    from haloformer.training.config import Experiment
 
 
 def present(done: Mapping[str, Any]) -> None:
@@ -64,12 +68,8 @@ def prepare(
         options: Fields of the experiment, by short name.
     """
     from haloformer.io.progress import progress_bar
-    from haloformer.studies.runs import TEST_SEED
-    from haloformer.training.config import compose, read_options
-    from haloformer.training.preparing import parts_of
 
-    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
-    parts = parts_of(experiment, n, n_test, TEST_SEED if test_seed is None else test_seed)
+    experiment, parts = _asked_for(preset, config, n, n_test, test_seed, options)
     began, total = time.perf_counter(), sum(len(numbers) for _, _, numbers in parts)
     with progress_bar(f"prepare {experiment.data.source}", total, False if quiet else None) as bar:
         for _, images, numbers in parts:
@@ -94,12 +94,8 @@ def plan(
     """Plans the command, with its options; see :mod:`haloformer.cli.planning`."""
     from haloformer.cli.planning import Plan, by, seconds_each
     from haloformer.cli.shared import size
-    from haloformer.studies.runs import TEST_SEED
-    from haloformer.training.config import compose, read_options
-    from haloformer.training.preparing import parts_of
 
-    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
-    parts = parts_of(experiment, n, n_test, TEST_SEED if test_seed is None else test_seed)
+    experiment, parts = _asked_for(preset, config, n, n_test, test_seed, options)
     counts = {name: len(numbers) for name, _, numbers in parts}
     missing = {name: images.n_missing(numbers) for name, images, numbers in parts}
     images = parts[0][1]
@@ -116,3 +112,21 @@ def plan(
         notes = [f"The folder may hold {size(limit)} (--prepared_gb): what is more is not stored."]
     what = f"prepare {sum(counts.values()):,} images of {experiment.data.source}"
     return Plan(what, facts, sum(missing.values()) * each, n_bytes, folder, measured, notes)
+
+
+def _asked_for(
+    preset: str | None,
+    config: str | None,
+    n: int | None,
+    n_test: int,
+    test_seed: int | None,
+    options: Mapping[str, object] | None,
+) -> "tuple[Experiment, list[tuple[str, PreparedImages, np.ndarray]]]":
+    """Returns the training that images are for, and which; see :func:`haloformer.training.preparing.parts_of`."""
+    from haloformer.studies.runs import TEST_SEED
+    from haloformer.training.config import compose, read_options
+    from haloformer.training.preparing import parts_of
+
+    experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    seed = TEST_SEED if test_seed is None else test_seed
+    return experiment, parts_of(experiment, n, n_test, seed)
