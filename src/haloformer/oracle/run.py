@@ -216,8 +216,8 @@ def verdict(result: dict[str, Any]) -> str:
     level = result["levels"][result["limit"]]
     reached = Interval(**level["reached"])
     return (
-        f"Survey {result['survey']}: an observer who knows lens, source and dark matter but for what the survey draws "
-        f"reaches a macro AUC of {format_interval(reached, 3)}; nobody can do better than {level['bound']:.3f}."
+        f"Survey {result['survey']}: who knows how its lenses, sources, noise and dark matter vary can reach a macro AUC of "
+        f"{format_interval(reached, 3)}; nobody can do better than {level['bound']:.3f}."
     )
 
 
