@@ -63,7 +63,9 @@ def with_eaten_ring(mass):
     one = problem(mass)
     square = one.camera.x**2 + one.camera.y**2
     light = one.camera.observe(
-        np.stack([*(np.exp(-square / (2 * s**2)) for s in (0.3, 0.5, 0.8)), np.ones_like(square)], 1)
+        np.stack(
+            [*(np.exp(-square / (2 * s**2)) for s in (0.3, 0.5, 0.8)), np.ones_like(square)], 1
+        )
     )
     ring = one.camera.observe(np.exp(-((np.sqrt(square) - 0.8) ** 2) / 0.05)[:, None])[:, 0]
     return dataclasses.replace(one, light=light, data=2 * ring + one.data)

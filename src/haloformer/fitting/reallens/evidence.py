@@ -1,7 +1,8 @@
 """The evidence of a lens: source and lens light are linear, so that for a given mass they are solved exactly and integrated over.
 
 Data d in units of the noise are A c + L a + noise. The source's coefficients c are a Gaussian process, c ~ N(0, s² K), the amplitudes a
-of the lens's light N(0, 1) after scaling. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
+of the lens's light N(0, 1) after scaling, and none of them negative in the most probable solution. Warren & Dye (2003,
+arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
 """
 
 import functools
