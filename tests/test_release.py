@@ -71,12 +71,35 @@ def test_the_wheel_brings_the_licence_and_nothing_of_the_tests(wheel):
     assert not [name for name in wheel if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
 
-def test_the_citation_file_is_of_this_version():
+def test_wheel_citation_and_changelog_are_of_this_version(wheel):
     from haloformer._version import __version__
 
+    assert f"haloformer-{__version__}.dist-info/METADATA" in wheel
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["version"], citation["license"]) == (__version__, "MIT")
     assert {"cff-version", "title", "message", "authors"} <= set(citation)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, date = re.findall(r"^## \[([\d.]+)\] – (\S+)$", changes, re.MULTILINE)[0]
+    assert (newest, date) == (__version__, str(citation["date-released"]))
+
+
+def test_optional_parts_are_asked_for_by_a_command_that_finds_them():
+    from haloformer.errors import how_to_install
+
+    assert "pip install '.[app]'" in how_to_install("app")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    folders = [ROOT / name for name in ("src", "docs", "examples")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".yaml", ".ipynb")]  # fmt: skip
+    named = set()
+    for file in [*files, ROOT / "README.md", ROOT / "mkdocs.yml"]:
+        text = file.read_text(encoding="utf-8")
+        assert "haloformer[" not in text.replace("`haloformer[…]` would not be found", ""), file
+        named |= set(
+            re.findall(r"(?:how_to_install\(|pip install '\.\[)['\"]?(\w+)['\"]?[)\]]", text)
+        )
+    named -= {"extra"}  # a variable
+    assert {"app", "tune", "lora", "scale", "explain", "export", "lenstronomy"} <= named
+    assert named <= set(project["optional-dependencies"])
 
 
 def test_every_architecture_of_the_registry_is_in_the_citations():

@@ -299,7 +299,7 @@ def test_mistakes_end_before_the_work(options, message, tmp_path):
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    with pytest.raises(InputError, match=r"onnxscript: pip install 'haloformer\[export\]'"):
+    with pytest.raises(InputError, match=r"onnxscript: pip install '\.\[export\]'"):
         export_model(shipped_models()[0], tmp_path / "x.onnx")
 
 

@@ -23,7 +23,7 @@ from haloformer._version import code_version
 from haloformer.artefact.read import artefact_files
 from haloformer.artefact.schema import HUB_FILES
 from haloformer.artefact.write import write_artefact
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.io.folders import refuse_existing
 from haloformer.io.writing import check_parents, free_file, write_bytes, write_text
 from haloformer.prediction.card import model_card
@@ -278,9 +278,7 @@ def _require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"format onnx needs {error.name}: pip install 'haloformer[export]'"
-        ) from error
+        raise InputError(f"format onnx needs {error.name}: {how_to_install('export')}") from error
 
 
 @contextlib.contextmanager
