@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -69,6 +70,48 @@ def test_the_wheel_holds_what_is_no_code(wheel, name):
 def test_the_wheel_brings_the_licence_and_nothing_of_the_tests(wheel):
     assert any(name.endswith("licenses/LICENSE") for name in wheel)
     assert not [name for name in wheel if name.startswith(("tests/", "docs/", "benchmarks/"))]
+
+
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory):
+    """The sdist."""
+    builders = pytest.importorskip("hatchling.builders.sdist")
+    folder = str(tmp_path_factory.mktemp("sdist"))
+    return Path(next(builders.SdistBuilder(str(ROOT)).build(directory=folder)))
+
+
+def test_the_sdist_holds_what_its_tests_and_documents_need_and_nothing_else(sdist):
+    release = _benchmark("release")
+    names = set(release.contents(sdist))
+    assert sdist.stat().st_size < release.LARGEST["sdist"] * 1e6
+    assert release.strays(sorted(names)) == []
+    needed = {"tests/conftest.py", "results/model_i/metrics.json", "packaging/conda/recipe.yaml"}
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        links = re.findall(r"\]\((?:\.\./)*(results/[^)#]+)", document.read_text(encoding="utf-8"))
+        needed |= {link for link in links if (ROOT / link).is_file()}
+    assert len(needed) > 10
+    assert needed <= names
+    left_out = {path for path in _committed() if path not in names}
+    pictures = {path for path in left_out if re.match(r"results/.*\.(png|svg|pdf|html)$", path)}
+    assert left_out - pictures <= {".gitignore", ".ci/run"}
+
+
+def _committed() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return listed.stdout.splitlines()
+
+
+def test_the_release_check_uses_commands_that_there_are():
+    from haloformer.cli import COMMANDS
+
+    release = _benchmark("release")
+    used = [line.split() for line in release.STEPS.values()]
+    assert {"doctor", "try", "simulate", "train", "predict"} <= {words[1] for words in used}
+    assert all(words[1] in (*COMMANDS, "--version", "-m") for words in used)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "benchmarks/release.py" in makefile
 
 
 def test_wheel_citation_and_changelog_are_of_this_version(wheel):
@@ -265,6 +308,7 @@ def test_the_audits_of_the_surveys_are_those_of_the_document():
     document = audits.DOCUMENT.read_text(encoding="utf-8")
     shown = document.split(audits.BEGIN)[1].split(audits.END)[0].strip()
     assert shown == audits.table()
+    assert json.loads(audits.FINDINGS.read_text(encoding="utf-8")) == audits.findings()
     fair = audits.fair_surveys()
     assert {"model_i_fair", "hst", "euclid", "jwst"} <= set(fair)
     assert not set(fair) & {"model_i", "model_iv", "common_task"}
