@@ -104,7 +104,7 @@ def test_the_card_of_a_shipped_model_says_what_it_is_for_and_where_it_ends(folde
         assert f"\n## {heading}" in card.text
     audit = json.loads(AUDITS.read_text())[artefact["survey"]]
     assert f"a macro AUC of {audit['moments']['auc']:.3f}" in card.text
-    assert "1.0% of usual images are flagged" in card.text
+    assert "let 1.0% of usual images be flagged" in card.text
     mae = measured["mae"]["log10_m_axion"]
     assert f"| {format_value(mae['value'])} | {format_value(mae['low'])} –" in card.text
     assert measured["command"] in card.text

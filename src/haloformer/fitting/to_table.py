@@ -41,6 +41,8 @@ _ABOUT = {
     "converged": "if not, numbers mean little",
     "good_fit": "converged, with a chi2 that lenses of the survey have",
     "error": "why there is no fit",
+    "index": "number of the image, from 0",
+    "label": "true class, where the images say so",
 }
 _MARGIN = 3.0
 """χ² beyond this many times the largest, or below the smallest divided by it, is of no lens of the survey."""

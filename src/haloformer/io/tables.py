@@ -26,7 +26,7 @@ SUFFIXES_TOLD = f"{', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}"
 
 
 _TEXTS = {"file", "class", "label", "error", "ood_reason"}
-_WHOLE, _YES_NO = {"index", "hdu"}, {"ood", "converged"}  # all else is float64
+_WHOLE, _YES_NO = {"index", "hdu"}, {"ood", "converged", "good_fit"}  # all else is float64
 
 _UNITS = {
     **dict.fromkeys(("ra", "dec"), "deg"),

@@ -165,7 +165,8 @@ def _limits(predictor: Predictor) -> list[str]:
     lines.append(_out_of_distribution(predictor))
     if predictor.geometry is not None:
         lines.append(
-            "An answer that another pixel scale or a mirrored image would change is flagged, too, with the reason."
+            "An answer that another pixel scale or a mirrored image would change is flagged in the same way, with the reason: that takes some "
+            "of the survey's own images, too. `haloformer evaluate` counts all that are flagged (`n_out_of_distribution`)."
         )
     return lines
 
@@ -195,11 +196,15 @@ def _out_of_distribution(predictor: Predictor) -> str:
         )
     known = _mapping(predictor.artefact.get("ood"))
     rate, n, data = (known.get(key) for key in ("alarm_rate", "n", "data"))
-    share = f"{float(rate):.1%}" if isinstance(rate, int | float) and _is_share(rate) else "a small share"  # fmt: skip
+    told = (
+        f"{float(rate):.1%}"
+        if isinstance(rate, int | float) and _is_share(rate)
+        else "a small share"
+    )
     return (
         "Images unlike those of its training get the class `unknown` and no estimates, with a reason; expect that of every image of a real "
-        f"lens. {share} of usual images are flagged, too (by a threshold from {_text(data if data is not None else n)}). An image that is not "
-        "flagged need not be one of the survey."
+        f"lens. The thresholds let {told} of usual images be flagged, too (from {_text(data if data is not None else n)}). An image that is "
+        "not flagged need not be one of the survey."
     )  # fmt: skip
 
 
