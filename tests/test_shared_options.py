@@ -475,3 +475,19 @@ def test_what_is_no_table_is_not_printed(arguments, tmp_path, capsys, monkeypatc
     assert main(arguments) == 2
     assert "--out - prints the table of" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_is_the_command_by_its_own_name(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "haloformer", "predict"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("haloformer predict: ")
+    assert "__main__" not in shown.stderr
+    shown = subprocess.run(
+        [sys.executable, "-m", "haloformer"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "usage: haloformer COMMAND" in shown.stdout
