@@ -1,31 +1,32 @@
-"""Have the shipped surveys shortcuts? The audits of all of them, and the table of docs/audit.md.
+"""Have the shipped surveys shortcuts, and how much is there to find? Audits and limits of all of them, and the tables of docs/audit.md.
 
     python benchmarks/audits.py run            # hours: 15,000 test images of each survey; goes on where it stopped
     python benchmarks/audits.py run hst        # of one survey
-    python benchmarks/audits.py report         # the table, and what model cards say, from results/audits
+    python benchmarks/audits.py limits         # an hour: how well the classes of the fair ones can be told apart at all
+    python benchmarks/audits.py report         # the tables, and what model cards say, from results/audits and results/limits
     python benchmarks/audits.py why rubin      # by how much each class shifts the moments of one lens
 
 An audit is ``haloformer audit --survey NAME --n 15000``; its ``audit.json`` and ``audit.md`` lie in ``results/audits/NAME``.
+Limits are ``haloformer limits NAME``; they lie in ``results/limits/NAME``.
 """
 
 import argparse
 import json
-import re
 from pathlib import Path
 
 from haloformer.audit.fairness import audit_survey
 from haloformer.audit.shortcut import MOMENTS, image_moments
 from haloformer.io.writing import write_text
+from haloformer.oracle.command import limits
 from haloformer.simulation import Simulator, list_surveys
 
 ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "results" / "audits"
+RESULTS, LIMITS = ROOT / "results" / "audits", ROOT / "results" / "limits"
 DOCUMENT = ROOT / "docs" / "audit.md"
 FINDINGS = ROOT / "src" / "haloformer" / "prediction" / "survey_audits.json"
 N, SEED = 15_000, 1000
 FAITHFUL = ("model_i", "model_ii", "model_iii", "model_iv")
 TESTS = ("moments", "macro", "blurred", "permuted", "smooth")
-BEGIN, END = "<!-- audits: begin -->", "<!-- audits: end -->"
 
 
 def fair_surveys() -> list[str]:
@@ -55,6 +56,26 @@ def table() -> str:
     return "\n".join(lines)
 
 
+def limits_table() -> str:
+    """Returns the table of the limits in ``results/limits``."""
+    lines = [
+        "| survey | axion: signal / noise | cdm: signal / noise | reached, lens and source known | reached | bound |",
+        "|---" * 6 + "|",
+    ]
+    for name in fair_surveys():
+        path = LIMITS / name / "limits.json"
+        if path.exists():
+            found = json.loads(path.read_text(encoding="utf-8"))
+            first, last = found["levels"]["known"], found["levels"][found["limit"]]
+            signals = [last["signal"][kind] for kind in ("axion", "cdm")]
+            cells = [f"{s['p50']:.2g} ({s['p16']:.2g}–{s['p84']:.2g})" for s in signals]
+            for level in (first, last):
+                reached = (level["reached"][k] for k in ("value", "low", "high"))
+                cells.append("{:.3f} ({:.3f}–{:.3f})".format(*reached))
+            lines.append(f"| `{name}` | {' | '.join(cells)} | {last['bound']:.3f} |")
+    return "\n".join(lines)
+
+
 def findings() -> dict[str, dict[str, object]]:
     """Returns what model cards say of the surveys: how well moments alone tell the classes apart."""
     found = {}
@@ -70,17 +91,17 @@ def findings() -> dict[str, dict[str, object]]:
 
 
 def report() -> None:
-    """Writes the table into the document, between its markers."""
+    """Writes the tables into the document, between their markers."""
     text = DOCUMENT.read_text(encoding="utf-8")
-    part = f"{BEGIN}\n\n{table()}\n\n{END}"
-    new, times = re.subn(
-        re.escape(BEGIN) + ".*?" + re.escape(END), lambda _: part, text, flags=re.DOTALL
-    )
-    if times != 1:
-        raise SystemExit(f"{DOCUMENT}: needs one pair of {BEGIN} and {END}")
-    write_text(DOCUMENT, new)
+    for kind, made in (("audits", table()), ("limits", limits_table())):
+        begin, end = f"<!-- {kind}: begin -->", f"<!-- {kind}: end -->"
+        if text.count(begin) != 1 or text.count(end) != 1:
+            raise SystemExit(f"{DOCUMENT}: needs one pair of {begin} and {end}")
+        before, after = text.split(begin)[0], text.split(end)[1]
+        text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
+        print(made)
+    write_text(DOCUMENT, text)
     write_text(FINDINGS, json.dumps(findings(), indent=1) + "\n")
-    print(table())
 
 
 def why(name: str, lenses: int = 300) -> None:
@@ -99,7 +120,7 @@ def why(name: str, lenses: int = 300) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("run", "report", "why"))
+    parser.add_argument("what", choices=("run", "limits", "report", "why"))
     parser.add_argument("surveys", nargs="*", help="all that lack an audit if none is named")
     options = parser.parse_args()
     if options.what == "report":
@@ -108,6 +129,11 @@ def main() -> None:
     if options.what == "why":
         for name in options.surveys:
             why(name)
+        return
+    if options.what == "limits":
+        for name in options.surveys or fair_surveys():
+            if not (LIMITS / name / "limits.json").exists():
+                limits(name, out=str(LIMITS / name))
         return
     for name in options.surveys or (*FAITHFUL, *fair_surveys()):
         if not (RESULTS / name / "audit.json").exists():

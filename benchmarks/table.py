@@ -116,10 +116,15 @@ def run(
 ) -> None:
     """Trains what is missing of the networks on a survey, the cheap ones first; on a CPU some at a time, so that early rows come early."""
     _taken_up(survey, given)
-    models = sorted(models, key=_cost)
-    at_once = len(models) if torch.cuda.is_available() else workers
-    for first in range(0, len(models), at_once):
-        part = models[first : first + at_once]
+    done = {
+        record["variant"]
+        for record in _records(RUNS / f"{survey}-{given}")
+        if record["status"] == "ok" and record["seed"] == seed
+    }
+    missing = sorted((m for m in models if _row(m, images) not in done), key=_cost)
+    at_once = len(missing) if torch.cuda.is_available() else workers
+    for first in range(0, len(missing), max(at_once, 1)):
+        part = missing[first : first + at_once]
         final(survey, given, part, pilot(part, workers), seed, workers, images)
     final(survey, given, models, pilot(models, workers), seed, workers, images)
 
@@ -148,6 +153,11 @@ def _prepared_part(task: tuple[dict[str, Any], str, np.ndarray]) -> int:
     return sum(made.prepare(numbers))
 
 
+def _row(model: str, images: int) -> str:
+    """Returns the name of a network's row: its own, with the number of images where that is not the usual one."""
+    return model if images == IMAGES else f"{model}-{images}"
+
+
 def _cost(model: str) -> float:
     """Returns the operations of a network for an image of 64 pixels, which tell roughly how long its training takes."""
     return count_macs(create_model(model, 64, 3), (3, 64, 64)) or math.inf
@@ -164,9 +174,8 @@ def final(
 ) -> None:
     """Trains and tests networks at their learning rates; on another number of images they are rows of their own."""
     more = {} if images == IMAGES else {"epochs": images // EPOCH}
-    ending = f"-{images}" if more else ""
     variants = {
-        f"{model}{ending}": {"model": model, "lr": rates[model], **more}
+        _row(model, images): {"model": model, "lr": rates[model], **more}
         for model in models
         if model in rates
     }

@@ -235,6 +235,7 @@ LAYERS = {
         "prediction",
         "evaluation",
     ),
+    "oracle": ("io", "reporting", "simulation", "fitting", "evaluation"),
     "explanation": (
         "io",
         "readers",

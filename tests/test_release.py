@@ -306,7 +306,7 @@ def test_the_benchmarks_table_takes_sets_simulated_again_and_says_what_was_publi
 def test_the_audits_of_the_surveys_are_those_of_the_document():
     audits = _benchmark("audits")
     document = audits.DOCUMENT.read_text(encoding="utf-8")
-    shown = document.split(audits.BEGIN)[1].split(audits.END)[0].strip()
+    shown = document.split("<!-- audits: begin -->")[1].split("<!-- audits: end -->")[0].strip()
     assert shown == audits.table()
     assert json.loads(audits.FINDINGS.read_text(encoding="utf-8")) == audits.findings()
     fair = audits.fair_surveys()

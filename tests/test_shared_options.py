@@ -35,6 +35,7 @@ NEEDED = {
     "evaluate": ["runs/x"],
     "calibrate": ["runs/x"],
     "audit": ["runs/x", "--out", "a"],
+    "limits": ["hst", "--out", "l"],
     "compare": ["runs/x", "runs/y"],
     "predict": ["runs/x", "a.npy", "--out", "p.csv"],
     "export": ["runs/x", "--out", "x.onnx"],

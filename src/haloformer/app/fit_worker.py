@@ -53,7 +53,7 @@ def _fit(task: dict[str, Any], out: Path) -> dict[str, Any]:
     return {
         "headline": headline(found),
         "flags": list(found.flags),
-        "notes": list(seen.notes),
+        "notes": list(found.notes),
         "rows": found.rows(),
         "name": seen.name,
     }

@@ -94,10 +94,13 @@ def _after_calibrate(keywords: Options, result: Any) -> Step:
     return ["evaluate", keywords["run"]]
 
 
+def _train_on_survey(survey: str) -> Step:
+    return ["train", "--data", survey, "--out", f"runs/{Path(survey).stem}"]
+
+
 def _after_audit(keywords: Options, result: Any) -> Step:
     if (run := keywords.get("run")) is None:
-        survey = keywords["survey"]
-        return ["train", "--data", survey, "--out", f"runs/{Path(survey).stem}"]
+        return _train_on_survey(keywords["survey"])
     return ["calibrate", run] if Path(run).exists() else None
 
 
@@ -150,6 +153,7 @@ _STEPS: dict[str, Callable[[Options, Any], Step]] = {
     "evaluate": _after_evaluate,
     "calibrate": _after_calibrate,
     "audit": _after_audit,
+    "limits": lambda keywords, result: _train_on_survey(keywords["survey"]),
     "compare": _after_compare,
     "predict": _after_predict,
     "export": _after_export,

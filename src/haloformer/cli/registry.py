@@ -21,6 +21,7 @@ HOMES: dict[str, str] = {
     "evaluate": "haloformer.evaluation.command",
     "calibrate": "haloformer.evaluation.command",
     "audit": "haloformer.audit.command",
+    "limits": "haloformer.oracle.command",
     "compare": "haloformer.evaluation.command",
     "predict": "haloformer.prediction.command",
     "export": "haloformer.cli.export",

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import optimize, stats
 
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import evidence, operators
@@ -46,6 +46,7 @@ def vector(mass):
 
 def test_the_evidence_is_that_of_gaussian_data_of_this_covariance():
     one, grids = problem(Mass()), source()
+    one = dataclasses.replace(one, data=one.data + 3 * one.light[:, 0])  # light that is there
     normal = evidence.normal_equations(one, grids, vector(one.mass))
     found = evidence.solve(normal, grids, SMOOTHNESS)
     root = normal.A @ evidence.root_of_covariance(grids, SMOOTHNESS)
@@ -55,6 +56,50 @@ def test_the_evidence_is_that_of_gaussian_data_of_this_covariance():
     # and the source is the mean of what the data leave
     mean = root @ root.T @ np.linalg.solve(covariance, one.data)
     np.testing.assert_allclose(normal.A @ found.source, mean, atol=1e-8 * np.abs(mean).max())
+
+
+def with_eaten_ring(mass):
+    """A problem whose data are a ring, and Gaussians that of either sign could make one."""
+    one = problem(mass)
+    square = one.camera.x**2 + one.camera.y**2
+    light = one.camera.observe(
+        np.stack(
+            [*(np.exp(-square / (2 * s**2)) for s in (0.3, 0.5, 0.8)), np.ones_like(square)], 1
+        )
+    )
+    ring = one.camera.observe(np.exp(-((np.sqrt(square) - 0.8) ** 2) / 0.05)[:, None])[:, 0]
+    return dataclasses.replace(one, light=light, data=2 * ring + one.data)
+
+
+def test_the_light_of_the_lens_is_not_negative_and_the_best_that_is_not():
+    one, grids = with_eaten_ring(Mass()), source()
+    normal = evidence.normal_equations(one, grids, vector(one.mass))
+    found = evidence.solve(normal, grids, SMOOTHNESS)
+    root = normal.A @ evidence.root_of_covariance(grids, SMOOTHNESS)
+    columns = np.concatenate([root, one.light], axis=1)
+    n = columns.shape[1]
+    stacked = np.concatenate([columns, np.eye(n)])
+    data = np.concatenate([one.data, np.zeros(n)])
+    low = np.full(n, -np.inf)
+    low[-one.light.shape[1] : -1] = 0  # the last is the background, of either sign
+    direct = optimize.lsq_linear(stacked, data, (low, np.inf), tol=1e-13)
+    assert (np.linalg.lstsq(stacked, data)[0][-4:-1] < -0.1).any()
+    assert (found.light[:-1] >= 0).all()
+    np.testing.assert_allclose(found.light, direct.x[-4:], atol=1e-5 * np.abs(direct.x).max())
+    np.testing.assert_allclose(normal.A @ found.source, root @ direct.x[:-4], atol=1e-3)
+    _, determinant = np.linalg.slogdet(np.eye(n) + columns.T @ columns)
+    assert found.evidence == pytest.approx(2 * direct.cost + determinant, rel=1e-6)
+
+
+def test_slopes_are_exact_where_light_would_be_negative():
+    one, grids = with_eaten_ring(Mass()), source()
+    at = vector(one.mass)
+    gradient = fit_at(one, grids, at, SMOOTHNESS).slope().gradient
+    for k, name in enumerate(one.mass.names):
+        step = 1e-5 * np.eye(len(at))[k]
+        ends = [fit_at(one, grids, at + s * step, SMOOTHNESS).solution.evidence for s in (1, -1)]
+        expected = (ends[0] - ends[1]) / 2e-5
+        assert gradient[k] == pytest.approx(expected, rel=1e-3, abs=1e-5 * np.abs(gradient).max()), name  # fmt: skip
 
 
 @pytest.mark.parametrize("profile", ["pseudo_jaffe", "tnfw", "point"])

@@ -1,7 +1,8 @@
 """The evidence of a lens: source and lens light are linear, so that for a given mass they are solved exactly and integrated over.
 
 Data d in units of the noise are A c + L a + noise. The source's coefficients c are a Gaussian process, c ~ N(0, s² K), the amplitudes a
-of the lens's light N(0, 1) after scaling. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
+of the lens's light N(0, 1) after scaling, and none of them negative in the most probable solution. Warren & Dye (2003,
+arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
 """
 
 import functools
@@ -165,9 +166,31 @@ def solve(normal: Normal, source: Source, smoothness: Smoothness) -> Solution:
     right = np.concatenate([root.T @ normal.right[:n], normal.right[n:]])
     factor = _factor(normal, root)
     half_solved = sl.solve_triangular(factor, right, lower=True, check_finite=False)
-    z = sl.solve_triangular(factor, half_solved, lower=True, trans=1, check_finite=False)
-    evidence = normal.square - half_solved @ half_solved + 2 * np.log(np.diag(factor)).sum()
-    return Solution(float(evidence), root @ z[:n], z[n:], factor, root)
+    amplitudes, lost = _not_negative(factor[n:, n:], half_solved[n:])
+    left = half_solved[:n] - factor[n:, :n].T @ amplitudes
+    z = sl.solve_triangular(factor[:n, :n], left, lower=True, trans=1, check_finite=False)
+    evidence = normal.square - half_solved @ half_solved + lost
+    evidence += 2 * np.log(np.diag(factor)).sum()
+    return Solution(float(evidence), root @ z, amplitudes, factor, root)
+
+
+def _not_negative(factor: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
+    """Returns the amplitudes (L,) of the lens's light, none of them negative but for the background's, and what χ² is worse by for that.
+
+    Gaussians of either sign could make a ring, and be taken for one.
+
+    Args:
+        factor: (L, L) lower Cholesky factor of their normal matrix, the source integrated over.
+        right: (L,) such that without the condition factorᵀ a = right.
+    """
+    free = sl.solve_triangular(factor, right, lower=True, trans=1, check_finite=False)
+    if (free[:-1] >= 0).all():
+        return free, 0.0
+    both = np.column_stack([factor.T, -factor[-1]])
+    found, lost = optimize.nnls(both, right, maxiter=30 * both.shape[1])
+    amplitudes = found[:-1].copy()
+    amplitudes[-1] -= found[-1]
+    return amplitudes, float(lost) ** 2
 
 
 def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:

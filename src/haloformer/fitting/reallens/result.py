@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWS = 40
+_UNUSUAL = 3.0  # standard deviations of the prior
 _TIE = (20.0, 0.2)
 """Differences of −2 ln evidence that count as a tie: up to 20, or a fifth of the gain. As much as that depends on the source's grid and the priors of
 multipoles, which are not well known."""
@@ -143,6 +144,23 @@ class RealLensFit(Tabular):
         return tuple(found)
 
     @cached_property
+    def unusual(self) -> tuple[str, ...]:
+        """Parameters that few lenses have: they may be right, or stand for what the model lacks."""
+        mass, found = self.best.problem.mass, []
+        for name, value, mean, sd in zip(mass.names, self.best.vector, *mass.expected()):
+            if abs(value - mean) > _UNUSUAL * sd and name != "theta_E":
+                found.append(
+                    f"{name} is {value:.3g}, {abs(value - mean) / sd:.1f} standard deviations from what lenses have ({mean:.3g} ± {sd:.2g}): "
+                    "look whether something in the image is neither lens nor arcs"
+                )
+        return tuple(found)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed about the data or mended, and what is unusual about the lens."""
+        return (*self.seen.notes, *self.unusual)
+
+    @cached_property
     def magnification(self) -> float:
         """Light of the arcs divided by that of the source."""
         picture, scale = self.source
@@ -228,7 +246,7 @@ class RealLensFit(Tabular):
             "verdict": self.verdict,
             "good_fit": not self.flags,
             "flags": list(self.flags),
-            "notes": list(self.seen.notes),
+            "notes": list(self.notes),
             "source_smoothness": {
                 "amplitude": self.best.smoothness.amplitude,
                 "length": self.best.smoothness.length,
@@ -291,7 +309,7 @@ class RealLensFit(Tabular):
             "name": self.seen.name,
             "pixel_scale": self.seen.pixel_scale,
             "verdict": self.verdict,
-            "notes": "; ".join(self.seen.notes) or None,
+            "notes": "; ".join(self.notes) or None,
             "code_version": code_version(),
         }
 

@@ -151,7 +151,7 @@ class ComposedRenderer:
             )
             images, peak = torch.from_numpy(found.images), torch.from_numpy(found.peak)
             return (images, peak) if self.survey.bands else (images[:, 0], peak[:, 0])
-        alpha = self._smooth_deflection(parameters)
+        alpha = self.smooth_deflection(parameters)
         images = self._observed(parameters, alpha)
         peak = images.flatten(-2).amax(-1)
         rows = self._changed(parameters)
@@ -235,7 +235,7 @@ class ComposedRenderer:
             peak = torch.from_numpy(found.peak)
             return self._flux(parameters, peak if self.survey.bands else peak[:, 0])
         with torch.no_grad():
-            images = self._observed(parameters, self._smooth_deflection(parameters))
+            images = self._observed(parameters, self.smooth_deflection(parameters))
             return self._flux(parameters, images.flatten(-2).amax(-1))
 
     def _tensor(self, values: np.ndarray, dtype: torch.dtype | None = None) -> Tensor:
@@ -249,7 +249,8 @@ class ComposedRenderer:
         """Returns a component's deflection at the rays."""
         return part.deflection(self.x, self.y, self._own(part, parameters))
 
-    def _smooth_deflection(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+    def smooth_deflection(self, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """Returns the deflection (B, N, N) in arcsec at the rays, in x and in y, by the lenses without substructure."""
         count = len(parameters["z_lens"])
         size = self.x.shape[-1]
         alpha_x = torch.zeros(count, size, size, dtype=self.dtype, device=self.device)
@@ -271,7 +272,7 @@ class ComposedRenderer:
     ) -> tuple[Tensor, Tensor]:
         """Returns the deflection of images with substructure, of which ``where`` among all are these."""
         if gives_up(parameters):  # the lens is another one
-            alpha_x, alpha_y = self._smooth_deflection(given_up(parameters))
+            alpha_x, alpha_y = self.smooth_deflection(given_up(parameters))
         else:
             alpha_x, alpha_y = smooth[0][where], smooth[1][where]
         for part in self.extra:

@@ -94,6 +94,7 @@ def draw_scenes(
     class_names: tuple[str, ...],
     *,
     paired: bool = False,
+    lens_index: np.ndarray | None = None,
     device: torch.device | str = "cpu",
 ) -> ComposedScenes:
     """Draws the parameters of images.
@@ -105,6 +106,8 @@ def draw_scenes(
         seed: The dataset's seed.
         class_names: Classes of the survey, in the order of the labels.
         paired: Images of one number have the same lens, source and noise in all classes.
+        lens_index: (B,) numbers from which lens, source and noise are drawn, where they are others than those of the substructure: many
+            realisations of it in one lens.
         device: Where to compute what lenses give up for their substructure, the one part that takes long.
 
     Returns:
@@ -113,7 +116,8 @@ def draw_scenes(
     words = np.array([rng.name_word(f"{survey.name}/{n}") for n in class_names], np.uint64)
     own = words[labels]
     common = np.full_like(own, rng.name_word(f"{survey.name}/")) if paired else own
-    shared, of_class = RandomDraws(seed, common, index), RandomDraws(seed, own, index)
+    around = index if lens_index is None else lens_index
+    shared, of_class = RandomDraws(seed, common, around), RandomDraws(seed, own, index)
     setting = _setting(survey, shared)
     parameters = {"z_lens": setting.z_lens, "z_source": setting.z_source}
     lens: Mapping[str, np.ndarray] = {}
@@ -124,10 +128,10 @@ def draw_scenes(
             rows = np.flatnonzero(labels == label)
             if own_part is part or not len(rows):
                 continue
-            around = {name: values[rows] for name, values in lens.items()}
+            of_lens = {name: values[rows] for name, values in lens.items()}
             drawn = {name: np.array(values) for name, values in drawn.items()}
             own_draws = shared.of(prefix(part) or part.kind, rows)
-            for name, values in own_part.draw(own_draws, rows_of(setting, rows), around).items():
+            for name, values in own_part.draw(own_draws, rows_of(setting, rows), of_lens).items():
                 drawn[name][rows] = values
         lens = lens or drawn
         parameters |= {prefix(part) + name: values for name, values in drawn.items()}
@@ -142,7 +146,7 @@ def draw_scenes(
     parameters["exposure_time"] = shared.draw(survey.instrument.exposure_time, "exposure_time")
     if (correlation := survey.instrument.noise_correlation) is not None:
         parameters["noise_correlation"] = shared.draw(correlation, "noise_correlation")
-    each = [rng.noise_words(seed, common, index, k) for k in range(max(1, len(survey.bands)))]
+    each = [rng.noise_words(seed, common, around, k) for k in range(max(1, len(survey.bands)))]
     words = np.stack(each, axis=1) if survey.bands else each[0]
     return ComposedScenes(labels, index, words, parameters)
 

@@ -1,0 +1,284 @@
+"""The limits of a survey: AUCs that an observer reaches who knows all but what is asked, lens by lens, and their report."""
+
+import datetime
+import os
+import platform
+import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from haloformer._version import code_version
+from haloformer.errors import InputError
+from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc
+from haloformer.io.progress import progress_bar
+from haloformer.io.strict_json import to_json
+from haloformer.io.writing import write_text
+from haloformer.oracle.freedoms import has_structure, marginal, source_columns, survey_columns
+from haloformer.oracle.likelihood import Seen, answers, known, observe
+from haloformer.oracle.scene import Lens, smooth_class
+from haloformer.reporting import style
+from haloformer.reporting.interval import Interval, format_interval
+from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.surveys import get_any_survey
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LEVELS = {
+    "known": "lens and source are known",
+    "survey": "all that the survey draws of lens and source is free",
+    "source": "the source's structure is free, too",
+}
+"""What the observer has to give up, one after the other; the last that there is is the survey's limit."""
+
+_RESAMPLES = 300
+_LEAST = 0.03  # signal / noise that is drawn
+
+
+@dataclass
+class _Level:
+    """What was found of the lenses, with one of the freedoms of :data:`LEVELS`."""
+
+    learned: list[Seen]
+    tested: list[Seen]
+    pairs: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]]
+    sizes: dict[str, list[np.ndarray]]
+
+
+def survey_limits(
+    survey: str,
+    out: str,
+    *,
+    lenses: int,
+    realisations: int,
+    seed: int,
+    overwrite: bool,
+    progress: bool | None,
+) -> dict[str, Any]:
+    """Measures the limits of a survey.
+
+    Args:
+        survey: Name of a shipped survey, or a YAML file.
+        out: Folder to write ``limits.json``, ``limits.md`` and ``limits.png`` to.
+        lenses: How many.
+        realisations: Of the dark matter of each class in each lens.
+        seed: Of all draws.
+        overwrite: Replace limits that are there.
+        progress: Show a progress bar.
+
+    Returns:
+        The content of ``limits.json``, with ``out`` and ``report``.
+
+    Raises:
+        InputError: A survey without such limits, or a folder with some.
+    """
+    given = _checked(survey)
+    target = Path(out)
+    if (target / "limits.json").exists() and not overwrite:
+        raise InputError(f"{target}: holds limits; overwrite replaces them")
+    classes = [name for name in given.class_names if given.substructure[name]]
+    levels = {name: _Level([], [], {}, {}) for name in LEVELS if name != "source" or has_structure(given)}  # fmt: skip
+    total = lenses * realisations * len(classes)
+    with progress_bar(f"limits {given.name}", total, progress) as advance:
+        for number in range(lenses):
+            _one_lens(given, classes, levels, seed, number, realisations, advance)
+    result = {
+        "survey": given.name,
+        "classes": list(given.class_names),
+        "limit": list(levels)[-1],
+        "levels": {name: _summary(level, given.class_names, seed) for name, level in levels.items()},
+        "lenses": lenses,
+        "realisations": realisations,
+        "seed": seed,
+        "code_version": code_version(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
+        "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
+    }  # fmt: skip
+    return {**result, **_written(target, result, levels)}
+
+
+def _checked(survey: str) -> ComposedSurvey:
+    given = get_any_survey(survey)
+    if not isinstance(given, ComposedSurvey):
+        raise InputError(
+            f"survey {given.name}: its lens is always the same, so that the limit is an AUC of 1 in theory; "
+            "limits are of composed surveys, such as model_i_fair or hst"
+        )
+    if given.bands:
+        raise InputError(f"survey {given.name}: has bands; limits are of surveys of one band")
+    if not given.has_noise("original"):
+        raise InputError(f"survey {given.name}: its images have no noise, and so no limits")
+    if given.lens_of_class:
+        raise InputError(
+            f"survey {given.name}: its classes have different lenses, which tell them apart without dark matter"
+        )
+    smooth_class(given)
+    return given
+
+
+def _one_lens(
+    survey: ComposedSurvey,
+    classes: list[str],
+    levels: dict[str, _Level],
+    seed: int,
+    number: int,
+    realisations: int,
+    advance: Callable[[int], None],
+) -> None:
+    """Adds what is found of a lens to each of the levels."""
+    lens = Lens.of(survey, seed, number)
+    signals: dict[str, np.ndarray] = {}
+    for name in classes:
+        parts = []
+        for part in lens.signals(name, seed, realisations, number):
+            parts.append(part)
+            advance(len(part))
+        signals[name] = np.concatenate(parts)
+    columns: list[np.ndarray] = []
+    for level, found in levels.items():
+        if level == "survey":
+            columns.append(survey_columns(lens))
+        elif level == "source":
+            columns.append(source_columns(lens))
+        left = {
+            name: marginal(s, np.concatenate(columns)) if columns else s
+            for name, s in signals.items()
+        }
+        _add(found, left, survey.class_names, np.random.default_rng([seed, number]))
+
+
+def _add(
+    level: _Level, signals: dict[str, np.ndarray], names: tuple[str, ...], rng: np.random.Generator
+) -> None:
+    learned, tested = observe(signals, names, rng)
+    level.learned.append(learned)
+    level.tested.append(tested)
+    nothing = np.zeros_like(next(iter(signals.values())))
+    for first, second in combinations(names, 2):
+        pair = known(signals.get(first, nothing), signals.get(second, nothing), rng)
+        level.pairs.setdefault((first, second), []).append(pair)
+    for name, s in signals.items():
+        level.sizes.setdefault(name, []).append(np.sqrt((s**2).sum(1)))
+
+
+def _summary(level: _Level, names: tuple[str, ...], seed: int) -> dict[str, Any]:
+    labels = [seen.labels for seen in level.tested]
+    odds = [log_odds(each) for each in answers(level.learned, level.tested)]
+    known_pairs = {pair: _pooled(found) for pair, found in level.pairs.items()}
+    return {
+        "reached": _as_dict(_over_lenses(labels, odds, seed)),
+        "reached_by_class": {
+            name: float(auc.value)
+            for name, auc in zip(names, class_aucs(np.concatenate(labels), np.concatenate(odds)))
+        },
+        "bound": float(np.mean(list(known_pairs.values()))),
+        "bound_by_pair": {f"{a}, {b}": value for (a, b), value in known_pairs.items()},
+        "signal": {
+            name: dict(zip(("p16", "p50", "p84"), map(float, np.percentile(np.concatenate(sizes), (16, 50, 84)))))
+            for name, sizes in level.sizes.items()
+        },
+    }  # fmt: skip
+
+
+def _pooled(pairs: list[tuple[np.ndarray, np.ndarray]]) -> float:
+    """Returns the AUC of (N,) against (M,) of all lenses together."""
+    first, second = (np.concatenate([pair[k] for pair in pairs]) for k in (0, 1))
+    scores = np.concatenate([first, second])
+    labels = np.concatenate([np.ones(len(first), int), np.zeros(len(second), int)])
+    return macro_auc(labels, np.stack([-scores, scores], axis=1)).value
+
+
+def _over_lenses(labels: list[np.ndarray], odds: list[np.ndarray], seed: int) -> Interval:
+    """Returns the macro AUC of all lenses together, with the interval of drawing other lenses."""
+    rng = np.random.default_rng([seed, 0x4C494D])
+
+    def auc(rows: np.ndarray) -> float:
+        return macro_auc(
+            np.concatenate([labels[k] for k in rows]), np.concatenate([odds[k] for k in rows])
+        ).value
+
+    drawn = [auc(rng.integers(len(labels), size=len(labels))) for _ in range(_RESAMPLES)]
+    low, high = np.percentile(drawn, (2.5, 97.5))
+    return Interval(auc(np.arange(len(labels))), float(low), float(high))
+
+
+def _as_dict(interval: Interval) -> dict[str, float]:
+    return {"value": interval.value, "low": interval.low, "high": interval.high}
+
+
+def verdict(result: dict[str, Any]) -> str:
+    """Says how well the survey's classes can be told apart."""
+    level = result["levels"][result["limit"]]
+    reached = Interval(**level["reached"])
+    return (
+        f"Survey {result['survey']}: who knows how its lenses, sources, noise and dark matter vary can reach a macro AUC of "
+        f"{format_interval(reached, 3)}; nobody can do better than {level['bound']:.3f}."
+    )
+
+
+def _written(target: Path, result: dict[str, Any], levels: dict[str, _Level]) -> dict[str, str]:
+    target.mkdir(parents=True, exist_ok=True)
+    write_text(target / "limits.json", to_json(result))
+    write_text(target / "limits.md", _markdown(result))
+    style.save(_figure(levels), target / "limits")
+    return {"verdict": verdict(result), "out": str(target), "report": str(target / "limits.md")}
+
+
+def _markdown(result: dict[str, Any]) -> str:
+    names = result["classes"]
+    lines = [
+        f"# How well can the classes of {result['survey']} be told apart?",
+        "",
+        verdict(result),
+        "",
+        f"| what is free | reached, macro AUC (95 %) | {' | '.join(names)} | bound, mean over pairs |",
+        "|---" * (len(names) + 3) + "|",
+    ]
+    for name, level in result["levels"].items():
+        classes = [f"{level['reached_by_class'][k]:.3f}" for k in names]
+        reached = format_interval(Interval(**level["reached"]), 3)
+        lines.append(f"| {LEVELS[name]} | {reached} | {' | '.join(classes)} | {level['bound']:.3f} |")  # fmt: skip
+    lines += [
+        "",
+        "Reached: by likelihood ratios in each lens, learned from four fifths of the realisations of its dark matter and tested on the "
+        "others. Bound: which of two known images it is; no observer can do better. The truth lies between.",
+        "",
+        "| what dark matter changes, in standard deviations of the noise | median (16 % – 84 %) of each class |",
+        "|---|---|",
+    ]
+    for name, level in result["levels"].items():
+        told = ", ".join(f"{c} {s['p50']:.2g} ({s['p16']:.2g} – {s['p84']:.2g})" for c, s in level["signal"].items())  # fmt: skip
+        lines.append(f"| {LEVELS[name]} | {told} |")
+    lines += [
+        "",
+        "![Signals of the classes](limits.png)",
+        "",
+        f"`haloformer limits {result['survey']} --lenses {result['lenses']} --realisations {result['realisations']} --seed {result['seed']}`: "
+        f"{result['date']}, {result['hardware']}, code {result['code_version']}. Intervals: over lenses.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+@style.styled
+def _figure(levels: dict[str, _Level]) -> "Figure":
+    """Draws how large the signals of each class are, with each of the freedoms."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(4.2 * len(levels), 3.6), layout="constrained")
+    axes = np.ravel(figure.subplots(1, len(levels), sharey=True))
+    for ax, (name, level) in zip(axes, levels.items()):
+        for k, (class_name, sizes) in enumerate(level.sizes.items()):
+            values = np.sort(np.concatenate(sizes))
+            share = 1 - np.arange(len(values)) / len(values)
+            dash = style.DASHES[k % len(style.DASHES)]
+            ax.step(np.maximum(values, _LEAST), share, label=class_name, color=style.class_color(k), linestyle=dash)  # fmt: skip
+        ax.set(xscale="log", xlim=(_LEAST, None), xlabel="signal / noise")
+        ax.set_title(textwrap.fill(LEVELS[name], 34))
+    axes[0].set_ylabel("share of images with more")
+    axes[0].legend()
+    return figure

@@ -1,0 +1,164 @@
+"""One lens of a survey with many realisations of its dark matter, and what its images show of them above the noise."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from haloformer.errors import InputError
+from haloformer.fitting.moments import Moments, noise_moments
+from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, draw_scenes
+from haloformer.simulation.noise import has_numba
+
+Parameters = dict[str, np.ndarray]
+
+_AT_ONCE = 24  # images
+_MARGIN = 8  # pixels around images, so that their edges do not meet when noise is made white
+
+
+@dataclass(frozen=True)
+class Lens:
+    """A lens without substructure, as the survey's camera sees it.
+
+    Attributes:
+        survey: The survey.
+        parameters: Of the scene, arrays (1,) or (1, n) by name; ``source_flux`` is known.
+        image: (N, N) without noise, in counts/s.
+        unseen: (N, N) light whose photons are in the noise alone: the sky, and what was subtracted.
+        kept: (N, N) 0 where pixels are masked, else 1.
+        background: Noise without light, in counts/s: a number, or the camera's map (N, N).
+    """
+
+    survey: ComposedSurvey
+    parameters: Parameters
+    image: np.ndarray
+    unseen: np.ndarray
+    kept: np.ndarray
+    background: float | np.ndarray
+
+    @classmethod
+    def of(cls, survey: ComposedSurvey, seed: int, number: int) -> "Lens":
+        """Draws and renders a lens of a survey.
+
+        Args:
+            survey: The survey; its first smooth class tells what a lens without substructure is.
+            seed: Of all draws.
+            number: Of the lens.
+        """
+        smooth = smooth_class(survey)
+        label = np.array([survey.class_names.index(smooth)])
+        parameters = _drawn(survey, label, np.array([number]), seed, number)
+        renderer = ComposedRenderer(survey, torch.float64)
+        parameters["source_flux"] = renderer.flux(parameters)
+        seen = renderer.images(parameters)
+        image = seen.images[0].numpy()
+        unseen = np.full_like(image, survey.instrument.sky or 0.0)
+        if seen.hidden is not None:
+            unseen = unseen + seen.hidden[0].numpy()
+        kept = np.ones_like(image) if seen.kept is None else seen.kept[0].numpy().astype(float)
+        given = renderer.noise_map
+        background = renderer.rms if given is None else np.asarray(given, float)
+        return cls(survey, parameters, image, unseen, kept, background)
+
+    def white(self, images: np.ndarray) -> np.ndarray:
+        """Returns how far images are from this lens's, in noise that is made white and of variance 1.
+
+        To first order in the difference: the noise is that of this lens's image.
+
+        Args:
+            images: (B, N, N) without noise, in counts/s.
+
+        Returns:
+            (B, N·N) float32.
+        """
+        here, there = self._moments(self.image[None]), self._moments(images)
+        found = (there.mean - here.mean).numpy() / self._sigma(here) * self.kept
+        return self._decorrelated(found).reshape(len(images), -1).astype(np.float32)
+
+    def by_exposure(self) -> np.ndarray | None:
+        """Returns (1, N·N) the same of an exposure that is longer by a factor e, to first order; None where it is known.
+
+        Only counts depend on it, not counts/s.
+        """
+        if self.survey.noise_kind("original") != "double_poisson":
+            return None
+        found = self._moments(self.image[None])
+        assert found.by_log_time is not None  # of counts
+        white: np.ndarray = found.by_log_time.numpy() / self._sigma(found) * self.kept
+        return white.reshape(1, -1).astype(np.float32)
+
+    def signals(self, class_name: str, seed: int, realisations: int, number: int) -> Iterator[np.ndarray]:  # fmt: skip
+        """Yields what realisations of a class's dark matter change of the image, (B, N·N) as :meth:`white`, B at a time.
+
+        Args:
+            class_name: The class.
+            seed: As of the lens.
+            realisations: How many.
+            number: Of the lens.
+        """
+        renderer = ComposedRenderer(self.survey, torch.float32, compiled=has_numba())
+        label = self.survey.class_names.index(class_name)
+        for first in range(0, realisations, _AT_ONCE):
+            index = number * realisations + np.arange(first, min(first + _AT_ONCE, realisations))
+            labels = np.full(len(index), label)
+            parameters = _drawn(self.survey, labels, index, seed, number)
+            flux = self.parameters["source_flux"]
+            parameters["source_flux"] = np.repeat(flux, len(index), axis=0)
+            yield self.white(renderer.images(parameters).images.double().numpy())
+
+    def _moments(self, images: np.ndarray) -> Moments:
+        """Returns mean and variance of noisy images, of (B, N, N) without noise."""
+        seconds = self.parameters["exposure_time"][0] * self.survey.instrument.num_exposures
+        base = torch.from_numpy(images + self.unseen)
+        return noise_moments(
+            self.survey.noise_kind("original"),
+            base,
+            torch.tensor(float(seconds), dtype=torch.float64),
+            torch.as_tensor(self.background, dtype=torch.float64),
+        )
+
+    def _sigma(self, moments: Moments) -> np.ndarray:
+        """Returns the noise's standard deviation, (N, N) or (B, N, N)."""
+        if isinstance(self.background, np.ndarray):  # a map is of all of the noise
+            return self.background
+        return moments.variance.sqrt().numpy()
+
+    def _decorrelated(self, images: np.ndarray) -> np.ndarray:
+        """Takes the camera's correlation out of images (B, N, N) that are in standard deviations of the noise."""
+        a = float(self.parameters.get("noise_correlation", np.zeros(1))[0])
+        if a == 0:
+            return images
+        side = images.shape[-1]
+        padded = np.pad(images, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)))
+        row = (1 + 2 * a * np.cos(2 * np.pi * np.fft.fftfreq(side + 2 * _MARGIN))) / np.sqrt(
+            1 + 2 * a**2
+        )
+        white = np.fft.ifft2(np.fft.fft2(padded) / (row[:, None] * row[None, :])).real
+        return white[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+
+
+def smooth_class(survey: ComposedSurvey) -> str:
+    """Returns the first class without substructure.
+
+    Raises:
+        InputError: Each has some.
+    """
+    for name in survey.class_names:
+        if not survey.substructure[name]:
+            return name
+    raise InputError(
+        f"survey {survey.name}: each of its classes has substructure ({', '.join(survey.class_names)}): the limits "
+        "are those of telling it from smooth lenses; a class needs an empty list"
+    )
+
+
+def _drawn(
+    survey: ComposedSurvey, labels: np.ndarray, index: np.ndarray, seed: int, number: int
+) -> Parameters:
+    """Draws scenes of one lens, whose dark matter is that of images ``index`` (B,)."""
+    lens = np.full(len(index), number)
+    scenes = draw_scenes(
+        survey, labels, index, seed, survey.class_names, paired=True, lens_index=lens
+    )
+    return dict(scenes.parameters)

@@ -1,0 +1,200 @@
+"""How well classes can be told apart: against theory where it is known, and against images that the simulator made."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import torch
+from scipy import linalg, stats
+
+from haloformer.cli import main
+from haloformer.evaluation.metrics import log_odds, macro_auc
+from haloformer.oracle.freedoms import marginal, source_columns, spread_of, survey_columns
+from haloformer.oracle.likelihood import answers, known, observe
+from haloformer.oracle.scene import Lens
+from haloformer.simulation import Simulator, get_any_survey
+from haloformer.simulation.composed import ComposedRenderer
+
+SEED = 5
+
+
+def _auc(first, second):
+    return stats.mannwhitneyu(first, second).statistic / (len(first) * len(second))
+
+
+@pytest.fixture(scope="module")
+def hst():
+    """A lens of hst, whose camera has fewer pixels."""
+    return Lens.of(get_any_survey("hst").with_camera(num_pix=56), SEED, 3)
+
+
+@pytest.fixture(scope="module")
+def columns(hst):
+    return survey_columns(hst)
+
+
+@pytest.mark.parametrize("name", ["hst", "model_i_fair"])
+def test_the_noise_of_simulated_images_is_made_white(name):
+    survey = get_any_survey(name)
+    found = []
+    for number in range(4):
+        lens = Lens.of(survey, SEED, number)
+        noisy = Simulator(survey, classes=["no_sub"], seed=SEED, paired=True).batch([number])
+        image = noisy.images[0, 0].double().numpy()
+        here = lens._moments(lens.image[None])
+        shown = here.mean[0].numpy() - lens.unseen  # neither survey has a sky
+        off = (image - shown) / lens._sigma(here)[0]
+        found.append(lens._decorrelated(off[None])[0] * lens.kept)
+    white = np.stack(found)
+    used = np.stack([white[:, 1:-1, 1:-1], white[:, 1:-1, 2:], white[:, 2:, 1:-1]])
+    used = used.reshape(3, -1)
+    used = used[:, (used != 0).all(0)]
+    n = used.shape[1]
+    assert n > 15_000
+    assert used[0].mean() == pytest.approx(0, abs=4 / np.sqrt(n))
+    assert used[0].var() == pytest.approx(1, abs=0.06)
+    for neighbour in used[1:]:
+        assert np.corrcoef(used[0], neighbour)[0, 1] == pytest.approx(0, abs=4 / np.sqrt(n))
+
+
+def test_realisations_are_those_of_the_survey_s_images(hst):
+    simulator = Simulator(hst.survey, classes=["cdm"], seed=SEED, noise="none", paired=True)
+    image = simulator.batch([3]).images[0].double().numpy()
+    (signal,) = hst.signals("cdm", SEED, 1, 3)
+    np.testing.assert_allclose(signal, hst.white(image), atol=2e-3)
+    assert np.abs(signal).max() > 0.1
+
+
+def test_realisations_of_one_lens_differ_in_their_dark_matter_alone(hst):
+    (signals,) = hst.signals("axion", SEED, 5, 3)
+    assert signals.shape == (5, hst.image.size)
+    assert np.unique((signals**2).sum(1).round(9)).size == 5
+
+
+@pytest.mark.parametrize("name", ["lens_theta_E", "lens_gamma", "gamma1", "multipoles_a4_cos", "source_x"])  # fmt: skip
+def test_a_change_of_the_lens_is_explained_by_it(hst, columns, name):
+    changed = {key: values.copy() for key, values in hst.parameters.items()}
+    changed[name] += 1e-3
+    images = ComposedRenderer(hst.survey, torch.float64).images(changed).images.numpy()
+    signal = hst.white(images)
+    left = np.linalg.norm(marginal(signal, columns))
+    # Who knows the survey's prior, of width w, keeps 1e-3 / w of it at most.
+    allowed = 1e-3 / spread_of(hst.survey)[name]
+    assert left < 1.1 * allowed + 0.1 * np.linalg.norm(signal)
+    assert np.linalg.norm(signal) > 3 * left
+
+
+def test_a_clump_of_the_source_is_explained_by_its_structure_alone(hst, columns):
+    parameters = {key: values.copy() for key, values in hst.parameters.items()}
+    name = "source_clumpy_clump_flux"
+    number = np.flatnonzero(np.isfinite(parameters[name][0]))[0]
+    parameters[name][0, number] *= 1.1
+    images = ComposedRenderer(hst.survey, torch.float64).images(parameters).images.numpy()
+    signal = hst.white(images)
+    by_lens = np.linalg.norm(marginal(signal, columns))
+    both = np.concatenate([columns, source_columns(hst)])
+    assert np.linalg.norm(marginal(signal, both)) < 0.7 * by_lens
+
+
+def test_what_is_left_has_the_covariance_of_noise_and_freedoms_together():
+    rng = np.random.default_rng(0)
+    columns = rng.normal(size=(4, 30)) * np.array([0.1, 1.0, 10.0, 100.0])[:, None]
+    expected = linalg.inv(linalg.sqrtm(np.eye(30) + columns.T @ columns))
+    signals = rng.normal(size=(7, 30))
+    np.testing.assert_allclose(marginal(signals, columns), signals @ expected, atol=2e-5)
+
+
+@pytest.mark.parametrize("distance", [0.3, 1.0, 3.0])
+def test_who_knows_both_signals_reaches_the_auc_of_theory(distance):
+    first = np.zeros((20_000, 3))
+    first[:, 1] = distance
+    found = _auc(*known(first, np.zeros_like(first), np.random.default_rng(1)))
+    assert found == pytest.approx(stats.norm.cdf(distance / np.sqrt(2)), abs=0.01)
+
+
+def test_who_learns_from_realisations_comes_near_the_best_answer_and_never_beyond():
+    rng = np.random.default_rng(2)
+    size = np.zeros(200)
+    size[:4] = 2.5
+    learned, tested, best = [], [], []
+    for _ in range(10):
+        signals = rng.normal(size=(400, 200)) * size
+        one, other = observe({"cdm": signals.astype(np.float32)}, ("cdm", "no_sub"), rng)
+        learned.append(one)
+        tested.append(other)
+        seen = [rng.normal(size=(300, 200)) * np.sqrt(1 + s**2) for s in (size, 0 * size)]
+        weights = size**2 / (1 + size**2)
+        best.append([(s**2) @ weights for s in seen])
+    labels = np.concatenate([seen.labels for seen in tested])
+    reached = macro_auc(labels, log_odds(np.concatenate(answers(learned, tested))))
+    limit = _auc(*(np.concatenate([b[k] for b in best]) for k in (0, 1)))
+    assert limit - 0.03 < reached.value < limit + 0.02
+
+
+def test_classes_without_signal_are_told_apart_by_chance_alone():
+    rng = np.random.default_rng(3)
+    weak = {name: 1e-3 * rng.normal(size=(100, 50)).astype(np.float32) for name in ("axion", "cdm")}
+    pairs = [observe(weak, ("axion", "cdm", "no_sub"), rng) for _ in range(6)]
+    learned, tested = zip(*pairs)
+    labels = np.concatenate([seen.labels for seen in tested])
+    auc = macro_auc(labels, log_odds(np.concatenate(answers(learned, tested))))
+    assert auc.value == pytest.approx(0.5, abs=0.06)
+
+
+@pytest.fixture(scope="module")
+def limits(tmp_path_factory):
+    out = tmp_path_factory.mktemp("limits") / "ladder"
+    arguments = ["limits", "ladder_1_camera", "--lenses", "2", "--realisations", "20"]
+    assert main([*arguments, "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def test_the_command_writes_what_it_found(limits):
+    found = json.loads((limits / "limits.json").read_text())
+    assert found["limit"] == "survey"
+    assert list(found["levels"]) == ["known", "survey"]
+    for level in found["levels"].values():
+        reached = level["reached"]
+        assert reached["low"] <= reached["value"] <= reached["high"]
+        assert 0.4 < level["bound"] <= 1
+    sizes = [level["signal"]["cdm"]["p50"] for level in found["levels"].values()]
+    assert sizes == sorted(sizes, reverse=True)
+    assert "haloformer limits ladder_1_camera --lenses 2" in (limits / "limits.md").read_text()
+    assert (limits / "limits.png").stat().st_size > 10_000
+
+
+def test_limits_that_are_there_are_not_replaced_unasked(limits, capsys):
+    before = (limits / "limits.json").read_bytes()
+    assert main(["limits", "ladder_1_camera", "--out", str(limits)]) == 2
+    assert "overwrite replaces them" in capsys.readouterr().err
+    assert (limits / "limits.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("survey", "options", "words"),
+    [
+        ("model_i", [], "its lens is always the same"),
+        ("model_iv_fair", [], "bands"),
+        ("hstt", [], "hst"),
+        ("hst", ["--lenses", "1"], "lenses is 1: must be at least 2"),
+        ("hst", ["--realisations", "5"], "realisations is 5: must be at least 20"),
+    ],
+)
+def test_what_has_no_limits_is_refused_in_one_line(tmp_path, capsys, survey, options, words):
+    out = tmp_path / "out"
+    assert main(["limits", survey, "--out", str(out), *options]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert len(message.splitlines()) == 1
+    assert not out.exists()
+
+
+def test_a_survey_without_a_smooth_class_is_refused(tmp_path):
+    from haloformer.errors import InputError
+    from haloformer.oracle.scene import smooth_class
+
+    survey = get_any_survey("hst")
+    classes = {name: parts for name, parts in survey.substructure.items() if parts}
+    with pytest.raises(InputError, match="needs an empty list"):
+        smooth_class(dataclasses.replace(survey, substructure=classes))
