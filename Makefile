@@ -9,12 +9,13 @@ READY := $(VENV)/.ready
 DEMO ?= demo
 
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test test-minimum lint benchmark clean
+.PHONY: help setup demo test test-minimum release-check lint benchmark clean
 
 help:
 	@echo "make demo       simulate lenses, train a small transformer, test it, classify a few images (under 10 minutes on 2 cores)"
 	@echo "make test       the tests"
 	@echo "make test-minimum  the core's tests with the lowest versions that pyproject.toml allows (MINIMUM_VENV=.venv-minimum)"
+	@echo "make release-check  builds wheel and sdist, installs each in a clean environment, and uses it (downloads PyTorch)"
 	@echo "make lint       ruff and mypy"
 	@echo "make benchmark  the simulator's speed against lenstronomy's"
 	@echo "make setup      only the virtual environment ($(VENV)); PYTHON=python3.12 chooses the interpreter"
@@ -81,6 +82,9 @@ $(MINIMUM_VENV)/.ready: pyproject.toml benchmarks/minimum.py
 
 test-minimum: $(MINIMUM_VENV)/.ready
 	$(MINIMUM_VENV)/bin/python -m pytest -n auto --dist worksteal $(MINIMUM_TESTS)
+
+release-check: $(READY)
+	$(BIN)/python benchmarks/release.py
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -3,7 +3,7 @@
     python benchmarks/audits.py run            # hours: 15,000 test images of each survey; goes on where it stopped
     python benchmarks/audits.py run hst        # of one survey
     python benchmarks/audits.py limits         # an hour: how well the classes of the fair ones can be told apart at all
-    python benchmarks/audits.py report         # the tables, from results/audits and results/limits
+    python benchmarks/audits.py report         # the tables, and what model cards say, from results/audits and results/limits
     python benchmarks/audits.py why rubin      # by how much each class shifts the moments of one lens
 
 An audit is ``haloformer audit --survey NAME --n 15000``; its ``audit.json`` and ``audit.md`` lie in ``results/audits/NAME``.
@@ -23,6 +23,7 @@ from haloformer.simulation import Simulator, list_surveys
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS, LIMITS = ROOT / "results" / "audits", ROOT / "results" / "limits"
 DOCUMENT = ROOT / "docs" / "audit.md"
+FINDINGS = ROOT / "src" / "haloformer" / "prediction" / "survey_audits.json"
 N, SEED = 15_000, 1000
 FAITHFUL = ("model_i", "model_ii", "model_iii", "model_iv")
 TESTS = ("moments", "macro", "blurred", "permuted", "smooth")
@@ -75,6 +76,20 @@ def limits_table() -> str:
     return "\n".join(lines)
 
 
+def findings() -> dict[str, dict[str, object]]:
+    """Returns what model cards say of the surveys: how well moments alone tell the classes apart."""
+    found = {}
+    for name in (*FAITHFUL, *fair_surveys()):
+        path = RESULTS / name / "audit.json"
+        if path.exists():
+            audit = json.loads(path.read_text(encoding="utf-8"))
+            found[name] = {
+                **{key: audit[key] for key in ("n", "seed", "date", "hardware", "code_version")},
+                "moments": audit["tests"]["moments"],
+            }
+    return found
+
+
 def report() -> None:
     """Writes the tables into the document, between their markers."""
     text = DOCUMENT.read_text(encoding="utf-8")
@@ -86,6 +101,7 @@ def report() -> None:
         text = f"{before}{begin}\n\n{made}\n\n{end}{after}"
         print(made)
     write_text(DOCUMENT, text)
+    write_text(FINDINGS, json.dumps(findings(), indent=1) + "\n")
 
 
 def why(name: str, lenses: int = 300) -> None:

@@ -13,7 +13,7 @@ from haloformer.explanation import explain
 
 
 def main(file: str | None = None, out: str = "why", run: str = "model_i") -> None:
-    # attention needs nothing else; gradcam and integrated_gradients need haloformer[explain].
+    # attention needs nothing else; gradcam and integrated_gradients need pip install '.[explain]'.
     shown = explain(run, [file or simulated()], out=out, methods="attention", overwrite=True)
     for warning in shown["warnings"]:
         print(f"warning: {warning}")

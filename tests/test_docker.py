@@ -42,6 +42,12 @@ def test_what_runs_is_not_root_and_holds_no_build(target):
     assert all("--from=" in words[1] for words in stage if words[0] == "COPY")
 
 
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+def test_the_user_is_a_number_as_hosts_that_forbid_root_ask_for(target):
+    made = next(words for words in _stages()["base"] if words[:2] == ["RUN", "useradd"])
+    assert _stages()[target][-4:-2] == [["USER", made[made.index("--uid") + 1]], ["WORKDIR", "/home/lens"]]  # fmt: skip
+
+
 def test_what_is_copied_exists_and_is_not_ignored():
     ignored = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
     copied = [

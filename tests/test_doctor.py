@@ -60,7 +60,10 @@ def test_extras_that_are_not_there_are_no_problem_but_said(monkeypatch):
     monkeypatch.setattr(
         examination, "_version", lambda name: None if name == "optuna" else real(name)
     )
-    assert examination._extras()["tune"] == "missing optuna: pip install 'haloformer[tune]'"
+    assert (
+        examination._extras()["tune"]
+        == "missing optuna: pip install '.[tune]' (in haloformer's checkout)"
+    )
 
 
 def test_what_cannot_be_computed_is_said_and_the_rest_still_tried(monkeypatch):

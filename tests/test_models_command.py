@@ -113,6 +113,27 @@ def test_mistakes_are_told_in_one_line(capsys, arguments, message):
     assert len(error.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize("suffix", ["ecsv", "vot", "fits"])
+def test_the_list_is_a_table_where_the_name_says_so(tmp_path, suffix):
+    from astropy.table import Table
+
+    from haloformer.models.table import model_table
+
+    assert run("models", "--size", "nano", "--out", str(tmp_path / f"x.{suffix}")) == 0
+    found = Table.read(tmp_path / f"x.{suffix}")
+    wanted = [row for row in model_table() if row["size"] == "nano"]
+    assert [str(name) for name in found["name"]] == [row["name"] for row in wanted]
+    assert found["parameters"].tolist() == [row["parameters"] for row in wanted]
+
+
+def test_a_list_with_another_ending_is_refused(tmp_path, capsys):
+    assert run("models", "--out", str(tmp_path / "x.xlsx")) == 2
+    assert ".ecsv, .vot or .xml" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    assert run("models", "vit_nano", "--out", str(tmp_path / "x.txt")) == 0
+    assert "vit_nano" in (tmp_path / "x.txt").read_text()
+
+
 def test_the_list_fits_in_100_columns_with_readable_numbers(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "100")
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)

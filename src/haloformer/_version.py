@@ -2,18 +2,14 @@
 
 import functools
 import subprocess
-from importlib import metadata
 from pathlib import Path
 
-try:
-    __version__ = metadata.version("haloformer")
-except metadata.PackageNotFoundError:  # a bare checkout on PYTHONPATH
-    __version__ = "0+unknown"
+__version__ = "0.2.0"  # the one place: hatchling reads it for the package's metadata
 
 
 @functools.cache
 def code_version() -> str:
-    """Returns the version written into every file: ``0.1.0``, or ``0.1.0+g1a2b3c4``.
+    """Returns the version written into every file: ``0.2.0``, or ``0.2.0+g1a2b3c4``.
 
     The latter in a git checkout, ``.dirty`` if it has changes.
     """

@@ -22,6 +22,14 @@ def brief(message: object) -> str:
     return f"{text[: LONGEST - end - 3]} … {text[-end:]}"
 
 
+def how_to_install(extra: str) -> str:
+    """Returns the command that installs an optional part, such as ``app``; to be run in the checkout.
+
+    The package is on no index: pip finds it as ``.`` there, and under its name nowhere.
+    """
+    return f"pip install '.[{extra}]' (in haloformer's checkout)"
+
+
 class InputError(ValueError):
     """Something the user gave (a file, a name, a number, a path) cannot be used.
 

@@ -31,6 +31,27 @@ def contents(folder) -> dict[str, bytes]:
     }
 
 
+def test_predictions_and_measures_are_tables_with_units_and_provenance_where_asked_for(
+    run, dataset, tmp_path
+):
+    from astropy.table import Table
+
+    result = evaluate(str(run), str(dataset), device="cpu", out=str(tmp_path / "e"), tables="ecsv")
+    measures = Table.read(tmp_path / "e" / "measures.ecsv")
+    (macro,) = [row for row in measures if row["measure"] == "macro_auc"]
+    assert macro["value"] == result["macro_auc"]["value"]
+    assert measures.meta["seed"] == 5
+    rows = Table.read(tmp_path / "e" / "predictions.ecsv")
+    with (tmp_path / "e" / "predictions.csv").open(newline="") as stream:
+        plain = list(csv.DictReader(stream))
+    assert rows.colnames == list(plain[0])
+    assert rows["p_cdm"].tolist() == [float(row["p_cdm"]) for row in plain]
+    assert rows["p_cdm"].description == "probability of class cdm"
+    assert rows.meta["n_images"] == 60
+    with pytest.raises(InputError, match="unknown kind of table 'xls'"):
+        evaluate(str(run), str(dataset), device="cpu", out=str(tmp_path / "f"), tables="xls")
+
+
 def test_evaluation_leaves_metrics_predictions_figures_and_reports(run, dataset):
     result = evaluate(str(run), str(dataset), device="cpu")
     out = run / "evaluation" / "test"

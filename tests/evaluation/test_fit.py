@@ -4,6 +4,8 @@ import csv
 
 import numpy as np
 import pytest
+from astropy.io import votable
+from astropy.table import Table
 
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
@@ -66,6 +68,23 @@ def test_the_table_holds_what_fit_smooth_finds_and_the_picture_is_drawn(
     assert [row["good_fit"] for row in table] == 12 * ["True"]
     assert "12 good fits, 0 not converged" in capsys.readouterr().out
     assert main(arguments) == 2  # exists already
+
+
+@pytest.mark.parametrize("suffix", ["vot", "ecsv", "fits"])
+def test_a_table_of_fits_says_units_and_survey_and_comes_back(dataset, tmp_path, suffix):
+    path = tmp_path / f"fits.{suffix}"
+    fit([str(dataset)], survey="model_ii", noise="instrument", out=str(path), progress=False)
+    found = Table.read(path)
+    assert found["source_x"].unit == found["source_x_error"].unit == "arcsec"
+    assert found["good_fit"].dtype == bool
+    assert found["index"].tolist() == list(range(12))
+    if suffix == "vot":
+        infos = {each.name: each.value for each in votable.parse(path).resources[0].infos}
+        assert (infos["SURVEY"], infos["NOISE"]) == ("model_ii", "instrument")
+    else:
+        assert (found.meta["SURVEY"], found.meta["NOISE"]) == ("model_ii", "instrument")
+    if suffix != "fits":
+        assert found["source_x_error"].description == "error of source_x"
 
 
 @pytest.fixture(scope="module")

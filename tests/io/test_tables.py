@@ -1,13 +1,18 @@
-"""Tables of FITS say their units and where they come from."""
+"""Tables of FITS, ECSV and VOTable say their units and where they come from."""
 
 import sys
 import warnings
 
-from astropy.io import fits
+import numpy as np
+import pyarrow.parquet
+import pytest
+from astropy import units
+from astropy.io import fits, votable
 from astropy.table import Table
 
 from haloformer._version import code_version
-from haloformer.io.tables import table
+from haloformer.errors import InputError
+from haloformer.io.tables import TABLE_SUFFIXES, save_table, table
 
 COLUMNS = ["file", "class", "log10_m_axion", "log10_m_axion_sigma", "theta_E", "e1", "index", "ra"]
 ROW = {
@@ -28,8 +33,8 @@ def test_a_fits_table_has_units_and_says_what_made_it(tmp_path, monkeypatch):
     with table(tmp_path / "x.fits", COLUMNS, False, provenance) as write:
         write([ROW, {**ROW, "index": 3}])
     header = fits.getheader(tmp_path / "x.fits", 1)
-    units = [header.get(f"TUNIT{k + 1}", "") for k in range(len(COLUMNS))]
-    assert units == ["", "", "", "", "arcsec", "", "", "deg"]
+    written = [header.get(f"TUNIT{k + 1}", "") for k in range(len(COLUMNS))]
+    assert written == ["", "", "", "", "arcsec", "", "", "deg"]
     assert (header["TCOMM3"], header["TCOMM4"]) == ("log10 of eV", "dex")
     assert header["CREATOR"] == f"haloformer {code_version()}"
     assert (header["MODEL"], header["SEED"]) == ("runs/\\xe9", 7)
@@ -49,3 +54,91 @@ def test_outside_the_command_line_no_command_is_made_up(tmp_path, monkeypatch):
     with table(tmp_path / "x.fits", COLUMNS, False) as write:
         write([ROW])
     assert "COMMAND" not in fits.getheader(tmp_path / "x.fits", 1)
+
+
+WHERE = {"units": {"e1": "counts/s"}, "descriptions": {"theta_E": "Einstein radius × 1"}}
+
+
+def _read(path):
+    with warnings.catch_warnings(action="error"):  # every unit is one that readers know
+        return Table.read(path)
+
+
+def _written(path, **options):
+    columns = [*COLUMNS, "ood", "error"]
+    rows = [
+        {**ROW, "ood": True, "error": None},
+        {**ROW, "index": 3, "theta_E": None, "error": "\x1b[1m"},
+    ]
+    with table(path, columns, False, {"MODEL": "runs/é", "SEED": 7}, **options) as write:
+        write(rows[:1])
+        write(rows[1:])
+    return _read(path)
+
+
+def test_ecsv_comes_back_with_units_descriptions_gaps_and_provenance(tmp_path):
+    found = _written(tmp_path / "x.ecsv", **WHERE)
+    assert found["log10_m_axion"].unit == units.dex(units.eV)
+    assert found["log10_m_axion"].quantity.physical.to_value("eV") == pytest.approx(10**-22.5)
+    assert found["log10_m_axion_sigma"].unit == units.dex
+    assert (found["ra"].unit, found["theta_E"].unit) == (units.deg, units.arcsec)
+    assert found["e1"].unit == units.ct / units.s
+    assert found["theta_E"].description == "Einstein radius × 1"
+    assert found["file"].tolist() == ["ü×.fits"] * 2
+    assert found["index"].tolist() == [None, 3]
+    assert found["ood"].tolist() == [True, None]
+    assert np.isnan(found["theta_E"][1])
+    assert (found.meta["MODEL"], found.meta["SEED"]) == ("runs/é", 7)
+    assert found.meta["CREATOR"] == f"haloformer {code_version()}"
+
+
+@pytest.mark.parametrize("name", ["x.vot", "x.xml", "x.VOT"])
+def test_a_votable_is_valid_and_says_units_and_provenance(tmp_path, name):
+    found = _written(tmp_path / name, **WHERE)
+    assert found["theta_E"].unit == units.arcsec
+    assert found["theta_E"].description == "Einstein radius × 1"
+    assert (found["log10_m_axion"].unit, found["log10_m_axion"].description) == (
+        None,
+        "log10 of eV",
+    )
+    assert found["file"].tolist() == ["ü×.fits"] * 2
+    assert found["index"].tolist() == [None, 3]
+    assert found["error"].tolist() == ["", "?[1m"]  # XML has no escape sequences
+    with warnings.catch_warnings(action="error"):
+        document = votable.parse(tmp_path / name, verify="exception")
+    infos = {info.name: info.value for info in document.resources[0].infos}
+    assert (infos["MODEL"], infos["SEED"]) == ("runs/é", "7")
+    assert infos["CREATOR"] == f"haloformer {code_version()}"
+
+
+@pytest.mark.parametrize("suffix", TABLE_SUFFIXES)
+def test_a_table_without_rows_can_be_read(tmp_path, suffix):
+    with table(tmp_path / f"x{suffix}", COLUMNS, False):
+        pass
+    if suffix == ".parquet":  # astropy's reader takes a maximum over rows
+        found = pyarrow.parquet.read_table(tmp_path / "x.parquet").column_names
+    else:
+        options = {"format": "ascii.csv"} if suffix == ".csv" else {}
+        found = Table.read(tmp_path / f"x{suffix}", **options).colnames
+    assert found == COLUMNS
+
+
+def test_another_ending_says_which_there_are(tmp_path):
+    with pytest.raises(
+        InputError, match=r"\.csv, \.parquet, \.fits, \.ecsv, \.vot or \.xml, not '\.xlsx'"
+    ):
+        save_table(Table({"a": [1]}), tmp_path / "x.xlsx")
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_a_header_of_fits_has_no_room_for_is_its_history(tmp_path):
+    found = Table({"a": [1.0]}, meta={"code_version": "1", "verdict": "long " * 60, "gap": None})
+    found.meta |= {"sizes": [1, 2], "value": float("nan")}
+    header = fits.getheader(save_table(found, tmp_path / "x.fits"), 1)
+    assert header["code_version"] == "1"
+    assert header["verdict"].startswith("long long")
+    assert (header["sizes"], header["value"]) == ("[1, 2]", "nan")
+    assert "gap" not in header
+    found.meta = {"a_long_keyword": "é" * 80}
+    header = fits.getheader(save_table(found, tmp_path / "y.fits"), 1)
+    assert "a_long_keyword: " in "".join(header["HISTORY"])

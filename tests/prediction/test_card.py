@@ -2,14 +2,22 @@
 
 import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
+from huggingface_hub import ModelCard
 
+import haloformer
+from haloformer.artefact.read import shipped_models
 from haloformer.errors import InputError
 from haloformer.prediction import load
 from haloformer.prediction.card import model_card
 from haloformer.prediction.export import export_model
+from haloformer.reporting.interval import format_value
+
+AUDITS = Path(haloformer.__file__).parent / "prediction" / "survey_audits.json"
 
 HOSTILE = (
     "x`</code>\n---\nlicense: other\n# |](http://x)<script>alert(1)</script>\x1b[31m" + 9000 * "x"
@@ -68,3 +76,59 @@ def test_a_folder_of_something_else_is_not_written_into(run, tmp_path):
         export_model(str(run), tmp_path, format="hub", overwrite=True)
     export_model(str(run), tmp_path / "hub", format="hub")
     export_model(str(run), tmp_path / "hub", format="hub", overwrite=True)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """Every shipped model as a folder for a hub."""
+    where = tmp_path_factory.mktemp("hub")
+    for name in shipped_models():
+        export_model(name, where / name, format="hub")
+    return where
+
+
+@pytest.mark.parametrize("name", shipped_models())
+def test_the_card_of_a_shipped_model_says_what_it_is_for_and_where_it_ends(folders, name):
+    card = ModelCard.load(folders / name / "README.md")  # as the hub reads it
+    artefact = load(name, "cpu").artefact
+    assert (card.data.license, card.data.library_name) == ("mit", "haloformer")
+    assert card.data.pipeline_tag == "image-classification"
+    assert card.data.model_name == f"haloformer {name}"
+    found = {result.metric_type: result.metric_value for result in card.data.eval_results}
+    measured = artefact["measured"]
+    assert found == {
+        "roc_auc": measured["macro_auc"]["value"],
+        "accuracy": measured["accuracy"]["value"],
+    }
+    for heading in ("Use", "Intended use", "Training data", "Measured", "Limits", "Licence"):
+        assert f"\n## {heading}" in card.text
+    audit = json.loads(AUDITS.read_text())[artefact["survey"]]
+    assert f"a macro AUC of {audit['moments']['auc']:.3f}" in card.text
+    assert "let 1.0% of usual images be flagged" in card.text
+    mae = measured["mae"]["log10_m_axion"]
+    assert f"| {format_value(mae['value'])} | {format_value(mae['low'])} –" in card.text
+    assert measured["command"] in card.text
+    assert {file.name for file in (folders / name).iterdir()} == {
+        "README.md", "config.json", "model.safetensors", "ood.safetensors"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["model_i", "model_iii_instrument"])
+def test_the_code_of_a_card_runs_and_answers_as_the_shipped_model(folders, name, monkeypatch):
+    text = (folders / name / "README.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert code.count("path/to/this/folder") == 1
+    names: dict = {}
+    exec(code.replace("path/to/this/folder", str(folders / name)), names)
+    answers, before = names["answers"], haloformer.predict(name, names["images"])
+    np.testing.assert_array_equal(answers.probabilities, before.probabilities)
+    assert [row.get("ood") for row in answers] == [row.get("ood") for row in before]
+
+
+def test_the_card_of_a_survey_of_ones_own_quotes_no_audit_and_code_that_takes_files(run):
+    predictor = load(run, "cpu")
+    predictor.artefact["survey"] = "mine"
+    card = model_card(predictor)
+    assert "Nine moments" not in card
+    assert '"cutouts/*.fits"' in card
+    assert "does not notice images unlike" in card

@@ -215,7 +215,7 @@ def test_table_that_exists_stays_as_it_was(original_run, folder, out):
 
 @pytest.mark.parametrize("name", ["predictions.txt", "predictions", "predictions.xlsx"])
 def test_unknown_kind_of_table_is_refused(original_run, folder, out, name):
-    with pytest.raises(InputError, match=r"\.csv, \.parquet or \.fits"):
+    with pytest.raises(InputError, match=r"\.csv, \.parquet, \.fits, \.ecsv, \.vot or \.xml"):
         predict(str(original_run), [str(folder)], str(out.with_name(name)), device="cpu")
 
 

@@ -325,6 +325,6 @@ def test_ray_is_needed_for_a_cluster_only(in_this_process, monkeypatch, tmp_path
     monkeypatch.setitem(sys.modules, "ray", None)
     common = ["simulate", "model_ii", "--n", "3", "--out", str(tmp_path / "x.h5"), "--workers", "1"]
     assert main([*common, "--ray_address", "127.0.0.1:1"]) == 2
-    assert "pip install 'haloformer[scale]'" in capsys.readouterr().err
+    assert "pip install '.[scale]'" in capsys.readouterr().err
     assert main([*common, "--quiet"]) == 0
     assert len(LensDataset(tmp_path / "x.h5")) == 3

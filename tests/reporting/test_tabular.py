@@ -1,11 +1,14 @@
 """A result shows itself: as a table of astropy with units, a data frame, text, and HTML that nothing can break out of."""
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from astropy import units as u
 from astropy.table import Table
 
-from haloformer.reporting.tabular import Column, Tabular, astropy_unit, masked, texts
+from haloformer.errors import InputError
+from haloformer.io.astropy_tables import astropy_unit
+from haloformer.reporting.tabular import Column, Tabular, masked, texts
 from haloformer.simulation import get_any_survey, list_surveys, simulate
 from haloformer.simulation.composed import ComposedSurvey, parameter_units
 from haloformer.simulation.scenes import UNITS
@@ -64,6 +67,52 @@ def test_a_table_of_astropy_has_units_descriptions_masks_and_provenance(result, 
     again = Table.read(tmp_path / "a.ecsv")
     assert again["log10_m_axion"].unit == u.dex(u.eV)
     assert again.meta == table.meta
+
+
+@pytest.mark.parametrize("suffix", [".fits", ".ecsv", ".vot", ".xml"])
+def test_what_is_written_comes_back(result, tmp_path, suffix):
+    found = Table.read(result.write(tmp_path / f"x{suffix}"))
+    wanted = result.to_table()
+    assert found.colnames == wanted.colnames
+    for name in wanted.colnames:
+        want = wanted[name].tolist()
+        if (name, suffix) == ("ood", ".fits"):  # where readers know no missing truth values
+            want = [bool(value) for value in want]
+        assert _flat(found[name].tolist()) == _flat(want), name
+    assert found["theta_E"].unit == u.arcsec
+    assert found["mass"].unit == u.Unit("M_sun")
+    if suffix == ".ecsv":
+        assert (found.meta["model"], found.meta["seed"]) == ("model_i", 3)
+    with pytest.raises(InputError, match="exists"):
+        result.write(tmp_path / f"x{suffix}")
+
+
+def test_parquet_keeps_units_and_provenance_beside_its_columns(result, tmp_path):
+    found = pyarrow.parquet.read_table(result.write(tmp_path / "x.parquet"))
+    assert found["class"].to_pylist() == ["axion", None, "<script>"]
+    assert found["index"].to_pylist() == [0, None, 2]
+    assert found.schema.field("theta_E").metadata[b"unit"] == b"arcsec"
+    assert found.schema.metadata[b"model"] == b"model_i"
+
+
+def _flat(values):
+    """Values in one list; NaN, masked ones and empty texts as None."""
+    if isinstance(values, list):
+        return [each for value in values for each in _flat(value)]
+    value = values.decode() if isinstance(values, bytes) else values
+    return [None if value == "" or value != value else value]
+
+
+def test_csv_holds_one_number_in_a_place(result, tmp_path):
+    with pytest.raises(InputError, match=r"rows of mass have several numbers.*\.ecsv"):
+        result.write(tmp_path / "x.csv")
+    plain = Result(*result.columns()[:5])
+    lines = plain.write(tmp_path / "x.csv").read_text().splitlines()
+    assert lines[:3] == [
+        "class,theta_E,log10_m_axion,index,ood",
+        "axion,1.0,-22.0,0,True",
+        ",,-23.0,,",
+    ]
 
 
 def test_a_data_frame_keeps_types_and_provenance(result):

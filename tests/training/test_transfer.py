@@ -283,6 +283,6 @@ def test_lora_says_what_it_cannot_change():
 
 def test_without_peft_lora_names_the_extra_and_the_rest_works(monkeypatch):
     monkeypatch.setitem(sys.modules, "peft", None)
-    with pytest.raises(InputError, match=r"pip install 'haloformer\[lora\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[lora\]'"):
         prepare_for_tuning(build("vit_nano"), "lora")
     train(prepare_for_tuning(build("vit_nano"), "probe"), 1)

@@ -391,7 +391,7 @@ def test_a_folder_that_is_no_search_is_left_alone(tmp_path):
 
 def test_without_optuna_the_extra_is_named(monkeypatch):
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(InputError, match=r"pip install 'haloformer\[tune\]'"):
+    with pytest.raises(InputError, match=r"pip install '\.\[tune\]'"):
         tune("quick")
 
 

@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 
 __all__ = ["app", "serving"]
 
@@ -92,7 +92,7 @@ def serving(
         try:
             import gradio  # noqa: F401
         except ImportError as error:
-            raise InputError("the app needs gradio: pip install 'haloformer[app]'") from error
+            raise InputError(f"the app needs gradio: {how_to_install('app')}") from error
         from haloformer.app.answers import warm_up
         from haloformer.app.fits import Fits
         from haloformer.app.known import Models

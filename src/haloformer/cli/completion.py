@@ -181,21 +181,96 @@ def _bash(words: Mapping[str, _Words]) -> str:
 
 
 def _zsh(words: Mapping[str, _Words]) -> str:
-    """Returns the script for zsh, which takes that of bash."""
-    head = "# haloformer: completion for zsh\nautoload -Uz compinit bashcompinit && compinit && bashcompinit\n"
-    return head + _bash(words)
+    """Returns the script for zsh: a file of its ``fpath``, which can also be sourced."""
+    lines = [
+        "#compdef haloformer",
+        "# haloformer: completion for zsh",
+        """_haloformer_or_file() { _alternative "names:name:($*)" 'files:file:_files' }""",
+        "_haloformer() {",
+        "  local -a commands options",
+        "  if (( CURRENT == 2 )); then",
+        "    commands=(",
+        *(f"      {_quoted(f'{name}:{each.summary}')}" for name, each in words.items()),
+        "    )",
+        "    if [[ $PREFIX == -* ]]; then",
+        "      compadd -- --help --version",
+        "    else",
+        "      _describe command commands",
+        "    fi",
+        "    return",
+        "  fi",
+        '  case "$words[2]" in',
+    ]
+    for name, each in words.items():
+        lines.append(f"    {name}) options=(")
+        lines += [f"      {_quoted(spec)}" for spec in _zsh_specs(each)]
+        lines.append("    ) ;;")
+    lines += [
+        "    *) return 1 ;;",
+        "  esac",
+        "  shift words",
+        "  (( CURRENT -= 1 ))",
+        "  _arguments $options",
+        "}",
+        "if [[ $funcstack[1] == _haloformer ]]; then",
+        '  _haloformer "$@"',
+        "else",
+        "  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }",
+        "  compdef _haloformer haloformer",
+        "fi",
+    ]
+    return "\n".join(lines)
+
+
+def _zsh_specs(words: _Words) -> list[str]:
+    """Returns what zsh's ``_arguments`` asks for: each option, the first argument, and the others."""
+
+    def action(values: tuple[str, ...] | None, also_files: bool) -> str:
+        if not values:
+            return "_files"
+        listed = f"({' '.join(values)})"
+        return f" _haloformer_or_file {' '.join(values)}" if also_files else listed
+
+    specs = []
+    for option, values in words.options.items():
+        if values == ():
+            specs.append(option)
+            continue
+        about = f"{option.removeprefix('--')}:{action(values, option in words.open)}"
+        specs.append(f"{option}=:{about}")
+        if "_" in option:  # spelt with hyphens it is known, too, and not shown
+            specs.append(f"!{option.replace('_', '-')}=:{about}")
+    if words.first:
+        specs.append(f"1:name:{action(words.first, True)}")
+    return [*specs, "*:file:_files"]
+
+
+def _quoted(text: str) -> str:
+    """Returns a text as a shell takes it for one word."""
+    return "'" + text.replace("'", "'\\''") + "'"
 
 
 def _fish(words: Mapping[str, _Words]) -> str:
     """Returns the script for fish: a line for each command and option."""
     start = "complete -c haloformer"
-    lines = ["# haloformer: completion for fish"]
+    lines = [
+        "# haloformer: completion for fish",
+        "function __haloformer_command -a name",
+        "    set -l words (commandline -opc)",
+        '    test "$words[2]" = $name',
+        "end",
+        "function __haloformer_first -a name",
+        "    __haloformer_command $name; and test (count (commandline -opc)) -eq 2",
+        "end",
+        f"{start} -n __fish_use_subcommand -f -l help -s h",
+        f"{start} -n __fish_use_subcommand -f -l version -s V",
+    ]
     for name, each in words.items():
         summary = each.summary.replace("'", "\\'")
         lines.append(f"{start} -n __fish_use_subcommand -f -a {name} -d '{summary}'")
-        inside = f"{start} -n '__fish_seen_subcommand_from {name}'"
+        inside = f"{start} -n '__haloformer_command {name}'"
         if each.first:
-            lines.append(f"{inside} -a '{' '.join(each.first)}'")
+            lines.append(f"{start} -n '__haloformer_first {name}' -a '{' '.join(each.first)}'")
         for option, values in each.options.items():
             value = "" if values == () else " -r"
             if values:

@@ -15,6 +15,7 @@ import torch
 from packaging.requirements import Requirement
 
 from haloformer._version import code_version
+from haloformer.errors import how_to_install
 from haloformer.fitting import fit_smooth
 from haloformer.simulation import Simulator
 
@@ -62,8 +63,11 @@ def _ourselves() -> dict[str, str]:
 
 
 def _requirements() -> dict[str, list[Requirement]]:
-    """Returns what each extra needs; of "" what is always needed."""
-    ours = metadata.metadata("haloformer")
+    """Returns what each extra needs; of "" what is always needed. Empty where nothing is installed."""
+    try:
+        ours = metadata.metadata("haloformer")
+    except metadata.PackageNotFoundError:  # a bare checkout on PYTHONPATH
+        return {"": []}
     found: dict[str, list[Requirement]] = {"": []}
     for text in ours.get_all("Requires-Dist") or ():
         need = Requirement(text)
@@ -83,6 +87,8 @@ def _version(package: str) -> str | None:
 
 def _packages(problems: list[str]) -> dict[str, str]:
     found = {}
+    if not _requirements()[""]:
+        problems.append("haloformer runs from a folder and is not installed: pip install . there")
     for need in sorted(_requirements()[""], key=lambda need: need.name):
         version = _version(need.name)
         found[need.name] = version or "missing"
@@ -109,7 +115,7 @@ def _extras() -> dict[str, str]:
         if extra in ("", "dev", "docs"):
             continue
         missing = [need.name for need in needs if _version(need.name) is None]
-        hint = f"missing {', '.join(missing)}: pip install 'haloformer[{extra}]'"
+        hint = f"missing {', '.join(missing)}: {how_to_install(extra)}"
         found[extra] = hint if missing else "there"
     return found
 

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer.cli.present import print_table
 from haloformer.cli.registry import Command
 from haloformer.errors import InputError
 from haloformer.vocabulary import unknown_name
+
+if TYPE_CHECKING:
+    from haloformer.reporting.tabular import Tabular
 
 Row = Mapping[str, Any]  # of the packaged table of models
 
@@ -23,15 +26,24 @@ def present(found: Row | Sequence[Row]) -> None:
         _print_list(found)
 
 
+def as_table(found: Row | Sequence[Row]) -> "Tabular":
+    """Returns the networks, or the one, as a table for ``--out`` with the ending of one."""
+    from haloformer.cli.listed_models import ListedModels
+
+    return ListedModels([found] if isinstance(found, Mapping) else list(found))
+
+
 COMMAND = Command(
     "list the networks",
     positional=("name",),
     present=present,
     text=True,
+    as_table=as_table,
     examples=(
         "haloformer models",
         "haloformer models --size nano --max-parameters 1M --attention",
         "haloformer models --family Swin --json",
+        "haloformer models --out models.ecsv",
         "haloformer models resnet18 --img-size 96",
     ),
 )

@@ -2,7 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from haloformer.reporting.tabular import Tabular
 
 HOMES: dict[str, str] = {
     "try": "haloformer.trial.command",
@@ -48,6 +51,7 @@ class Command:
         function: Name of the function, where it is not that of the command.
         table: Of its options: whether it writes one table, which ``--out -`` prints.
         text: Whether all it makes is what it prints, which ``--out`` writes to a file.
+        as_table: Makes a table of the result, which ``--out`` writes where its ending is that of a table.
         dry_run: Whether it can tell what it would do; see :mod:`haloformer.cli.planning`.
         as_json: What ``--json`` prints of the result; see :mod:`haloformer.cli.as_json`.
         ends_itself: Whether it says itself how long it took, or runs until it is ended.
@@ -61,6 +65,7 @@ class Command:
     function: str = ""
     table: Callable[[Mapping[str, Any]], bool] | None = None
     text: bool = False
+    as_table: "Callable[[Any], Tabular] | None" = None
     dry_run: bool = False
     as_json: Callable[[Any], object] | None = None
     ends_itself: bool = False

@@ -16,6 +16,8 @@ from haloformer.cli.registry import HOMES, Command
 from haloformer.cli.shared import Streams, duration, verbosely
 from haloformer.errors import InputError
 
+_TEXT_SUFFIXES = ("", ".txt", ".md", ".json")
+
 LONG = 3.0
 """Seconds from which on a command says how long it took, and what comes next."""
 
@@ -42,7 +44,7 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
         if shared.dry_run:
             return _dry_run(name, request)
         to_stdout = _is_table_asked_for(name, command, keywords)
-        out = _checked_out(request) if command.text else None
+        out = _checked_out(request, command.as_table is not None) if command.text else None
         streams = Streams(shared, result_on_stdout=to_stdout)
         with _table_place(keywords) if to_stdout else contextlib.nullcontext() as table:
             with streams.working():
@@ -101,13 +103,27 @@ def _dry_run(name: str, request: Any) -> int:
     return 0
 
 
-def _checked_out(request: Any) -> Path | None:
+def _checked_out(request: Any, as_table: bool) -> Path | None:
     """Returns the file for what is printed; None for the screen."""
     if request.out in (None, "-"):
         return None
     from haloformer.io.writing import free_file
 
+    if as_table and not _is_table(request.out) and Path(request.out).suffix not in _TEXT_SUFFIXES:
+        from haloformer.io.tables import SUFFIXES_TOLD
+
+        raise InputError(
+            f"{request.out}: the list is written as a table ({SUFFIXES_TOLD}) "
+            f"or as text ({', '.join(filter(None, _TEXT_SUFFIXES))}, or no ending)"
+        )
     return free_file(Path(request.out), bool(request.keywords.get("overwrite")))
+
+
+def _is_table(out: str | None) -> bool:
+    """Whether a name is that of a table."""
+    from haloformer.io.tables import TABLE_SUFFIXES
+
+    return out is not None and Path(out).suffix.lower() in TABLE_SUFFIXES
 
 
 @contextlib.contextmanager
@@ -127,6 +143,9 @@ def _presented(
         return result, 0
     present: Callable[[Any], int | None] | None = command.present
     if present is None:
+        return None, 0
+    if command.as_table is not None and not request.shared.json and _is_table(request.out):
+        command.as_table(result).write(request.out)
         return None, 0
     if command.text and request.out is not None and not request.shared.json:
         with contextlib.redirect_stdout(io.StringIO()) as kept:

@@ -19,6 +19,7 @@ def evaluate(
     overwrite: bool = False,
     progress: bool | None = None,
     skip_bad: bool = False,
+    tables: Literal["fits", "ecsv", "vot", "parquet"] | None = None,
 ) -> "Evaluation":
     """Tests a trained model and writes metrics, figures, predictions and a report.
 
@@ -40,6 +41,8 @@ def evaluate(
         progress: Show a progress bar; by default when standard error is a terminal.
         skip_bad: Leave out images of folders and archives that cannot be read; the warnings of the result say how
             many, and why.
+        tables: Also write ``predictions`` and ``measures`` (metrics with intervals) as tables of this kind, with units
+            and provenance; vot is a VOTable.
 
     Returns:
         The content of ``metrics.json`` (NaN where that says null), with ``out`` and ``report``, the paths of the folder
@@ -72,6 +75,7 @@ def evaluate(
         overwrite=overwrite,
         progress=progress,
         skip_bad=skip_bad,
+        tables=tables,
     )
 
 

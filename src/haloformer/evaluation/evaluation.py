@@ -16,13 +16,16 @@ from haloformer.evaluation.testset import (
 )
 from haloformer.io import strict_json
 from haloformer.io.folders import new_folder, refuse_existing
-from haloformer.io.tables import write_csv
+from haloformer.io.tables import table, write_csv
 from haloformer.prediction.predictor import load
+from haloformer.prediction.result import descriptions_of
+from haloformer.vocabulary import unknown_name
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_KINDS = ("fits", "ecsv", "vot", "parquet")
 _FILES = ("metrics.json", "report.html")  # files that mark a folder as an evaluation
 
 
@@ -39,8 +42,11 @@ def run_evaluation(
     overwrite: bool,
     progress: bool | None,
     skip_bad: bool,
+    tables: str | None = None,
 ) -> Evaluation:
     """Carries out :func:`haloformer.evaluation.evaluate` (see there for the arguments)."""
+    if tables not in (None, *_KINDS):
+        raise unknown_name("kind of table", str(tables), _KINDS)
     if batch_size < 1:
         raise InputError(f"batch size {batch_size}: must be at least 1")
     predictor = load(run, device)
@@ -56,7 +62,8 @@ def run_evaluation(
     result = result_of(predictor, Path(run), images, predictions)
     result["warnings"] = [*images.notes, *result["warnings"]]
     drawn = drawing.draw(result, predictor, Path(run), images, predictions)
-    _write_folder(target, overwrite, result, drawn, rows_of(predictor, images, predictions))
+    rows = rows_of(predictor, images, predictions)
+    _write_folder(target, overwrite, result, drawn, rows, tables)
     return Evaluation({**result, "out": str(target), "report": str(target / "report.html")})
 
 
@@ -73,6 +80,7 @@ def _write_folder(
     result: dict[str, Any],
     drawn: dict[str, "Figure"],
     rows: list[dict[str, Any]],
+    tables: str | None,
 ) -> None:
     """Writes everything; an old evaluation goes only when the new one is whole."""
     with new_folder(target, overwrite, _FILES, "evaluation") as part:
@@ -83,3 +91,15 @@ def _write_folder(
         (part / "metrics.json").write_text(strict_json.to_json(result), encoding="utf-8")
         with write_csv(part / "predictions.csv", list(rows[0])) as write:
             write(rows)
+        if tables is not None:
+            _write_tables(part, tables, Evaluation(result), rows)
+
+
+def _write_tables(part: Path, kind: str, measured: Evaluation, rows: list[dict[str, Any]]) -> None:
+    """Writes predictions and measures as tables that say units and provenance."""
+    measured.write(part / f"measures.{kind}")
+    names = list(rows[0])
+    about = descriptions_of(names, measured["class_names"])
+    path = part / f"predictions.{kind}"
+    with table(path, names, False, measured.provenance(), about) as write:
+        write(rows)

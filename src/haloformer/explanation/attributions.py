@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from haloformer.data.framing import network_input
 from haloformer.data.reader import with_channels
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.explanation.explained import Explained, Map
 from haloformer.explanation.layers import Stage, find_stages, place_grid, spread
 from haloformer.explanation.methods import DEPTH, METHODS, OF_GRADIENTS
@@ -125,7 +125,7 @@ def check_methods(methods: Sequence[str]) -> None:
             import captum  # noqa: F401
         except ImportError as error:
             raise InputError(
-                "gradcam and integrated_gradients need captum: pip install 'haloformer[explain]', "
+                f"gradcam and integrated_gradients need captum: {how_to_install('explain')}, "
                 "or choose the methods attention,rollout"
             ) from error
 

@@ -55,7 +55,7 @@ def fit(
 
     Args:
         images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5). Of a real lens one file.
-        out: Table to write, .csv, .parquet or .fits: file, each parameter and its _error, chi2, converged, good_fit. Of a real lens a folder.
+        out: Table to write, .csv, .parquet, .fits, .ecsv or .vot (VOTable): file, each parameter and its _error, chi2, converged, good_fit. Of a real lens a folder.
         survey: The survey that the images are of: a name, or a YAML file.
         noise: The images' noise, and with it their unit: as the survey was released, the instrument's own in counts/s, or none.
         figure: Picture to draw of the first images: image, best smooth lens, residual in units of the noise. .png, .svg or .pdf.

@@ -120,10 +120,10 @@ def fit_smooth(
         else:
             part = fitter(images[rows], seconds, steps=steps or STEPS, detail=detail, place=place)
         parts.append(part)
-    return dataclasses.replace(joined(parts), facts=_facts(get_any_survey(survey), noise))
+    return dataclasses.replace(joined(parts), facts=fit_facts(get_any_survey(survey), noise))
 
 
-def _facts(survey: AnySurvey, noise: str) -> dict[str, Any]:
+def fit_facts(survey: AnySurvey, noise: str) -> dict[str, Any]:
     """Returns what a fit's table says of its images."""
     return {
         "survey": survey.name,

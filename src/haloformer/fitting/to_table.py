@@ -25,7 +25,7 @@ from haloformer.data.reader import (
 from haloformer.errors import InputError
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.figures import DRAWN, draw_fits
-from haloformer.fitting.parametric import SmoothFitter, smooth_fitter
+from haloformer.fitting.parametric import SmoothFitter, fit_facts, smooth_fitter
 from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
@@ -35,6 +35,15 @@ from haloformer.simulation.surveys import AnySurvey, get_any_survey
 
 _N_USUAL = 300  # simulated images, of all classes in turn
 _USUAL_SEED = 977_001
+_ABOUT = {
+    "file": "path of the image",
+    "chi2": "1 for a smooth lens of the survey",
+    "converged": "if not, numbers mean little",
+    "good_fit": "converged, with a chi2 that lenses of the survey have",
+    "error": "why there is no fit",
+    "index": "number of the image, from 0",
+    "label": "true class, where the images say so",
+}
 _MARGIN = 3.0
 """χ² beyond this many times the largest, or below the smallest divided by it, is of no lens of the survey."""
 
@@ -103,9 +112,17 @@ def fit_to_table(
     columns += [name + what for name in fitter.names for what in ("", "_error")]
     columns += ["chi2", "converged", "good_fit", *location_columns(inputs)]
     columns += ["error"] if on_error == "row" else []
+    facts = fit_facts(recipe, noise)
+    units = {
+        name + what: facts["units"].get(name, "")
+        for name in fitter.names
+        for what in ("", "_error")
+    }
+    about = {f"{name}_error": f"error of {name}" for name in fitter.names} | _ABOUT
+    made_of = {"SURVEY": facts["survey"], "NOISE": noise, "PIXSCALE": facts["pixel_scale"]}
     fits = _Fits(fitter, FitSummary(target, picture, usual=usual_chi2(recipe, fitter, noise)))
     with (
-        table(target, columns, overwrite) as write,
+        table(target, columns, overwrite, made_of, about, units) as write,
         progress_bar("fit", sum(each.n for each in inputs), progress) as advance,
     ):
         for batch in read_images(inputs, grid, reading, batch_size=batch_size):

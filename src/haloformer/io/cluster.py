@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from types import ModuleType
 from typing import TypeVar
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.io.jobs import WorkerKilled
 
 Key = TypeVar("Key")
@@ -82,7 +82,7 @@ def _connected(address: str, gpu: bool) -> Iterator[tuple[ModuleType, int]]:
     try:
         import ray
     except ImportError as error:
-        raise InputError("ray_address needs ray: pip install 'haloformer[scale]'") from error
+        raise InputError(f"ray_address needs ray: {how_to_install('scale')}") from error
     ours = not ray.is_initialized()
     before = signal.getsignal(signal.SIGTERM)  # which Ray makes its own
     if ours:

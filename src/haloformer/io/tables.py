@@ -1,4 +1,4 @@
-"""Tables of results, written row by row: CSV, Parquet and FITS."""
+"""Tables of results: CSV, Parquet, FITS, ECSV and VOTable, as the ending of the name says."""
 
 import contextlib
 import csv
@@ -9,31 +9,37 @@ import shlex
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
+from haloformer.io.astropy_tables import astropy_unit, write_astropy
 from haloformer.io.writing import free_file, whole_file
 
-TABLE_SUFFIXES = (".csv", ".parquet", ".fits")
+if TYPE_CHECKING:
+    from astropy.table import Table
+
+TABLE_SUFFIXES = (".csv", ".parquet", ".fits", ".ecsv", ".vot", ".xml")
+"""What a table's name may end in; .vot and .xml are VOTables."""
+
+SUFFIXES_TOLD = f"{', '.join(TABLE_SUFFIXES[:-1])} or {TABLE_SUFFIXES[-1]}"
 
 
 _TEXTS = {"file", "class", "label", "error", "ood_reason"}
-_WHOLE, _YES_NO = {"index", "hdu"}, {"ood", "converged"}  # all else is float64
+_WHOLE, _YES_NO = {"index", "hdu"}, {"ood", "converged", "good_fit"}  # all else is float64
 
 _UNITS = {
     **dict.fromkeys(("ra", "dec"), "deg"),
     **dict.fromkeys(("source_x", "source_y", "theta_E", "R_sersic"), "arcsec"),
     "exposure_time": "s",
 }
-"""Unit of a quantity as the FITS standard spells it; e1, e2, gamma1 … have none."""
+"""Unit of a quantity; e1, e2, gamma1 … have none."""
 
 _LOGARITHMS = {"log10_m_axion": "eV", "log10_m_subhalos": "solMass"}
-"""Logarithms, and what they are of: TCOMM says so, as readers warn of the units that the standard has for them."""
+"""Logarithms, and what they are of."""
 
-_OF_A_QUANTITY = re.compile(r"_(sigma|low|high|error)$")
+_OF_A_QUANTITY = re.compile(r"_(true|sigma|low|high|error)$")
 _ERRORS = ("_sigma", "_error")
-_LONGEST_CARD = 2000  # characters of a value in a header
 
 Rows = list[dict[str, Any]]
 Writer = Callable[[Path, list[str]], contextlib.AbstractContextManager[Callable[[Rows], None]]]
@@ -57,9 +63,7 @@ def column_unit(name: str) -> str:
 def checked_table_path(path: Path, overwrite: bool) -> Path:
     """Returns the path if a table may be written there."""
     if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise InputError(
-            f"{path}: tables are written as .csv, .parquet or .fits, not '{path.suffix}'"
-        )
+        raise InputError(f"{path}: tables are written as {SUFFIXES_TOLD}, not '{path.suffix}'")
     return free_file(path, overwrite)
 
 
@@ -69,6 +73,8 @@ def table(
     columns: list[str],
     overwrite: bool,
     provenance: Mapping[str, object] | None = None,
+    descriptions: Mapping[str, str] | None = None,
+    units: Mapping[str, str] | None = None,
 ) -> Iterator[Callable[[Rows], None]]:
     """Yields a function that appends rows; the table appears under its name when all were written.
 
@@ -76,17 +82,24 @@ def table(
         path: The table, of a suffix among `TABLE_SUFFIXES`.
         columns: Their names, in order. Keys of a row that are no column are left out.
         overwrite: Replace an existing table.
-        provenance: What a FITS header tells beside code version, date and command: keyword → value.
+        provenance: What FITS, ECSV and VOTable tell beside code version, date and command: keyword → value.
+        descriptions: What these say of columns: name → one line.
+        units: Of columns whose name does not say it (`column_unit`): name → unit as the package writes it.
 
     Raises:
         InputError: The table cannot be written, or another process has written it meanwhile.
     """
-    writers: dict[str, Writer] = {
-        ".csv": write_csv,
-        ".parquet": write_parquet,
-        ".fits": functools.partial(write_fits, provenance=provenance),
-    }
-    writer = writers[path.suffix.lower()]
+    suffix = path.suffix.lower()
+    facts: dict[str, object] = {**_made_by(), **(provenance or {})}
+    held: Writer = functools.partial(
+        _held,
+        suffix=suffix,
+        provenance=facts,
+        descriptions=descriptions or {},
+        units={name: column_unit(name) for name in columns} | dict(units or {}),
+    )
+    writers: dict[str, Writer] = {".csv": write_csv, ".parquet": write_parquet}
+    writer = writers.get(suffix, held)
     callers: BaseException | None = None  # an error of the block, which is not one of writing
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -141,19 +154,19 @@ def write_parquet(part: Path, columns: list[str]) -> Iterator[Callable[[Rows], N
 
 
 @contextlib.contextmanager
-def write_fits(
-    part: Path, columns: list[str], provenance: Mapping[str, object] | None = None
+def _held(
+    part: Path,
+    columns: list[str],
+    suffix: str,
+    provenance: Mapping[str, object],
+    descriptions: Mapping[str, str],
+    units: Mapping[str, str],
 ) -> Iterator[Callable[[Rows], None]]:
-    """Yields a function that appends rows to a FITS table, which is written in the end.
+    """Yields a function that appends rows to a table with units, descriptions and provenance.
 
-    Columns have their units (TUNIT), and the header says what made the table.
-
-    All rows are held until then, as its texts are as wide as the longest. FITS knows ASCII alone:
-    other characters are written as in Python's source, × as x.
+    All rows are held until the end, as the widths of columns depend on all of them.
     """
     import numpy as np
-    from astropy.io import fits
-    from astropy.table import MaskedColumn, Table
 
     held: dict[str, list[Any]] = {name: [] for name in columns}
 
@@ -161,51 +174,115 @@ def write_fits(
         for name, values in held.items():
             found = [row.get(name) for row in rows]
             if name in _TEXTS:
-                found = [
-                    str(v or "").replace("×", "x").encode("ascii", "backslashreplace")
-                    for v in found
-                ]
-            values.append(np.array([np.nan if v is None else v for v in found]))
+                values += [None if value is None else str(value) for value in found]
+            else:
+                values.append(np.array([np.nan if v is None else v for v in found], dtype=float))
 
     yield append
+    write_astropy(_astropy_table(held, descriptions, units), part, suffix, provenance)
+
+
+def _astropy_table(
+    held: Mapping[str, list[Any]], descriptions: Mapping[str, str], units: Mapping[str, str]
+) -> "Table":
+    import numpy as np
+    from astropy.table import Column, MaskedColumn, Table
+
     found = Table()
     for name, parts in held.items():
-        values = np.concatenate(parts) if parts else np.zeros(0)
+        about: dict[str, Any] = {
+            "name": name,
+            "unit": astropy_unit(units.get(name, "")),
+            "description": descriptions.get(name) or None,
+        }
         if name in _TEXTS:
-            values = values if values.dtype.kind == "S" else values.astype("S1")
-        elif name in _WHOLE | _YES_NO:
-            values = MaskedColumn(
-                np.nan_to_num(values.astype(float)).astype(np.int64 if name in _WHOLE else bool),
-                mask=np.isnan(values.astype(float)),
-                fill_value=-1 if name in _WHOLE else False,
-            )
+            missing = [text is None for text in parts]
+            values = np.array([text or "" for text in parts], dtype=str)
+            if any(missing):
+                found.add_column(MaskedColumn(values, mask=missing, **about))
+            else:
+                found.add_column(Column(values, **about))
+            continue
+        values = np.concatenate(parts) if parts else np.zeros(0)
+        if name in _WHOLE | _YES_NO:
+            filled = np.nan_to_num(values).astype(np.int64 if name in _WHOLE else np.bool_)
+            fill = -1 if name in _WHOLE else False
+            about |= {"mask": np.isnan(values), "fill_value": fill}
+            found.add_column(MaskedColumn(filled, **about))
         else:
-            values = values.astype(np.float64)
-        found[name] = values
-    hdu = fits.table_to_hdu(found)
-    for number, name in enumerate(columns, 1):
-        quantity = _OF_A_QUANTITY.sub("", name)
-        if unit := _UNITS.get(quantity):
-            hdu.header.set(f"TUNIT{number}", unit, after=f"TFORM{number}")
-        if unit := _LOGARITHMS.get(quantity):
-            what = "dex" if name.endswith(_ERRORS) else f"log10 of {unit}"
-            hdu.header.set(f"TCOMM{number}", what, after=f"TFORM{number}")
-    for key, value in _provenance(provenance or {}).items():
-        hdu.header[key] = value
-    with part.open("wb") as stream:
-        fits.HDUList([fits.PrimaryHDU(), hdu]).writeto(stream)
+            found.add_column(Column(values, **about))
+    return found
 
 
-def _provenance(given: Mapping[str, object]) -> dict[str, str | int | float | bool]:
-    """Returns cards of a header: ASCII, and of bounded length."""
+def save_table(found: "Table", path: Path, *, overwrite: bool = False) -> Path:
+    """Writes a table of astropy; its ``meta`` says where it comes from.
+
+    Args:
+        found: The table, with units and descriptions.
+        path: The file, of a suffix among `TABLE_SUFFIXES`. CSV has neither units nor provenance.
+        overwrite: Replace an existing table.
+
+    Raises:
+        InputError: It cannot be written or exists, or CSV has no place for a column's rows.
+    """
+    suffix = checked_table_path(path, overwrite).suffix.lower()
+    several = [column.name for column in found.itercols() if column.ndim > 1]
+    if suffix == ".csv" and several:
+        raise InputError(
+            f"{path}: rows of {several[0]} have several numbers, which .csv does not hold: "
+            "take .ecsv, .vot, .fits or .parquet"
+        )
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as part:
+            if suffix == ".csv":
+                _save_csv(found, part)
+            elif suffix == ".parquet":
+                _save_parquet(found, part)
+            else:
+                write_astropy(found, part, suffix, {**_made_by(), **found.meta})
+    except OSError as error:
+        raise _write_error(path, error) from error
+    return path
+
+
+def _save_csv(found: "Table", part: Path) -> None:
+    """Writes what people and `table` write: nothing where nothing is."""
+    columns = [
+        ["" if value is None or value != value else value for value in column.tolist()]
+        for column in found.itercols()
+    ]
+    with part.open("w", newline="", encoding="utf-8") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(found.colnames)
+        writer.writerows(zip(*columns))
+
+
+def _save_parquet(found: "Table", part: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    arrays = [pyarrow.array(column.tolist()) for column in found.itercols()]
+    fields = [
+        pyarrow.field(
+            column.name,
+            array.type,
+            metadata={
+                "unit": "" if column.unit is None else str(column.unit),
+                "description": column.description or "",
+            },
+        )
+        for column, array in zip(found.itercols(), arrays)
+    ]
+    facts = {**_made_by(), **found.meta}
+    schema = pyarrow.schema(fields, {name: str(value) for name, value in facts.items()})
+    pyarrow.parquet.write_table(pyarrow.table(arrays, schema=schema), part)
+
+
+def _made_by() -> dict[str, str]:
+    """Returns what made a table: package, time, and command where there is one."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").removesuffix("+00:00")
-    cards = {"CREATOR": f"haloformer {code_version()}", "DATE": now, **given}
+    found = {"CREATOR": f"haloformer {code_version()}", "DATE": now}
     if Path(sys.argv[0]).name in ("haloformer", "__main__.py"):
-        cards["COMMAND"] = shlex.join(["haloformer", *sys.argv[1:]])
-    return {
-        key: value
-        if isinstance(value, bool | int | float)
-        else str(value).encode("ascii", "backslashreplace").decode()[:_LONGEST_CARD]
-        for key, value in cards.items()
-        if value is not None
-    }
+        found["COMMAND"] = shlex.join(["haloformer", *sys.argv[1:]])
+    return found

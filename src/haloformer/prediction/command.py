@@ -41,7 +41,7 @@ def predict(
         run: Run folder or artefact folder of a trained model, or the name of a shipped one, such as model_i.
         images: Image files (.npy, .npz, .fits, .png, .jpg, .tif …), folders or archives (.zip, .tgz …) of them, glob patterns, or datasets
             (.h5). A FITS cube is as many images.
-        out: Table to write, .csv, .parquet or .fits.
+        out: Table to write, .csv, .parquet, .fits, .ecsv or .vot (VOTable).
         batch_size: Images per batch; does not change the answers.
         device: See `load`.
         hdu: FITS extension to read, or array of a .npz file: number, name, several with commas, a pattern of names ('NIR_*_FLUX'), or

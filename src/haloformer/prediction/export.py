@@ -20,10 +20,10 @@ import torch
 from torch import Tensor, nn
 
 from haloformer._version import code_version
-from haloformer.artefact.read import artefact_files
+from haloformer.artefact.read import artefact_files, shipped_models
 from haloformer.artefact.schema import HUB_FILES
 from haloformer.artefact.write import write_artefact
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.io.folders import refuse_existing
 from haloformer.io.writing import check_parents, free_file, write_bytes, write_text
 from haloformer.prediction.card import model_card
@@ -278,9 +278,7 @@ def _require_onnx() -> None:
         import onnxruntime  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise InputError(
-            f"format onnx needs {error.name}: pip install 'haloformer[export]'"
-        ) from error
+        raise InputError(f"format onnx needs {error.name}: {how_to_install('export')}") from error
 
 
 @contextlib.contextmanager
@@ -325,9 +323,15 @@ def _export_hub(model: str, folder: Path) -> Export:
     write_artefact(folder, load_file(weights), config, names=HUB_FILES)
     if predictor.detector is not None:  # nothing that the predictor has not read
         write_bytes(folder / _DETECTOR, (description.parent / _DETECTOR).read_bytes())
-    write_text(folder / "README.md", model_card(predictor))
+    write_text(folder / "README.md", model_card(predictor, _called(model)))
     n_bytes = sum(file.stat().st_size for file in folder.iterdir() if file.is_file())
     return Export(folder, "hub", "fp32", n_bytes, ())
+
+
+def _called(model: str) -> str | None:
+    """Returns what a shipped model is called; None for others, which have no name but their network's."""
+    shipped = model in shipped_models() and not Path(model).exists()
+    return f"haloformer {model}" if shipped else None
 
 
 def _checked_target(path: Path, format: str, overwrite: bool) -> Path:

@@ -72,7 +72,7 @@ def predict(
             NDData, CCDData, Cutout2D and FITS HDUs; one image (H, W) or (C, H, W), several (N, H, W) or
             (N, C, H, W). A batch of `simulate`. Or files: a path, a pattern, a folder, an archive,
             a dataset, or a list of these.
-        out: Table to write, .csv, .parquet or .fits; None returns it.
+        out: Table to write, .csv, .parquet, .fits, .ecsv or .vot (VOTable); None returns it.
         raw: Give the most probable class and all estimates of flagged images, too.
         nan: What NaN, infinite and masked pixels do: ``"error"`` refuses the image, ``"zero"`` puts
             0 there, ``"mask"`` leaves them out of the smooth fit and shows the network 0.

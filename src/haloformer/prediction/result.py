@@ -10,7 +10,7 @@ import numpy as np
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
-from haloformer.io.tables import column_kind, column_unit, table
+from haloformer.io.tables import checked_table_path, column_kind, column_unit, table
 from haloformer.outputs.targets import TARGETS
 from haloformer.reporting.interval import format_value
 from haloformer.reporting.tabular import Column, Tabular, masked, texts
@@ -37,7 +37,12 @@ _DESCRIPTIONS = {
     "dec": "declination of the middle (ICRS)",
     "error": "why there is no answer",
 }
-_PARTS = {"_sigma": "standard deviation of", "_low": "lower bound of", "_high": "upper bound of"}
+_PARTS = {
+    "_true": "true",
+    "_sigma": "standard deviation of",
+    "_low": "lower bound of",
+    "_high": "upper bound of",
+}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -154,16 +159,24 @@ class Predictions(Tabular):
         """Writes the table as `haloformer predict` does, and returns its path.
 
         Args:
-            path: .csv, .parquet or .fits; of a FITS table the header has the model's facts.
+            path: Its ending says what it becomes: .fits, .ecsv, and .vot or .xml (a VOTable) have
+                units, descriptions and the model's facts; .csv and .parquet, too.
             overwrite: Replace a table that is there.
 
         Raises:
             InputError: It cannot be written, or exists.
         """
         target = Path(path)
-        with table(target, self.names, overwrite, self.model) as write:
+        about = descriptions_of(self.names, self.class_names)
+        checked_table_path(target, overwrite)
+        with table(target, self.names, overwrite, self.model, about) as write:
             write(self.rows)
         return target
+
+
+def descriptions_of(names: Sequence[str], class_names: Sequence[str]) -> dict[str, str]:
+    """Returns what the columns of a table of predictions are: name → one line, where there is one."""
+    return {name: told for name in names if (told := _description(name, class_names))}
 
 
 def _column(name: str, rows: Sequence[dict[str, Any]], class_names: Sequence[str]) -> Column:
@@ -181,6 +194,8 @@ def _column(name: str, rows: Sequence[dict[str, Any]], class_names: Sequence[str
 def _description(name: str, class_names: Sequence[str]) -> str:
     if name.startswith("p_") and name[2:] in class_names:
         return f"probability of class {name[2:]}"
+    if name.startswith("logit_") and name[6:] in class_names:
+        return f"logit of class {name[6:]}"
     target = next((target for target in TARGETS if name.startswith(target)), None)
     if target is None:
         return _DESCRIPTIONS.get(name, "")

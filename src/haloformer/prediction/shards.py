@@ -5,7 +5,7 @@ import functools
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from haloformer.io.shards import Shards, Workers, make_missing_shards
 from haloformer.io.tables import Rows, table
 from haloformer.io.writing import file_sha256
 from haloformer.prediction.predictor import Predictor, load
+from haloformer.prediction.result import descriptions_of
 from haloformer.prediction.rows import (
     PredictionSummary,
     empty_summary,
@@ -114,8 +115,15 @@ def predict_shards(
         where = Workers(workers, one_gpu_each(target), ray_address)
         make_missing_shards(_predict_shard, wanted, shards.n, where, "predict", progress)
     summary = empty_summary(path, predictor, raw, on_error)
-    provenance = provenance_of(predictor, run)
-    _gather(shards, summary, path if merged else None, columns, overwrite, progress, provenance)
+    merge = functools.partial(
+        table,
+        path,
+        columns,
+        overwrite,
+        provenance_of(predictor, run),
+        descriptions_of(columns, predictor.class_names),
+    )
+    _gather(shards, summary, merge if merged else None, progress)
     return summary
 
 
@@ -150,18 +158,13 @@ def _predict_here(
 def _gather(
     shards: Shards,
     summary: PredictionSummary,
-    out: Path | None,
-    columns: list[str],
-    overwrite: bool,
+    merge: Callable[[], contextlib.AbstractContextManager[Callable[[Rows], None]]] | None,
     progress: bool | None,
-    provenance: Mapping[str, object],
 ) -> None:
-    """Counts the rows of all shards, and joins them to one table if ``out`` is given."""
+    """Counts the rows of all shards, and joins them to the table that ``merge`` opens, if given."""
     with contextlib.ExitStack() as stack:
-        write = (
-            None if out is None else stack.enter_context(table(out, columns, overwrite, provenance))
-        )
-        label = "count" if out is None else "merge"
+        write = None if merge is None else stack.enter_context(merge())
+        label = "count" if merge is None else "merge"
         advance = stack.enter_context(progress_bar(label, shards.n, progress))
         for rows in _read_parts(shards.files()):
             belonging = summary.count(rows)
@@ -169,7 +172,7 @@ def _gather(
                 write(belonging)
             advance(len(rows))
         summary.finish()
-    if out is None:
+    if merge is None:
         shards.finish()
     else:
         shards.remove()

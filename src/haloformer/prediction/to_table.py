@@ -9,6 +9,7 @@ from haloformer.errors import InputError
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
 from haloformer.prediction.predictor import load
+from haloformer.prediction.result import descriptions_of
 from haloformer.prediction.rows import (
     PredictionSummary,
     empty_summary,
@@ -100,7 +101,13 @@ def predict_to_table(
         )
     summary = empty_summary(target, predictor, raw, on_error)
     with (
-        table(target, columns, overwrite, provenance_of(predictor, run)) as write,
+        table(
+            target,
+            columns,
+            overwrite,
+            provenance_of(predictor, run),
+            descriptions_of(columns, predictor.class_names),
+        ) as write,
         progress_bar("predict", total, progress) as advance,
     ):
         for rows in predicted_rows(

@@ -3,14 +3,16 @@
 A result that is `Tabular` says which columns it has and where it comes from; everything else is here.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.io.astropy_tables import astropy_unit
+from haloformer.io.tables import save_table
 
 if TYPE_CHECKING:
     import pandas
@@ -88,6 +90,19 @@ class Tabular:
                 found.add_column(MaskedColumn(values, mask=missing, **options))
         return found
 
+    def write(self, path: str | Path, *, overwrite: bool = False) -> Path:
+        """Writes the table, and returns its path.
+
+        Args:
+            path: Its ending says what it becomes: .fits, .ecsv and .vot or .xml (a VOTable) have
+                units, descriptions and provenance; .csv and .parquet, too.
+            overwrite: Replace a table that is there.
+
+        Raises:
+            InputError: Another ending; or it cannot be written, or exists.
+        """
+        return save_table(self.to_table(), Path(path), overwrite=overwrite)
+
     def to_pandas(self) -> "pandas.DataFrame":
         """Returns a pandas data frame; units, descriptions and provenance are in its ``attrs``.
 
@@ -132,21 +147,6 @@ class Tabular:
 
     def __repr__(self) -> str:
         return "\n".join([f"{type(self).__name__}: {self.summary()}", *_lines(self.columns())])
-
-
-def astropy_unit(text: str) -> Any:
-    """Returns the unit of astropy's for one as the package writes it; None for none.
-
-    Args:
-        text: See `Column`.
-    """
-    from astropy import units
-
-    if not text:
-        return None
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", units.UnitsWarning)  # of counts/s/arcsec^2: two slashes
-        return units.Unit(text.replace("log10(", "dex(").replace("counts", "ct"))
 
 
 def masked(values: Sequence[Any], kind: type[int] | type[bool]) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The same scenes through lenstronomy itself, one image at a time: slow, and the way for anyone to check us on any scene.
 
-Needs the optional extra ``haloformer[lenstronomy]``. Where lenstronomy's defaults have changed since 1.9.2, which made the original
+Needs the optional part ``lenstronomy``. Where lenstronomy's defaults have changed since 1.9.2, which made the original
 data, the old ones are asked for explicitly; a survey's deflection scale enters through the lens parameters, as lenstronomy
 would apply it to every reduced deflection.
 """
@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.simulation.renderer import vortex_masses
 from haloformer.simulation.sources import SERSIC_R_MIN
 from haloformer.simulation.surveys import Survey
@@ -58,7 +58,7 @@ def lenstronomy_scenes(
         from lenstronomy.LightModel.light_model import LightModel
     except ImportError as error:
         raise InputError(
-            "backend 'lenstronomy' needs the package lenstronomy: pip install 'haloformer[lenstronomy]'"
+            f"backend 'lenstronomy' needs the package lenstronomy: {how_to_install('lenstronomy')}"
         ) from error
     instrument, n = survey.instrument, survey.instrument.num_pix
     corner = -(n - 1) / 2 * instrument.pixel_scale

@@ -17,7 +17,7 @@ import torch
 from timm.models import group_parameters
 from torch import Tensor, nn
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.models.head import classifier_names
 from haloformer.models.native_size import PaddedInput
 from haloformer.vocabulary import unknown_name
@@ -186,7 +186,7 @@ def _add_lora(model: nn.Module, rank: int, alpha: float, learning: Iterable[str]
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise InputError("tune: lora needs peft: pip install 'haloformer[lora]'") from error
+        raise InputError(f"tune: lora needs peft: {how_to_install('lora')}") from error
     if isinstance(rank, bool) or not isinstance(rank, int) or rank < 1:
         raise InputError(f"lora_rank must be a whole number of at least 1, not {rank!r}")
     layers = list(_linear_layers(model, rank))

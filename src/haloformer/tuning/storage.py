@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.training.config import RUN_ONLY, compose
 from haloformer.tuning.plan import (
     HyperbandPruner,
@@ -33,7 +33,7 @@ def require_optuna() -> None:
     try:
         import optuna  # noqa: F401
     except ImportError as error:
-        raise InputError("a search needs Optuna: pip install 'haloformer[tune]'") from error
+        raise InputError(f"a search needs Optuna: {how_to_install('tune')}") from error
 
 
 @contextlib.contextmanager

@@ -5,8 +5,10 @@ import json
 
 import numpy as np
 import pytest
+from astropy.table import Table
 
 import haloformer
+from haloformer._version import code_version
 from haloformer.cli import main
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import Prior
@@ -90,6 +92,9 @@ def test_all_that_was_found_is_in_the_folder(perturbed, tmp_path):
         np.testing.assert_allclose(residual[counted], hdus["RESIDUAL"].data[counted], atol=1e-2)
         assert np.nansum(hdus["RESIDUAL"].data ** 2) == pytest.approx(found["chi2"], rel=1e-4)
     assert names >= {"MODEL", "RESIDUAL", "SOURCE", "LENS_LIGHT", "MASK", "DELTA_CHI2", "ARCS"}
+    parameters = Table.read(folder / "fit.ecsv")
+    assert parameters.meta["code_version"] == code_version()
+    assert parameters.meta["pixel_scale"] == perturbed.seen.pixel_scale
     page = (folder / "fit.html").read_text()
     assert "://" not in page.replace("http://www.w3.org", "")  # self-contained
     assert "perturber" in page

@@ -16,7 +16,7 @@ from haloformer.reporting.style import STYLE
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
 
-FILES = ("fit.json", "fit.fits", "fit.png", "fit.html", "fit.reg")
+FILES = ("fit.json", "fit.fits", "fit.png", "fit.html", "fit.reg", "fit.ecsv")
 Format = Literal["lenstronomy", "autolens"]
 """Other packages whose words a model can be written in."""
 
@@ -40,6 +40,7 @@ def save(
         with matplotlib.rc_context(STYLE):
             fit.plot().savefig(part / "fit.png", dpi=150)
         (part / "fit.html").write_text(to_html(fit), encoding="utf-8")
+        fit.write(part / "fit.ecsv")
         (part / "fit.reg").write_text(to_regions(fit), encoding="utf-8")
         if format == "lenstronomy":
             (part / "lenstronomy.json").write_text(to_json(to_lenstronomy(fit)), encoding="utf-8")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.simulation.components.component import Profile
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
 from haloformer.simulation.composed.survey import (
@@ -43,7 +43,7 @@ def render_with_lenstronomy(survey: ComposedSurvey, parameters: Mapping[str, np.
         from lenstronomy.LightModel.light_model import LightModel
     except ImportError as error:
         raise InputError(
-            "backend lenstronomy needs lenstronomy: pip install 'haloformer[lenstronomy]'"
+            f"backend lenstronomy needs lenstronomy: {how_to_install('lenstronomy')}"
         ) from error
     axis = ray_axis(survey.instrument)
     x, y = (each.ravel() for each in np.meshgrid(axis, axis))
