@@ -293,7 +293,10 @@ LAYERS = {
     ),
 }
 # The only parts of `fitting` that know of more than simulation.
-READS_FILES = {"fitting/command.py", "fitting/to_table.py", "fitting/reallens/files.py"}
+READS_FILES = {
+    *("fitting/command.py", "fitting/to_table.py"),
+    *("fitting/reallens/files.py", "fitting/reallens/region_mask.py"),
+}
 
 
 def _modules() -> dict[str, Path]:

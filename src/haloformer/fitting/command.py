@@ -74,7 +74,7 @@ def fit(
         progress: Show a progress bar; by default when standard error is a terminal.
         psf: Real lens: FITS file of the point-spread function, at the image's pixel scale.
         noise_map: Real lens: FITS file of the noise's standard deviation in each pixel; without it the noise is measured in the corners.
-        mask: Real lens: FITS file that is not 0 in pixels that do not count.
+        mask: Real lens: FITS file that is not 0 in pixels that do not count, or a file of DS9 regions (.reg) about them.
         radius: Real lens: pixels farther than this from the middle do not count, in arcsec.
         perturber: Real lens: look for one, as a pseudo-Jaffe profile; or its profile, pseudo_jaffe, tnfw or point.
         r_trunc: Real lens: truncation radius of the perturber in arcsec; by default its tidal radius, or 6 scale radii of a tnfw.

@@ -12,6 +12,7 @@ from haloformer.errors import InputError
 from haloformer.fitting.reallens.autolens import check_options
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
+from haloformer.fitting.reallens.region_mask import REGION_SUFFIX, region_mask
 from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.fitting.reallens.run import Options, fit_observation
 from haloformer.fitting.reallens.saving import Format, save
@@ -30,7 +31,7 @@ class LensFiles:
         image: The image.
         psf: The point-spread function.
         noise_map: Standard deviation of each pixel; None: estimated.
-        mask: Pixels where it is not 0 are left out; None: none is.
+        mask: Pixels where it is not 0, or in regions of a .reg file, are left out; None: none is.
         radius: In arcsec; pixels farther from the middle are left out; None: none is.
     """
 
@@ -73,11 +74,12 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         )
     others = {
         name: None if path is None else _read_first(path)
-        for name, path in (("psf", files.psf), ("noise", files.noise_map), ("mask", files.mask))
+        for name, path in (("psf", files.psf), ("noise", files.noise_map))
     }
     return checked_observation(
         image,
         **others,
+        mask=_read_mask(files.mask, image.shape, wcs),
         pixel_scale=scale,
         radius=files.radius,
         name=Path(files.image).name,
@@ -98,6 +100,15 @@ def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
         scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
         return pixels, scale, found.wcs
+
+
+def _read_mask(path: str | None, shape: tuple[int, ...], wcs: Any) -> np.ndarray | None:
+    """Returns what is left out, from an image or from regions."""
+    if path is None:
+        return None
+    if Path(path).suffix.lower() == REGION_SUFFIX:
+        return region_mask(path, (shape[0], shape[1]), wcs)
+    return _read_first(path)
 
 
 def _read_first(path: str) -> np.ndarray:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, how_to_install
 from haloformer.files import check_regular
 
 REGION_SUFFIX = ".reg"
@@ -49,7 +49,7 @@ def _read(path: Path) -> list[Any]:
         from regions import Regions
     except ImportError as error:
         raise InputError(
-            "a mask of DS9 regions needs the package regions: pip install '.[regions]'"
+            f"a mask of DS9 regions needs the package regions: {how_to_install('regions')}"
         ) from error
     check_regular(path)
     try:

@@ -1,0 +1,90 @@
+"""Masks drawn in DS9: the pixels that one would expect, and every other file refused in one line."""
+
+import numpy as np
+import pytest
+from astropy.io import fits
+from astropy.wcs import WCS
+
+from haloformer.errors import InputError
+from haloformer.fitting.reallens.files import LensFiles, read_observation
+from haloformer.fitting.reallens.region_mask import region_mask
+from haloformer.readers.reading import Reading
+
+pytest.importorskip("regions")
+
+SHAPE = (40, 50)
+
+
+def drawn(tmp_path, text, wcs=None):
+    path = tmp_path / "mask.reg"
+    path.write_text(text)
+    return region_mask(path, SHAPE, wcs)
+
+
+def on_sky():
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval, wcs.wcs.crpix = (150.0, 2.0), (25.5, 20.5)
+    wcs.wcs.cdelt = -0.05 / 3600, 0.05 / 3600
+    return wcs
+
+
+def test_a_circle_leaves_out_the_pixels_within_it_counted_from_one_as_ds9_does(tmp_path):
+    y, x = np.mgrid[1 : SHAPE[0] + 1, 1 : SHAPE[1] + 1]
+    found = drawn(tmp_path, "image\ncircle(12,30,4.2) # color=red text={star}\n")
+    np.testing.assert_array_equal(found, np.hypot(x - 12, y - 30) < 4.2)
+
+
+def test_what_is_excluded_is_taken_out_of_what_is_drawn(tmp_path):
+    whole, hole = (drawn(tmp_path, f"image\n{text}") for text in ("box(20,20,10,6,0)", "circle(20,20,2)"))  # fmt: skip
+    both = drawn(tmp_path, "image\nbox(20,20,10,6,0)\n-circle(20,20,2)\n")
+    np.testing.assert_array_equal(both, whole & ~hole)
+    assert 0 < both.sum() < whole.sum()
+
+
+def test_regions_on_the_sky_lie_where_the_wcs_says(tmp_path):
+    found = drawn(tmp_path, 'icrs\ncircle(150.0,2.0,0.49")\n', on_sky())
+    y, x = np.mgrid[1 : SHAPE[0] + 1, 1 : SHAPE[1] + 1]
+    np.testing.assert_array_equal(found, np.hypot(x - 25.5, y - 20.5) < 9.8)
+
+
+def test_regions_beside_the_image_leave_out_nothing(tmp_path):
+    assert not drawn(tmp_path, "image\ncircle(900,900,3)\n").any()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "holds no region"),
+        ("hello\n", "is no file of DS9 regions"),
+        ("image\ncircle(10,10,3)\nhello(1,2)\n", "is no file of DS9 regions"),
+        ("image\npoint(3,3)\n", "a point has no area"),
+        ("image\nline(1,1,4,4)\n", "a line has no area"),
+        ('fk5\ncircle(150,2,1")\n', "the image has no WCS"),
+    ],
+)
+def test_what_is_no_mask_is_refused_in_one_line(tmp_path, text, words):
+    with pytest.raises(InputError, match=words) as error:
+        drawn(tmp_path, text)
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_binary_files_and_missing_ones_are_refused(tmp_path):
+    path = tmp_path / "mask.reg"
+    with pytest.raises(InputError, match="cannot be read"):
+        region_mask(path, SHAPE, None)
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InputError, match="is no file of DS9 regions"):
+        region_mask(path, SHAPE, None)
+
+
+def test_a_lens_is_read_with_its_regions(tmp_path):
+    rng = np.random.default_rng(0)
+    header = on_sky().to_header()
+    fits.PrimaryHDU(rng.normal(size=SHAPE), header).writeto(tmp_path / "lens.fits")
+    fits.PrimaryHDU(np.pad([[1.0]], 2)).writeto(tmp_path / "psf.fits")
+    fits.PrimaryHDU(np.ones(SHAPE)).writeto(tmp_path / "noise.fits")
+    (tmp_path / "mask.reg").write_text('icrs\ncircle(150.0,2.0,0.5")\n')
+    names = ("lens.fits", "psf.fits", "noise.fits", "mask.reg")
+    seen = read_observation(LensFiles(*(str(tmp_path / name) for name in names)), Reading())
+    np.testing.assert_array_equal(~seen.mask, drawn(tmp_path, 'icrs\ncircle(150.0,2.0,0.5")\n', on_sky()))  # fmt: skip
