@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from astropy.io import fits
 from safetensors.torch import save_file
-from small_survey import small
 
 import haloformer
 from haloformer.cli import main
@@ -18,6 +17,7 @@ from haloformer.fitting.channels import Residual
 from haloformer.models import create_model
 from haloformer.simulation import Simulator, describe_survey
 from haloformer.simulation.psf import psf_kernel
+from small_survey import small
 
 SURVEY = {
     "name": "bell",
