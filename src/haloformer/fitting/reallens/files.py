@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens.autolens import check_options
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.result import RealLensFit
@@ -32,6 +31,7 @@ class LensFiles:
         noise_map: Standard deviation of each pixel; None: estimated.
         mask: Pixels where it is not 0 are left out; None: none is.
         radius: In arcsec; pixels farther from the middle are left out; None: none is.
+        psf_scale: Side of the PSF's pixels in arcsec; None: as its header says, else as the image's.
     """
 
     image: str
@@ -39,6 +39,7 @@ class LensFiles:
     noise_map: str | None = None
     mask: str | None = None
     radius: float | None = None
+    psf_scale: float | None = None
 
 
 @dataclass
@@ -79,6 +80,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         image,
         **others,
         pixel_scale=scale,
+        psf_scale=_scale_of_psf(files) if files.psf_scale is None else files.psf_scale,
         radius=files.radius,
         name=Path(files.image).name,
         wcs=wcs,
@@ -98,6 +100,16 @@ def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
         scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
         return pixels, scale, found.wcs
+
+
+def _scale_of_psf(files: LensFiles) -> float | None:
+    """Returns the side of a PSF's pixels, where its header says that they are finer than the image's."""
+    if files.psf is None or image_suffix(files.psf) not in FITS_SUFFIXES:
+        return None
+    with fits_hdus(Path(files.psf), files.psf) as hdus:
+        found = FitsImage(hdus, first_image(Path(files.psf)), files.psf, Reading())
+        scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
+    return scale
 
 
 def _read_first(path: str) -> np.ndarray:
@@ -134,8 +146,6 @@ def fit_files(
     """
     target = Path(out)
     refuse_existing(target, overwrite, ("fit.json",), "fit")
-    if format == "autolens":
-        check_options(options)
     priors = None
     if like is not None:
         from haloformer.fitting.reallens.like import priors_like

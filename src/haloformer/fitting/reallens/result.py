@@ -16,6 +16,7 @@ from haloformer.fitting.reallens.masses import UNITS
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import Fit, covariance
 from haloformer.fitting.reallens.perturbers import Detection, Scan
+from haloformer.fitting.reallens.sampling import Samples
 from haloformer.fitting.reallens.smooth import Prepared
 from haloformer.reporting.tabular import Column, Tabular, texts
 
@@ -46,6 +47,8 @@ class RealLensFit(Tabular):
         delta_multipoles: By how much −2 ln evidence falls with multipoles, their parameters integrated over.
         profile: Of the perturber.
         seconds: Of CPU time that the fit took.
+        samples_smooth: Of the posterior without a perturber; None if it was not sampled.
+        samples_perturber: Of that with one; None if it was not sampled, or there is none.
     """
 
     ready: Prepared
@@ -56,6 +59,8 @@ class RealLensFit(Tabular):
     delta_multipoles: float | None = None
     profile: str | None = None
     seconds: float = math.nan
+    samples_smooth: Samples | None = None
+    samples_perturber: Samples | None = None
 
     @property
     def seen(self) -> Observation:
@@ -69,6 +74,11 @@ class RealLensFit(Tabular):
         if detection is not None and detection.delta_marginal > 0:
             return detection.fit
         return self.smooth
+
+    @property
+    def samples(self) -> Samples | None:
+        """Of the posterior of the fit that is shown; None if it was not sampled."""
+        return self.samples_smooth if self.best is self.smooth else self.samples_perturber
 
     @cached_property
     def covariance(self) -> np.ndarray:
@@ -163,6 +173,9 @@ class RealLensFit(Tabular):
         found |= self._shapes(dict(zip(names, fit.vector)), names, spread)
         radius, scatter = self._source_radius()
         found["source_radius"] = self._value(radius, scatter, "arcsec")
+        samples = self.samples
+        if samples is not None and not self.flags:
+            found = {name: {**item, **samples.percentiles(name)} for name, item in found.items()}
         return found
 
     @cached_property
@@ -193,9 +206,26 @@ class RealLensFit(Tabular):
                 "delta_evidence_marginal": detection.delta_marginal,
                 "significance": detection.significance,
                 "delta_evidence_multipoles": self.delta_multipoles,
+                **self._sampled_perturber(mass.solar_masses(1.0)),
                 "verdict": self.verdict,
             }
         ]
+
+    def _sampled_perturber(self, unit: float | None) -> dict[str, Any]:
+        """What nested sampling says of the perturber: percentiles, and by how much −2 ln evidence falls."""
+        smooth, both = self.samples_smooth, self.samples_perturber
+        if smooth is None or both is None or self.flags:
+            return {}
+        found: dict[str, Any] = {
+            f"{name}_samples": both.percentiles(f"perturber_{name}") for name in ("x", "y", "m")
+        }
+        if unit is not None:
+            found["mass_samples"] = both.percentiles("perturber_m", unit)
+        found["delta_evidence_nested"] = smooth.evidence - both.evidence
+        found["delta_evidence_nested_error"] = math.hypot(
+            smooth.evidence_error, both.evidence_error
+        )
+        return found
 
     @property
     def verdict(self) -> str:
@@ -235,7 +265,23 @@ class RealLensFit(Tabular):
                 "faint": self.best.smoothness.faint,
             },
             "cpu_seconds": self.seconds,
+            **self._about_samples(),
         }
+
+    def _about_samples(self) -> dict[str, Any]:
+        samples = self.samples
+        if samples is None:
+            return {}
+        about = {
+            "sampler": "nested",
+            "samples": len(samples.values),
+            "effective": samples.effective,
+            "evaluations": samples.evaluations,
+            "evidence": samples.evidence,
+            "evidence_error": samples.evidence_error,
+            "cpu_seconds": samples.seconds,
+        }
+        return {"sampling": about}
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the table for people: names and values."""
@@ -252,6 +298,9 @@ class RealLensFit(Tabular):
             rows.append((f"{label}: y", _in_words(place)))
             rows.append((f"{label}: Δ evidence", f"{one['delta_evidence']:.1f}"))
             rows.append((f"{label}: Δ evidence, marginal", f"{one['delta_evidence_marginal']:.1f}"))
+            if "delta_evidence_nested" in one:
+                gain, error = one["delta_evidence_nested"], one["delta_evidence_nested_error"]
+                rows.append((f"{label}: Δ evidence, nested sampling", f"{gain:.1f} ± {error:.1f}"))
         if self.delta_multipoles is not None:
             rows.append(
                 ("multipoles instead: Δ evidence, marginal", f"{self.delta_multipoles:.1f}")
@@ -400,7 +449,11 @@ def _in_words(item: Value) -> str:
     if item["error"] is None:
         return f"{item['value']:.3g}{after} (no error: see the warnings)"
     digits = max(0, 1 - math.floor(math.log10(item["error"]))) if item["error"] > 0 else 4
-    return f"{item['value']:.{digits}f} ± {item['error']:.{digits}f}{after}"
+    text = f"{item['value']:.{digits}f} ± {item['error']:.{digits}f}{after}"
+    if "median" not in item:
+        return text
+    up, down = item["p84"] - item["median"], item["median"] - item["p16"]
+    return f"{text}; sampled {item['median']:.{digits}f} +{up:.{digits}f} −{down:.{digits}f}"
 
 
 def _mass_in_words(one: Mapping[str, Any]) -> str:
