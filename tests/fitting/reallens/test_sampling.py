@@ -73,6 +73,23 @@ def test_nested_samples_agree_with_laplace_and_are_found_again(fit, tmp_path, mo
     np.testing.assert_array_equal(resumed.values, found.values)
 
 
+def test_an_end_by_the_user_is_no_traceback(fit, tmp_path, monkeypatch, capfd):
+    pytest.importorskip("dynesty")
+    path, own, calls = tmp_path / "kept.json", sampling._Posterior._evaluated, []
+
+    def some(self, z):
+        calls.append(z)
+        if len(calls) > 40:
+            raise KeyboardInterrupt
+        return own(self, z)
+
+    monkeypatch.setattr(sampling._Posterior, "_evaluated", some)
+    with pytest.raises(KeyboardInterrupt):
+        sample(fit.smooth, fit.covariance, "samples", Stages(path, "key"), live=24)
+    assert "Traceback" not in "".join(capfd.readouterr())
+    assert len(Stages(path, "key").rows("samples")) == 40
+
+
 def test_samples_are_in_the_files(fit, tmp_path):
     import dataclasses
 

@@ -118,20 +118,26 @@ def sample(
     posterior = _Posterior(fit, covariance, name, stages)
     size = posterior.size
     points = max(live, 2 * size + 2)
-    with np.errstate(all="ignore"):
-        sampler = dynesty.NestedSampler(
-            posterior, posterior.drawn, size, nlive=points, bound="multi", sample="unif" if size < 13 else "rwalk",
-            rstate=np.random.default_rng(_SEED), bootstrap=0, enlarge=_ROOM,
-        )  # fmt: skip
-        for k, step in enumerate(sampler.sample(dlogz=_LEFT)):
-            if report is not None and k % 10 == 0:
-                left = float(step.delta_logz)
-                what = f"sampling, {posterior.evaluations} evaluations, ln evidence to {left:.2g}"
-                report(what, fit.evidence)
-        for _ in sampler.add_live_points():
-            pass
-        found = sampler.results
-    posterior.keep()
+    try:
+        with np.errstate(all="ignore"):
+            sampler = dynesty.NestedSampler(
+                posterior, posterior.drawn, size, nlive=points, bound="multi", sample="unif" if size < 13 else "rwalk",
+                rstate=np.random.default_rng(_SEED), bootstrap=0, enlarge=_ROOM,
+            )  # fmt: skip
+            for k, step in enumerate(sampler.sample(dlogz=_LEFT)):
+                posterior.go_on()
+                if report is not None and k % 10 == 0:
+                    left = float(step.delta_logz)
+                    what = (
+                        f"sampling, {posterior.evaluations} evaluations, ln evidence to {left:.2g}"
+                    )
+                    report(what, fit.evidence)
+            for _ in sampler.add_live_points():
+                pass
+            found = sampler.results
+    finally:
+        posterior.keep()
+        posterior.go_on()
     weights = found.importance_weights()
     draws = found.samples_equal(rstate=np.random.default_rng(_SEED))
     values = np.array([posterior.parameters(z) for z in draws])
@@ -170,6 +176,7 @@ class _Posterior:
         self._volume = float(np.log(np.diag(self._root)).sum())
         self._known = {tuple(row[:-1]): row[-1] for row in stages.rows(name)}
         self._kept = time.monotonic()
+        self._ended: BaseException | None = None
         self.evaluations = 0
 
     def drawn(self, u: np.ndarray) -> np.ndarray:
@@ -186,11 +193,23 @@ class _Posterior:
         """Returns ln of the evidence times the prior, over the density that is drawn from."""
         self.evaluations += 1
         key = tuple(float(each) for each in z)
+        if self._ended is not None:
+            return -_NOWHERE
         if key not in self._known:
-            self._known[key] = self._evaluated(z)
+            try:
+                self._known[key] = self._evaluated(z)
+            except BaseException as ended:
+                # dynesty would print a traceback of an end by a key or a signal: it gets a point that it takes, and go_on raises.
+                self._ended = ended
+                return -_NOWHERE
             if time.monotonic() - self._kept > _KEPT_EVERY:
                 self.keep()
         return self._known[key]
+
+    def go_on(self) -> None:
+        """Raises what ended an evaluation, if anything did."""
+        if self._ended is not None:
+            raise self._ended
 
     def keep(self) -> None:
         """Keeps what was evaluated, for a call that goes on."""
