@@ -27,7 +27,7 @@ def _present_lens(summary: "LensSummary") -> int:
     print_table(fit.seen.name, ("parameter", "value"), fit.rows())
     if fit.scan is not None:
         say(fit.verdict)
-    print_warnings(fit.flags)
+    print_warnings((*fit.flags, *fit.cautions))
     files = [*FILES, *([f"{summary.format}.json"] if summary.format else [])]
     files += [SAMPLES_FIGURE] if fit.samples is not None else []
     say(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")

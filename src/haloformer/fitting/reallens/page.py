@@ -31,8 +31,8 @@ def to_html(fit: "RealLensFit") -> str:
         html.section("Parameters", html.pairs_table(fit.rows())),
         html.section("What was done", html.paragraph(_METHODS), *_about_perturber(fit)),
     ]
-    if fit.seen.notes:
-        notes = [html.paragraph(note) for note in fit.seen.notes]
+    if about := (*fit.seen.notes, *fit.cautions):
+        notes = [html.paragraph(note) for note in about]
         sections.append(html.section("About the data", *notes))
     lead: Sequence[Markup] = [html.paragraph(headline(fit)), *map(html.warning, fit.flags)]
     return html.page("Fit of a lens", fit.seen.name, lead, sections)

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWS = 40
+_CORRELATED = 0.75
+"""χ² per pixel below which noise is not what its map says: simulated lenses with correlated noise have 0.45 to 0.51, with independent noise 0.95 to 1."""
 _TIE = (20.0, 0.2)
 """Differences of −2 ln evidence that count as a tie: up to 20, or a fifth of the gain. As much as that depends on the source's grid and the priors of
 multipoles, which are not well known."""
@@ -152,6 +154,17 @@ class RealLensFit(Tabular):
             )
         return tuple(found)
 
+    @property
+    def cautions(self) -> tuple[str, ...]:
+        """What speaks against the size of the errors, though not against the fit; nothing where nothing does."""
+        share = self.chi2 / self.pixels
+        if share >= _CORRELATED:
+            return ()
+        return (
+            f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as correlated noise needs; the fit takes it as "
+            "independent, and the slope may be off by several of its errors",
+        )
+
     @cached_property
     def magnification(self) -> float:
         """Light of the arcs divided by that of the source."""
@@ -258,7 +271,7 @@ class RealLensFit(Tabular):
             "verdict": self.verdict,
             "good_fit": not self.flags,
             "flags": list(self.flags),
-            "notes": list(self.seen.notes),
+            "notes": [*self.seen.notes, *self.cautions],
             "source_smoothness": {
                 "amplitude": self.best.smoothness.amplitude,
                 "length": self.best.smoothness.length,
