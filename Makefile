@@ -70,7 +70,7 @@ test: $(READY)
 # and the site (docs), which ask for higher versions of what the core depends on. Resolved by uv: pip downloads one
 # release after the other of what the extras bring (transformers) until one fits.
 MINIMUM_VENV ?= .venv-minimum
-MINIMUM_EXTRAS ?= lenstronomy,tune,lora,explain,regions,export
+MINIMUM_EXTRAS ?= lenstronomy,tune,sample,lora,explain,regions,export
 MINIMUM_TESTS ?= $(wildcard $(addprefix tests/,io simulation fitting data models outputs training prediction evaluation stored))
 $(MINIMUM_VENV)/.ready: pyproject.toml benchmarks/minimum.py
 	$(PYTHON) -m venv $(MINIMUM_VENV)

@@ -69,7 +69,7 @@ def row(band: str, fit: RealLensFit) -> list[str]:
 
     return [
         band, cell("theta_E", 4), cell("gamma", 3), cell("axis_ratio", 3), cell("shear", 3),
-        f"{fit.chi2:.0f} ({fit.pixels})", "; ".join((*fit.flags, *(u.split(":")[0] for u in fit.unusual))), f"{fit.seconds:.0f}",
+        f"{fit.chi2:.0f} ({fit.pixels})", "; ".join((*fit.flags, *(u.split(":")[0] for u in fit.cautions))), f"{fit.seconds:.0f}",
     ]  # fmt: skip
 
 

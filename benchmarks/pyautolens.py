@@ -74,32 +74,38 @@ def compare(path: Path) -> None:
 
 def write_lenses(path: Path) -> None:
     """Writes lenses in PyAutoLens's words, and what they deflect here, in arcsec."""
-    from lenstronomy.LensModel.lens_model import LensModel
-
     from haloformer.fitting.reallens.autolens import autolens_profile
+    from haloformer.fitting.reallens.masses import mass_profiles
 
     rng = np.random.default_rng(SEED)
     x, y = rng.uniform(-2, 2, (2, 50))
     found = []
-    for _ in range(10):
-        e1, e2, gamma1, gamma2, center_x, center_y = rng.normal(0, 0.08, 6)
-        place = {"center_x": center_x, "center_y": center_y}
-        lens = {
-            "theta_E": rng.uniform(0.6, 1.8),
-            "gamma": rng.uniform(1.6, 2.5),
-            "e1": e1,
-            "e2": e2,
-        }
-        jaffe = {"sigma0": rng.uniform(5, 50), "Ra": 1e-3, "Rs": rng.uniform(0.05, 0.5), "center_x": 0.9, "center_y": -0.4}  # fmt: skip
-        profiles = [("EPL", {**lens, **place}), ("SHEAR", {"gamma1": gamma1, "gamma2": gamma2}), ("PJAFFE", jaffe)]  # fmt: skip
-        names, keywords = zip(*profiles)
-        alpha = LensModel(list(names)).alpha(x, y, list(keywords))
+    for _ in range(12):
+        mass, vector = a_mass(rng, PERTURBERS[len(found) % len(PERTURBERS)])
+        alpha = mass.deflection(x, y, vector)
         galaxy = {
-            k: v for name, given in profiles for k, v in autolens_profile(name, given).items()
+            k: v
+            for name, given in mass_profiles(mass, vector)
+            for k, v in autolens_profile(name, given).items()
         }
         found.append({"profiles": galaxy, "alpha": np.stack(alpha).tolist()})
     content = {"x": x.tolist(), "y": y.tolist(), "lenses": found}
     path.write_text(json.dumps(content, default=float), encoding="utf-8")
+
+
+PERTURBERS = ("pseudo_jaffe", "tnfw", "point")
+
+
+def a_mass(rng: np.random.Generator, perturber: str) -> tuple[Any, np.ndarray]:
+    """Returns a mass model with multipoles and a perturber, and its parameters (K,)."""
+    from haloformer.fitting.reallens.masses import Mass
+
+    mass = Mass(multipoles=True, perturber=perturber, z_lens=0.3, z_source=1.0)
+    mean, sd = mass.expected()
+    given = {"theta_E": rng.uniform(0.6, 1.8), "perturber_m": rng.uniform(1e-3, 2e-2)}
+    given |= {"perturber_x": 0.9, "perturber_y": -0.4}
+    drawn = dict(zip(mass.names, rng.normal(mean, sd))) | given
+    return mass, np.array([drawn[name] for name in mass.names])
 
 
 def compare_masses(path: Path) -> None:

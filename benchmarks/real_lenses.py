@@ -1,23 +1,29 @@
 """How good is the fit of a real lens, and how fast? J0946+1006 with its subhalo, and simulated HST lenses with and without one.
 
     python benchmarks/real_lenses.py j0946 FOLDER        # data.fits, noise_map.fits, psf.fits of SLACS J0946+1006; some 3 minutes
-    python benchmarks/real_lenses.py simulated --n 10    # 10 lenses with a perturber of 3e9 M_sun and 10 without; some 3 minutes each
-    python benchmarks/real_lenses.py simulated --n 10 --smooth   # the smooth fits of those without alone; some 20 s each
+    python benchmarks/real_lenses.py simulated FOLDER --n 10 --twins 50   # 10 lenses with a perturber of 3e9 M_sun, 50 without; 3 minutes each
+    python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth   # the smooth fits of lenses without alone; some 20 s each
+    python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth --white   # noise of independent pixels, a PSF known between pixels
 
 ``j0946`` ends with an error if the fit is not what is published: θ_E within 0.02″ of 1.40″, the perturber, found without being told where,
 within 0.05″ of (−1.056, −0.659)″ and 20 % of 3.5e9 M_sun, with the truncation radius of 1.1 kpc (0.307″) of Vegetti et al. (2010), and −2 ln
 evidence lower by 200 or more. Times are the processor's, of one thread.
+
+``simulated`` writes one file for each fit into the folder, and goes on where it was ended; another call may add lenses. At the end it says how
+often smooth twins pass as lenses with a perturber, with its 95 % interval (Clopper & Pearson 1934).
 """
 
 import argparse
 import dataclasses
 import datetime
+import json
 import time
 import warnings
 from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import stats
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
@@ -25,6 +31,8 @@ from haloformer.fitting.reallens import RealLensFit, checked_observation, fit_ob
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.run import Options
+from haloformer.io.strict_json import to_json
+from haloformer.io.writing import write_text
 from haloformer.readers.reading import Reading
 from haloformer.simulation import Simulator, get_any_survey
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
@@ -124,8 +132,14 @@ def smooth_survey() -> ComposedSurvey:
     return dataclasses.replace(survey, substructure={"no_sub": ()}, lens_light=light)
 
 
-def simulated(number: int, perturber: bool) -> Simulated:
-    """Returns a lens with or without a perturber: all else is the same."""
+def simulated(number: int, perturber: bool, white: bool = False) -> Simulated:
+    """Returns a lens with or without a perturber: all else is the same.
+
+    Args:
+        number: Of the lens.
+        perturber: Whether it has one.
+        white: See :class:`How`.
+    """
     survey = smooth_survey()
     bare = dataclasses.replace(
         survey, lens_light=dataclasses.replace(survey.lens_light, mode="none")
@@ -145,8 +159,16 @@ def simulated(number: int, perturber: bool) -> Simulated:
     camera = survey.instrument
     seconds = float(p["exposure_time"]) * camera.num_exposures
     sigma = NOISE_MAP * np.sqrt(camera.background_rms**2 + np.clip(clean, 0, None) / seconds)
+    image, psf = noisy.double().numpy(), {"psf": psf_at_pixels(camera)}
+    if white:
+        sigma = sigma / NOISE_MAP
+        image = clean + sigma * np.random.default_rng([SEED, number, 1]).standard_normal(
+            clean.shape
+        )
+        rays = camera.supersampling or 1
+        psf = {"psf": np.array(psf_kernel(camera)), "psf_scale": camera.pixel_scale / rays}
     seen = checked_observation(
-        noisy.double().numpy(), psf=psf_at_pixels(camera), noise=sigma, pixel_scale=camera.pixel_scale,
+        image, **psf, noise=sigma, pixel_scale=camera.pixel_scale,
         radius=min(theta_E + 0.75, 2.15), name=f"simulated {number}",
     )  # fmt: skip
     return Simulated(seen, theta_E, (float(p["z_lens"]), float(p["z_source"])), r_trunc, place)
@@ -180,68 +202,164 @@ def psf_at_pixels(camera: object) -> np.ndarray:
     return sharp[4:-4, 4:-4].clip(min=0)
 
 
-def run_simulated(n: int, only_smooth: bool) -> None:
-    rows = [["lens", "θ_E [″]", "fitted", "γ error / σ", "χ² per pixel", "good fit", "CPU s"]]
-    if not only_smooth:
-        rows[0] += ["T without", "T with", "off [″]", "mass / true"]
-    without, with_ = [], []
-    for number in range(n):
-        twin = simulated(number, False)
-        options = Options()
-        if not only_smooth:
-            options = Options(
-                perturber="pseudo_jaffe", multipoles=True, z_lens=twin.z[0], z_source=twin.z[1]
-            )
-        try:
-            fit = fit_observation(twin.seen, options)
-        except InputError as error:
-            rows.append(
-                [str(number), f"{twin.theta_E:.3f}", str(error)[:40], *[""] * (len(rows[0]) - 3)]
-            )
-            continue
-        row = smooth_row(number, twin, fit)
-        if not only_smooth:
-            without.append(statistic(fit))
-            lens = simulated(number, True)
-            found = fit_observation(lens.seen, options)
-            with_.append(statistic(found))
-            row += perturber_cells(fit, found, lens)
-        rows.append(row)
-        print(" ".join(row), flush=True)
-    print(table(rows))
-    if not only_smooth:
-        limit = max(without)
-        print(
-            f"T is ΔE, all parameters integrated over, multipoles free with and without the perturber. The largest of {len(without)} smooth "
-            f"twins is {limit:.1f}: above it, a false detection is as rare as 1 in {len(without) + 1}. Found so: "
-            f"{sum(value > limit for value in with_)} of {len(with_)}."
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What is kept of one fit."""
+
+    number: int
+    theta_E: float
+    fitted: float | None = None
+    gamma: float | None = None
+    gamma_error: float | None = None
+    true_gamma: float | None = None
+    chi2: float | None = None
+    good: bool = False
+    seconds: float = 0.0
+    statistic: float | None = None
+    off: float | None = None
+    mass: float | None = None
+    error: str = ""
+
+
+def recorded(folder: Path | None, number: int, perturber: bool, how: "How") -> Record:
+    """Returns what is kept of a fit, or does it now."""
+    path = None
+    if folder is not None:
+        kind = "with" if perturber else "without"
+        path = folder / f"{'_'.join([*how.words, kind])}_{number:04d}.json"
+        if path.is_file():
+            return Record(**json.loads(path.read_text(encoding="utf-8")))
+    found = fitted(number, perturber, how)
+    if path is not None:
+        write_text(path, to_json(dataclasses.asdict(found)))
+    print(" ".join(smooth_row(found)), found.statistic or "", flush=True)
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class How:
+    """How lenses are simulated and fitted.
+
+    Attributes:
+        smooth: Without a search for a perturber.
+        white: With noise of independent pixels, and a point-spread function that is known between the pixels.
+    """
+
+    smooth: bool
+    white: bool
+
+    @property
+    def words(self) -> list[str]:
+        """For names of files."""
+        return ["smooth"] * self.smooth + ["white"] * self.white
+
+
+def fitted(number: int, perturber: bool, how: How) -> Record:
+    lens = simulated(number, perturber, how.white)
+    options = Options()
+    if not how.smooth:
+        options = Options(
+            perturber="pseudo_jaffe", multipoles=True, z_lens=lens.z[0], z_source=lens.z[1]
         )
-
-
-def statistic(fit: RealLensFit) -> float:
-    return -np.inf if fit.detection is None else fit.detection.delta_marginal
-
-
-def smooth_row(number: int, twin: Simulated, fit: RealLensFit) -> list[str]:
-    theta_E = fit.smooth.value("theta_E")
+    try:
+        fit = fit_observation(lens.seen, options)
+    except InputError as error:
+        return Record(number, lens.theta_E, error=str(error))
     gamma = fit.parameters["gamma"]
-    true = float(
-        Simulator(smooth_survey(), seed=SEED, noise="none").parameters([number])["lens_gamma"][0]
-    )
-    pull = "" if gamma["error"] is None else f"{(gamma['value'] - true) / gamma['error']:+.1f}"
-    return [str(number), f"{twin.theta_E:.3f}", f"{theta_E:.3f}", pull, f"{fit.chi2 / fit.pixels:.2f}",
-            "no" if fit.flags else "yes", f"{fit.seconds:.0f}"]  # fmt: skip
-
-
-def perturber_cells(twin: RealLensFit, fit: RealLensFit, lens: Simulated) -> list[str]:
-    cells = [f"{statistic(twin):.1f}", f"{statistic(fit):.1f}"]
+    survey = smooth_survey()
+    true = Simulator(survey, seed=SEED, noise="none").parameters([number])["lens_gamma"][0]
+    found = Record(
+        number, lens.theta_E, fit.smooth.value("theta_E"), gamma["value"], gamma["error"], float(true), fit.chi2 / fit.pixels,
+        not fit.flags, fit.seconds,
+    )  # fmt: skip
     if fit.detection is None:
-        return [*cells, "", ""]
+        return found
     best = fit.detection.fit
     x, y, m = (best.value(f"perturber_{name}") for name in ("x", "y", "m"))
-    mass = best.problem.mass.solar_masses(m)
-    off = np.hypot(x - lens.place[0], y - lens.place[1])
-    return [*cells, f"{off:.3f}", f"{(mass or np.nan) / MASS:.2f}"]
+    return dataclasses.replace(
+        found,
+        statistic=fit.detection.delta_marginal,
+        off=float(np.hypot(x - lens.place[0], y - lens.place[1])),
+        mass=(best.problem.mass.solar_masses(m) or np.nan) / MASS,
+    )
+
+
+def run_simulated(folder: Path | None, n: int, twins: int, how: How, limit: float) -> None:
+    if folder is not None:
+        same_code(folder)
+    without = [recorded(folder, number, False, how) for number in range(twins)]
+    with_ = [] if how.smooth else [recorded(folder, number, True, how) for number in range(n)]
+    head = ["lens", "θ_E [″]", "fitted", "γ error / σ", "χ² per pixel", "good fit", "CPU s"]
+    if how.smooth:
+        print(table([head, *map(smooth_row, without)]))
+        pulls = [pull for one in without if (pull := pull_of(one)) is not None]
+        print(
+            f"γ error / σ: median {np.median(pulls):+.2f}, root mean square {np.sqrt(np.mean(np.square(pulls))):.2f}"
+        )
+        return
+    rows = [[*head, "T without", "T with", "off [″]", "mass / true"]]
+    for k in range(max(n, twins)):
+        row = smooth_row(without[k]) if k < twins else [str(k), *[""] * (len(head) - 1)]
+        row.append(f"{statistic(without[k]):.1f}" if k < twins else "")
+        one = with_[k] if k < n else None
+        row.append("" if one is None else f"{statistic(one):.1f}")
+        row.append("" if one is None or one.off is None else f"{one.off:.3f}")
+        row.append("" if one is None or one.mass is None else f"{one.mass:.2f}")
+        rows.append(row)
+    print(table(rows))
+    conclude([statistic(one) for one in without], [statistic(one) for one in with_], limit)
+
+
+def conclude(without: list[float], with_: list[float], limit: float) -> None:
+    """Prints how often the statistic is above a limit."""
+    print(
+        "T is ΔE, all parameters integrated over, multipoles free with and without the perturber."
+    )
+    for what, values in (
+        ("false detections among smooth twins", without),
+        ("perturbers found", with_),
+    ):
+        if not values:
+            continue
+        above = sum(value > limit for value in values)
+        rate = stats.binomtest(above, len(values)).proportion_ci(0.95)
+        print(
+            f"{what}, T > {limit:g}: {above} of {len(values)}, {above / len(values):.1%} (95 %: {rate.low:.1%} to {rate.high:.1%})"
+        )
+    print(f"largest T of a smooth twin: {max(without):.1f}")
+
+
+def same_code(folder: Path) -> None:
+    """Ends if the folder holds fits of other code: they are not to be mixed."""
+    path = folder / "code.json"
+    now = {"code_version": code_version(), "seed": SEED, "mass": MASS}
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        if before != now:
+            raise SystemExit(
+                f"{folder} holds fits of {before}, and this is {now}: take another folder"
+            )
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, to_json(now))
+
+
+def statistic(one: Record) -> float:
+    return -np.inf if one.statistic is None else one.statistic
+
+
+def pull_of(one: Record) -> float | None:
+    if one.gamma is None or one.gamma_error is None or one.true_gamma is None:
+        return None
+    return (one.gamma - one.true_gamma) / one.gamma_error
+
+
+def smooth_row(one: Record) -> list[str]:
+    if one.error or one.fitted is None or one.chi2 is None:
+        return [str(one.number), f"{one.theta_E:.3f}", one.error[:40], "", "", "no", ""]
+    pull = pull_of(one)
+    return [str(one.number), f"{one.theta_E:.3f}", f"{one.fitted:.3f}", "" if pull is None else f"{pull:+.1f}", f"{one.chi2:.2f}",
+            "yes" if one.good else "no", f"{one.seconds:.0f}"]  # fmt: skip
 
 
 def main() -> None:
@@ -251,7 +369,12 @@ def main() -> None:
     parser.add_argument("what", choices=("j0946", "simulated"))
     parser.add_argument("folder", nargs="?", type=Path)
     parser.add_argument("--n", type=int, default=10)
+    parser.add_argument("--twins", type=int, help="smooth lenses; as many as --n by default")
     parser.add_argument("--smooth", action="store_true")
+    parser.add_argument("--white", action="store_true")
+    parser.add_argument(
+        "--limit", type=float, default=20.0, help="T above which there is a perturber"
+    )
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
@@ -262,7 +385,9 @@ def main() -> None:
             parser.error("j0946 needs the folder with data.fits, noise_map.fits and psf.fits")
         j0946(arguments.folder)
     else:
-        run_simulated(arguments.n, arguments.smooth)
+        twins = arguments.n if arguments.twins is None else arguments.twins
+        how = How(arguments.smooth, arguments.white)
+        run_simulated(arguments.folder, arguments.n, twins, how, arguments.limit)
     print(f"{time.perf_counter() - began:.0f} s in all")
 
 

@@ -19,7 +19,7 @@ def present(summary: "FitSummary | LensSummary") -> int:
 
 def _present_lens(summary: "LensSummary") -> int:
     """Prints the parameters of a lens; returns 1 if they are not to be trusted."""
-    from haloformer.fitting.reallens.saving import FILES
+    from haloformer.fitting.reallens.saving import FILES, SAMPLES_FIGURE
 
     fit = summary.fit
     if summary.resumed:
@@ -27,8 +27,9 @@ def _present_lens(summary: "LensSummary") -> int:
     print_table(fit.seen.name, ("parameter", "value"), fit.rows())
     if fit.scan is not None:
         say(fit.verdict)
-    print_warnings((*fit.flags, *fit.unusual))
+    print_warnings((*fit.flags, *fit.cautions))
     files = [*FILES, *([f"{summary.format}.json"] if summary.format else [])]
+    files += [SAMPLES_FIGURE] if fit.samples is not None else []
     say(f"wrote {', '.join(files)} into {summary.out}; {fit.seconds:.0f} s of CPU time")
     return 1 if fit.flags else 0
 

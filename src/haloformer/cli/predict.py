@@ -110,5 +110,6 @@ COMMAND = Command(
         "haloformer predict runs/x mosaic.fits --catalog positions.csv --size 7.5 "
         "--out predictions.fits",
         "haloformer predict runs/x survey/ --workers 8 --out predictions.parquet",
+        "haloformer predict runs/x lens.fits --psf psf.fits --noise_map noise.fits --out predictions.csv",
     ),
 )

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from haloformer.data.camera import ImageCamera
 from haloformer.data.catalogs import Positions, read_positions
 from haloformer.data.dataset import LensDataset
 from haloformer.data.finding import InputFile, find_inputs, fits_inputs, location_columns
@@ -78,6 +79,8 @@ class ReadImage:
         ra: Right ascension of its middle in degrees (ICRS).
         dec: Declination.
         scales: Sides of the file's pixels along y and x in arcsec; None if they are not known.
+        shape: (H, W) of the file's image, before it was brought to the grid; None of a cutout about a position.
+        camera: What it brings along for the smooth fit; None: its survey's camera.
     """
 
     file: str
@@ -89,6 +92,8 @@ class ReadImage:
     ra: float | None = None
     dec: float | None = None
     scales: tuple[float, float] | None = None
+    shape: tuple[int, ...] | None = None
+    camera: ImageCamera | None = None
 
     @property
     def name(self) -> str:
@@ -283,7 +288,8 @@ def _of_file(
         image, _ = decode_image(content, name, channels=channels, nan="mask", suffix=suffix)
     image = _band_of(image, reading.band, name)
     scales = _given_scales(reading)
-    return ReadImage(name, to_grid(image, grid, reading, name, scales=scales), scales=scales)
+    on_grid = to_grid(image, grid, reading, name, scales=scales)
+    return ReadImage(name, on_grid, scales=scales, shape=image.shape[1:])
 
 
 def _of_stack(
@@ -297,6 +303,7 @@ def _of_stack(
         found, where = ReadImage(name, index=k, scales=scales), f"{name}: image {k}"
         try:
             image = known_pixels(channels_first(array[k], channels, where), "mask", where)
+            found.shape = image.shape[1:]
             found.image = to_grid(
                 _band_of(image, reading.band, where), grid, reading, where, scales=scales
             )
@@ -338,6 +345,7 @@ def _of_fits(
                 ra=_or_none(ra),
                 dec=_or_none(dec),
                 scales=stored.scales,
+                shape=(height, width),
             )
             try:
                 where = name if plane is None else f"{name}: plane {plane}"
@@ -473,6 +481,7 @@ def _of_dataset(
                 try:
                     where = f"{name}: image {each.index}"
                     image = _band_of(image, reading.band, where)
+                    each.shape = image.shape[1:]
                     each.image = to_grid(image, grid, reading, where, scales=scales)
                 except InputError as error:
                     each.error = brief(error)

@@ -307,6 +307,10 @@ class Residual:
         residual.check()
         return residual
 
+    def check_takes_camera(self) -> None:
+        """Raises InputError if the survey's camera is always the same, so that images cannot have their own."""
+        composed_fitter(self._fitter)
+
     def check(self) -> None:
         """Raises InputError for a definition or a crop that cannot be fitted."""
         _ = self._fitter

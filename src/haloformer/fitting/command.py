@@ -40,6 +40,9 @@ def fit(
     supersampling: int = 2,
     format: Literal["lenstronomy", "autolens"] | None = None,
     start: str | None = None,
+    psf_scale: float | None = None,
+    sample: Literal["nested"] | None = None,
+    live: int = 100,
 ) -> "FitSummary | LensSummary":
     """Fits lenses: images of a survey (--survey) into a table, or one real lens (--psf) into a folder.
 
@@ -86,6 +89,10 @@ def fit(
         supersampling: Real lens: rays per side of a pixel.
         format: Real lens: also write the model in the words of lenstronomy (lenstronomy.json) or of PyAutoLens (autolens.json).
         start: Real lens: begin with the lens of a file, and not blind: a fit.json, or a model of lenstronomy or PyAutoLens as JSON.
+        psf_scale: Real lens: side of the PSF's pixels in arcsec, where they are finer than the image's; by default what its header says,
+            else the image's.
+        sample: Real lens: sample the posterior, too, by nested sampling (dynesty); some thousands of evaluations, from minutes to an hour.
+        live: Real lens: live points of nested sampling.
     """
     from haloformer.readers.reading import Reading
 
@@ -102,7 +109,7 @@ def fit(
             ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
         )
         return fit_files(
-            LensFiles(images[0], psf, noise_map, mask, radius),
+            LensFiles(images[0], psf, noise_map, mask, radius, psf_scale),
             Reading(hdu, band, nan, pixel_scale, catalog, size),
             Options(
                 lens_light,
@@ -113,6 +120,8 @@ def fit(
                 z_source,
                 supersampling,
                 start=None if start is None else read_start(start),
+                sample=sample,
+                live=live,
             ),
             out=out,
             like=like,
@@ -121,7 +130,14 @@ def fit(
             progress=progress,
         )
     given = {"psf": psf, "noise_map": noise_map, "mask": mask, "radius": radius, "like": like}
-    given |= {"perturber": perturber or None, "z_lens": z_lens, "format": format, "start": start}
+    given |= {
+        "perturber": perturber or None,
+        "z_lens": z_lens,
+        "format": format,
+        "start": start,
+        "sample": sample,
+        "psf_scale": psf_scale,
+    }
     if wrong := [name for name, value in given.items() if value is not None]:
         raise InputError(
             f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"

@@ -2,23 +2,25 @@
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from haloformer.data.camera import ImageCamera
 from haloformer.data.reader import (
     ReadImage,
     Reading,
     check_choices,
     find_inputs,
     location_columns,
-    read_images,
 )
 from haloformer.errors import InputError
 from haloformer.io.progress import progress_bar
+from haloformer.prediction.cameras import CameraFiles, read_with_cameras
 from haloformer.prediction.in_memory import read_in_memory
 from haloformer.prediction.result import SHOWN, Predictions
-from haloformer.prediction.rows import Camera, answer_columns, provenance_of, rows_of
+from haloformer.prediction.rows import answer_columns, provenance_of, rows_of
 from haloformer.readers.reading import NanChoice
 
 if TYPE_CHECKING:
@@ -32,8 +34,8 @@ def answer_images(
     raw: bool = False,
     nan: NanChoice = "error",
     pixel_scale: float | None = None,
-    psf: np.ndarray | None = None,
-    noise_map: np.ndarray | None = None,
+    psf: "np.ndarray | str | os.PathLike[str] | None" = None,
+    noise_map: "np.ndarray | str | os.PathLike[str] | None" = None,
     on_error: str | None = None,
     batch_size: int = 256,
     progress: bool | None = None,
@@ -49,21 +51,13 @@ def answer_images(
     check_choices(on_error, batch_size)
     reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
     reading.check()
-    camera = None if psf is None and noise_map is None else Camera(psf, noise_map)
     columns = answer_columns(predictor)
     if paths is None:
-        found = read_in_memory(images, predictor.grid, reading)
+        found = _with_cameras(read_in_memory(images, predictor.grid, reading), psf, noise_map)
         names = ["index", *columns, *_location(found)]
         total, batches = len(found), _in_batches(found, batch_size)
-        if noise_map is not None and np.ndim(noise_map) == 3 and len(noise_map) != total:
-            raise InputError(
-                f"noise_map holds {len(noise_map)} maps for {total} images: one for each, or (H, W)"
-            )
     else:
-        if camera is not None:
-            raise InputError(
-                "psf and noise_map go with images in memory: of files, read them first"
-            )
+        cameras = camera_files(psf, noise_map)
         inputs = find_inputs(
             paths,
             keep_errors=on_error == "row",
@@ -72,12 +66,13 @@ def answer_images(
         )
         names = ["file", *columns, *location_columns(inputs)]
         total = sum(each.n for each in inputs)
-        batches = read_images(inputs, predictor.grid, reading, batch_size=batch_size)
+        cameras.check(predictor, inputs)
+        batches = read_with_cameras(predictor, inputs, reading, cameras, batch_size)
     kept: list[np.ndarray | None] = []
     rows: list[dict[str, Any]] = []
     with progress_bar("predict", total, progress) as advance:
         watched = _keeping(batches, kept)
-        for part in rows_of(predictor, watched, on_error=on_error, raw=raw, camera=camera):
+        for part in rows_of(predictor, watched, on_error=on_error, raw=raw):
             rows += part
             advance(len(part))
     return Predictions(
@@ -106,6 +101,37 @@ def paths_of(images: Any) -> list[str] | None:
     if any(are_paths) and not all(are_paths):
         raise InputError("some of the images are paths and others are not: give them apart")
     return [os.fspath(each) for each in images] if any(are_paths) else None
+
+
+def camera_files(
+    psf: "np.ndarray | str | os.PathLike[str] | None",
+    noise_map: "np.ndarray | str | os.PathLike[str] | None",
+) -> CameraFiles:
+    """Returns where the cameras of images in files are; raises InputError if they are arrays."""
+    given = []
+    for name, value in (("psf", psf), ("noise_map", noise_map)):
+        if value is not None and not isinstance(value, str | os.PathLike):
+            raise InputError(f"{name} is an array, which goes with images in memory: give a file")
+        given.append(None if value is None else os.fspath(value))
+    return CameraFiles(*given)
+
+
+def _with_cameras(found: list[ReadImage], psf: Any, noise_map: Any) -> list[ReadImage]:
+    """Returns images in memory with their camera."""
+    if psf is None and noise_map is None:
+        return found
+    for name, value in (("psf", psf), ("noise_map", noise_map)):
+        if isinstance(value, str | os.PathLike):
+            raise InputError(f"{name} is a file, and the images are in memory: read it first")
+    each: Sequence[Any] = [noise_map] * len(found)
+    if noise_map is not None and np.ndim(noise_map) == 3:
+        each = list(np.asarray(noise_map))
+        if len(each) != len(found):
+            raise InputError(
+                f"noise_map holds {len(each)} maps for {len(found)} images: one for each, or (H, W)"
+            )
+    psf = None if psf is None else np.asarray(psf)  # one array: images of it are fitted together
+    return [replace(image, camera=ImageCamera(psf, one)) for image, one in zip(found, each)]
 
 
 def _location(found: Sequence[ReadImage]) -> list[str]:

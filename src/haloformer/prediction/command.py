@@ -27,6 +27,8 @@ def predict(
     shard_size: int = 8192,
     ray_address: str | None = None,
     skip_bad: bool = False,
+    psf: str | None = None,
+    noise_map: str | None = None,
 ) -> "PredictionSummary":
     """Writes a table with one row per image: ``file``, ``class``, ``p_CLASS`` …, ``confidence``, ``entropy``.
 
@@ -66,7 +68,13 @@ def predict(
         ray_address: Of a running Ray cluster, or ``"auto"``: its machines share the images.
         skip_bad: Leave out images that cannot be read: no row, no column ``error``, exit code 0 if any image was read. How many, and
             why, is said.
+        psf: The images' own point-spread function, for a model that sees the smooth fit of a survey whose lenses vary: a FITS file for all
+            images, a folder of files with the images' stems, a path in which * stands for the stem, or hdu:NAME, an extension of each
+            image's own file. By default the survey's, or what a dataset (.h5) brings along.
+        noise_map: Standard deviation of the images' noise in each pixel, in their unit, given as psf is; a cube has one plane for each
+            image. By default as the survey says, or what a dataset brings along.
     """
+    from haloformer.prediction.cameras import CameraFiles
     from haloformer.prediction.to_table import Shards, predict_to_table
     from haloformer.readers.reading import Reading, check_choices
 
@@ -83,4 +91,5 @@ def predict(
         on_error="skip" if skip_bad else on_error,
         progress=progress,
         raw=raw,
+        cameras=CameraFiles(psf, noise_map),
     )

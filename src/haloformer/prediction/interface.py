@@ -9,7 +9,7 @@ import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.io.tables import checked_table_path
-from haloformer.prediction.answering import answer_images, paths_of
+from haloformer.prediction.answering import answer_images, camera_files, paths_of
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.prediction.rows import empty_summary
 from haloformer.vocabulary import unknown_name
@@ -47,8 +47,8 @@ def predict(
     raw: bool = False,
     nan: Literal["error", "zero", "mask"] = "error",
     pixel_scale: float | None = None,
-    psf: np.ndarray | None = None,
-    noise_map: np.ndarray | None = None,
+    psf: "np.ndarray | str | os.PathLike[str] | None" = None,
+    noise_map: "np.ndarray | str | os.PathLike[str] | None" = None,
     on_error: Literal["row", "stop"] | None = None,
     device: str = "auto",
     batch_size: int = 256,
@@ -77,9 +77,11 @@ def predict(
         nan: What NaN, infinite and masked pixels do: ``"error"`` refuses the image, ``"zero"`` puts
             0 there, ``"mask"`` leaves them out of the smooth fit and shows the network 0.
         pixel_scale: Of the images in arcsec; goes before what a header or a WCS says.
-        psf: (odd, odd) the point-spread function of images in memory, for models that were trained
-            with the smooth fit of a composed survey; the survey's if None.
-        noise_map: (H, W) or (N, H, W) their noise's standard deviation, likewise.
+        psf: The images' own point-spread function, for models that were trained with the smooth fit of
+            a composed survey; the survey's if None. (odd, odd) of images in memory; of files a file, a
+            folder of files with the images' stems, a path in which ``*`` stands for the stem, or
+            ``hdu:NAME``, an extension of each image's FITS file.
+        noise_map: Their noise's standard deviation, likewise; (H, W) or (N, H, W) of images in memory.
         on_error: ``"row"``: an image that cannot be used has a row whose ``error`` says why;
             ``"stop"``: it raises. By default files have a row, and arrays raise.
         device: ``"auto"`` takes a GPU if there is one; only for a model that is loaded here.
@@ -125,14 +127,15 @@ def predict(
     elif out is not None and paths is not None:
         from haloformer.prediction.command import predict as write_table
 
-        if psf is not None or noise_map is not None:
-            raise InputError("psf and noise_map go with images in memory, not with files")
+        cameras = camera_files(psf, noise_map)
         return write_table(
             os.fspath(model),
             paths,
             os.fspath(out),
             device=device,
             on_error=on_error or "row",
+            psf=cameras.psf,
+            noise_map=cameras.noise_map,
             **common,
             **to_file,
         )

@@ -270,6 +270,7 @@ class Predictor:
         masked: bool = False,
         psf: np.ndarray | None = None,
         noise_map: np.ndarray | None = None,
+        psf_oversampling: int = 1,
     ) -> Look:
         """Returns raw images (B, C, H, W) with what the model sees beside them, for :meth:`numbers_and_ood`.
 
@@ -278,6 +279,7 @@ class Predictor:
             masked: See :meth:`numbers`.
             psf: (odd, odd) the images' own point-spread function, on pixels as large as theirs; the survey's if None.
             noise_map: (H, W) or (B, H, W) standard deviation of their own noise, in their unit; as the survey says if None.
+            psf_oversampling: Pixels of ``psf`` per side of one of the images.
 
         Raises:
             InputError: The model sees no fit, or that of a survey whose camera is always the same.
@@ -285,12 +287,26 @@ class Predictor:
         raw = self.checked(images, masked=masked)
         if psf is None and noise_map is None:
             return self._look(raw, masked)
+        residual = self.check_takes_camera()
+        look = residual.look(raw, psf=psf, noise_map=noise_map, psf_oversampling=psf_oversampling)
+        return _known(look) if masked else look
+
+    def check_takes_camera(self) -> Residual:
+        """Returns the fit that a point-spread function and a noise map are for; raises InputError if the model sees none that takes them."""
         if self.residual is None:
             raise InputError(
-                "psf and noise_map are for the smooth fit, which this model does not see: it was trained without physics"
+                "psf and noise_map are of no use to this model: they are for the smooth fit, which it does not see, as it was trained without "
+                "physics; leave them out"
             )
-        look = self.residual.look(raw, psf=psf, noise_map=noise_map)
-        return _known(look) if masked else look
+        self.residual.check_takes_camera()
+        return self.residual
+
+    @property
+    def fitted_side(self) -> int:
+        """Pixels per side of the part of an image that is fitted, or that the network sees."""
+        if self.residual is None:
+            return min(self.image_shape[1:])
+        return self.residual.output_shape(self.image_shape)[1]
 
     def predict_logits(
         self,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from haloformer.data.camera import ImageCamera
 from haloformer.data.left_out import LeftOut
 from haloformer.data.reader import (
     InputFile,
@@ -15,34 +16,16 @@ from haloformer.data.reader import (
     Reading,
     location_columns,
     printable,
-    read_images,
 )
 from haloformer.errors import InputError
 from haloformer.outputs.decision import Answers
+from haloformer.prediction.cameras import CameraFiles, read_with_cameras
 
 if TYPE_CHECKING:
+    from haloformer.fitting.channels import Look
     from haloformer.prediction.predictor import Predictor
 
 _NO_NUMBER = "the model gives no number for this image: are its values extreme?"
-
-
-@dataclass(frozen=True)
-class Camera:
-    """What images in memory bring along for the smooth fit; see `Predictor.look`.
-
-    Attributes:
-        psf: (odd, odd) their point-spread function; None: the survey's.
-        noise_map: (H, W) of all, or (N, H, W) of each, in their order; None: as the survey says.
-    """
-
-    psf: np.ndarray | None = None
-    noise_map: np.ndarray | None = None
-
-    def noise_of(self, items: Sequence[ReadImage]) -> np.ndarray | None:
-        """Returns the noise map of some of the images."""
-        if self.noise_map is None or np.ndim(self.noise_map) != 3:
-            return self.noise_map
-        return np.asarray(self.noise_map)[[item.index or 0 for item in items]]
 
 
 @dataclass
@@ -160,13 +143,14 @@ def predicted_rows(
     reading: Reading,
     on_error: str,
     raw: bool = False,
+    cameras: CameraFiles | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the table's rows, batch by batch; the options are those of `predict`.
 
     With ``on_error`` ``"skip"``, as with ``"row"``, images that cannot be read have rows that say so:
     `PredictionSummary.count` leaves them out.
     """
-    batches = read_images(sources, predictor.grid, reading, batch_size=batch_size)
+    batches = read_with_cameras(predictor, sources, reading, cameras or CameraFiles(), batch_size)
     yield from rows_of(predictor, batches, on_error=on_error, raw=raw)
 
 
@@ -176,7 +160,6 @@ def rows_of(
     *,
     on_error: str,
     raw: bool = False,
-    camera: Camera | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the rows of images that have been read, batch by batch.
 
@@ -185,12 +168,11 @@ def rows_of(
         batches: Images on its grid, or errors.
         on_error: ``"row"`` and ``"skip"`` give errors a row, ``"stop"`` raises them.
         raw: Flagged images have class and estimates all the same.
-        camera: What the images bring along.
     """
     for items in batches:
         rows: list[dict[str, Any]] = [{**item.row()} for item in items]
         good = [i for i, item in enumerate(items) if item.error is None]
-        for i, error in _answer(predictor, items, rows, good, raw, camera).items():
+        for i, error in _answer(predictor, items, rows, good, raw).items():
             items[i].error = error
         for item, row in zip(items, rows):
             if item.error is None:
@@ -207,27 +189,28 @@ def _answer(
     rows: list[dict[str, Any]],
     good: list[int],
     raw: bool,
-    camera: Camera | None,
 ) -> dict[int, str]:
     """Fills the rows of the good images in place; returns the errors of those that the model cannot answer."""
     if not good:
         return {}
+    camera = items[good[0]].camera
+    if apart := [i for i in good if not _go_together(items[i].camera, camera)]:
+        together = [i for i in good if i not in set(apart)]
+        errors = _answer(predictor, items, rows, together, raw)
+        return errors | _answer(predictor, items, rows, apart, raw)
     arrays = [image for i in good if (image := items[i].image) is not None]
     images = torch.from_numpy(np.stack(arrays))
     masked = not bool(torch.isfinite(images).all())
-    look = None
-    if camera is not None:
-        noise = camera.noise_of([items[i] for i in good])
-        look = predictor.look(images, masked=masked, psf=camera.psf, noise_map=noise)
+    look = None if camera is None else _look(predictor, images, masked, [items[i] for i in good])
     try:
         numbers, verdict = predictor.numbers_and_ood(images, masked=masked, look=look)
     except InputError:
         if len(good) == 1:
             return {good[0]: f"{items[good[0]].name}: {_NO_NUMBER}"}
         # One image spoils its batch: find it by asking for each alone.
-        errors: dict[int, str] = {}
+        errors = {}
         for i in good:
-            errors |= _answer(predictor, items, rows, [i], raw, camera)
+            errors |= _answer(predictor, items, rows, [i], raw)
         return errors
     answers = predictor.answers_of(numbers, verdict, raw=raw)
     _put_classes(predictor.class_names, answers, rows, good)
@@ -238,6 +221,25 @@ def _answer(
         ):
             rows[i] |= {"ood": flag, "ood_score": score, "ood_reason": reason}
     return {}
+
+
+def _go_together(one: ImageCamera | None, other: ImageCamera | None) -> bool:
+    return one is other or (one is not None and other is not None and one.goes_with(other))
+
+
+def _look(
+    predictor: "Predictor", images: torch.Tensor, masked: bool, items: Sequence[ReadImage]
+) -> "Look":
+    """Returns images with what the model sees beside them, of cameras of their own."""
+    cameras = [item.camera for item in items if item.camera is not None]
+    maps = [camera.noise_map for camera in cameras if camera.noise_map is not None]
+    return predictor.look(
+        images,
+        masked=masked,
+        psf=cameras[0].psf,
+        noise_map=np.stack(maps) if maps else None,
+        psf_oversampling=cameras[0].psf_oversampling,
+    )
 
 
 def _put_classes(

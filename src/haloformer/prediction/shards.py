@@ -21,6 +21,7 @@ from haloformer.io.progress import progress_bar
 from haloformer.io.shards import Shards, Workers, make_missing_shards
 from haloformer.io.tables import Rows, table
 from haloformer.io.writing import file_sha256
+from haloformer.prediction.cameras import CameraFiles
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.prediction.result import descriptions_of
 from haloformer.prediction.rows import (
@@ -40,6 +41,7 @@ class _Settings:
     reading: Reading
     on_error: str
     raw: bool
+    cameras: CameraFiles
 
 
 def predict_shards(
@@ -59,6 +61,7 @@ def predict_shards(
     on_error: str,
     progress: bool | None,
     raw: bool,
+    cameras: CameraFiles,
 ) -> PredictionSummary:
     """Predicts by shards: the work of :func:`haloformer.predict`, whose arguments these are.
 
@@ -80,12 +83,13 @@ def predict_shards(
         on_error: ``"row"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
         raw: Flagged images have class and estimates all the same.
+        cameras: Where the images' own point-spread functions and noise maps are.
     """
     target = _device(device, workers, ray_address)
     artefact = artefact_folder(Path(run))
     model = tuple(file_sha256(file) for file in artefact_files(artefact))
     kept = [*columns, "error"] if on_error == "skip" else columns
-    settings = _Settings(kept, batch_size, reading, on_error, raw)
+    settings = _Settings(kept, batch_size, reading, on_error, raw, cameras)
     merged = path.suffix != ""
     shards = Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
@@ -99,6 +103,7 @@ def predict_shards(
             "columns": kept,
             "batch_size": batch_size,
             **asdict(reading),
+            **({"cameras": [cameras.given, cameras.states()]} if cameras.given else {}),
             "on_error": on_error,
             "raw": raw,
             "device": target.type,
@@ -209,6 +214,7 @@ def _write_predictions(
             reading=settings.reading,
             on_error=settings.on_error,
             raw=settings.raw,
+            cameras=settings.cameras,
         ):
             write(rows)
             if advance is not None:

@@ -8,6 +8,7 @@ from haloformer.data.reader import Reading, find_inputs
 from haloformer.errors import InputError
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
+from haloformer.prediction.cameras import CameraFiles
 from haloformer.prediction.predictor import load
 from haloformer.prediction.result import descriptions_of
 from haloformer.prediction.rows import (
@@ -46,6 +47,7 @@ def predict_to_table(
     on_error: str,
     progress: bool | None,
     raw: bool,
+    cameras: CameraFiles | None = None,
 ) -> PredictionSummary:
     """Writes a table with one row per image: `haloformer.predict`, whose arguments these are.
 
@@ -61,6 +63,7 @@ def predict_to_table(
         on_error: ``"row"``, ``"skip"`` or ``"stop"``.
         progress: Show a progress bar; by default when standard error is a terminal.
         raw: Flagged images have class and estimates all the same.
+        cameras: Where the images' own point-spread functions and noise maps are.
     """
     if shards.size < 1:
         raise InputError(f"shard_size must be at least 1, not {shards.size}")
@@ -77,6 +80,8 @@ def predict_to_table(
         channels=predictor.image_shape[0],
         reading=reading,
     )
+    cameras = cameras or CameraFiles()
+    cameras.check(predictor, inputs)
     columns = table_columns(predictor, inputs, on_error)
     total = sum(each.n for each in inputs)
     if not shards.alone or total > shards.size:
@@ -98,6 +103,7 @@ def predict_to_table(
             on_error=on_error,
             progress=progress,
             raw=raw,
+            cameras=cameras,
         )
     summary = empty_summary(target, predictor, raw, on_error)
     with (
@@ -111,7 +117,13 @@ def predict_to_table(
         progress_bar("predict", total, progress) as advance,
     ):
         for rows in predicted_rows(
-            predictor, inputs, batch_size, reading=reading, on_error=on_error, raw=raw
+            predictor,
+            inputs,
+            batch_size,
+            reading=reading,
+            on_error=on_error,
+            raw=raw,
+            cameras=cameras,
         ):
             write(summary.count(rows))
             advance(len(rows))

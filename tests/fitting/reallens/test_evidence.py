@@ -173,3 +173,33 @@ def test_what_a_mass_model_cannot_be_is_refused():
     with pytest.raises(InputError, match="z_lens and z_source"):
         Mass(perturber="tnfw")
     assert dataclasses.replace(Mass(), perturber="point").solar_masses(0.01) is None
+
+
+def test_a_fine_camera_blurs_between_the_pixels_as_the_simulation_does():
+    """Rays are convolved, then averaged: what a camera of the simulation does of the same rays."""
+    import torch
+
+    from haloformer.simulation.psf import bin_pixels, convolve_kernel
+
+    mask = np.zeros((12, 13), bool)
+    mask[3:9, 4:10] = True
+    at = np.arange(-3, 4)
+    psf = np.exp(-((at[:, None] - 0.4) ** 2 + at[None, :] ** 2) / 3)  # not symmetric
+    psf /= psf.sum()
+    noise = np.random.default_rng(3).uniform(0.5, 2, mask.shape)
+    camera = operators.Camera.fine(mask, noise, psf, 0.1, 2)
+    bright = np.random.default_rng(4).random((24, 26))
+    axis_x, axis_y = ((np.arange(n) - (n - 1) / 2) * 0.05 for n in (26, 24))
+    column, row = (
+        np.searchsorted(axis, at - 1e-9) for axis, at in ((axis_x, camera.x), (axis_y, camera.y))
+    )
+    found = camera.observe(bright[row, column])
+    blurred = convolve_kernel(torch.from_numpy(bright)[None], psf)
+    wanted = bin_pixels(blurred, 2)[0].numpy() / noise
+    np.testing.assert_allclose(found, wanted[mask], rtol=1e-9)
+    np.testing.assert_allclose(
+        operators.Camera.fine(mask, noise, np.ones((1, 1)), 0.1, 2).observe(
+            np.ones(4 * mask.sum())
+        ),
+        1 / noise[mask],
+    )

@@ -13,6 +13,7 @@ from haloformer.cli import main
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import Prior
 from haloformer.fitting.reallens.like import priors_like
+from haloformer.fitting.reallens.optimise import fit_at
 from small_lens import NOISE, SCALE, TRUTH, lens
 
 PERTURBED = {
@@ -98,6 +99,21 @@ def test_all_that_was_found_is_in_the_folder(perturbed, tmp_path):
     page = (folder / "fit.html").read_text()
     assert "://" not in page.replace("http://www.w3.org", "")  # self-contained
     assert "perturber" in page
+
+
+def test_a_noise_map_above_the_scatter_is_said_to_spoil_the_errors(smooth):
+    assert smooth.cautions == ()
+    seen = dataclasses.replace(smooth.seen, noise=smooth.seen.noise * 1.4)
+    ready = dataclasses.replace(smooth.ready, seen=seen)
+    problem = ready.problem(smooth.smooth.problem.mass)
+    light = dataclasses.replace(problem, light=problem.light / 1.4)
+    blur = dataclasses.replace(light.camera, blur=light.camera.blur / 1.4)
+    own = smooth.smooth
+    again = fit_at(dataclasses.replace(light, camera=blur), own.source, own.vector, own.smoothness)
+    found = dataclasses.replace(smooth, ready=ready, smooth=again)
+    (said,) = found.cautions
+    assert "correlated" in said
+    assert said in found.to_dict()["notes"]
 
 
 def test_a_tie_is_said_to_be_one(perturbed):

@@ -112,3 +112,30 @@ def test_options_that_cannot_be_are_refused():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         checked_observation(IMAGE, **GIVEN)  # what is right is not complained about
+
+
+def test_a_psf_of_finer_pixels_is_kept_as_it_is():
+    fine = kernel(21, width=2.4)
+    seen = checked_observation(IMAGE, **given(psf=fine, psf_scale=0.04))
+    np.testing.assert_allclose(seen.sharp_psf, fine)
+    assert seen.sharp_scale == pytest.approx(0.04)
+    assert seen.psf.shape == (11, 11)
+    assert seen.psf.sum() == pytest.approx(1)
+    assert checked_observation(IMAGE, **given(psf_scale=0.0801)).sharp_psf is None
+    with pytest.raises(InputError, match="up to 10 times finer"):
+        checked_observation(IMAGE, **given(psf_scale=0.16))
+    with pytest.raises(InputError, match="more than the image's 82×82"):
+        checked_observation(IMAGE, **given(psf=kernel(83), psf_scale=0.04))
+
+
+def test_a_psfs_header_says_its_pixels(tmp_path):
+    from astropy.io import fits
+
+    from haloformer.fitting.reallens.files import LensFiles, read_observation
+    from haloformer.readers.reading import Reading
+
+    fits.PrimaryHDU(IMAGE).writeto(tmp_path / "lens.fits")
+    header = fits.Header({"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CDELT1": -0.04 / 3600, "CDELT2": 0.04 / 3600})  # fmt: skip
+    fits.PrimaryHDU(kernel(21, width=2.4), header).writeto(tmp_path / "psf.fits")
+    files = LensFiles(str(tmp_path / "lens.fits"), str(tmp_path / "psf.fits"))
+    assert read_observation(files, Reading(pixel_scale=0.08)).sharp_scale == pytest.approx(0.04)

@@ -1,7 +1,8 @@
 """A fit in PyAutoLens's words: a tracer that ``al.from_json`` reads.
 
 Conventions, checked against PyAutoLens 2026.7: its power law has κ = (3 − γ)/(1 + q) (b/ξ)^(γ − 1) with ξ² = x² + y²/q², ours
-(3 − γ)/2 (θ_E/ζ)^(γ − 1) with ζ² = q x² + y²/q; ``ell_comps`` are (e2, e1); centres are (y, x); shear is the same.
+(3 − γ)/2 (θ_E/ζ)^(γ − 1) with ζ² = q x² + y²/q; ``ell_comps`` are (e2, e1); centres are (y, x); shear is the same. Its multipoles are
+κ = (θ_E/r)^(γ − 1) k cos(m (φ − φ_m)) / 2, with ``multipole_comps`` k (sin(m φ_m), cos(m φ_m)); ours have γ = 2.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -13,21 +14,11 @@ from haloformer.fitting.reallens.masses import mass_profiles
 
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
-    from haloformer.fitting.reallens.run import Options
 
 _MASS = "autogalaxy.profiles.mass"
+_BESIDE = 1e-4  # of the slope 2, at which PyAutoLens has no multipole of order 1
 UNKNOWN_REDSHIFTS = 0.5, 1.0
 """Of lens and source where nobody said them: a tracer needs some, and deflections do not depend on them."""
-
-
-def check_options(options: "Options") -> None:
-    """Raises InputError for a fit that PyAutoLens has no words for, before it is done."""
-    if options.multipoles:
-        raise InputError(
-            "format autolens: PyAutoLens has no multipole of order 1: fit without multipoles, or take lenstronomy"
-        )
-    if options.perturber == "tnfw":
-        raise InputError("format autolens: a tnfw perturber is not written yet")
 
 
 def to_autolens(fit: "RealLensFit") -> dict[str, Any]:
@@ -83,7 +74,48 @@ def autolens_profile(name: str, given: dict[str, float]) -> dict[str, Any]:
         own = {"ra": given["Ra"], "rs": given["Rs"], "b0": 2 * given["sigma0"] * given["Ra"]}
         kind = f"{_MASS}.total.dual_pseudo_isothermal_mass.dPIEMassB0Sph"
         return {"perturber": _instance(kind, centre=centre, **own)}
-    raise InputError(f"format autolens: a {name} profile is not written yet")
+    if name == "POINT_MASS":
+        kind = f"{_MASS}.point.point.PointMass"
+        return {"perturber": _instance(kind, centre=centre, einstein_radius=given["theta_E"])}
+    if name == "TNFW":
+        # α at the scale radius of an NFW is 4 κ_s R_s (1 + ln ½).
+        own = {
+            "kappa_s": given["alpha_Rs"] / (4 * given["Rs"] * (1 - np.log(2))),
+            "scale_radius": given["Rs"],
+            "truncation_radius": given["r_trunc"],
+        }
+        kind = f"{_MASS}.dark.nfw_truncated.NFWTruncatedSph"
+        return {"perturber": _instance(kind, centre=centre, **own)}
+    if name == "MULTIPOLE":
+        return _multipole(given, centre)
+    raise InputError(f"format autolens: a {name} profile is not written")
+
+
+def _multipole(given: dict[str, float], centre: dict[str, Any]) -> dict[str, Any]:
+    """Returns a multipole of lenstronomy's, whose κ falls as 1/r, in PyAutoLens's profiles.
+
+    Of order 1, PyAutoLens divides by 1 − (3 − γ)², which is 0 at γ = 2: a constant deflection without bound, which moves the source only.
+    Two profiles of slopes 2 ± ε, of nearly equal strength, do not have it: their mean is the limit to order ε².
+    """
+    m, radius = int(given["m"]), given["r_E"]
+    parts = [(f"multipole_{m}", 2.0, 1.0)]
+    if m == 1:
+        parts = [
+            (f"multipole_{m}_{sign}", 2 + way * _BESIDE, 0.5 - way * _BESIDE / 4)
+            for sign, way in (("steep", 1), ("flat", -1))
+        ]
+    found = {}
+    for name, slope, share in parts:
+        k, angle = share * given["a_m"] / radius, m * given["phi_m"]
+        found[name] = _instance(
+            f"{_MASS}.total.power_law_multipole.PowerLawMultipole",
+            m=m,
+            centre=centre,
+            einstein_radius=radius,
+            slope=slope,
+            multipole_comps=_tuple(k * np.sin(angle), k * np.cos(angle)),
+        )
+    return found
 
 
 def _lens_light(fit: "RealLensFit") -> list[dict[str, Any]]:

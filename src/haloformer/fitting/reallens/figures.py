@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from haloformer.fitting.reallens.result import RealLensFit
+    from haloformer.fitting.reallens.sampling import Samples
 
 
 @styled
@@ -42,6 +43,46 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
     _draw_source(figure, panels[1, 1], fit)
     _draw_scan(figure, panels[1, 2], fit, counted - light, everywhere, top, reach)
     return figure
+
+
+@styled
+def draw_samples(fit: "RealLensFit", samples: "Samples") -> "Figure":
+    """Draws the samples of each pair of the mass's parameters, their distributions, and Laplace's errors in colour."""
+    names = list(fit.best.problem.mass.names)
+    n = len(names)
+    figure = new_figure(1.15 * n + 0.8, 1.15 * n + 0.8)
+    panels = figure.subplots(n, n, squeeze=False)
+    errors = np.sqrt(np.diag(fit.covariance))
+    draws = samples.values[:, :n]
+    for i, j in np.ndindex(n, n):
+        axes: Axes = panels.flat[i * n + j]
+        if j > i:
+            axes.remove()
+            continue
+        value, error = float(fit.best.vector[i]), float(errors[i])
+        if i == j:
+            axes.hist(draws[:, i], bins=25, color="0.55")
+            axes.axvspan(value - error, value + error, color="C0", alpha=0.25)
+        else:
+            axes.plot(draws[:, j], draws[:, i], ".", color="0.35", markersize=1.5, alpha=0.5)
+            axes.plot(fit.best.vector[j], value, "+", color="C0", markersize=9)
+        _ticks(axes, names[j] if i == n - 1 else "", names[i] if j == 0 < i else "")
+    figure.suptitle(literal(f"{fit.seen.name}: samples; blue: best fit and Laplace's errors"))
+    return figure
+
+
+def _ticks(axes: "Axes", below: str, beside: str) -> None:
+    """Labels the outer panels of a triangle only."""
+    axes.tick_params(labelsize=6.5)
+    axes.locator_params(nbins=3)
+    axes.set_xlabel(below, fontsize=8)
+    axes.set_ylabel(beside, fontsize=8)
+    if below:
+        axes.tick_params(axis="x", rotation=45)
+    else:
+        axes.set_xticklabels([])
+    if not beside:
+        axes.set_yticklabels([])
 
 
 def _top(picture: np.ndarray, percent: float) -> float:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens.autolens import check_options
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.region_mask import REGION_SUFFIX, region_mask
@@ -33,6 +32,7 @@ class LensFiles:
         noise_map: Standard deviation of each pixel; None: estimated.
         mask: Pixels where it is not 0, or in regions of a .reg file, are left out; None: none is.
         radius: In arcsec; pixels farther from the middle are left out; None: none is.
+        psf_scale: Side of the PSF's pixels in arcsec; None: as its header says, else as the image's.
     """
 
     image: str
@@ -40,6 +40,7 @@ class LensFiles:
     noise_map: str | None = None
     mask: str | None = None
     radius: float | None = None
+    psf_scale: float | None = None
 
 
 @dataclass
@@ -81,6 +82,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         **others,
         mask=_read_mask(files.mask, image.shape, wcs),
         pixel_scale=scale,
+        psf_scale=_scale_of_psf(files) if files.psf_scale is None else files.psf_scale,
         radius=files.radius,
         name=Path(files.image).name,
         wcs=wcs,
@@ -109,6 +111,16 @@ def _read_mask(path: str | None, shape: tuple[int, ...], wcs: Any) -> np.ndarray
     if Path(path).suffix.lower() == REGION_SUFFIX:
         return region_mask(path, (shape[0], shape[1]), wcs)
     return _read_first(path)
+
+
+def _scale_of_psf(files: LensFiles) -> float | None:
+    """Returns the side of a PSF's pixels, where its header says that they are finer than the image's."""
+    if files.psf is None or image_suffix(files.psf) not in FITS_SUFFIXES:
+        return None
+    with fits_hdus(Path(files.psf), files.psf) as hdus:
+        found = FitsImage(hdus, first_image(Path(files.psf)), files.psf, Reading())
+        scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
+    return scale
 
 
 def _read_first(path: str) -> np.ndarray:
@@ -145,8 +157,6 @@ def fit_files(
     """
     target = Path(out)
     refuse_existing(target, overwrite, ("fit.json",), "fit")
-    if format == "autolens":
-        check_options(options)
     priors = None
     if like is not None:
         from haloformer.fitting.reallens.like import priors_like

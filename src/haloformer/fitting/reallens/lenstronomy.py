@@ -6,6 +6,7 @@ import numpy as np
 
 from haloformer.fitting.reallens.masses import mass_profiles
 from haloformer.fitting.reallens.operators import SourceGrid
+from haloformer.simulation.psf import resampled
 
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
@@ -41,11 +42,20 @@ def to_lenstronomy(fit: "RealLensFit") -> dict[str, Any]:
             "dec_at_xy_0": -(height - 1) / 2 * seen.pixel_scale,
             "transform_pix2angle": [[seen.pixel_scale, 0.0], [0.0, seen.pixel_scale]],
         },
-        "kwargs_psf": {"psf_type": "PIXEL", "kernel_point_source": seen.psf.tolist()},
-        "kwargs_numerics": {
-            "supersampling_factor": round(fit.ready.supersampling),
-            "supersampling_convolution": False,
-        },
+        **_psf(fit),
+    }
+
+
+def _psf(fit: "RealLensFit") -> dict[str, Any]:
+    seen, rays = fit.seen, round(fit.ready.supersampling)
+    kernel, fine = seen.psf, seen.sharp_psf is not None and rays > 1
+    psf: dict[str, Any] = {"psf_type": "PIXEL"}
+    if seen.sharp_psf is not None and fine:
+        kernel = resampled(seen.sharp_psf, seen.sharp_scale, seen.pixel_scale / rays)
+        psf["point_source_supersampling_factor"] = rays
+    return {
+        "kwargs_psf": {**psf, "kernel_point_source": kernel.tolist()},
+        "kwargs_numerics": {"supersampling_factor": rays, "supersampling_convolution": fine},
     }
 
 

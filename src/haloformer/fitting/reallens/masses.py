@@ -248,7 +248,14 @@ def _point(x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass) -> tuple[T
 
 
 def _tnfw(x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass) -> tuple[Tensor, Tensor]:
-    """Of the median concentration at its mass, where it would have that without the lens's tides, truncated at 6 scale radii."""
+    values = {name: value.reshape(1, 1, 1, 1) for name, value in _tnfw_scales(p, mass).items()}
+    dx, dy = (x - p["perturber_x"])[:, None], (y - p["perturber_y"])[:, None]
+    alpha_x, alpha_y = halos.halo_deflection(dx, dy, values)
+    return alpha_x[:, 0], alpha_y[:, 0]
+
+
+def _tnfw_scales(p: Mapping[str, Tensor], mass: Mass) -> dict[str, Tensor]:
+    """Those of the median concentration at its mass, where it would have that without the lens's tides, truncated at 6 scale radii."""
     setting = mass.setting
     assert setting is not None
     m = torch.clamp(p["perturber_m"], min=_LEAST_M)
@@ -262,16 +269,11 @@ def _tnfw(x: Tensor, y: Tensor, p: Mapping[str, Tensor], mass: Mass) -> tuple[Te
     c = c_pivot * share**slope
     Rs = Rs_pivot * share ** (1 / 3) / c
     inner = torch.log1p(c) - c / (1 + c)
-    values = {
-        "Rs": Rs.reshape(1, 1, 1, 1),
-        "alpha_Rs": (m * halos.UNTRUNCATED / (Rs * inner)).reshape(1, 1, 1, 1),
-        "r_trunc": (torch.full_like(m, mass.r_trunc) if mass.r_trunc else _TAU * Rs).reshape(
-            1, 1, 1, 1
-        ),
+    return {
+        "Rs": Rs,
+        "alpha_Rs": m * halos.UNTRUNCATED / (Rs * inner),
+        "r_trunc": torch.full_like(m, mass.r_trunc) if mass.r_trunc else _TAU * Rs,
     }
-    dx, dy = (x - p["perturber_x"])[:, None], (y - p["perturber_y"])[:, None]
-    alpha_x, alpha_y = halos.halo_deflection(dx, dy, values)
-    return alpha_x[:, 0], alpha_y[:, 0]
 
 
 _Profile = Callable[[Tensor, Tensor, Mapping[str, Tensor], Mass], tuple[Tensor, Tensor]]
@@ -294,5 +296,15 @@ def mass_profiles(mass: Mass, vector: np.ndarray) -> list[tuple[str, dict[str, f
         own["r_trunc"] = mass.r_trunc or float(tidal_radius(*(each.double() for each in at)))
         found += PseudoJaffe.lenstronomy({**own, "x": p["perturber_x"], "y": p["perturber_y"]})
     elif mass.perturber:
-        raise InputError(f"a {mass.perturber} perturber is not written for lenstronomy yet")
-    return [(name, {k: float(v) for k, v in keywords.items()}) for name, keywords in found]
+        where = {"center_x": p["perturber_x"], "center_y": p["perturber_y"]}
+        given = {"perturber_m": torch.tensor([p["perturber_m"]], dtype=torch.float64)}
+        if mass.perturber == "point":
+            found.append(("POINT_MASS", {"theta_E": p["perturber_m"] ** 0.5, **where}))
+        else:
+            scales = {name: float(value) for name, value in _tnfw_scales(given, mass).items()}
+            found.append(("TNFW", {**scales, **where}))
+    # The order of a multipole is a whole number.
+    return [
+        (name, {k: v if isinstance(v, int) else float(v) for k, v in keywords.items()})
+        for name, keywords in found
+    ]

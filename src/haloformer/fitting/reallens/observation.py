@@ -10,11 +10,14 @@ import numpy as np
 from scipy import ndimage
 
 from haloformer.errors import InputError, InputWarning
+from haloformer.simulation.psf import resampled
 
 _MOST_PIXELS = 1024
 _LEAST_PIXELS = 50  # that are fitted
 _CORNER = 0.15  # of the side
 _OFF_CENTRE = 0.5  # pixels
+_SAME = 0.02  # by which pixel scales may differ and count as the same
+_FINEST = 10
 _LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))
 
 
@@ -31,6 +34,8 @@ class Observation:
         name: Of the lens, for reports.
         notes: What was assumed or mended, for people.
         wcs: Of astropy; None if there is none.
+        sharp_psf: (2r+1, 2r+1) the same on finer pixels, averaged over these; None: it is known at the image's pixels only.
+        sharp_scale: Of those pixels, in arcsec.
         correlated: How much more the noise of large areas is than that of independent pixels, as a ratio of variances; 1 if a map was given.
     """
 
@@ -43,6 +48,8 @@ class Observation:
     notes: tuple[str, ...] = ()
     wcs: Any = field(default=None, repr=False)
     correlated: float = 1.0
+    sharp_psf: np.ndarray | None = None
+    sharp_scale: float = 0.0
 
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the columns and of the rows in arcsec from the middle, (W,) and (H,)."""
@@ -86,6 +93,7 @@ def checked_observation(
     image: np.ndarray,
     *,
     psf: np.ndarray | None,
+    psf_scale: float | None = None,
     noise: np.ndarray | float | None = None,
     mask: np.ndarray | None = None,
     pixel_scale: float = 0.05,
@@ -97,7 +105,8 @@ def checked_observation(
 
     Args:
         image: (H, W). NaN and infinite pixels do not count.
-        psf: (h, w) point-spread function at the image's pixels; brought to a sum of 1 and an odd number of pixels.
+        psf: (h, w) point-spread function; brought to a sum of 1 and an odd number of pixels.
+        psf_scale: Its pixels in arcsec, finer than the image's: light is then blurred between the pixels. None: the image's.
         noise: (H, W) standard deviation of each pixel or that of all; None estimates it from the corners.
         mask: (H, W); pixels where it is not 0 are left out.
         pixel_scale: In arcsec.
@@ -121,8 +130,12 @@ def checked_observation(
         raise InputError(
             "a point-spread function is needed: give --psf FILE.fits, an image of a star at the image's pixel scale"
         )
-    kernel, about = _kernel(psf, image.shape)
+    finer = _finer(psf_scale, pixel_scale)
+    kernel, about = _kernel(psf, tuple(int(n * finer) for n in image.shape))
     notes += about
+    sharp = None
+    if finer > 1:
+        sharp, kernel = kernel, resampled(kernel, pixel_scale / finer, pixel_scale)
     counted = known & (True if mask is None else ~_mask(mask, image.shape))
     sigma, correlated, about = _noise(noise, np.where(known, image, np.nan), counted)
     notes += about
@@ -136,6 +149,8 @@ def checked_observation(
         name=name,
         wcs=wcs,
         correlated=correlated,
+        sharp_psf=sharp,
+        sharp_scale=pixel_scale / finer,
     )
     if radius is not None:
         if radius <= 2 * pixel_scale:
@@ -149,6 +164,16 @@ def checked_observation(
     for note in notes:
         warnings.warn(note, InputWarning, stacklevel=2)
     return found.noted(*notes)
+
+
+def _finer(psf_scale: float | None, pixel_scale: float) -> float:
+    """Returns by how much a point-spread function's pixels are smaller than the image's; 1 where they are the same."""
+    finer = 1.0 if psf_scale is None else pixel_scale / psf_scale
+    if not np.isfinite(finer) or not 1 - _SAME < finer <= _FINEST:
+        raise InputError(
+            f"the PSF's pixels are {psf_scale:g}″ and the image's {pixel_scale:g}″: they must be the same, or the PSF's up to {_FINEST} times finer; --psf_scale says them, where a header is wrong"
+        )
+    return finer if finer > 1 + _SAME else 1.0
 
 
 def _plane(image: np.ndarray, what: str) -> np.ndarray:

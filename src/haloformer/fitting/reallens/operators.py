@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.sparse as sp
-from scipy import ndimage
+from scipy import ndimage, signal
 
 from haloformer.simulation.noise import has_numba
 
@@ -18,8 +18,8 @@ class Camera:
         mask: (H, W) bool, of the P fitted pixels.
         x: (R,) positions of the rays in arcsec, pixel by pixel, as ``y``: all that the point-spread function brings to fitted pixels.
         y: See ``x``.
-        rays: Rays per pixel.
-        blur: (P, Q) sparse: from the means over the pixels with rays to fitted pixels in units of their noise.
+        rays: Rays per pixel; 1 where each ray is blurred by itself.
+        blur: (P, Q) sparse: from the means over the pixels with rays, or from each ray, to fitted pixels in units of their noise.
     """
 
     mask: np.ndarray
@@ -71,6 +71,50 @@ class Camera:
         shape = (len(row), supersampling, supersampling)
         x, y = (np.broadcast_to(each, shape).ravel() for each in (x, y))
         return cls(mask, x, y, supersampling**2, blur)
+
+    @classmethod
+    def fine(
+        cls,
+        mask: np.ndarray,
+        noise: np.ndarray,
+        psf: np.ndarray,
+        pixel_scale: float,
+        supersampling: int,
+    ) -> "Camera":
+        """Prepares the camera of an image whose point-spread function is known between the pixels: rays are blurred, then averaged over pixels.
+
+        Args:
+            mask: (H, W) bool, True where a pixel is fitted.
+            noise: (H, W) standard deviations.
+            psf: (2r+1, 2r+1) of sum 1, at the spacing of the rays.
+            pixel_scale: In arcsec.
+            supersampling: Rays per side of a pixel.
+        """
+        n = supersampling
+        over_pixel = signal.convolve2d(psf[::-1, ::-1], np.full((n, n), 1 / n**2))
+        radius = len(psf) // 2
+        far = -(-radius // n)
+        near = ndimage.binary_dilation(mask, np.ones((2 * far + 1,) * 2, bool))
+        seen = np.repeat(np.repeat(near, n, axis=0), n, axis=1)
+        number = np.full(seen.shape, -1)
+        number[seen] = np.arange(seen.sum())
+        down, right = np.indices(over_pixel.shape).reshape(2, -1)
+        taps, weights, start = [], [], [0]
+        for i, j in zip(*np.nonzero(mask)):
+            a, b = n * i + down - radius, n * j + right - radius
+            there = (a >= 0) & (a < seen.shape[0]) & (b >= 0) & (b < seen.shape[1])
+            taps.append(number[a[there], b[there]])
+            weights.append(over_pixel.ravel()[there] / noise[i, j])
+            start.append(start[-1] + int(there.sum()))
+        blur = sp.csr_matrix(
+            (np.concatenate(weights), np.concatenate(taps), np.array(start)),
+            shape=(int(mask.sum()), int(seen.sum())),
+        )
+        row, column = np.nonzero(seen)
+        height, width = seen.shape
+        x = (column - (width - 1) / 2) * (pixel_scale / n)
+        y = (row - (height - 1) / 2) * (pixel_scale / n)
+        return cls(mask, x, y, 1, blur)
 
     @functools.cached_property
     def spread(self) -> sp.csr_matrix:

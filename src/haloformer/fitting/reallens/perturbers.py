@@ -251,6 +251,20 @@ def marginal_evidence(fit: Fit, spread: np.ndarray, places: float | None = None)
     return found
 
 
+def prior_volume(fit: Fit, places: float | None) -> float:
+    """Returns ln of what the priors of a fit's parameters, as :meth:`~.optimise.Fit.evidence` has them, integrate to.
+
+    Args:
+        fit: The fit.
+        places: See :func:`marginal_evidence`.
+    """
+    names = fit.problem.mass.names
+    _, sd = fit.problem.mass.expected()
+    lens = [k for k, name in enumerate(names) if not name.startswith("perturber_")]
+    found = float(np.log(sd[lens] * np.sqrt(2 * np.pi)).sum())
+    return found if places is None else found + float(np.log(places * _LARGEST_M))
+
+
 def with_multipoles(smooth: Fit, report: Report | None = None) -> Fit:
     """Fits multipoles of orders 1, 3 and 4 to what the smooth lens leaves: the usual impostors of perturbers."""
     mass = dataclasses.replace(smooth.problem.mass, multipoles=True)

@@ -16,6 +16,7 @@ from haloformer.fitting.reallens.masses import UNITS
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import Fit, covariance
 from haloformer.fitting.reallens.perturbers import Detection, Scan
+from haloformer.fitting.reallens.sampling import Samples
 from haloformer.fitting.reallens.smooth import Prepared
 from haloformer.reporting.tabular import Column, Tabular, texts
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
 _DRAWS = 40
 _UNUSUAL = 3.0  # standard deviations of the prior
+_CORRELATED = 0.75
+"""χ² per pixel below which noise is not what its map says: simulated lenses with correlated noise have 0.45 to 0.51, with independent noise 0.95 to 1."""
 _TIE = (20.0, 0.2)
 """Differences of −2 ln evidence that count as a tie: up to 20, or a fifth of the gain. As much as that depends on the source's grid and the priors of
 multipoles, which are not well known."""
@@ -47,6 +50,8 @@ class RealLensFit(Tabular):
         delta_multipoles: By how much −2 ln evidence falls with multipoles, their parameters integrated over.
         profile: Of the perturber.
         seconds: Of CPU time that the fit took.
+        samples_smooth: Of the posterior without a perturber; None if it was not sampled.
+        samples_perturber: Of that with one; None if it was not sampled, or there is none.
     """
 
     ready: Prepared
@@ -57,6 +62,8 @@ class RealLensFit(Tabular):
     delta_multipoles: float | None = None
     profile: str | None = None
     seconds: float = math.nan
+    samples_smooth: Samples | None = None
+    samples_perturber: Samples | None = None
 
     @property
     def seen(self) -> Observation:
@@ -70,6 +77,11 @@ class RealLensFit(Tabular):
         if detection is not None and detection.delta_marginal > 0:
             return detection.fit
         return self.smooth
+
+    @property
+    def samples(self) -> Samples | None:
+        """Of the posterior of the fit that is shown; None if it was not sampled."""
+        return self.samples_smooth if self.best is self.smooth else self.samples_perturber
 
     @cached_property
     def covariance(self) -> np.ndarray:
@@ -144,9 +156,15 @@ class RealLensFit(Tabular):
         return tuple(found)
 
     @cached_property
-    def unusual(self) -> tuple[str, ...]:
-        """Parameters that few lenses have: they may be right, or stand for what the model lacks."""
-        mass, found = self.best.problem.mass, []
+    def cautions(self) -> tuple[str, ...]:
+        """What is to be kept in mind though the fit is good: errors that may be too small, and parameters that few lenses have."""
+        found, share = [], self.chi2 / self.pixels
+        if share < _CORRELATED:
+            found.append(
+                f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as correlated noise needs; the fit takes it as "
+                "independent, and the slope may be off by several of its errors"
+            )
+        mass = self.best.problem.mass
         for name, value, mean, sd in zip(mass.names, self.best.vector, *mass.expected()):
             if abs(value - mean) > _UNUSUAL * sd and name != "theta_E":
                 found.append(
@@ -157,8 +175,8 @@ class RealLensFit(Tabular):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What was assumed about the data or mended, and what is unusual about the lens."""
-        return (*self.seen.notes, *self.unusual)
+        """What was assumed about the data or mended, and what is to be kept in mind."""
+        return (*self.seen.notes, *self.cautions)
 
     @cached_property
     def magnification(self) -> float:
@@ -181,6 +199,9 @@ class RealLensFit(Tabular):
         found |= self._shapes(dict(zip(names, fit.vector)), names, spread)
         radius, scatter = self._source_radius()
         found["source_radius"] = self._value(radius, scatter, "arcsec")
+        samples = self.samples
+        if samples is not None and not self.flags:
+            found = {name: {**item, **samples.percentiles(name)} for name, item in found.items()}
         return found
 
     @cached_property
@@ -211,9 +232,26 @@ class RealLensFit(Tabular):
                 "delta_evidence_marginal": detection.delta_marginal,
                 "significance": detection.significance,
                 "delta_evidence_multipoles": self.delta_multipoles,
+                **self._sampled_perturber(mass.solar_masses(1.0)),
                 "verdict": self.verdict,
             }
         ]
+
+    def _sampled_perturber(self, unit: float | None) -> dict[str, Any]:
+        """What nested sampling says of the perturber: percentiles, and by how much −2 ln evidence falls."""
+        smooth, both = self.samples_smooth, self.samples_perturber
+        if smooth is None or both is None or self.flags:
+            return {}
+        found: dict[str, Any] = {
+            f"{name}_samples": both.percentiles(f"perturber_{name}") for name in ("x", "y", "m")
+        }
+        if unit is not None:
+            found["mass_samples"] = both.percentiles("perturber_m", unit)
+        found["delta_evidence_nested"] = smooth.evidence - both.evidence
+        found["delta_evidence_nested_error"] = math.hypot(
+            smooth.evidence_error, both.evidence_error
+        )
+        return found
 
     @property
     def verdict(self) -> str:
@@ -253,7 +291,23 @@ class RealLensFit(Tabular):
                 "faint": self.best.smoothness.faint,
             },
             "cpu_seconds": self.seconds,
+            **self._about_samples(),
         }
+
+    def _about_samples(self) -> dict[str, Any]:
+        samples = self.samples
+        if samples is None:
+            return {}
+        about = {
+            "sampler": "nested",
+            "samples": len(samples.values),
+            "effective": samples.effective,
+            "evaluations": samples.evaluations,
+            "evidence": samples.evidence,
+            "evidence_error": samples.evidence_error,
+            "cpu_seconds": samples.seconds,
+        }
+        return {"sampling": about}
 
     def rows(self) -> list[tuple[str, str]]:
         """Returns the table for people: names and values."""
@@ -270,6 +324,9 @@ class RealLensFit(Tabular):
             rows.append((f"{label}: y", _in_words(place)))
             rows.append((f"{label}: Δ evidence", f"{one['delta_evidence']:.1f}"))
             rows.append((f"{label}: Δ evidence, marginal", f"{one['delta_evidence_marginal']:.1f}"))
+            if "delta_evidence_nested" in one:
+                gain, error = one["delta_evidence_nested"], one["delta_evidence_nested_error"]
+                rows.append((f"{label}: Δ evidence, nested sampling", f"{gain:.1f} ± {error:.1f}"))
         if self.delta_multipoles is not None:
             rows.append(
                 ("multipoles instead: Δ evidence, marginal", f"{self.delta_multipoles:.1f}")
@@ -418,7 +475,11 @@ def _in_words(item: Value) -> str:
     if item["error"] is None:
         return f"{item['value']:.3g}{after} (no error: see the warnings)"
     digits = max(0, 1 - math.floor(math.log10(item["error"]))) if item["error"] > 0 else 4
-    return f"{item['value']:.{digits}f} ± {item['error']:.{digits}f}{after}"
+    text = f"{item['value']:.{digits}f} ± {item['error']:.{digits}f}{after}"
+    if "median" not in item:
+        return text
+    up, down = item["p84"] - item["median"], item["median"] - item["p16"]
+    return f"{text}; sampled {item['median']:.{digits}f} +{up:.{digits}f} −{down:.{digits}f}"
 
 
 def _mass_in_words(one: Mapping[str, Any]) -> str:

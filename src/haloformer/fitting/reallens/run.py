@@ -20,6 +20,7 @@ from haloformer.fitting.reallens.perturbers import (
     with_multipoles,
 )
 from haloformer.fitting.reallens.result import RealLensFit
+from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
 
@@ -39,6 +40,8 @@ class Options:
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
         start: Names and values of the lens with which the fit begins, as :func:`~haloformer.fitting.reallens.start_file.read_start` returns
             them; None: found from the image alone.
+        sample: How the posterior is sampled: ``"nested"``; None: it is not, and errors are Laplace's alone.
+        live: Live points of nested sampling.
     """
 
     lens_light: bool = True
@@ -50,6 +53,8 @@ class Options:
     supersampling: int = 2
     source_step: float | None = None
     start: Mapping[str, float] | None = None
+    sample: str | None = None
+    live: int = 100
 
     def __post_init__(self) -> None:
         if self.perturber not in (None, *PROFILES):
@@ -65,6 +70,9 @@ class Options:
             raise InputError(f"r_trunc is {self.r_trunc:g}″: it must be above 0.01″")
         if not 1 <= self.supersampling <= 5:
             raise InputError(f"supersampling is {self.supersampling}: 1 to 5 is needed")
+        check_sampler(self.sample)
+        if not 20 <= self.live <= 5000:
+            raise InputError(f"live is {self.live}: 20 to 5000 live points are needed")
         if self.perturber == "tnfw" and self.z_lens is None:
             raise InputError("a tnfw perturber needs z_lens and z_source")
 
@@ -98,7 +106,8 @@ def fit_observation(
         r_trunc=options.r_trunc,
     )
     mass = centred(mass, ready.light)
-    done = Stages(stages, key_of(seen, (options, sorted((priors or {}).items()))))
+    how = dataclasses.replace(options, sample=None, live=100)  # of the fits, which go on
+    done = Stages(stages, key_of(seen, (how, sorted((priors or {}).items()))))
     plain = dataclasses.replace(mass, multipoles=False)
     smooth = done.fit(
         "smooth",
@@ -124,8 +133,39 @@ def fit_observation(
             gain = marginal_evidence(smooth, covariance(smooth))
             gain -= marginal_evidence(free, covariance(free))
             found = dataclasses.replace(found, multipoles=free, delta_multipoles=gain)
+    if options.sample is not None:
+        found = _sampled(found, options, done, report)
     done.finished()
     return dataclasses.replace(found, seconds=time.process_time() - began)
+
+
+def _sampled(
+    found: RealLensFit, options: Options, done: Stages, report: Report | None
+) -> RealLensFit:
+    """Returns a fit with samples of its posterior, and of that of the smooth lens where a perturber is compared to it."""
+    live = options.live
+    smooth = sample(
+        found.smooth,
+        covariance(found.smooth),
+        f"samples_{live}",
+        done,
+        live=live,
+        report=_joined(report, "smooth"),
+    )
+    found = dataclasses.replace(found, samples_smooth=smooth)
+    detection, scanned = found.detection, found.scan
+    if detection is None or scanned is None or found.best is not detection.fit:
+        return found
+    told = _joined(report, "perturber")
+    spread, name = detection.covariance, f"samples_perturber_{live}"
+    both = sample(detection.fit, spread, name, done, live=live, places=scanned.area, report=told)
+    return dataclasses.replace(found, samples_perturber=both)
+
+
+def _joined(report: Report | None, what: str) -> Report | None:
+    if report is None:
+        return None
+    return lambda doing, evidence: report(f"{what}, {doing}", evidence)
 
 
 def _told(report: Report | None, what: str) -> Report | None:
@@ -138,6 +178,7 @@ def fit(
     image: Any,
     *,
     psf: np.ndarray | None = None,
+    psf_scale: float | None = None,
     noise: np.ndarray | float | None = None,
     mask: np.ndarray | None = None,
     pixel_scale: float | None = None,
@@ -153,7 +194,8 @@ def fit(
     Args:
         image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count. Of an NDData, CCDData or Cutout2D of astropy the mask, the
             uncertainty, the point-spread function and the WCS are taken, too, where they are not given here.
-        psf: Point-spread function at the image's pixel scale.
+        psf: Point-spread function.
+        psf_scale: Side of its pixels in arcsec, if they are finer than the image's.
         noise: (H, W) standard deviation of each pixel, or that of all; None measures it in the corners.
         mask: (H, W); pixels where it is not 0 are left out.
         pixel_scale: In arcsec; None takes that of the WCS, and 0.05 without one.
@@ -185,7 +227,9 @@ def fit(
     if hasattr(image, "data") and hasattr(image, "wcs"):
         image, given = _parts_of(image, given)
     scale = _scale_of(given["wcs"]) if pixel_scale is None else pixel_scale
-    seen = checked_observation(image, **given, pixel_scale=scale, radius=radius, name=name)
+    seen = checked_observation(
+        image, **given, psf_scale=psf_scale, pixel_scale=scale, radius=radius, name=name
+    )
     return fit_observation(seen, chosen, priors, report=report)
 
 

@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from haloformer.fitting.reallens.autolens import to_autolens
+from haloformer.fitting.reallens.figures import draw_samples
 from haloformer.fitting.reallens.lenstronomy import to_lenstronomy
+from haloformer.fitting.reallens.masses import UNITS
 from haloformer.fitting.reallens.page import to_html
 from haloformer.fitting.reallens.regions import to_regions
+from haloformer.fitting.reallens.sampling import Samples
 from haloformer.io.folders import new_folder
 from haloformer.io.strict_json import to_json
 from haloformer.reporting.style import STYLE
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
 
 FILES = ("fit.json", "fit.fits", "fit.png", "fit.html", "fit.reg", "fit.ecsv")
+SAMPLES_FIGURE = "samples.png"
 Format = Literal["lenstronomy", "autolens"]
 """Other packages whose words a model can be written in."""
 
@@ -39,6 +43,8 @@ def save(
         _write_fits(fit, part / "fit.fits")
         with matplotlib.rc_context(STYLE):
             fit.plot().savefig(part / "fit.png", dpi=150)
+            if fit.samples is not None:
+                draw_samples(fit, fit.samples).savefig(part / SAMPLES_FIGURE, dpi=110)
         (part / "fit.html").write_text(to_html(fit), encoding="utf-8")
         fit.write(part / "fit.ecsv")
         (part / "fit.reg").write_text(to_regions(fit), encoding="utf-8")
@@ -81,7 +87,25 @@ def _write_fits(fit: "RealLensFit", path: Path) -> None:
         about_scan["PIXSCALE"] = (fit.scan.step, "arcsec per pixel, centred on the image")
         scan = _narrow(fit.scan.picture())
         extensions.append(fits.ImageHDU(scan, header=about_scan, name="DELTA_CHI2"))
+    if fit.samples is not None:
+        extensions.append(_table_of(fit.samples))
     fits.HDUList(extensions).writeto(path)
+
+
+def _table_of(samples: Samples) -> Any:
+    """Returns draws of equal weight as a table extension."""
+    from astropy.io import fits
+
+    units = {"source_length": "arcsec", **UNITS}
+    columns = [
+        fits.Column(name=name, format="D", unit=units.get(name, ""), array=samples.values[:, k])
+        for k, name in enumerate(samples.names)
+    ]
+    found = fits.BinTableHDU.from_columns(columns, name="SAMPLES")
+    found.header["LNZ"] = (-0.5 * samples.evidence, "ln evidence")
+    found.header["LNZERR"] = (0.5 * samples.evidence_error, "its standard deviation")
+    found.header["NEFF"] = (samples.effective, "independent draws that these are worth")
+    return found
 
 
 def _narrow(values: np.ndarray) -> np.ndarray:

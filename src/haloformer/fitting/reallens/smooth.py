@@ -21,6 +21,7 @@ from haloformer.fitting.reallens.start import (
     lengths_of,
     traced_source,
 )
+from haloformer.simulation.psf import resampled
 
 _CORE = 2.5  # pixels about the lens's centre, which are left out where its light is present
 _THINNED = 4000  # fitted pixels beyond which the first fits use every other one
@@ -85,10 +86,18 @@ def prepare(
         raise InputError(
             f"{seen.name}: no arcs are seen: beside the lens's light {len(arcs[0])} pixels stand out of the noise, fewer than {_LEAST_ARC_PIXELS}; nothing was fitted"
         )
-    camera = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, supersampling)
+    camera = _camera(seen, supersampling)
     basis = LightBasis.of(camera, light.components)
     step = source_step or 0.5 * seen.pixel_scale
     return Prepared(seen, light, basis, camera, arcs, supersampling, step)
+
+
+def _camera(seen: Observation, supersampling: int) -> Camera:
+    """Returns the camera of the fits: as fine as the point-spread function is known."""
+    if seen.sharp_psf is None or supersampling == 1:
+        return Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, supersampling)
+    kernel = resampled(seen.sharp_psf, seen.sharp_scale, seen.pixel_scale / supersampling)
+    return Camera.fine(seen.mask, seen.noise, kernel, seen.pixel_scale, supersampling)
 
 
 def centred(mass: Mass, light: Light) -> Mass:

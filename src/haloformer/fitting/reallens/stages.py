@@ -36,6 +36,7 @@ class Stages:
         """
         self._path, self._key = path, key
         self._done: dict[str, Any] = {}
+        self._rows: dict[str, list[list[float]]] = {}
         self.resumed: list[str] = []
         if path is None or not path.is_file():
             return
@@ -43,6 +44,7 @@ class Stages:
             found = read_json(path)
             if found.get("key") == key and found.get("version") == _VERSION:
                 self._done = dict(found["stages"])
+                self._rows = dict(found.get("rows", {}))
         except (InputError, KeyError, TypeError, ValueError):
             self._done = {}  # half of a file of before: the stages are done again
 
@@ -63,10 +65,27 @@ class Stages:
                 pass
         found = make()
         self._done[name] = _described(found)
+        self._write()
+        return found
+
+    def rows(self, name: str) -> list[list[float]]:
+        """Returns rows of numbers that were kept before; none if there are none, or what is there is no such thing."""
+        found = self._rows.get(name, [])
+        whole = isinstance(found, list) and all(
+            isinstance(row, list) and all(isinstance(each, int | float) for each in row)
+            for row in found
+        )
+        return found if whole else []
+
+    def keep_rows(self, name: str, rows: list[list[float]]) -> None:
+        """Keeps rows of numbers in place of those that were kept under this name."""
+        self._rows[name] = rows
+        self._write()
+
+    def _write(self) -> None:
         if self._path is not None:
             stages = {"version": _VERSION, "key": self._key, "stages": self._done}
-            write_text(self._path, to_json(stages))
-        return found
+            write_text(self._path, to_json({**stages, "rows": self._rows}))
 
     def finished(self) -> None:
         """Removes the file."""
@@ -79,6 +98,8 @@ def key_of(seen: Observation, options: object) -> str:
     digest = hashlib.sha256(repr(options).encode())
     for array in (seen.image, seen.noise, seen.psf, seen.mask):
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+    if seen.sharp_psf is not None:
+        digest.update(repr(seen.sharp_scale).encode() + seen.sharp_psf.tobytes())
     digest.update(repr(seen.pixel_scale).encode())
     return digest.hexdigest()
 
