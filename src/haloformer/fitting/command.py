@@ -75,7 +75,7 @@ def fit(
         nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, which is fitted as dark sky,
             ``"mask"`` leaves them out of the fit.
         progress: Show a progress bar; by default when standard error is a terminal.
-        psf: Real lens: FITS file of the point-spread function, at the image's pixel scale.
+        psf: Real lens: FITS file of the point-spread function, or hdu:NAME, an extension of the image's own file; so are the next two.
         noise_map: Real lens: FITS file of the noise's standard deviation in each pixel; without it the noise is measured in the corners.
         mask: Real lens: FITS file that is not 0 in pixels that do not count, or a file of DS9 regions (.reg) about them.
         radius: Real lens: pixels farther than this from the middle do not count, in arcsec.

@@ -16,14 +16,13 @@ from haloformer.data.reader import InputFile, ReadImage, Reading, find_inputs, r
 from haloformer.errors import InputError, brief
 from haloformer.fitting.channels import own_camera
 from haloformer.readers.archives import is_archive
-from haloformer.readers.fits import fits_hdus
+from haloformer.readers.extensions import EXTENSION, own_extension
 from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix, read_image
 from haloformer.simulation.psf import checked_kernel, first_image, read_kernel, resampled
 
 if TYPE_CHECKING:
     from haloformer.prediction.predictor import Predictor
 
-_EXTENSION = "hdu:"
 _STEM = "*"
 _SAME = 0.1  # pixels by which two grids may drift apart, centre to edge, and count as the same
 _PLAIN = Reading(nan="mask")
@@ -308,7 +307,7 @@ def _of_dataset(predictor: "Predictor", source: InputFile) -> ImageCamera | None
 
 def _is_one(value: str) -> bool:
     """Whether what was given is one file for all images."""
-    return not (value.startswith(_EXTENSION) or _STEM in value or Path(value).is_dir())
+    return not (value.startswith(EXTENSION) or _STEM in value or Path(value).is_dir())
 
 
 def _check_each(name: str, value: str, sources: Sequence[InputFile]) -> None:
@@ -320,26 +319,18 @@ def _check_each(name: str, value: str, sources: Sequence[InputFile]) -> None:
             raise InputError(
                 f"{name} {value}: {source.name} is within another file; unpack it, or give one file for all"
             )
-        if value.startswith(_EXTENSION) and not source.is_fits:
+        if value.startswith(EXTENSION) and not source.is_fits:
             raise InputError(f"{name} {value}: {source.name} is no FITS file and has no extensions")
     first = next((source for source in sources if source.error is None), None)
     if first is not None and len(sources) == 1:
-        hdu, path = _place_of(name, value, first)
-        if hdu is not None:
-            with fits_hdus(path, str(path)) as hdus:
-                _check_extension(name, hdu, [each.name for each in hdus], path)
-
-
-def _check_extension(name: str, hdu: str, there: Sequence[str], path: Path) -> None:
-    if hdu.upper() not in {each.upper() for each in there}:
-        named = ", ".join(each for each in there if each) or "none"
-        raise InputError(f"{name}: {path} has no extension '{hdu}'; its names are {named}")
+        own_extension(name, value, first.path)
+        _place_of(name, value, first)
 
 
 def _place_of(name: str, value: str, source: InputFile) -> tuple[str | None, Path]:
     """Returns the extension, if one is named, and the file of what belongs to an input."""
-    if value.startswith(_EXTENSION):
-        return value.removeprefix(_EXTENSION), source.path
+    if value.startswith(EXTENSION):
+        return value.removeprefix(EXTENSION), source.path
     if _is_one(value):
         return None, Path(value)
     suffix = image_suffix(source.path.name)

@@ -16,7 +16,8 @@ from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.fitting.reallens.run import Options, fit_observation
 from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
-from haloformer.readers.fits import FitsImage, choose_planes, fits_hdus
+from haloformer.readers.extensions import own_extension
+from haloformer.readers.fits import FitsImage, choose_hdus, choose_planes, fits_hdus
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
 from haloformer.simulation.psf import first_image
@@ -28,7 +29,7 @@ class LensFiles:
 
     Attributes:
         image: The image.
-        psf: The point-spread function.
+        psf: The point-spread function: a file, or ``hdu:NAME``, an extension of the image's; so are the next two.
         noise_map: Standard deviation of each pixel; None: estimated.
         mask: Pixels where it is not 0, or in regions of a .reg file, are left out; None: none is.
         radius: In arcsec; pixels farther from the middle are left out; None: none is.
@@ -73,16 +74,17 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         raise InputError(
             f"{files.image} does not say its pixel scale: give --pixel_scale, in arcsec"
         )
-    others = {
-        name: None if path is None else _read_first(path)
-        for name, path in (("psf", files.psf), ("noise", files.noise_map))
-    }
+    psf, its_scale = _read_part("psf", files.psf, files.image)
+    noise = None
+    if files.noise_map is not None:
+        noise, _ = _read_part("noise_map", files.noise_map, files.image)
     return checked_observation(
         image,
-        **others,
-        mask=_read_mask(files.mask, image.shape, wcs),
+        psf=psf,
+        noise=noise,
+        mask=_read_mask(files, image.shape, wcs),
         pixel_scale=scale,
-        psf_scale=_scale_of_psf(files) if files.psf_scale is None else files.psf_scale,
+        psf_scale=its_scale if files.psf_scale is None else files.psf_scale,
         radius=files.radius,
         name=Path(files.image).name,
         wcs=wcs,
@@ -104,32 +106,35 @@ def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
         return pixels, scale, found.wcs
 
 
-def _read_mask(path: str | None, shape: tuple[int, ...], wcs: Any) -> np.ndarray | None:
+def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray | None:
     """Returns what is left out, from an image or from regions."""
-    if path is None:
+    if files.mask is None:
         return None
-    if Path(path).suffix.lower() == REGION_SUFFIX:
-        return region_mask(path, (shape[0], shape[1]), wcs)
-    return _read_first(path)
+    if Path(files.mask).suffix.lower() == REGION_SUFFIX:
+        return region_mask(files.mask, (shape[0], shape[1]), wcs)
+    return _read_part("mask", files.mask, files.image)[0]
 
 
-def _scale_of_psf(files: LensFiles) -> float | None:
-    """Returns the side of a PSF's pixels, where its header says that they are finer than the image's."""
-    if files.psf is None or image_suffix(files.psf) not in FITS_SUFFIXES:
-        return None
-    with fits_hdus(Path(files.psf), files.psf) as hdus:
-        found = FitsImage(hdus, first_image(Path(files.psf)), files.psf, Reading())
-        scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
-    return scale
+def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, float | None]:
+    """Returns what belongs to an image, and the side of its pixels in arcsec where the header says it.
 
-
-def _read_first(path: str) -> np.ndarray:
-    """Returns the first image of a file, of whatever name."""
+    Args:
+        name: Of the option.
+        value: A file, of which the first image is taken, whatever its name; or ``hdu:NAME``, an extension of the image's own file.
+        image: File of the image.
+    """
+    own = own_extension(name, value, Path(image))
+    path = value if own is None else image
     if not Path(path).is_file():
         raise InputError(f"{path} does not exist")
-    hdu = first_image(Path(path)) if image_suffix(path) in FITS_SUFFIXES else None
+    if image_suffix(path) not in FITS_SUFFIXES:
+        return read_image(path, channels=1, nan="mask")[0], None
+    hdu = first_image(Path(path)) if own is None else own
     pixels: np.ndarray = read_image(path, channels=1, hdu=hdu, nan="mask")[0]
-    return pixels
+    with fits_hdus(Path(path), path) as hdus:
+        number = choose_hdus(hdus, path, hdu)[0]
+        scales = FitsImage(hdus, number, path, Reading()).scales
+    return pixels, None if scales is None else float(np.sqrt(np.prod(scales)))
 
 
 def fit_files(

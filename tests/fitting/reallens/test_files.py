@@ -1,4 +1,4 @@
-"""Masks drawn in DS9: the pixels that one would expect, and every other file refused in one line."""
+"""What is read beside an image: masks drawn in DS9, and extensions of the image's own file."""
 
 import numpy as np
 import pytest
@@ -76,6 +76,26 @@ def test_binary_files_and_missing_ones_are_refused(tmp_path):
     path.write_bytes(b"\xff\xfe\x00")
     with pytest.raises(InputError, match="is no file of DS9 regions"):
         region_mask(path, SHAPE, None)
+
+
+def test_all_that_belongs_to_a_lens_may_be_in_one_file(tmp_path):
+    rng = np.random.default_rng(0)
+    parts = {
+        "VIS_FLUX": rng.normal(size=SHAPE),
+        "VIS_PSF": np.pad([[1.0]], 2),
+        "VIS_RMS": rng.uniform(1, 2, SHAPE),
+        "BAD": rng.random(SHAPE) < 0.1,
+    }
+    hdus = [fits.ImageHDU(np.asarray(v, float), on_sky().to_header(), name=k) for k, v in parts.items()]  # fmt: skip
+    hdus[1].header = fits.ImageHDU(parts["VIS_PSF"], name="VIS_PSF").header
+    path = str(tmp_path / "lens.fits")
+    fits.HDUList([fits.PrimaryHDU(), *hdus]).writeto(path)
+    seen = read_observation(LensFiles(path, "hdu:VIS_PSF", "hdu:vis_rms", "hdu:BAD"), Reading())
+    np.testing.assert_allclose(seen.image, parts["VIS_FLUX"], rtol=1e-6)
+    np.testing.assert_allclose(seen.noise[seen.mask], parts["VIS_RMS"][seen.mask], rtol=1e-6)
+    np.testing.assert_array_equal(~seen.mask, parts["BAD"])
+    with pytest.raises(InputError, match="has no extension 'PSF'; its names are PRIMARY, VIS_FLUX"):
+        read_observation(LensFiles(path, "hdu:PSF"), Reading())
 
 
 def test_a_lens_is_read_with_its_regions(tmp_path):
