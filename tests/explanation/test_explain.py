@@ -516,7 +516,7 @@ def test_what_cannot_be_explained_is_refused_and_leaves_nothing(options, message
 
 def test_without_captum_the_extra_is_named_and_attention_still_works(vit, monkeypatch):
     monkeypatch.setitem(sys.modules, "captum", None)
-    with pytest.raises(InputError, match=r"haloformer\[explain\]"):
+    with pytest.raises(InputError, match=r"pip install '\.\[explain\]'"):
         explain_images(vit, images_of())
     assert explain_images(vit, images_of(), methods=["attention", "rollout"]).of("rollout")
 
