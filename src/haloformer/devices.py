@@ -1,6 +1,8 @@
-"""Which device to compute on: one reading of its name for simulation, training and prediction."""
+"""Which device to compute on: one reading of its name for simulation, training and prediction; and how many threads."""
 
+import contextlib
 import os
+from collections.abc import Iterator
 
 import torch
 
@@ -53,3 +55,19 @@ def process_device(device: torch.device) -> torch.device:
         if number.isdigit() and int(number) < torch.cuda.device_count():
             return torch.device("cuda", int(number))
     return torch.device("cuda", torch.cuda.current_device())
+
+
+@contextlib.contextmanager
+def one_blas_thread() -> Iterator[None]:
+    """Lets linear algebra use one thread for a while.
+
+    Matrices of a thousand rows gain nothing from a second one; and where other work runs, threads that wait for each other take six times
+    as long.
+    """
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:
+        yield
+        return
+    with threadpool_limits(1, user_api="blas"):
+        yield

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haloformer._version import code_version
+from haloformer.devices import one_blas_thread
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc
 from haloformer.io.progress import progress_bar
@@ -50,6 +51,7 @@ class _Level:
     sizes: dict[str, list[np.ndarray]]
 
 
+@one_blas_thread()
 def survey_limits(
     survey: str,
     out: str,

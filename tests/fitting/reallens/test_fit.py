@@ -10,6 +10,7 @@ from astropy.table import Table
 import haloformer
 from haloformer._version import code_version
 from haloformer.cli import main
+from haloformer.devices import one_blas_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import Prior
 from haloformer.fitting.reallens.like import priors_like
@@ -342,3 +343,16 @@ def test_image_noise_psf_and_scale_of_a_ccddata_are_taken(monkeypatch):
     assert theirs.wcs is not None
     with pytest.raises(InputError, match="square ones are needed"):
         haloformer.fit(_ccd(image, given, scale=2 * SCALE))
+
+
+def test_linear_algebra_has_one_thread_for_a_while():
+    from threadpoolctl import threadpool_info, threadpool_limits
+
+    def threads():
+        return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        with one_blas_thread():
+            assert threads() == {1}
+        assert threads() == before

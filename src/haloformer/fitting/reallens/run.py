@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from haloformer.devices import one_blas_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
@@ -77,6 +78,7 @@ class Options:
             raise InputError("a tnfw perturber needs z_lens and z_source")
 
 
+@one_blas_thread()
 def fit_observation(
     seen: Observation,
     options: Options,
