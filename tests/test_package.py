@@ -351,7 +351,7 @@ def test_the_fit_itself_knows_of_simulation_alone():
         if str(path.relative_to(SOURCE)) not in READS_FILES:
             rooms = {module.split(".")[1] for module in _imports(path) if "." in module}
             ours = {"fitting", "simulation", "io", "reporting"}
-            ours |= {"errors", "vocabulary", "_version", "lazy"}
+            ours |= {"errors", "vocabulary", "devices", "_version", "lazy"}
             assert rooms <= ours, path.name
 
 

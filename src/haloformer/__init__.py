@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from haloformer.explanation.interface import explain
     from haloformer.fitting.reallens.run import fit
     from haloformer.models import create_model, list_models
+    from haloformer.oracle.command import limits
     from haloformer.prediction.interface import predict
     from haloformer.prediction.predictor import Predictor, load
     from haloformer.simulation import Survey, list_surveys, simulate
@@ -31,6 +32,7 @@ _HOMES = {
     "evaluate": "haloformer.evaluation.command",
     "explain": "haloformer.explanation.interface",
     "fit": "haloformer.fitting.reallens.run",
+    "limits": "haloformer.oracle.command",
     "list_models": "haloformer.models",
     "list_surveys": "haloformer.simulation",
     "load": "haloformer.prediction.predictor",
@@ -49,6 +51,7 @@ __all__ = [
     "evaluate",
     "explain",
     "fit",
+    "limits",
     "list_models",
     "list_surveys",
     "load",

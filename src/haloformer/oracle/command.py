@@ -27,7 +27,7 @@ def limits(
     tested on the others; it can be reached. bound: that of an observer who knows both images, and asks which of them it is; nobody
     can do better. The noise is that of the smooth lens's image, and all changes of lens and source count to first order.
 
-    The folder ``out`` gets ``limits.json``, ``limits.md`` and ``limits.png``. It takes some minutes.
+    The folder ``out`` gets ``limits.json``, ``limits.md`` and a figure. It takes some minutes.
 
     Args:
         survey: Name of a composed survey, such as hst, or a YAML file.
@@ -44,6 +44,10 @@ def limits(
     Raises:
         InputError: An unknown survey; one without limits, as its lens never varies, its images have no noise, several bands, or no smooth
             class; or ``out`` holds limits.
+
+    Examples:
+        >>> found = haloformer.limits("hst", out="limits/hst")  # doctest: +SKIP
+        >>> found["levels"]["source"]["bound"]  # doctest: +SKIP
     """
     for name, value, least in (("lenses", lenses, _LEAST_LENSES), ("realisations", realisations, _LEAST_REALISATIONS)):  # fmt: skip
         if value < least:

@@ -66,7 +66,7 @@ def survey_limits(
 
     Args:
         survey: Name of a shipped survey, or a YAML file.
-        out: Folder to write ``limits.json``, ``limits.md`` and ``limits.png`` to.
+        out: Folder to write ``limits.json``, ``limits.md`` and a figure to.
         lenses: How many.
         realisations: Of the dark matter of each class in each lens.
         seed: Of all draws.
@@ -108,8 +108,7 @@ def _checked(survey: str) -> ComposedSurvey:
     given = get_any_survey(survey)
     if not isinstance(given, ComposedSurvey):
         raise InputError(
-            f"survey {given.name}: its lens is always the same, so that the limit is an AUC of 1 in theory; "
-            "limits are of composed surveys, such as model_i_fair or hst"
+            f"survey {given.name}: its lens is always the same; limits are of composed surveys, whose lenses vary, such as model_i_fair or hst"
         )
     if given.bands:
         raise InputError(f"survey {given.name}: has bands; limits are of surveys of one band")
