@@ -61,13 +61,13 @@ def test_the_noise_of_simulated_images_is_made_white(name):
 def test_realisations_are_those_of_the_survey_s_images(hst):
     simulator = Simulator(hst.survey, classes=["cdm"], seed=SEED, noise="none", paired=True)
     image = simulator.batch([3]).images[0].double().numpy()
-    (signal,) = hst.signals("cdm", SEED, 1, 3)
+    (signal,) = hst.signals("cdm", 1)
     np.testing.assert_allclose(signal, hst.white(image), atol=2e-3)
     assert np.abs(signal).max() > 0.1
 
 
 def test_realisations_of_one_lens_differ_in_their_dark_matter_alone(hst):
-    (signals,) = hst.signals("axion", SEED, 5, 3)
+    (signals,) = hst.signals("axion", 5)
     assert signals.shape == (5, hst.image.size)
     assert np.unique((signals**2).sum(1).round(9)).size == 5
 

@@ -136,7 +136,7 @@ def _one_lens(
     signals: dict[str, np.ndarray] = {}
     for name in classes:
         parts = []
-        for part in lens.signals(name, seed, realisations, number):
+        for part in lens.signals(name, realisations):
             parts.append(part)
             advance(len(part))
         signals[name] = np.concatenate(parts)

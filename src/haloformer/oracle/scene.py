@@ -23,6 +23,8 @@ class Lens:
 
     Attributes:
         survey: The survey.
+        seed: Of all draws.
+        number: Of the lens.
         parameters: Of the scene, arrays (1,) or (1, n) by name; ``source_flux`` is known.
         image: (N, N) without noise, in counts/s.
         unseen: (N, N) light whose photons are in the noise alone: the sky, and what was subtracted.
@@ -31,6 +33,8 @@ class Lens:
     """
 
     survey: ComposedSurvey
+    seed: int
+    number: int
     parameters: Parameters
     image: np.ndarray
     unseen: np.ndarray
@@ -59,7 +63,7 @@ class Lens:
         kept = np.ones_like(image) if seen.kept is None else seen.kept[0].numpy().astype(float)
         given = renderer.noise_map
         background = renderer.rms if given is None else np.asarray(given, float)
-        return cls(survey, parameters, image, unseen, kept, background)
+        return cls(survey, seed, number, parameters, image, unseen, kept, background)
 
     def white(self, images: np.ndarray) -> np.ndarray:
         """Returns how far images are from this lens's, in noise that is made white and of variance 1.
@@ -88,21 +92,20 @@ class Lens:
         white: np.ndarray = found.by_log_time.numpy() / self._sigma(found) * self.kept
         return white.reshape(1, -1).astype(np.float32)
 
-    def signals(self, class_name: str, seed: int, realisations: int, number: int) -> Iterator[np.ndarray]:  # fmt: skip
+    def signals(self, class_name: str, realisations: int) -> Iterator[np.ndarray]:
         """Yields what realisations of a class's dark matter change of the image, (B, N·N) as :meth:`white`, B at a time.
 
         Args:
             class_name: The class.
-            seed: As of the lens.
             realisations: How many.
-            number: Of the lens.
         """
         renderer = ComposedRenderer(self.survey, torch.float32, compiled=has_numba())
         label = self.survey.class_names.index(class_name)
-        for first in range(0, realisations, _AT_ONCE):
-            index = number * realisations + np.arange(first, min(first + _AT_ONCE, realisations))
+        first = self.number * realisations
+        for start in range(first, first + realisations, _AT_ONCE):
+            index = np.arange(start, min(start + _AT_ONCE, first + realisations))
             labels = np.full(len(index), label)
-            parameters = _drawn(self.survey, labels, index, seed, number)
+            parameters = _drawn(self.survey, labels, index, self.seed, self.number)
             flux = self.parameters["source_flux"]
             parameters["source_flux"] = np.repeat(flux, len(index), axis=0)
             yield self.white(renderer.images(parameters).images.double().numpy())
