@@ -50,20 +50,7 @@ class Camera:
         seen = ndimage.binary_dilation(mask, np.ones(psf.shape, bool))
         number = np.full(mask.shape, -1)
         number[seen] = np.arange(seen.sum())
-        rows, columns = np.nonzero(mask)
-        taps, weights, start = [], [], [0]
-        down, right = np.nonzero(psf[::-1, ::-1])
-        share = psf[::-1, ::-1][down, right]
-        for i, j in zip(rows, columns):
-            a, b = i + down - len(psf) // 2, j + right - len(psf) // 2
-            there = (a >= 0) & (a < height) & (b >= 0) & (b < width)
-            taps.append(number[a[there], b[there]])
-            weights.append(share[there] / noise[i, j])
-            start.append(start[-1] + int(there.sum()))
-        blur = sp.csr_matrix(
-            (np.concatenate(weights), np.concatenate(taps), np.array(start)),
-            shape=(len(rows), int(seen.sum())),
-        )
+        blur = _sums(mask, noise, psf[::-1, ::-1], len(psf) // 2, 1, number)
         row, column = np.nonzero(seen)
         within = (np.arange(supersampling) - (supersampling - 1) / 2) / supersampling
         x = (column[:, None, None] + within[None, None, :] - (width - 1) / 2) * pixel_scale
@@ -98,18 +85,7 @@ class Camera:
         seen = np.repeat(np.repeat(near, n, axis=0), n, axis=1)
         number = np.full(seen.shape, -1)
         number[seen] = np.arange(seen.sum())
-        down, right = np.indices(over_pixel.shape).reshape(2, -1)
-        taps, weights, start = [], [], [0]
-        for i, j in zip(*np.nonzero(mask)):
-            a, b = n * i + down - radius, n * j + right - radius
-            there = (a >= 0) & (a < seen.shape[0]) & (b >= 0) & (b < seen.shape[1])
-            taps.append(number[a[there], b[there]])
-            weights.append(over_pixel.ravel()[there] / noise[i, j])
-            start.append(start[-1] + int(there.sum()))
-        blur = sp.csr_matrix(
-            (np.concatenate(weights), np.concatenate(taps), np.array(start)),
-            shape=(int(mask.sum()), int(seen.sum())),
-        )
+        blur = _sums(mask, noise, over_pixel, radius, n, number)
         row, column = np.nonzero(seen)
         height, width = seen.shape
         x = (column - (width - 1) / 2) * (pixel_scale / n)
@@ -133,6 +109,37 @@ class Camera:
         means = brightness.reshape(-1, self.rays, *brightness.shape[1:]).mean(axis=1)
         seen: np.ndarray = self.blur @ means
         return seen
+
+
+def _sums(
+    mask: np.ndarray,
+    noise: np.ndarray,
+    kernel: np.ndarray,
+    before: int,
+    step: int,
+    number: np.ndarray,
+) -> sp.csr_matrix:
+    """Returns (P, Q) what each fitted pixel has of the light at each place, in units of its noise.
+
+    Args:
+        mask: (H, W) bool, the P fitted pixels.
+        noise: (H, W) standard deviations.
+        kernel: (K, K) shares of places about a pixel.
+        before: How many places before that of the pixel the kernel begins.
+        step: Places per pixel along either axis.
+        number: (H · step, W · step) of the Q places; −1 where there is none.
+    """
+    down, right = np.nonzero(kernel)
+    share = kernel[down, right]
+    taps, weights, start = [], [], [0]
+    for i, j in zip(*np.nonzero(mask)):
+        a, b = step * i + down - before, step * j + right - before
+        there = (a >= 0) & (a < number.shape[0]) & (b >= 0) & (b < number.shape[1])
+        taps.append(number[a[there], b[there]])
+        weights.append(share[there] / noise[i, j])
+        start.append(start[-1] + int(there.sum()))
+    shape = (int(mask.sum()), int(number.max()) + 1)
+    return sp.csr_matrix((np.concatenate(weights), np.concatenate(taps), np.array(start)), shape)
 
 
 @dataclass(frozen=True, eq=False)
