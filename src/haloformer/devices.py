@@ -61,8 +61,7 @@ def process_device(device: torch.device) -> torch.device:
 def one_blas_thread() -> Iterator[None]:
     """Lets linear algebra use one thread for a while.
 
-    Matrices of a thousand rows gain nothing from a second one; and where other work runs, threads that wait for each other take six times
-    as long.
+    Matrices of a thousand rows gain nothing from a second one; and where other work runs, threads that wait for each other take much longer.
     """
     try:
         from threadpoolctl import threadpool_limits

@@ -10,7 +10,6 @@ from scipy import sparse
 from haloformer.oracle.scene import Lens, smooth_class
 from haloformer.simulation.components import Sersic
 from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, draw_scenes
-from haloformer.simulation.composed.survey import source_prefix
 from haloformer.simulation.psf import observe, ray_axis
 from haloformer.simulation.surveys import describe_survey, get_any_survey
 
@@ -123,16 +122,13 @@ def _modes(lens: Lens) -> tuple[np.ndarray, np.ndarray]:
 
 def _brightness(lens: Lens, axis: np.ndarray) -> np.ndarray:
     """Returns the source's brightness (side, side) in counts/s/arcsec² on a grid about its place."""
-    parameters, survey = lens.parameters, lens.survey
     grid = torch.from_numpy(axis)
     x, y = torch.broadcast_tensors(grid[None, None, :], grid[None, :, None])
-    total = torch.zeros(1, len(axis), len(axis), dtype=torch.float64)
-    for number, part in enumerate(survey.source.light):
-        name = source_prefix(number, part)
-        own = {key: torch.as_tensor(parameters[name + key]).double() for key in part.UNITS}
-        share = float(parameters[f"{name}share"][0])
-        total = total + share * part.brightness(x.contiguous(), y.contiguous(), own).double()
-    found: np.ndarray = total[0].numpy() * float(parameters["source_flux"][0])
+    renderer = ComposedRenderer(lens.survey, torch.float64)
+    seen = renderer.brightness(
+        lens.survey.source.light, lens.parameters, x.contiguous(), y.contiguous()
+    )
+    found: np.ndarray = seen[0].numpy() * float(lens.parameters["source_flux"][0])
     return found.clip(min=0)
 
 

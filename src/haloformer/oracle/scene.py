@@ -9,12 +9,12 @@ import torch
 from haloformer.errors import InputError
 from haloformer.fitting.moments import Moments, noise_moments
 from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, draw_scenes
+from haloformer.simulation.correlation import whitened
 from haloformer.simulation.noise import has_numba
 
 Parameters = dict[str, np.ndarray]
 
 _AT_ONCE = 24  # images
-_MARGIN = 8  # pixels around images, so that their edges do not meet when noise is made white
 
 
 @dataclass(frozen=True)
@@ -130,15 +130,7 @@ class Lens:
     def _decorrelated(self, images: np.ndarray) -> np.ndarray:
         """Takes the camera's correlation out of images (B, N, N) that are in standard deviations of the noise."""
         a = float(self.parameters.get("noise_correlation", np.zeros(1))[0])
-        if a == 0:
-            return images
-        side = images.shape[-1]
-        padded = np.pad(images, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)))
-        row = (1 + 2 * a * np.cos(2 * np.pi * np.fft.fftfreq(side + 2 * _MARGIN))) / np.sqrt(
-            1 + 2 * a**2
-        )
-        white = np.fft.ifft2(np.fft.fft2(padded) / (row[:, None] * row[None, :])).real
-        return white[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+        return whitened(images, a) if a else images
 
 
 def smooth_class(survey: ComposedSurvey) -> str:

@@ -20,6 +20,8 @@ from haloformer.simulation.psf import first_image
 
 _NUMBER = 2001  # of the draws of a pixel, apart from those of white noise
 
+_MARGIN = 8  # pixels around images, so that their edges do not meet when noise is made white
+
 _MASK = np.uint64(0xFFFFFFFF)
 
 
@@ -58,6 +60,20 @@ def correlated_noise(
     rows = white[:, 1:-1] + a * (white[:, :-2] + white[:, 2:])
     noise: Tensor = rows[:, :, 1:-1] + a * (rows[:, :, :-2] + rows[:, :, 2:])
     return noise / (1 + 2 * a**2)
+
+
+def whitened(images: np.ndarray, a: float) -> np.ndarray:
+    """Returns images in which the noise of :func:`correlated_noise` is white again, by division of their Fourier transforms.
+
+    Args:
+        images: (B, N, N) in standard deviations of the noise.
+        a: Of the kernel, below 1/2, so that its transform has no zero.
+    """
+    wide = np.pad(images, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)))
+    wave = 2 * np.pi * np.fft.fftfreq(wide.shape[-1])
+    row = (1 + 2 * a * np.cos(wave)) / np.sqrt(1 + 2 * a**2)
+    white: np.ndarray = np.fft.ifft2(np.fft.fft2(wide) / (row[:, None] * row[None, :])).real
+    return white[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
 
 
 def noise_sigma(images: Tensor, exposure_time: Tensor, background_rms: float) -> Tensor:

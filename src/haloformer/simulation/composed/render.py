@@ -314,14 +314,27 @@ class ComposedRenderer:
         y = ((self.y - place_y) - alpha[1]).to(self.dtype)
         looks = []
         for light in self.looks:
-            brightness = torch.zeros_like(x)
-            for number, part in enumerate(light):
-                name = source_prefix(number, part)
-                own = {key: self._tensor(parameters[name + key]) for key in part.UNITS}
-                share = column(self._tensor(parameters[f"{name}share"]))
-                brightness = brightness + share * part.brightness(x, y, own)
-            looks.append(observe(brightness, self.survey.instrument))
+            looks.append(observe(self.brightness(light, parameters, x, y), self.survey.instrument))
         return torch.stack(looks, dim=1) if self.survey.bands else looks[0]
+
+    def brightness(
+        self, light: tuple[LightComponent, ...], parameters: Parameters, x: Tensor, y: Tensor
+    ) -> Tensor:
+        """Returns the brightness of sources of flux 1, per arcsec².
+
+        Args:
+            light: The source's components, as a band shows them.
+            parameters: Of B images.
+            x: (B, N, N) arcsec from the source's place.
+            y: As ``x``.
+        """
+        total = torch.zeros_like(x)
+        for number, part in enumerate(light):
+            name = source_prefix(number, part)
+            own = {key: self._tensor(parameters[name + key]) for key in part.UNITS}
+            share = column(self._tensor(parameters[f"{name}share"]))
+            total = total + share * part.brightness(x, y, own)
+        return total
 
     def _flux(self, parameters: Parameters, peaks: Tensor) -> np.ndarray:
         """Returns the flux (B,) that gives the brightest pixels (B,) of images of flux 1 the wanted signal to noise.
