@@ -32,7 +32,7 @@ COMPARED = "model_i-detail"
 """The runs whose networks are compared with each other; their answers are kept."""
 
 COLUMNS = (
-    *("survey", "model", "family", "kind", "input", "seed", "images", "learning_rate"),
+    *("survey", "model", "family", "kind", "input", "seed", "images", "learning_rate", "precision"),
     *("macro_auc", "macro_auc_low", "macro_auc_high", "published_macro_auc", "published_model", "published_source"),
     *("auc_axion", "auc_axion_low", "auc_axion_high", "auc_cdm", "auc_cdm_low", "auc_cdm_high", "auc_no_sub", "auc_no_sub_low", "auc_no_sub_high"),
     *("accuracy", "accuracy_low", "accuracy_high", "val_macro_auc", "parameters", "macs", "inference_images_per_second"),
@@ -111,6 +111,7 @@ def row_of(record: Row, survey: str, given: str) -> Row:
         "seed": record["seed"],
         "images": record["epochs"] * options["epoch_size"],
         "learning_rate": options.get("lr", 1e-3),
+        "precision": options.get("precision", "32"),
         "published_macro_auc": None if theirs is None else round(theirs.macro, 6),
         "published_model": "" if theirs is None else theirs.model,
         "published_source": "" if theirs is None else theirs.source,
@@ -336,7 +337,8 @@ _HEADER = ("model", "kind", "macro AUC (95 %)", "axion", "cdm", "no_sub", "accur
 _DIFFERENCES = ("model", "kind", "macro AUC of the reference more by (95 %)", "p (Holm)")
 _READ = (
     "Intervals: 95 %, over test images (DeLong), not over trainings. Published AUCs are the best of that architecture on the released "
-    "images, of the papers' own sizes, pretraining and budgets, without a fit; * marks rows below them. Images/s: the network alone, batches "
+    "images, of the papers' own sizes, pretraining and budgets, without a fit; * marks rows below them. Trained in 32 bits, but where bf16 stands at "
+    "the learning rate (lr). Images/s: the network alone, batches "
     "of 64, on one thread, beside other work. Training [s]: of an interrupted run its last part alone. All numbers, with hardware, "
     "date and code version of each run, are in table.csv."
 )
@@ -354,7 +356,7 @@ def _cells(row: Row) -> list[str]:
         *(format_value(row[f"auc_{name}"]) for name in ("axion", "cdm", "no_sub")),
         f"{row['accuracy']:.3f}",
         "–" if theirs is None else f"{theirs:.4f}{' *' if below else ''}",
-        f"{row['learning_rate']:g}",
+        f"{row['learning_rate']:g}{'' if row['precision'] == '32' else ', ' + row['precision']}",
         f"{row['parameters'] / 1e6:.2f} M",
         "–" if row["macs"] is None else f"{row['macs'] / 1e6:.0f} M",
         f"{row['inference_images_per_second']:.0f}",
