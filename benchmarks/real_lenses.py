@@ -1,9 +1,12 @@
 """How good is the fit of a real lens, and how fast? J0946+1006 with its subhalo, and simulated HST lenses with and without one.
 
-    python benchmarks/real_lenses.py j0946 FOLDER        # data.fits, noise_map.fits, psf.fits of SLACS J0946+1006; some 3 minutes
+    python benchmarks/real_lenses.py j0946 FOLDER        # data.fits, noise_map.fits, psf.fits of SLACS J0946+1006; some 4 minutes
+    python benchmarks/real_lenses.py j0946 FOLDER --source_prior even   # a source that varies as much everywhere, as in published fits
     python benchmarks/real_lenses.py simulated FOLDER --n 10 --twins 50   # 10 lenses with a perturber of 3e9 M_sun, 50 without; 3 minutes each
     python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth   # the smooth fits of lenses without alone; some 20 s each
-    python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth --white   # noise of independent pixels, a PSF known between pixels
+    python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth --white   # noise of independent pixels
+    python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth --sharp   # a PSF known between pixels
+    python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth --independent   # noise is fitted as if it were independent
 
 ``j0946`` ends with an error if the fit is not what is published: θ_E within 0.02″ of 1.40″, the perturber, found without being told where,
 within 0.05″ of (−1.056, −0.659)″ and 20 % of 3.5e9 M_sun, with the truncation radius of 1.1 kpc (0.307″) of Vegetti et al. (2010), and −2 ln
@@ -30,7 +33,7 @@ from haloformer.errors import InputError
 from haloformer.fitting.reallens import RealLensFit, checked_observation, fit_observation
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.observation import Observation
-from haloformer.fitting.reallens.run import Options
+from haloformer.fitting.reallens.run import SOURCE_PRIORS, Options
 from haloformer.io.strict_json import to_json
 from haloformer.io.writing import write_text
 from haloformer.readers.reading import Reading
@@ -49,15 +52,16 @@ PLACE, PUBLISHED = (-1.056, -0.659), 3.5e9  # of the subhalo in the frame of the
 R_TRUNC = 0.307  # arcsec, 1.1 kpc
 
 
-def j0946(folder: Path) -> None:
+def j0946(folder: Path, prior: str, independent: bool) -> None:
     files = LensFiles(
         str(folder / "data.fits"),
         str(folder / "psf.fits"),
         str(folder / "noise_map.fits"),
         radius=1.85,
+        neighbour_correlation=0.0 if independent else None,
     )
     seen = read_observation(files, Reading(pixel_scale=0.05))
-    redshifts = {"z_lens": 0.222, "z_source": 0.609}
+    redshifts = {"z_lens": 0.222, "z_source": 0.609, "source_prior": prior}
     smooth = fit_observation(seen, Options(**redshifts))
     tidal = fit_observation(seen, Options(perturber="pseudo_jaffe", **redshifts))
     published = fit_observation(
@@ -116,9 +120,10 @@ def j0946_row(label: str, fit: RealLensFit) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Simulated:
-    """A simulated lens: its image, the truth, and where its perturber is."""
+    """A simulated lens: its image, the noise map that comes with it, the truth, and where its perturber is."""
 
     seen: Observation
+    noise_map: np.ndarray
     theta_E: float
     z: tuple[float, float]
     r_trunc: float
@@ -132,13 +137,13 @@ def smooth_survey() -> ComposedSurvey:
     return dataclasses.replace(survey, substructure={"no_sub": ()}, lens_light=light)
 
 
-def simulated(number: int, perturber: bool, white: bool = False) -> Simulated:
+def simulated(number: int, perturber: bool, how: "How") -> Simulated:
     """Returns a lens with or without a perturber: all else is the same.
 
     Args:
         number: Of the lens.
         perturber: Whether it has one.
-        white: See :class:`How`.
+        how: The image and what is said of it.
     """
     survey = smooth_survey()
     bare = dataclasses.replace(
@@ -160,18 +165,21 @@ def simulated(number: int, perturber: bool, white: bool = False) -> Simulated:
     seconds = float(p["exposure_time"]) * camera.num_exposures
     sigma = NOISE_MAP * np.sqrt(camera.background_rms**2 + np.clip(clean, 0, None) / seconds)
     image, psf = noisy.double().numpy(), {"psf": psf_at_pixels(camera)}
-    if white:
+    if how.white:
         sigma = sigma / NOISE_MAP
         image = clean + sigma * np.random.default_rng([SEED, number, 1]).standard_normal(
             clean.shape
         )
+    if how.sharp:
         rays = camera.supersampling or 1
         psf = {"psf": np.array(psf_kernel(camera)), "psf_scale": camera.pixel_scale / rays}
     seen = checked_observation(
-        image, **psf, noise=sigma, pixel_scale=camera.pixel_scale,
+        image, **psf, noise=sigma, neighbour_correlation=0.0 if how.independent else None, pixel_scale=camera.pixel_scale,
         radius=min(theta_E + 0.75, 2.15), name=f"simulated {number}",
     )  # fmt: skip
-    return Simulated(seen, theta_E, (float(p["z_lens"]), float(p["z_source"])), r_trunc, place)
+    return Simulated(
+        seen, sigma, theta_E, (float(p["z_lens"]), float(p["z_source"])), r_trunc, place
+    )
 
 
 def beside_the_arc(arcs: np.ndarray, pixel_scale: float, number: int) -> tuple[float, float]:
@@ -242,21 +250,25 @@ class How:
 
     Attributes:
         smooth: Without a search for a perturber.
-        white: With noise of independent pixels, and a point-spread function that is known between the pixels.
+        white: With noise of independent pixels.
+        sharp: With a point-spread function that is known between the pixels.
+        independent: Correlated noise is fitted as if it were independent, with a noise map that is larger to allow for it.
     """
 
-    smooth: bool
-    white: bool
+    smooth: bool = False
+    white: bool = False
+    sharp: bool = False
+    independent: bool = False
 
     @property
     def words(self) -> list[str]:
         """For names of files."""
-        return ["smooth"] * self.smooth + ["white"] * self.white
+        return [name for name, value in dataclasses.asdict(self).items() if value]
 
 
 def fitted(number: int, perturber: bool, how: How) -> Record:
-    lens = simulated(number, perturber, how.white)
-    options = Options()
+    lens = simulated(number, perturber, how)
+    options = Options(multipoles=True)  # which lenses of hst have
     if not how.smooth:
         options = Options(
             perturber="pseudo_jaffe", multipoles=True, z_lens=lens.z[0], z_source=lens.z[1]
@@ -372,6 +384,8 @@ def main() -> None:
     parser.add_argument("--twins", type=int, help="smooth lenses; as many as --n by default")
     parser.add_argument("--smooth", action="store_true")
     parser.add_argument("--white", action="store_true")
+    parser.add_argument("--sharp", action="store_true")
+    parser.add_argument("--independent", action="store_true")
     parser.add_argument(
         "--limit", type=float, default=20.0, help="T above which there is a perturber"
     )
@@ -383,10 +397,10 @@ def main() -> None:
     if arguments.what == "j0946":
         if arguments.folder is None:
             parser.error("j0946 needs the folder with data.fits, noise_map.fits and psf.fits")
-        j0946(arguments.folder)
+        j0946(arguments.folder, arguments.source_prior, arguments.independent)
     else:
         twins = arguments.n if arguments.twins is None else arguments.twins
-        how = How(arguments.smooth, arguments.white)
+        how = How(arguments.smooth, arguments.white, arguments.sharp, arguments.independent)
         run_simulated(arguments.folder, arguments.n, twins, how, arguments.limit)
     print(f"{time.perf_counter() - began:.0f} s in all")
 

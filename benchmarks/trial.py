@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_lenses import MASS, NOISE_MAP, SEED, simulated, smooth_survey
+from real_lenses import MASS, SEED, How, simulated, smooth_survey
 
 from haloformer._version import code_version
 from haloformer.io.writing import whole_file
@@ -29,14 +29,13 @@ Cards = dict[str, tuple[Any, str]]
 
 def hst_like() -> dict[str, tuple[np.ndarray, Cards]]:
     """Returns the lens, its noise map and its point-spread function, by the names of their files, with what their headers say."""
-    lens = simulated(NUMBER, True)
+    lens = simulated(NUMBER, True, How())
     drawn = Simulator(smooth_survey(), seed=SEED, noise="none").parameters([NUMBER])
     truth: Cards = {
         "Z_LENS": (lens.z[0], "redshift of the lens"),
         "Z_SOURCE": (lens.z[1], "redshift of the source"),
         "THETA_E": (lens.theta_E, "arcsec, truth: Einstein radius"),
         "SLOPE": (float(drawn["lens_gamma"][0]), "truth: slope of the mass"),
-        "CHI2": (NOISE_MAP**-2, f"per pixel, to expect: noise map {NOISE_MAP}x scatter"),
         "SUB_MASS": (MASS, "M_sun, truth: subhalo, a pseudo-Jaffe profile"),
         "SUB_RT": (lens.r_trunc, "arcsec, truth: its truncation radius"),
         "SUB_X": (lens.place[0], "arcsec from the middle, along columns"),
@@ -46,7 +45,7 @@ def hst_like() -> dict[str, tuple[np.ndarray, Cards]]:
     unit: Cards = {"BUNIT": ("electron/s", "")}
     return {
         "simulated_lens.fits": (lens.seen.image, {**made, **unit, **truth}),
-        "noise.fits": (lens.seen.noise, {**made, **unit}),
+        "noise.fits": (lens.noise_map, {**made, **unit}),
         "psf.fits": (lens.seen.psf, made),
     }
 

@@ -48,7 +48,7 @@ def small(maker, monkeypatch, tmp_path):
     monkeypatch.setattr(trial, "OPTIONS", Options(supersampling=1, source_step=SCALE))
 
 
-SHOWN = ("Z_LENS", "Z_SOURCE", "SUB_MASS", "CHI2")
+SHOWN = ("Z_LENS", "Z_SOURCE", "SUB_MASS")
 
 
 def test_what_comes_with_the_package_is_what_its_script_makes(maker):

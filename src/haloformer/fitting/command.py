@@ -43,6 +43,8 @@ def fit(
     psf_scale: float | None = None,
     sample: Literal["nested"] | None = None,
     live: int = 100,
+    neighbour_correlation: float | None = None,
+    source_prior: Literal["falling", "even"] = "falling",
 ) -> "FitSummary | LensSummary":
     """Fits lenses: images of a survey (--survey) into a table, or one real lens (--psf) into a folder.
 
@@ -93,6 +95,10 @@ def fit(
             else the image's.
         sample: Real lens: sample the posterior, too, by nested sampling (dynesty); some thousands of evaluations, from minutes to an hour.
         live: Real lens: live points of nested sampling.
+        neighbour_correlation: Real lens: how much the noise of neighbouring pixels is correlated, as drizzling and resampling leave it; 0 if it is
+            independent. By default it is measured in the corners, and so is whether the noise map is larger than the scatter of blank pixels to allow for it.
+        source_prior: Real lens: the source's brightness varies the less the farther out (falling), as that of galaxies does, or as much
+            everywhere (even), as in most published fits.
     """
     from haloformer.readers.reading import Reading
 
@@ -109,7 +115,7 @@ def fit(
             ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
         )
         return fit_files(
-            LensFiles(images[0], psf, noise_map, mask, radius, psf_scale),
+            LensFiles(images[0], psf, noise_map, mask, radius, psf_scale, neighbour_correlation),
             Reading(hdu, band, nan, pixel_scale, catalog, size),
             Options(
                 lens_light,
@@ -122,6 +128,7 @@ def fit(
                 start=None if start is None else read_start(start),
                 sample=sample,
                 live=live,
+                source_prior=source_prior,
             ),
             out=out,
             like=like,
@@ -137,6 +144,7 @@ def fit(
         "start": start,
         "sample": sample,
         "psf_scale": psf_scale,
+        "neighbour_correlation": neighbour_correlation,
     }
     if wrong := [name for name, value in given.items() if value is not None]:
         raise InputError(

@@ -8,6 +8,7 @@ from scipy import optimize, stats
 
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import evidence, operators
+from haloformer.fitting.reallens.correlation import whitening
 from haloformer.fitting.reallens.masses import Mass, mass_profiles
 from haloformer.fitting.reallens.optimise import fit_at, improve
 
@@ -203,3 +204,68 @@ def test_a_fine_camera_blurs_between_the_pixels_as_the_simulation_does():
         ),
         1 / noise[mask],
     )
+
+
+def test_noise_that_is_made_white_leaves_slopes_exact_and_pixels_as_they_are():
+    mass = Mass()
+    plain = problem(mass)
+    camera = plain.camera.whitened(whitening(plain.camera.mask, 0.15))
+    light = camera.white @ plain.light
+    one = dataclasses.replace(plain, camera=camera, light=light, data=camera.white @ plain.data)
+    grids, at = source(), vector(mass)
+
+    def value(moved):
+        return evidence.solve(
+            evidence.normal_equations(one, grids, moved), grids, SMOOTHNESS
+        ).evidence
+
+    normal = evidence.normal_equations(one, grids, at)
+    found = evidence.slope(one, grids, at, normal, evidence.solve(normal, grids, SMOOTHNESS))
+    for k, name in enumerate(mass.names):
+        step = np.zeros(len(at))
+        step[k] = 1e-5
+        numerical = (value(at + step) - value(at - step)) / 2e-5
+        assert found.gradient[k] == pytest.approx(numerical, rel=2e-3, abs=0.05), name
+    # and the pixels of the model are the same
+    A = plain.camera.in_pixels(evidence.normal_equations(plain, grids, at).A)
+    np.testing.assert_allclose(camera.in_pixels(normal.A), A, atol=1e-9 * np.abs(A).max())
+
+
+@pytest.mark.parametrize("rays", [1, 2])
+def test_light_from_beyond_the_border_reaches_the_pixels_within(rays):
+    """Of an even sky each pixel has the same, those at the border too."""
+    mask, noise = np.ones((9, 7), bool), np.full((9, 7), 0.5)
+    psf = np.exp(-np.hypot(*np.mgrid[-2:3, -3:2])) + 0.01
+    for made in (operators.Camera.of, operators.Camera.fine):
+        camera = made(mask, noise, psf / psf.sum(), 0.1, rays)
+        np.testing.assert_allclose(camera.observe(np.ones_like(camera.x)), 2.0)
+        # and a slope lies where it is: the kernel's light is off its middle by −1 along x
+        moved = camera.observe(camera.x)[31] / 2.0
+        x = (31 % 7 - 3) * 0.1
+        centre = float((psf * np.arange(-2, 3)[None, :]).sum() / psf.sum())
+        step = 0.1 if made == operators.Camera.of else 0.1 / rays
+        assert moved == pytest.approx(x - step * centre, abs=1e-12)
+
+
+def test_the_sources_variance_falls_outwards_by_the_extent_and_an_even_one_stays_even():
+    one, grids = problem(Mass()), source(side=9)
+    even = evidence.Smoothness(0.4, 0.2, 0.05)
+    falling = dataclasses.replace(even, extent=0.15)
+    fine = grids.parts()[0]
+    deviations = []
+    for smoothness in (even, falling):
+        root = evidence.root_of_covariance(grids, smoothness)
+        deviations.append(np.sqrt((root @ root.T).diagonal()[fine]).reshape(9, 9))
+    np.testing.assert_allclose(deviations[0], 0.4, rtol=1e-5)
+    away = np.hypot(3, 2) * grids.fine.step
+    assert deviations[1][4, 4] == pytest.approx(0.4, rel=1e-5)
+    assert deviations[1][4 + 3, 4 - 2] == pytest.approx(0.4 * np.exp(-away / 0.15), rel=1e-5)
+    normal = evidence.normal_equations(one, grids, vector(one.mass))
+    lengths = (0.05, 2.0)
+    found = evidence.best_smoothness(normal, grids, even, lengths)
+    assert found.extent == np.inf
+    better = evidence.best_smoothness(normal, grids, falling, lengths)
+    low, high = evidence.extents_of(grids)
+    assert low <= better.extent <= high
+    solved = [evidence.solve(normal, grids, each).evidence for each in (falling, better)]
+    assert solved[1] < solved[0]

@@ -73,19 +73,45 @@ def test_nan_pixels_do_not_count():
     assert np.isfinite(seen.image).all()
 
 
-@pytest.mark.parametrize("correlated", [False, True])
-def test_without_a_noise_map_the_corners_tell_the_noise_and_how_alike_neighbours_are(correlated):
-    rng = np.random.default_rng(7)
-    noise = rng.normal(size=(140, 140))
-    if correlated:
-        a = 0.15
-        noise = noise[:, :-2] * a + noise[:, 1:-1] + noise[:, 2:] * a
-        noise = (noise[:-2] * a + noise[1:-1] + noise[2:] * a) / (1 + 2 * a**2)
+def correlated(a, seed=7, side=140):
+    noise = np.random.default_rng(seed).normal(size=(side + 2, side + 2))
+    noise = noise[:, :-2] * a + noise[:, 1:-1] + noise[:, 2:] * a
+    return (noise[:-2] * a + noise[1:-1] + noise[2:] * a) / (1 + 2 * a**2)
+
+
+@pytest.mark.parametrize("a", [0.0, 0.15])
+def test_without_a_noise_map_the_corners_tell_the_noise_and_how_alike_neighbours_are(a):
     with pytest.warns(InputWarning, match="without a noise map"):
-        seen = checked_observation(0.02 * noise, **given(noise=None))
-    ratio = ((1 + 2 * 0.15) ** 2 / (1 + 2 * 0.15**2)) ** 2 if correlated else 1.0
-    assert seen.correlated == pytest.approx(ratio, rel=0.2)
-    assert seen.noise[0, 0] == pytest.approx(0.02 * np.sqrt(seen.correlated), rel=0.05)
+        seen = checked_observation(0.02 * correlated(a), **given(noise=None))
+    assert seen.correlation == pytest.approx(a, abs=0.03)
+    np.testing.assert_allclose(seen.noise, 0.02, rtol=0.05)
+    with pytest.warns(InputWarning, match="as was given"):
+        seen = checked_observation(
+            0.02 * correlated(a), **given(noise=None), neighbour_correlation=0.0
+        )
+    assert seen.correlation == 0
+
+
+def test_a_noise_map_that_allows_for_correlated_noise_is_told_from_the_corners():
+    image = 0.02 * correlated(0.15)
+    with pytest.warns(InputWarning, match=r"correlated and the scatter 0\.7\d of the noise map"):
+        seen = checked_observation(image, **given(noise=1.39 * 0.02))
+    assert seen.correlation == pytest.approx(0.15, abs=0.03)
+    np.testing.assert_allclose(seen.noise, 0.02, rtol=0.05)
+    as_given = checked_observation(image, **given(noise=1.39 * 0.02), neighbour_correlation=0.2)
+    np.testing.assert_allclose(as_given.noise, 1.39 * 0.02)
+    assert as_given.correlation == pytest.approx(0.1, abs=0.01)
+    # a map that is right stays
+    with pytest.warns(InputWarning, match="correlated"):
+        seen = checked_observation(image, **given(noise=0.0195))
+    np.testing.assert_allclose(seen.noise, 0.0195, rtol=0.03)
+    # corners that scatter far more than the map says hold something, and tell nothing
+    with pytest.warns(InputWarning, match="something is there, or the map is too small"):
+        seen = checked_observation(image, **given(noise=0.01))
+    assert seen.correlation == 0
+    np.testing.assert_allclose(seen.noise, 0.01)
+    with pytest.raises(InputError, match=r"cannot be 0\.9 correlated"):
+        checked_observation(image, **given(noise=0.02), neighbour_correlation=0.9)
 
 
 def test_flat_corners_tell_no_noise():
@@ -107,6 +133,8 @@ def test_options_that_cannot_be_are_refused():
         fit(IMAGE, **GIVEN, lenslight=False)
     with pytest.raises(InputError, match="behind the lens"):
         fit(IMAGE, **GIVEN, z_lens=0.5, z_source=0.3)
+    with pytest.raises(InputError, match="known are falling, even"):
+        fit(IMAGE, **GIVEN, source_prior="odd")
     with pytest.raises(InputError, match="known are pseudo_jaffe"):
         fit(IMAGE, **GIVEN, perturber="blob")
     with warnings.catch_warnings():

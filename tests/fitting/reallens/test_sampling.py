@@ -1,5 +1,6 @@
 """Samples of the posterior: they agree with Laplace where that is right, are written, and go on where they were ended."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -34,16 +35,22 @@ def test_what_is_drawn_from_leaves_the_posterior_as_it_is(fit):
     """Whatever the widths: likelihood times density is the evidence with its priors."""
     posterior = sampling._Posterior(fit.smooth, fit.covariance, "x", Stages())
     z = 0.3 * np.random.default_rng(2).standard_normal(posterior.size)
-    z[-2] = 0  # the source's length is at its bound
+    hyper = len(sampling.SMOOTHNESS)
+    z[-3] = z[-1] = 0  # the source's length and extent may be at their bounds
     values = posterior.parameters(z)
     normal = -0.5 * (z / sampling._WIDER) @ (z / sampling._WIDER)
     normal -= posterior.size * np.log(sampling._WIDER * np.sqrt(2 * np.pi))
     density = normal - np.linalg.slogdet(posterior._root)[1]
-    evidence = posterior._evidence(values[:-3], values[-3:])
+    evidence = posterior._evidence(values[:-hyper], values[-hyper:])
     assert posterior(z) + density == pytest.approx(-0.5 * evidence, abs=1e-8)
-    assert posterior._evidence(fit.smooth.vector, posterior._middle[-3:]) == pytest.approx(
+    assert posterior._evidence(fit.smooth.vector, posterior._middle[-hyper:]) == pytest.approx(
         fit.evidence, abs=1e-6
     )
+    even = dataclasses.replace(fit.smooth.smoothness, extent=np.inf)
+    of_even = sampling._Posterior(dataclasses.replace(fit.smooth, smoothness=even), fit.covariance, "x", Stages())  # fmt: skip
+    assert of_even.names == sampling.SMOOTHNESS[:3]
+    assert of_even.size == posterior.size - 1
+    assert np.isfinite(of_even(np.zeros(of_even.size)))
     outside = np.zeros(posterior.size)
     outside[1] = 1e3
     assert posterior(outside) == sampling._NOWHERE
@@ -91,12 +98,10 @@ def test_an_end_by_the_user_is_no_traceback(fit, tmp_path, monkeypatch, capfd):
 
 
 def test_samples_are_in_the_files(fit, tmp_path):
-    import dataclasses
-
     names = (*fit.smooth.problem.mass.names, *sampling.SMOOTHNESS)
     rng = np.random.default_rng(1)
     values = rng.multivariate_normal(fit.smooth.vector, fit.covariance, 200)
-    values = np.concatenate([values, np.full((200, 3), 0.1)], axis=1)
+    values = np.concatenate([values, np.full((200, len(sampling.SMOOTHNESS)), 0.1)], axis=1)
     samples = sampling.Samples(names, values, 10.0, 0.4, 900, 150.0, 3.0)
     folder = dataclasses.replace(fit, samples_smooth=samples).save(tmp_path / "fit")
     content = json.loads((folder / "fit.json").read_text())

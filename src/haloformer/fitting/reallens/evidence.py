@@ -1,13 +1,15 @@
 """The evidence of a lens: source and lens light are linear, so that for a given mass they are solved exactly and integrated over.
 
-Data d in units of the noise are A c + L a + noise. The source's coefficients c are a Gaussian process, c ~ N(0, s² K), the amplitudes a
-of the lens's light N(0, 1) after scaling, and none of them negative in the most probable solution. Warren & Dye (2003,
-arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
+Data d in units of the noise, made white where that of neighbouring pixels is alike, are A c + L a + noise. The source's coefficients c are
+a Gaussian process, c ~ N(0, S K S), whose standard deviations S fall outwards as the light of galaxies does: with one of the same
+variance everywhere, lenses that spread a compact source out are too probable, and slopes are biased. The amplitudes a of the lens's light are
+N(0, 1) after scaling, and none of them negative in the most probable solution. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al.
+(2006, arXiv:astro-ph/0601493).
 """
 
 import functools
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import scipy.linalg as sl
@@ -25,6 +27,7 @@ from haloformer.fitting.reallens.operators import (
 )
 
 _JITTER = 1e-6
+_WIDEST = 4.0  # times half of the fine grid, of the source's extent
 _BROAD_LENGTH = 3.0  # of correlation of the faint light, in steps of its grid
 
 
@@ -33,14 +36,25 @@ class Smoothness:
     """Hyper-parameters of the source.
 
     Attributes:
-        amplitude: Standard deviation of its brightness, in the image's unit.
+        amplitude: Standard deviation of its brightness in the middle of its grid, in the image's unit.
         length: Of correlation, in arcsec for an isothermal lens, as all lengths of the source: see :meth:`~.masses.Mass.scale`.
         faint: Standard deviation of the faint light around it.
+        extent: Radius in which the amplitude falls by a factor e, as ``length``; infinite: it does not.
     """
 
     amplitude: float
     length: float
     faint: float
+    extent: float = np.inf
+
+    def stored(self) -> dict[str, float | None]:
+        """Returns its values by their names for a file; None stands for an infinite extent."""
+        return {name: v if np.isfinite(v) else None for name, v in asdict(self).items()}
+
+    @classmethod
+    def restored(cls, values: Mapping[str, float | None]) -> "Smoothness":
+        """Returns it from :meth:`stored` values."""
+        return cls(**{name: np.inf if v is None else float(v) for name, v in values.items()})
 
 
 def correlations(grid: SourceGrid, length: float) -> np.ndarray:
@@ -50,6 +64,13 @@ def correlations(grid: SourceGrid, length: float) -> np.ndarray:
     # of both axes: (rows, columns) × (rows, columns)
     distance = np.sqrt(square[:, None, :, None] + square[None, :, None, :]) * grid.step
     found: np.ndarray = np.exp(-distance / length).reshape(grid.size, grid.size)
+    return found
+
+
+def falling(grid: SourceGrid, extent: float) -> np.ndarray:
+    """Returns the amplitude (n,) of coefficients in parts of that in the middle, exp(−r/extent)."""
+    axis = (np.arange(grid.side) - (grid.side - 1) / 2) * grid.step
+    found: np.ndarray = np.exp(-np.hypot(axis[:, None], axis[None, :]).ravel() / extent)
     return found
 
 
@@ -67,7 +88,8 @@ def root_of_covariance(source: Source, smoothness: Smoothness) -> np.ndarray:
     found = np.zeros((source.size, source.size), order="F")
     fine, broad = source.parts()
     length = smoothness.length
-    found[fine, fine] = smoothness.amplitude * _root(source.fine.side, source.fine.step, length)
+    envelope = smoothness.amplitude * falling(source.fine, smoothness.extent)
+    found[fine, fine] = envelope[:, None] * _root(source.fine.side, source.fine.step, length)
     broad_length = _BROAD_LENGTH * source.broad.step
     found[broad, broad] = smoothness.faint * _root(
         source.broad.side, source.broad.step, broad_length
@@ -81,8 +103,8 @@ class Problem:
 
     Attributes:
         camera: Of the P fitted pixels.
-        data: (P,) in units of the noise.
-        light: (P, L) the lens's light for unit amplitudes, in units of the noise.
+        data: (P,) in units of the noise, made white.
+        light: (P, L) the lens's light for unit amplitudes, as the data.
         mass: The lens's mass model.
     """
 
@@ -218,7 +240,7 @@ def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
 
 
 def residual(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
-    """Returns (P,) data minus model, in units of the noise."""
+    """Returns (P,) data minus model, in units of the noise, made white."""
     found: np.ndarray = problem.data - normal.A @ solution.source - problem.light @ solution.light
     return found
 
@@ -305,6 +327,11 @@ def _adjoint(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray
     return found  # single precision is enough for a slope, and twice as fast
 
 
+def extents_of(source: Source) -> tuple[float, float]:
+    """Returns the smallest and the largest extent that a source's fine grid can show, in arcsec."""
+    return source.fine.step, _WIDEST * source.fine.half
+
+
 def best_smoothness(
     normal: Normal,
     source: Source,
@@ -317,20 +344,24 @@ def best_smoothness(
     Args:
         normal: The mass's normal equations.
         source: The source's grids.
-        start: Where the search begins.
+        start: Where the search begins; an infinite extent stays.
         lengths: The shortest and the longest correlation, in arcsec.
         tolerance: In −2 ln evidence.
     """
-    low, high = np.log(lengths[0]), np.log(lengths[1])
+    bounds = [(-np.inf, np.inf), np.log(lengths), (-np.inf, np.inf), np.log(extents_of(source))]
+    values = [start.amplitude, start.length, start.faint, min(start.extent, source.fine.half)]
+    free = 4 if np.isfinite(start.extent) else 3
+    low, high = np.array(bounds[:free]).T
 
-    def evidence(at: Sequence[float]) -> float:
-        length = float(np.exp(np.clip(at[1], low, high)))
-        beyond = 100.0 * (max(0.0, low - at[1]) + max(0.0, at[1] - high))
-        tried = Smoothness(float(np.exp(at[0])), length, float(np.exp(at[2])))
-        return solve(normal, source, tried).evidence + float(beyond)
+    def smoothness(at: np.ndarray) -> Smoothness:
+        return Smoothness(*(float(each) for each in np.exp(np.clip(at, low, high))))
 
-    begin = np.log([start.amplitude, start.length, start.faint])
-    simplex = begin + np.concatenate([np.zeros((1, 3)), 0.2 * np.eye(3)])
+    def evidence(at: np.ndarray) -> float:
+        beyond = np.maximum(low - at, 0.0).sum() + np.maximum(at - high, 0.0).sum()
+        return solve(normal, source, smoothness(at)).evidence + 100.0 * float(beyond)
+
+    begin = np.log(values[:free])
+    simplex = begin + np.concatenate([np.zeros((1, free)), 0.2 * np.eye(free)])
     found = optimize.minimize(
         evidence,
         begin,
@@ -338,9 +369,8 @@ def best_smoothness(
         options={
             "fatol": tolerance,
             "xatol": 0.1,
-            "maxfev": 15 if tolerance >= 2 else 30,
+            "maxfev": (5 if tolerance >= 2 else 10) * free,
             "initial_simplex": simplex,
         },
     )
-    amplitude, length, faint = np.exp(found.x)
-    return Smoothness(float(amplitude), float(np.clip(length, *lengths)), float(faint))
+    return smoothness(found.x)

@@ -34,6 +34,7 @@ class LensFiles:
         mask: Pixels where it is not 0, or in regions of a .reg file, are left out; None: none is.
         radius: In arcsec; pixels farther from the middle are left out; None: none is.
         psf_scale: Side of the PSF's pixels in arcsec; None: as its header says, else as the image's.
+        neighbour_correlation: Of the noise of neighbouring pixels; None: measured in the corners.
     """
 
     image: str
@@ -42,6 +43,7 @@ class LensFiles:
     mask: str | None = None
     radius: float | None = None
     psf_scale: float | None = None
+    neighbour_correlation: float | None = None
 
 
 @dataclass
@@ -82,6 +84,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         image,
         psf=psf,
         noise=noise,
+        neighbour_correlation=files.neighbour_correlation,
         mask=_read_mask(files, image.shape, wcs),
         pixel_scale=scale,
         psf_scale=its_scale if files.psf_scale is None else files.psf_scale,

@@ -8,7 +8,7 @@ from scipy import optimize
 
 from haloformer.fitting.reallens.operators import Camera
 
-_SIZES = 12
+SIZES = 12  # of the Gaussians of one shape
 _PRIOR = 300.0
 """Standard deviation of an amplitude: this many σ in all pixels together."""
 
@@ -53,7 +53,7 @@ def gaussians(
         pixel_scale: In arcsec.
         largest: Standard deviation of the largest, in arcsec.
     """
-    sizes = np.geomspace(0.6 * pixel_scale, largest, _SIZES)
+    sizes = np.geomspace(0.6 * pixel_scale, largest, SIZES)
     shapes = [(q, angle), *((0.75, angle + k * np.pi / 4) for k in range(4))]
     return [Gaussian(x, y, float(size), *shape) for shape in shapes for size in sizes]
 

@@ -10,15 +10,15 @@ import numpy as np
 from scipy import ndimage
 
 from haloformer.errors import InputError, InputWarning
+from haloformer.fitting.reallens.correlation import kernel_of, neighbours, of_corners
 from haloformer.simulation.psf import resampled
 
 _MOST_PIXELS = 1024
 _LEAST_PIXELS = 50  # that are fitted
-_CORNER = 0.15  # of the side
 _OFF_CENTRE = 0.5  # pixels
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
-_LAGS = ((0, 1), (1, 0), (1, 1), (1, -1), (0, 2), (2, 0))
+_NOT_BLANK = 1.3  # times the noise map, of pixels in the corners
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +27,7 @@ class Observation:
 
     Attributes:
         image: (H, W) in any linear unit; the first row is the lowest, as FITS has it.
-        noise: (H, W) standard deviation of each pixel, in the same unit.
+        noise: (H, W) standard deviation of each pixel, in the same unit: what blank pixels scatter by.
         psf: (2r+1, 2r+1), of sum 1.
         mask: (H, W) bool, True for pixels that count.
         pixel_scale: In arcsec.
@@ -36,7 +36,7 @@ class Observation:
         wcs: Of astropy; None if there is none.
         sharp_psf: (2r+1, 2r+1) the same on finer pixels, averaged over these; None: it is known at the image's pixels only.
         sharp_scale: Of those pixels, in arcsec.
-        correlated: How much more the noise of large areas is than that of independent pixels, as a ratio of variances; 1 if a map was given.
+        correlation: How alike the noise of neighbouring pixels is, the ``a`` of :mod:`~haloformer.fitting.reallens.correlation`; 0 if independent.
     """
 
     image: np.ndarray
@@ -47,7 +47,7 @@ class Observation:
     name: str = "lens"
     notes: tuple[str, ...] = ()
     wcs: Any = field(default=None, repr=False)
-    correlated: float = 1.0
+    correlation: float = 0.0
     sharp_psf: np.ndarray | None = None
     sharp_scale: float = 0.0
 
@@ -95,6 +95,7 @@ def checked_observation(
     psf: np.ndarray | None,
     psf_scale: float | None = None,
     noise: np.ndarray | float | None = None,
+    neighbour_correlation: float | None = None,
     mask: np.ndarray | None = None,
     pixel_scale: float = 0.05,
     radius: float | None = None,
@@ -108,6 +109,9 @@ def checked_observation(
         psf: (h, w) point-spread function; brought to a sum of 1 and an odd number of pixels.
         psf_scale: Its pixels in arcsec, finer than the image's: light is then blurred between the pixels. None: the image's.
         noise: (H, W) standard deviation of each pixel or that of all; None estimates it from the corners.
+        neighbour_correlation: Of the noise of neighbouring pixels, which drizzling makes alike: 0 if it is independent; the noise is
+            then taken as it is given. None measures in the corners how alike it is, and whether a noise map is larger than the scatter of blank
+            pixels, as many of drizzled images are, to allow for that.
         mask: (H, W); pixels where it is not 0 are left out.
         pixel_scale: In arcsec.
         radius: Pixels farther than this from the middle, in arcsec, are left out; None: none is.
@@ -137,7 +141,7 @@ def checked_observation(
     if finer > 1:
         sharp, kernel = kernel, resampled(kernel, pixel_scale / finer, pixel_scale)
     counted = known & (True if mask is None else ~_mask(mask, image.shape))
-    sigma, correlated, about = _noise(noise, np.where(known, image, np.nan), counted)
+    sigma, a, about = _noise(noise, neighbour_correlation, np.where(known, image, np.nan), counted)
     notes += about
     counted &= np.isfinite(sigma)
     found = Observation(
@@ -148,7 +152,7 @@ def checked_observation(
         pixel_scale=float(pixel_scale),
         name=name,
         wcs=wcs,
-        correlated=correlated,
+        correlation=a,
         sharp_psf=sharp,
         sharp_scale=pixel_scale / finer,
     )
@@ -233,11 +237,15 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
 
 
 def _noise(
-    noise: np.ndarray | float | None, image: np.ndarray, counted: np.ndarray
+    noise: np.ndarray | float | None,
+    neighbour: float | None,
+    image: np.ndarray,
+    counted: np.ndarray,
 ) -> tuple[np.ndarray, float, list[str]]:
-    """Returns each pixel's standard deviation, NaN where it is not known, and notes."""
+    """Returns each pixel's standard deviation, NaN where it is not known, how alike neighbours are, and notes."""
+    given = None if neighbour is None else kernel_of(neighbour)
     if noise is None:
-        return _noise_of_corners(image, counted)
+        return _noise_of_corners(image, counted, given)
     sigma = np.asarray(noise, dtype=float)
     if sigma.ndim == 0:
         sigma = np.full(image.shape, float(sigma))
@@ -255,57 +263,52 @@ def _noise(
     unknown = int((~np.isfinite(sigma[counted])).sum())
     if unknown:
         notes.append(f"{unknown} pixels without a finite noise do not count")
-    return np.where(sigma > 0, sigma, np.nan), 1.0, notes
+    sigma = np.where(sigma > 0, sigma, np.nan)
+    if given is not None:
+        return sigma, given, notes
+    factor, a, about = _noise_beside_map(image / sigma, counted & np.isfinite(sigma))
+    return factor * sigma, a, notes + about
+
+
+def _noise_beside_map(image: np.ndarray, counted: np.ndarray) -> tuple[float, float, list[str]]:
+    """Returns by what a noise map is to be multiplied, how alike neighbours are, and notes, from the corners of an image in units of the map."""
+    blank = of_corners(image, counted)
+    if blank is None or blank.a == 0:
+        return 1.0, 0.0, []
+    if blank.scatter > _NOT_BLANK:
+        return 1.0, 0.0, [
+            f"pixels in the corners scatter {blank.scatter:.2f} times as much as the noise map says: something is there, or the map is too small; the noise "
+            "of neighbouring pixels is taken as independent (--neighbour_correlation says how alike it is)"
+        ]  # fmt: skip
+    factor = min(1.0, blank.scatter)
+    less = f" and the scatter {factor:.2f} of the noise map" if factor < 1 else ""
+    return factor, blank.a, [
+        f"in the corners the noise of neighbouring pixels is {neighbours(blank.a):.2f} correlated{less}, which the fit allows for "
+        "(--neighbour_correlation 0: it does not)"
+    ]  # fmt: skip
 
 
 def _noise_of_corners(
-    image: np.ndarray, counted: np.ndarray
+    image: np.ndarray, counted: np.ndarray, given: float | None
 ) -> tuple[np.ndarray, float, list[str]]:
     """The scatter of the four corners, and how alike neighbouring pixels are there."""
-    height, width = image.shape
-    a, b = max(4, round(_CORNER * height)), max(4, round(_CORNER * width))
-    sky: list[np.ndarray] = []
-    for rows in (slice(0, a), slice(height - a, height)):
-        for columns in (slice(0, b), slice(width - b, width)):
-            corner = np.where(counted[rows, columns], image[rows, columns], np.nan)
-            if np.isfinite(corner).sum() >= 12:
-                sky.append(_flat(corner))
-    if not sky:
+    blank = of_corners(image, counted)
+    if blank is None:
         raise InputError(
             "the noise cannot be estimated, as the corners hold no pixels that count: give --noise_map FILE.fits"
         )
-    scatter = [1.4826 * np.nanmedian(np.abs(corner)) for corner in sky]
-    sigma = float(np.median(scatter))
-    if sigma <= 0:
+    if blank.scatter <= 0:
         raise InputError(
             "the noise cannot be estimated, as the corners are flat: give --noise_map FILE.fits"
         )
-    alike = [max(0.0, _correlation(sky, lag, sigma)) for lag in _LAGS]
-    # Of the sum over many pixels: 1 + 2 Σ ρ over one half of the plane
-    ratio = 1 + 2 * float(sum(alike))
+    a = blank.a if given is None else given
+    alike = "neighbouring pixels are independent"
+    if a > 0:
+        alike = (
+            f"that of neighbouring pixels is {neighbours(a):.2f} correlated, which is allowed for"
+        )
     note = (
-        f"without a noise map, a standard deviation of {sigma:.4g} was measured in the corners; neighbouring pixels are "
-        f"{(alike[0] + alike[1]) / 2:.2f} correlated, so that large areas scatter {np.sqrt(ratio):.2f} times more than independent ones; "
-        "each pixel's noise was raised by that factor; photon noise of bright pixels is not known"
+        f"without a noise map, a standard deviation of {blank.scatter:.4g} was measured in the corners; {alike}"
+        f"{'' if given is None else ', as was given'}; photon noise of bright pixels is not known"
     )
-    return np.full(image.shape, sigma * np.sqrt(ratio)), ratio, [note]
-
-
-def _flat(corner: np.ndarray) -> np.ndarray:
-    """A corner less its median, without what stands out."""
-    rest = corner - np.nanmedian(corner)
-    scatter = 1.4826 * np.nanmedian(np.abs(rest))
-    found: np.ndarray = np.where(np.abs(rest) <= 4 * scatter, rest, np.nan)
-    return found
-
-
-def _correlation(corners: list[np.ndarray], lag: tuple[int, int], sigma: float) -> float:
-    down, right = lag
-    products = []
-    for corner in corners:
-        height, width = corner.shape
-        first = corner[: height - down, max(0, -right) : width - max(0, right)]
-        second = corner[down:, max(0, right) : width - max(0, -right)]
-        products.append((first * second).ravel())
-    found = float(np.nanmean(np.concatenate(products)) / sigma**2)
-    return min(found, 0.9)
+    return np.full(image.shape, blank.scatter), a, [note]

@@ -1,5 +1,6 @@
 """From the source's plane to the pixels that are fitted: rays, point-spread function, splines."""
 
+import dataclasses
 import functools
 from dataclasses import dataclass
 
@@ -7,6 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import ndimage, signal
 
+from haloformer.fitting.reallens.correlation import coloured
 from haloformer.simulation.noise import has_numba
 
 
@@ -19,7 +21,8 @@ class Camera:
         x: (R,) positions of the rays in arcsec, pixel by pixel, as ``y``: all that the point-spread function brings to fitted pixels.
         y: See ``x``.
         rays: Rays per pixel; 1 where each ray is blurred by itself.
-        blur: (P, Q) sparse: from the means over the pixels with rays, or from each ray, to fitted pixels in units of their noise.
+        blur: (P, Q) sparse: from the means over the pixels with rays, or from each ray, to fitted pixels in units of their noise, made white.
+        white: (P, P) sparse, that makes noise independent of which neighbouring pixels have alike; None: it is.
     """
 
     mask: np.ndarray
@@ -27,6 +30,7 @@ class Camera:
     y: np.ndarray
     rays: int
     blur: sp.csr_matrix
+    white: sp.csr_matrix | None = None
 
     @classmethod
     def of(
@@ -46,11 +50,12 @@ class Camera:
             pixel_scale: In arcsec.
             supersampling: Rays per side of a pixel.
         """
-        height, width = mask.shape
-        seen = ndimage.binary_dilation(mask, np.ones(psf.shape, bool))
-        number = np.full(mask.shape, -1)
+        radius = len(psf) // 2
+        seen = ndimage.binary_dilation(np.pad(mask, radius), np.ones(psf.shape, bool))
+        height, width = seen.shape
+        number = np.full(seen.shape, -1)
         number[seen] = np.arange(seen.sum())
-        blur = _sums(mask, noise, psf[::-1, ::-1], len(psf) // 2, 1, number)
+        blur = _sums(mask, noise, psf[::-1, ::-1], 0, 1, number)
         row, column = np.nonzero(seen)
         within = (np.arange(supersampling) - (supersampling - 1) / 2) / supersampling
         x = (column[:, None, None] + within[None, None, :] - (width - 1) / 2) * pixel_scale
@@ -81,11 +86,11 @@ class Camera:
         over_pixel = signal.convolve2d(psf[::-1, ::-1], np.full((n, n), 1 / n**2))
         radius = len(psf) // 2
         far = -(-radius // n)
-        near = ndimage.binary_dilation(mask, np.ones((2 * far + 1,) * 2, bool))
+        near = ndimage.binary_dilation(np.pad(mask, far), np.ones((2 * far + 1,) * 2, bool))
         seen = np.repeat(np.repeat(near, n, axis=0), n, axis=1)
         number = np.full(seen.shape, -1)
         number[seen] = np.arange(seen.sum())
-        blur = _sums(mask, noise, over_pixel, radius, n, number)
+        blur = _sums(mask, noise, over_pixel, n * far - radius, n, number)
         row, column = np.nonzero(seen)
         height, width = seen.shape
         x = (column - (width - 1) / 2) * (pixel_scale / n)
@@ -97,15 +102,23 @@ class Camera:
         """The blur the other way round, (Q, P)."""
         return self.blur.T.tocsr()
 
-    def thinned(self, step: int) -> tuple["Camera", np.ndarray]:
-        """Returns a camera of every so many of the fitted pixels, and which (P,) they are."""
-        kept = np.arange(self.blur.shape[0]) % step == 0
-        mask = self.mask.copy()
-        mask[self.mask] = kept
-        return Camera(mask, self.x, self.y, self.rays, self.blur[kept]), kept
+    def whitened(self, white: sp.csr_matrix | None) -> "Camera":
+        """Returns a camera whose fitted pixels are made white by a matrix (P, P), as :func:`~.correlation.whitening` makes it; None: they are."""
+        if white is None:
+            return self
+        return dataclasses.replace(self, blur=(white @ self.blur).tocsr(), white=white)
+
+    def data(self, image: np.ndarray) -> np.ndarray:
+        """Returns (P,) of an image (H, W) in units of its noise, made white."""
+        values: np.ndarray = image[self.mask]
+        return values if self.white is None else self.white @ values
+
+    def in_pixels(self, values: np.ndarray) -> np.ndarray:
+        """Returns what fitted pixels have in units of their noise, of values (P,) that were made white."""
+        return coloured(self.white, values)
 
     def observe(self, brightness: np.ndarray) -> np.ndarray:
-        """Returns (P, …) what fitted pixels have, in units of their noise, of brightness (R, …) at the rays."""
+        """Returns (P, …) what fitted pixels have, in units of their noise and made white, of brightness (R, …) at the rays."""
         means = brightness.reshape(-1, self.rays, *brightness.shape[1:]).mean(axis=1)
         seen: np.ndarray = self.blur @ means
         return seen
@@ -115,7 +128,7 @@ def _sums(
     mask: np.ndarray,
     noise: np.ndarray,
     kernel: np.ndarray,
-    before: int,
+    first: int,
     step: int,
     number: np.ndarray,
 ) -> sp.csr_matrix:
@@ -125,19 +138,17 @@ def _sums(
         mask: (H, W) bool, the P fitted pixels.
         noise: (H, W) standard deviations.
         kernel: (K, K) shares of places about a pixel.
-        before: How many places before that of the pixel the kernel begins.
+        first: Place at which the kernel of the pixel in the corner begins.
         step: Places per pixel along either axis.
-        number: (H · step, W · step) of the Q places; −1 where there is none.
+        number: Of the Q places, some beyond the borders of the image among them; −1 where there is none.
     """
     down, right = np.nonzero(kernel)
     share = kernel[down, right]
     taps, weights, start = [], [], [0]
     for i, j in zip(*np.nonzero(mask)):
-        a, b = step * i + down - before, step * j + right - before
-        there = (a >= 0) & (a < number.shape[0]) & (b >= 0) & (b < number.shape[1])
-        taps.append(number[a[there], b[there]])
-        weights.append(share[there] / noise[i, j])
-        start.append(start[-1] + int(there.sum()))
+        taps.append(number[step * i + down + first, step * j + right + first])
+        weights.append(share / noise[i, j])
+        start.append(start[-1] + len(share))
     shape = (int(mask.sum()), int(number.max()) + 1)
     return sp.csr_matrix((np.concatenate(weights), np.concatenate(taps), np.array(start)), shape)
 

@@ -127,7 +127,7 @@ def _places(
     """Places near the arcs of the model, on a grid."""
     step = _SCAN_STEP * theta_E
     bright = np.zeros(seen.mask.shape)
-    bright[seen.mask] = smooth.normal.A @ smooth.solution.source
+    bright[seen.mask] = smooth.problem.camera.in_pixels(smooth.normal.A @ smooth.solution.source)
     arcs = (bright > 1.0) & seen.mask
     far = ndimage.distance_transform_edt(~arcs) * seen.pixel_scale
     x_axis, y_axis = seen.axes()

@@ -98,13 +98,17 @@ class RealLensFit(Tabular):
 
     @cached_property
     def residual(self) -> np.ndarray:
-        """(H, W) image − model in units of the noise; NaN where no pixel counts."""
-        return self._picture(residual(self.best.problem, self.best.normal, self.best.solution))
+        """(H, W) image − model in units of each pixel's noise; NaN where no pixel counts."""
+        return self._picture(self._white_residual)
 
-    @property
+    @cached_property
+    def _white_residual(self) -> np.ndarray:
+        return residual(self.best.problem, self.best.normal, self.best.solution)
+
+    @cached_property
     def chi2(self) -> float:
-        """Σ ((image − model) / noise)²."""
-        return float(np.nansum(self.residual**2))
+        """(image − model)ᵀ C⁻¹ (image − model) with the covariance C of the noise: Σ ((image − model) / noise)² where that of neighbouring pixels is independent."""
+        return float(self._white_residual @ self._white_residual)
 
     @property
     def pixels(self) -> int:
@@ -161,8 +165,8 @@ class RealLensFit(Tabular):
         found, share = [], self.chi2 / self.pixels
         if share < _CORRELATED:
             found.append(
-                f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as correlated noise needs; the fit takes it as "
-                "independent, and the slope may be off by several of its errors"
+                f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as that of correlated noise often is; if so and how "
+                "could not be told from the corners, or was said otherwise, and the slope may be off by several of its errors"
             )
         mass = self.best.problem.mass
         for name, value, mean, sd in zip(mass.names, self.best.vector, *mass.expected()):
@@ -285,11 +289,7 @@ class RealLensFit(Tabular):
             "good_fit": not self.flags,
             "flags": list(self.flags),
             "notes": list(self.notes),
-            "source_smoothness": {
-                "amplitude": self.best.smoothness.amplitude,
-                "length": self.best.smoothness.length,
-                "faint": self.best.smoothness.faint,
-            },
+            "source_smoothness": self.best.smoothness.stored(),
             "cpu_seconds": self.seconds,
             **self._about_samples(),
         }
@@ -354,7 +354,12 @@ class RealLensFit(Tabular):
             found.append(Column(f"{name}_error", np.array([error]), unit, f"error of {name}"))
         return [
             *found,
-            Column("chi2", np.array([self.chi2]), "", "Σ ((image − model) / noise)²"),
+            Column(
+                "chi2",
+                np.array([self.chi2]),
+                "",
+                "(image − model)ᵀ C⁻¹ (image − model) of the noise's covariance C",
+            ),
             Column("pixels", np.array([self.pixels]), "", "that count"),
             Column("evidence", np.array([self.evidence]), "", "−2 ln evidence"),
             Column("good_fit", np.array([not self.flags]), "", "; ".join(self.flags)),
@@ -407,8 +412,9 @@ class RealLensFit(Tabular):
         return str(fragment(self))
 
     def _picture(self, values: np.ndarray) -> np.ndarray:
+        """(H, W) of what fitted pixels have in units of their noise, made white."""
         found = np.full(self.seen.mask.shape, np.nan)
-        found[self.seen.mask] = values
+        found[self.seen.mask] = self.best.problem.camera.in_pixels(values)
         return found
 
     def _value(self, value: float, error: float, unit: str) -> Value:

@@ -25,6 +25,8 @@ from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
 
+SOURCE_PRIORS = ("falling", "even")
+
 
 @dataclass(frozen=True)
 class Options:
@@ -43,6 +45,8 @@ class Options:
             them; None: found from the image alone.
         sample: How the posterior is sampled: ``"nested"``; None: it is not, and errors are Laplace's alone.
         live: Live points of nested sampling.
+        source_prior: ``"falling"``: the source's brightness varies the less the farther out, as that of galaxies does, in a radius that has the
+            largest evidence; ``"even"``: as much everywhere, as in most published fits.
     """
 
     lens_light: bool = True
@@ -56,10 +60,15 @@ class Options:
     start: Mapping[str, float] | None = None
     sample: str | None = None
     live: int = 100
+    source_prior: str = "falling"
 
     def __post_init__(self) -> None:
         if self.perturber not in (None, *PROFILES):
             raise InputError(f"perturber is '{self.perturber}': known are {', '.join(PROFILES)}")
+        if self.source_prior not in SOURCE_PRIORS:
+            raise InputError(
+                f"source_prior is '{self.source_prior}': known are {', '.join(SOURCE_PRIORS)}"
+            )
         if (self.z_lens is None) != (self.z_source is None):
             raise InputError("z_lens and z_source are needed together")
         front, back = self.z_lens, self.z_source
@@ -99,7 +108,8 @@ def fit_observation(
         InputError: There are no arcs in the image.
     """
     began = time.process_time()
-    ready = prepare(seen, options.lens_light, options.supersampling, options.source_step)
+    falling = options.source_prior == "falling"
+    ready = prepare(seen, options.lens_light, options.supersampling, options.source_step, falling)
     mass = Mass(
         multipoles=options.multipoles,
         priors={**PRIORS, **(priors or {})},
@@ -182,6 +192,7 @@ def fit(
     psf: np.ndarray | None = None,
     psf_scale: float | None = None,
     noise: np.ndarray | float | None = None,
+    neighbour_correlation: float | None = None,
     mask: np.ndarray | None = None,
     pixel_scale: float | None = None,
     radius: float | None = None,
@@ -199,6 +210,9 @@ def fit(
         psf: Point-spread function.
         psf_scale: Side of its pixels in arcsec, if they are finer than the image's.
         noise: (H, W) standard deviation of each pixel, or that of all; None measures it in the corners.
+        neighbour_correlation: Of the noise of neighbouring pixels, which drizzling and resampling make alike: 0 if it is independent; the noise
+            is then taken as it is given. None measures in the corners how alike it is, and whether a noise map is larger than the scatter of blank
+            pixels, as many of drizzled images are, to allow for that.
         mask: (H, W); pixels where it is not 0 are left out.
         pixel_scale: In arcsec; None takes that of the WCS, and 0.05 without one.
         radius: In arcsec; pixels farther from the middle are left out.
@@ -230,8 +244,9 @@ def fit(
         image, given = _parts_of(image, given)
     scale = _scale_of(given["wcs"]) if pixel_scale is None else pixel_scale
     seen = checked_observation(
-        image, **given, psf_scale=psf_scale, pixel_scale=scale, radius=radius, name=name
-    )
+        image, **given, neighbour_correlation=neighbour_correlation, psf_scale=psf_scale,
+        pixel_scale=scale, radius=radius, name=name,
+    )  # fmt: skip
     return fit_observation(seen, chosen, priors, report=report)
 
 

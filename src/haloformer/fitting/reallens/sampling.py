@@ -13,14 +13,14 @@ import numpy as np
 from scipy import special
 
 from haloformer.errors import InputError, how_to_install
-from haloformer.fitting.reallens.evidence import Smoothness
+from haloformer.fitting.reallens.evidence import Smoothness, extents_of
 from haloformer.fitting.reallens.optimise import Fit, Report, fit_at
 from haloformer.fitting.reallens.perturbers import prior_volume
 from haloformer.fitting.reallens.stages import Stages
 from haloformer.fitting.reallens.start import lengths_of
 
 SAMPLERS = ("nested",)
-SMOOTHNESS = ("source_amplitude", "source_length", "source_faint")
+SMOOTHNESS = ("source_amplitude", "source_length", "source_faint", "source_extent")
 """Names of the source's hyper-parameters among samples; their logarithms are sampled, with a normal prior of width 1 about the best: without one,
 light that is too faint to be seen could be fainter without end."""
 
@@ -139,9 +139,10 @@ def sample(
     weights = found.importance_weights()
     draws = found.samples_equal(rstate=np.random.default_rng(_SEED))
     values = np.array([posterior.parameters(z) for z in draws])
-    values[:, -len(SMOOTHNESS) :] = np.exp(values[:, -len(SMOOTHNESS) :])
+    hyper = len(posterior.names)
+    values[:, -hyper:] = np.exp(values[:, -hyper:])
     return Samples(
-        names=(*fit.problem.mass.names, *SMOOTHNESS),
+        names=(*fit.problem.mass.names, *posterior.names),
         values=values,
         evidence=-2 * float(found.logz[-1]) + 2 * prior_volume(fit, places),
         evidence_error=2 * _error(float(found.logzerr[-1]), float(found.information[-1]), points),
@@ -164,7 +165,9 @@ class _Posterior:
     def __init__(self, fit: Fit, covariance: np.ndarray, name: str, stages: Stages) -> None:
         self._fit, self._name, self._stages = fit, name, stages
         own = fit.smoothness
-        logs = np.log([own.amplitude, own.length, own.faint])
+        logs = np.log([own.amplitude, own.length, own.faint, own.extent])
+        logs = logs[np.isfinite(logs)]
+        self.names = SMOOTHNESS[: len(logs)]
         self._middle = np.concatenate([fit.vector, logs])
         self.size = len(self._middle)
         self._root = np.zeros((self.size, self.size))
@@ -216,11 +219,13 @@ class _Posterior:
 
     def _evaluated(self, z: np.ndarray) -> float:
         values = self.parameters(z)
-        vector, logs = values[: -len(SMOOTHNESS)], values[-len(SMOOTHNESS) :]
+        vector, logs = values[: -len(self.names)], values[-len(self.names) :]
         low, high = self._fit.problem.mass.bounds()
         # The best one may lie on its bound.
-        shortest, longest = np.log(lengths_of(self._fit.source)) + np.array([-1e-9, 1e-9])
-        inside = ((vector >= low) & (vector <= high)).all() and shortest <= logs[1] <= longest
+        inside = ((vector >= low) & (vector <= high)).all()
+        for log, bounds in zip(logs[1::2], (lengths_of, extents_of)):
+            shortest, longest = np.log(bounds(self._fit.source)) + np.array([-1e-9, 1e-9])
+            inside &= shortest <= log <= longest
         if not inside:
             return _NOWHERE
         drawn = -0.5 * float(z @ z) / _WIDER**2 - self._volume
@@ -231,14 +236,13 @@ class _Posterior:
             return _NOWHERE
 
     def _evidence(self, vector: np.ndarray, logs: Sequence[float] | np.ndarray) -> float:
-        amplitude, length, faint = (float(each) for each in np.exp(logs))
-        smoothness = Smoothness(amplitude, length, faint)
-        own = self._middle[-len(SMOOTHNESS) :]
+        smoothness = Smoothness(*(float(each) for each in np.exp(logs)))
+        own = self._middle[-len(self.names) :]
         prior = float(((np.asarray(logs) - own) ** 2).sum())
         return fit_at(self._fit.problem, self._fit.source, vector, smoothness).evidence + prior
 
     def _widths(self, logs: np.ndarray) -> np.ndarray:
-        """Standard deviations (3,) of the logarithms of the smoothness, by the evidence's curvature along each."""
+        """Standard deviations (S,) of the logarithms of the smoothness, by the evidence's curvature along each."""
         step, found = 0.2, []
         for k in range(len(logs)):
             ends = []

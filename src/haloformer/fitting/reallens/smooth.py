@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.fitting.reallens.correlation import whitening
 from haloformer.fitting.reallens.evidence import Problem, Smoothness
 from haloformer.fitting.reallens.light import LightBasis
 from haloformer.fitting.reallens.masses import Mass
@@ -42,6 +43,7 @@ class Prepared:
         arcs: x, y, light (N,) of the significant pixels of the arcs.
         supersampling: Rays per side of a pixel.
         source_step: Distance of the source's coefficients in arcsec.
+        falling: Whether the source's standard deviation falls outwards.
     """
 
     seen: Observation
@@ -51,15 +53,20 @@ class Prepared:
     arcs: tuple[np.ndarray, np.ndarray, np.ndarray]
     supersampling: int
     source_step: float
+    falling: bool = True
 
     def problem(self, mass: Mass) -> Problem:
         """Returns what is fitted with a mass model."""
-        data = (self.seen.image / self.seen.noise)[self.seen.mask]
+        data = self.camera.data(self.seen.image / self.seen.noise)
         return Problem(self.camera, data, self.basis.columns, mass)
 
 
 def prepare(
-    seen: Observation, lens_light: bool, supersampling: int = 2, source_step: float | None = None
+    seen: Observation,
+    lens_light: bool,
+    supersampling: int = 2,
+    source_step: float | None = None,
+    falling: bool = True,
 ) -> Prepared:
     """Finds the lens's light and the arcs.
 
@@ -68,6 +75,7 @@ def prepare(
         lens_light: Whether there is light of the lens in the image; False if it has been subtracted.
         supersampling: Rays per side of a pixel.
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
+        falling: Whether the source's standard deviation falls outwards.
 
     Raises:
         InputError: There are no arcs, or the source's grid is coarser than the image.
@@ -89,15 +97,18 @@ def prepare(
     camera = _camera(seen, supersampling)
     basis = LightBasis.of(camera, light.components)
     step = source_step or 0.5 * seen.pixel_scale
-    return Prepared(seen, light, basis, camera, arcs, supersampling, step)
+    return Prepared(seen, light, basis, camera, arcs, supersampling, step, falling)
 
 
 def _camera(seen: Observation, supersampling: int) -> Camera:
     """Returns the camera of the fits: as fine as the point-spread function is known."""
+    white = whitening(seen.mask, seen.correlation)
     if seen.sharp_psf is None or supersampling == 1:
-        return Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, supersampling)
+        plain = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, supersampling)
+        return plain.whitened(white)
     kernel = resampled(seen.sharp_psf, seen.sharp_scale, seen.pixel_scale / supersampling)
-    return Camera.fine(seen.mask, seen.noise, kernel, seen.pixel_scale, supersampling)
+    fine = Camera.fine(seen.mask, seen.noise, kernel, seen.pixel_scale, supersampling)
+    return fine.whitened(white)
 
 
 def centred(mass: Mass, light: Light) -> Mass:
@@ -123,11 +134,11 @@ def fit_smooth_lens(
         start: Names and values with which to begin; None: without any start value.
     """
     seen = ready.seen
-    single = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, 1)
+    single = _camera(seen, 1)
     basis = LightBasis.of(single, ready.light.components)
     first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
     vectors = None if start is None else [_vector(mass, start)]
-    starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors)
+    starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors, ready.falling)
     return refine(ready, starts[0].vector, starts[0].smoothness, mass, report)
 
 

@@ -17,7 +17,7 @@ from haloformer.fitting.reallens.optimise import Fit, fit_at
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.io.writing import write_text
 
-_VERSION = 1
+_VERSION = 2
 
 
 class Stages:
@@ -61,7 +61,7 @@ class Stages:
                 found = _restored(problem, self._done[name])
                 self.resumed.append(name)
                 return found
-            except (KeyError, TypeError, ValueError):
+            except (AttributeError, KeyError, TypeError, ValueError):
                 pass
         found = make()
         self._done[name] = _described(found)
@@ -100,14 +100,14 @@ def key_of(seen: Observation, options: object) -> str:
         digest.update(repr(array.shape).encode() + np.ascontiguousarray(array).tobytes())
     if seen.sharp_psf is not None:
         digest.update(repr(seen.sharp_scale).encode() + seen.sharp_psf.tobytes())
-    digest.update(repr(seen.pixel_scale).encode())
+    digest.update(repr((seen.pixel_scale, seen.correlation)).encode())
     return digest.hexdigest()
 
 
 def _described(fit: Fit) -> dict[str, Any]:
     return {
         "vector": fit.vector.tolist(),
-        "smoothness": asdict(fit.smoothness),
+        "smoothness": fit.smoothness.stored(),
         "fine": asdict(fit.source.fine),
         "broad": asdict(fit.source.broad),
         "converged": fit.converged,
@@ -119,5 +119,5 @@ def _restored(problem: Problem, stored: dict[str, Any]) -> Fit:
     vector = np.array(stored["vector"], float)
     if len(vector) != len(problem.mass.names) or not np.isfinite(vector).all():
         raise ValueError("other parameters")
-    fit = fit_at(problem, source, vector, Smoothness(**stored["smoothness"]))
+    fit = fit_at(problem, source, vector, Smoothness.restored(stored["smoothness"]))
     return dataclasses.replace(fit, converged=bool(stored["converged"]))

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage, optimize
 
+from haloformer.fitting.reallens.correlation import larger_areas
 from haloformer.fitting.reallens.evidence import Problem, Smoothness
-from haloformer.fitting.reallens.light import Gaussian, LightBasis, gaussians, not_negative
+from haloformer.fitting.reallens.light import SIZES, Gaussian, LightBasis, gaussians, not_negative
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Camera, Source, SourceGrid
@@ -56,17 +57,20 @@ def first_light(seen: Observation, present: bool) -> Light:
     """
     x_axis, y_axis = seen.axes()
     X, Y = np.meshgrid(x_axis, y_axis)
-    x, y, q, angle = _shape(seen, X, Y) if present else (0.0, 0.0, 1.0, 0.0)
-    largest = min(4.0, 0.7 * float(seen.radius()[seen.mask].max()))
-    components = gaussians(x, y, q, angle, seen.pixel_scale, largest) if present else []
     if not present:
         arcs = np.where(seen.mask, seen.image, 0.0)
-        return Light(x, y, components, arcs, _significance(seen, arcs))
+        return Light(0.0, 0.0, [], arcs, _significance(seen, arcs))
+    shape = _shape(seen, X, Y)
     camera = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, 1)
-    columns = LightBasis.of(camera, components).columns
     data = (seen.image / seen.noise)[seen.mask]
     kept = np.ones(len(data), bool)
-    for _ in range(_ROUNDS):
+    for k in range(_ROUNDS):
+        if k > 0:
+            shape = _refined(seen, camera, data, kept, shape)
+        if k < 2:
+            x, y, _, _ = shape
+            components = _components(seen, shape)
+            columns = LightBasis.of(camera, components).columns
         amplitudes = not_negative(columns[kept], data[kept])
         arcs = np.zeros(seen.image.shape)
         arcs[seen.mask] = (data - columns @ amplitudes) * seen.noise[seen.mask]
@@ -101,11 +105,48 @@ def _shape(seen: Observation, X: np.ndarray, Y: np.ndarray) -> tuple[float, floa
     return x, y, min(q, 0.97), float(np.arctan2(2 * xy, xx - yy) / 2)
 
 
+def _components(seen: Observation, shape: tuple[float, float, float, float]) -> Sequence[Gaussian]:
+    largest = min(4.0, 0.7 * float(seen.radius()[seen.mask].max()))
+    return gaussians(*shape, seen.pixel_scale, largest)
+
+
+def _refined(
+    seen: Observation,
+    camera: Camera,
+    data: np.ndarray,
+    kept: np.ndarray,
+    shape: tuple[float, float, float, float],
+) -> tuple[float, float, float, float]:
+    """Returns centre, axis ratio and angle with which Gaussians of one shape describe the pixels (P,) that are kept best."""
+    x, y, q, angle = shape
+    size = (1 - q) / (1 + q)
+    begin = np.array([x, y, size * np.cos(2 * angle), size * np.sin(2 * angle)])
+
+    def left(at: np.ndarray) -> np.ndarray:
+        components = _components(seen, _shape_of(at))[:SIZES]
+        columns = LightBasis.of(camera, components).columns[kept]
+        found: np.ndarray = data[kept] - columns @ not_negative(columns, data[kept])
+        return found
+
+    reach = np.array([2 * seen.pixel_scale, 2 * seen.pixel_scale, 0.3, 0.3])
+    best = optimize.least_squares(
+        left, begin, bounds=(begin - reach, begin + reach), x_scale=reach / 20, diff_step=1e-3,
+        loss="soft_l1", max_nfev=8,
+    )  # fmt: skip
+    return _shape_of(best.x)
+
+
+def _shape_of(at: np.ndarray) -> tuple[float, float, float, float]:
+    size = min(float(np.hypot(at[2], at[3])), 0.6)
+    return float(at[0]), float(at[1]), (1 - size) / (1 + size), float(np.arctan2(at[3], at[2]) / 2)
+
+
 def _significance(seen: Observation, arcs: np.ndarray) -> np.ndarray:
     """Light smoothed by a Gaussian of one pixel, divided by its noise."""
     inside = seen.mask.astype(float)
     total = ndimage.gaussian_filter(arcs * inside, 1.0)
     width = 2 * np.sqrt(np.pi)  # the root of 1/Σ w² of a Gaussian of σ = 1
+    width /= np.sqrt(larger_areas(seen.correlation))
     noise = np.where(seen.mask, seen.noise, np.inf)
     found: np.ndarray = np.where(seen.mask, total * width / noise, 0.0)
     return found
@@ -226,6 +267,7 @@ def coarse_fits(
     seen: Observation,
     report: Report | None = None,
     vectors: Sequence[np.ndarray] | None = None,
+    falling: bool = True,
 ) -> list[Fit]:
     """Returns the best fits on a coarse source; the best first.
 
@@ -236,6 +278,7 @@ def coarse_fits(
         seen: The image.
         report: Called after each.
         vectors: Parameters (K,) with which fits begin; None: found from the image alone.
+        falling: Whether the source's standard deviation falls outwards.
     """
     mass = problem.mass
     bright = float(np.percentile(arcs[2], 90)) / 2
@@ -248,7 +291,9 @@ def coarse_fits(
     tried = []
     for vector in vectors:
         source = traced_source(mass, vector, arcs, seen, 0.6 * seen.pixel_scale, _COARSE_SIDE)
-        smoothness = Smoothness(bright, 0.3 * source.fine.half, 0.1 * bright)
+        smoothness = Smoothness(
+            bright, 0.3 * source.fine.half, 0.1 * bright, source.fine.half if falling else np.inf
+        )
         tried.append(fit_at(problem, source, vector, smoothness))
     tried.sort(key=lambda fit: fit.evidence)
     best = []
