@@ -385,6 +385,7 @@ def main() -> None:
     parser.add_argument("--smooth", action="store_true")
     parser.add_argument("--white", action="store_true")
     parser.add_argument("--sharp", action="store_true")
+    parser.add_argument("--source_prior", choices=SOURCE_PRIORS, default=SOURCE_PRIORS[0])
     parser.add_argument("--independent", action="store_true")
     parser.add_argument(
         "--limit", type=float, default=20.0, help="T above which there is a perturber"
