@@ -2,10 +2,13 @@
 
 import csv
 import json
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import yaml
 from astropy.io import fits
 from safetensors.torch import save_file
 
@@ -140,6 +143,36 @@ def test_a_dataset_brings_its_own(model, folder, lenses, camera):
     _, rows = answers(model, "own.h5")
     wanted = haloformer.load(model, "cpu").probabilities(lenses.images, psf=psf, noise_map=maps[0])
     np.testing.assert_allclose([float(row["p_cdm"]) for row in rows], wanted[:, 0], rtol=1e-4)
+
+
+def test_an_evaluation_takes_the_images_own_camera_too(model, folder, survey, camera):
+    psf, maps = camera
+    two = {"classes": ("cdm", "no_sub")}
+    lenses = Simulator(survey, seed=9, **two).batch(range(3))
+    write_dataset("own.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes)  # fmt: skip
+    with h5py.File("own.h5", "r+") as file:
+        file["calibration/psf"] = psf.astype(np.float32)
+        file["calibration/noise_map"] = maps[0]
+    predictor = haloformer.load(model, "cpu")
+
+    def tested(data, *options):
+        shutil.rmtree("tested", ignore_errors=True)
+        assert main(["evaluate", model, "--data", str(data), "--out", "tested", *options]) == 0
+        with open("tested/predictions.csv", encoding="utf-8", newline="") as file:
+            return [float(row["p_cdm"]) for row in csv.DictReader(file)]
+
+    wanted = predictor.probabilities(lenses.images, psf=psf, noise_map=maps[0])
+    np.testing.assert_allclose(tested("own.h5"), wanted[:, 0], rtol=1e-4)
+    # and a survey that is simulated with another one
+    wide = describe_survey(survey.with_camera(psf_fwhm=0.25))
+    del wide["substructure"]["axion"]
+    Path("wide.yaml").write_text(yaml.safe_dump(wide))
+    images = Simulator("wide.yaml", seed=77).batch(range(4)).images
+    wanted = predictor.probabilities(images, psf=psf)
+    found = tested("wide.yaml", "--n", "4", "--seed", "77")
+    np.testing.assert_allclose(found, wanted[:, 0], rtol=1e-4)
+    plain = predictor.probabilities(images)[:, 0]
+    assert np.abs(np.asarray(plain) - found).max() > 1e-4
 
 
 def test_one_bad_noise_map_is_a_row_that_says_so(model, folder, camera, lenses):

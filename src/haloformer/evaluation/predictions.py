@@ -1,7 +1,7 @@
 """Predictions of a model for test images, beside the true values."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,7 +14,7 @@ from haloformer.errors import InputError
 from haloformer.evaluation import physics
 from haloformer.evaluation.duplicates import image_hashes
 from haloformer.evaluation.testset import TestImages
-from haloformer.fitting.channels import Look, Residual
+from haloformer.fitting.channels import Look, Residual, own_camera
 from haloformer.io.progress import progress_bar
 from haloformer.outputs.targets import TARGETS
 from haloformer.prediction.predictor import Predictor
@@ -85,7 +85,7 @@ def predictions_of_all(
         batch_size: Images in memory at a time.
         progress: Show a bar.
     """
-    fits = _Fits(predictors)
+    fits = _Fits(predictors, images.calibration)
     collected = [_Collected(*each, images) for each in zip(predictors, orders, strict=True)]
     with progress_bar("evaluate", images.n, progress) as advance:
         for batch, labels, values in images.batches(batch_size):
@@ -97,15 +97,18 @@ def predictions_of_all(
 
 
 class _Fits:
-    """What the smooth fit leaves of a batch, fitted once for all models that want the same."""
+    """What the smooth fit leaves of a batch, fitted once for all models that want the same, with the images' own camera where it is another."""
 
-    def __init__(self, predictors: Sequence[Predictor]) -> None:
+    def __init__(
+        self, predictors: Sequence[Predictor], calibration: Mapping[str, np.ndarray]
+    ) -> None:
         asked = [predictor.residual for predictor in predictors if predictor.residual is not None]
         # The detail comes after the fit, and beside what the others see.
         self.fits = {
             replace(one, detail=False): replace(one, detail=replace(one, detail=True) in asked)
             for one in asked
         }
+        self.cameras = {kind: own_camera(kind, calibration) for kind in self.fits}
         self.looks: dict[tuple[Residual, bytes], Look] = {}
 
     def begin(self) -> None:
@@ -120,7 +123,7 @@ class _Fits:
         kind = replace(residual, detail=False)
         key = kind, places.numpy().tobytes()
         if key not in self.looks:
-            self.looks[key] = self.fits[kind].look(predictor.checked(batch))
+            self.looks[key] = self.fits[kind].look(predictor.checked(batch), **self.cameras[kind])
         look = self.looks[key]
         return replace(look, channels=look.channels[:, : 2 + residual.detail])
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,7 @@ class TestImages:
         path: The file, if it is one.
         notes: What of it was left out.
         simulator: Makes the images, if they are not of a file.
+        calibration: What belongs to their camera: ``psf`` and perhaps ``noise_map``.
     """
 
     name: str
@@ -55,6 +56,7 @@ class TestImages:
     path: Path | None = None
     notes: tuple[str, ...] = ()
     simulator: Simulator | None = None
+    calibration: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def own_survey(predictor: Predictor, run: str) -> str:
@@ -134,6 +136,7 @@ def _from_file(path: Path, predictor: Predictor, skip_bad: bool) -> TestImages:
         parameters=lambda: _Parameters(dataset),
         path=path,
         notes=tuple(notes),
+        calibration=dataset.calibration,
     )
 
 
@@ -172,6 +175,7 @@ def _from_survey(data: str, predictor: Predictor, n: int, seed: int, noise: str)
         images_at=lambda indices: simulator.batch(np.asarray(indices)).images,
         parameters=lambda: simulator.parameters(range(n)),
         simulator=simulator,
+        calibration=simulator.calibration,
     )
 
 
