@@ -10,7 +10,7 @@
 
 ``j0946`` ends with an error if the fit is not what is published: θ_E within 0.02″ of 1.40″, the perturber, found without being told where,
 within 0.05″ of (−1.056, −0.659)″ and 20 % of 3.5e9 M_sun, with the truncation radius of 1.1 kpc (0.307″) of Vegetti et al. (2010), and −2 ln
-evidence lower by 200 or more; the source varies as much everywhere, as in that work. Times are the processor's, of one thread.
+evidence lower by 200 or more; the source varies as much everywhere (``--source_prior even``). Times are the processor's, of one thread.
 
 ``simulated`` writes one file for each fit into the folder, and goes on where it was ended; another call may add lenses. At the end it says how
 often smooth twins pass as lenses with a perturber, with its 95 % interval (Clopper & Pearson 1934).

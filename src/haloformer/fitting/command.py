@@ -98,7 +98,7 @@ def fit(
         neighbour_correlation: Real lens: how much the noise of neighbouring pixels is correlated, as drizzling and resampling leave it; 0 if it is
             independent. By default it is measured in the corners, and so is whether the noise map is larger than the scatter of blank pixels to allow for it.
         source_prior: Real lens: the source's brightness varies the less the farther out (falling), as that of galaxies does, or as much
-            everywhere (even), as in most published fits.
+            everywhere (even).
     """
     from haloformer.readers.reading import Reading
 

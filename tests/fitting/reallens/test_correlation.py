@@ -74,6 +74,12 @@ def test_a_galaxy_in_one_corner_does_not_count_and_no_pixels_tell_nothing():
     assert beside.scatter == pytest.approx(plain.scatter, rel=0.08)
     assert beside.a == pytest.approx(plain.a, abs=0.03)
     assert beside.pixels < plain.pixels
+    empty = image.copy()
+    empty[:14, :14] = 0  # where the camera saw nothing
+    without = own.of_corners(empty, everywhere)
+    assert without.scatter == pytest.approx(plain.scatter, rel=0.08)
+    assert without.pixels < plain.pixels
+    assert own.of_corners(0 * image, everywhere).scatter == 0
     middle = np.zeros((80, 80), bool)
     middle[20:60, 20:60] = True
     assert own.of_corners(image, middle) is None

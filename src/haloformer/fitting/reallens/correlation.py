@@ -25,7 +25,7 @@ _LARGEST = 24  # pixels per side of a corner
 _LEAST = 16  # pixels of a corner
 _ROUNDS = 3
 _OUTLIER = 4.0  # robust standard deviations
-_ALIKE = 1.3  # times the least scatter of a corner that another one may have; in those with more there is something
+_ALIKE = 1.3  # times the usual scatter; in corners with more there is something, in those with less nothing
 _SURE = 4.0  # of −2 ln likelihood, by which a correlation is to be better than none
 
 
@@ -100,11 +100,12 @@ def of_corners(image: np.ndarray, counted: np.ndarray) -> Blank | None:
                 found.append(_blank_part(corner))
     if not found:
         return None
-    least = min(corner.scatter for corner in found)
-    found = [corner for corner in found if corner.scatter <= _ALIKE * least]
+    noisy = sorted(corner.scatter for corner in found if corner.scatter > 0)
+    if not noisy:
+        return Blank(0.0, 0.0, sum(len(corner.values) for corner in found))
+    usual = noisy[(len(noisy) - 1) // 2]
+    found = [corner for corner in found if usual / _ALIKE <= corner.scatter <= usual * _ALIKE]
     pixels = sum(len(corner.values) for corner in found)
-    if least <= 0:
-        return Blank(0.0, 0.0, pixels)
     best = optimize.minimize_scalar(
         lambda a: _likelihood(found, a)[0],
         bounds=(0.0, LARGEST_A),

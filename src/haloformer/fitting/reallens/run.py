@@ -46,7 +46,7 @@ class Options:
         sample: How the posterior is sampled: ``"nested"``; None: it is not, and errors are Laplace's alone.
         live: Live points of nested sampling.
         source_prior: ``"falling"``: the source's brightness varies the less the farther out, as that of galaxies does, in a radius that has the
-            largest evidence; ``"even"``: as much everywhere, as in most published fits.
+            largest evidence; ``"even"``: as much everywhere, as regularisation of one strength has it.
     """
 
     lens_light: bool = True
