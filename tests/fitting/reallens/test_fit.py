@@ -376,3 +376,16 @@ def test_linear_algebra_has_one_thread_for_a_while():
         with one_blas_thread():
             assert threads() == {1}
         assert threads() == before
+
+
+@pytest.mark.parametrize("hidden", [0.2, 0.35, 0.5])
+def test_a_mask_over_the_middle_of_the_lens_leaves_its_centre_where_it_is(hidden):
+    from haloformer.fitting.reallens import checked_observation
+    from haloformer.fitting.reallens.smooth import prepare
+
+    image, given = lens()
+    y, x = (np.mgrid[:41, :41] - 20) * SCALE
+    seen = checked_observation(image, **given, mask=np.hypot(x, y) < hidden, radius=1.6)
+    light = prepare(seen, True, 1, SCALE).light
+    assert np.hypot(light.x, light.y) < 0.02
+    assert light.components[0].q > 0.85  # it is round

@@ -25,7 +25,6 @@ from haloformer.fitting.reallens.start import (
 from haloformer.simulation.psf import resampled
 
 _CORE = 2.5  # pixels about the lens's centre, which are left out where its light is present
-_THINNED = 4000  # fitted pixels beyond which the first fits use every other one
 _LEAST_ARC_PIXELS = 12
 _COARSEST = 1.5  # pixels between the source's coefficients
 _CENTRE_SD = 0.05  # arcsec, of the mass about the light

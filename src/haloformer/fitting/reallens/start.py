@@ -65,9 +65,9 @@ def first_light(seen: Observation, present: bool) -> Light:
     data = (seen.image / seen.noise)[seen.mask]
     kept = np.ones(len(data), bool)
     for k in range(_ROUNDS):
-        if k > 0:
+        if k == 1:
             shape = _refined(seen, camera, data, kept, shape)
-        if k < 2:
+        if k <= 1:
             x, y, _, _ = shape
             components = _components(seen, shape)
             columns = LightBasis.of(camera, components).columns
@@ -89,6 +89,9 @@ def _shape(seen: Observation, X: np.ndarray, Y: np.ndarray) -> tuple[float, floa
         return 0.0, 0.0, 1.0, 0.0
     peak = np.argmax(np.where(near, blurred, -np.inf))
     x, y = float(X.flat[peak]), float(Y.flat[peak])
+    hidden = ~seen.mask & (np.hypot(X, Y) < 0.6)
+    if hidden.any() and np.hypot(X - x, Y - y)[hidden].min() < 4 * seen.pixel_scale:
+        x, y = 0.0, 0.0  # the peak is beside what is masked: the lens's centre is
     for width in (0.3, 0.3, 0.3):
         weight = np.clip(image, 0, None) * (np.hypot(X - x, Y - y) < width)
         total = weight.sum()
