@@ -85,6 +85,11 @@ def test_a_galaxy_in_one_corner_does_not_count_and_no_pixels_tell_nothing():
     assert own.of_corners(image, middle) is None
 
 
+def test_more_than_can_be_allowed_for_is_said():
+    assert own.in_words(0.15) == "0.29 correlated, which the fit allows for"
+    assert own.in_words(own.LARGEST_A).startswith("at least 0.56 correlated")
+
+
 def test_the_correlation_of_neighbours_tells_the_kernel():
     for a in (0.0, 0.1, 0.35):
         assert own.kernel_of(own.neighbours(a)) == pytest.approx(a, abs=1e-9)

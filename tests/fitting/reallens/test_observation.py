@@ -7,6 +7,7 @@ import pytest
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.fitting.reallens import checked_observation, fit
+from haloformer.fitting.reallens.correlation import larger_areas
 from small_lens import NOISE, lens
 
 IMAGE, GIVEN = lens()
@@ -94,10 +95,17 @@ def test_without_a_noise_map_the_corners_tell_the_noise_and_how_alike_neighbours
 
 def test_a_noise_map_that_allows_for_correlated_noise_is_told_from_the_corners():
     image = 0.02 * correlated(0.15)
-    with pytest.warns(InputWarning, match=r"correlated and the scatter 0\.7\d of the noise map"):
+    with pytest.warns(
+        InputWarning, match=r"correlated, which the fit allows for; they scatter 0\.7\d"
+    ):
         seen = checked_observation(image, **given(noise=1.39 * 0.02))
     assert seen.correlation == pytest.approx(0.15, abs=0.03)
     np.testing.assert_allclose(seen.noise, 0.02, rtol=0.05)
+    # one that is larger than correlation explains is taken times what that does
+    with pytest.warns(InputWarning, match=r"scatter 0\.3\d of .*explains 0\.6\d"):
+        seen = checked_observation(image, **given(noise=3 * 0.02))
+    explained = 1 / np.sqrt(larger_areas(seen.correlation))
+    np.testing.assert_allclose(seen.noise, 3 * 0.02 * 0.85 * explained)
     as_given = checked_observation(image, **given(noise=1.39 * 0.02), neighbour_correlation=0.2)
     np.testing.assert_allclose(as_given.noise, 1.39 * 0.02)
     assert as_given.correlation == pytest.approx(0.1, abs=0.01)

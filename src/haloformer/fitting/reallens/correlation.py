@@ -34,6 +34,15 @@ def neighbours(a: float) -> float:
     return correlation(a, 1)
 
 
+def in_words(a: float) -> str:
+    """Returns how much neighbouring pixels are correlated and what the fit does about it."""
+    if a > 0.99 * LARGEST_A:
+        return (
+            f"at least {neighbours(LARGEST_A):.2f} correlated, of which the fit allows for so much"
+        )
+    return f"{neighbours(a):.2f} correlated, which the fit allows for"
+
+
 def kernel_of(neighbour: float) -> float:
     """Returns the ``a`` whose neighbouring pixels are so much correlated.
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 from haloformer.errors import InputError, InputWarning
-from haloformer.fitting.reallens.correlation import kernel_of, neighbours, of_corners
+from haloformer.fitting.reallens.correlation import in_words, kernel_of, larger_areas, of_corners
 from haloformer.simulation.psf import resampled
 
 _MOST_PIXELS = 1024
@@ -19,6 +19,7 @@ _OFF_CENTRE = 0.5  # pixels
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
 _NOT_BLANK = 1.3  # times the noise map, of pixels in the corners
+_BELOW = 0.85  # of the scatter that correlation explains, to which it is known: lower scatter has another reason
 
 
 @dataclass(frozen=True, eq=False)
@@ -280,11 +281,15 @@ def _noise_beside_map(image: np.ndarray, counted: np.ndarray) -> tuple[float, fl
             f"pixels in the corners scatter {blank.scatter:.2f} times as much as the noise map says: something is there, or the map is too small; the noise "
             "of neighbouring pixels is taken as independent (--neighbour_correlation says how alike it is)"
         ]  # fmt: skip
-    factor = min(1.0, blank.scatter)
-    less = f" and the scatter {factor:.2f} of the noise map" if factor < 1 else ""
+    explained = 1 / np.sqrt(larger_areas(blank.a))  # by a map that is right for large areas
+    factor = float(np.clip(blank.scatter, _BELOW * explained, 1.0))
+    less = ""
+    if blank.scatter < 1:
+        less = f"; they scatter {blank.scatter:.2f} of what the noise map says, too"
+    if blank.scatter < factor:
+        less += f", of which their correlation explains {explained:.2f}: the map is taken times {factor:.2f}, and errors are too large"
     return factor, blank.a, [
-        f"in the corners the noise of neighbouring pixels is {neighbours(blank.a):.2f} correlated{less}, which the fit allows for "
-        "(--neighbour_correlation 0: it does not)"
+        f"in the corners the noise of neighbouring pixels is {in_words(blank.a)}{less} (--neighbour_correlation 0: it does not)"
     ]  # fmt: skip
 
 
@@ -304,9 +309,7 @@ def _noise_of_corners(
     a = blank.a if given is None else given
     alike = "neighbouring pixels are independent"
     if a > 0:
-        alike = (
-            f"that of neighbouring pixels is {neighbours(a):.2f} correlated, which is allowed for"
-        )
+        alike = f"that of neighbouring pixels is {in_words(a)}"
     note = (
         f"without a noise map, a standard deviation of {blank.scatter:.4g} was measured in the corners; {alike}"
         f"{'' if given is None else ', as was given'}; photon noise of bright pixels is not known"
