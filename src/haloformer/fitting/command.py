@@ -145,6 +145,7 @@ def fit(
         "sample": sample,
         "psf_scale": psf_scale,
         "neighbour_correlation": neighbour_correlation,
+        "source_prior": None if source_prior == "falling" else source_prior,
     }
     if wrong := [name for name, value in given.items() if value is not None]:
         raise InputError(
