@@ -178,7 +178,7 @@ def whitening(mask: np.ndarray, a: float) -> sp.csr_matrix | None:
     places = number[row[:, None] + before[:, 0], column[:, None] + before[:, 1]]
     patterns, which = np.unique(places >= 0, axis=0, return_inverse=True)
     weights = np.stack([_weights(before[pattern], pattern, a) for pattern in patterns])
-    values = np.column_stack([weights[which.ravel()]])
+    values = weights[which.ravel()]
     columns = np.column_stack([np.where(places >= 0, places, 0), np.arange(len(row))])
     kept = np.abs(values) > _SMALL
     pixel = np.repeat(np.arange(len(row)), kept.sum(axis=1))

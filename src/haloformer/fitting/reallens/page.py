@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _METHODS = (
     "The mass is a power-law ellipsoid with external shear. For each mass, the source (cubic splines on two grids, a Gaussian process "
     "with an exponential correlation) and the lens's light (a sum of Gaussians) are solved exactly and integrated over; the "
-    "hyper-parameters have the largest evidence. Errors are Laplace's, at these hyper-parameters; systematic errors of the mass model are "
+    "hyper-parameters have the largest evidence. χ² is with the covariance of the noise. Errors are Laplace's, at these hyper-parameters; systematic errors of the mass model are "
     "not among them. x and y are in arcsec along columns and rows from the middle of the image."
 )
 _PERTURBER = (

@@ -65,7 +65,7 @@ def first_light(seen: Observation, present: bool) -> Light:
     data = (seen.image / seen.noise)[seen.mask]
     kept = np.ones(len(data), bool)
     for k in range(_ROUNDS):
-        if k == 1:
+        if k == 1:  # what the arcs are is known roughly
             shape = _refined(seen, camera, data, kept, shape)
         if k <= 1:
             x, y, _, _ = shape
