@@ -7,12 +7,12 @@ import pytest
 from scipy import optimize, stats
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens import evidence, operators
+from haloformer.fitting.reallens import evidence, hyperparameters, operators, source_prior
 from haloformer.fitting.reallens.correlation import whitening
 from haloformer.fitting.reallens.masses import Mass, mass_profiles
 from haloformer.fitting.reallens.optimise import fit_at, improve
 
-SMOOTHNESS = evidence.Smoothness(0.4, 0.2, 0.05)
+SMOOTHNESS = source_prior.Smoothness(0.4, 0.2, 0.05)
 FULL = {
     "theta_E": 0.8, "gamma": 2.1, "e1": 0.05, "e2": -0.03, "x": 0.013, "y": -0.02, "gamma1": 0.03, "gamma2": 0.02,
     "a1_cos": 0.004, "a1_sin": -0.003, "a3_cos": 0.002, "a3_sin": 0.005, "a4_cos": 0.01, "a4_sin": -0.002,
@@ -50,7 +50,7 @@ def test_the_evidence_is_that_of_gaussian_data_of_this_covariance():
     one = dataclasses.replace(one, data=one.data + 3 * one.light[:, 0])  # light that is there
     normal = evidence.normal_equations(one, grids, vector(one.mass))
     found = evidence.solve(normal, grids, SMOOTHNESS)
-    root = normal.A @ evidence.root_of_covariance(grids, SMOOTHNESS)
+    root = normal.A @ source_prior.root_of_covariance(grids, SMOOTHNESS)
     covariance = np.eye(len(one.data)) + root @ root.T + one.light @ one.light.T
     direct = -2 * stats.multivariate_normal(cov=covariance).logpdf(one.data)
     assert found.evidence == pytest.approx(direct - len(one.data) * np.log(2 * np.pi), rel=1e-9)
@@ -76,7 +76,7 @@ def test_the_light_of_the_lens_is_not_negative_and_the_best_that_is_not():
     one, grids = with_eaten_ring(Mass()), source()
     normal = evidence.normal_equations(one, grids, vector(one.mass))
     found = evidence.solve(normal, grids, SMOOTHNESS)
-    root = normal.A @ evidence.root_of_covariance(grids, SMOOTHNESS)
+    root = normal.A @ source_prior.root_of_covariance(grids, SMOOTHNESS)
     columns = np.concatenate([root, one.light], axis=1)
     n = columns.shape[1]
     stacked = np.concatenate([columns, np.eye(n)])
@@ -247,25 +247,89 @@ def test_light_from_beyond_the_border_reaches_the_pixels_within(rays):
         assert moved == pytest.approx(x - step * centre, abs=1e-12)
 
 
+@pytest.mark.parametrize("reach", [None, 0.2])
+@pytest.mark.parametrize("even", [False, True])
+def test_slopes_by_the_hyper_parameters_are_those_of_finite_differences(even, reach):
+    one = problem(Mass())
+    fine = operators.SourceGrid(0.03, -0.02, 7, 0.09, reach)
+    grids = operators.Source(fine, operators.SourceGrid(0.03, -0.02, 5, 0.2))
+    one = dataclasses.replace(one, data=one.data + 3 * one.light[:, 0])
+    normal = evidence.normal_equations(one, grids, vector(one.mass))
+    full = source_prior.Smoothness(0.4, 0.2, 0.05, 0.3, 0.04, -0.06, 0.5, -0.3)
+    at = dataclasses.replace(full, extent=np.inf) if even else full
+    solution = evidence.solve(normal, grids, at)
+    inverse = evidence.inverse_of(solution)
+    found = source_prior.evidence_slope(grids, at, solution.whitened, inverse)
+    names = [each.name for each in dataclasses.fields(at)][: 3 if even else 8]
+    assert len(found) == len(names)
+    for name, slope in zip(names, found):
+        value, step = getattr(at, name), 1e-4
+        ends = []
+        for way in (step, -step):
+            logarithmic = name in ("amplitude", "length", "faint", "extent")
+            moved = value * np.exp(way) if logarithmic else value + way
+            ends.append(evidence.solve(normal, grids, dataclasses.replace(at, **{name: moved})))
+        assert slope == pytest.approx(
+            (ends[0].evidence - ends[1].evidence) / (2 * step), rel=1e-4, abs=1e-4
+        ), name
+
+
+def test_a_round_envelope_is_the_limit_of_one_that_is_nearly_round():
+    grid = operators.SourceGrid(0.0, 0.0, 7, 0.09)
+    at = source_prior.Smoothness(1.0, 0.2, 0.05, 0.3, 0.04, -0.06)
+    round_, nearly = (
+        source_prior._radius(grid, dataclasses.replace(at, stretch_1=stretch))
+        for stretch in (0.0, 2e-3)
+    )
+    np.testing.assert_allclose(round_[0], nearly[0], rtol=2e-3)
+    for one, other in zip(round_[1], nearly[1]):
+        np.testing.assert_allclose(one, other, atol=3e-3)
+
+
+def test_splines_that_are_wider_apart_outwards_have_exact_slopes_and_lie_where_their_axis_says():
+    grid = operators.SourceGrid(0.1, -0.2, 12, 0.05, 0.1)
+    assert grid.half == pytest.approx(0.1 * np.sinh(6.5 * 0.5))
+    assert np.diff(grid.axis())[5] == pytest.approx(0.05, rel=0.02)
+    coefficients = np.random.default_rng(6).normal(size=grid.size)
+    x, y = 0.1 + np.linspace(-1, 1, 41), -0.2 + np.linspace(0.9, -0.7, 41)
+    ends = [grid.splines(x + way, y) @ coefficients for way in (1e-6, -1e-6)]
+    slope, _ = grid.splines(x, y).gradient(coefficients)
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, atol=1e-5)
+    # one coefficient alone is brightest where it lies
+    alone = np.zeros((12, 12))
+    alone[9, 3] = 1.0
+    at = 0.1 + grid.axis()[3] + np.linspace(-0.02, 0.02, 81)
+    bright = grid.splines(at, np.full(81, -0.2 + grid.axis()[9])) @ alone.ravel()
+    assert np.argmax(bright) == 40
+
+
 def test_the_sources_variance_falls_outwards_by_the_extent_and_an_even_one_stays_even():
     one, grids = problem(Mass()), source(side=9)
-    even = evidence.Smoothness(0.4, 0.2, 0.05)
+    even = source_prior.Smoothness(0.4, 0.2, 0.05)
     falling = dataclasses.replace(even, extent=0.15)
+    moved = dataclasses.replace(falling, x=0.18, y=-0.09, stretch_1=np.log(2))  # axis ratio 1/2
     fine = grids.parts()[0]
     deviations = []
-    for smoothness in (even, falling):
-        root = evidence.root_of_covariance(grids, smoothness)
+    for smoothness in (even, falling, moved):
+        root = source_prior.root_of_covariance(grids, smoothness)
         deviations.append(np.sqrt((root @ root.T).diagonal()[fine]).reshape(9, 9))
     np.testing.assert_allclose(deviations[0], 0.4, rtol=1e-5)
-    away = np.hypot(3, 2) * grids.fine.step
-    assert deviations[1][4, 4] == pytest.approx(0.4, rel=1e-5)
-    assert deviations[1][4 + 3, 4 - 2] == pytest.approx(0.4 * np.exp(-away / 0.15), rel=1e-5)
+
+    def expected(rows, columns):  # in steps; flat within half a step
+        return 0.4 * np.exp(-np.sqrt(rows**2 + columns**2 + 0.25) * grids.fine.step / 0.15)
+
+    assert deviations[1][4, 4] == pytest.approx(expected(0, 0), rel=1e-5)
+    assert deviations[1][4 + 3, 4 - 2] == pytest.approx(expected(3, 2), rel=1e-5)
+    # about column 6, row 3: half as wide along the rows as along the columns, of the same area
+    for row, column in ((3, 6), (3, 0), (8, 6), (7, 2)):
+        wide = expected((row - 3) * np.sqrt(2), (column - 6) / np.sqrt(2))
+        assert deviations[2][row, column] == pytest.approx(wide, rel=1e-5)
     normal = evidence.normal_equations(one, grids, vector(one.mass))
     lengths = (0.05, 2.0)
-    found = evidence.best_smoothness(normal, grids, even, lengths)
+    found = hyperparameters.best_smoothness(normal, grids, even, lengths)
     assert found.extent == np.inf
-    better = evidence.best_smoothness(normal, grids, falling, lengths)
-    low, high = evidence.extents_of(grids)
+    better = hyperparameters.best_smoothness(normal, grids, falling, lengths)
+    low, high = hyperparameters.extents_of(grids)
     assert low <= better.extent <= high
     solved = [evidence.solve(normal, grids, each).evidence for each in (falling, better)]
     assert solved[1] < solved[0]

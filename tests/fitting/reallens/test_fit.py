@@ -25,7 +25,7 @@ PERTURBED = {
     "z_lens": 0.3,
     "z_source": 1.0,
 }
-COARSE = {"supersampling": 1, "source_step": SCALE}
+COARSE = {"supersampling": 1}
 PERTURBER = (8e9, 0.3, -0.95, 0.4)  # mass, truncation radius, x, y
 
 
@@ -193,7 +193,7 @@ def test_lenstronomy_renders_the_mass_the_lens_light_and_the_source_that_are_wri
     expected = camera.observe(bright) * smooth.seen.noise[mask]
     arcs = model.image(**lights, lens_light_add=False)[inner][mask]
     np.testing.assert_allclose(arcs, expected, atol=1e-6 * expected.max())
-    assert np.abs(arcs - smooth.arcs[mask]).max() < 2e-3 * expected.max()
+    assert np.abs(arcs - smooth.arcs[mask]).max() < 3e-3 * expected.max()
 
 
 def test_a_star_beside_is_told_and_a_mask_helps():
@@ -308,12 +308,12 @@ def test_a_prior_pulls_a_fit_and_costs_evidence(smooth):
     from haloformer.fitting.reallens.optimise import fit_at, improve
 
     problem = smooth.best.problem
-    priors = {**problem.mass.priors, "gamma": Prior(1.9, 1e-3)}
+    priors = {**problem.mass.priors, "gamma": Prior(1.8, 1e-3)}
     mass = dataclasses.replace(problem.mass, priors=priors)
     fit = smooth.best
     begun = fit_at(problem.with_mass(mass), fit.source, fit.vector, fit.smoothness)
     pulled = improve(begun, 8)
-    assert pulled.value("gamma") == pytest.approx(1.9, abs=0.01)
+    assert pulled.value("gamma") == pytest.approx(1.8, abs=0.01)
     assert pulled.evidence > smooth.evidence + 1
 
 

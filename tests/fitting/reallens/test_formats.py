@@ -16,7 +16,7 @@ from haloformer.fitting.reallens.masses import Mass, mass_profiles
 from haloformer.fitting.reallens.start_file import read_start
 from small_lens import SCALE, TRUTH, lens
 
-COARSE = {"supersampling": 1, "source_step": SCALE}
+COARSE = {"supersampling": 1}
 X, Y = np.array([1.1, 0.4, -0.2, 0.05]), np.array([0.7, -1.0, 1.3, 0.02])
 POWER_LAW = {
     "type": "instance",

@@ -16,7 +16,7 @@ from haloformer.fitting.reallens.sampling import sample
 from haloformer.fitting.reallens.stages import Stages
 from small_lens import SCALE, lens
 
-OPTIONS = {"lens_light": False, "supersampling": 1, "source_step": 1.5 * SCALE}
+OPTIONS = {"lens_light": False, "supersampling": 1, "source_step": SCALE}
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,11 @@
 """The evidence of a lens: source and lens light are linear, so that for a given mass they are solved exactly and integrated over.
 
 Data d in units of the noise, made white where that of neighbouring pixels is alike, are A c + L a + noise. The source's coefficients c are
-a Gaussian process, c ~ N(0, S K S), whose standard deviations S fall outwards as the light of galaxies does: with one of the same
-variance everywhere, lenses that spread a compact source out are too probable, and slopes are biased. The amplitudes a of the lens's light are
-N(0, 1) after scaling, and none of them negative in the most probable solution. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al.
-(2006, arXiv:astro-ph/0601493).
+a Gaussian process (:mod:`.source_prior`). The amplitudes a of the lens's light are N(0, 1) after scaling, and none of them negative in the most
+probable solution. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
 """
 
-import functools
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import scipy.linalg as sl
@@ -20,81 +16,11 @@ from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.operators import (
     Camera,
     Source,
-    SourceGrid,
     Splines,
     determinant_slope,
     response,
 )
-
-_JITTER = 1e-6
-_WIDEST = 4.0  # times half of the fine grid, of the source's extent
-_BROAD_LENGTH = 3.0  # of correlation of the faint light, in steps of its grid
-
-
-@dataclass(frozen=True)
-class Smoothness:
-    """Hyper-parameters of the source.
-
-    Attributes:
-        amplitude: Standard deviation of its brightness in the middle of its grid, in the image's unit.
-        length: Of correlation, in arcsec for an isothermal lens, as all lengths of the source: see :meth:`~.masses.Mass.scale`.
-        faint: Standard deviation of the faint light around it.
-        extent: Radius in which the amplitude falls by a factor e, as ``length``; infinite: it does not.
-    """
-
-    amplitude: float
-    length: float
-    faint: float
-    extent: float = np.inf
-
-    def stored(self) -> dict[str, float | None]:
-        """Returns its values by their names for a file; None stands for an infinite extent."""
-        return {name: v if np.isfinite(v) else None for name, v in asdict(self).items()}
-
-    @classmethod
-    def restored(cls, values: Mapping[str, float | None]) -> "Smoothness":
-        """Returns it from :meth:`stored` values."""
-        return cls(**{name: np.inf if v is None else float(v) for name, v in values.items()})
-
-
-def correlations(grid: SourceGrid, length: float) -> np.ndarray:
-    """Returns the correlations K (n, n) = exp(−r/l) of the coefficients, which galaxies with cores and clumps have."""
-    index = np.arange(grid.side)
-    square = (index[:, None] - index[None, :]) ** 2
-    # of both axes: (rows, columns) × (rows, columns)
-    distance = np.sqrt(square[:, None, :, None] + square[None, :, None, :]) * grid.step
-    found: np.ndarray = np.exp(-distance / length).reshape(grid.size, grid.size)
-    return found
-
-
-def falling(grid: SourceGrid, extent: float) -> np.ndarray:
-    """Returns the amplitude (n,) of coefficients in parts of that in the middle, exp(−r/extent)."""
-    axis = (np.arange(grid.side) - (grid.side - 1) / 2) * grid.step
-    found: np.ndarray = np.exp(-np.hypot(axis[:, None], axis[None, :]).ravel() / extent)
-    return found
-
-
-@functools.lru_cache(maxsize=4)
-def _root(side: int, step: float, length: float) -> np.ndarray:
-    """The lower triangular root R of K = R Rᵀ."""
-    K = correlations(SourceGrid(0.0, 0.0, side, step), length)
-    K[np.diag_indices_from(K)] += _JITTER
-    found: np.ndarray = sl.cholesky(K, lower=True, overwrite_a=True, check_finite=False)
-    return found
-
-
-def root_of_covariance(source: Source, smoothness: Smoothness) -> np.ndarray:
-    """Returns the lower triangular root (n, n) of the prior covariance of the coefficients."""
-    found = np.zeros((source.size, source.size), order="F")
-    fine, broad = source.parts()
-    length = smoothness.length
-    envelope = smoothness.amplitude * falling(source.fine, smoothness.extent)
-    found[fine, fine] = envelope[:, None] * _root(source.fine.side, source.fine.step, length)
-    broad_length = _BROAD_LENGTH * source.broad.step
-    found[broad, broad] = smoothness.faint * _root(
-        source.broad.side, source.broad.step, broad_length
-    )
-    return found
+from haloformer.fitting.reallens.source_prior import Smoothness, root_of_covariance
 
 
 @dataclass(frozen=True, eq=False)
@@ -172,6 +98,7 @@ class Solution:
         light: (L,) amplitudes.
         factor: Lower Cholesky factor of the whitened normal matrix.
         root: Of the prior covariance of the coefficients.
+        whitened: (n,) root⁻¹ of the coefficients.
     """
 
     evidence: float
@@ -179,6 +106,7 @@ class Solution:
     light: np.ndarray
     factor: np.ndarray
     root: np.ndarray
+    whitened: np.ndarray
 
 
 def solve(normal: Normal, source: Source, smoothness: Smoothness) -> Solution:
@@ -193,7 +121,7 @@ def solve(normal: Normal, source: Source, smoothness: Smoothness) -> Solution:
     z = sl.solve_triangular(factor[:n, :n], left, lower=True, trans=1, check_finite=False)
     evidence = normal.square - half_solved @ half_solved + lost
     evidence += 2 * np.log(np.diag(factor)).sum()
-    return Solution(float(evidence), root @ z, amplitudes, factor, root)
+    return Solution(float(evidence), root @ z, amplitudes, factor, root, z)
 
 
 def _not_negative(factor: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, float]:
@@ -237,6 +165,13 @@ def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
     raise InputError(
         "the image is too bright for its noise, so that nothing can be solved; check the noise map, and mask what is saturated"
     )
+
+
+def inverse_of(solution: Solution) -> np.ndarray:
+    """Returns the inverse (n + L, n + L) of the whitened normal matrix."""
+    inverse, _ = sl.lapack.dpotri(solution.factor, lower=1)
+    found: np.ndarray = np.tril(inverse) + np.tril(inverse, -1).T
+    return found
 
 
 def residual(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
@@ -318,59 +253,9 @@ def _steepness(source: Source, normal: Normal, solution: Solution) -> tuple[np.n
 def _adjoint(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
     """(P, n) half of the derivative of ln det M by A: A times the covariance of the coefficients, and the light's share."""
     n = solution.root.shape[0]
-    inverse, _ = sl.lapack.dpotri(solution.factor, lower=1)
-    inverse = np.tril(inverse) + np.tril(inverse, -1).T
+    inverse = inverse_of(solution)
     left = sl.blas.dtrmm(1.0, solution.root, inverse[:n, :n], side=0, lower=1)
     covariance = sl.blas.dtrmm(1.0, solution.root, left, side=1, lower=1, trans_a=1)
     found: np.ndarray = normal.A.astype(np.float32) @ covariance.astype(np.float32)
     found += problem.light @ (inverse[n:, :n] @ solution.root.T)
     return found  # single precision is enough for a slope, and twice as fast
-
-
-def extents_of(source: Source) -> tuple[float, float]:
-    """Returns the smallest and the largest extent that a source's fine grid can show, in arcsec."""
-    return source.fine.step, _WIDEST * source.fine.half
-
-
-def best_smoothness(
-    normal: Normal,
-    source: Source,
-    start: Smoothness,
-    lengths: tuple[float, float],
-    tolerance: float = 0.5,
-) -> Smoothness:
-    """Returns the hyper-parameters of largest evidence for a given mass.
-
-    Args:
-        normal: The mass's normal equations.
-        source: The source's grids.
-        start: Where the search begins; an infinite extent stays.
-        lengths: The shortest and the longest correlation, in arcsec.
-        tolerance: In −2 ln evidence.
-    """
-    bounds = [(-np.inf, np.inf), np.log(lengths), (-np.inf, np.inf), np.log(extents_of(source))]
-    values = [start.amplitude, start.length, start.faint, min(start.extent, source.fine.half)]
-    free = 4 if np.isfinite(start.extent) else 3
-    low, high = np.array(bounds[:free]).T
-
-    def smoothness(at: np.ndarray) -> Smoothness:
-        return Smoothness(*(float(each) for each in np.exp(np.clip(at, low, high))))
-
-    def evidence(at: np.ndarray) -> float:
-        beyond = np.maximum(low - at, 0.0).sum() + np.maximum(at - high, 0.0).sum()
-        return solve(normal, source, smoothness(at)).evidence + 100.0 * float(beyond)
-
-    begin = np.log(values[:free])
-    simplex = begin + np.concatenate([np.zeros((1, free)), 0.2 * np.eye(free)])
-    found = optimize.minimize(
-        evidence,
-        begin,
-        method="Nelder-Mead",
-        options={
-            "fatol": tolerance,
-            "xatol": 0.1,
-            "maxfev": (5 if tolerance >= 2 else 10) * free,
-            "initial_simplex": simplex,
-        },
-    )
-    return smoothness(found.x)

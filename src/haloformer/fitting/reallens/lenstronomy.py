@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
 
 FINER = 10
+_LARGEST_PICTURE = 600  # pixels per side
 """Pixels of the source's picture per step of its grid: lenstronomy interpolates linearly between them."""
 
 
@@ -61,8 +62,9 @@ def _psf(fit: "RealLensFit") -> dict[str, Any]:
 
 def source_picture(grid: SourceGrid, coefficients: np.ndarray) -> tuple[np.ndarray, float]:
     """Returns the brightness of one grid of a source on a picture about its middle, and the pixels' size, in units of :meth:`~.masses.Mass.scale`."""
-    n = FINER * (grid.side + 3) + 1
-    scale = grid.step / FINER
+    wide = 2 * grid.border
+    n = min(round(FINER * wide / grid.step), _LARGEST_PICTURE) // 2 * 2 + 1
+    scale = wide / (n - 1)
     axis = (np.arange(n) - (n - 1) / 2) * scale
     x, y = np.meshgrid(grid.x + axis, grid.y + axis)
     return (grid.splines(x.ravel(), y.ravel()) @ coefficients).reshape(n, n), scale

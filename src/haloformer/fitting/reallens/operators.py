@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.sparse as sp
@@ -203,19 +204,22 @@ _FRAME = 3
 
 @dataclass(frozen=True)
 class SourceGrid:
-    """A square of splines in the source's plane.
+    """A square of splines in the source's plane, evenly spaced or wider apart outwards.
 
     Attributes:
         x: Middle in arcsec, as ``y``.
         y: See ``x``.
         side: Coefficients per side.
-        step: Their distance in arcsec.
+        step: Their distance in arcsec, in the middle.
+        reach: Radius in arcsec within which they are hardly wider apart: at u steps from the middle along either axis they lie at
+            reach · sinh(u · step / reach); None: they are evenly spaced.
     """
 
     x: float
     y: float
     side: int
     step: float
+    reach: float | None = None
 
     @property
     def size(self) -> int:
@@ -225,7 +229,31 @@ class SourceGrid:
     @property
     def half(self) -> float:
         """From the middle to the border, in arcsec."""
-        return (self.side + 1) / 2 * self.step
+        return float(self._place((self.side + 1) / 2))
+
+    @property
+    def border(self) -> float:
+        """From the middle to where the splines have fallen to 0, in arcsec."""
+        return float(self._place((self.side + 3) / 2))
+
+    def axis(self) -> np.ndarray:
+        """Returns where the coefficients (side,) are along either axis, in arcsec from the middle."""
+        found: np.ndarray = self._place(np.arange(self.side) - (self.side - 1) / 2)
+        return found
+
+    def _place(self, steps: Any) -> Any:
+        """Returns what is at so many steps from the middle, in arcsec."""
+        if self.reach is None:
+            return steps * self.step
+        return self.reach * np.sinh(steps * self.step / self.reach)
+
+    def _steps(self, far: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns how many steps (R,) from the middle places (R,) in arcsec are, and how many there are per arcsec, (R, 1)."""
+        if self.reach is None:
+            return far / self.step, np.full((len(far), 1), 1 / self.step)
+        share = far / self.reach
+        steps = np.arcsinh(share) * (self.reach / self.step)
+        return steps, (1 / (self.step * np.sqrt(1 + share**2)))[:, None]
 
     def splines(self, beta_x: np.ndarray, beta_y: np.ndarray) -> Splines:
         """Returns the splines at positions (R,) in arcsec."""
@@ -233,12 +261,13 @@ class SourceGrid:
         inside = np.ones(len(beta_x), bool)
         wide = self.side + 2 * _FRAME
         for beta, middle in ((beta_x, self.x), (beta_y, self.y)):
-            at = (beta - middle) / self.step + (wide - 1) / 2
+            steps, density = self._steps(beta - middle)
+            at = steps + (wide - 1) / 2
             cell = np.floor(at).astype(np.int64)
             inside &= (cell >= 1) & (cell < wide - 2)
             w, s = _cubic(at - cell)
             weights.append(w)
-            slopes.append(s / self.step)
+            slopes.append(s * density)
             first.append(cell - 1)
         (wx, wy), (sx, sy), (i, j) = weights, slopes, first
         shifts = (np.arange(4)[:, None] * wide + np.arange(4)[None, :]).ravel()

@@ -10,14 +10,14 @@ from haloformer.fitting.reallens.evidence import (
     Normal,
     Problem,
     Slope,
-    Smoothness,
     Solution,
-    best_smoothness,
     normal_equations,
     slope,
     solve,
 )
+from haloformer.fitting.reallens.hyperparameters import best_smoothness
 from haloformer.fitting.reallens.operators import Source
+from haloformer.fitting.reallens.source_prior import Smoothness
 
 _LONGEST_STEP = 0.1
 _MOST_TRIES = 6

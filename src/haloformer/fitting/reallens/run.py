@@ -40,7 +40,7 @@ class Options:
         z_lens: Redshift of the lens, for masses in M_sun.
         z_source: Redshift of the source.
         supersampling: Rays per side of a pixel.
-        source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
+        source_step: Distance of the source's coefficients in arcsec; None: half a pixel, and less where the source is smaller.
         start: Names and values of the lens with which the fit begins, as :func:`~haloformer.fitting.reallens.start_file.read_start` returns
             them; None: found from the image alone.
         sample: How the posterior is sampled: ``"nested"``; None: it is not, and errors are Laplace's alone.

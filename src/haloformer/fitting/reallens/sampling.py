@@ -5,6 +5,7 @@ dynesty (Speagle 2020, arXiv:1904.02180) does the sampling. The prior times the 
 with it posterior and evidence, stays, and far fewer evaluations are needed (Chen, Hobson, Das & Gelderblom 2019, arXiv:1808.04635).
 """
 
+import dataclasses
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ import numpy as np
 from scipy import special
 
 from haloformer.errors import InputError, how_to_install
-from haloformer.fitting.reallens.evidence import Smoothness, extents_of
+from haloformer.fitting.reallens.hyperparameters import extents_of
 from haloformer.fitting.reallens.optimise import Fit, Report, fit_at
 from haloformer.fitting.reallens.perturbers import prior_volume
 from haloformer.fitting.reallens.stages import Stages
@@ -236,7 +237,11 @@ class _Posterior:
             return _NOWHERE
 
     def _evidence(self, vector: np.ndarray, logs: Sequence[float] | np.ndarray) -> float:
-        smoothness = Smoothness(*(float(each) for each in np.exp(logs)))
+        values = {
+            name.removeprefix("source_"): float(each)
+            for name, each in zip(self.names, np.exp(logs))
+        }
+        smoothness = dataclasses.replace(self._fit.smoothness, **values)  # its place and shape stay
         own = self._middle[-len(self.names) :]
         prior = float(((np.asarray(logs) - own) ** 2).sum())
         return fit_at(self._fit.problem, self._fit.source, vector, smoothness).evidence + prior

@@ -8,7 +8,7 @@ import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.correlation import whitening
-from haloformer.fitting.reallens.evidence import Problem, Smoothness
+from haloformer.fitting.reallens.evidence import Problem
 from haloformer.fitting.reallens.light import LightBasis
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
@@ -27,6 +27,8 @@ from haloformer.simulation.psf import resampled
 _CORE = 2.5  # pixels about the lens's centre, which are left out where its light is present
 _LEAST_ARC_PIXELS = 12
 _COARSEST = 1.5  # pixels between the source's coefficients
+_STEPS = 0.2, 0.5  # pixels, least and largest distance of the source's coefficients
+_STEPS_IN_EXTENT = 4.0
 _CENTRE_SD = 0.05  # arcsec, of the mass about the light
 
 
@@ -41,7 +43,7 @@ class Prepared:
         camera: Of the fits.
         arcs: x, y, light (N,) of the significant pixels of the arcs.
         supersampling: Rays per side of a pixel.
-        source_step: Distance of the source's coefficients in arcsec.
+        source_step: Distance of the source's coefficients in arcsec; None: by how large the source is.
         falling: Whether the source's standard deviation falls outwards.
     """
 
@@ -51,7 +53,7 @@ class Prepared:
     camera: Camera
     arcs: tuple[np.ndarray, np.ndarray, np.ndarray]
     supersampling: int
-    source_step: float
+    source_step: float | None
     falling: bool = True
 
     def problem(self, mass: Mass) -> Problem:
@@ -73,7 +75,7 @@ def prepare(
         seen: The image.
         lens_light: Whether there is light of the lens in the image; False if it has been subtracted.
         supersampling: Rays per side of a pixel.
-        source_step: Distance of the source's coefficients in arcsec; None: half a pixel.
+        source_step: Distance of the source's coefficients in arcsec; None: half a pixel, and less where the source is smaller.
         falling: Whether the source's standard deviation falls outwards.
 
     Raises:
@@ -95,8 +97,7 @@ def prepare(
         )
     camera = _camera(seen, supersampling)
     basis = LightBasis.of(camera, light.components)
-    step = source_step or 0.5 * seen.pixel_scale
-    return Prepared(seen, light, basis, camera, arcs, supersampling, step, falling)
+    return Prepared(seen, light, basis, camera, arcs, supersampling, source_step, falling)
 
 
 def _camera(seen: Observation, supersampling: int) -> Camera:
@@ -138,7 +139,7 @@ def fit_smooth_lens(
     first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
     vectors = None if start is None else [_vector(mass, start)]
     starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors, ready.falling)
-    return refine(ready, starts[0].vector, starts[0].smoothness, mass, report)
+    return refine(ready, starts[0], report)
 
 
 def _vector(mass: Mass, start: Mapping[str, float]) -> np.ndarray:
@@ -149,14 +150,24 @@ def _vector(mass: Mass, start: Mapping[str, float]) -> np.ndarray:
     return found
 
 
-def refine(
-    ready: Prepared, vector: np.ndarray, smoothness: Smoothness, mass: Mass, report: Report | None
-) -> Fit:
+def refine(ready: Prepared, coarse: Fit, report: Report | None) -> Fit:
     """Goes on from a coarse fit at full resolution: mass and smoothness in turn, and once the source's grid."""
-    problem = ready.problem(mass)
-    source = traced_source(mass, vector, ready.arcs, ready.seen, ready.source_step)
-    fit = smoothed(fit_at(problem, source, vector, smoothness), lengths_of(source), 3.0)
-    fit = improve(fit, 6, 3.0, report)
-    source = traced_source(mass, fit.vector, ready.arcs, ready.seen, ready.source_step)
-    fit = fit_at(problem, source, fit.vector, fit.smoothness)
-    return settled(fit, lengths_of(source), 0.5, report)
+    fit = _about_its_source(ready, coarse)
+    fit = smoothed(fit, lengths_of(fit.source), 3.0)
+    fit = _about_its_source(ready, improve(fit, 6, 3.0, report))
+    return settled(fit, lengths_of(fit.source), 0.5, report)
+
+
+def _about_its_source(ready: Prepared, fit: Fit) -> Fit:
+    """Returns a fit at full resolution on grids whose middle is where the source was found to be."""
+    before, fine, mass = fit.smoothness, fit.source.fine, fit.problem.mass
+    middle = None if before.even else (fine.x + before.x, fine.y + before.y)
+    step = ready.source_step
+    if step is None:
+        finest, coarsest = (share * ready.seen.pixel_scale for share in _STEPS)
+        step = float(np.clip(before.extent / _STEPS_IN_EXTENT, finest, coarsest))
+    source = traced_source(
+        mass, fit.vector, ready.arcs, ready.seen, step, None, middle, ready.falling
+    )
+    centred = dataclasses.replace(before, x=0.0, y=0.0)
+    return fit_at(ready.problem(mass), source, fit.vector, centred)

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens.evidence import Problem, Smoothness
+from haloformer.fitting.reallens.evidence import Problem
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Source, SourceGrid
 from haloformer.fitting.reallens.optimise import Fit, fit_at
+from haloformer.fitting.reallens.source_prior import Smoothness
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.io.writing import write_text
 
-_VERSION = 2
+_VERSION = 3
 
 
 class Stages:

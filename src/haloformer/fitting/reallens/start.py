@@ -7,12 +7,13 @@ import numpy as np
 from scipy import ndimage, optimize
 
 from haloformer.fitting.reallens.correlation import larger_areas
-from haloformer.fitting.reallens.evidence import Problem, Smoothness
+from haloformer.fitting.reallens.evidence import Problem
 from haloformer.fitting.reallens.light import SIZES, Gaussian, LightBasis, gaussians, not_negative
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Camera, Source, SourceGrid
 from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, smoothed
+from haloformer.fitting.reallens.source_prior import Smoothness
 
 _SIGNIFICANT = 4.0  # σ, of the smoothed arcs
 _FAINT = 0.2  # of the brightest arc: what is below may be left by the lens's light
@@ -20,11 +21,19 @@ _ROUNDS = 4
 _RINGS = 6
 _POINTS = 250  # of the arcs' light
 _WEIGHT = 100.0  # as if there were so many independent points
-_SOURCE = 0.1  # arcsec, size of a source
-_MARGIN = 1.4  # of the fine grid about the bright part of the source
+_SOURCES = (
+    0.1,
+    0.4,
+)  # arcsec: the less compact a source may be, the more counts what lenses usually are
+_MARGIN = 2.5  # of the fine grid about the bright part of the source: what it leaves to the broad one bends the lens
+_MARGIN_EVEN = (
+    1.4  # of a source of the same variance everywhere, which evidence prefers on a small grid
+)
 _MOST_SIDE = 36
+_LEAST_SIDE = 12
+_COEFFICIENTS = 0.5  # of the fine grid per fitted pixel, at most
 _BROAD_SIDE = 15
-_TRIED = 3
+_TRIED = 2
 _SLOPES = (1.8, 2.08, 2.35)
 _COARSE_SIDE = 18
 
@@ -171,6 +180,8 @@ def traced_source(
     seen: Observation,
     step: float,
     side: int | None = None,
+    middle: tuple[float, float] | None = None,
+    falling: bool = True,
 ) -> Source:
     """Returns grids of the source: a fine one about where the arcs' light comes from, a broad one where other light may.
 
@@ -179,26 +190,47 @@ def traced_source(
         vector: Its parameters.
         arcs: Of :func:`arc_light`.
         seen: The image.
-        step: Distance of the coefficients of the fine grid in arcsec; at least, if their number is given.
-        side: Coefficients per side; None: as many as reach 97 % of the light, and some more.
+        step: Distance of the coefficients in the middle of the fine grid in arcsec.
+        side: Coefficients per side; None: as many as reach the light, or the most, which are then wider apart outwards.
+        middle: Of the source; None: of the arcs' light.
+        falling: Whether the source's standard deviation falls outwards; if not, the fine grid is smaller, and its coefficients evenly spaced.
     """
     x, y, light = arcs
     beta_x, beta_y = mass.source_positions(x, y, vector)
-    middle = _weighted_median(beta_x, light), _weighted_median(beta_y, light)
+    middle = middle or (_weighted_median(beta_x, light), _weighted_median(beta_y, light))
     far = np.maximum(np.abs(beta_x - middle[0]), np.abs(beta_y - middle[1]))
     order = np.argsort(far)
     share = np.cumsum(light[order]) / light.sum()
-    half = _MARGIN * float(far[order][np.searchsorted(share, 0.97)]) + 2 * step
-    if side is None:
-        n = int(np.clip(2 * np.ceil(half / step) + 1, 12, _MOST_SIDE))
-        fine = SourceGrid(*middle, n, step)
-    else:
-        fine = SourceGrid(*middle, side, max(2 * half / side, step))
+    radius = float(far[order][np.searchsorted(share, 0.97)])
+    n, step, reach = _spacing(radius, step, side, falling, int(seen.mask.sum()))
+    fine = SourceGrid(*middle, n, step, reach)
     theta_E = float(vector[mass.names.index("theta_E")])
     rim = float(seen.radius()[seen.mask].max()) - theta_E
     broad = max(rim + float(np.hypot(*middle)), 0.6 * theta_E, 1.3 * fine.half)
     broad_step = 2 * broad / (_BROAD_SIDE + 1)
     return Source(fine, SourceGrid(*middle, _BROAD_SIDE, broad_step))
+
+
+def _spacing(
+    radius: float, step: float, side: int | None, falling: bool, pixels: int
+) -> tuple[int, float, float | None]:
+    """Returns coefficients per side, their distance in the middle, and the reach, of a grid about light within a radius in arcsec.
+
+    Where they would be too many, evenly spaced, they are wider apart outwards.
+    """
+    half = (_MARGIN if falling else _MARGIN_EVEN) * radius + 2 * step
+    most = np.clip(int(np.sqrt(_COEFFICIENTS * pixels)), _LEAST_SIDE, _MOST_SIDE)
+    n = side or int(np.clip(2 * np.ceil(half / step) + 1, _LEAST_SIDE, most))
+    if not falling:
+        return n, max(2 * half / n, step) if side else step, None
+    evenly = (n + 1) / 2 * step
+    if evenly >= half:
+        return n, step, None
+
+    def beyond(reach: float) -> float:
+        return reach * float(np.sinh(evenly / reach)) - half
+
+    return n, step, float(optimize.brentq(beyond, evenly / 20, 100 * evenly))
 
 
 def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
@@ -212,6 +244,7 @@ def compact_lenses(
     light: Light,
     arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
     gamma: float,
+    size: float = _SOURCES[0],
 ) -> list[np.ndarray]:
     """Returns parameters (K,) of lenses that bring the arcs' light together in the source's plane; the best first.
 
@@ -222,6 +255,7 @@ def compact_lenses(
         light: The lens's light.
         arcs: Of :func:`arc_light`.
         gamma: Slope.
+        size: Of the source in arcsec.
     """
     x, y, weight = arcs
     some = np.argsort(weight)[::-1][:_POINTS]
@@ -236,7 +270,7 @@ def compact_lenses(
         vector = base.copy()
         vector[free] = values
         alpha_x, alpha_y = mass.deflection(x, y, vector)
-        far = [(b - np.average(b, weights=weight)) / _SOURCE for b in (x - alpha_x, y - alpha_y)]
+        far = [(b - np.average(b, weights=weight)) / size for b in (x - alpha_x, y - alpha_y)]
         away = (values - mean[free])[1:] / sd[free][1:]
         return np.concatenate([root * far[0], root * far[1], away])
 
@@ -289,14 +323,16 @@ def coarse_fits(
         vectors = [
             vector
             for gamma in _SLOPES
-            for vector in compact_lenses(mass, light, arcs, gamma)[:_TRIED]
+            for size in _SOURCES
+            for vector in compact_lenses(mass, light, arcs, gamma, size)[:_TRIED]
         ]
     tried = []
     for vector in vectors:
-        source = traced_source(mass, vector, arcs, seen, 0.6 * seen.pixel_scale, _COARSE_SIDE)
-        smoothness = Smoothness(
-            bright, 0.3 * source.fine.half, 0.1 * bright, source.fine.half if falling else np.inf
-        )
+        step = 0.6 * seen.pixel_scale
+        source = traced_source(mass, vector, arcs, seen, step, _COARSE_SIDE, falling=falling)
+        size = source.fine.half / (2 if falling else 1)
+        extent = size if falling else np.inf
+        smoothness = Smoothness(bright, 0.3 * size, 0.1 * bright, extent)
         tried.append(fit_at(problem, source, vector, smoothness))
     tried.sort(key=lambda fit: fit.evidence)
     best = []

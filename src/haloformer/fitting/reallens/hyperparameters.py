@@ -1,0 +1,77 @@
+"""The source's hyper-parameters of largest evidence, for a given mass."""
+
+from dataclasses import astuple
+
+import numpy as np
+from scipy import optimize
+
+from haloformer.fitting.reallens.evidence import Normal, inverse_of, solve
+from haloformer.fitting.reallens.operators import Source
+from haloformer.fitting.reallens.source_prior import Smoothness, evidence_slope
+
+_WIDEST = 4.0  # times half of the fine grid, of the source's extent
+_FARTHEST = 0.6  # times the same, of the centre from the middle of the grid
+_MOST_STRETCH = 1.2  # axis ratios of 0.3, and of 0.18 along a diagonal
+_LOGS = 4  # of the hyper-parameters are varied by their logarithms
+
+
+def extents_of(source: Source) -> tuple[float, float]:
+    """Returns the smallest and the largest extent that a source's fine grid can show, in arcsec."""
+    return source.fine.step, _WIDEST * source.fine.half
+
+
+def best_smoothness(
+    normal: Normal,
+    source: Source,
+    start: Smoothness,
+    lengths: tuple[float, float],
+    tolerance: float = 0.5,
+) -> Smoothness:
+    """Returns the hyper-parameters of largest evidence for a given mass.
+
+    Args:
+        normal: The mass's normal equations.
+        source: The source's grids.
+        start: Where the search begins; an infinite extent stays.
+        lengths: The shortest and the longest correlation, in arcsec.
+        tolerance: In −2 ln evidence.
+    """
+    free = 3 if start.even else 8
+    far, stretch = _FARTHEST * source.fine.half, _MOST_STRETCH
+    bounds = [(None, None), np.log(lengths), (None, None), np.log(extents_of(source))]
+    bounds += [(-far, far)] * 2 + [(-stretch, stretch)] * 2
+    low, high = (
+        np.array([side if side is not None else sign * np.inf for side in sides])
+        for sign, sides in zip((-1, 1), zip(*bounds[:free]))
+    )
+    unit = np.ones(free)
+    unit[_LOGS:6] = min(start.extent, source.fine.half)  # of x and y
+
+    def smoothness(at: np.ndarray) -> Smoothness:
+        values = np.clip(at * unit, low, high)
+        values[:_LOGS] = np.exp(values[:_LOGS])
+        return Smoothness(*(float(each) for each in values))
+
+    def evidence(at: np.ndarray) -> tuple[float, np.ndarray]:
+        here = smoothness(at)
+        solution = solve(normal, source, here)
+        slopes = evidence_slope(source, here, solution.whitened, inverse_of(solution))
+        return solution.evidence, slopes[:free] * unit
+
+    begin = np.array(astuple(start)[:free])
+    begin[:_LOGS] = np.log(begin[:_LOGS])
+    begin = np.clip(begin, low, high) / unit
+    value = solve(normal, source, smoothness(begin)).evidence
+    found = optimize.minimize(
+        evidence,
+        begin,
+        jac=True,
+        method="L-BFGS-B",
+        bounds=list(zip(low / unit, high / unit)),
+        options={
+            "ftol": tolerance / 5 / max(abs(value), 1.0),
+            "gtol": 0.05 * tolerance,
+            "maxfun": 10 if tolerance >= 2 else 25,
+        },
+    )
+    return smoothness(found.x)

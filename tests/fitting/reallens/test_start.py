@@ -1,0 +1,74 @@
+"""Where blind fits begin: near the lens, too, where the arcs' light could be brought together more closely by an unusual one."""
+
+import dataclasses
+import warnings
+
+import numpy as np
+
+from haloformer.fitting.reallens import checked_observation
+from haloformer.fitting.reallens.masses import Mass
+from haloformer.fitting.reallens.smooth import centred, prepare
+from haloformer.fitting.reallens.start import _SOURCES, compact_lenses, traced_source
+from haloformer.simulation import Simulator, get_any_survey
+from haloformer.simulation.components.sersic import Sersic
+from haloformer.simulation.psf import psf_kernel
+
+SEED = 2046  # of which lens 0 has two images of a compact source, one of them faint
+
+
+def two_images():
+    """The image as it is prepared for a fit, and the lens's parameters."""
+    survey = get_any_survey("hst")
+    clumpy = survey.source.light[0]
+    smooth = Sersic(R_sersic=clumpy.R, n_sersic=clumpy.n_sersic, q=clumpy.q, angle=clumpy.angle)
+    survey = dataclasses.replace(
+        survey,
+        substructure={"no_sub": ()},
+        source=dataclasses.replace(survey.source, light=(smooth,)),
+        lens_light=dataclasses.replace(survey.lens_light, mode="present"),
+    )
+    batch = Simulator(survey, seed=SEED, noise="instrument").batch([0])
+    camera = survey.instrument
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # noise is measured in the corners
+        seen = checked_observation(
+            batch.images[0, 0].double().numpy(), psf=np.array(psf_kernel(camera)),
+            psf_scale=camera.pixel_scale / camera.supersampling, pixel_scale=camera.pixel_scale, radius=1.96,
+        )  # fmt: skip
+    return prepare(seen, True), {name: values[0] for name, values in batch.parameters.items()}
+
+
+def test_some_of_the_starts_are_near_the_lens():
+    ready, p = two_images()
+    mass = centred(Mass(), ready.light)
+    true = np.array([p[f"lens_{name}"] for name in ("e1", "e2")] + [p["gamma1"], p["gamma2"]])
+    at = [mass.names.index(name) for name in ("e1", "e2", "gamma1", "gamma2")]
+    off = {}
+    for size in _SOURCES:
+        starts = compact_lenses(mass, ready.light, ready.arcs, 2.08, size)
+        off[size] = min(float(np.abs(start[at] - true).max()) for start in starts)
+    assert off[_SOURCES[0]] > 0.25  # why there are others
+    assert min(off.values()) < 0.17
+
+
+def test_the_fine_grid_reaches_the_light_with_as_many_coefficients_as_pixels_allow():
+    ready, p = two_images()
+    mass = centred(Mass(), ready.light)
+    vector = mass.expected()[0].copy()
+    vector[:4] = [p[f"lens_{name}"] for name in ("theta_E", "gamma", "e1", "e2")]
+    vector[6:8] = p["gamma1"], p["gamma2"]
+    grids = {
+        step: traced_source(mass, vector, ready.arcs, ready.seen, step).fine
+        for step in (0.05, 0.025, 0.01)
+    }
+    assert grids[0.05].reach is None  # evenly spaced
+    halves = [grid.half - 2 * step for step, grid in grids.items()]
+    assert max(halves) - min(halves) < 0.1
+    assert grids[0.01].side == 36
+    assert grids[0.01].reach < 0.2
+    few = dataclasses.replace(ready.seen, mask=ready.seen.mask & (ready.seen.radius() < 1.0))
+    small = traced_source(mass, vector, ready.arcs, few, 0.01).fine
+    assert small.size <= 0.5 * few.mask.sum()
+    even = traced_source(mass, vector, ready.arcs, ready.seen, 0.01, falling=False).fine
+    assert even.reach is None
+    assert even.half < grids[0.01].half
