@@ -321,7 +321,8 @@ class Source:
 
     def picture(self, coefficients: np.ndarray, side: int = 80) -> tuple[np.ndarray, float]:
         """Returns the source's brightness (side, side) about the middle of the fine grid, rows along y, and the pixels' size in arcsec."""
-        scale = 2.6 * self.fine.half / side
+        evenly = (self.fine.side + 1) / 2 * self.fine.step
+        scale = 2.6 * float(np.sqrt(evenly * self.fine.half)) / side  # not all that is faint
         axis = (np.arange(side) - (side - 1) / 2) * scale
         x, y = np.meshgrid(self.fine.x + axis, self.fine.y + axis)
         return self.brightness(x.ravel(), y.ravel(), coefficients).reshape(side, side), scale

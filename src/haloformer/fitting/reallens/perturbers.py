@@ -23,7 +23,7 @@ _SCAN_STEP = 0.08  # of the Einstein radius
 _NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber may be
 _PLACES = 10
 _APART = 0.15  # of the Einstein radius
-_BEST = 3
+_BEST = 3  # places apart, of which fits are finished
 _LARGEST_M = 0.1  # arcsec²
 
 
@@ -203,20 +203,24 @@ def detect(
         return None
     tried.sort(key=lambda fit: fit.evidence)
     finished: list[Fit] = []
-    for k, fit in enumerate(tried[:_BEST]):
+    left = []
+    for fit in tried:
         if any(_same_place(fit, other, theta_E) for other in finished):
+            continue
+        if len(finished) == _BEST:
+            left.append(fit)
             continue
 
         def finish(fit: Fit = fit) -> Fit:
             better = improve(fit, 8, 1.0, report)
             return settled(better, lengths_of(fit.source), 0.5, report)
 
-        finished.append(stages.fit(f"perturber_best_{k + 1}", problem, finish))
+        finished.append(stages.fit(f"perturber_best_{len(finished) + 1}", problem, finish))
     finished.sort(key=lambda fit: fit.evidence)
     best = finished[0]
     spread = covariance(best)
     delta = smooth.evidence - best.evidence
-    ends = [*finished, *tried[_BEST:]]
+    ends = [*finished, *left]
     others = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in ends]
     marginal = marginal_evidence(smooth, covariance(smooth))
     marginal -= marginal_evidence(best, spread, found.area)
