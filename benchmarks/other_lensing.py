@@ -47,10 +47,11 @@ def rays() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(path: Path) -> None:
-    from haloformer.fitting.reallens.evidence import Problem, Smoothness
+    from haloformer.fitting.reallens.evidence import Problem
     from haloformer.fitting.reallens.masses import Mass
     from haloformer.fitting.reallens.operators import Camera, Source, SourceGrid
     from haloformer.fitting.reallens.optimise import fit_at
+    from haloformer.fitting.reallens.source_prior import Smoothness
 
     x, y = rays()
     mass, vector = Mass(), np.array(list(LENS.values()))

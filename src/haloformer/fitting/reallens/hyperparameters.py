@@ -38,12 +38,10 @@ def best_smoothness(
     """
     free = 3 if start.even else 8
     far, stretch = _FARTHEST * source.fine.half, _MOST_STRETCH
-    bounds = [(None, None), np.log(lengths), (None, None), np.log(extents_of(source))]
+    unbound = (-np.inf, np.inf)
+    bounds = [unbound, np.log(lengths), unbound, np.log(extents_of(source))]
     bounds += [(-far, far)] * 2 + [(-stretch, stretch)] * 2
-    low, high = (
-        np.array([side if side is not None else sign * np.inf for side in sides])
-        for sign, sides in zip((-1, 1), zip(*bounds[:free]))
-    )
+    low, high = np.array(bounds[:free]).T
     unit = np.ones(free)
     unit[_LOGS:6] = min(start.extent, source.fine.half)  # of x and y
 
@@ -56,7 +54,7 @@ def best_smoothness(
         here = smoothness(at)
         solution = solve(normal, source, here)
         slopes = evidence_slope(source, here, solution.whitened, inverse_of(solution))
-        return solution.evidence, slopes[:free] * unit
+        return solution.evidence, slopes * unit
 
     begin = np.array(astuple(start)[:free])
     begin[:_LOGS] = np.log(begin[:_LOGS])

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
 
 FINER = 10
-_LARGEST_PICTURE = 600  # pixels per side
 """Pixels of the source's picture per step of its grid: lenstronomy interpolates linearly between them."""
+
+_LARGEST_PICTURE = 800  # pixels per side
+_DIGITS = 8  # of its brightest pixel
 
 
 def to_lenstronomy(fit: "RealLensFit") -> dict[str, Any]:
@@ -74,8 +76,11 @@ def _interpolated(
     grid: SourceGrid, coefficients: np.ndarray, lengths: float, area: float
 ) -> dict[str, Any]:
     picture, scale = source_picture(grid, coefficients)
+    picture /= area
+    top = float(np.abs(picture).max())
+    digits = _DIGITS - int(np.floor(np.log10(top))) if top > 0 else _DIGITS
     return {
-        "image": (picture / area).tolist(),
+        "image": picture.round(digits).tolist(),
         "amp": 1.0,
         "center_x": grid.x * lengths,
         "center_y": grid.y * lengths,

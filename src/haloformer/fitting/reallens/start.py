@@ -21,14 +21,9 @@ _ROUNDS = 4
 _RINGS = 6
 _POINTS = 250  # of the arcs' light
 _WEIGHT = 100.0  # as if there were so many independent points
-_SOURCES = (
-    0.1,
-    0.4,
-)  # arcsec: the less compact a source may be, the more counts what lenses usually are
+_SOURCES = (0.1, 0.4)  # arcsec: the larger a source may be, the more counts what lenses are
 _MARGIN = 2.5  # of the fine grid about the bright part of the source: what it leaves to the broad one bends the lens
-_MARGIN_EVEN = (
-    1.4  # of a source of the same variance everywhere, which evidence prefers on a small grid
-)
+_MARGIN_EVEN = 1.4  # of a source of even variance, which evidence prefers on a small grid
 _MOST_SIDE = 36
 _LEAST_SIDE = 12
 _COEFFICIENTS = 0.5  # of the fine grid per fitted pixel, at most
@@ -244,7 +239,7 @@ def compact_lenses(
     light: Light,
     arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
     gamma: float,
-    size: float = _SOURCES[0],
+    size: float,
 ) -> list[np.ndarray]:
     """Returns parameters (K,) of lenses that bring the arcs' light together in the source's plane; the best first.
 
