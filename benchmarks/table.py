@@ -136,15 +136,24 @@ def run(
     images: int = IMAGES,
     bf16: bool = False,
 ) -> None:
-    """Trains what is missing of the networks on a survey, the cheap ones first; on a CPU some at a time, so that early rows come early."""
+    """Trains what is missing of the networks on a survey: on a CPU some at a time, the cheap ones first, so that early rows come early.
+
+    On a GPU all side by side, the dear ones first, so that none is left alone at the end.
+    """
     _taken_up(survey, given)
     done = {
         record["variant"]
         for record in _records(RUNS / f"{survey}-{given}")
         if record["status"] == "ok" and record["seed"] == seed
     }
-    missing = sorted((m for m in models if _row(m, images) not in done), key=_cost)
-    at_once = len(missing) if torch.cuda.is_available() else workers
+    gpu = torch.cuda.is_available()
+    costs = {record["options"]["model"]: record["macs"] for record in _records(RUNS / _PILOT) if record.get("macs")}  # fmt: skip
+    missing = sorted(
+        (m for m in models if _row(m, images) not in done),
+        key=lambda model: costs.get(model) or _cost(model),
+        reverse=gpu,
+    )
+    at_once = len(missing) if gpu else workers
     for first in range(0, len(missing), max(at_once, 1)):
         part = missing[first : first + at_once]
         final(survey, given, part, pilot(part, workers, bf16), seed, workers, images, bf16)
