@@ -4,6 +4,7 @@
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
     python benchmarks/table.py run common_task image --models 'resnet18,equivariant_*' --images 1200000   # for a GPU
     python benchmarks/table.py prepare model_i --workers 16               # images for all of the trainings, beforehand, on the CPU
+    python benchmarks/table.py speeds                                     # of all networks, one after the other, on an idle CPU
     python benchmarks/table.py report                                     # results/benchmark from what is there
 
 First each network is trained on few images of Model II, with the detail, at each of `RATES`; the rate with the best *validation* macro
@@ -12,11 +13,13 @@ AUC is taken, from nothing, for the trainings that count, on every survey. Nothi
 """
 
 import argparse
+import datetime
 import fnmatch
 import json
 import math
 import os
 import shutil
+import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -24,12 +27,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from table_report import report
+from table_report import SPEEDS, report
 
 from haloformer.data.prepared import SHARD_IMAGES
 from haloformer.errors import InputError
+from haloformer.io.writing import write_text
 from haloformer.models import create_model
 from haloformer.models.cost import count_macs
+from haloformer.studies.jobs import hardware
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
 from haloformer.training.config import compose
@@ -184,6 +189,27 @@ def _prepared_part(task: tuple[dict[str, Any], str, np.ndarray]) -> int:
     return sum(made.prepare(numbers))
 
 
+def speeds() -> None:
+    """Measures how many images/s each network alone classifies on one thread of the CPU, and writes it down."""
+    torch.set_num_threads(1)
+    found: dict[str, dict[str, float]] = {}
+    for model in MODELS:
+        for side in (64, 96):
+            network, batch = create_model(model, side, 3).eval(), torch.randn(64, 3, side, side)
+            with torch.inference_mode():
+                network(batch)
+                seconds = []
+                while len(seconds) < 3 or (sum(seconds) < 1 and len(seconds) < 20):
+                    began = time.perf_counter()
+                    network(batch)
+                    seconds.append(time.perf_counter() - began)
+            found.setdefault(model, {})[str(side)] = round(len(batch) / min(seconds), 1)
+        print(f"{model}: {found[model]} images/s", flush=True)
+    date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    facts = {"hardware": hardware(torch.device("cpu")), "date": date, "torch": torch.__version__}
+    write_text(RESULTS / SPEEDS, json.dumps({**facts, "images_per_second": found}, indent=1) + "\n")
+
+
 def _row(model: str, images: int) -> str:
     """Returns the name of a network's row: its own, with the number of images where that is not the usual one."""
     return model if images == IMAGES else f"{model}-{images}"
@@ -274,6 +300,7 @@ def how_made() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("speeds")
     commands.add_parser("report")
     before = commands.add_parser("prepare")
     before.add_argument("survey", choices=_SURVEYS)
@@ -292,6 +319,9 @@ def main() -> None:
     runs.add_argument("--images", type=int, default=IMAGES, help="to train on, each seen once")
     arguments = parser.parse_args()
     os.chdir(ROOT)
+    if arguments.command == "speeds":
+        speeds()
+        return
     if arguments.command == "report":
         report(RUNS, RESULTS, Path("docs/models/README.md"), _PILOT, how_made())
         return

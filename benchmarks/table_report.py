@@ -31,6 +31,9 @@ Row = dict[str, Any]
 COMPARED = "model_i-detail"
 """The runs whose networks are compared with each other; their answers are kept."""
 
+SPEEDS = "speeds.json"
+"""How many images/s each network classifies, all measured on the same idle CPU."""
+
 COLUMNS = (
     *("survey", "model", "family", "kind", "input", "seed", "images", "learning_rate", "precision"),
     *("macro_auc", "macro_auc_low", "macro_auc_high", "published_macro_auc", "published_model", "published_source"),
@@ -64,6 +67,7 @@ def report(runs: Path, results: Path, document: Path, pilot: str, how: str) -> N
     for folder in sorted(path.parent for path in runs.glob("*-*/results.jsonl")):
         _copy(folder, results / folder.name, folder.name != pilot)
     rows = rows_of(results, pilot)
+    with_speeds(rows, results / SPEEDS)
     write_text(document, with_table(document.read_text(encoding="utf-8"), rows))
     with whole_file(results / "table.csv") as part, part.open("w", newline="", encoding="utf-8") as file:  # fmt: skip
         writer = csv.DictWriter(file, COLUMNS, extrasaction="ignore")
@@ -92,6 +96,14 @@ def rows_of(results: Path, pilot: str) -> list[Row]:
     return sorted(rows, key=lambda row: (row["survey"], row["input"], -row["macro_auc"]))
 
 
+def with_speeds(rows: list[Row], path: Path) -> None:
+    """Puts each network's speed on one CPU in the place of those of the machines that it was trained on."""
+    known = json.loads(path.read_text(encoding="utf-8"))["images_per_second"]
+    for row in rows:
+        side = "96" if row["crop"] == 96 else "64"
+        row["inference_images_per_second"] = known.get(row["model"], {}).get(side)
+
+
 def place_of(row: Row) -> str:
     """Returns the folder of a row's runs."""
     return f"{row['survey']}-{row['input']}"
@@ -110,6 +122,7 @@ def row_of(record: Row, survey: str, given: str) -> Row:
         "input": given,
         "seed": record["seed"],
         "images": record["epochs"] * options["epoch_size"],
+        "crop": options.get("crop"),
         "learning_rate": options.get("lr", 1e-3),
         "precision": options.get("precision", "32"),
         "published_macro_auc": None if theirs is None else round(theirs.macro, 6),
@@ -333,14 +346,14 @@ def with_table(text: str, rows: list[Row]) -> str:
 
 # --- text -------------------------------------------------------------------------------------------------------------
 
-_HEADER = ("model", "kind", "macro AUC (95 %)", "axion", "cdm", "no_sub", "accuracy", "published", "lr", "parameters", "MACs", "images/s", "training [s]")  # fmt: skip
+_HEADER = ("model", "kind", "macro AUC (95 %)", "axion", "cdm", "no_sub", "accuracy", "published", "lr", "parameters", "MACs", "images/s", "trained on", "training [s]")  # fmt: skip
 _DIFFERENCES = ("model", "kind", "macro AUC of the reference more by (95 %)", "p (Holm)")
 _READ = (
     "Intervals: 95 %, over test images (DeLong), not over trainings. Published AUCs are the best of that architecture on the released "
     "images, of the papers' own sizes, pretraining and budgets, without a fit; * marks rows below them. Trained in 32 bits, but where bf16 stands at "
-    "the learning rate (lr). Images/s: the network alone, batches "
-    "of 64, on one thread, beside other work. Training [s]: of an interrupted run its last part alone. All numbers, with hardware, "
-    "date and code version of each run, are in table.csv."
+    "the learning rate (lr). Images/s: the network alone, batches of 64, all on one thread of the same idle CPU (speeds.json). Training "
+    "[s] with the test, beside other work: some of the CPU on one core, and of an interrupted run its last part alone; those of a GPU some "
+    "sixteen at a time. All numbers, with hardware, date and code version of each run, are in table.csv."
 )
 
 
@@ -359,7 +372,10 @@ def _cells(row: Row) -> list[str]:
         f"{row['learning_rate']:g}{'' if row['precision'] == '32' else ', ' + row['precision']}",
         f"{row['parameters'] / 1e6:.2f} M",
         "–" if row["macs"] is None else f"{row['macs'] / 1e6:.0f} M",
-        f"{row['inference_images_per_second']:.0f}",
+        "–"
+        if row["inference_images_per_second"] is None
+        else f"{row['inference_images_per_second']:.0f}",
+        row["hardware"].removeprefix("NVIDIA ") if "NVIDIA" in row["hardware"] else "CPU",
         f"{row['seconds']:.0f}",
     ]
 
