@@ -1,8 +1,8 @@
-"""Coarser grids and fewer starts than in real fits: the small lens of these tests needs no more."""
+"""Coarser grids and fewer starts of smooth lenses than in real fits: the small lens of these tests needs no more."""
 
 import pytest
 
-from haloformer.fitting.reallens import perturbers, start
+from haloformer.fitting.reallens import start
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -11,5 +11,4 @@ def coarse():
         patched.setattr(start, "_COARSE_SIDE", 12)
         patched.setattr(start, "_BROAD_SIDE", 9)
         patched.setattr(start, "_SLOPES", (2.08,))
-        patched.setattr(perturbers, "_PLACES", 3)
         yield

@@ -326,10 +326,21 @@ def test_the_sources_variance_falls_outwards_by_the_extent_and_an_even_one_stays
         assert deviations[2][row, column] == pytest.approx(wide, rel=1e-5)
     normal = evidence.normal_equations(one, grids, vector(one.mass))
     lengths = (0.05, 2.0)
-    found = hyperparameters.best_smoothness(normal, grids, even, lengths)
+    begun = [evidence.solve(normal, grids, each).evidence for each in (even, falling)]
+    found = hyperparameters.best_smoothness(normal, grids, even, begun[0], lengths)
     assert found.extent == np.inf
-    better = hyperparameters.best_smoothness(normal, grids, falling, lengths)
+    better = hyperparameters.best_smoothness(normal, grids, falling, begun[1], lengths)
     low, high = hyperparameters.extents_of(grids)
-    assert low <= better.extent <= high
+    assert low <= better.extent * (1 + 1e-9) <= high
     solved = [evidence.solve(normal, grids, each).evidence for each in (falling, better)]
     assert solved[1] < solved[0]
+
+
+def test_a_coarser_grid_covers_the_same_area():
+    for reach in (None, 0.4):
+        fine = operators.SourceGrid(0.1, -0.2, 20, 0.06, reach)
+        fewer = operators.Source(fine, fine).coarser().fine
+        assert (fewer.x, fewer.y, fewer.side) == (0.1, -0.2, 13)
+        assert fewer.half == pytest.approx(fine.half)
+        inner = fewer.axis()[7] - fewer.axis()[6]
+        assert inner == pytest.approx(fine.step * 21 / 14, rel=0.01)

@@ -44,23 +44,25 @@ def test_many_fits_that_ended_at_one_place_do_not_keep_a_better_place_from_being
 
     def improved(fit, steps, tolerance, report=None):
         """The first four end at one place; the fifth, worse at first, is the best in the end."""
-        if steps == 5 and fit.x > 0.5:
+        if steps == 6 and fit.x > 0.5:
             return Found(x=1.01 + 0.001 * fit.y, y=0.0, evidence=50.0 + fit.y, source=None)
         if (fit.x, fit.y) == (0.0, 1.0):
-            return Found(x=0.0, y=1.0, evidence=60.0 if steps == 5 else -40.0, source=None)
+            return Found(x=0.0, y=1.0, evidence=60.0 if steps == 6 else -40.0, source=None)
         return fit
 
     monkeypatch.setattr(perturbers, "_PLACES", 10)
     monkeypatch.setattr(perturbers, "fit_at", begun)
     monkeypatch.setattr(perturbers, "improve", improved)
+    monkeypatch.setattr(perturbers, "_in_full", lambda smooth, twin, fit: fit)
     monkeypatch.setattr(perturbers, "settled", lambda fit, *rest: fit)
     monkeypatch.setattr(perturbers, "lengths_of", lambda source: (0.0, 1.0))
     monkeypatch.setattr(perturbers, "covariance", lambda fit: np.eye(3))
     monkeypatch.setattr(perturbers, "marginal_evidence", lambda fit, *rest: fit.evidence)
     stages = Kept()
-    found = perturbers.detect(smooth, scan, "pseudo_jaffe", stages)
+    found = perturbers.detect(smooth, smooth, scan, "pseudo_jaffe", stages)
     assert (found.fit.x, found.fit.y) == (0.0, 1.0)
     assert found.delta_evidence == pytest.approx(140.0)
-    assert stages.resumed[-3:] == [f"perturber_best_{k}" for k in (1, 2, 3)]
+    better = [f"perturber_better_{k}" for k in (1, 2, 3)]
+    assert sorted(stages.resumed)[-4:] == ["perturber_best_1", *better]  # the others are far worse
     ended = [(round(x), round(y)) for x, y, *_ in found.others]
     assert sorted(ended) == [(-1, 0), (0, -1), (0, 1), (1, 0)]

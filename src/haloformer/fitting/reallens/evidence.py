@@ -74,8 +74,7 @@ def normal_equations(problem: Problem, source: Source, vector: np.ndarray) -> No
     A = np.concatenate([response(camera, each) for each in splines], axis=1)
     lit = A.any(axis=1)
     some = A[lit]
-    upper = sl.blas.dsyrk(1.0, some.T)  # of Fortran's view: the upper triangle
-    gram = np.triu(upper) + np.triu(upper, 1).T
+    gram = (some.T @ some).T  # symmetric, in Fortran's order; other threads go on meanwhile
     L = problem.light
     return Normal(
         A=A,

@@ -13,6 +13,9 @@ _WIDEST = 4.0  # times half of the fine grid, of the source's extent
 _FARTHEST = 0.6  # times the same, of the centre from the middle of the grid
 _MOST_STRETCH = 1.2  # axis ratios of 0.3, and of 0.18 along a diagonal
 _LOGS = 4  # of the hyper-parameters are varied by their logarithms
+_LOUDER = 8.0  # and fainter, of the logarithms of standard deviations, in one search
+_FIRST_STEP = 0.1  # of logarithms, and of the envelope's extent
+_FLAT = 10.0  # slope by any of these, times the root of the tolerance, that promises too little
 
 
 def extents_of(source: Source) -> tuple[float, float]:
@@ -24,6 +27,7 @@ def best_smoothness(
     normal: Normal,
     source: Source,
     start: Smoothness,
+    evidence_there: float,
     lengths: tuple[float, float],
     tolerance: float = 0.5,
 ) -> Smoothness:
@@ -33,17 +37,20 @@ def best_smoothness(
         normal: The mass's normal equations.
         source: The source's grids.
         start: Where the search begins; an infinite extent stays.
+        evidence_there: −2 ln evidence of the start.
         lengths: The shortest and the longest correlation, in arcsec.
         tolerance: In −2 ln evidence.
     """
     free = 3 if start.even else 8
     far, stretch = _FARTHEST * source.fine.half, _MOST_STRETCH
-    unbound = (-np.inf, np.inf)
-    bounds = [unbound, np.log(lengths), unbound, np.log(extents_of(source))]
+    loud, faint = (
+        (np.log(each) - _LOUDER, np.log(each) + _LOUDER) for each in (start.amplitude, start.faint)
+    )
+    bounds = [loud, np.log(lengths), faint, np.log(extents_of(source))]
     bounds += [(-far, far)] * 2 + [(-stretch, stretch)] * 2
     low, high = np.array(bounds[:free]).T
-    unit = np.ones(free)
-    unit[_LOGS:6] = min(start.extent, source.fine.half)  # of x and y
+    unit = np.full(free, _FIRST_STEP)
+    unit[_LOGS:6] *= min(start.extent, source.fine.half)  # of x and y
 
     def smoothness(at: np.ndarray) -> Smoothness:
         values = np.clip(at * unit, low, high)
@@ -59,7 +66,6 @@ def best_smoothness(
     begin = np.array(astuple(start)[:free])
     begin[:_LOGS] = np.log(begin[:_LOGS])
     begin = np.clip(begin, low, high) / unit
-    value = solve(normal, source, smoothness(begin)).evidence
     found = optimize.minimize(
         evidence,
         begin,
@@ -67,9 +73,9 @@ def best_smoothness(
         method="L-BFGS-B",
         bounds=list(zip(low / unit, high / unit)),
         options={
-            "ftol": tolerance / 5 / max(abs(value), 1.0),
-            "gtol": 0.05 * tolerance,
-            "maxfun": 10 if tolerance >= 2 else 25,
+            "ftol": tolerance / 5 / max(abs(evidence_there), 1.0),
+            "gtol": _FLAT * _FIRST_STEP * tolerance**0.5,
+            "maxfun": 15 if tolerance >= 2 else 25,
         },
     )
     return smoothness(found.x)

@@ -139,6 +139,15 @@ class Mass:
             found = alpha(torch.from_numpy(np.asarray(vector, float))).numpy()
         return found[0], found[1]
 
+    def deflections(
+        self, x: np.ndarray, y: np.ndarray, vectors: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the deflections (V, R) in arcsec by a lens of each of the parameters (V, K), without a perturber, at positions (R,)."""
+        alpha = self._alpha(torch.from_numpy(x.copy()), torch.from_numpy(y.copy()))
+        with torch.no_grad():
+            found = alpha(torch.from_numpy(np.asarray(vectors, float))).numpy()
+        return found[0], found[1]
+
     def jacobian(
         self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
@@ -199,11 +208,11 @@ class Mass:
         return alpha_x.reshape(-1).numpy(), alpha_y.reshape(-1).numpy()
 
     def _alpha(self, x: Tensor, y: Tensor, moving: str = "") -> Callable[[Tensor], Tensor]:
-        """The deflection (2, R) as a function of the parameters (K,); if one is named, only of the components that it moves."""
+        """The deflection (2, R) as a function of the parameters (K,), or (2, V, R) of (V, K); if one is named, only of the components that it moves."""
         x, y = x.reshape(1, 1, -1), y.reshape(1, 1, -1)
 
         def alpha(vector: Tensor) -> Tensor:
-            p = {name: vector[k : k + 1] for k, name in enumerate(self.names)}
+            p = {name: vector[..., k].reshape(-1) for k, name in enumerate(self.names)}
             parts = []
             if not moving or moving in _LENS:
                 parts.append(EPL.deflection(x, y, p))
@@ -213,7 +222,8 @@ class Mass:
                 parts.append(Multipoles.deflection(x, y, p))
             if self.perturber and (not moving or moving in (*_PERTURBER, "theta_E")):
                 parts.append(_PROFILE_OF[self.perturber](x, y, p, self))
-            return torch.stack([sum(part[i] for part in parts).reshape(-1) for i in (0, 1)])  # type: ignore[union-attr]
+            shape = (*vector.shape[:-1], -1)
+            return torch.stack([sum(part[i] for part in parts).reshape(shape) for i in (0, 1)])  # type: ignore[union-attr]
 
         return alpha
 

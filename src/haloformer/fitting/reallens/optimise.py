@@ -81,7 +81,9 @@ def fit_at(problem: Problem, source: Source, vector: np.ndarray, smoothness: Smo
 
 def smoothed(fit: Fit, lengths: tuple[float, float], tolerance: float = 0.5) -> Fit:
     """Returns a fit with the smoothness of largest evidence for its parameters."""
-    smoothness = best_smoothness(fit.normal, fit.source, fit.smoothness, lengths, tolerance)
+    smoothness = best_smoothness(
+        fit.normal, fit.source, fit.smoothness, fit.solution.evidence, lengths, tolerance
+    )
     solution = solve(fit.normal, fit.source, smoothness)
     if solution.evidence >= fit.solution.evidence:
         return fit

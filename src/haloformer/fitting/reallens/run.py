@@ -15,6 +15,7 @@ from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report, covariance
 from haloformer.fitting.reallens.perturbers import (
+    coarse_twin,
     detect,
     marginal_evidence,
     scan,
@@ -128,16 +129,21 @@ def fit_observation(
     )
     free = None
     if options.multipoles or options.perturber:
+        twin = done.fit(
+            "coarse", smooth.problem, lambda: coarse_twin(smooth, _told(report, "smooth"))
+        )
         wide = smooth.problem.with_mass(dataclasses.replace(mass, multipoles=True))
         free = done.fit(
-            "multipoles", wide, lambda: with_multipoles(smooth, _told(report, "multipoles"))
+            "multipoles", wide, lambda: with_multipoles(smooth, twin, _told(report, "multipoles"))
         )
     base = free if options.multipoles and free is not None else smooth
     found = RealLensFit(ready, base)
     if options.perturber:
         scanned = scan(base, ready.seen, options.perturber)
         told = _told(report, "perturber")
-        detection = detect(base, scanned, options.perturber, done, told)
+        if base is not smooth:
+            twin = done.fit("coarse_multipoles", base.problem, lambda: coarse_twin(base, told))
+        detection = detect(base, twin, scanned, options.perturber, done, told)
         found = dataclasses.replace(
             found, scan=scanned, detection=detection, profile=options.perturber
         )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+import threading
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -18,7 +19,7 @@ from haloformer.fitting.reallens.source_prior import Smoothness
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.io.writing import write_text
 
-_VERSION = 3
+_VERSION = 4
 
 
 class Stages:
@@ -36,6 +37,7 @@ class Stages:
             key: Of :func:`key_of`: a file of another fit is not used.
         """
         self._path, self._key = path, key
+        self._lock = threading.Lock()
         self._done: dict[str, Any] = {}
         self._rows: dict[str, list[list[float]]] = {}
         self.resumed: list[str] = []
@@ -65,8 +67,9 @@ class Stages:
             except (AttributeError, KeyError, TypeError, ValueError):
                 pass
         found = make()
-        self._done[name] = _described(found)
-        self._write()
+        with self._lock:
+            self._done[name] = _described(found)
+            self._write()
         return found
 
     def rows(self, name: str) -> list[list[float]]:

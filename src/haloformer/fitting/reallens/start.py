@@ -20,6 +20,7 @@ _FAINT = 0.2  # of the brightest arc: what is below may be left by the lens's li
 _ROUNDS = 4
 _RINGS = 6
 _POINTS = 250  # of the arcs' light
+_SMALL = 1e-5  # of a parameter, for slopes
 _WEIGHT = 100.0  # as if there were so many independent points
 _SOURCES = (0.1, 0.4)  # arcsec: the larger a source may be, the more counts what lenses are
 _MARGIN = 2.5  # of the fine grid about the bright part of the source: what it leaves to the broad one bends the lens
@@ -31,6 +32,7 @@ _BROAD_SIDE = 15
 _TRIED = 2
 _SLOPES = (1.8, 2.08, 2.35)
 _COARSE_SIDE = 18
+_BEST = 2  # fits that go on
 
 
 @dataclass(frozen=True, eq=False)
@@ -261,13 +263,26 @@ def compact_lenses(
     base = mean.copy()
     base[[names.index(name) for name in ("gamma", "x", "y")]] = gamma, light.x, light.y
 
+    def spreads(values: np.ndarray) -> np.ndarray:
+        """(V, M) how far apart the light comes from, and how unusual the lenses (V, 5) are."""
+        vectors = np.tile(base, (len(values), 1))
+        vectors[:, free] = values
+        alpha_x, alpha_y = mass.deflections(x, y, vectors)
+        far = []
+        for beta in (x - alpha_x, y - alpha_y):
+            middle = np.average(beta, axis=1, weights=weight)
+            far.append(root * (beta - middle[:, None]) / size)
+        away = (values - mean[free])[:, 1:] / sd[free][1:]
+        return np.concatenate([*far, away], axis=1)
+
     def spread(values: np.ndarray) -> np.ndarray:
-        vector = base.copy()
-        vector[free] = values
-        alpha_x, alpha_y = mass.deflection(x, y, vector)
-        far = [(b - np.average(b, weights=weight)) / size for b in (x - alpha_x, y - alpha_y)]
-        away = (values - mean[free])[1:] / sd[free][1:]
-        return np.concatenate([root * far[0], root * far[1], away])
+        found: np.ndarray = spreads(values[None])[0]
+        return found
+
+    def slopes(values: np.ndarray) -> np.ndarray:
+        ends = spreads(values + _SMALL * np.concatenate([np.eye(len(free)), -np.eye(len(free))]))
+        found: np.ndarray = (ends[: len(free)] - ends[len(free) :]).T / (2 * _SMALL)
+        return found
 
     distance = np.hypot(x - light.x, y - light.y)
     low, high = float(distance.min()), float(distance.max())
@@ -275,7 +290,9 @@ def compact_lenses(
     bounds = ([0.3 * low, *[-0.35] * 2, *[-0.3] * 2], [1.2 * high, *[0.35] * 2, *[0.3] * 2])
     for theta_E in np.linspace(max(0.6 * low, 0.35 * high), high, _RINGS):
         begin = np.array([theta_E, 0.01, 0.01, 0.0, 0.0])
-        best = optimize.least_squares(spread, begin, bounds=bounds, loss="soft_l1", max_nfev=25)
+        best = optimize.least_squares(
+            spread, begin, slopes, bounds=bounds, loss="soft_l1", max_nfev=25
+        )
         vector = base.copy()
         vector[free] = best.x
         found.append((best.cost, vector))
@@ -330,10 +347,12 @@ def coarse_fits(
         smoothness = Smoothness(bright, 0.3 * size, 0.1 * bright, extent)
         tried.append(fit_at(problem, source, vector, smoothness))
     tried.sort(key=lambda fit: fit.evidence)
-    best = []
-    for fit in _spread_over_slopes(tried):
-        better = smoothed(improve(fit, 3, 5.0), lengths_of(fit.source), 2.0)
-        best.append(improve(better, 6, 2.0, report=report))
+    better = [
+        smoothed(improve(fit, 3, 5.0), lengths_of(fit.source), 2.0)
+        for fit in _spread_over_slopes(tried)
+    ]
+    better.sort(key=lambda fit: fit.evidence)
+    best = [improve(fit, 6, 2.0, report=report) for fit in better[:_BEST]]
     best.sort(key=lambda fit: fit.evidence)
     return best
 

@@ -1,0 +1,63 @@
+"""Independent fits in threads."""
+
+import threading
+import time
+
+import pytest
+import torch
+
+from haloformer.fitting.reallens.side_by_side import side_by_side
+
+
+@pytest.fixture(params=[1, 2])
+def threads(request):
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield request.param
+    torch.set_num_threads(before)
+
+
+def test_results_come_in_the_order_of_the_jobs_and_reports_one_at_a_time(threads):
+    within, most, told = [], [], []
+
+    def report(what, evidence):
+        within.append(what)
+        most.append(len(within))
+        time.sleep(0.001)
+        told.append(evidence)
+        within.pop()
+
+    def job(k):
+        def work(report):
+            for step in range(5):
+                report("lens", 10 * k + step)
+            return k, threading.get_ident()
+
+        return work
+
+    found = side_by_side([job(k) for k in range(6)], report)
+    assert [k for k, _ in found] == list(range(6))
+    assert sorted(told) == [10 * k + step for k in range(6) for step in range(5)]
+    assert max(most) == 1
+    assert len({thread for _, thread in found}) <= threads
+    assert side_by_side([]) == []
+
+
+def test_when_one_fails_the_others_end_at_their_next_step(threads):
+    begun, steps = threading.Event(), []
+
+    def long(report):
+        for step in range(1000):
+            report("lens", step)
+            steps.append(step)
+            begun.set()
+            time.sleep(0.01)
+
+    def fails(report):
+        begun.wait(5)
+        raise ValueError("no arcs")
+
+    jobs = [long, fails, long] if threads == 2 else [fails, long]
+    with pytest.raises(ValueError, match="no arcs"):
+        side_by_side(jobs)
+    assert len(steps) < 100
