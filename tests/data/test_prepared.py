@@ -51,12 +51,35 @@ def test_images_are_those_of_the_maker_in_any_order_and_made_once(tmp_path):
     noise = 0.009  # of the instrument, in counts/s
     assert (batch.images - wanted.images).abs().max() < 0.1 * noise
     assert torch.equal(batch.labels, wanted.labels)
+    assert list(batch.parameters) == list(wanted.parameters)
     for name, values in wanted.parameters.items():
         np.testing.assert_array_equal(batch.parameters[name], values)
     assert maker.n == 2 * SHARD_IMAGES
     again = PreparedImages(maker, tmp_path).batch(order)
     assert torch.equal(again.images, batch.images)
     assert maker.n == 2 * SHARD_IMAGES
+
+
+def test_single_numbers_are_not_drawn_again_but_lists_are_when_they_are_asked_for(tmp_path):
+    wanted = plain().batch([300, 2, 2])
+    images = PreparedImages(plain(), tmp_path)
+    images.batch([2, 300])
+    images.maker = Counted(images.maker)
+    drawn = []
+    images.maker.parameters = lambda numbers: drawn.append(numbers) or plain().parameters(numbers)
+    found = images.batch([300, 2, 2]).parameters
+    lists = [name for name, values in wanted.parameters.items() if values.ndim > 1]
+    assert lists
+    for name, values in wanted.parameters.items():
+        if name not in lists:
+            np.testing.assert_array_equal(found[name], values)
+            assert found[name].dtype == values.dtype
+    assert drawn == []
+    for name in lists:
+        np.testing.assert_array_equal(found[name], wanted.parameters[name])
+    assert len(drawn) == 1
+    with pytest.raises(KeyError):
+        found["no such"]
 
 
 def test_what_is_stored_is_a_dataset_with_all_that_is_known_of_the_images(tmp_path):

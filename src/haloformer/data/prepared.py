@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -77,13 +77,42 @@ class Maker(Protocol):
         ...
 
 
+class KeptParameters(Mapping[str, np.ndarray]):
+    """The physical parameters of images: single numbers as they were stored, all others drawn again when they are asked for.
+
+    To draw those of a lens with its halos anew takes as long as several steps of a training.
+    """
+
+    def __init__(
+        self, stored: Mapping[str, np.ndarray], drawn: Callable[[], Mapping[str, np.ndarray]]
+    ) -> None:
+        """Keeps them.
+
+        Args:
+            stored: Name → (B,).
+            drawn: Returns all of them.
+        """
+        self._stored, self._drawn = stored, functools.cache(drawn)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        found = self._stored.get(name)
+        return self._drawn()[name] if found is None else found
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._drawn())
+
+    def __len__(self) -> int:
+        return len(self._drawn())
+
+
 class _Stored(NamedTuple):
-    """Where the images of a file lie."""
+    """Where the images of a file lie, and their parameters that are single numbers."""
 
     path: Path
     dtype: np.dtype
     offset: int
     shape: tuple[int, ...]
+    parameters: Mapping[str, np.ndarray]
 
     def images(self) -> np.ndarray:
         """Returns them; the file is open as long as they are used."""
@@ -135,18 +164,27 @@ class PreparedImages:
         wanted = np.asarray(numbers, dtype=np.int64)
         images = np.empty((len(wanted), *self.image_shape), dtype=np.float32)
         shards = wanted // SHARD_IMAGES
+        columns: dict[str, np.ndarray] | None = None
         for shard in np.unique(shards).tolist():
             rows = np.flatnonzero(shards == shard)
             stored = self._shard(shard)
+            known: Mapping[str, np.ndarray] = {}
             if stored is None:
                 images[rows] = self.maker.batch(wanted[rows]).images.cpu().numpy()
             else:
-                images[rows] = stored[wanted[rows] - shard * SHARD_IMAGES, : images.shape[1]]
+                there = wanted[rows] - shard * SHARD_IMAGES
+                images[rows] = stored[there, : images.shape[1]]
+                known = self._known[shard].parameters
             del stored  # and with it the open file: there may be more than a process may have
+            if columns is None:
+                columns = {k: np.empty(len(wanted), v.dtype) for k, v in known.items()}
+            columns = {k: column for k, column in columns.items() if k in known}
+            for name, column in columns.items():
+                column[rows] = known[name][there]
         return LensBatch(
             images=torch.from_numpy(images),
             labels=torch.from_numpy(wanted % len(self.class_names)),
-            parameters=self.maker.parameters(wanted),
+            parameters=KeptParameters(columns or {}, lambda: self.maker.parameters(wanted)),
             class_names=self.class_names,
             attributes=self.attributes,
         )
@@ -201,11 +239,16 @@ class PreparedImages:
                 shape = (SHARD_IMAGES, *checked_images(path, file))
                 images = file["images"]
                 offset, dtype, n = images.id.get_offset(), images.dtype, len(images)
+                parameters = {
+                    name: column[:]
+                    for name, column in file["parameters"].items()
+                    if getattr(column, "shape", ()) == (SHARD_IMAGES,) and column.dtype.kind in "fi"
+                }
             if offset is None or n != SHARD_IMAGES:
                 raise InputError(
                     f"{path}: holds something else than {SHARD_IMAGES} prepared images"
                 )
-            found = _Stored(path, dtype, offset, shape)
+            found = _Stored(path, dtype, offset, shape, parameters)
             found.images()
         except (InputError, ValueError) as error:
             warnings.warn(f"{error}; made anew", InputWarning, stacklevel=2)

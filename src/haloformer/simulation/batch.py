@@ -1,5 +1,6 @@
 """A batch of simulated images with everything that is known of them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ class LensBatch(Tabular):
 
     images: Tensor
     labels: Tensor
-    parameters: dict[str, np.ndarray]
+    parameters: Mapping[str, np.ndarray]
     class_names: tuple[str, ...]
     attributes: dict[str, Any] = field(default_factory=dict)
 
