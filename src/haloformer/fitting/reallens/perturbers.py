@@ -35,9 +35,7 @@ _NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber m
 _PLACES = 10
 _APART = 0.15  # of the Einstein radius
 _BEST = 3  # places apart, of which fits are finished
-_HOPEFUL = (
-    20.0  # of −2 ln evidence: one that is so much worse than the best when that is finished is not
-)
+_HOPEFUL = 20.0  # of −2 ln evidence: what is so much worse than the finished best is left
 _LARGEST_M = 0.1  # arcsec²
 
 
@@ -83,7 +81,8 @@ class Detection:
         fit: The fit with it.
         delta_evidence: By how much −2 ln evidence falls, source and lens light integrated over, at the best parameters of each model.
         delta_marginal: The same with all parameters integrated over, those of the perturber over all places that were scanned.
-        others: Where other starts ended: x, y, m and what each gains at its best parameters.
+        others: Where starts ended: x, y, m and what each gains at its best parameters; first those that were finished, then those that were
+            not, at last those that went no further than a fit on fewer coefficients of the source.
         covariance: (K, K) of all parameters.
     """
 
