@@ -80,6 +80,12 @@ def j0946(folder: Path, prior: str, independent: bool) -> None:
     )  # fmt: skip
     print(table(rows))
     print(f"verdict: {published.verdict}")
+    detection = published.detection
+    assert detection is not None
+    print("where its starts ended, the best first (place, mass, ΔE):")
+    for x, y, m, gain in detection.others:
+        mass = published.best.problem.mass.solar_masses(m) or 0.0
+        print(f"  ({x:.3f}, {y:.3f})″  {mass / 1e9:.2f}e9 M_sun  {gain:.1f}")
     found = published.perturbers[0]
     off = np.hypot(found["x"] - PLACE[0], found["y"] - PLACE[1])
     checks = {

@@ -19,7 +19,6 @@ import json
 import math
 import os
 import shutil
-import time
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -34,7 +33,6 @@ from haloformer.errors import InputError
 from haloformer.io.writing import write_text
 from haloformer.models import create_model
 from haloformer.models.cost import count_macs
-from haloformer.studies.jobs import hardware
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
 from haloformer.training.config import compose
@@ -191,22 +189,19 @@ def _prepared_part(task: tuple[dict[str, Any], str, np.ndarray]) -> int:
 
 def speeds() -> None:
     """Measures how many images/s each network alone classifies on one thread of the CPU, and writes it down."""
+    from simulation import best_rate, hardware
+
     torch.set_num_threads(1)
     found: dict[str, dict[str, float]] = {}
     for model in MODELS:
         for side in (64, 96):
             network, batch = create_model(model, side, 3).eval(), torch.randn(64, 3, side, side)
             with torch.inference_mode():
-                network(batch)
-                seconds = []
-                while len(seconds) < 3 or (sum(seconds) < 1 and len(seconds) < 20):
-                    began = time.perf_counter()
-                    network(batch)
-                    seconds.append(time.perf_counter() - began)
-            found.setdefault(model, {})[str(side)] = round(len(batch) / min(seconds), 1)
+                rate = best_rate(lambda n=network, b=batch: len(n(b)), 1.0, repeats=5)
+            found.setdefault(model, {})[str(side)] = round(rate, 1)
         print(f"{model}: {found[model]} images/s", flush=True)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
-    facts = {"hardware": hardware(torch.device("cpu")), "date": date, "torch": torch.__version__}
+    facts = {"hardware": f"{hardware()}, one thread", "date": date, "torch": torch.__version__}
     write_text(RESULTS / SPEEDS, json.dumps({**facts, "images_per_second": found}, indent=1) + "\n")
 
 

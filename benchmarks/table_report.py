@@ -100,8 +100,8 @@ def with_speeds(rows: list[Row], path: Path) -> None:
     """Puts each network's speed on one CPU in the place of those of the machines that it was trained on."""
     known = json.loads(path.read_text(encoding="utf-8"))["images_per_second"]
     for row in rows:
-        side = "96" if row["crop"] == 96 else "64"
-        row["inference_images_per_second"] = known.get(row["model"], {}).get(side)
+        side = 64 if row["survey"] in ("model_ii", "model_iii") else row["crop"]
+        row["inference_images_per_second"] = known.get(row["model"], {}).get(str(side))
 
 
 def place_of(row: Row) -> str:

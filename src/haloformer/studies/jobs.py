@@ -83,7 +83,7 @@ def _train_and_test(folder: Path, run: Run) -> Record:
             kept = folder / "logits" / f"{run.key}.npz"
             answers = _answers(kept, predictor, run.test, compose(None, options).trainer)
             record["test"] = _test_metrics(*answers)
-        record |= {"status": "ok", "hardware": hardware(predictor.device)}
+        record |= {"status": "ok", "hardware": _hardware(predictor.device)}
     except InputError as error:
         record["message"] = str(error)
     except (OSError, MemoryError):  # the next run would fare no better
@@ -198,8 +198,7 @@ def _test_metrics(
     }
 
 
-def hardware(device: torch.device) -> str:
-    """Returns what computes, and with how many of its cores."""
+def _hardware(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

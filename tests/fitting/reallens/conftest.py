@@ -1,4 +1,4 @@
-"""Coarser grids and fewer starts of smooth lenses than in real fits: the small lens of these tests needs no more."""
+"""Coarser grids than in real fits: the small lens of these tests needs no more."""
 
 import pytest
 
@@ -10,5 +10,4 @@ def coarse():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(start, "_COARSE_SIDE", 12)
         patched.setattr(start, "_BROAD_SIDE", 9)
-        patched.setattr(start, "_SLOPES", (2.08,))
         yield

@@ -43,8 +43,9 @@ def test_results_come_in_the_order_of_the_jobs_and_reports_one_at_a_time(threads
     assert side_by_side([]) == []
 
 
-def test_when_one_fails_the_others_end_at_their_next_step(threads):
-    begun, steps = threading.Event(), []
+@pytest.mark.parametrize("error", [ValueError("no arcs"), KeyboardInterrupt()])
+def test_when_one_fails_the_others_end_at_their_next_step_and_no_more_begin(error):
+    begun, steps, before = threading.Event(), [], torch.get_num_threads()
 
     def long(report):
         for step in range(1000):
@@ -55,9 +56,14 @@ def test_when_one_fails_the_others_end_at_their_next_step(threads):
 
     def fails(report):
         begun.wait(5)
-        raise ValueError("no arcs")
+        raise error
 
-    jobs = [long, fails, long] if threads == 2 else [fails, long]
-    with pytest.raises(ValueError, match="no arcs"):
-        side_by_side(jobs)
-    assert len(steps) < 100
+    later = []
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(type(error)):
+            side_by_side([long, fails, lambda report: later.append(1) or long(report)])
+    finally:
+        torch.set_num_threads(before)
+    assert 0 < len(steps) < 100
+    assert threading.active_count() < 20

@@ -12,6 +12,7 @@ from haloformer.fitting.reallens.source_prior import Smoothness, evidence_slope
 _WIDEST = 4.0  # times half of the fine grid, of the source's extent
 _FARTHEST = 0.6  # times the same, of the centre from the middle of the grid
 _MOST_STRETCH = 1.2  # axis ratios of 0.3, and of 0.18 along a diagonal
+_EXTENT = 3  # its number
 _LOGS = 4  # of the hyper-parameters are varied by their logarithms
 _LOUDER = 8.0  # and fainter, of the logarithms of standard deviations, in one search
 _FIRST_STEP = 0.1  # of logarithms, and of the envelope's extent
@@ -55,6 +56,8 @@ def best_smoothness(
     def smoothness(at: np.ndarray) -> Smoothness:
         values = np.clip(at * unit, low, high)
         values[:_LOGS] = np.exp(values[:_LOGS])
+        if not start.even:
+            values[_EXTENT] = np.clip(values[_EXTENT], *extents_of(source))  # exp(log) rounds
         return Smoothness(*(float(each) for each in values))
 
     def evidence(at: np.ndarray) -> tuple[float, np.ndarray]:

@@ -133,19 +133,10 @@ class Mass:
     def deflection(
         self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the deflection (α_x, α_y) in arcsec, each (R,), at positions (R,) in arcsec."""
+        """Returns the deflection (α_x, α_y) in arcsec, each (R,), at positions (R,) in arcsec; of parameters (V, K) each (V, R)."""
         alpha = self._alpha(torch.from_numpy(x.copy()), torch.from_numpy(y.copy()))
         with torch.no_grad():
             found = alpha(torch.from_numpy(np.asarray(vector, float))).numpy()
-        return found[0], found[1]
-
-    def deflections(
-        self, x: np.ndarray, y: np.ndarray, vectors: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the deflections (V, R) in arcsec by a lens of each of the parameters (V, K), without a perturber, at positions (R,)."""
-        alpha = self._alpha(torch.from_numpy(x.copy()), torch.from_numpy(y.copy()))
-        with torch.no_grad():
-            found = alpha(torch.from_numpy(np.asarray(vectors, float))).numpy()
         return found[0], found[1]
 
     def jacobian(

@@ -188,7 +188,7 @@ def best_places(found: Scan, theta_E: float) -> list[tuple[float, float, float]]
 
 
 def coarse_twin(smooth: Fit, report: Report | None = None) -> Fit:
-    """Fits a lens again on fewer coefficients of the source, on which other fits begin: they take a fifth of the time there."""
+    """Fits a lens again on fewer coefficients of the source, on which other fits begin: a step takes less than half of the time there."""
     source = smooth.source.coarser()
     begun = fit_at(smooth.problem, source, smooth.vector, smooth.smoothness)
     return improve(smoothed(begun, lengths_of(source), 2.0), 6, 2.0, report)

@@ -174,7 +174,13 @@ class _Posterior:
         self._root = np.zeros((self.size, self.size))
         n = len(fit.vector)
         self._root[:n, :n] = np.linalg.cholesky(covariance)
-        self._root[n:, n:] = np.diag(self._widths(logs))
+        widths = next(iter(stages.rows(f"{name}_widths")), None)
+        if widths is None or len(widths) != len(
+            logs
+        ):  # kept, as sums of many threads round otherwise
+            widths = self._widths(logs)
+            stages.keep_rows(f"{name}_widths", [widths])
+        self._root[n:, n:] = np.diag(widths)
         self._volume = float(np.log(np.diag(self._root)).sum())
         self._known = {tuple(row[:-1]): row[-1] for row in stages.rows(name)}
         self._kept = time.monotonic()
@@ -246,7 +252,7 @@ class _Posterior:
         prior = float(((np.asarray(logs) - own) ** 2).sum())
         return fit_at(self._fit.problem, self._fit.source, vector, smoothness).evidence + prior
 
-    def _widths(self, logs: np.ndarray) -> np.ndarray:
+    def _widths(self, logs: np.ndarray) -> list[float]:
         """Standard deviations (S,) of the logarithms of the smoothness, by the evidence's curvature along each."""
         step, found = 0.2, []
         for k in range(len(logs)):
@@ -256,5 +262,5 @@ class _Posterior:
                 moved[k] += way
                 ends.append(self._evidence(self._fit.vector, moved))
             curvature = (ends[0] + ends[1] - 2 * self._fit.evidence) / step**2 / 2
-            found.append(1 / np.sqrt(max(curvature, 1.0)))
-        return np.array(found)
+            found.append(float(1 / np.sqrt(max(curvature, 1.0))))
+        return found

@@ -267,7 +267,7 @@ def compact_lenses(
         """(V, M) how far apart the light comes from, and how unusual the lenses (V, 5) are."""
         vectors = np.tile(base, (len(values), 1))
         vectors[:, free] = values
-        alpha_x, alpha_y = mass.deflections(x, y, vectors)
+        alpha_x, alpha_y = mass.deflection(x, y, vectors)
         far = []
         for beta in (x - alpha_x, y - alpha_y):
             middle = np.average(beta, axis=1, weights=weight)
