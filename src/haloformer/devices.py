@@ -58,6 +58,21 @@ def process_device(device: torch.device) -> torch.device:
 
 
 @contextlib.contextmanager
+def one_thread() -> Iterator[int]:
+    """Lets PyTorch and linear algebra use one thread for a while; yields how many PyTorch had.
+
+    Where other work runs, the many short operations of a fit would wait for a second thread for far longer than they take.
+    """
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        with one_blas_thread():
+            yield before
+    finally:
+        torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
 def one_blas_thread() -> Iterator[None]:
     """Lets linear algebra use one thread for a while.
 

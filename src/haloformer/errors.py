@@ -30,6 +30,13 @@ def how_to_install(extra: str) -> str:
     return f"pip install '.[{extra}]' (in haloformer's checkout)"
 
 
+def exists_already(path: object, what: str = "it") -> "InputError":
+    """Returns the error that something is there, and was not to be overwritten; ``what`` is overwritten, such as ``an evaluation``."""
+    return InputError(
+        f"{path} exists already: choose another name, or overwrite {what} (--overwrite; in Python overwrite=True)"
+    )
+
+
 class InputError(ValueError):
     """Something the user gave (a file, a name, a number, a path) cannot be used.
 

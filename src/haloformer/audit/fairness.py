@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from haloformer._version import code_version
 from haloformer.audit.shortcut import image_moments, moment_classifiers
 from haloformer.audit.words import with_ci
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 from haloformer.evaluation.metrics import log_odds, macro_auc
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import to_json
@@ -80,7 +80,7 @@ def audit_survey(
         raise InputError(f"survey {simulator.survey.name}: has one class; there is nothing to tell")
     target = Path(out)
     if (target / "audit.json").exists() and not overwrite:
-        raise InputError(f"{target}: holds an audit; overwrite replaces it")
+        raise exists_already(target / "audit.json", "the audit")
     paired = isinstance(simulator.survey, ComposedSurvey)
     with progress_bar(f"audit {simulator.survey.name}", 2 * n * (1 + paired), progress) as bar:
         sets = [_seen(Simulator(survey, seed=s), n, bar) for s in (seed + 1, seed)]

@@ -114,7 +114,11 @@ def _answer(arguments: list[str]) -> int:
 
 
 def _suit_surroundings() -> None:
-    """Makes commands independent of the terminal's encoding and of a notebook's way to show figures."""
+    """Makes commands independent of the terminal's encoding, a notebook's way to show figures, and other work on the machine."""
+    if "OMP_WAIT_POLICY" not in os.environ:
+        # Read when PyTorch is loaded. By default a thread spins for milliseconds until all others are there; beside another program, which one of
+        # them waits for, that makes training several times slower. So short a while costs nothing where nothing else runs.
+        os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     os.environ["MPLBACKEND"] = (
         "agg"  # figures go to files; a name that matplotlib does not know ends its import
     )

@@ -4,17 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from haloformer.cli.present import print_table, rounded, say
+from haloformer.cli.present import print_table, print_warnings, rounded, say
 from haloformer.cli.registry import Command
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 
 _LIMIT = 60  # rows of a table
+_DRAWN = 24  # images of a folder
 
 
 def present(found: Mapping[str, Any]) -> None:
     """Prints what a file holds as tables."""
     if "images" in found:
         _print_image(found)
+        if found.get("figure") is not None:
+            say(f"drew {found['figure']}")
         return
     _print_summary(found["path"], found)
     if found.get("figure") is not None:
@@ -29,7 +32,8 @@ COMMAND = Command(
     examples=(
         "haloformer inspect train.h5",
         "haloformer inspect train.h5 --figure samples.png",
-        "haloformer inspect cutout.fits",
+        "haloformer inspect cutout.fits --figure cutout.png",
+        "haloformer inspect cutouts/",
     ),
 )
 
@@ -48,8 +52,8 @@ def inspect(
 
     Args:
         data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz; or one image (.fits,
-            .npy, .png, .jpg, .tiff).
-        figure: Of a dataset: also draw sample images of each class to this file (.png, .svg, .pdf).
+            .npy, .png, .jpg, .tiff), or a folder of images.
+        figure: Also draw sample images of each class, or the image, or the first of the folder, to this file (.png, .svg, .pdf).
         per_class: Images per class in the figure.
         seed: Seed that chooses the images of the figure.
         overwrite: Replace an existing figure.
@@ -58,15 +62,16 @@ def inspect(
     from haloformer.data.conversion import open_labelled
     from haloformer.readers.images import image_suffix, is_image_name
 
-    if is_image_name(data) and image_suffix(data) != ".npz" and not Path(data).is_dir():
-        if figure is not None:
-            raise InputError("--figure draws images of a dataset; this is an image already")
-        from haloformer.data.inspect_image import describe_image
-
-        return {"path": data, **describe_image(data)}
-
-    if figure is not None and Path(figure).exists() and not overwrite:
-        raise InputError(f"{figure} exists: choose another name, or give --overwrite")
+    path = Path(data)
+    if figure is not None:
+        inspection.check_figure(Path(figure))
+        if Path(figure).exists() and not overwrite:
+            raise exists_already(figure)
+    if is_image_name(data) and image_suffix(data) != ".npz" and not path.is_dir():
+        return _of_images(data, [path], figure)
+    if path.is_dir() and (files := _without_classes(path)):
+        return _of_images(data, files, figure)
+    _check_kind(path)
     with open_labelled(data)[0] as dataset:
         summary = {**inspection.summarise(dataset), "path": data}
         if figure is not None:
@@ -75,14 +80,54 @@ def inspect(
     return summary if figure is None else {**summary, "figure": figure}
 
 
+def _of_images(data: str, files: list[Path], figure: str | None) -> dict[str, Any]:
+    """Describes one image file, or those of a folder, and draws the first of them."""
+    from haloformer.data.inspect_image import describe_folder, describe_image, figure_of_images
+
+    found = describe_folder(data) if Path(data).is_dir() else describe_image(data)
+    if figure is None:
+        return {**found, "path": data}
+    figure_of_images(files[:_DRAWN], figure)
+    return {**found, "path": data, "figure": figure}
+
+
+def _without_classes(folder: Path) -> list[Path]:
+    """Returns the images of a folder that has no class folders; none where it has."""
+    from haloformer.data.finding import find_images
+
+    files = find_images(folder)
+    return files if all(file.parent == folder for file in files) else []
+
+
+def _check_kind(path: Path) -> None:
+    """Refuses a file that is none of what can be looked into."""
+    from haloformer.data.reader import DATASET_SUFFIXES
+    from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive
+    from haloformer.readers.images import SUFFIXES, image_suffix
+
+    known = (*DATASET_SUFFIXES, ".hdf", ".npz")
+    if not path.is_file() or is_archive(path) or image_suffix(path.name) in known:
+        return
+    import h5py
+
+    if not h5py.is_hdf5(path):
+        raise InputError(
+            f"{path} is neither an image ({', '.join(SUFFIXES)}) nor a dataset ({', '.join(DATASET_SUFFIXES)}), "
+            f"nor an archive of images ({', '.join(ARCHIVE_SUFFIXES)})"
+        )
+
+
 def _print_image(found: Mapping[str, Any]) -> None:
     say(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB")
+    unread = [row for row in found["images"] if "error" in row]
+    if n := found.get("n_files"):
+        say(f"{n:,} image files; of each the image that is read by default")
     print_table(
-        "images (* is read by default)",
+        "images" if n else "images (* is read by default)",
         ["", "name", "shape", "″/pixel", "unit", "min", "median", "max", "not finite"],
         [
             [
-                f"{row['number']}{'*' if row['read'] else ''}",
+                f"{row['number']}{'*' if row['read'] and not n else ''}",
                 row["name"],
                 "×".join(map(str, row["shape"])),
                 rounded(row["pixel_scale"]),
@@ -90,9 +135,13 @@ def _print_image(found: Mapping[str, Any]) -> None:
                 *(rounded(row[key]) for key in ("min", "median", "max", "not_finite")),
             ]
             for row in found["images"]
+            if row not in unread
         ],
         limit=_LIMIT,
     )
+    if found.get("left_out"):
+        say(f"{found['left_out']:,} further files were not looked into")
+    print_warnings([row["error"] for row in unread[:_LIMIT]])
     if found["header"]:
         print_table("header", ["", ""], [(k, str(v)) for k, v in found["header"].items()], headed=False, limit=_LIMIT)  # fmt: skip
     for note in found["notes"]:

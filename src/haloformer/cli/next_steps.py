@@ -35,6 +35,8 @@ def _after_simulate(keywords: Options, result: Any) -> Step:
     out = Path(keywords["out"])
     if keywords.get("format") == "deeplense":
         return ["convert", out, "--out", f"{out}.h5"]
+    if keywords.get("format") == "fits":
+        return ["inspect", next(iter(sorted(out.glob("*/*.fits"))), out)]
     return ["inspect", next(iter(sorted(out.glob("*.h5"))), out) if out.is_dir() else out]
 
 

@@ -290,7 +290,7 @@ def _metavar(hint: object) -> dict[str, Any]:
     """Returns how the value of a switch is shown; nothing for other options."""
     if bool not in _alternatives(hint):
         return {}
-    return {"metavar": "[FILE]" if str in _alternatives(hint) else ""}
+    return {"metavar": "[NAME]" if str in _alternatives(hint) else ""}
 
 
 def _description(function: Callable[..., object], examples: Sequence[str]) -> str:
@@ -373,8 +373,17 @@ def _in_our_words(message: str, hints: Mapping[str, object]) -> str:
         if name not in hints:
             return f"{name}: {reason}"
         _, got, value = reason.rpartition("value: ")
-        return f"{name} must be {type_in_words(hints[name])}" + (f", not {value}" if got else "")
+        wanted = f"{name} must be {type_in_words(hints[name])}"
+        return wanted + (f", not {value}{_meant_by_file(name, value, hints)}" if got else "")
     return text
+
+
+def _meant_by_file(name: str, value: str, hints: Mapping[str, object]) -> str:
+    """Returns which option is meant where one that takes no file was given one, such as ``--noise noise.fits``."""
+    longer = [f"--{each}" for each in hints if each.startswith(f"{name}_")]
+    if not longer or not re.fullmatch(r".*\.\w{2,5}", value.strip("'\"")):
+        return ""
+    return f": did you mean {' or '.join(longer)}?"
 
 
 def _alternatives(hint: object) -> tuple[object, ...]:

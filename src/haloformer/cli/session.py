@@ -41,6 +41,7 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
     shared, keywords = request.shared, request.keywords
     with verbosely(shared) as log:
         log.info("haloformer %s: %s", name, _given(keywords))
+        _check_places(keywords)
         if shared.dry_run:
             return _dry_run(name, request)
         to_stdout = _is_table_asked_for(name, command, keywords)
@@ -79,6 +80,16 @@ def _is_table_asked_for(name: str, command: Command, keywords: dict[str, Any]) -
             f"give a name for what {name} writes here"
         )
     return True
+
+
+def _check_places(keywords: dict[str, Any]) -> None:
+    """Refuses files and folders that cannot be written before the work for them begins."""
+    from haloformer.io.writing import check_writable
+
+    given = {**(keywords.get("options") or {}), **keywords}
+    for place in (given.get(name) for name in ("out", "figure")):
+        if isinstance(place, str) and place not in ("", "-") and not Path(place).exists():
+            check_writable(Path(place))
 
 
 def _given(keywords: dict[str, Any]) -> str:

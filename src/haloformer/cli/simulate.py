@@ -56,6 +56,7 @@ COMMAND = Command(
         "haloformer simulate model_ii --n 3000 --seed 1 --out train.h5",
         "haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5",
         "haloformer simulate model_iii --n 900 --format deeplense --out Model_III",
+        "haloformer simulate hst --n 6 --noise instrument --format fits --out cutouts",
         "haloformer simulate model_ii --n 1000000 --workers 8 --out million.h5",
     ),
 )
@@ -70,7 +71,7 @@ def simulate(
     start: int = 0,
     classes: list[str] | str | None = None,
     noise: Literal["original", "instrument", "none"] = "original",
-    format: Literal["hdf5", "deeplense"] = "hdf5",
+    format: Literal["hdf5", "deeplense", "fits"] = "hdf5",
     dtype: Literal["float32", "float64"] = "float32",
     device: str = "cpu",
     backend: Literal["auto", "numba", "torch", "lenstronomy"] = "auto",
@@ -89,7 +90,7 @@ def simulate(
 
     Args:
         survey: model_i, model_ii, model_iii, or a YAML file that describes a survey of your own.
-        out: File to write (folder, for the format deeplense). It must not exist. With workers: a
+        out: File to write (folder, for the formats deeplense and fits). It must not exist. With workers: a
             name that ends in .h5 is one file in the end, any other a folder of shards, each a
             dataset file.
         n: Number of images in all, balanced over the classes.
@@ -98,7 +99,8 @@ def simulate(
         classes: Classes to simulate, such as cdm,no_sub; all of the survey's by default.
         noise: original: as the survey was released; instrument: the camera's own, in counts/s;
             none.
-        format: hdf5: one self-describing file; deeplense: the original folders of .npy files.
+        format: hdf5: one self-describing file; deeplense: the original folders of .npy files; fits: the
+            same folders of FITS cutouts, each with its PSF, as fit, predict and inspect take them.
         dtype: Precision of the computation; files hold float32.
         device: Where to render: cpu, cuda, cuda:1.
         backend: numba: compiled CPU kernel; torch: any device; lenstronomy: that package, slowly,
@@ -111,7 +113,7 @@ def simulate(
         overwrite: Replace an existing file.
         quiet: Print nothing but warnings and errors.
     """
-    _check_format(format, workers, ray_address)
+    _check_format(format, out, workers, ray_address)
     simulator = simulator_of(
         survey,
         classes=classes,
@@ -146,7 +148,7 @@ def plan(survey: str, out: str, **options: Any) -> "Plan":
 
     n, workers, overwrite = options["n"], options["workers"], options["overwrite"]
     apart = bool(workers) or options["ray_address"] is not None
-    _check_format(options["format"], workers, options["ray_address"])
+    _check_format(options["format"], out, workers, options["ray_address"])
     kept = ("classes", "seed", "noise", "dtype", "device", "backend")
     simulator = simulator_of(survey, **{key: options[key] for key in kept})
     check_counts(n=n, batch_size=options["batch_size"], shard_size=options["shard_size"])
@@ -154,7 +156,7 @@ def plan(survey: str, out: str, **options: Any) -> "Plan":
         raise InputError(f"start must be at least 0, not {options['start']}")
     shape, target = simulator.image_shape, Path(out)
     n_bytes = n * math.prod(shape) * 4
-    if options["format"] == "deeplense":
+    if options["format"] in _FOLDERS:
         refuse_existing_folder(target, overwrite)
     elif not apart or target.suffix:
         names = simulator.class_names
@@ -174,9 +176,22 @@ def plan(survey: str, out: str, **options: Any) -> "Plan":
     return Plan(what, facts, n * each / processes, n_bytes, out, measured, notes)
 
 
-def _check_format(format: str, workers: int, ray_address: str | None) -> None:
-    if format == "deeplense" and (workers or ray_address is not None):
-        raise InputError("--workers writes the format hdf5, not deeplense")
+_FOLDERS = ("deeplense", "fits")
+_OTHER_FILES = (".fits", ".fit", ".fts", ".npy", ".npz", ".csv", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".zip", ".parquet")  # fmt: skip
+
+
+def _check_format(format: str, out: str, workers: int, ray_address: str | None) -> None:
+    """Refuses a name that says another format than what is written."""
+    if format in _FOLDERS and (workers or ray_address is not None):
+        raise InputError(f"--workers writes the format hdf5, not {format}")
+    suffix = Path(out).suffix.lower()
+    if format in _FOLDERS and suffix in (*_OTHER_FILES, ".h5", ".hdf5"):
+        raise InputError(f"{out}: the format {format} is a folder of files: give it a name without {suffix}")  # fmt: skip
+    if suffix in _OTHER_FILES:
+        instead = "FITS cutouts --format fits" if suffix in (".fits", ".fit", ".fts") else "the original folders of .npy files --format deeplense"  # fmt: skip
+        raise InputError(
+            f"{out}: what is written is HDF5: give a name that ends in .h5, or for {instead} and a folder"
+        )
 
 
 def simulator_of(
@@ -202,15 +217,23 @@ def _simulate_alone(
     quiet: bool,
 ) -> None:
     """Simulates in this process."""
-    from haloformer.data import DatasetWriter, write_deeplense_folder
+    from haloformer.data import DatasetWriter, write_deeplense_folder, write_fits_folder
     from haloformer.io.progress import progress_bar
     from haloformer.simulation import iterate
+    from haloformer.simulation.psf import rays_per_pixel
 
     label, names = f"simulate {simulator.survey.name}", simulator.class_names
     with progress_bar(label, n, False if quiet else None) as advance:
         batches = _counted(iterate(simulator, n, start=start, batch_size=batch_size), advance)
         if format == "deeplense":
             write_deeplense_folder(batches, out, class_names=names, n=n, overwrite=overwrite)
+            return
+        if format == "fits":
+            camera = simulator.survey.instrument
+            write_fits_folder(
+                batches, out, class_names=names, attributes=simulator.attributes, psf=simulator.calibration["psf"],
+                psf_scale=camera.pixel_scale / rays_per_pixel(camera), n=n, overwrite=overwrite,
+            )  # fmt: skip
             return
         writer = DatasetWriter(
             out,

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from haloformer.data.dataset_writer import DatasetWriter, write_dataset
     from haloformer.data.deeplense import LabelledImage, LabelledSource, write_deeplense_folder
     from haloformer.data.finding import find_images
+    from haloformer.data.fits_folder import write_fits_folder
     from haloformer.data.inspect import figure, summarise
     from haloformer.data.normalization import NORMALIZATIONS, Normalization
     from haloformer.data.splits import stratified_split
@@ -34,6 +35,7 @@ _HOMES = {
     "summarise": "inspect",
     "write_dataset": "dataset_writer",
     "write_deeplense_folder": "deeplense",
+    "write_fits_folder": "fits_folder",
 }
 
 __all__ = [
@@ -54,6 +56,7 @@ __all__ = [
     "summarise",
     "write_dataset",
     "write_deeplense_folder",
+    "write_fits_folder",
 ]
 
 # On first use: the options of reading need no torch.

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import ArrayLike
 
 from haloformer.data.hdf5_sink import Sink, interrupts_deferred
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 from haloformer.io.writing import check_target, whole_file
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES, first_line
 from haloformer.vocabulary import unknown_name
@@ -345,9 +345,7 @@ class DatasetWriter:
     def _refuse_existing(self) -> None:
         check_target(self.path)
         if self.path.exists() and not self.overwrite:
-            raise InputError(
-                f"{self.path} exists already; choose another name or ask for it to be overwritten"
-            )
+            raise exists_already(self.path)
 
 
 def write_dataset(

@@ -8,7 +8,7 @@ archives named after their class (``axion.tgz`` …) is read too. Archives are s
 import csv
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -17,7 +17,7 @@ import numpy as np
 
 from haloformer.data.dataset_writer import Batch, check_free_space
 from haloformer.data.left_out import LeftOut
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 from haloformer.files import printable
 from haloformer.io.folders import whole_folder
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
@@ -33,6 +33,9 @@ from haloformer.readers.walking import (
     warn_of_passed_over,
 )
 from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, plain_name, unknown_name
+
+Save = Callable[[Path, np.ndarray, str, dict[str, np.ndarray], int], None]
+"""Writes an image (C, H, W): its file, pixels, class, the parameters of the batch, and its row among them."""
 
 
 @dataclass
@@ -312,12 +315,30 @@ def write_deeplense_folder(
     refuse_existing_folder(out, overwrite)
     names = tuple(class_names) if class_names is not None else None
     with whole_folder(out, lambda: refuse_existing_folder(out, overwrite)) as part:
-        return _write_files(batches, part, names, n)
+        return write_class_folders(batches, part, names, n, _save, ".npy")
 
 
-def _write_files(
-    batches: Iterable[Batch], folder: Path, class_names: tuple[str, ...] | None, n: int | None
+def write_class_folders(
+    batches: Iterable[Batch],
+    folder: Path,
+    class_names: tuple[str, ...] | None,
+    n: int | None,
+    save: Save,
+    suffix: str,
 ) -> int:
+    """Writes images into folders named after their classes, and ``parameters.csv`` beside them.
+
+    Args:
+        batches: `LensBatch` objects.
+        folder: An empty folder.
+        class_names: What the labels index; None: each batch's own.
+        n: How many images will come, if known.
+        save: Writes one image.
+        suffix: Of the files.
+
+    Returns:
+        How many images were written.
+    """
     count = 0
     made: set[str] = set()
     with open(folder / "parameters.csv", "w", newline="", encoding="utf-8") as table:
@@ -334,11 +355,11 @@ def _write_files(
                 zip(images, np.asarray(batch.labels).tolist(), strict=True)
             ):
                 name = names[label]
-                file = f"{name}/{name}_{count:07d}.npy"
+                file = f"{name}/{name}_{count:07d}{suffix}"
                 if name not in made:
                     (folder / name).mkdir()
                     made.add(name)
-                _save(folder / file, image, name, parameters, row)
+                save(folder / file, image, name, parameters, row)
                 writer.writerow(
                     [file, name, *(_cell(values[row]) for values in parameters.values())]
                 )
@@ -375,15 +396,13 @@ def refuse_existing_folder(out: Path, overwrite: bool) -> None:
     if not out.exists():
         return
     if not overwrite:
-        raise InputError(
-            f"{out} exists already; choose another name or ask for it to be overwritten"
-        )
+        raise exists_already(out)
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
     if entries and (
         "parameters.csv" not in entries or not entries <= {"parameters.csv", *CLASS_NAMES}
     ):
         raise InputError(
-            f"{out} is not a folder in DeepLense layout written by haloformer, so it is not overwritten"
+            f"{out} is not a folder of images written by haloformer, so it is not overwritten"
         )
     if not out.is_dir():
         raise InputError(f"{out} is a file, which a folder does not replace")

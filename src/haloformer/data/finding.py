@@ -6,16 +6,24 @@ All of it is found before the first image is read, so that a misspelt name ends 
 import glob
 import math
 import re
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from haloformer.data.catalogs import read_positions
 from haloformer.data.dataset import LensDataset
-from haloformer.errors import InputError, brief
+from haloformer.errors import InputError, InputWarning, brief
 from haloformer.files import printable
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, ArchiveCursor, is_archive, list_archive
-from haloformer.readers.fits import Hdu, choose_planes, fits_hdus, header_of, planes_first
+from haloformer.readers.fits import (
+    Hdu,
+    choose_planes,
+    fits_hdus,
+    header_of,
+    is_sky_name,
+    planes_first,
+)
 from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix, is_image_name
 from haloformer.readers.npy import HEADER_BYTES, array_shape
 from haloformer.readers.npz import END, choose_arrays, npz_shapes
@@ -31,7 +39,8 @@ from haloformer.readers.walking import (
 )
 
 _MAX_PLANES = 1_000_000  # of a cube; what claims more is no stack of images
-_READABLE = ", ".join((*SUFFIXES, *ARCHIVE_SUFFIXES))
+_READABLE = ", ".join((*SUFFIXES, *ARCHIVE_SUFFIXES, *DATASET_SUFFIXES))
+_LISTS = (".csv", ".txt", ".lis", ".lst", ".list", ".ecsv")
 _NPY_BLOCK = 128  # bytes, in which the header of most .npy files ends
 _PLAIN_NPY = re.compile(rb"'shape': \(\d+, \d+\)")
 _NAXIS = 80 * 2, b"NAXIS   =                    2"  # the third card of a plain FITS image
@@ -140,12 +149,21 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
         elif not path.exists():
             raise InputError(f"{path} does not exist")
         elif image_suffix(path.name) not in SUFFIXES and not is_archive(path):
-            raise InputError(f"{path} is not an image file: {_READABLE} can be read")
+            raise InputError(
+                f"{path} is not an image file: {_READABLE} can be read{_of_list(path)}"
+            )
         else:
             found[path] = None
     if not found:
         raise InputError("no image was given")
     return list(found)
+
+
+def _of_list(path: Path) -> str:
+    """Returns what to do with a list in place of images."""
+    if path.suffix.lower() not in _LISTS:
+        return ""
+    return "; of a list of files give the names, as $(cat list.txt) does, of positions in one image --catalog"
 
 
 def _images_in(folder: Path) -> list[Path]:
@@ -158,7 +176,24 @@ def _images_in(folder: Path) -> list[Path]:
         there = f", and it holds {counts}" if (counts := passed_over(others)) else ""
         raise InputError(f"{folder} holds no image: {', '.join(SUFFIXES)} can be read{there}")
     warn_of_passed_over(folder, others)
-    return inside
+    return _of_the_sky(folder, inside)
+
+
+def _of_the_sky(folder: Path, images: list[Path]) -> list[Path]:
+    """Returns the images without those that only go with them by their names, such as ``lens_psf.fits`` and ``noise_map.fits``."""
+    of_sky = [file for file in images if is_sky_name(file.name.partition(".")[0])]
+    if not of_sky or len(of_sky) == len(images):
+        return images
+    first = next(file for file in images if file not in of_sky)
+    n = len(images) - len(of_sky)
+    files = f"{first.name} and {n - 1} more" if n > 1 else first.name
+    warnings.warn(
+        f"{folder}: passed over {files}, by name a point-spread function, a noise map or a mask; "
+        "what is named itself, not by its folder, is read",
+        InputWarning,
+        stacklevel=2,
+    )
+    return of_sky
 
 
 def location_columns(inputs: Sequence[InputFile]) -> list[str]:

@@ -150,10 +150,21 @@ def figure(
     out = Path(out)
     if per_class < 1:
         raise InputError(f"a figure needs at least one image per class, not {per_class}")
+    check_figure(out)
+    return write_figure(_draw(_sample(path, per_class, seed, title)), out)
+
+
+def check_figure(out: Path) -> str:
+    """Returns the kind of a picture by its ending: png, pdf or svg; raises InputError for another."""
     kind = out.suffix.lower().lstrip(".")
     if kind not in ("png", "pdf", "svg"):
         raise InputError(f"{out}: a figure is written as .png, .pdf or .svg")
-    drawing = _draw(_sample(path, per_class, seed, title))
+    return kind
+
+
+def write_figure(drawing: "Figure", out: Path) -> Path:
+    """Writes a picture whole, and returns its file."""
+    kind = check_figure(out)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from haloformer.data.finding import find_images
+from haloformer.data.inspect import write_figure
 from haloformer.errors import InputError
 from haloformer.readers.fits import (
     FitsImage,
@@ -20,6 +22,7 @@ from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
 
 _MOST = 40  # extensions
+MOST_FILES = 1000  # of a folder, that are looked into
 _FACTS = ("BUNIT", "EXPTIME", "FILTER", "INSTRUME", "TELESCOP", "OBJECT")
 _LARGEST = 4096  # pixels per side that are looked at
 _NEAR_0 = 1e-6
@@ -53,6 +56,98 @@ def describe_image(path: str | Path) -> dict[str, Any]:
         "header": header,
         "notes": _notes(images),
     }
+
+
+def describe_folder(folder: str | Path) -> dict[str, Any]:
+    """Returns what the image files of a folder hold, the first image of each.
+
+    Args:
+        folder: Of FITS, PNG, JPEG, TIFF or ``.npy`` files, searched to the bottom.
+
+    Returns:
+        ``path``, ``bytes``, and ``images`` as :func:`describe_image` has them, named by their files; ``number`` counts them, ``read`` is True, and
+        what cannot be read says why under ``error``. Of more than ``MOST_FILES`` files ``left_out`` says how many were not looked at.
+    """
+    paths = find_images(folder)
+    rows: list[dict[str, Any]] = []
+    for number, path in enumerate(paths[:MOST_FILES]):
+        name = str(path.relative_to(folder))
+        try:
+            images = describe_image(path)["images"]
+            row = next((each for each in images if each["read"]), images[0])
+            rows.append({**row, "number": number, "name": name, "read": True})
+        except InputError as error:
+            rows.append({"number": number, "name": name, "error": str(error)})
+    return {
+        "path": str(folder),
+        "bytes": sum(path.stat().st_size for path in paths),
+        "images": rows,
+        "header": {},
+        "n_files": len(paths),
+        "left_out": max(0, len(paths) - MOST_FILES),
+        "notes": [],
+    }
+
+
+def figure_of_images(files: Sequence[str | Path], out: str | Path) -> Path:
+    """Draws images, each with its own scale: logarithmic above the noise (asinh), so that faint arcs show.
+
+    Args:
+        files: Of which the images are drawn that other commands read; those that cannot be read are left out.
+        out: The picture to write: .png, .svg or .pdf.
+
+    Raises:
+        InputError: None can be read.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    drawn = []
+    for file in files:
+        try:
+            drawn.append((Path(file).name, *_to_draw(Path(file))))
+        except InputError as error:
+            refused = error
+    if not drawn:
+        raise refused
+    columns = min(len(drawn), 4)
+    rows = -(-len(drawn) // columns)
+    figure = Figure(figsize=(2.9 * columns + 0.6, 2.9 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax, (name, pixels, scale) in zip(axes, drawn):
+        height, width = pixels.shape
+        side = scale or 1.0
+        extent = (-width * side / 2, width * side / 2, -height * side / 2, height * side / 2)
+        ax.imshow(stretched(pixels), origin="lower", cmap="viridis", extent=extent, interpolation="nearest")  # fmt: skip
+        ax.set_title(name, fontsize=8)
+        ax.tick_params(labelsize=7, length=2)
+        ax.set_xlabel("arcsec" if scale else "pixels from the middle", fontsize=7)
+    for ax in axes[len(drawn) :]:
+        ax.set_axis_off()
+    return write_figure(figure, Path(out))
+
+
+def stretched(pixels: np.ndarray) -> np.ndarray:
+    """Returns an image (H, W) as it is drawn: asinh of it in units of three times its scatter, NaN where it has no value."""
+    finite = pixels[np.isfinite(pixels)]
+    if not finite.size:
+        return pixels
+    middle = float(np.median(finite))
+    scatter = 1.4826 * float(np.median(np.abs(finite - middle)))
+    found: np.ndarray = np.arcsinh((pixels - middle) / (3 * scatter if scatter > 0 else 1.0))
+    return found
+
+
+def _to_draw(path: Path) -> tuple[np.ndarray, float | None]:
+    """Returns the pixels (H, W) of the image that is read by default, the mean of its planes, and its pixel scale."""
+    described = describe_image(path)["images"]
+    row = next((each for each in described if each["read"]), described[0])
+    hdu = row["number"] if image_suffix(path.name) in FITS_SUFFIXES else None
+    pixels = read_image(path, nan="mask", hdu=hdu)
+    if max(pixels.shape[-2:]) > _LARGEST:
+        raise InputError(f"{path} has more than {_LARGEST} pixels per side: too large to draw")
+    return pixels.mean(axis=0), row["pixel_scale"]
 
 
 def _of_fits(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

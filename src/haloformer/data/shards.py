@@ -11,7 +11,7 @@ import torch
 
 from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 from haloformer.io.progress import progress_bar
 from haloformer.io.shards import Shards, Workers, check_counts, make_missing_shards
 from haloformer.simulation import LensBatch, Simulator, iterate
@@ -60,9 +60,7 @@ def simulate_shards(
         raise InputError(f"start must be at least 0, not {start}")
     merged = out.suffix.lower() in _DATASETS
     if merged and out.exists() and not overwrite:
-        raise InputError(
-            f"{out} exists already; choose another name or ask for it to be overwritten"
-        )
+        raise exists_already(out)
     attributes = simulator.attributes
     provenance = {key: value for key, value in attributes.items() if key != "units"}
     shards = Shards(

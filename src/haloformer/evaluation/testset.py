@@ -359,7 +359,7 @@ def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
     found = []
     for key, what in (("survey", "survey"), ("noise", "noise"), ("pixel_scale", "pixel scale")):
         trained, tested = predictor.artefact.get(key), images.attributes.get(key)
-        if trained is not None and tested not in (None, "") and trained != tested:
+        if trained not in (None, "") and tested not in (None, "") and trained != tested:
             found.append(
                 f"The model was trained with {what} {trained}, these images have {tested}."
             )

@@ -22,7 +22,7 @@ from haloformer.data.reader import (
     read_images,
     stacked,
 )
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.figures import DRAWN, draw_fits
 from haloformer.fitting.parametric import SmoothFitter, fit_facts, smooth_fitter
@@ -204,7 +204,7 @@ def _checked_figure(path: Path, overwrite: bool) -> Path:
     if path.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise InputError(f"{path}: figures are written as .png, .svg or .pdf")
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already: overwrite replaces it")
+        raise exists_already(path)
     if not path.absolute().parent.is_dir():
         raise InputError(f"{path}: there is no folder {path.parent}")
     return path

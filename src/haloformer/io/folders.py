@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from haloformer.errors import InputError
-from haloformer.io.writing import beside, check_parents, held, mind_others
+from haloformer.errors import InputError, exists_already
+from haloformer.io.writing import beside, check_parents, check_writable, held, mind_others
 
 
 def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: str) -> None:
@@ -19,12 +19,13 @@ def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: s
         files: Names of files by which such a folder is known: others are not overwritten.
         what: What it holds, for messages, such as "evaluation".
     """
+    check_writable(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target}: is not a folder; choose another name for the {what}")
     if not target.exists() or not any(target.iterdir()):
         return
     if not overwrite:
-        raise InputError(f"{target}: exists already; choose another folder or overwrite it")
+        raise exists_already(target)
     if not all((target / name).is_file() for name in files):
         raise InputError(f"{target}: holds something else than {_a(what)} and is not overwritten")
 

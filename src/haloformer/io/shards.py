@@ -74,7 +74,7 @@ class Shards:
                 )
                 raise InputError(
                     f"{self.folder}: holds shards of another configuration ({shown}): "
-                    "choose another out, or overwrite it"
+                    "choose another out, or overwrite it (--overwrite; in Python overwrite=True)"
                 )
             if not differences and not (overwrite and there.get("finished")):
                 return  # goes on where an earlier call ended

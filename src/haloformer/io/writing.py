@@ -1,17 +1,19 @@
 """Files that are never seen half-written: written beside their place, then renamed."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
 import secrets
 import stat
+import tempfile
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputError, InputWarning, exists_already
 from haloformer.files import check_regular
 
 _LONGEST_NAME = 200  # bytes that are kept of a name: file systems take 255
@@ -73,7 +75,8 @@ def free_file(path: Path, overwrite: bool) -> Path:
     """Returns the path if a file may be written there."""
     check_target(path)
     if path.exists() and not overwrite:
-        raise InputError(f"{path}: exists already; choose another name or overwrite it")
+        raise exists_already(path)
+    check_writable(path)
     return path
 
 
@@ -97,6 +100,25 @@ def check_parents(path: Path) -> None:
     around = next((parent for parent in path.parents if parent.exists()), None)
     if around is not None and not around.is_dir():
         raise InputError(f"{path}: {around} is a file, not a folder")
+
+
+def check_writable(path: Path) -> None:
+    """Refuses a path beside which nothing can be written, before the work for it begins.
+
+    Raises:
+        InputError: Says which folder, and why.
+    """
+    check_parents(path)
+    around = next((parent for parent in path.absolute().parents if parent.exists()), Path("/"))
+    try:
+        with tempfile.TemporaryDirectory(prefix=".haloformer-", dir=around):
+            pass
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise InputError(
+            f"{path} cannot be written: the folder {around} takes no files ({error.strerror})"
+        ) from error
 
 
 # --- what lies beside ---------------------------------------------------------------------------

@@ -14,7 +14,7 @@ import numpy as np
 
 from haloformer._version import code_version
 from haloformer.devices import one_blas_thread
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import to_json
@@ -82,7 +82,7 @@ def survey_limits(
     given = _checked(survey)
     target = Path(out)
     if (target / "limits.json").exists() and not overwrite:
-        raise InputError(f"{target}: holds limits; overwrite replaces them")
+        raise exists_already(target / "limits.json", "the limits")
     classes = [name for name in given.class_names if given.substructure[name]]
     levels = {name: _Level([], [], {}, {}) for name in LEVELS if name != "source" or has_structure(given)}  # fmt: skip
     total = lenses * realisations * len(classes)

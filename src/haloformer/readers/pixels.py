@@ -82,8 +82,8 @@ def known_pixels(image: np.ndarray, nan: str, name: str) -> np.ndarray:
     bad = ~np.isfinite(image)
     if nan == "error":
         raise InputError(
-            f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, read it "
-            "with nan='zero' or nan='mask'"
+            f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, "
+            "--nan zero or --nan mask reads it (in Python nan='mask')"
         )
     return np.where(bad, np.float32(np.nan if nan == "mask" else 0), image)
 

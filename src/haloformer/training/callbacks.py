@@ -317,7 +317,7 @@ class Progress(pl.Callback):
         self._task = self._bar.add_task(
             "training", total=total, completed=trainer.global_step, status=""
         )
-        self._seen, self._clock = 0, time.monotonic()
+        self._seen, self._batches, self._clock = 0, 0, time.monotonic()
         self._told = self._bar.console.is_terminal
         self._bar.start()
 
@@ -333,6 +333,7 @@ class Progress(pl.Callback):
         assert self._bar is not None
         assert self._task is not None
         self._seen += len(batch.labels)
+        self._batches += 1
         if batch_idx % 10 == 0:
             loss = float(outputs["loss"])  # type: ignore[index]  # a mapping, of ours
             self._loss = loss if math.isnan(self._loss) else 0.9 * self._loss + 0.1 * loss
@@ -353,7 +354,8 @@ class Progress(pl.Callback):
         """Says how fast the training is, and what is left of it."""
         speed = self._seen / max(1e-9, time.monotonic() - self._clock)
         epochs = (trainer.max_epochs or 1) - trainer.current_epoch
-        images = epochs * trainer.num_training_batches * self._seen / (batch_idx + 1)
+        batches = epochs * int(trainer.num_training_batches) - batch_idx - 1
+        images = batches * self._seen / self._batches
         return (
             f"training: {speed:.0f} images/s, about {time_in_words(images / speed)} for "
             f"{epochs} epoch{'s' if epochs > 1 else ''}; a line after each"
@@ -373,7 +375,7 @@ class Progress(pl.Callback):
             highlight=False,
             soft_wrap=True,  # one line, whatever the terminal's width
         )
-        self._seen, self._clock = 0, time.monotonic()
+        self._seen, self._batches, self._clock = 0, 0, time.monotonic()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Closes the bar."""

@@ -10,10 +10,12 @@ import torch
 
 from haloformer.training.config import Experiment, compose
 from haloformer.training.engine import assemble
+from haloformer.training.examples import Examples
 from haloformer.training.hardware import Hardware
 from haloformer.training.run_folder import RunFolder
 
 _SECONDS = 0.7  # of each of the three things that are measured
+_LONG = 3.0  # of one step: larger ones are not waited for
 _STATES = 5  # weights, two moments of the optimizer, moving average, and the artefact
 
 
@@ -93,7 +95,6 @@ def measure_training(experiment: Experiment) -> TrainingCost:
     task = made.task.to(device)
     task.train()
     batch = next(iter(made.feed.epoch(0, 0, (0, 1)))).to(device)
-    size = len(batch.labels)
     is_file = Path(experiment.data.source).is_file() and not _is_survey(experiment)
 
     def read() -> None:
@@ -101,20 +102,21 @@ def measure_training(experiment: Experiment) -> TrainingCost:
 
     optimizer = torch.optim.AdamW(task.parameters())
 
-    def step() -> None:
-        task.training_step(batch, 0).backward()
+    def step(examples: Examples) -> None:
+        task.training_step(examples, 0).backward()
         optimizer.step()
         optimizer.zero_grad()
         _wait(device)
 
-    def answer() -> None:
+    def answer(examples: Examples) -> None:
         with torch.no_grad():
-            task(batch.images)
+            task(examples.images)
         _wait(device)
 
-    image, step_time = _seconds_of(read) / size, _seconds_of(step) / size
+    image = _seconds_of(read) / len(batch.labels)
+    step_time = _seconds_each(step, batch)
     task.eval()
-    answer_time = _seconds_of(answer) / size
+    answer_time = _seconds_each(answer, batch)
     data, epochs = experiment.data, experiment.schedule.epochs
     if is_file:
         n_train, n_val = made.feed.n_train, made.feed.n_val
@@ -155,6 +157,19 @@ def _with_few_images(experiment: Experiment) -> Experiment:
         changes |= {"prepared": None, "labels_per_class": None}
         changes |= {} if data.val_data is not None else {"val_size": min(data.val_size, 12)}
     return compose(None, experiment.flat(), changes)
+
+
+def _seconds_each(work: Callable[[Examples], None], batch: Examples) -> float:
+    """Returns the time for one image: in a batch, or among as many of its images as take some seconds."""
+    n, whole = 2, len(batch.labels)
+    while n < whole:
+        few = Examples(*(column[:n] for column in batch))
+        began = time.perf_counter()
+        work(few)
+        if (seconds := time.perf_counter() - began) > _LONG:
+            return seconds / n
+        n *= 2
+    return _seconds_of(lambda: work(batch)) / whole
 
 
 def _seconds_of(work: Callable[[], None]) -> float:

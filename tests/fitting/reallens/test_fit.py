@@ -5,12 +5,13 @@ import json
 
 import numpy as np
 import pytest
+import torch
 from astropy.table import Table
 
 import haloformer
 from haloformer._version import code_version
 from haloformer.cli import main
-from haloformer.devices import one_blas_thread
+from haloformer.devices import one_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import Prior
 from haloformer.fitting.reallens.like import priors_like
@@ -372,10 +373,13 @@ def test_linear_algebra_has_one_thread_for_a_while():
         return {each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
 
     with threadpool_limits(2, user_api="blas"):
-        before = threads()
-        with one_blas_thread():
+        before, tensors = threads(), torch.get_num_threads()
+        with one_thread() as had:
+            assert had == tensors
             assert threads() == {1}
+            assert torch.get_num_threads() == 1
         assert threads() == before
+        assert torch.get_num_threads() == tensors
 
 
 @pytest.mark.parametrize("hidden", [0.2, 0.35, 0.5])

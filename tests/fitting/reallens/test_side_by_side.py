@@ -4,19 +4,11 @@ import threading
 import time
 
 import pytest
-import torch
 
 from haloformer.fitting.reallens.side_by_side import side_by_side
 
 
-@pytest.fixture(params=[1, 2])
-def threads(request):
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield request.param
-    torch.set_num_threads(before)
-
-
+@pytest.mark.parametrize("threads", [1, 2])
 def test_results_come_in_the_order_of_the_jobs_and_reports_one_at_a_time(threads):
     within, most, told = [], [], []
 
@@ -35,7 +27,7 @@ def test_results_come_in_the_order_of_the_jobs_and_reports_one_at_a_time(threads
 
         return work
 
-    found = side_by_side([job(k) for k in range(6)], report)
+    found = side_by_side([job(k) for k in range(6)], report, threads=threads)
     assert [k for k, _ in found] == list(range(6))
     assert sorted(told) == [10 * k + step for k in range(6) for step in range(5)]
     assert max(most) == 1
@@ -45,7 +37,7 @@ def test_results_come_in_the_order_of_the_jobs_and_reports_one_at_a_time(threads
 
 @pytest.mark.parametrize("error", [ValueError("no arcs"), KeyboardInterrupt()])
 def test_when_one_fails_the_others_end_at_their_next_step_and_no_more_begin(error):
-    begun, steps, before = threading.Event(), [], torch.get_num_threads()
+    begun, steps = threading.Event(), []
 
     def long(report):
         for step in range(1000):
@@ -59,11 +51,7 @@ def test_when_one_fails_the_others_end_at_their_next_step_and_no_more_begin(erro
         raise error
 
     later = []
-    torch.set_num_threads(2)
-    try:
-        with pytest.raises(type(error)):
-            side_by_side([long, fails, lambda report: later.append(1) or long(report)])
-    finally:
-        torch.set_num_threads(before)
+    with pytest.raises(type(error)):
+        side_by_side([long, fails, lambda report: later.append(1) or long(report)], threads=2)
     assert 0 < len(steps) < 100
     assert threading.active_count() < 20

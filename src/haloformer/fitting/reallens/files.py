@@ -16,7 +16,8 @@ from haloformer.fitting.reallens.result import RealLensFit
 from haloformer.fitting.reallens.run import Options, fit_observation
 from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
-from haloformer.readers.extensions import own_extension
+from haloformer.io.progress import tell
+from haloformer.readers.extensions import EXTENSION, own_extension
 from haloformer.readers.fits import FitsImage, choose_hdus, choose_planes, fits_hdus
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
@@ -71,6 +72,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
             "a point-spread function is needed: give --psf FILE.fits, an image of a star at the image's pixel scale (or --survey NAME, to fit "
             "images of a simulated survey into a table)"
         )
+    _check_there(files)
     image, scale, wcs = _read(files.image, reading)
     if scale is None:
         raise InputError(
@@ -94,10 +96,19 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
     )
 
 
+def _check_there(files: LensFiles) -> None:
+    """Refuses files that do not exist before the first is read."""
+    for name in ("image", "psf", "noise_map", "mask"):
+        path = getattr(files, name)
+        if path is None or path.startswith(EXTENSION) or Path(path).is_file():
+            continue
+        if Path(path).is_dir():
+            raise InputError(f"{name} {path} is a folder: one file is needed")
+        raise InputError(f"{name} {path} does not exist")
+
+
 def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
     """Returns an image, its pixel scale and its WCS, None where it has none."""
-    if not Path(path).is_file():
-        raise InputError(f"{path} is not a file; one image of a lens is needed")
     if image_suffix(path) not in FITS_SUFFIXES:
         pixels = read_image(path, channels=1, hdu=reading.hdu, nan="mask")[0]
         return pixels, reading.pixel_scale, None
@@ -128,8 +139,6 @@ def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, float | N
     """
     own = own_extension(name, value, Path(image))
     path = value if own is None else image
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist")
     if image_suffix(path) not in FITS_SUFFIXES:
         return read_image(path, channels=1, nan="mask")[0], None
     hdu = first_image(Path(path)) if own is None else own
@@ -174,10 +183,25 @@ def fit_files(
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     stages = target.with_name(f".{target.name}.unfinished.json")
     resumed = stages.is_file()
-    with _shown(seen.name, progress) as report:
+    with _shown(seen.name, progress) as report, _kept_told(stages):
         found = fit_observation(seen, options, priors, stages=stages, report=report)
     save(found, target, overwrite=overwrite, format=format)
     return LensSummary(target, found, format, resumed)
+
+
+@contextlib.contextmanager
+def _kept_told(stages: Path) -> Iterator[None]:
+    """Says, where the block is ended by a key or a signal, whether a second call goes on."""
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit):
+        if stages.is_file():
+            tell(f"what was finished is kept in {stages}: the same command goes on from there")
+        else:
+            tell(
+                "the smooth lens, the first to be kept, was not finished: the same command begins anew"
+            )
+        raise
 
 
 @contextlib.contextmanager

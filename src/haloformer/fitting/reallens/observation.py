@@ -14,6 +14,8 @@ from haloformer.fitting.reallens.correlation import in_words, kernel_of, larger_
 from haloformer.simulation.psf import resampled
 
 _MOST_PIXELS = 1024
+_USUAL_PSF, _WIDEST_PSF = 61, 121  # pixels of the image per side
+_OF_PSF = 0.99  # of its light that must be kept
 _LEAST_PIXELS = 50  # that are fitted
 _OFF_CENTRE = 0.5  # pixels
 _SAME = 0.02  # by which pixel scales may differ and count as the same
@@ -138,6 +140,8 @@ def checked_observation(
     finer = _finer(psf_scale, pixel_scale)
     kernel, about = _kernel(psf, tuple(int(n * finer) for n in image.shape))
     notes += about
+    kernel, about = _core(kernel, finer)
+    notes += about
     sharp = None
     if finer > 1:
         sharp, kernel = kernel, resampled(kernel, pixel_scale / finer, pixel_scale)
@@ -235,6 +239,28 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
     if psf.shape[0] != psf.shape[1]:
         psf = np.pad(psf, [(max(0, a), max(0, b)) for a, b in margins])
     return psf / psf.sum(), notes
+
+
+def _core(kernel: np.ndarray, finer: float) -> tuple[np.ndarray, list[str]]:
+    """Returns a kernel without the wings that would cost memory for next to no light, and a note if any were cut off."""
+    middle = len(kernel) // 2
+    if len(kernel) <= _USUAL_PSF * finer:
+        return kernel, []
+    far = np.abs(np.arange(len(kernel)) - middle)
+    within = np.cumsum(np.bincount(np.maximum(far[:, None], far[None, :]).ravel(), kernel.ravel()))
+    radius = max(int((within < _OF_PSF).sum()), int(_USUAL_PSF * finer) // 2)
+    side = 2 * radius + 1
+    if side > _WIDEST_PSF * finer:
+        raise InputError(
+            f"the PSF has {len(kernel)}×{len(kernel)} pixels, and {_OF_PSF:.0%} of its light is spread over {side}×{side}, as in an image of the sky: "
+            "cut it out around the star, without its background (is it the image itself?)"
+        )
+    if side >= len(kernel):
+        return kernel, []
+    inner = slice(middle - radius, middle + radius + 1)
+    kept = kernel[inner, inner]
+    note = f"of the PSF's {len(kernel)}×{len(kernel)} pixels the {side}×{side} in the middle are used, with {kept.sum():.2%} of its light"
+    return kept / kept.sum(), [note]
 
 
 def _noise(

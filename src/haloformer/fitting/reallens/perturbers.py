@@ -201,6 +201,7 @@ def detect(
     profile: str,
     stages: Stages,
     report: Report | None = None,
+    threads: int = 1,
 ) -> Detection | None:
     """Fits everything from the best places of a scan; None if no place had a positive mass.
 
@@ -211,6 +212,7 @@ def detect(
         profile: Of the perturber.
         stages: Keep what has been done.
         report: Called after each step.
+        threads: In which fits run side by side.
     """
     theta_E = smooth.value("theta_E")
     reach = float(np.abs([found.x, found.y]).max()) + 2 * found.step
@@ -234,7 +236,7 @@ def detect(
             return stages.fit(f"{name}_{k + 1}", problem, lambda: work(each, report))
 
         jobs = [functools.partial(one, k, each) for k, each in enumerate(given)]
-        return sorted(side_by_side(jobs, report), key=lambda fit: fit.evidence)
+        return sorted(side_by_side(jobs, report, threads=threads), key=lambda fit: fit.evidence)
 
     begun = stage("perturber", begin, best_places(found, theta_E))
     if not begun:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.devices import one_blas_thread
+from haloformer.devices import one_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
@@ -88,7 +88,6 @@ class Options:
             raise InputError("a tnfw perturber needs z_lens and z_source")
 
 
-@one_blas_thread()
 def fit_observation(
     seen: Observation,
     options: Options,
@@ -108,6 +107,19 @@ def fit_observation(
     Raises:
         InputError: There are no arcs in the image.
     """
+    with one_thread() as threads:
+        return _fit_observation(seen, options, priors, stages, report, threads)
+
+
+def _fit_observation(
+    seen: Observation,
+    options: Options,
+    priors: Mapping[str, Prior] | None,
+    stages: Path | None,
+    report: Report | None,
+    threads: int,
+) -> RealLensFit:
+    """Fits a lens; perturbers begin side by side in ``threads``."""
     began = time.process_time()
     falling = options.source_prior == "falling"
     ready = prepare(seen, options.lens_light, options.supersampling, options.source_step, falling)
@@ -143,7 +155,7 @@ def fit_observation(
         told = _told(report, "perturber")
         if base is not smooth:
             twin = done.fit("coarse_multipoles", base.problem, lambda: coarse_twin(base, told))
-        detection = detect(base, twin, scanned, options.perturber, done, told)
+        detection = detect(base, twin, scanned, options.perturber, done, told, threads)
         found = dataclasses.replace(
             found, scan=scanned, detection=detection, profile=options.perturber
         )

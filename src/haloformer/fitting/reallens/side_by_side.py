@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import TypeVar
 
-import torch
-
 from haloformer.fitting.reallens.optimise import Report
 
 Found = TypeVar("Found")
@@ -17,15 +15,16 @@ class _Stopped(Exception):
 
 
 def side_by_side(
-    jobs: Sequence[Callable[[Report], Found]], report: Report | None = None
+    jobs: Sequence[Callable[[Report], Found]], report: Report | None = None, *, threads: int = 1
 ) -> list[Found]:
-    """Does jobs in as many threads as PyTorch may use; returns what each found, in their order.
+    """Does jobs in threads; returns what each found, in their order.
 
     If one fails, or Ctrl-C is pressed, the others end at their next step.
 
     Args:
         jobs: Called with what they report their steps to.
         report: Called with all of these, one at a time.
+        threads: At most so many; with one, jobs are done in the caller's.
     """
     lock, ended = threading.Lock(), threading.Event()
 
@@ -36,7 +35,7 @@ def side_by_side(
             with lock:
                 report(what, evidence)
 
-    threads = min(len(jobs), torch.get_num_threads())
+    threads = min(len(jobs), threads)
     if threads <= 1:
         return [job(told) for job in jobs]
     with ThreadPoolExecutor(threads) as pool:
