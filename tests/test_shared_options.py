@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -492,3 +493,63 @@ def test_the_module_is_the_command_by_its_own_name(tmp_path):
         [sys.executable, "-m", "haloformer"], capture_output=True, text=True, cwd=tmp_path
     )
     assert "usage: haloformer COMMAND" in shown.stdout
+
+
+@pytest.mark.skipif(
+    not Path("/proc").is_dir(), reason="a folder that takes no files, not even the superuser's"
+)
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["simulate", "model_ii", "--out", "/proc/x.h5"],
+        ["train", "--data", "model_ii", "--out", "/proc/runs/x"],
+        ["limits", "hst", "--out", "/proc/x"],
+        ["fit", "{tmp}/lens.npy", "--psf", "{tmp}/psf.npy", "--pixel_scale", "0.05", "--out", "/proc/x"],
+        ["inspect", "{tmp}/lens.npy", "--figure", "/proc/x.png"],
+    ],
+)  # fmt: skip
+def test_what_cannot_be_written_is_told_before_the_work(words, tmp_path, capsys):
+    np.save(tmp_path / "lens.npy", np.ones((60, 60)))
+    np.save(tmp_path / "psf.npy", np.ones((3, 3)))
+    began = time.monotonic()
+    assert main([word.format(tmp=tmp_path) for word in words]) == 2
+    assert time.monotonic() - began < 30
+    assert "cannot be written: the folder /proc" in capsys.readouterr().err
+
+
+def test_the_option_that_takes_a_file_is_told(tmp_path, capsys):
+    assert main(["fit", "x.fits", "--psf", "psf.fits", "--noise", "rms.fits", "--out", "f"]) == 2
+    assert "did you mean --noise_map?" in capsys.readouterr().err
+    assert main(["fit", "x.fits", "--psf", "psf.fits", "--noise", "loud", "--out", "f"]) == 2
+    assert "noise_map" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_threads_wait_without_spinning_unless_somebody_has_chosen(policy, monkeypatch):
+    monkeypatch.delenv("GOMP_SPINCOUNT", raising=False)
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    assert main(["--version"]) == 0
+    assert ("GOMP_SPINCOUNT" in os.environ) == (policy is None)
+    os.environ.pop("GOMP_SPINCOUNT", None)
+    monkeypatch.setenv("GOMP_SPINCOUNT", "7")
+    assert main(["--version"]) == 0
+    assert os.environ["GOMP_SPINCOUNT"] == "7"
+
+
+def test_a_slow_network_is_measured_on_a_few_images(monkeypatch):
+    from haloformer.training import measuring
+
+    seen = []
+    batch = measuring.Examples(*(torch.arange(64) for _ in range(4)))
+    monkeypatch.setattr(measuring, "_LONG", 0.03)
+    each = measuring._seconds_each(
+        lambda few: seen.append(len(few.labels)) or time.sleep(0.01 * len(few.labels)), batch
+    )
+    assert seen == [2, 4]
+    assert each == pytest.approx(0.01, rel=0.5)
+    seen.clear()
+    monkeypatch.setattr(measuring, "_SECONDS", 0.0)
+    measuring._seconds_each(lambda few: seen.append(len(few.labels)), batch)
+    assert seen == [2, 4, 8, 16, 32, 64, 64]

@@ -51,6 +51,22 @@ def check_regular(path: str | Path) -> None:
             raise InputError(f"{path} is not a regular file: it is {what}")
 
 
+def as_name(value: object, what: str, instead: str) -> str:
+    """Returns a name or path as text.
+
+    Args:
+        value: What was given.
+        what: The argument, for messages.
+        instead: What is to be given, or done, with anything else, such as images in memory.
+
+    Raises:
+        InputError: It is no text and no path.
+    """
+    if isinstance(value, str | os.PathLike):
+        return os.fsdecode(value)
+    raise InputError(f"{what} is a {type(value).__name__}: {instead}")
+
+
 def printable(name: str | Path) -> str:
     """Returns a name that any table can hold and any terminal show.
 

@@ -102,7 +102,9 @@ def test_masked_fits_says_how_to_read_it_and_then_is_read(tmp_path):
     pixels = PIXELS.copy()
     pixels[0] = np.nan
     fits.PrimaryHDU(pixels).writeto(tmp_path / "x.fits")
-    with pytest.raises(InputError, match=r"6 of 30 pixels are NaN or infinite.*--nan zero or --nan mask"):
+    with pytest.raises(
+        InputError, match=r"6 of 30 pixels are NaN or infinite.*--nan zero or --nan mask"
+    ):
         read_image(tmp_path / "x.fits")
     image = read_image(tmp_path / "x.fits", nan="zero")
     assert np.array_equal(image[0, 0], np.zeros(6))

@@ -8,8 +8,8 @@ from astropy.io import fits
 from PIL import Image
 
 from haloformer.cli import main
-from haloformer.data.inspect_image import describe_image
-from haloformer.errors import InputError
+from haloformer.data.inspect_image import describe_folder, describe_image, stretched
+from haloformer.errors import InputError, InputWarning
 
 RNG = np.random.default_rng(4)
 PIXELS = RNG.normal(0.1, 1, (30, 40)).astype(np.float32)
@@ -52,8 +52,6 @@ def test_it_prints_a_table_or_json(cutout, capsys):
     assert "2*" in capsys.readouterr().out
     assert main(["inspect", str(cutout), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["images"][1]["read"]
-    assert main(["inspect", str(cutout), "--figure", "x.png"]) == 2
-    assert "an image already" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -112,3 +110,42 @@ def test_damaged_files_are_one_clear_error(tmp_path, name, content, message):
         (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
         describe_image(tmp_path / name)
+
+
+def test_a_folder_of_images_is_listed_and_drawn(cutout, tmp_path, capsys):
+    np.save(tmp_path / "y.npy", PIXELS)
+    fits.PrimaryHDU(np.ones((5, 5), np.float32)).writeto(tmp_path / "x_psf.fits")
+    (tmp_path / "z.fits").write_bytes(b"no image")
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in found["images"]] == ["x.fits", "y.npy", "z.fits"]
+    assert found["images"][0]["pixel_scale"] == pytest.approx(0.05)
+    assert "z.fits" in found["images"][2]["error"]
+    figure = tmp_path / "drawn" / "images.png"
+    with pytest.warns(InputWarning, match="passed over x_psf.fits"):
+        describe_folder(tmp_path)
+    assert main(["inspect", str(tmp_path), "--figure", str(figure)]) == 0
+    said = capsys.readouterr()
+    assert "3 image files" in said.out
+    assert "z.fits" in said.err
+    with Image.open(figure) as drawn:
+        assert drawn.width > 2 * drawn.height / 2  # two panels beside each other
+
+
+def test_an_image_is_drawn_so_that_what_is_faint_shows(cutout, tmp_path):
+    out = tmp_path / "x.png"
+    assert main(["inspect", str(cutout), "--figure", str(out)]) == 0
+    assert out.read_bytes().startswith(b"\x89PNG")
+    assert main(["inspect", str(cutout), "--figure", str(out)]) == 2
+    pixels = np.array([[0.0, 1.0, -1.0, 1.0], [-1.0, 0.0, 300.0, 30000.0]])
+    shown = stretched(pixels)
+    assert shown[1, 3] - shown[1, 2] == pytest.approx(np.log(100), rel=1e-3)
+    assert np.isnan(stretched(np.full((2, 2), np.nan))).all()
+
+
+def test_what_is_neither_image_nor_dataset_is_named(tmp_path, capsys):
+    (tmp_path / "list.csv").write_text("a.fits")
+    assert main(["inspect", str(tmp_path / "list.csv")]) == 2
+    said = capsys.readouterr().err
+    assert "neither an image" in said
+    assert ".fits" in said

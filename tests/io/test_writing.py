@@ -11,7 +11,7 @@ import pytest
 from haloformer.errors import InputError, InputWarning
 from haloformer.io import writing
 from haloformer.io.folders import new_folder
-from haloformer.io.writing import beside, free_file, whole_file, write_text
+from haloformer.io.writing import beside, check_writable, free_file, whole_file, write_text
 
 
 @pytest.mark.parametrize("exclusive", [False, True])
@@ -195,3 +195,24 @@ def test_a_text_is_written_over_an_older_one(tmp_path):
     write_text(tmp_path / "x.txt", "old")
     write_text(tmp_path / "x.txt", "nü")
     assert (tmp_path / "x.txt").read_text(encoding="utf-8") == "nü"
+
+
+def test_a_place_that_takes_no_files_is_told_before_the_work(tmp_path, monkeypatch):
+    check_writable(tmp_path / "new" / "folder" / "x.h5")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="file is a file, not a folder"):
+        check_writable(tmp_path / "file" / "x")
+
+    def refuse(*given, **more):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(writing.tempfile, "TemporaryDirectory", refuse)
+    for check in (check_writable, lambda path: free_file(path, False)):
+        with pytest.raises(InputError, match=r"x cannot be written: .*Permission denied"):
+            check(tmp_path / "x")
+    with (
+        pytest.raises(InputError, match="cannot be written"),
+        new_folder(tmp_path / "y", False, (), "fit"),
+    ):
+        pass

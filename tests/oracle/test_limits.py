@@ -167,7 +167,7 @@ def test_the_command_writes_what_it_found(limits):
 def test_limits_that_are_there_are_not_replaced_unasked(limits, capsys):
     before = (limits / "limits.json").read_bytes()
     assert main(["limits", "ladder_1_camera", "--out", str(limits)]) == 2
-    assert "overwrite replaces them" in capsys.readouterr().err
+    assert "overwrite the limits (--overwrite" in capsys.readouterr().err
     assert (limits / "limits.json").read_bytes() == before
 
 

@@ -13,7 +13,7 @@ from astropy.table import Table
 from haloformer.cli import main
 from haloformer.data import write_dataset
 from haloformer.data.reader import PixelGrid, Reading, find_inputs, read_images
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.prediction import load, predict, rows
 
 SCALE = 0.101  # arcsec, of the model in these tests
@@ -250,7 +250,7 @@ def test_hostile_fits_files_get_a_row_each_and_little_memory(ask, pixels, folder
         "empty.fits": b"",
         "huge.fits": header(10**6, 10**6),
         "planes.fits": header(64, 64, 10**9),
-        "noise.fits": b"\x89PNG" + bytes(3000),
+        "picture.fits": b"\x89PNG" + bytes(3000),
         "half.fits": whole[:1000],
         "odd.fits.gz": b"\x1f\x8b" + bytes(99),
     }.items():
@@ -404,3 +404,21 @@ def test_what_is_large_in_all_but_not_in_one_piece_is_read(
     )
     for name in ("cube.fits", "d.h5"):
         np.testing.assert_allclose(probabilities(ask(tmp_path / name)), expected, rtol=1e-5)
+
+
+def test_what_only_goes_with_images_is_passed_over_in_folders_and_read_if_named(tmp_path):
+    for name in ("a.fits", "a_psf.fits", "noise_map.fits", "b_mask.fits"):
+        fits.PrimaryHDU(np.ones((4, 4), np.float32)).writeto(tmp_path / name)
+    with pytest.warns(InputWarning, match=r"passed over a_psf\.fits and 2 more"):
+        found = find_inputs([str(tmp_path)], keep_errors=False)
+    assert [each.path.name for each in found] == ["a.fits"]
+    named = find_inputs([str(tmp_path / "noise_map.fits")], keep_errors=False)
+    assert [each.path.name for each in named] == ["noise_map.fits"]
+    (tmp_path / "a.fits").unlink()
+    assert len(find_inputs([str(tmp_path)], keep_errors=False)) == 3  # they are all there is
+
+
+def test_a_list_of_files_is_no_image_and_what_would_be_right_is_told(tmp_path):
+    (tmp_path / "list.txt").write_text("a.fits")
+    with pytest.raises(InputError, match=r"cat list\.txt.*--catalog"):
+        find_inputs([str(tmp_path / "list.txt")], keep_errors=False)

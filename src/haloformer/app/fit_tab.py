@@ -28,9 +28,9 @@ _SUFFIXES = [*FITS_SUFFIXES, ".npy"]
 _TYPES = {"application/json": "fit.json", "application/fits": "fit.fits", "text/html": "fit.html"}
 _PERTURBERS = {"no": None, "pseudo-Jaffe": "pseudo_jaffe", "truncated NFW": "tnfw", "point mass": "point"}  # fmt: skip
 _ABOUT = (
-    "FITS or .npy: an image, its point-spread function on pixels of the same size, and perhaps the noise's standard deviation in each pixel "
-    "(otherwise measured in the corners) and a mask, which is 0 where a pixel counts. A number that is 0 is not given: the pixel scale is "
-    "then that of the file, and all of the image counts. What is fitted is a power-law ellipsoid with shear, the light of the lens "
+    "FITS or .npy: an image, its point-spread function on pixels of the same size or up to ten times finer, and perhaps the noise's standard deviation in each pixel "
+    "(otherwise measured in the corners) and a mask, which is 0 where a pixel counts. A number that is 0 is not given: pixel scales are "
+    "then those of the files, and all of the image counts. What is fitted is a power-law ellipsoid with shear, the light of the lens "
     f"galaxy, and a pixelised source. At most {MOST_PIXELS:,} pixels may count "
     f"(200 × 200) and {MOST_SECONDS / 60:g} minutes be taken; one lens is fitted at a time. Files are kept for 16 minutes, so "
     "that you can fit them again."
@@ -63,7 +63,8 @@ def fit_tab(fits: Fits) -> None:
                 restrict(file)
             with gr.Row():
                 scale = gr.Number(0, label="Pixel scale (″)", minimum=0, min_width=130)
-                radius = gr.Number(0, label="Radius (″)", minimum=0, min_width=130)
+                psf_scale = gr.Number(0, label="PSF's pixels (″)", minimum=0, min_width=130)
+            radius = gr.Number(0, label="Radius (″)", minimum=0, min_width=130)
             with gr.Row():
                 z_lens = gr.Number(0, label="Redshift, lens", minimum=0, min_width=130)
                 z_source = gr.Number(0, label="Redshift, source", minimum=0, min_width=130)
@@ -83,7 +84,7 @@ def fit_tab(fits: Fits) -> None:
             result = gr.HTML("", elem_id="hf-fit-result")
             gr.HTML(f"<p class='hf-quiet'>{html.escape(_ABOUT)}</p>")
 
-    how = [scale, radius, z_lens, z_source, light, perturber]
+    how = [scale, psf_scale, radius, z_lens, z_source, light, perturber]
 
     def fit(request: gr.Request, *values: Any) -> Iterator[Shown]:
         given = dict(zip(files, values, strict=False))
@@ -106,6 +107,7 @@ def fit_tab(fits: Fits) -> None:
 def _task(
     files: dict[str, str | None],
     scale: float | None,
+    psf_scale: float | None,
     radius: float | None,
     z_lens: float | None,
     z_source: float | None,
@@ -125,6 +127,7 @@ def _task(
             files["noise_map"],
             files["mask"],
             _positive(radius, "the radius", 1e4),
+            _positive(psf_scale, "the side of the PSF's pixels", 10),
         ),
         Options(
             lens_light=bool(light),

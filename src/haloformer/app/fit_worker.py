@@ -5,6 +5,7 @@ It reads ``task.json`` in the folder, prints a line of JSON after each step of t
 """
 
 import json
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -52,8 +53,8 @@ def _fit(task: dict[str, Any], out: Path) -> dict[str, Any]:
         save(found, out)
     return {
         "headline": headline(found),
-        "flags": list(found.flags),
-        "notes": list(found.notes),
+        "flags": [_on_the_page(flag) for flag in found.flags],
+        "notes": [_on_the_page(note) for note in found.notes],
         "rows": found.rows(),
         "name": seen.name,
     }
@@ -70,7 +71,7 @@ _ON_THE_PAGE = {
 def _on_the_page(text: str) -> str:
     for options, fields in _ON_THE_PAGE.items():
         text = text.replace(options, fields)
-    return text
+    return re.sub(r" \(--[^()]*\)", "", text)  # what an option would do
 
 
 def _tell(**said: Any) -> None:

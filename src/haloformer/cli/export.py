@@ -83,13 +83,15 @@ def export(
             none.
         seed: Seed of these images; by default one that training did not use.
         overwrite: Replace ``out`` if it exists.
-        progress: Show a progress bar of the check; by default when standard error is a terminal.
+        progress: Say what is being done, and show a bar of the check; by default when standard error is a terminal.
     """
     from haloformer.prediction.export import export_model
 
     if check < 0:
         raise InputError(f"check is {check}: a number of images, or 0 for none")
-    done = export_model(model, out, format=format, precision=precision, overwrite=overwrite)
+    done = export_model(
+        model, out, format=format, precision=precision, overwrite=overwrite, progress=progress
+    )
     if not check:
         return done, None
     from haloformer.evaluation.exported import check_export

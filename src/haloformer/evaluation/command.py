@@ -6,6 +6,12 @@ if TYPE_CHECKING:
     from haloformer.evaluation.measured import Comparison, Evaluation
 
 
+_NO_ARRAYS = (
+    "name a dataset file, class folders or a survey; of images in memory haloformer.predict gives the probabilities, and "
+    "LensClassifier's score the accuracy"
+)
+
+
 def evaluate(
     run: str,
     data: str | None = None,
@@ -62,10 +68,12 @@ def evaluate(
         ['measure', 'of', 'value', 'low', 'high']
     """
     from haloformer.evaluation.evaluation import run_evaluation
+    from haloformer.files import as_name
 
+    run = as_name(run, "run", "name a run folder or a shipped model")
     return run_evaluation(
         run,
-        data,
+        None if data is None else as_name(data, "data", _NO_ARRAYS),
         out=out,
         n=n,
         seed=seed,

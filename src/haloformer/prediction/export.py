@@ -8,6 +8,7 @@ import contextlib
 import copy
 import json
 import os
+import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -25,6 +26,7 @@ from haloformer.artefact.schema import HUB_FILES
 from haloformer.artefact.write import write_artefact
 from haloformer.errors import InputError, how_to_install
 from haloformer.io.folders import refuse_existing
+from haloformer.io.progress import tell
 from haloformer.io.writing import check_parents, free_file, write_bytes, write_text
 from haloformer.prediction.card import model_card
 from haloformer.prediction.predictor import Predictor, load
@@ -98,6 +100,7 @@ def export_model(
     format: Literal["onnx", "torch_export", "hub"] = "onnx",
     precision: Literal["fp32", "fp16", "int8"] = "fp32",
     overwrite: bool = False,
+    progress: bool | None = None,
 ) -> Export:
     """Exports a trained model.
 
@@ -108,6 +111,7 @@ def export_model(
         precision: Of an ONNX network: ``fp32``; ``fp16`` halves its weights; ``int8`` quantises the weights of its matrix products, and
             what goes into them batch by batch. The rest of the graph stays float32.
         overwrite: Replace what is there.
+        progress: Say on standard error what is being done; by default when that is a terminal.
 
     Returns:
         What was exported.
@@ -132,6 +136,9 @@ def export_model(
         return _export_hub(model, path)
     predictor = load(model, "cpu") if isinstance(model, str) else model
     module = EndToEnd(predictor, precision).eval()
+    told = sys.stderr.isatty() if progress is None else progress
+    if told:
+        tell("export: the network is traced")
     program = _traced(module, predictor)
     path.parent.mkdir(parents=True, exist_ok=True)
     if format == "torch_export":
@@ -143,6 +150,10 @@ def export_model(
         )
         write_bytes(path, stream.getvalue())
     else:
+        if told:
+            tell(
+                "export: it becomes ONNX, which takes a minute or more where the smooth fit belongs to it"
+            )
         _write_onnx(program, module, predictor, precision, path)
     return Export(path, format, precision, path.stat().st_size, module.outputs)
 

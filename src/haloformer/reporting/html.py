@@ -94,7 +94,9 @@ def figure(name: str, svg: Markup, caption: str) -> Markup:
     return _filled("figure", name=name, svg=svg, caption=caption, wide=wide)
 
 
-def photo(source: str, alt: str, caption: str = "", link: str = "") -> Markup:
+def photo(
+    source: str, alt: str, caption: str = "", link: str = "", *, wide: bool = False
+) -> Markup:
     """Returns a figure of pixels.
 
     Args:
@@ -102,8 +104,9 @@ def photo(source: str, alt: str, caption: str = "", link: str = "") -> Markup:
         alt: Text for screen readers.
         caption: Below it; none if empty.
         link: Path that it leads to; none if empty.
+        wide: It has several panels: on a small screen it is scrolled, not shrunk.
     """
-    return _filled("photo", source=source, alt=alt, caption=caption, link=link)
+    return _filled("photo", source=source, alt=alt, caption=caption, link=link, wide=wide)
 
 
 def paragraph(text: str, kind: str = "") -> Markup:

@@ -514,6 +514,10 @@ def _field(key: str, where: str) -> tuple[str, str]:
         return "model", key
     fields = GROUPS[group].model_fields if group in GROUPS else ()
     known = [f"{group}.{field}" for field in fields] or [*SHORT_NAMES]
+    if key == "overwrite":
+        raise InputError(
+            "overwrite is no field of a training, which goes on with what is in out: choose another out, or remove that folder"
+        )
     raise unknown_name(f"field in {where}", key, known)
 
 

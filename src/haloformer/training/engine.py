@@ -17,6 +17,7 @@ from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
+from haloformer.files import as_name
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.targets import Scaling
 from haloformer.training.callbacks import (
@@ -49,6 +50,13 @@ _log = logging.getLogger(__name__)
 
 OnEpoch = Callable[[int, dict[str, float]], bool]
 """(epoch from 1, its metrics) → whether the run ends there."""
+
+
+_INSTEAD = {
+    "data": "name a survey or a dataset file; haloformer.LensClassifier learns from images in memory",
+    "model": "give the name of a network; one of your own gets a name by timm's register_model",
+    "out": "name a folder",
+}
 
 
 def train(
@@ -97,7 +105,9 @@ def train(
         'epoch'
     """
     named = {"data": data, "model": model, "out": out}
-    given = {key: str(value) for key, value in named.items() if value is not None}
+    given = {
+        key: as_name(value, key, _INSTEAD[key]) for key, value in named.items() if value is not None
+    }
     return run(compose(preset, {**given, **options}), on_epoch=on_epoch)
 
 

@@ -14,9 +14,12 @@ from haloformer.cli import main
 from haloformer.devices import one_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import Prior
+from haloformer.fitting.reallens.figures import _critical_lines
+from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.like import priors_like
 from haloformer.fitting.reallens.optimise import fit_at
 from haloformer.fitting.reallens.stages import Stages
+from haloformer.readers.reading import Reading
 from small_lens import NOISE, SCALE, TRUTH, lens
 
 PERTURBED = {
@@ -393,3 +396,54 @@ def test_a_mask_over_the_middle_of_the_lens_leaves_its_centre_where_it_is(hidden
     light = prepare(seen, True, 1, SCALE).light
     assert np.hypot(light.x, light.y) < 0.02
     assert light.components[0].q > 0.85  # it is round
+
+
+def test_a_missing_file_is_told_before_what_the_image_lacks(tmp_path):
+    np.save(tmp_path / "lens.npy", np.ones((50, 50)))
+    for files, message in (
+        (LensFiles(str(tmp_path / "lens.npy"), str(tmp_path / "psf.npy")), "psf .*psf.npy does not exist"),
+        (LensFiles(str(tmp_path), "hdu:PSF"), "image .* is a folder"),
+        (LensFiles(str(tmp_path / "lens.npy"), str(tmp_path / "lens.npy")), "pixel scale"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=message):
+            read_observation(files, Reading())
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_an_end_by_the_user_says_whether_a_second_call_goes_on(tmp_path, monkeypatch, capsys, kept):
+    from haloformer.fitting.reallens import files as module
+
+    image, given = lens()
+    paths = {name: tmp_path / f"{name}.npy" for name in ("image", "psf")}
+    np.save(paths["image"], image)
+    np.save(paths["psf"], given["psf"])
+
+    def ended(seen, options, priors, *, stages, report):
+        if kept:
+            stages.write_text("{}")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "fit_observation", ended)
+    words = ["fit", str(paths["image"]), "--psf", str(paths["psf"]), "--pixel_scale", str(SCALE)]
+    assert main([*words, "--out", str(tmp_path / "fit")]) == 130
+    said = capsys.readouterr().err
+    assert ("goes on from there" in said) == kept
+    assert ("begins anew" in said) == (not kept)
+
+
+def test_critical_curves_are_where_the_magnification_is_infinite(smooth):
+    ((curve, caustic), *_) = sorted(_critical_lines(smooth, 1.6), key=lambda pair: -len(pair[0]))
+    far = np.hypot(*(curve - [smooth.best.value("x"), smooth.best.value("y")]).T)
+    assert far.mean() == pytest.approx(smooth.best.value("theta_E"), rel=0.03)
+    assert np.hypot(*caustic.T).max() < 0.3  # the diamond about the middle
+    x, y = curve[:: len(curve) // 7].T.copy()
+    step = 1e-4
+
+    def source(x, y):
+        alpha = smooth.best.problem.mass.deflection(x, y, smooth.best.vector)
+        return x - alpha[0], y - alpha[1]
+
+    (ax, ay), (bx, by) = source(x + step, y), source(x - step, y)
+    (cx, cy), (dx, dy) = source(x, y + step), source(x, y - step)
+    det = ((ax - bx) * (cy - dy) - (ay - by) * (cx - dx)) / (2 * step) ** 2
+    np.testing.assert_allclose(det, 0, atol=0.02)

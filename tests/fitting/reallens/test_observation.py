@@ -175,3 +175,21 @@ def test_a_psfs_header_says_its_pixels(tmp_path):
     fits.PrimaryHDU(kernel(21, width=2.4), header).writeto(tmp_path / "psf.fits")
     files = LensFiles(str(tmp_path / "lens.fits"), str(tmp_path / "psf.fits"))
     assert read_observation(files, Reading(pixel_scale=0.08)).sharp_scale == pytest.approx(0.04)
+
+
+def test_wings_of_a_wide_psf_are_cut_off_and_an_image_in_its_place_is_refused():
+    image = np.random.default_rng(1).normal(size=(201, 201))
+    star = kernel(151) + 1e-7
+    with pytest.warns(InputWarning, match=r"of the PSF's 151×151 pixels the 61×61 in the middle"):
+        seen = checked_observation(image, psf=star, noise=1.0, pixel_scale=0.05)
+    assert seen.psf.shape == (61, 61)
+    assert seen.psf.sum() == pytest.approx(1)
+    with pytest.raises(InputError, match="is it the image itself"):
+        checked_observation(image, psf=np.abs(image), noise=1.0, pixel_scale=0.05)
+    wide = kernel(101, width=12.0)
+    with pytest.warns(InputWarning, match="with 99"):
+        seen = checked_observation(image, psf=wide, noise=1.0, pixel_scale=0.05)
+    assert 61 < len(seen.psf) < 101
+    fine = kernel(121, width=4.0)  # half as large in pixels of the image
+    seen = checked_observation(image, psf=fine, psf_scale=0.025, noise=1.0, pixel_scale=0.05)
+    assert seen.sharp_psf.shape == (121, 121)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from haloformer.fitting.reallens.sampling import Samples
 
 
+_FINE = 301  # pixels per side, on which critical curves are found
+
+
 @styled
 def draw_fit(fit: "RealLensFit") -> "Figure":
     """Draws a fit in six panels."""
@@ -28,7 +31,10 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
     arcs, light = fit.arcs, fit.lens_light
     top = _top(arcs, 99.7)
     bright = {"cmap": "inferno", "vmin": -0.1 * top, "vmax": top}
-    faint = {"cmap": "inferno", "vmin": 0.0, "vmax": _top(counted, 99)}
+    faint = {
+        "cmap": "inferno",
+        "norm": _stretch(seen.image, float(np.median(seen.noise[seen.mask]))),
+    }
     shown = [
         (panels[0, 0], seen.image, literal(seen.name), "Pixel value", faint),
         (panels[0, 1], counted - light, "lens light subtracted", "Pixel value", bright),
@@ -40,9 +46,44 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
         drawn = axes.imshow(picture, **colours, **everywhere)
         _finish(axes, title, reach)
         _bar(figure, axes, drawn, label)
-    _draw_source(figure, panels[1, 1], fit)
-    _draw_scan(figure, panels[1, 2], fit, counted - light, everywhere, top, reach)
+    lines = _critical_lines(fit, reach)
+    _draw_source(figure, panels[1, 1], fit, lines)
+    _draw_scan(figure, panels[1, 2], fit, counted - light, everywhere, top, reach, lines)
+    for axes in panels[:, 0]:
+        axes.set_ylabel("y [arcsec]", fontsize=9.5)
     return figure
+
+
+def _stretch(image: np.ndarray, noise: float) -> Any:
+    """Returns a scale that is linear within the noise and logarithmic above, on which arcs show beside the lens."""
+    from matplotlib.colors import AsinhNorm
+
+    return AsinhNorm(
+        linear_width=3 * noise, vmin=-2 * noise, vmax=max(_top(image, 99.9), 3 * noise)
+    )
+
+
+def _critical_lines(fit: "RealLensFit", reach: float) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Returns critical curves and their caustics, pairs of places (N, 2) in arcsec: where the determinant of ∂β/∂θ is 0."""
+    import contourpy
+
+    axis = np.linspace(-reach, reach, _FINE)
+    x, y = (each.ravel() for each in np.meshgrid(axis, axis))
+    mass, vector = fit.best.problem.mass, fit.best.vector
+
+    def source(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        alpha_x, alpha_y = mass.deflection(x, y, vector)
+        return x - alpha_x, y - alpha_y
+
+    step = axis[1] - axis[0]
+    xx, xy, yx, yy = (
+        part
+        for beta in source(x, y)
+        for part in np.gradient(beta.reshape(_FINE, _FINE), step, step)[::-1]
+    )
+    found: Any = contourpy.contour_generator(axis, axis, xx * yy - xy * yx).lines(0.0)
+    long: list[np.ndarray] = [curve for curve in found if len(curve) > _FINE // 4]
+    return [(curve, np.stack(source(*curve.T.copy()), axis=1)) for curve in long]
 
 
 @styled
@@ -91,14 +132,23 @@ def _top(picture: np.ndarray, percent: float) -> float:
     return top if top > 0 else max(float(np.nanmax(np.abs(picture))), 1e-12)
 
 
-def _draw_source(figure: "Figure", axes: "Axes", fit: "RealLensFit") -> None:
+def _draw_source(
+    figure: "Figure",
+    axes: "Axes",
+    fit: "RealLensFit",
+    lines: list[tuple[np.ndarray, np.ndarray]],
+) -> None:
     picture, scale = fit.source
     grid = fit.best.source.fine
     half = len(picture) / 2 * scale
     x, y = grid.x * fit.best.scale, grid.y * fit.best.scale
     extent = (x - half, x + half, y - half, y + half)
     drawn = axes.imshow(picture, origin="lower", extent=extent, cmap="inferno", vmin=0)
-    axes.set_title("source", fontsize=9.5, fontweight="normal", loc="center")
+    for _, caustic in lines:
+        axes.plot(*caustic.T, color="white", linewidth=0.8)
+    axes.set_xlim(extent[:2])
+    axes.set_ylim(extent[2:])
+    axes.set_title("source, and caustics", fontsize=9.5, fontweight="normal", loc="center")
     axes.tick_params(labelsize=8.5)
     axes.set_xlabel("x [arcsec]", fontsize=9.5)
     _bar(figure, axes, drawn, "per image pixel")
@@ -112,10 +162,13 @@ def _draw_scan(
     where: dict[str, Any],
     top: float,
     reach: float,
+    lines: list[tuple[np.ndarray, np.ndarray]],
 ) -> None:
     axes.imshow(arcs, cmap="Greys", vmin=0, vmax=top, **where)
     if fit.scan is None:
-        _finish(axes, "no perturber was looked for", reach)
+        for curve, _ in lines:
+            axes.plot(*curve.T, color="C0", linewidth=1.2)
+        _finish(axes, "critical curves of the lens", reach)
         return
     scan = fit.scan
     n = scan.shape[0] // 2
@@ -140,7 +193,15 @@ def _finish(axes: "Axes", title: str, reach: float) -> None:
     axes.set_xlabel("x [arcsec]", fontsize=9.5)
 
 
+def _decades(least: float, most: float) -> list[float]:
+    """Returns 0, and the powers of ten on the logarithmic part of a stretched scale."""
+    first, last = np.ceil(np.log10(2 * least)), np.floor(np.log10(most))
+    return [0.0, *(10.0**k for k in np.arange(first, last + 1))]
+
+
 def _bar(figure: "Figure", axes: "Axes", drawn: Any, label: str) -> None:
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02)
+    norm = drawn.norm
+    ticks = _decades(norm.linear_width, norm.vmax) if hasattr(norm, "linear_width") else None
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.85, pad=0.02, ticks=ticks)
     bar.set_label(label, fontsize=9)
     bar.ax.tick_params(labelsize=8)

@@ -27,7 +27,9 @@ _PERTURBER = (
 def to_html(fit: "RealLensFit") -> str:
     """Returns a self-contained page."""
     sections = [
-        html.section("", html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")),
+        html.section(
+            "", html.photo(data_uri(fit.plot(), 110), "the six panels of the fit", wide=True)
+        ),
         html.section("Parameters", html.pairs_table(fit.rows())),
         html.section("What was done", html.paragraph(_METHODS), *_about_perturber(fit)),
     ]
@@ -44,7 +46,7 @@ def fragment(fit: "RealLensFit") -> Markup:
     return (
         warnings
         + html.paragraph(headline(fit))
-        + html.photo(data_uri(fit.plot(), 110), "the six panels of the fit")
+        + html.photo(data_uri(fit.plot(), 110), "the six panels of the fit", wide=True)
         + html.pairs_table(fit.rows())
     )
 
