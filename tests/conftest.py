@@ -21,6 +21,9 @@ from filelock import FileLock
 if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // int(workers))))
 
+# As commands have it: huge pages may cost far more than they gain. The workers of pytest-xdist read it before they load NumPy.
+os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
+
 # A shell starts what runs in its background deaf to Ctrl-C, and children inherit that; some tests send it.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

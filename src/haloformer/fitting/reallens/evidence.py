@@ -256,5 +256,6 @@ def _adjoint(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray
     left = sl.blas.dtrmm(1.0, solution.root, inverse[:n, :n], side=0, lower=1)
     covariance = sl.blas.dtrmm(1.0, solution.root, left, side=1, lower=1, trans_a=1)
     found: np.ndarray = normal.A.astype(np.float32) @ covariance.astype(np.float32)
-    found += problem.light @ (inverse[n:, :n] @ solution.root.T)
+    light = inverse[n:, :n] @ solution.root.T
+    found += problem.light.astype(np.float32) @ light.astype(np.float32)
     return found  # single precision is enough for a slope, and twice as fast
