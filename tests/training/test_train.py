@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import time
+import types
 
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.simulation import simulate
 from haloformer.training import train
-from haloformer.training.callbacks import time_in_words
+from haloformer.training.callbacks import Progress, time_in_words
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -346,3 +348,23 @@ def test_a_training_says_what_it_does_while_nothing_is_to_be_seen(tmp_path, caps
 )
 def test_times_are_told_to_two_digits(seconds, words):
     assert time_in_words(seconds) == words
+
+
+def test_the_time_left_is_that_of_what_is_left_also_after_a_resumption():
+    bar = Progress()
+    bar._seen, bar._batches, bar._clock = 200, 20, time.monotonic() - 10  # 20 images/s, 10 a batch
+    trainer = types.SimpleNamespace(max_epochs=3, current_epoch=1, num_training_batches=100)
+    assert "20 images/s, about 60 s for 2 epochs" in bar._left(trainer, 79)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"data": np.zeros((3, 1, 8, 8))}, "data is a ndarray: .*LensClassifier"),
+        ({"data": "model_ii", "model": torch.nn.Identity()}, "model is a Identity: .*register_model"),
+        ({"data": "model_ii", "overwrite": True}, "goes on with what is in out"),
+    ],
+)  # fmt: skip
+def test_what_is_no_name_is_refused_with_what_would_be_right(given, message):
+    with pytest.raises(InputError, match=message):
+        train(**given)
