@@ -1,6 +1,7 @@
 """What `inspect` tells of one image file."""
 
 import json
+import zipfile
 
 import numpy as np
 import pytest
@@ -149,3 +150,13 @@ def test_what_is_neither_image_nor_dataset_is_named(tmp_path, capsys):
     said = capsys.readouterr().err
     assert "neither an image" in said
     assert ".fits" in said
+
+
+def test_a_folder_of_archives_is_a_dataset_as_before(tmp_path, capsys):
+    for name in ("cdm", "no_sub"):
+        np.save(tmp_path / "x.npy", PIXELS)
+        with zipfile.ZipFile(tmp_path / f"{name}.zip", "w") as archive:
+            archive.write(tmp_path / "x.npy", f"{name}/x.npy")
+        (tmp_path / "x.npy").unlink()
+    assert main(["inspect", str(tmp_path), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["classes"]) == {"cdm", "no_sub"}

@@ -94,9 +94,11 @@ def _of_images(data: str, files: list[Path], figure: str | None) -> dict[str, An
 def _without_classes(folder: Path) -> list[Path]:
     """Returns the images of a folder that has no class folders; none where it has."""
     from haloformer.data.finding import find_images
+    from haloformer.readers.images import is_image_name
 
     files = find_images(folder)
-    return files if all(file.parent == folder for file in files) else []
+    flat = all(file.parent == folder and is_image_name(file.name) for file in files)
+    return files if flat else []  # archives may each be a class
 
 
 def _check_kind(path: Path) -> None:
