@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from haloformer.errors import InputError, InputWarning
-from haloformer.fitting.reallens import checked_observation, fit
+from haloformer.fitting.reallens import checked_observation, fit, operators
 from haloformer.fitting.reallens.correlation import larger_areas
 from small_lens import NOISE, lens
 
@@ -193,3 +193,9 @@ def test_wings_of_a_wide_psf_are_cut_off_and_an_image_in_its_place_is_refused():
     fine = kernel(121, width=4.0)  # half as large in pixels of the image
     seen = checked_observation(image, psf=fine, psf_scale=0.025, noise=1.0, pixel_scale=0.05)
     assert seen.sharp_psf.shape == (121, 121)
+
+
+def test_more_pixels_and_psf_than_memory_holds_are_told(monkeypatch):
+    monkeypatch.setattr(operators, "_MOST_TAPS", 41 * 41 * 24)
+    with pytest.raises(InputError, match=r"1,681 pixels with a PSF of 5×5 .*--radius"):
+        fit(IMAGE, **given(psf=kernel(5)))

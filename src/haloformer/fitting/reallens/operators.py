@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse as sp
 from scipy import ndimage, signal
 
+from haloformer.errors import InputError
 from haloformer.fitting.reallens.correlation import coloured
 from haloformer.simulation.noise import has_numba
 
@@ -145,6 +146,10 @@ def _sums(
     """
     down, right = np.nonzero(kernel)
     share = kernel[down, right]
+    if (count := int(mask.sum())) * len(share) > _MOST_TAPS:
+        raise InputError(
+            f"{count:,} pixels with a PSF of {len(kernel)}×{len(kernel)} pixels are too many for the memory: give a smaller --radius, a --mask, or a PSF that is cut out more narrowly"
+        )
     taps, weights, start = [], [], [0]
     for i, j in zip(*np.nonzero(mask)):
         taps.append(number[step * i + down + first, step * j + right + first])
@@ -199,6 +204,7 @@ class Splines:
         return wide
 
 
+_MOST_TAPS = 2 * 10**8  # of some 40 bytes each, while they are made
 _FRAME = 3
 _COARSER = 0.65  # of the coefficients per side: their linear algebra takes a fifth of the time, a whole step less than half
 
