@@ -9,8 +9,8 @@ from astropy.io import fits
 from PIL import Image
 
 from haloformer.cli import main
-from haloformer.data.inspect_image import describe_folder, describe_image, stretched
-from haloformer.errors import InputError, InputWarning
+from haloformer.data.inspect_image import describe_image
+from haloformer.errors import InputError
 
 RNG = np.random.default_rng(4)
 PIXELS = RNG.normal(0.1, 1, (30, 40)).astype(np.float32)
@@ -123,12 +123,11 @@ def test_a_folder_of_images_is_listed_and_drawn(cutout, tmp_path, capsys):
     assert found["images"][0]["pixel_scale"] == pytest.approx(0.05)
     assert "z.fits" in found["images"][2]["error"]
     figure = tmp_path / "drawn" / "images.png"
-    with pytest.warns(InputWarning, match="passed over x_psf.fits"):
-        describe_folder(tmp_path)
     assert main(["inspect", str(tmp_path), "--figure", str(figure)]) == 0
     said = capsys.readouterr()
     assert "3 image files" in said.out
     assert "z.fits" in said.err
+    assert "passed over x_psf.fits" in said.err
     with Image.open(figure) as drawn:
         assert drawn.width > 2 * drawn.height / 2  # two panels beside each other
 
@@ -138,10 +137,15 @@ def test_an_image_is_drawn_so_that_what_is_faint_shows(cutout, tmp_path):
     assert main(["inspect", str(cutout), "--figure", str(out)]) == 0
     assert out.read_bytes().startswith(b"\x89PNG")
     assert main(["inspect", str(cutout), "--figure", str(out)]) == 2
-    pixels = np.array([[0.0, 1.0, -1.0, 1.0], [-1.0, 0.0, 300.0, 30000.0]])
-    shown = stretched(pixels)
-    assert shown[1, 3] - shown[1, 2] == pytest.approx(np.log(100), rel=1e-3)
-    assert np.isnan(stretched(np.full((2, 2), np.nan))).all()
+    np.save(tmp_path / "blank.npy", np.full((8, 8), np.nan))
+    assert main(["inspect", str(tmp_path / "blank.npy"), "--figure", str(tmp_path / "b.png")]) == 0
+    faint = np.random.default_rng(3).normal(size=(20, 20))
+    faint[0, 0] = 3e5  # beside which a linear scale would show nothing else
+    np.save(tmp_path / "bright.npy", faint)
+    assert main(["inspect", str(tmp_path / "bright.npy"), "--figure", str(tmp_path / "c.png")]) == 0
+    with Image.open(tmp_path / "c.png") as drawn:
+        colours = drawn.convert("RGB").getcolors(2**24)
+    assert len([colour for n, colour in colours if n > 50]) > 20
 
 
 def test_what_is_neither_image_nor_dataset_is_named(tmp_path, capsys):

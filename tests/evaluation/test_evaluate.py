@@ -381,5 +381,3 @@ def test_the_result_is_a_mapping_that_shows_itself_as_a_table(run, dataset, undr
 def test_images_in_memory_are_refused_with_what_would_be_right():
     with pytest.raises(InputError, match=r"data is a ndarray: .*haloformer\.predict"):
         evaluate("model_ii", np.zeros((3, 1, 64, 64)))
-    with pytest.raises(InputError, match="run is a int"):
-        evaluate(3)

@@ -323,3 +323,16 @@ def test_a_fit_of_too_many_pixels_is_refused_before_it_begins(monkeypatch, tmp_p
     with pytest.raises(InputError, match=r"5,544 pixels count, and the page fits at most 5,000"):
         fit_worker._fit(described, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_what_the_page_says_names_no_options_and_a_finer_psf_is_taken():
+    pytest.importorskip("gradio")
+    from haloformer.app import fit_tab, fit_worker
+
+    said = fit_worker._on_the_page("the noise is 0.30 correlated (--neighbour_correlation 0: it does not)")  # fmt: skip
+    assert said == "the noise is 0.30 correlated"
+    files = {"image": "a.fits", "psf": "b.fits", "noise_map": None, "mask": None}
+    task = fit_tab._task(files, 0.05, 0.025, 0, 0, 0, True, "no")
+    assert (task.files.psf_scale, task.pixel_scale, task.files.radius) == (0.025, 0.05, None)
+    with pytest.raises(InputError, match="the side of the PSF's pixels"):
+        fit_tab._task(files, 0.05, 11.0, 0, 0, 0, True, "no")

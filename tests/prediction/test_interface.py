@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 
 import haloformer
 from haloformer.errors import InputError
+from haloformer.prediction.export import export_model
 
 SCALE = 0.101
 
@@ -257,3 +258,21 @@ def test_files_without_an_answer_say_why_and_a_list_of_names_is_a_list_of_files(
 def test_batches_do_not_change_the_answers(predictor, lenses, expected):
     found = predictor(lenses.images, batch_size=2)
     np.testing.assert_allclose(found.probabilities, expected.probabilities, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: haloformer.load(3),
+        lambda: haloformer.predict(3, np.zeros((64, 64))),
+        lambda: haloformer.predict(3, "a.npy", "x.csv"),
+        lambda: haloformer.explain(3, np.zeros((64, 64))),
+        lambda: haloformer.explain(3, "a.npy", out="why"),
+        lambda: haloformer.evaluate(3, "model_ii"),
+        lambda: export_model(3, "x.pt2", format="torch_export"),
+    ],
+)
+def test_what_is_no_model_is_refused_with_what_would_be_right(call, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="model is a int: name a shipped model"):
+        call()

@@ -119,8 +119,8 @@ def _suit_surroundings() -> None:
         # Read when PyTorch is loaded. By default a thread spins for milliseconds until all others are there; beside another program, which one of
         # them waits for, that makes training several times slower. So short a while costs nothing where nothing else runs.
         os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # Read when NumPy is loaded. It asks for huge pages for large arrays, for which Linux may first have to move other memory together: where that is
-    # scattered, a third of the time of a fit. Small pages cost nothing there.
+    # Read when NumPy is loaded. It asks for huge pages for large arrays, for which Linux may first have to move other memory together: slow
+    # where that is scattered, while fits are as fast on small pages.
     os.environ.setdefault("NUMPY_MADVISE_HUGEPAGE", "0")
     os.environ["MPLBACKEND"] = (
         "agg"  # figures go to files; a name that matplotlib does not know ends its import

@@ -84,7 +84,7 @@ def _of_images(data: str, files: list[Path], figure: str | None) -> dict[str, An
     """Describes one image file, or those of a folder, and draws the first of them."""
     from haloformer.data.inspect_image import describe_folder, describe_image, figure_of_images
 
-    found = describe_folder(data) if Path(data).is_dir() else describe_image(data)
+    found = describe_folder(data, files) if Path(data).is_dir() else describe_image(data)
     if figure is None:
         return {**found, "path": data}
     figure_of_images(files[:_DRAWN], figure)
@@ -121,7 +121,6 @@ def _check_kind(path: Path) -> None:
 
 def _print_image(found: Mapping[str, Any]) -> None:
     say(f"{found['path']}: {found['bytes'] / 1e6:.2f} MB")
-    unread = [row for row in found["images"] if "error" in row]
     if n := found.get("n_files"):
         say(f"{n:,} image files; of each the image that is read by default")
     print_table(
@@ -137,13 +136,13 @@ def _print_image(found: Mapping[str, Any]) -> None:
                 *(rounded(row[key]) for key in ("min", "median", "max", "not_finite")),
             ]
             for row in found["images"]
-            if row not in unread
+            if "error" not in row
         ],
         limit=_LIMIT,
     )
     if found.get("left_out"):
         say(f"{found['left_out']:,} further files were not looked into")
-    print_warnings([row["error"] for row in unread[:_LIMIT]])
+    print_warnings([row["error"] for row in found["images"] if "error" in row][:_LIMIT])
     if found["header"]:
         print_table("header", ["", ""], [(k, str(v)) for k, v in found["header"].items()], headed=False, limit=_LIMIT)  # fmt: skip
     for note in found["notes"]:

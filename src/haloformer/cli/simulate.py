@@ -177,18 +177,26 @@ def plan(survey: str, out: str, **options: Any) -> "Plan":
 
 
 _FOLDERS = ("deeplense", "fits")
-_OTHER_FILES = (".fits", ".fit", ".fts", ".npy", ".npz", ".csv", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".zip", ".parquet")  # fmt: skip
 
 
 def _check_format(format: str, out: str, workers: int, ray_address: str | None) -> None:
     """Refuses a name that says another format than what is written."""
+    from haloformer.io.tables import TABLE_SUFFIXES
+    from haloformer.readers.archives import ARCHIVE_SUFFIXES
+    from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix
+    from haloformer.readers.reading import DATASET_SUFFIXES
+
     if format in _FOLDERS and (workers or ray_address is not None):
         raise InputError(f"--workers writes the format hdf5, not {format}")
-    suffix = Path(out).suffix.lower()
-    if format in _FOLDERS and suffix in (*_OTHER_FILES, ".h5", ".hdf5"):
-        raise InputError(f"{out}: the format {format} is a folder of files: give it a name without {suffix}")  # fmt: skip
-    if suffix in _OTHER_FILES:
-        instead = "FITS cutouts --format fits" if suffix in (".fits", ".fit", ".fts") else "the original folders of .npy files --format deeplense"  # fmt: skip
+    suffix = image_suffix(Path(out).name)
+    others = (*SUFFIXES, *ARCHIVE_SUFFIXES, *TABLE_SUFFIXES)
+    if format in _FOLDERS and suffix in (*others, *DATASET_SUFFIXES):
+        raise InputError(
+            f"{out}: the format {format} is a folder of files: give it a name without {suffix}"
+        )
+    if suffix in others:
+        fits = suffix in FITS_SUFFIXES
+        instead = "FITS cutouts --format fits" if fits else "folders of .npy files --format deeplense"  # fmt: skip
         raise InputError(
             f"{out}: what is written is HDF5: give a name that ends in .h5, or for {instead} and a folder"
         )

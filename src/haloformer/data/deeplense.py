@@ -392,7 +392,7 @@ def _cell(value: Any) -> str:
 
 
 def refuse_existing_folder(out: Path, overwrite: bool) -> None:
-    """Refuses a folder that `write_deeplense_folder` may not write; writes nothing."""
+    """Refuses a folder that `write_deeplense_folder` and `write_fits_folder` may not write; writes nothing."""
     if not out.exists():
         return
     if not overwrite:

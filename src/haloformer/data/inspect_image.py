@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.data.finding import find_images
 from haloformer.data.inspect import write_figure
 from haloformer.errors import InputError
 from haloformer.readers.fits import (
@@ -58,17 +57,17 @@ def describe_image(path: str | Path) -> dict[str, Any]:
     }
 
 
-def describe_folder(folder: str | Path) -> dict[str, Any]:
+def describe_folder(folder: str | Path, paths: Sequence[Path]) -> dict[str, Any]:
     """Returns what the image files of a folder hold, the first image of each.
 
     Args:
-        folder: Of FITS, PNG, JPEG, TIFF or ``.npy`` files, searched to the bottom.
+        folder: The folder.
+        paths: Its images, as :func:`~haloformer.data.finding.find_images` finds them.
 
     Returns:
         ``path``, ``bytes``, and ``images`` as :func:`describe_image` has them, named by their files; ``number`` counts them, ``read`` is True, and
         what cannot be read says why under ``error``. Of more than ``MOST_FILES`` files ``left_out`` says how many were not looked at.
     """
-    paths = find_images(folder)
     rows: list[dict[str, Any]] = []
     for number, path in enumerate(paths[:MOST_FILES]):
         name = str(path.relative_to(folder))
@@ -100,6 +99,7 @@ def figure_of_images(files: Sequence[str | Path], out: str | Path) -> Path:
         InputError: None can be read.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.colors import AsinhNorm
     from matplotlib.figure import Figure
 
     drawn = []
@@ -119,7 +119,9 @@ def figure_of_images(files: Sequence[str | Path], out: str | Path) -> Path:
         height, width = pixels.shape
         side = scale or 1.0
         extent = (-width * side / 2, width * side / 2, -height * side / 2, height * side / 2)
-        ax.imshow(stretched(pixels), origin="lower", cmap="viridis", extent=extent, interpolation="nearest")  # fmt: skip
+        middle, scatter = _scatter(pixels)
+        norm = AsinhNorm(linear_width=3 * scatter)
+        ax.imshow(pixels - middle, origin="lower", cmap="viridis", norm=norm, extent=extent, interpolation="nearest")  # fmt: skip
         ax.set_title(name, fontsize=8)
         ax.tick_params(labelsize=7, length=2)
         ax.set_xlabel("arcsec" if scale else "pixels from the middle", fontsize=7)
@@ -128,15 +130,13 @@ def figure_of_images(files: Sequence[str | Path], out: str | Path) -> Path:
     return write_figure(figure, Path(out))
 
 
-def stretched(pixels: np.ndarray) -> np.ndarray:
-    """Returns an image (H, W) as it is drawn: asinh of it in units of three times its scatter, NaN where it has no value."""
+def _scatter(pixels: np.ndarray) -> tuple[float, float]:
+    """Returns the median of an image (H, W), and by how much most pixels differ from it; 0 and 1 where nothing is known or all is the same."""
     finite = pixels[np.isfinite(pixels)]
     if not finite.size:
-        return pixels
+        return 0.0, 1.0
     middle = float(np.median(finite))
-    scatter = 1.4826 * float(np.median(np.abs(finite - middle)))
-    found: np.ndarray = np.arcsinh((pixels - middle) / (3 * scatter if scatter > 0 else 1.0))
-    return found
+    return middle, 1.4826 * float(np.median(np.abs(finite - middle))) or 1.0
 
 
 def _to_draw(path: Path) -> tuple[np.ndarray, float | None]:

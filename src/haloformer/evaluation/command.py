@@ -70,7 +70,6 @@ def evaluate(
     from haloformer.evaluation.evaluation import run_evaluation
     from haloformer.files import as_name
 
-    run = as_name(run, "run", "name a run folder or a shipped model")
     return run_evaluation(
         run,
         None if data is None else as_name(data, "data", _NO_ARRAYS),

@@ -8,10 +8,11 @@ from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images,
 from haloformer.errors import InputError
 from haloformer.explanation.attributions import check_methods, check_target, explain_images
 from haloformer.explanation.methods import METHODS
+from haloformer.files import as_name
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.answering import paths_of
 from haloformer.prediction.in_memory import read_in_memory
-from haloformer.prediction.predictor import Predictor, load
+from haloformer.prediction.predictor import A_MODEL, Predictor, load
 
 if TYPE_CHECKING:
     from haloformer.explanation.explained import Explained
@@ -80,7 +81,7 @@ def explain(
         if isinstance(model, Predictor) or (images is not None and paths is None):
             raise InputError("out is for a model by its name and images in files, or a survey")
         return write_page(
-            os.fspath(model), paths, out=os.fspath(out), methods=chosen, target=target, limit=limit,
+            as_name(model, "model", A_MODEL), paths, out=os.fspath(out), methods=chosen, target=target, limit=limit,
             device=device, progress=progress, **reading, **to_folder,  # type: ignore[arg-type]
         )  # fmt: skip
     if to_folder:

@@ -25,11 +25,12 @@ from haloformer.artefact.read import artefact_files, shipped_models
 from haloformer.artefact.schema import HUB_FILES
 from haloformer.artefact.write import write_artefact
 from haloformer.errors import InputError, how_to_install
+from haloformer.files import as_name
 from haloformer.io.folders import refuse_existing
 from haloformer.io.progress import tell
 from haloformer.io.writing import check_parents, free_file, write_bytes, write_text
 from haloformer.prediction.card import model_card
-from haloformer.prediction.predictor import Predictor, load
+from haloformer.prediction.predictor import A_MODEL, Predictor, load
 from haloformer.vocabulary import unknown_name
 
 FORMATS = {
@@ -94,7 +95,7 @@ class EndToEnd(nn.Module):
 
 
 def export_model(
-    model: str | Predictor,
+    model: str | os.PathLike[str] | Predictor,
     out: str | os.PathLike[str],
     *,
     format: Literal["onnx", "torch_export", "hub"] = "onnx",
@@ -133,8 +134,8 @@ def export_model(
             raise InputError(
                 "a hub folder is made of a run folder or an artefact folder, not of a loaded model"
             )
-        return _export_hub(model, path)
-    predictor = load(model, "cpu") if isinstance(model, str) else model
+        return _export_hub(as_name(model, "model", A_MODEL), path)
+    predictor = model if isinstance(model, Predictor) else load(model, "cpu")
     module = EndToEnd(predictor, precision).eval()
     told = sys.stderr.isatty() if progress is None else progress
     if told:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.files import as_name
 from haloformer.io.tables import checked_table_path
 from haloformer.prediction.answering import answer_images, camera_files, paths_of
-from haloformer.prediction.predictor import Predictor, load
+from haloformer.prediction.predictor import A_MODEL, Predictor, load
 from haloformer.prediction.rows import empty_summary
 from haloformer.vocabulary import unknown_name
 
@@ -129,7 +130,7 @@ def predict(
 
         cameras = camera_files(psf, noise_map)
         return write_table(
-            os.fspath(model),
+            as_name(model, "model", A_MODEL),
             paths,
             os.fspath(out),
             device=device,

@@ -24,6 +24,7 @@ from haloformer.data.reader import (
 )
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
+from haloformer.files import as_name
 from haloformer.fitting.channels import Look, Residual
 from haloformer.models import create_model
 from haloformer.models.head import numbers_and_features
@@ -40,6 +41,9 @@ from haloformer.prediction.in_memory import as_batch
 if TYPE_CHECKING:
     from haloformer.prediction.in_memory import Images
     from haloformer.prediction.result import Predictions
+
+A_MODEL = "name a shipped model, or a run or artefact folder"
+"""What is to be given for a model, for messages."""
 
 
 @dataclass(repr=False)
@@ -109,7 +113,7 @@ class Predictor:
     @classmethod
     def from_run(cls, path: str | os.PathLike[str], device: str = "auto") -> "Predictor":
         """Reads a run folder or its artefact folder; the same as `load`."""
-        artefact = read_artefact(Path(path))
+        artefact = read_artefact(Path(as_name(path, "model", A_MODEL)))
         fields, spec = artefact.fields, artefact.fields.model
         target = resolve_device(device)
         model = create_model(
