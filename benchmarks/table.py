@@ -85,7 +85,6 @@ _SURVEYS: dict[str, dict[str, Any]] = {
     },  # lenses that vary, and give up what would betray their substructure
     "hst": {},
 }
-_SCALED = ("alexander_2020_a", "alexander_2020_b", "common_task")  # cannot be fitted
 
 
 def base_of(survey: str, given: str) -> dict[str, Any]:
@@ -165,8 +164,7 @@ def run(
 
 def prepare(survey: str, workers: int) -> None:
     """Simulates and fits the images of all trainings on a survey, in several processes."""
-    given = "image" if survey in _SCALED else "detail"
-    options = {**base_of(survey, given), **_PREPARED, "model": "resnet_nano", "epochs": IMAGES // EPOCH,
+    options = {**base_of(survey, "detail"), **_PREPARED, "model": "resnet_nano", "epochs": IMAGES // EPOCH,
                "epoch_size": EPOCH, "val_size": 3000, "device": "cpu", "out": str(RUNS / "x")}  # fmt: skip
     parts = parts_of(compose(None, options), None, TEST["n"], TEST["seed"])
     tasks = [
@@ -323,10 +321,6 @@ def main() -> None:
     if arguments.command == "prepare":
         prepare(arguments.survey, arguments.workers)
         return
-    if arguments.input != "image" and arguments.survey in _SCALED:
-        parser.error(
-            f"images of {arguments.survey} are scaled and cannot be fitted: image is the only input"
-        )
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
     if arguments.images < EPOCH:

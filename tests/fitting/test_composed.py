@@ -319,7 +319,6 @@ def test_no_images_are_no_error(fitter):
     ("name", "noise", "message"),
     [
         ("model_iv_fair", "instrument", "has bands g, r, i"),
-        ("common_task", "original", r"its images are scaled \(min_max\)"),
         ("model_i_fair", "loud", "unknown noise mode"),
     ],
 )

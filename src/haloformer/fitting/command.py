@@ -1,6 +1,7 @@
 """`fit`: from image files to a table of their best smooth lenses, or from one real lens to all that its image says."""
 
-from typing import TYPE_CHECKING, Literal
+import inspect
+from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer.errors import InputError
 
@@ -100,68 +101,75 @@ def fit(
         source_prior: Real lens: the source's brightness varies the less the farther out (falling), as that of galaxies does, or as much
             everywhere (even).
     """
+    given = dict(locals())
     from haloformer.readers.reading import Reading
 
-    if survey is None:
-        from haloformer.fitting.reallens.files import LensFiles, fit_files
-        from haloformer.fitting.reallens.run import Options
-        from haloformer.fitting.reallens.start_file import read_start
+    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
+    if survey is not None:
+        from haloformer.fitting.to_table import fit_to_table
 
-        if len(images) != 1:
+        if wrong := _changed(given, _OF_REAL_LENSES):
             raise InputError(
-                f"{len(images)} images: give --survey NAME to fit images of a survey, or one image and --psf FILE for a real lens"
+                f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"
             )
-        profile = (
-            ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
-        )
-        return fit_files(
-            LensFiles(images[0], psf, noise_map, mask, radius, psf_scale, neighbour_correlation),
-            Reading(hdu, band, nan, pixel_scale, catalog, size),
-            Options(
-                lens_light,
-                multipoles,
-                profile,
-                r_trunc,
-                z_lens,
-                z_source,
-                supersampling,
-                start=None if start is None else read_start(start),
-                sample=sample,
-                live=live,
-                source_prior=source_prior,
-            ),
+        return fit_to_table(
+            images,
+            survey=survey,
             out=out,
-            like=like,
-            format=format,
+            noise=noise,
+            figure=figure,
+            reading=reading,
+            batch_size=batch_size,
             overwrite=overwrite,
+            on_error=on_error,
             progress=progress,
         )
-    given = {"psf": psf, "noise_map": noise_map, "mask": mask, "radius": radius, "like": like}
-    given |= {
-        "perturber": perturber or None,
-        "z_lens": z_lens,
-        "format": format,
-        "start": start,
-        "sample": sample,
-        "psf_scale": psf_scale,
-        "neighbour_correlation": neighbour_correlation,
-        "source_prior": None if source_prior == "falling" else source_prior,
-    }
-    if wrong := [name for name, value in given.items() if value is not None]:
-        raise InputError(
-            f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"
-        )
-    from haloformer.fitting.to_table import fit_to_table
+    from haloformer.fitting.reallens.files import LensFiles, fit_files
+    from haloformer.fitting.reallens.run import Options
+    from haloformer.fitting.reallens.start_file import read_start
 
-    return fit_to_table(
-        images,
-        survey=survey,
+    if len(images) != 1:
+        raise InputError(
+            f"{len(images)} images: give --survey NAME to fit images of a survey, or one image and --psf FILE for a real lens"
+        )
+    if wrong := _changed(given, _OF_SURVEYS):
+        raise InputError(
+            f"{wrong[0]} is for images of a survey, which --survey names; a real lens is fitted without it"
+        )
+    profile = ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
+    return fit_files(
+        LensFiles(images[0], psf, noise_map, mask, radius, psf_scale, neighbour_correlation),
+        reading,
+        Options(
+            lens_light,
+            multipoles,
+            profile,
+            r_trunc,
+            z_lens,
+            z_source,
+            supersampling,
+            start=None if start is None else read_start(start),
+            sample=sample,
+            live=live,
+            source_prior=source_prior,
+        ),
         out=out,
-        noise=noise,
-        figure=figure,
-        reading=Reading(hdu, band, nan, pixel_scale, catalog, size),
-        batch_size=batch_size,
+        like=like,
+        format=format,
         overwrite=overwrite,
-        on_error=on_error,
         progress=progress,
     )
+
+
+_OF_SURVEYS = ("noise", "figure", "batch_size", "on_error")
+_OF_REAL_LENSES = (
+    *("psf", "noise_map", "mask", "radius", "perturber", "r_trunc", "multipoles", "lens_light", "z_lens"),
+    *("z_source", "like", "supersampling", "format", "start", "psf_scale", "sample", "live"),
+    *("neighbour_correlation", "source_prior"),
+)  # fmt: skip
+
+
+def _changed(given: dict[str, Any], names: tuple[str, ...]) -> list[str]:
+    """Returns those of the arguments that have another value than their default."""
+    defaults = inspect.signature(fit).parameters
+    return [name for name in names if given[name] != defaults[name].default]

@@ -291,6 +291,10 @@ def test_the_command_says_what_is_missing(tmp_path, capsys):
         ([path, path, "--psf", psf], "2 images: give --survey NAME"),
         ([path, "--psf", str(tmp_path / "none.fits")], "does not exist"),
         ([path, "--psf", psf, "--survey", "model_ii"], "psf is for a real lens"),
+        ([path, "--survey", "model_ii", "--r_trunc", "0.1"], "r_trunc is for a real lens"),
+        ([path, "--survey", "model_ii", "--multipoles"], "multipoles is for a real lens"),
+        ([path, "--psf", psf, "--figure", "lens.png"], "figure is for images of a survey"),
+        ([path, "--psf", psf, "--noise", "none"], "noise is for images of a survey"),
         ([path, "--psf", psf, "--perturber", "tnfw"], "z_lens and z_source"),
         ([path, "--psf", psf, "--like", "model_i"], "not one of components"),
     ):

@@ -19,6 +19,7 @@ from haloformer.fitting.composed.hidden import hidden_variance, rescaled
 from haloformer.fitting.composed.method import Finished, FitImages, Method
 from haloformer.fitting.composed.names import FLUX, LOGARITHMIC, NAMES, SECONDS, X, Y
 from haloformer.fitting.composed.problem import LEAST_SIDE, ComposedProblem, has_sersic
+from haloformer.fitting.composed.scaled import Unscaling
 from haloformer.fitting.composed.start import Templates
 from haloformer.fitting.composed.tensors import BY_TENSORS
 from haloformer.fitting.convergence import UNSEEN
@@ -40,6 +41,9 @@ _POOR, _POOR_STRUCTURED, _POOR_ELSEWHERE = 1.08, 3.0, 1.06
 """Mean square of a residual that another start may lower; of sources that are no Sérsic profiles; of lenses that may lie anywhere."""
 
 _UNUSUAL = 2.0  # standard deviations of what the priors add to χ², beyond which a lens is one that another start may lead away from
+_CORRECTIONS, _OF_PEAK = (("coarse", 2), ("fine", 2)), 64
+"""Of how images were scaled, on coarse pixels and then on their own; and how many images tell a survey's usual peak."""
+
 _MASK_MARGIN = 0.3  # arcsec beyond a mask's radius within which dark pixels are its
 _NEAR = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Places at which a lens is looked for, in pixels of the templates, if it may lie anywhere."""
@@ -72,6 +76,7 @@ class ComposedFitter:
         self.problem, self.free_place = problem, free_place
         self.size = checked_size(survey, size, LEAST_SIDE)
         self._templates: Templates | None = None
+        self._peak_found: float | None = None
 
     @property
     def survey(self) -> ComposedSurvey:
@@ -154,10 +159,73 @@ class ComposedFitter:
         noise_map: np.ndarray | None,
     ) -> SmoothFit:
         self.prepare(images.device)
+        if self.problem.scaling != "none":
+            return self._fit_scaled(images, exposure_time, steps, detail, psf, noise_map)
         fine = self._images(images, exposure_time, psf, noise_map)
+        return self._result(*self._ends(fine, steps, detail, psf))
+
+    def _fit_scaled(
+        self,
+        images: Tensor,
+        exposure_time: Tensor | None,
+        steps: int,
+        detail: bool,
+        psf: tuple[np.ndarray | None, int],
+        noise_map: np.ndarray | None,
+    ) -> SmoothFit:
+        """Fits images that were scaled: how, is found on coarse pixels, and corrected by the fit on their own."""
+        method, unscaling = self._method(images.device), Unscaling.of_peak(images, self._peak())
+
+        def in_counts() -> FitImages:
+            noise = noise_map
+            if noise is not None:
+                noise = noise * unscaling.factor.cpu().numpy()[:, None, None]
+            return self._images(unscaling.counts(images), exposure_time, psf, noise)
+
+        def corrected(seen: FitImages, u: Tensor) -> Unscaling:
+            found = method.finish(self.problem, seen, u, False)
+            better = unscaling.corrected(self.problem, seen, u, found)
+            u[:, FLUX] = self.problem.log_flux
+            return better
+
+        u = self._begin(method, self._coarse(in_counts(), psf), self._starts)
+        for pixels, corrections in _CORRECTIONS:
+            for k in range(corrections):
+                seen = self._unseen(in_counts(), u)
+                if pixels == "coarse":
+                    seen = self._coarse(seen, psf)
+                most = STEPS if k == 0 else _FIRST_STEPS
+                u, _ = method.fit(self.problem, seen, u[:, None], most, most)
+                unscaling = corrected(seen, u)
+        fit = self._result(*self._ends(in_counts(), steps, detail, psf, u))
+        sigma = fit.sigma / unscaling.factor[:, None, None, None]
+        return dataclasses.replace(fit, model=unscaling.scaled(fit.model), sigma=sigma)
+
+    def _peak(self) -> float:
+        """Returns how bright the brightest pixel of the survey's images is, in counts/s, in the mean."""
+        if self._peak_found is None:
+            u = torch.from_numpy(self.problem.draws[:_OF_PEAK])
+            camera = FitCamera.of(self.survey.instrument, self.size)
+            images = self._method(u.device).render(self.problem, u, camera)
+            sky = self.survey.instrument.sky or 0.0
+            self._peak_found = sky + float(images.flatten(1).amax(1).mean())
+        return self._peak_found
+
+    def _ends(
+        self,
+        fine: FitImages,
+        steps: int,
+        detail: bool,
+        psf: tuple[np.ndarray | None, int],
+        begun: Tensor | None = None,
+    ) -> tuple[FitImages, Tensor, Finished]:
+        """Returns images with what is known of their pixels in the end, where their fits end (B, 22), and what is found there.
+
+        They start where they have ``begun`` (B, 22), if they have.
+        """
         coarse = self._coarse(fine, psf)
-        method = self._method(images.device)
-        u = self._begin(method, coarse, self._starts)
+        method = self._method(fine.data.device)
+        u = self._begin(method, coarse, self._starts) if begun is None else begun
         fine = self._unseen(fine, u)
         if self.problem.subtracted is not None and not fine.extra_only:
             extra = hidden_variance(self.problem, u, fine)
@@ -174,7 +242,7 @@ class ComposedFitter:
             again, _ = method.fit(self.problem, fine.some(poor), both, _MORE_STEPS, _FIRST_STEPS)
             u[poor] = again
             _replace(found, poor, method.finish(self.problem, fine.some(poor), again, detail))
-        return self._result(fine, u, found)
+        return fine, u, found
 
     def _images(
         self,

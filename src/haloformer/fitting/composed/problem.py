@@ -67,6 +67,7 @@ class ComposedProblem:
         seconds: Total exposure where it is not fitted.
         background: Variance of the background in (counts/s)² per pixel.
         correlation: Mean ``a`` of :mod:`haloformer.simulation.correlation`.
+        scaling: How the images were scaled before they were released, one of :data:`~haloformer.simulation.composed.survey.Scaling`.
     """
 
     survey: ComposedSurvey
@@ -81,6 +82,7 @@ class ComposedProblem:
     seconds: float
     background: float
     correlation: float
+    scaling: str = "none"
 
     @classmethod
     def of_survey(
@@ -117,7 +119,8 @@ class ComposedProblem:
             if not has_sersic(survey) and name in _STRUCTURED:
                 prior[2:4, number] = _STRUCTURED[name]
         flux = NAMES.index("source_flux")
-        if survey.source.flux is None:
+        scaling = survey.scaling(noise)
+        if survey.source.flux is None or scaling != "none":
             prior[:4, flux] = 0.0, 0.0, -60.0, 60.0
         camera = survey.instrument
         exposures = camera.num_exposures
@@ -134,7 +137,13 @@ class ComposedProblem:
             seconds=float(np.exp(np.log(values["exposure_time"]).mean())) * exposures,
             background=background_rms(camera) ** 2,
             correlation=float(drawn["correlation"].mean()) if kind == "instrument" else 0.0,
+            scaling=scaling,
         )
+
+    @property
+    def log_flux(self) -> float:
+        """Mean logarithm of what the survey's sources have in counts/s."""
+        return float(self.draws[:, NAMES.index("source_flux")].mean())
 
     @property
     def subtracted(self) -> LensLight | None:
@@ -165,9 +174,11 @@ def _check(survey: ComposedSurvey, noise: str) -> None:
         raise InputError(
             f"survey {survey.name} has bands {', '.join(survey.bands)}: the smooth fit is of images of one band"
         )
-    if survey.scaling(noise) != "none":
+    if survey.scaling(noise) != "none" and (
+        survey.source.snr is not None or survey.noise_kind(noise) != "instrument"
+    ):
         raise InputError(
-            f"survey {survey.name}: its images are scaled ({survey.scaled}), so that their noise is not known: the smooth fit needs noise: instrument"
+            f"survey {survey.name}: its images are scaled ({survey.scaled}), and their sources are of no known brightness, so that their noise is not known: the smooth fit needs noise: instrument"
         )
     for part in survey.lens:
         if part.kind not in _KINDS:

@@ -150,13 +150,12 @@ def _sums(
         raise InputError(
             f"{count:,} pixels with a PSF of {len(kernel)}×{len(kernel)} pixels are too many for the memory: give a smaller --radius, a --mask, or a PSF that is cut out more narrowly"
         )
-    taps, weights, start = [], [], [0]
-    for i, j in zip(*np.nonzero(mask)):
-        taps.append(number[step * i + down + first, step * j + right + first])
-        weights.append(share / noise[i, j])
-        start.append(start[-1] + len(share))
-    shape = (int(mask.sum()), int(number.max()) + 1)
-    return sp.csr_matrix((np.concatenate(weights), np.concatenate(taps), np.array(start)), shape)
+    i, j = np.nonzero(mask)
+    taps = number[step * i[:, None] + down + first, step * j[:, None] + right + first]
+    weights = share / noise[mask][:, None]
+    start = np.arange(count + 1) * len(share)
+    shape = (count, int(number.max()) + 1)
+    return sp.csr_matrix((weights.ravel(), taps.ravel(), start), shape)
 
 
 @dataclass(frozen=True, eq=False)
