@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer.cli.present import print_notes, say
 from haloformer.cli.registry import Command
+from haloformer.errors import InputError
 
 if TYPE_CHECKING:
     from haloformer.cli.planning import Plan
@@ -17,6 +18,9 @@ def present(summary: Mapping[str, Any]) -> None:
     counts = ", ".join(f"{count} {name}" for name, count in summary["classes"].items())
     shape = "×".join(str(size) for size in summary["image_shape"])
     say(f"wrote {summary['n']} images of {shape} ({counts}) to {summary['path']}")
+    if "good_fits" in summary:
+        found = summary["good_fits"]
+        say(f"{found['n']} of {found['of']} images are as lenses of {found['survey']} are: physics can be used")  # fmt: skip
     print_notes(summary["notes"])
 
 
@@ -27,6 +31,7 @@ COMMAND = Command(
     dry_run=True,
     examples=(
         "haloformer convert Model_I.tgz --out model_i.h5",
+        "haloformer convert Model_I.tgz --survey model_i --out model_i.h5",
         "haloformer convert dataset --subset val --out val.h5",
         "haloformer convert cutouts --class_map '{smooth: no_sub, clumpy: cdm}' --out mine.h5",
     ),
@@ -44,6 +49,8 @@ def convert(
     nan: Literal["error", "zero"] = "error",
     compression: Literal["gzip", "lzf"] | None = None,
     skip_bad: bool = False,
+    survey: str | None = None,
+    noise: Literal["original", "instrument", "none"] = "original",
     overwrite: bool = False,
     quiet: bool = False,
 ) -> Mapping[str, Any]:
@@ -64,13 +71,19 @@ def convert(
         nan: error: refuse images with NaN or infinite pixels; zero: put 0 there.
         compression: gzip or lzf make smaller files that are slower to read.
         skip_bad: Leave out images that cannot be read; how many, and why, is said.
+        survey: The survey that the images are of, such as model_i: training then knows how to fit
+            their lenses (physics). Whether its lenses describe them is tried and said.
+        noise: With survey: the images' noise, as the survey was released, the instrument's own, or
+            none.
         overwrite: Replace an existing file.
         quiet: Print nothing but warnings and errors.
     """
     from haloformer.data import convert as convert_images
 
+    if survey is None and noise != "original":
+        raise InputError("noise is that of a survey: give survey, too")
     with _progress("convert", quiet) as show:
-        return convert_images(
+        done = convert_images(
             src,
             out,
             channels=channels,
@@ -82,7 +95,34 @@ def convert(
             nan=nan,
             compression=compression,
             skip_bad=skip_bad,
+            survey=survey,
+            noise=noise,
         )
+    if survey is not None:
+        _try_fits(done, survey, noise)
+    return done
+
+
+def _try_fits(done: dict[str, Any], survey: str, noise: str) -> None:
+    """Adds how well a survey's lenses describe some of the images, or a note where they do not; nothing where it has no fit."""
+    from haloformer.data import LensDataset
+    from haloformer.fitting.to_table import count_good_fits
+
+    dataset = LensDataset(done["path"])
+    some = dataset.images_at(range(0, len(dataset), max(1, len(dataset) // _TRIED)))[:_TRIED]
+    try:
+        good = count_good_fits(some, survey, noise)
+    except InputError:
+        return
+    if good >= _FEW * len(some):
+        done["good_fits"] = {"n": good, "of": len(some), "survey": survey}
+        return
+    done["notes"].append(
+        f"only {good} of {len(some)} images are as lenses of {survey} with its {noise} noise are: are they of another survey, noise or unit? Fits (physics) would mislead"
+    )
+
+
+_TRIED, _FEW = 48, 0.8
 
 
 def plan(src: str, out: str, **options: Any) -> "Plan":

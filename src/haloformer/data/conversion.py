@@ -20,6 +20,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
 from haloformer.data.left_out import LeftOut
+from haloformer.data.stated import StatedSurvey
 from haloformer.errors import InputError
 from haloformer.files import check_regular, printable
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive
@@ -66,6 +67,8 @@ def convert(
     nan: str = "error",
     compression: str | None = None,
     skip_bad: bool = False,
+    survey: str | None = None,
+    noise: str = "original",
 ) -> dict[str, Any]:
     """Makes a dataset file of labelled images.
 
@@ -82,6 +85,9 @@ def convert(
         nan: ``"error"`` or ``"zero"``: what to do with NaN and infinite pixels.
         compression: None, ``"gzip"`` or ``"lzf"``.
         skip_bad: Leave out images that cannot be read instead of ending at the first.
+        survey: The survey that the images are of, a name or a YAML file, for fits of their lenses; None: unknown, or as the
+            source says.
+        noise: With a survey: the images' noise, as `simulate` takes it.
 
     Returns:
         ``{"path", "n", "image_shape", "classes": {name: count}, "parameters": [names], "notes": [lines]}``; the notes
@@ -92,6 +98,7 @@ def convert(
     """
     src, out = checked_paths(src, out)
     options: dict[str, Any] = {
+        "stated": None if survey is None else StatedSurvey(survey, noise),
         "out": out,
         "progress": progress,
         "overwrite": overwrite,
@@ -222,6 +229,7 @@ class _Batch:
 
 def _convert_source(
     source: LabelledSource,
+    stated: StatedSurvey | None,
     out: Path,
     progress: Progress | None,
     overwrite: bool,
@@ -236,6 +244,9 @@ def _convert_source(
         "code_version": code_version(),
         "units": {"log10_m_axion": "log10(eV)"},
     }
+    if stated is not None:
+        stated.check(first.image.shape, source.class_names)
+        attributes = stated.attributes(source.src.name, attributes)
     size = max(1, _CHUNK_BYTES // first.image.nbytes)
     with DatasetWriter(
         out,
@@ -316,6 +327,7 @@ def _convert_hdf5(
     channels: int | None,
     class_map: Mapping[str, str] | None,
     nan: str,
+    stated: StatedSurvey | None,
     out: Path,
     progress: Progress | None,
     overwrite: bool,
@@ -345,6 +357,9 @@ def _convert_hdf5(
         )
 
     shape = _shape_of_images(src, images, channels)
+    if stated is not None:
+        stated.check(shape, class_names)
+        attributes = stated.attributes(src.name, attributes)
     size = max(1, _CHUNK_BYTES // (4 * math.prod(shape)))
     with DatasetWriter(
         out,

@@ -9,6 +9,7 @@ from pathlib import Path
 from haloformer.data.conversion import checked_paths, open_stored_images
 from haloformer.data.dataset_writer import check_free_space
 from haloformer.data.deeplense import LabelledSource
+from haloformer.data.stated import StatedSurvey
 from haloformer.io.writing import free_file
 from haloformer.readers.archives import is_archive
 
@@ -46,6 +47,8 @@ def preview_conversion(
     nan: str = "error",
     compression: str | None = None,
     skip_bad: bool = False,
+    survey: str | None = None,
+    noise: str = "original",
 ) -> Preview:
     """Reads some of the images that `convert` would read, for a second or two, and writes nothing.
 
@@ -76,6 +79,8 @@ def preview_conversion(
         with open_stored_images(src, channels=channels, class_map=class_map, nan=nan) as stored:
             n, shape, names = stored.n, stored.image_shape, stored.class_names
             n_read, are_all = _read_some(stored.each(), began)
+    if survey is not None:
+        StatedSurvey(survey, noise).check(shape, names)
     n = n_read if are_all else n
     if n is not None and compression is None:
         n_bytes = 4 * n

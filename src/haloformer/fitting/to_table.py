@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from haloformer.data.reader import (
     PixelGrid,
@@ -152,6 +153,24 @@ def usual_chi2(
     lenses = Simulator(survey, seed=_USUAL_SEED, noise=noise).batch(range(_N_USUAL))
     chi2 = fitter(lenses.images).chi2
     return float(chi2.min()) / _MARGIN, float(chi2.max()) * _MARGIN
+
+
+def count_good_fits(images: Tensor, survey: str, noise: str) -> int:
+    """Returns how many images are described by a lens of a survey as well as its own images are.
+
+    Args:
+        images: (B, 1, H, W), as large as the survey's.
+        survey: Its name, or a YAML file.
+        noise: The images' noise.
+
+    Raises:
+        InputError: The survey's lenses cannot be fitted.
+    """
+    recipe = get_any_survey(survey)
+    fitter = smooth_fitter(recipe, noise=noise)
+    low, high = usual_chi2(recipe, fitter, noise)
+    found = fitter(images)
+    return int((found.converged & (found.chi2 >= low) & (found.chi2 <= high)).sum())
 
 
 @dataclass

@@ -91,7 +91,7 @@ def residual_of(experiment: Experiment, definition: object, noise: object) -> Re
     if not isinstance(definition, str) or not isinstance(noise, str) or noise not in NOISE_MODES:
         raise InputError(
             f"physics {physics}: {experiment.data.source} does not say of which survey and noise "
-            "its images are"
+            "its images are; haloformer convert --survey NAME says it"
         )
     residual = Residual(
         definition,
