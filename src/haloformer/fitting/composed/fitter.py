@@ -174,7 +174,10 @@ class ComposedFitter:
         noise_map: np.ndarray | None,
     ) -> SmoothFit:
         """Fits images that were scaled: how, is found on coarse pixels, and corrected by the fit on their own."""
-        method, unscaling = self._method(images.device), Unscaling.of_peak(images, self._peak())
+        method, unscaling = (
+            self._method(images.device),
+            Unscaling.of_peak(images, self._peak(), self.problem.scaling),
+        )
 
         def in_counts() -> FitImages:
             noise = noise_map

@@ -29,10 +29,15 @@ class Unscaling:
     level: Tensor
 
     @classmethod
-    def of_peak(cls, images: Tensor, peak: float) -> "Unscaling":
-        """Returns a first guess for images (B, 1, N, N): their survey's usual peak in counts/s, and nothing subtracted."""
-        factor = torch.full((len(images),), peak, dtype=torch.float32, device=images.device)
-        return cls(factor, torch.zeros_like(factor))
+    def of_peak(cls, images: Tensor, peak: float, scaling: str) -> "Unscaling":
+        """Returns a first guess for images (B, 1, N, N): their brightest pixel has ``peak`` counts/s, and if they reach from their minimum their darkest none."""
+        known = torch.isfinite(images)
+        high = torch.where(known, images, -torch.inf).flatten(1).amax(1).clamp(min=-1e15)
+        low = torch.where(known, images, torch.inf).flatten(1).amin(1).clamp(max=1e15)
+        if scaling != "min_max":
+            low = torch.zeros_like(low)
+        factor = (peak / (high - low).clamp(min=1e-12)).float()
+        return cls(factor, -low.float() * factor)
 
     def counts(self, images: Tensor) -> Tensor:
         """Returns images (B, 1, N, N) in counts/s."""
