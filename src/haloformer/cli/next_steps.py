@@ -132,8 +132,17 @@ def _after_export(keywords: Options, result: Any) -> Step:
 def _after_fit(keywords: Options, result: Any) -> Step:
     if keywords.get("survey") is not None or keywords.get("perturber"):
         return None
-    kept = ("psf", "noise_map", "mask", "radius", "r_trunc", "z_lens", "z_source", "like", "hdu", "band", "pixel_scale")  # fmt: skip
-    given = [w for key in kept if keywords.get(key) is not None for w in (f"--{key}", keywords[key])]  # fmt: skip
+    kept = (
+        *("psf", "psf_scale", "noise_map", "neighbour_correlation", "mask", "radius", "z_lens", "z_source", "like", "hdu", "band"),
+        *("pixel_scale", "lens_light", "multipoles", "supersampling", "source_prior"),
+    )  # fmt: skip
+    usual = {"lens_light": True, "multipoles": False, "supersampling": 2, "source_prior": "falling"}
+    given = [
+        word
+        for key in kept
+        if keywords.get(key, usual.get(key)) != usual.get(key)
+        for word in (f"--{key}", str(keywords[key]).lower() if isinstance(keywords[key], bool) else keywords[key])
+    ]  # fmt: skip
     return ["fit", *keywords["images"], *given, "--perturber", "--out", f"{keywords['out']}-subhalo"]  # fmt: skip
 
 

@@ -136,6 +136,10 @@ def fit(
         raise InputError(
             f"{wrong[0]} is for images of a survey, which --survey names; a real lens is fitted without it"
         )
+    if nan == "zero":
+        raise InputError(
+            "nan is for images of a survey: of a real lens, unknown pixels do not count"
+        )
     profile = ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
     return fit_files(
         LensFiles(images[0], psf, noise_map, mask, radius, psf_scale, neighbour_correlation),
@@ -161,7 +165,7 @@ def fit(
     )
 
 
-_OF_SURVEYS = ("noise", "figure", "batch_size", "on_error")
+_OF_SURVEYS = ("noise", "figure", "batch_size", "on_error", "catalog", "size")
 _OF_REAL_LENSES = (
     *("psf", "noise_map", "mask", "radius", "perturber", "r_trunc", "multipoles", "lens_light", "z_lens"),
     *("z_source", "like", "supersampling", "format", "start", "psf_scale", "sample", "live"),

@@ -108,3 +108,55 @@ def test_a_lens_is_read_with_its_regions(tmp_path):
     names = ("lens.fits", "psf.fits", "noise.fits", "mask.reg")
     seen = read_observation(LensFiles(*(str(tmp_path / name) for name in names)), Reading())
     np.testing.assert_array_equal(~seen.mask, drawn(tmp_path, 'icrs\ncircle(150.0,2.0,0.5")\n', on_sky()))  # fmt: skip
+
+
+def in_file(path, *images, **cards):
+    header = fits.Header(cards)
+    hdus = [fits.PrimaryHDU(images[0], header)]
+    hdus += [fits.ImageHDU(image, name=name) for name, image in images[1:]]
+    fits.HDUList(hdus).writeto(path, overwrite=True)
+    return str(path)
+
+
+@pytest.fixture
+def paths(tmp_path):
+    rng = np.random.default_rng(1)
+    psf = np.exp(-np.add.outer(np.arange(-3, 4) ** 2, np.arange(-3, 4) ** 2) / 2.0)
+    image = rng.normal(0, 0.1, (30, 30)) + np.exp(-np.add.outer(*[(np.arange(30) - 15) ** 2] * 2) / 20)  # fmt: skip
+    return {"image": image, "psf": psf, "folder": tmp_path}
+
+
+def test_pixels_that_are_no_squares_are_refused(paths):
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    steps = {"CDELT1": -0.08 / 3600, "CDELT2": 0.10 / 3600, "CTYPE1": "RA---TAN"}
+    steps |= {"CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 0.0, "CRPIX1": 1.0, "CRPIX2": 1.0}
+    image = in_file(paths["folder"] / "lens.fits", paths["image"], **steps)
+    with pytest.raises(InputError, match=r"pixels of 0\.1″ by 0\.08″: square ones are needed"):
+        read_observation(LensFiles(image, psf), Reading())
+    seen = read_observation(LensFiles(image, psf), Reading(pixel_scale=0.09))
+    assert seen.pixel_scale == 0.09
+    star = in_file(paths["folder"] / "star.fits", paths["psf"], **steps)
+    with pytest.raises(InputError, match=r"star\.fits has pixels of .* give --psf_scale"):
+        read_observation(LensFiles(image, star), Reading(pixel_scale=0.09))
+
+
+def test_the_image_that_is_named_psf_is_taken(paths):
+    image = in_file(paths["folder"] / "lens.fits", paths["image"])
+    both = in_file(paths["folder"] / "both.fits", paths["image"], ("F814W_PSF", paths["psf"]))
+    seen = read_observation(LensFiles(image, both), Reading(pixel_scale=0.05))
+    assert seen.psf.shape == (7, 7)
+    with pytest.raises(InputError, match="is the image itself"):
+        read_observation(LensFiles(image, image), Reading(pixel_scale=0.05))
+
+
+def test_one_image_is_fitted(paths):
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    image = in_file(paths["folder"] / "lens.fits", paths["image"], ("B", paths["image"]))
+    with pytest.raises(InputError, match="names 2 images"):
+        read_observation(LensFiles(image, psf), Reading(hdu="all", pixel_scale=0.05))
+
+
+@pytest.mark.parametrize("line", ["polygon(1,1,10,1)", "circle(nan,10,3)"])
+def test_regions_that_cannot_be_are_refused(tmp_path, line):
+    with pytest.raises(InputError, match=r"mask\.reg"):
+        drawn(tmp_path, f"image\n{line}\n")

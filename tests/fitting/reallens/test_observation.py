@@ -199,3 +199,40 @@ def test_more_pixels_and_psf_than_memory_holds_are_told(monkeypatch):
     monkeypatch.setattr(operators, "_MOST_TAPS", 41 * 41 * 24)
     with pytest.raises(InputError, match=r"1,681 pixels with a PSF of 5×5 .*--radius"):
         fit(IMAGE, **given(psf=kernel(5)))
+
+
+def test_negative_pixels_of_a_psf_average_out_those_of_its_noise():
+    noisy = kernel(15) + np.random.default_rng(1).normal(0, 2e-3, (15, 15))
+    with pytest.warns(InputWarning, match="negative pixels"):
+        seen = checked_observation(IMAGE, **given(psf=noisy))
+    np.testing.assert_allclose(seen.psf, noisy / noisy.sum())
+    with pytest.raises(InputError, match="is its background subtracted"):
+        checked_observation(IMAGE, **given(psf=noisy - 4e-3))
+
+
+@pytest.mark.parametrize("scale", [0.0, -0.1, float("nan")])
+def test_a_psf_has_pixels_of_some_size(scale):
+    with pytest.raises(InputError, match="above 0 is needed"):
+        checked_observation(IMAGE, **given(psf_scale=scale))
+
+
+def test_a_map_of_weights_or_of_variances_is_told():
+    weights = np.full(IMAGE.shape, NOISE**-2)
+    with pytest.raises(InputError, match="is it a map of weights"):
+        checked_observation(IMAGE, **given(noise=weights))
+    with pytest.warns(InputWarning, match=r"the map is too small \(a variance\?\)"):
+        checked_observation(IMAGE, **given(noise=np.full(IMAGE.shape, NOISE / 3)))
+
+
+@pytest.mark.parametrize("place", [(0.0, 20.0), (359.99999, -30.0), (150.0, 89.9)])
+def test_position_angles_hold_across_the_beginning_of_right_ascensions_and_at_the_pole(place):
+    from astropy.wcs import WCS
+
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN", "DEC--TAN"
+    wcs.wcs.crval, wcs.wcs.crpix = place, (21, 21)
+    wcs.wcs.cdelt = -0.05 / 3600, 0.05 / 3600
+    seen = checked_observation(IMAGE, **given(wcs=wcs))
+    for angle, expected in ((90, 0.0), (30, 120.0), (-20, 70.0)):
+        found = seen.east_of_north(np.radians(angle))
+        assert (found - expected + 90) % 180 - 90 == pytest.approx(0, abs=0.05)

@@ -141,7 +141,7 @@ def _draw_source(
     picture, scale = fit.source
     grid = fit.best.source.fine
     half = len(picture) / 2 * scale
-    x, y = grid.x * fit.best.scale, grid.y * fit.best.scale
+    x, y = fit.best.middle(grid)
     extent = (x - half, x + half, y - half, y + half)
     drawn = axes.imshow(picture, origin="lower", extent=extent, cmap="inferno", vmin=0)
     for _, caustic in lines:

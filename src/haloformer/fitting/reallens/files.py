@@ -1,7 +1,7 @@
 """The fit of a real lens as files have it: image, noise map, point-spread function and mask are read, the results are written."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,13 @@ from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
 from haloformer.io.progress import tell
 from haloformer.readers.extensions import EXTENSION, own_extension
-from haloformer.readers.fits import FitsImage, choose_hdus, choose_planes, fits_hdus
+from haloformer.readers.fits import (
+    FitsImage,
+    choose_hdus,
+    choose_planes,
+    fits_hdus,
+    is_fits_image,
+)
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
 from haloformer.simulation.psf import first_image
@@ -78,7 +84,12 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         raise InputError(
             f"{files.image} does not say its pixel scale: give --pixel_scale, in arcsec"
         )
-    psf, its_scale = _read_part("psf", files.psf, files.image)
+    psf, sides = _read_part("psf", files.psf, files.image)
+    if psf.shape == image.shape and np.array_equal(psf, image, equal_nan=True):
+        raise InputError(f"psf {files.psf} is the image itself: give that of a star, or hdu:NAME")
+    its_scale = files.psf_scale
+    if its_scale is None and sides is not None:
+        its_scale = _square(sides, files.psf, "psf_scale")
     noise = None
     if files.noise_map is not None:
         noise, _ = _read_part("noise_map", files.noise_map, files.image)
@@ -89,7 +100,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         neighbour_correlation=files.neighbour_correlation,
         mask=_read_mask(files, image.shape, wcs),
         pixel_scale=scale,
-        psf_scale=its_scale if files.psf_scale is None else files.psf_scale,
+        psf_scale=its_scale,
         radius=files.radius,
         name=Path(files.image).name,
         wcs=wcs,
@@ -113,11 +124,23 @@ def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
         pixels = read_image(path, channels=1, hdu=reading.hdu, nan="mask")[0]
         return pixels, reading.pixel_scale, None
     with fits_hdus(Path(path), path) as hdus:
-        number, plane = choose_planes(hdus, path, reading)[0]
+        planes = choose_planes(hdus, path, reading)
+        if len(planes) > 1:
+            raise InputError(f"hdu {reading.hdu} names {len(planes)} images of {path}: one is needed")  # fmt: skip
+        number, plane = planes[0]
         found = FitsImage(hdus, number, path, reading)
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
-        scale = None if found.scales is None else float(np.sqrt(np.prod(found.scales)))
+        scale = None if found.scales is None else _square(found.scales, path, "pixel_scale")
         return pixels, scale, found.wcs
+
+
+def _square(sides: Sequence[float], path: str, option: str) -> float:
+    """Returns the side of pixels in arcsec; raises InputError where they are no squares."""
+    if max(sides) > (1 + _NOT_SQUARE) * min(sides):
+        raise InputError(
+            f"{path} has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed; resample it, or give --{option} if the header is wrong"
+        )
+    return float(np.sqrt(np.prod(sides)))
 
 
 def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray | None:
@@ -129,24 +152,39 @@ def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray
     return _read_part("mask", files.mask, files.image)[0]
 
 
-def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, float | None]:
-    """Returns what belongs to an image, and the side of its pixels in arcsec where the header says it.
+_NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
+
+
+def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, Sequence[float] | None]:
+    """Returns what belongs to an image, and the sides of its pixels in arcsec where the header says them.
 
     Args:
         name: Of the option.
-        value: A file, of which the first image is taken, whatever its name; or ``hdu:NAME``, an extension of the image's own file.
+        value: A file, of which the first image is taken, whatever its name, but of a PSF one of that name if there is one; or ``hdu:NAME``, an extension of the image's own file.
         image: File of the image.
     """
     own = own_extension(name, value, Path(image))
     path = value if own is None else image
     if image_suffix(path) not in FITS_SUFFIXES:
         return read_image(path, channels=1, nan="mask")[0], None
-    hdu = first_image(Path(path)) if own is None else own
+    hdu: int | str | None = own
+    if own is None:
+        hdu = _named_psf(path) if name == "psf" else None
+        hdu = first_image(Path(path)) if hdu is None else hdu
     pixels: np.ndarray = read_image(path, channels=1, hdu=hdu, nan="mask")[0]
     with fits_hdus(Path(path), path) as hdus:
         number = choose_hdus(hdus, path, hdu)[0]
         scales = FitsImage(hdus, number, path, Reading()).scales
-    return pixels, None if scales is None else float(np.sqrt(np.prod(scales)))
+    return pixels, scales
+
+
+def _named_psf(path: str) -> int | None:
+    """Returns the number of a file's first image whose name says that it is a point-spread function; None if there is none."""
+    with fits_hdus(Path(path), path) as hdus:
+        for number, hdu in enumerate(hdus):
+            if is_fits_image(hdu) and "PSF" in str(hdu.name).upper():
+                return number
+    return None
 
 
 def fit_files(
@@ -182,11 +220,11 @@ def fit_files(
     seen = read_observation(files, reading)
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     stages = target.with_name(f".{target.name}.unfinished.json")
-    resumed = stages.is_file()
     with _shown(seen.name, progress) as report, _kept_told(stages):
         found = fit_observation(seen, options, priors, stages=stages, report=report)
-    save(found, target, overwrite=overwrite, format=format)
-    return LensSummary(target, found, format, resumed)
+        save(found, target, overwrite=overwrite, format=format)
+    stages.unlink(missing_ok=True)
+    return LensSummary(target, found, format, found.resumed)
 
 
 @contextlib.contextmanager

@@ -9,6 +9,7 @@ from haloformer.fitting.reallens.operators import SourceGrid
 from haloformer.simulation.psf import resampled
 
 if TYPE_CHECKING:
+    from haloformer.fitting.reallens.optimise import Fit
     from haloformer.fitting.reallens.result import RealLensFit
 
 FINER = 10
@@ -28,7 +29,7 @@ def to_lenstronomy(fit: "RealLensFit") -> dict[str, Any]:
     area = seen.pixel_scale**2  # lenstronomy's brightness is per arcsec²
     profiles = mass_profiles(best.problem.mass, best.vector)
     sources = [
-        _interpolated(grid, best.solution.source[part], best.scale, area)
+        _interpolated(grid, best.solution.source[part], best, area)
         for grid, part in zip(best.source.grids, best.source.parts())
     ]
     height, width = seen.image.shape
@@ -73,19 +74,20 @@ def source_picture(grid: SourceGrid, coefficients: np.ndarray) -> tuple[np.ndarr
 
 
 def _interpolated(
-    grid: SourceGrid, coefficients: np.ndarray, lengths: float, area: float
+    grid: SourceGrid, coefficients: np.ndarray, fit: "Fit", area: float
 ) -> dict[str, Any]:
     picture, scale = source_picture(grid, coefficients)
+    center_x, center_y = fit.middle(grid)
     picture /= area
     top = float(np.abs(picture).max())
     digits = _DIGITS - int(np.floor(np.log10(top))) if top > 0 else _DIGITS
     return {
         "image": picture.round(digits).tolist(),
         "amp": 1.0,
-        "center_x": grid.x * lengths,
-        "center_y": grid.y * lengths,
+        "center_x": center_x,
+        "center_y": center_y,
         "phi_G": 0.0,
-        "scale": scale * lengths,
+        "scale": scale * fit.scale,
     }
 
 

@@ -169,22 +169,57 @@ class Mass:
     def source_positions(
         self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Returns where the light at positions (R,) in arcsec comes from, each (R,), in arcsec × :meth:`scale`."""
+        """Returns where the light at positions (R,) in arcsec comes from, each (R,), in the source's own coordinates.
+
+        Those are in arcsec × :meth:`scale` about where light from the lens's centre seems to come from if only the shear deflects it,
+        which has the coordinates of the lens's centre. So a change of slope or shear, and what makes up for it, does not move a source
+        on its grid, wherever the lens lies: that would tell them more surely than the image does.
+        """
         alpha_x, alpha_y = self.deflection(x, y, vector)
-        scale = self.scale(vector)
-        return (x - alpha_x) / scale, (y - alpha_y) / scale
+        scale, place, middle = self.scale(vector), self._place(vector), self._behind(vector)
+        return (
+            place[0] + (x - alpha_x - middle[0]) / scale,
+            place[1] + (y - alpha_y - middle[1]) / scale,
+        )
 
     def source_slopes(
         self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:
         """Returns the derivatives of :meth:`source_positions` by the parameters, each (R, K)."""
         by_x, by_y = self.jacobian(x, y, vector)
-        beta_x, beta_y = self.source_positions(x, y, vector)
-        scale, k = self.scale(vector), self.names.index("gamma")
+        here_x, here_y = self.source_positions(x, y, vector)
+        scale, (place_x, place_y) = self.scale(vector), self._place(vector)
         slope_x, slope_y = -by_x / scale, -by_y / scale
-        slope_x[:, k] -= beta_x / scale
-        slope_y[:, k] -= beta_y / scale
+        k = self.names.index("gamma")
+        slope_x[:, k] -= (here_x - place_x) / scale
+        slope_y[:, k] -= (here_y - place_y) / scale
+        gamma1, gamma2 = (float(vector[self.names.index(name)]) for name in _SHEAR)
+        for name, in_x, in_y in (
+            ("x", scale - 1 + gamma1, gamma2),
+            ("y", gamma2, scale - 1 - gamma1),
+            ("gamma1", place_x, -place_y),
+            ("gamma2", place_y, place_x),
+        ):
+            k = self.names.index(name)
+            slope_x[:, k] += in_x / scale
+            slope_y[:, k] += in_y / scale
         return slope_x, slope_y
+
+    def in_sky(self, u_x: float, u_y: float, vector: np.ndarray) -> tuple[float, float]:
+        """Returns where in arcsec a place in the source's own coordinates is: the other way round than :meth:`source_positions`."""
+        scale, place, middle = self.scale(vector), self._place(vector), self._behind(vector)
+        return middle[0] + scale * (u_x - place[0]), middle[1] + scale * (u_y - place[1])
+
+    def _place(self, vector: np.ndarray) -> tuple[float, float]:
+        """Returns the lens's centre in arcsec."""
+        x, y = (float(vector[self.names.index(name)]) for name in ("x", "y"))
+        return x, y
+
+    def _behind(self, vector: np.ndarray) -> tuple[float, float]:
+        """Returns where light from the lens's centre comes from if only the shear deflects it, in arcsec."""
+        x, y = self._place(vector)
+        gamma1, gamma2 = (float(vector[self.names.index(name)]) for name in _SHEAR)
+        return x - (gamma1 * x + gamma2 * y), y - (gamma2 * x - gamma1 * y)
 
     def perturbation(
         self, x: np.ndarray, y: np.ndarray, m: float, place: tuple[float, float], theta_E: float

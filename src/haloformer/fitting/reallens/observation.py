@@ -18,9 +18,13 @@ _USUAL_PSF, _WIDEST_PSF = 61, 121  # pixels of the image per side
 _OF_PSF = 0.99  # of its light that must be kept
 _LEAST_PIXELS = 50  # that are fitted
 _OFF_CENTRE = 0.5  # pixels
+_TOLD_BELOW, _MOST_BELOW = (
+    0.01,
+    1.0,
+)  # of a point-spread function's light, that its negative pixels have
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
-_NOT_BLANK = 1.3  # times the noise map, of pixels in the corners
+_NOT_BLANK, _NO_NOISE = 1.3, 0.1  # times the noise map, of pixels in the corners
 _BELOW = 0.85  # of the scatter that correlation explains, to which it is known: lower scatter has another reason
 
 
@@ -74,12 +78,7 @@ class Observation:
         """Returns ``ra`` and ``dec`` in degrees of a place in arcsec from the middle; nothing without a WCS."""
         if self.wcs is None:
             return {}
-        height, width = self.image.shape
-        column, row = (
-            x / self.pixel_scale + (width - 1) / 2,
-            y / self.pixel_scale + (height - 1) / 2,
-        )
-        place = self.wcs.pixel_to_world(column, row).icrs
+        place = self._in_sky(x, y)
         return {"ra": float(place.ra.deg), "dec": float(place.dec.deg)}
 
     def east_of_north(self, angle: float) -> float | None:
@@ -87,9 +86,15 @@ class Observation:
         if self.wcs is None:
             return None
         far = 10 * self.pixel_scale
-        here, there = self.sky(0.0, 0.0), self.sky(far * np.cos(angle), far * np.sin(angle))
-        east = (there["ra"] - here["ra"]) * np.cos(np.radians(here["dec"]))
-        return float(np.degrees(np.arctan2(east, there["dec"] - here["dec"])) % 180)
+        there = self._in_sky(far * np.cos(angle), far * np.sin(angle))
+        return float(self._in_sky(0.0, 0.0).position_angle(there).deg % 180)
+
+    def _in_sky(self, x: float, y: float) -> Any:
+        """Returns the place of the sky that is x and y arcsec from the middle."""
+        height, width = self.image.shape
+        column = x / self.pixel_scale + (width - 1) / 2
+        row = y / self.pixel_scale + (height - 1) / 2
+        return self.wcs.pixel_to_world(column, row).icrs
 
 
 def checked_observation(
@@ -177,6 +182,8 @@ def checked_observation(
 
 def _finer(psf_scale: float | None, pixel_scale: float) -> float:
     """Returns by how much a point-spread function's pixels are smaller than the image's; 1 where they are the same."""
+    if psf_scale is not None and not psf_scale > 0:
+        raise InputError(f"psf_scale is {psf_scale:g}: a number of arcsec above 0 is needed")
     finer = 1.0 if psf_scale is None else pixel_scale / psf_scale
     if not np.isfinite(finer) or not 1 - _SAME < finer <= _FINEST:
         raise InputError(
@@ -213,10 +220,13 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
         raise InputError(
             f"the PSF has {psf.shape[0]}×{psf.shape[1]} pixels, more than the image's {shape[0]}×{shape[1]}; are they in the right order?"
         )
-    psf = np.clip(psf, 0.0, None)
-    total = float(psf.sum())
+    total, below = float(psf.sum()), -float(psf.clip(max=0).sum())
     if total <= 0:
         raise InputError("the PSF has no light")
+    if below > _MOST_BELOW * total:
+        raise InputError(f"the PSF's negative pixels add up to {below / total:.0%} of its light: is its background subtracted, and is it cut out around one star?")  # fmt: skip
+    if below > _TOLD_BELOW * total:
+        notes.append(f"the PSF's negative pixels, {below / total:.1%} of its light, are kept: what positive and negative noise its background has averages out")  # fmt: skip
     if abs(total - 1) > 1e-3:
         notes.append(f"the PSF adds up to {total:.4g}; it was divided by that")
     bright = np.where(psf > 0.2 * psf.max(), psf, 0.0)
@@ -232,7 +242,7 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
         # Its light comes to the middle of a pixel, by cubic splines between pixels.
         along = np.arange(side) - (side - 1) / 2
         places = np.meshgrid(centre[0] + along, centre[1] + along, indexing="ij")
-        psf = ndimage.map_coordinates(psf, places, order=3, mode="constant").clip(min=0)
+        psf = ndimage.map_coordinates(psf, places, order=3, mode="constant")
         why = "an even number of pixels" if even else "its light off the middle"
         notes.append(f"the PSF has {why}; it was moved by a part of a pixel, to have a middle")
     margins = [((side - n) // 2,) * 2 for n in psf.shape]
@@ -300,13 +310,17 @@ def _noise(
 def _noise_beside_map(image: np.ndarray, counted: np.ndarray) -> tuple[float, float, list[str]]:
     """Returns by what a noise map is to be multiplied, how alike neighbours are, and notes, from the corners of an image in units of the map."""
     blank = of_corners(image, counted)
-    if blank is None or blank.a == 0:
+    if blank is None:
         return 1.0, 0.0, []
+    if blank.scatter < _NO_NOISE:
+        raise InputError(f"pixels in the corners scatter {blank.scatter:.2g} times as much as the noise map says: is it a map of weights (1/σ²), or in another unit? The standard deviation of each pixel is needed")  # fmt: skip
     if blank.scatter > _NOT_BLANK:
         return 1.0, 0.0, [
-            f"pixels in the corners scatter {blank.scatter:.2f} times as much as the noise map says: something is there, or the map is too small; the noise "
+            f"pixels in the corners scatter {blank.scatter:.2f} times as much as the noise map says: something is there, or the map is too small (a variance?); the noise "
             "of neighbouring pixels is taken as independent (--neighbour_correlation says how alike it is)"
         ]  # fmt: skip
+    if blank.a == 0:
+        return 1.0, 0.0, []
     explained = 1 / np.sqrt(larger_areas(blank.a))  # by a map that is right for large areas
     factor = float(np.clip(blank.scatter, _BELOW * explained, 1.0))
     less = ""

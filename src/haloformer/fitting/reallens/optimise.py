@@ -16,7 +16,7 @@ from haloformer.fitting.reallens.evidence import (
     solve,
 )
 from haloformer.fitting.reallens.hyperparameters import best_smoothness
-from haloformer.fitting.reallens.operators import Source
+from haloformer.fitting.reallens.operators import Source, SourceGrid
 from haloformer.fitting.reallens.source_prior import Smoothness
 
 _LONGEST_STEP = 0.1
@@ -64,6 +64,10 @@ class Fit:
     def scale(self) -> float:
         """What lengths of the source are in units of those of an isothermal lens."""
         return self.problem.mass.scale(self.vector)
+
+    def middle(self, grid: SourceGrid) -> tuple[float, float]:
+        """Returns where the middle of one of the source's grids is in arcsec."""
+        return self.problem.mass.in_sky(grid.x, grid.y, self.vector)
 
     def slope(self) -> Slope:
         """Derivatives by the parameters; the prior's are not among them."""

@@ -34,6 +34,8 @@ def region_mask(path: str | Path, shape: tuple[int, int], wcs: Any) -> np.ndarra
     for region in drawn:
         try:
             found = region.to_mask(mode="center").to_image(shape)
+        except ValueError as error:
+            raise InputError(f"{path}: a {_kind(region)} has no area: {error}") from error
         except NotImplementedError as error:
             raise InputError(
                 f"{path}: a {_kind(region)} has no area; draw circles, ellipses, boxes or polygons"

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 _DRAWS = 40
 _UNUSUAL = 3.0  # standard deviations of the prior
+_FEW_PIXELS = 5.0  # that an Einstein radius has at least where it is sure to be one
+_OFF_MIDDLE = 0.45  # arcsec
 _CORRELATED = 0.75
 """χ² per pixel below which noise is not what its map says: simulated lenses with correlated noise have 0.45 to 0.51, with independent noise 0.95 to 1."""
 _TIE = (20.0, 0.2)
@@ -64,6 +66,7 @@ class RealLensFit(Tabular):
     seconds: float = math.nan
     samples_smooth: Samples | None = None
     samples_perturber: Samples | None = None
+    resumed: bool = False
 
     @property
     def seen(self) -> Observation:
@@ -168,6 +171,16 @@ class RealLensFit(Tabular):
                 f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as that of correlated noise often is; if so and how "
                 "could not be told from the corners, or was said otherwise, and the slope may be off by several of its errors"
             )
+        theta_E, wide = self.best.value("theta_E"), _FEW_PIXELS * self.seen.pixel_scale
+        if theta_E < wide:
+            found.append(
+                f"the Einstein radius is {theta_E / self.seen.pixel_scale:.1f} pixels: what is left of the middle of a galaxy that is no lens can look so"
+            )
+        off = math.hypot(self.best.value("x"), self.best.value("y"))
+        if off > _OFF_MIDDLE:
+            found.append(
+                f"the lens is {off:.2f}″ off the middle of the image, and is sought within 0.6″: if it lies elsewhere, cut it out about the middle"
+            )
         mass = self.best.problem.mass
         for name, value, mean, sd in zip(mass.names, self.best.vector, *mass.expected()):
             if abs(value - mean) > _UNUSUAL * sd and name != "theta_E":
@@ -266,6 +279,8 @@ class RealLensFit(Tabular):
         if detection is None or detection.delta_marginal <= 0:
             return "no perturber: the smooth lens is as probable"
         other = self.delta_multipoles
+        if detection.delta_marginal < _TIE[0] and (other is None or other < _TIE[0]):
+            return "no perturber is needed: it is not much more probable than a smooth lens"
         margin = max(_TIE[0], _TIE[1] * max(detection.delta_marginal, other or 0.0))
         if other is None or other < detection.delta_marginal - margin:
             return "a perturber is more probable than a smooth lens" + (

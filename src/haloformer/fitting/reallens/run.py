@@ -27,6 +27,7 @@ from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
 
 SOURCE_PRIORS = ("falling", "even")
+_LIVE = 100
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ class Options:
     source_step: float | None = None
     start: Mapping[str, float] | None = None
     sample: str | None = None
-    live: int = 100
+    live: int = _LIVE
     source_prior: str = "falling"
 
     def __post_init__(self) -> None:
@@ -77,6 +78,10 @@ class Options:
             raise InputError(
                 f"z_lens is {front:g} and z_source {back:g}: the source must be behind the lens"
             )
+        if self.r_trunc is not None and self.perturber is None:
+            raise InputError("r_trunc is that of a perturber: give perturber, too")
+        if self.live != _LIVE and self.sample is None:
+            raise InputError("live is of nested sampling: give sample: nested, too")
         if self.r_trunc is not None and self.r_trunc <= 0.01:
             raise InputError(f"r_trunc is {self.r_trunc:g}″: it must be above 0.01″")
         if not 1 <= self.supersampling <= 5:
@@ -101,7 +106,7 @@ def fit_observation(
         seen: The image and what belongs to it.
         options: How.
         priors: Of the mass's parameters by name; the others are as usual.
-        stages: File that keeps what has been done, so that a second call goes on there; None keeps nothing.
+        stages: File that keeps what has been done, so that a second call goes on there, and stays; None keeps nothing.
         report: Called with what is being done and the evidence, after each step.
 
     Raises:
@@ -131,7 +136,7 @@ def _fit_observation(
         r_trunc=options.r_trunc,
     )
     mass = centred(mass, ready.light)
-    how = dataclasses.replace(options, sample=None, live=100)  # of the fits, which go on
+    how = dataclasses.replace(options, sample=None, live=_LIVE)  # of the fits, which go on
     done = Stages(stages, key_of(seen, (how, sorted((priors or {}).items()))))
     plain = dataclasses.replace(mass, multipoles=False)
     smooth = done.fit(
@@ -165,8 +170,8 @@ def _fit_observation(
             found = dataclasses.replace(found, multipoles=free, delta_multipoles=gain)
     if options.sample is not None:
         found = _sampled(found, options, done, report)
-    done.finished()
-    return dataclasses.replace(found, seconds=time.process_time() - began)
+    seconds = time.process_time() - began
+    return dataclasses.replace(found, seconds=seconds, resumed=bool(done.resumed))
 
 
 def _sampled(

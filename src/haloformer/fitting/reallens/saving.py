@@ -65,8 +65,8 @@ def _write_fits(fit: "RealLensFit", path: Path) -> None:
     grid = fit.best.source.fine
     about_source = fits.Header()
     about_source["PIXSCALE"] = (scale, "arcsec per pixel")
-    about_source["XCENTRE"] = (grid.x * fit.best.scale, "arcsec, middle of the picture")
-    about_source["YCENTRE"] = (grid.y * fit.best.scale, "arcsec, middle of the picture")
+    for key, place in zip(("XCENTRE", "YCENTRE"), fit.best.middle(grid)):
+        about_source[key] = (place, "arcsec, middle of the picture")
     pictures: dict[str, np.ndarray] = {
         "IMAGE": seen.image,
         "NOISE": seen.noise,

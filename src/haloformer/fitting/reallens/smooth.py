@@ -111,11 +111,17 @@ def _camera(seen: Observation, supersampling: int) -> Camera:
     return fine.whitened(white)
 
 
+_CUT_OUT = (
+    0.2  # arcsec by which a lens whose light was subtracted usually lies off the middle of an image
+)
+
+
 def centred(mass: Mass, light: Light) -> Mass:
-    """Returns a mass model whose centre is expected at that of the light."""
+    """Returns a mass model whose centre is expected at that of the light; where that was subtracted, somewhere about the image's middle."""
     priors = dict(mass.priors)
-    priors["x"] = dataclasses.replace(priors["x"], mean=priors["x"].mean + light.x)
-    priors["y"] = dataclasses.replace(priors["y"], mean=priors["y"].mean + light.y)
+    sd = {} if light.components else {"sd": _CUT_OUT}
+    priors["x"] = dataclasses.replace(priors["x"], mean=priors["x"].mean + light.x, **sd)
+    priors["y"] = dataclasses.replace(priors["y"], mean=priors["y"].mean + light.y, **sd)
     return dataclasses.replace(mass, priors=priors)
 
 

@@ -16,10 +16,11 @@ from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Source, SourceGrid
 from haloformer.fitting.reallens.optimise import Fit, fit_at
 from haloformer.fitting.reallens.source_prior import Smoothness
+from haloformer.io.progress import tell
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.io.writing import write_text
 
-_VERSION = 4
+_VERSION = 5
 
 
 class Stages:
@@ -48,6 +49,8 @@ class Stages:
             if found.get("key") == key and found.get("version") == _VERSION:
                 self._done = dict(found["stages"])
                 self._rows = dict(found.get("rows", {}))
+            else:
+                tell(f"{path} is of other files, options or another version: the fit begins anew")
         except (InputError, KeyError, TypeError, ValueError):
             self._done = {}  # half of a file of before: the stages are done again
 
@@ -90,11 +93,6 @@ class Stages:
         if self._path is not None:
             stages = {"version": _VERSION, "key": self._key, "stages": self._done}
             write_text(self._path, to_json({**stages, "rows": self._rows}))
-
-    def finished(self) -> None:
-        """Removes the file."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
 
 
 def key_of(seen: Observation, options: object) -> str:

@@ -236,6 +236,9 @@ def _weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
     return float(values[order][np.searchsorted(share, share[-1] / 2)])
 
 
+_FARTHEST = 0.8  # arcsec that a lens without light is off the middle at most where fits begin
+
+
 def compact_lenses(
     mass: Mass,
     light: Light,
@@ -259,12 +262,13 @@ def compact_lenses(
     x, y, weight = x[some], y[some], weight[some]
     root = np.sqrt(_WEIGHT * weight / weight.sum())
     names, (mean, sd) = mass.names, mass.expected()
-    free = [names.index(name) for name in ("theta_E", "e1", "e2", "gamma1", "gamma2")]
+    place = () if light.components else ("x", "y")  # which is that of the light, if there is any
+    free = [names.index(name) for name in ("theta_E", "e1", "e2", "gamma1", "gamma2", *place)]
     base = mean.copy()
     base[[names.index(name) for name in ("gamma", "x", "y")]] = gamma, light.x, light.y
 
     def spreads(values: np.ndarray) -> np.ndarray:
-        """(V, M) how far apart the light comes from, and how unusual the lenses (V, 5) are."""
+        """(V, M) how far apart the light comes from, and how unusual the lenses (V, 5 or 7) are."""
         vectors = np.tile(base, (len(values), 1))
         vectors[:, free] = values
         alpha_x, alpha_y = mass.deflection(x, y, vectors)
@@ -287,11 +291,14 @@ def compact_lenses(
     distance = np.hypot(x - light.x, y - light.y)
     low, high = float(distance.min()), float(distance.max())
     found = []
-    bounds = ([0.3 * low, *[-0.35] * 2, *[-0.3] * 2], [1.2 * high, *[0.35] * 2, *[0.3] * 2])
+    least, most = [0.3 * low], [1.2 * high]
+    for limit in (0.35, 0.35, 0.3, 0.3, *[_FARTHEST] * len(place)):
+        least.append(-limit)
+        most.append(limit)
     for theta_E in np.linspace(max(0.6 * low, 0.35 * high), high, _RINGS):
-        begin = np.array([theta_E, 0.01, 0.01, 0.0, 0.0])
+        begin = np.array([theta_E, 0.01, 0.01, *[0.0] * (len(free) - 3)])
         best = optimize.least_squares(
-            spread, begin, slopes, bounds=bounds, loss="soft_l1", max_nfev=25
+            spread, begin, slopes, bounds=(least, most), loss="soft_l1", max_nfev=25
         )
         vector = base.copy()
         vector[free] = best.x
