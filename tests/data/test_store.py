@@ -410,3 +410,17 @@ def test_half_precision_holds_no_larger_numbers_and_other_precisions_are_refused
     assert not (tmp_path / "x.h5").exists()
     with pytest.raises(InputError, match="float16"):
         DatasetWriter(tmp_path / "y.h5", dtype="float8", **given)
+
+
+def test_a_file_that_is_open_in_h5py_is_read_all_the_same(dataset_file, lenses):
+    with h5py.File(dataset_file):
+        assert len(LensDataset(dataset_file)) == len(lenses["labels"])
+
+
+def test_channels_last_are_told_from_channels_first(tmp_path):
+    with h5py.File(tmp_path / "last.h5", "w") as file:
+        file["images"] = np.zeros((6, 20, 20, 3), np.float32)
+        file["labels"] = np.zeros(6, np.int64)
+        file.attrs["class_names"] = ["a", "b"]
+    with pytest.raises(InputError, match="with channels last"):
+        LensDataset(tmp_path / "last.h5")

@@ -125,6 +125,7 @@ def test_what_cannot_be_learned_from_is_refused_in_one_line(lenses, fitted):
         (X.reshape(60, -1), y, r"image_shape=\(H, W\) for flattened"),
         (np.where(X > 0, np.nan, X), y, "NaN or infinite"),
         (X[:0], y[:0], "there are no images"),
+        (X, np.where(np.arange(60) % 2, np.nan, 1.0), "y holds NaN"),
     ):
         with pytest.raises(InputError, match=message):
             small().fit(images, labels)

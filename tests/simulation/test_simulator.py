@@ -19,6 +19,7 @@ from haloformer.simulation import (
 )
 from haloformer.simulation.distributions import Normal, Uniform
 from haloformer.simulation.substructure import PointSubhalos, Vortex
+from haloformer.simulation.surveys import get_any_survey
 
 
 @pytest.mark.parametrize("survey", ["model_i", "model_ii"])
@@ -208,3 +209,21 @@ def test_what_is_negative_in_no_camera_and_no_galaxy_is_refused(part, field, val
 def test_no_dark_matter_weighs_less_than_nothing(kind):
     with pytest.raises(InputError, match="mass must not be negative"):
         kind(mass=-1e8)
+
+
+@pytest.mark.parametrize("n", [2.5, "3", True])
+def test_a_number_of_images_is_a_whole_number(n):
+    with pytest.raises(InputError, match="n must be a whole number"):
+        simulate("model_ii", n)
+
+
+def test_precision_may_be_said_in_words():
+    assert simulate("model_ii", 3, dtype="float64").images.dtype == torch.float64
+    with pytest.raises(InputError, match=r"torch\.float32 or torch\.float64, not 'half'"):
+        simulate("model_ii", 3, dtype="half")
+
+
+@pytest.mark.parametrize("scale", [0, -1.0])
+def test_lenses_do_not_repel(scale):
+    with pytest.raises(InputError, match="deflection_scale must be positive"):
+        get_any_survey({"base": "model_ii", "deflection_scale": scale})

@@ -14,6 +14,7 @@ from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.simulation import simulate
 from haloformer.training import train
+from haloformer.training.callbacks import Checkpoints
 from haloformer.training.config import compose, read_config
 from haloformer.training.feeds import open_feed
 from haloformer.training.tasks import LensTask
@@ -149,6 +150,30 @@ def _interrupted_at(monkeypatch, epoch, step, **options):
         patch.setattr(LensTask, "training_step", cut)
         with pytest.raises(PowerCut):
             train(**options, checkpoint_minutes=0.0)
+
+
+def test_a_run_does_not_go_on_with_other_images(tmp_path, monkeypatch):
+    for seed, name in ((1, "one"), (2, "other")):
+        lenses = simulate("model_ii", 120, seed=seed)
+        labels, names = lenses.labels, lenses.class_names
+        write_dataset(tmp_path / f"{name}.h5", lenses.images, labels, {}, names)
+    shutil.copy(tmp_path / "one.h5", tmp_path / "data.h5")
+    small = {k: v for k, v in SMALL.items() if k != "val_size"}
+    options = {**small, "data": str(tmp_path / "data.h5"), "out": str(tmp_path / "run")}
+    _interrupted_at(monkeypatch, 1, 1, **options)
+    shutil.copy(tmp_path / "other.h5", tmp_path / "data.h5")
+    with pytest.raises(InputError, match="began with other images"):
+        train(**options)
+    shutil.copy(tmp_path / "one.h5", tmp_path / "data.h5")
+    assert train(**options).epochs == SMALL["epochs"]
+
+
+def test_of_epochs_with_the_same_auc_the_one_of_the_smaller_loss_is_kept():
+    checkpoints = object.__new__(Checkpoints)
+    checkpoints.sign, checkpoints.metric = 1.0, "val_macro_auc"
+    first, later = ({"val_macro_auc": 1.0, "val_loss": loss} for loss in (1.38, 0.62))
+    assert checkpoints._quality(later) > checkpoints._quality(first)
+    assert checkpoints._quality({**first, "val_macro_auc": 0.9}) < checkpoints._quality(first)
 
 
 RECIPES = {

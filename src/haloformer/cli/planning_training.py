@@ -7,6 +7,7 @@ from typing import Any
 from haloformer.cli.planning import Plan
 from haloformer.cli.shared import duration
 from haloformer.errors import InputError
+from haloformer.models.weights import weights_file
 from haloformer.studies.plan import PRETRAINED, Study, read_study, with_options
 from haloformer.studies.ranking import images_of, plan_of
 from haloformer.studies.results import usable_results
@@ -33,6 +34,7 @@ def train(
     """Plans `haloformer train`."""
     experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
     folder = check_run_folder(experiment)
+    _check_pretrained(experiment)
     cost = measure_training(experiment)
     facts = {
         "network": f"{experiment.model.name}, {cost.n_parameters:,} parameters",
@@ -46,6 +48,13 @@ def train(
     what = f"train {experiment.model.name} on {experiment.data.source}"
     notes = ["The start of the program, some seconds, is not counted."]
     return Plan(what, facts, cost.seconds, cost.n_bytes, out, "some training steps", notes)
+
+
+def _check_pretrained(experiment: Experiment) -> None:
+    """Raises InputError where weights to start from are not there."""
+    given = experiment.transfer.pretrained
+    if isinstance(given, str) and f"{{{PRETRAINED}}}" not in given:  # which the study will make
+        weights_file(given)
 
 
 def study(name: str, *, out: str | None = None, preset: Any = None, only: Any = None,
@@ -80,6 +89,8 @@ def _of_study(plan: Study, folder: Path, only: Any, what: str) -> Plan:
     done = {(row["variant"], row["seed"]) for row in usable_results(folder, plan) if row["status"] == "ok"}  # fmt: skip
     waiting = [run for run in runs if (run.variant, run.seed) not in done]
     experiments = [_experiment(run, folder) for run in waiting]
+    for experiment in experiments:
+        _check_pretrained(experiment)
     costs, measured = _costs(experiments)
     seconds = sum(cost.seconds for cost in costs)
     seconds += sum(_test_seconds(run, cost) for run, cost in zip(waiting, costs))

@@ -89,7 +89,7 @@ def simulate(
     command again makes only the shards that are missing.
 
     Args:
-        survey: model_i, model_ii, model_iii, or a YAML file that describes a survey of your own.
+        survey: Its name (model_i, hst …: `haloformer surveys` lists them), or a YAML file that describes a survey of your own.
         out: File to write (folder, for the formats deeplense and fits). It must not exist. With workers: a
             name that ends in .h5 is one file in the end, any other a folder of shards, each a
             dataset file.

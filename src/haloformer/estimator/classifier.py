@@ -119,6 +119,8 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
             raise InputError(
                 f"y has the shape {labels.shape}, X holds {len(images)} images: one label each is needed"
             )
+        if labels.dtype.kind in "fc" and not np.isfinite(labels).all():
+            raise InputError("y holds NaN or infinite values: a label is a name or a whole number")
         self.classes_, numbers = np.unique(labels, return_inverse=True)
         counts = np.bincount(numbers)
         if len(counts) < 2 or counts.min() < _LEAST:

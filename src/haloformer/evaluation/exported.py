@@ -12,7 +12,7 @@ from haloformer.evaluation.metrics import log_odds, macro_auc
 from haloformer.evaluation.testset import class_order, open_test_images
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.export import Export
-from haloformer.prediction.predictor import load
+from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting.interval import Interval
 
 _BATCH = 64
@@ -59,11 +59,7 @@ def check_export(
         progress: Show a progress bar; by default when standard error is a terminal.
     """
     predictor = load(model, "cpu")
-    survey = predictor.artefact.get("survey")
-    if not isinstance(survey, str):
-        raise InputError(
-            "the model was trained on a file without a survey: there is nothing to simulate for a check"
-        )
+    survey = survey_of(predictor)
     source = open_test_images(survey, predictor, n=n, seed=seed)
     order = class_order(source, predictor)
     answer = _runner(export)
@@ -95,6 +91,16 @@ def check_export(
         np.abs(mine - theirs).max(axis=1),
         *aucs,
     )
+
+
+def survey_of(predictor: Predictor) -> str:
+    """Returns the survey of which images can be simulated for a check; raises InputError where there is none."""
+    survey = predictor.artefact.get("survey")
+    if not isinstance(survey, str) or not survey:
+        raise InputError(
+            "the model was trained on a file without a survey: there is nothing to simulate for a check"
+        )
+    return survey
 
 
 def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:

@@ -112,7 +112,7 @@ def _file_weights(pretrained: bool | str | os.PathLike[str]) -> StateDict | None
 
 
 def _checked_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = (img_size, img_size) if isinstance(img_size, int) else tuple(img_size)
+    sides = tuple(img_size) if isinstance(img_size, tuple | list) else (img_size, img_size)
     if len(sides) != 2 or any(
         isinstance(s, bool) or not isinstance(s, int) or not 8 <= s <= 4096 for s in sides
     ):

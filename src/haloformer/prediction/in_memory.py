@@ -178,7 +178,9 @@ def _are_apart(images: Any) -> bool:
     if not isinstance(images, list | tuple) or _is_hdu_list(images):
         return False
     shapes = {tuple(each.shape) if hasattr(each, "shape") else None for each in images}
-    return any(map(_has_header, images)) or (len(shapes) > 1 and None not in shapes)
+    return any(_has_header(each) or _is_nddata(each) for each in images) or (
+        len(shapes) > 1 and None not in shapes
+    )
 
 
 def _is_hdu(images: Any) -> bool:

@@ -48,6 +48,11 @@ def open_hdf5(path: str | Path) -> h5py.File:
         return h5py.File(path, "r", locking=False)
     except (OSError, RuntimeError, ValueError) as error:
         text = str(error)
+        if (
+            "file locking flag" in text
+        ):  # open elsewhere in this process, as h5py opens files by itself
+            with contextlib.suppress(OSError, RuntimeError, ValueError):
+                return h5py.File(path, "r")
         if "signature not found" in text:
             raise InputError(f"{path} is not an HDF5 file") from error
         if "truncated" in text:
@@ -206,6 +211,11 @@ def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
         raise InputError(
             f"{path}: /images has shape {images.shape}; (N, channels, height, width) is needed"
             " (`haloformer convert` makes it so)"
+        )
+    _, channels, height, width = images.shape
+    if width in (1, 3, 4) and channels == height:
+        raise InputError(
+            f"{path}: /images has shape {images.shape}, with channels last; (N, channels, height, width) is needed (`haloformer convert` makes it so)"
         )
     if images.dtype not in (np.float32, np.float16):
         raise InputError(

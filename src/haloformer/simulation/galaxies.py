@@ -108,7 +108,6 @@ class GalaxyLibrary:
         return (spline_coefficients(images) if cubic else images), radius
 
 
-@functools.lru_cache(maxsize=8)
 def read_library(
     path: str,
     *,
@@ -137,6 +136,29 @@ def read_library(
     Raises:
         InputError: A file cannot be read, or a galaxy cannot be used: its file and number are named.
     """
+    chosen = (pixel_scale, band, galaxy_class, z_max, which, whole, most)
+    return _library(path, _versions(Path(path)), *chosen)
+
+
+def _versions(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Returns what changes when one of a library's files does, or where it lies."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
+    return tuple((str(f.absolute()), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+
+
+@functools.lru_cache(maxsize=8)
+def _library(
+    path: str,
+    versions: tuple[tuple[str, int, int], ...],
+    pixel_scale: float | None,
+    band: int | None,
+    galaxy_class: int | None,
+    z_max: float | None,
+    which: tuple[int, ...],
+    whole: bool,
+    most: int,
+) -> GalaxyLibrary:
+    """Reads a library as :func:`read_library` says, whose files have these versions."""
     stamps = _read_stamps(Path(path), pixel_scale, band, galaxy_class, z_max)
     if which:
         stamps = _chosen(stamps, which, path)

@@ -111,9 +111,10 @@ class Simulator:
         if noise not in torch_noise.NOISE_MODES:
             raise unknown_name("noise mode", noise, torch_noise.NOISE_MODES)
         self.noise = noise
+        dtype = {"float32": torch.float32, "float64": torch.float64}.get(dtype, dtype)  # type: ignore[call-overload]
         if dtype not in (torch.float32, torch.float64):
             raise InputError(
-                f"dtype must be float32 or float64, not {str(dtype).removeprefix('torch.')}"
+                f"dtype must be torch.float32 or torch.float64, not {str(dtype).removeprefix('torch.')!r}"
             )
         self.dtype = dtype
         self.device = resolve_device(device)
@@ -546,6 +547,8 @@ def iterate(
         InputError: ``n`` or ``batch_size`` is not positive, or ``start`` is negative.
     """
     for name, value, least in (("n", n, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | np.integer):
+            raise InputError(f"{name} must be a whole number, not {value!r}")
         if value < least:
             raise InputError(f"{name} must be at least {least}, not {value}")
     stop = start + n

@@ -114,6 +114,8 @@ class Survey:
             raise InputError(
                 "source.magnitude needs instrument.magnitude_zero_point; give source.amp instead"
             )
+        if isinstance(self.deflection_scale, int | float) and not self.deflection_scale > 0:
+            raise InputError(f"deflection_scale must be positive, not {self.deflection_scale}")
         if self.instrument.sky is not None:
             raise InputError(
                 "instrument.sky is for composed surveys, which have lens and no deflector"

@@ -178,6 +178,8 @@ def parse_study(raw: dict[str, object], where: str) -> Study:
 def _named(file: StudyFile) -> list[Variant]:
     """Returns the variants that have names; the first is the reference unless another is named."""
     named = file.variants or {}
+    if not named:
+        raise InputError("variants names no variant")
     reference = file.reference or next(iter(named), None)
     if not isinstance(reference, str) or reference not in named:
         raise unknown_name("reference", str(reference), named)

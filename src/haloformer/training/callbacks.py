@@ -7,7 +7,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
@@ -202,12 +202,16 @@ class Checkpoints(pl.callbacks.Checkpoint):
                 f"training stopped: {self.metric} of epoch {trainer.current_epoch + 1} is not a number; a smaller lr or "
                 "another normalization should help"
             )
-        if not self.best or self.sign * metrics[self.metric] > self.sign * self.best[self.metric]:
+        if not self.best or self._quality(metrics) > self._quality(self.best):
             self.best_epoch, self.best = trainer.current_epoch + 1, metrics
             self.export(trainer, self.best_epoch, metrics)
             trainer.save_checkpoint(self.folder / "best.ckpt")
         self._save_last(trainer, pl_module)
         self.interruption.stop()
+
+    def _quality(self, metrics: Mapping[str, float]) -> tuple[float, float]:
+        """Returns what is the larger the better: the metric, and the loss where two epochs have the same, as an AUC of 1."""
+        return self.sign * metrics[self.metric], -metrics.get("val_loss", 0.0)
 
     def _save_last(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         # A step may have spoilt the weights without the loss having shown it yet: the last good

@@ -222,10 +222,12 @@ def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _
     # goes on has its weights already.
     pretrained = False if folder.can_resume else experiment.transfer.pretrained
     made = assemble(experiment, hardware, pretrained=pretrained)
+    folder.check_data(made.feed.facts["digest"])
     loggers = make_loggers(experiment.trainer.loggers, folder.path, experiment)
     record: dict[str, str | None] = {}
     if is_first_process():
         folder.begin(experiment)
+        folder.record_data(made.feed.facts["digest"])
         record = folder.record_pretrained(experiment)
     exporter = Exporter(experiment, made.feed, made.framing, made.normalization, made.outputs)
     return _Prepared(

@@ -53,6 +53,7 @@ class Facts(TypedDict):
     pixel_scale: float | None
     train_seed: int | None
     val_seed: int | None
+    digest: str | None
 
 
 @dataclass(frozen=True)

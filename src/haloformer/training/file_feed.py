@@ -3,6 +3,7 @@
 Images in memory, or read batch by batch where they are many.
 """
 
+import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,8 +104,25 @@ def open_file_feed(experiment: Experiment) -> Feed:
             "pixel_scale": attributes.get("pixel_scale"),
             "train_seed": attributes.get("seed"),
             "val_seed": None,
+            "digest": _digest(
+                [dataset] if data.val_data is None else [dataset, LensDataset(data.val_data)]
+            ),
         },
     )
+
+
+def _digest(datasets: Sequence[LensDataset]) -> str:
+    """Returns what tells dataset files from others: their labels, and the pixels of some of their images."""
+    digest = hashlib.sha256()
+    for dataset in datasets:
+        digest.update(repr((dataset.class_names, dataset.image_shape)).encode())
+        digest.update(dataset.labels.tobytes())
+        some = np.unique(np.linspace(0, len(dataset) - 1, _OF_DIGEST).round().astype(int))
+        digest.update(dataset.images_at(some).numpy().tobytes())
+    return digest.hexdigest()
+
+
+_OF_DIGEST = 64  # images
 
 
 class FileExamples(Dataset[Examples]):
@@ -284,6 +302,8 @@ def _split(
     """Returns the indices of the training images and of those that are held out, if any."""
     data, seed = experiment.data, experiment.trainer.seed
     labels = labelling.labels[dataset.labels]
+    if experiment.task.name != "regression" and len(labelling.class_names) < 2:
+        raise InputError(f"{data.source} has one class, {labelling.class_names[0]}: two are needed to tell them apart")  # fmt: skip
     _require_all_classes(labels, labelling.class_names, data.source)
     train = np.flatnonzero(labels != LEFT_OUT)
     held_out = train[:0]

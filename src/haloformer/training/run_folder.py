@@ -153,6 +153,11 @@ class RunFolder:
         return self.path / "pretrained.json"
 
     @property
+    def data(self) -> Path:
+        """What the images of the run are known by."""
+        return self.path / "data.json"
+
+    @property
     def can_resume(self) -> bool:
         """Whether there is a state to go on from."""
         return self.last_checkpoint.exists()
@@ -223,6 +228,24 @@ class RunFolder:
         if not isinstance(before, list):
             raise InputError(f"{file}: must be a JSON list, an entry per start; delete it to go on")
         write_text(file, json.dumps([*before, _environment()], indent=2) + "\n")
+
+    def check_data(self, digest: str | None) -> None:
+        """Raises InputError if a run that goes on would do so with other images than it began with.
+
+        Args:
+            digest: Of the images of dataset files; None: they are simulated.
+        """
+        if digest is None or not (self.can_resume and self.data.exists()):
+            return
+        if read_json(self.data).get("digest") != digest:
+            raise InputError(
+                f"{self.path}: the run began with other images: the dataset file has changed since; choose another out"
+            )
+
+    def record_data(self, digest: str | None) -> None:
+        """Writes what the images of dataset files are known by, once."""
+        if digest is not None and not self.data.exists():
+            write_text(self.data, json.dumps({"digest": digest}) + "\n")
 
     def record_pretrained(self, experiment: Experiment) -> dict[str, str | None]:
         """Writes to ``pretrained.json`` which weights the run starts from, and returns it.

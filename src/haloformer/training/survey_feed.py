@@ -159,6 +159,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
             "pixel_scale": survey.attributes["pixel_scale"],
             "train_seed": seed,
             "val_seed": validation_seed(seed) if data.val_data is None else None,
+            "digest": None,
         },
     )
 

@@ -110,6 +110,14 @@ def test_the_side_of_a_galaxy_is_that_of_its_pixels_in_whatever_file(tmp_path):
     assert np.array_equal(read_library(str(tmp_path / "c.h5")).in_test, side[3:7])
 
 
+def test_a_library_that_has_changed_is_read_again(tmp_path):
+    path = npz(tmp_path / "a.npz", 3)
+    assert len(read_library(path)) == 3
+    assert read_library(path) is read_library(path)
+    npz(tmp_path / "a.npz", 5)
+    assert len(read_library(path)) == 5
+
+
 def test_a_side_without_galaxies_is_refused(light, tmp_path):
     path = npz(tmp_path / "one.npz", 1)
     side = "train" if read_library(path).in_test[0] else "test"

@@ -102,6 +102,7 @@ def test_shear_by_size_and_angle_makes_rings_longest_along_the_angle():
     [
         (EPL, {"theta_E": 1.0, "mass": 1e12}, "one of theta_E, mass and sigma_v"),
         (EPL, {"mass": 0.0}, "mass must be positive"),
+        (EPL, {"e1": 0.6, "e2": 0.0}, r"an ellipticity of 0\.6: at most 0\.429"),
         (Shear, {"gamma": 0.1}, "gamma and angle together"),
         (Shear, {"angle": 0.1}, "gamma and angle together"),
         (Shear, {"gamma": 0.1, "angle": 0.0, "gamma2": 0.0}, "not both"),

@@ -18,6 +18,7 @@ _USUAL_PSF, _WIDEST_PSF = 61, 121  # pixels of the image per side
 _OF_PSF = 0.99  # of its light that must be kept
 _LEAST_PIXELS = 50  # that are fitted
 _OFF_CENTRE = 0.5  # pixels
+_FLAT = 1e-9  # of the brightest pixel: what corners without noise scatter by
 _TOLD_BELOW, _MOST_BELOW = (
     0.01,
     1.0,
@@ -140,7 +141,7 @@ def checked_observation(
         notes.append(f"{int((~known).sum())} pixels that are NaN or infinite do not count")
     if psf is None:
         raise InputError(
-            "a point-spread function is needed: give --psf FILE.fits, an image of a star at the image's pixel scale"
+            "a point-spread function is needed: give --psf FILE.fits (in Python psf), an image of a star at the image's pixel scale"
         )
     finer = _finer(psf_scale, pixel_scale)
     kernel, about = _kernel(psf, tuple(int(n * finer) for n in image.shape))
@@ -340,11 +341,11 @@ def _noise_of_corners(
     blank = of_corners(image, counted)
     if blank is None:
         raise InputError(
-            "the noise cannot be estimated, as the corners hold no pixels that count: give --noise_map FILE.fits"
+            "the noise cannot be estimated, as the corners hold no pixels that count: give --noise_map FILE.fits (in Python noise)"
         )
-    if blank.scatter <= 0:
+    if blank.scatter <= _FLAT * float(np.nanmax(np.abs(image))):
         raise InputError(
-            "the noise cannot be estimated, as the corners are flat: give --noise_map FILE.fits"
+            "the noise cannot be estimated, as the corners are flat: give --noise_map FILE.fits (in Python noise)"
         )
     a = blank.a if given is None else given
     alike = "neighbouring pixels are independent"

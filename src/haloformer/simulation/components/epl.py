@@ -1,6 +1,7 @@
 """A power-law ellipsoid: the usual model of a lens galaxy's mass."""
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -28,6 +29,8 @@ TERMS = {torch.float32: 16, torch.float64: 33}
 
 LEAST_AXIS_RATIO = 0.4
 """Rounder than this a lens is drawn; flatter ones would need more terms, and are no elliptical galaxies."""
+
+_MOST_ELLIPTICITY = (1 - LEAST_AXIS_RATIO) / (1 + LEAST_AXIS_RATIO)
 
 LEAST_SIGMA_V = 10.0
 """km/s; what a wide distribution gives below is set to it."""
@@ -80,6 +83,12 @@ class EPL(MassComponent):
         check_not_negative("sigma_v", self.sigma_v, zero=False, clipped=True)
         check_not_negative("mass", self.mass, zero=False)
         check_between("gamma", self.gamma, 1, 3)
+        if isinstance(self.e1, int | float) and isinstance(self.e2, int | float):
+            size = math.hypot(self.e1, self.e2)
+            if size > _MOST_ELLIPTICITY:
+                raise InputError(
+                    f"e1 and e2 make an ellipticity of {size:.3g}: at most {_MOST_ELLIPTICITY:.3g} can be simulated, an axis ratio of {LEAST_AXIS_RATIO:g}; draws of priors are shortened to it"
+                )
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
@@ -96,8 +105,7 @@ class EPL(MassComponent):
         drawn = {"theta_E": theta_E}
         drawn |= {name: draws.draw(getattr(self, name), name) for name in others}
         size = np.hypot(drawn["e1"], drawn["e2"])
-        most = (1 - LEAST_AXIS_RATIO) / (1 + LEAST_AXIS_RATIO)
-        shorter = np.minimum(1.0, most / np.maximum(size, 1e-12))
+        shorter = np.minimum(1.0, _MOST_ELLIPTICITY / np.maximum(size, 1e-12))
         return {**drawn, "e1": drawn["e1"] * shorter, "e2": drawn["e2"] * shorter}
 
     @staticmethod
