@@ -98,7 +98,7 @@ def ship(name: str, run: Path) -> dict[str, Any]:
         "auc": {kind: row["auc"] for kind, row in found["per_class"].items()},
         **(
             {"mae": {target: row["mae"] for target, row in found["regression"].items()}}
-            if "regression" in found
+            if found.get("regression")
             else {}
         ),
     }
