@@ -48,5 +48,5 @@ def test_a_folder_of_that_name_goes_first_and_an_unknown_name_lists_those_there_
     (tmp_path / "model_i").mkdir()
     with pytest.raises(InputError, match="holds no trained model"):
         haloformer.load("model_i")
-    with pytest.raises(InputError, match="no shipped model: those are model_i"):
+    with pytest.raises(InputError, match="no shipped model: those are common_task, model_i"):
         haloformer.load("model_x")
