@@ -22,7 +22,7 @@ from haloformer.fitting.reallens.source_prior import Smoothness
 _LONGEST_STEP = 0.1
 _MOST_TRIES = 6
 _ROUNDS = 5
-_WHOLE = 0.1  # damping below which a step is nearly the Gauss–Newton one
+_BROKEN = 3.0  # times what a step gained, that it may have promised
 
 Report = Callable[[str, float], None]
 """(what is being done, −2 ln evidence)."""
@@ -149,13 +149,12 @@ def improve(fit: Fit, steps: int, tolerance: float = 0.2, report: Report | None 
         if better is None:
             return dataclasses.replace(fit, converged=True)
         gain, fit = fit.evidence - better.evidence, better
-        whole = (
-            damping < _WHOLE
-        )  # a step that was cut short says little about how far it is to the best
         damping = max(damping / 5, 1e-4)
         if report is not None:
             report("lens", fit.evidence)
-        if gain < tolerance and whole:
+        # Where a step gained much less than it should, the best may still be far.
+        promised = -float(gradient @ step + step @ curvature @ step / 2)
+        if max(gain, promised / _BROKEN) < tolerance:
             return dataclasses.replace(fit, converged=True)
     return fit
 
