@@ -26,12 +26,13 @@ DOCUMENT = ROOT / "docs" / "audit.md"
 FINDINGS = ROOT / "src" / "haloformer" / "prediction" / "survey_audits.json"
 N, SEED = 15_000, 1000
 FAITHFUL = ("model_i", "model_ii", "model_iii", "model_iv")
+OLDER = ("alexander_2020_a", "alexander_2020_b", "common_task")
 TESTS = ("moments", "macro", "blurred", "permuted", "smooth")
 
 
 def fair_surveys() -> list[str]:
     """Returns the shipped surveys that are to have no shortcut."""
-    old = (*FAITHFUL, "alexander_2020_a", "alexander_2020_b", "common_task")
+    old = (*FAITHFUL, *OLDER)
     ladder = ["model_i_fair", *sorted(n for n in list_surveys(composed=True) if n.startswith("ladder_")), "hst"]  # fmt: skip
     others = [n for n in list_surveys(composed=True) if n not in (*old, *ladder)]
     return ladder + sorted(others)
@@ -48,7 +49,7 @@ def cell(test: dict[str, float] | None) -> str:
 def table() -> str:
     """Returns the table of the audits in ``results/audits``."""
     lines = ["| survey | " + " | ".join(TESTS) + " |", "|---" * (len(TESTS) + 1) + "|"]
-    for name in (*FAITHFUL, *fair_surveys()):
+    for name in (*FAITHFUL, *OLDER, *fair_surveys()):
         path = RESULTS / name / "audit.json"
         if path.exists():
             tests = json.loads(path.read_text(encoding="utf-8"))["tests"]
@@ -79,7 +80,7 @@ def limits_table() -> str:
 def findings() -> dict[str, dict[str, object]]:
     """Returns what model cards say of the surveys: how well moments alone tell the classes apart."""
     found = {}
-    for name in (*FAITHFUL, *fair_surveys()):
+    for name in (*FAITHFUL, *OLDER, *fair_surveys()):
         path = RESULTS / name / "audit.json"
         if path.exists():
             audit = json.loads(path.read_text(encoding="utf-8"))
@@ -135,7 +136,7 @@ def main() -> None:
             if not (LIMITS / name / "limits.json").exists():
                 limits(name, out=str(LIMITS / name))
         return
-    for name in options.surveys or (*FAITHFUL, *fair_surveys()):
+    for name in options.surveys or (*FAITHFUL, *OLDER, *fair_surveys()):
         if not (RESULTS / name / "audit.json").exists():
             audit_survey(name, str(RESULTS / name), n=N, seed=SEED, overwrite=False, progress=None)
             print(f"audited {name}", flush=True)

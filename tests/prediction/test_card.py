@@ -105,8 +105,11 @@ def test_the_card_of_a_shipped_model_says_what_it_is_for_and_where_it_ends(folde
     audit = json.loads(AUDITS.read_text())[artefact["survey"]]
     assert f"a macro AUC of {audit['moments']['auc']:.3f}" in card.text
     assert "let 1.0% of usual images be flagged" in card.text
-    mae = measured["mae"]["log10_m_axion"]
-    assert f"| {format_value(mae['value'])} | {format_value(mae['low'])} –" in card.text
+    if "mae" in measured:
+        mae = measured["mae"]["log10_m_axion"]
+        assert f"| {format_value(mae['value'])} | {format_value(mae['low'])} –" in card.text
+    else:
+        assert name == "common_task"  # whose images do not tell the mass
     assert measured["command"] in card.text
     assert {file.name for file in (folders / name).iterdir()} == {
         "README.md", "config.json", "model.safetensors", "ood.safetensors"
