@@ -7,9 +7,7 @@ from haloformer.errors import InputError
 from haloformer.simulation import Simulator
 from haloformer.vocabulary import unknown_name
 
-_OF_IMAGES = (
-    *("survey", "survey_definition", "noise", "image_unit", "pixel_scale", "bands"),
-)  # fmt: skip
+_OF_IMAGES = ("survey", "survey_definition", "noise", "image_unit", "pixel_scale", "bands")
 
 
 class StatedSurvey:

@@ -174,10 +174,8 @@ class ComposedFitter:
         noise_map: np.ndarray | None,
     ) -> SmoothFit:
         """Fits images that were scaled: how, is found on coarse pixels, and corrected by the fit on their own."""
-        method, unscaling = (
-            self._method(images.device),
-            Unscaling.of_peak(images, self._peak(), self.problem.scaling),
-        )
+        method = self._method(images.device)
+        unscaling = Unscaling.of_peak(images, self._peak(), self.problem.scaling)
 
         def in_counts() -> FitImages:
             noise = noise_map
@@ -445,7 +443,12 @@ class ComposedFitter:
         Returns:
             (B, count, P) values in physical units, (B, count) −2 ln of the posterior but for a constant, and (B, count) how many standard deviations a further
             step would go.
+
+        Raises:
+            InputError: The images were scaled: where other starts end is not told of such.
         """
+        if self.problem.scaling != "none":
+            raise InputError(f"survey {self.survey.name}: its images are scaled, and are fitted from the best starts alone")  # fmt: skip
         with torch.no_grad():
             self.prepare(images.device)
             fine = self._images(images, None)

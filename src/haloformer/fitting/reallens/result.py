@@ -179,7 +179,7 @@ class RealLensFit(Tabular):
         off = math.hypot(self.best.value("x"), self.best.value("y"))
         if off > _OFF_MIDDLE:
             found.append(
-                f"the lens is {off:.2f}″ off the middle of the image, and is sought within 0.6″: if it lies elsewhere, cut it out about the middle"
+                f"the lens is {off:.2f}″ off the middle of the image, near which it is sought: if it lies elsewhere, cut the image out about it"
             )
         mass = self.best.problem.mass
         for name, value, mean, sd in zip(mass.names, self.best.vector, *mass.expected()):
