@@ -1,12 +1,9 @@
 """The command that comes next, with names of files that are there."""
 
-import contextlib
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-from haloformer.errors import InputError
 
 Step = Sequence[object] | None
 Options = Mapping[str, Any]
@@ -127,21 +124,13 @@ def _after_predict(keywords: Options, result: Any) -> Step:
 def _after_export(keywords: Options, result: Any) -> Step:
     if keywords.get("format") == "hub":
         return ["evaluate", keywords["out"]]
-    if keywords.get("check") or not _names_survey(keywords["model"]):
+    from haloformer.evaluation.exported import names_survey
+
+    if keywords.get("check") or not names_survey(keywords["model"]):
         return None
     options = {key: keywords[key] for key in ("format", "precision") if keywords.get(key)}
     given = [word for key, value in options.items() for word in (f"--{key}", value)]
     return ["export", keywords["model"], "--out", keywords["out"], *given, "--check", 300, "--overwrite"]  # fmt: skip
-
-
-def _names_survey(model: str) -> bool:
-    """Whether a model says of what survey images can be simulated for a check."""
-    from haloformer.artefact.read import artefact_files
-    from haloformer.io.strict_json import read_json
-
-    with contextlib.suppress(InputError, OSError):
-        return bool(read_json(artefact_files(Path(model))[0]).get("survey"))
-    return True
 
 
 def _after_fit(keywords: Options, result: Any) -> Step:

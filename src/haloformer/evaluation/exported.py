@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 
+from haloformer.artefact.read import artefact_files
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc
 from haloformer.evaluation.testset import class_order, open_test_images
 from haloformer.io.progress import progress_bar
+from haloformer.io.strict_json import read_json
 from haloformer.prediction.export import Export
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting.interval import Interval
@@ -101,6 +104,14 @@ def survey_of(predictor: Predictor) -> str:
             "the model was trained on a file without a survey: there is nothing to simulate for a check"
         )
     return survey
+
+
+def names_survey(model: str) -> bool:
+    """Whether a model says of what survey images can be simulated for a check; True of one that cannot be read."""
+    try:
+        return bool(read_json(artefact_files(Path(model))[0]).get("survey"))
+    except (InputError, OSError):
+        return True
 
 
 def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:
