@@ -2,7 +2,7 @@
 
     python benchmarks/table.py run model_i detail --workers 2             # goes on where it stopped; some ten hours of one core
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
-    python benchmarks/table.py run common_task image --models 'resnet18,equivariant_*' --images 1200000   # for a GPU
+    python benchmarks/table.py run common_task detail --models 'resnet18,equivariant_*' --images 1200000   # for a GPU
     python benchmarks/table.py prepare model_i --workers 16               # images for all of the trainings, beforehand, on the CPU
     python benchmarks/table.py speeds                                     # of all networks, one after the other, on an idle CPU
     python benchmarks/table.py report                                     # results/benchmark from what is there

@@ -39,7 +39,7 @@ NEEDED = {
     "limits": ["hst", "--out", "l"],
     "compare": ["runs/x", "runs/y"],
     "predict": ["runs/x", "a.npy", "--out", "p.csv"],
-    "export": ["runs/x", "--out", "x.onnx"],
+    "export": ["model_i", "--out", "x.onnx"],
     "fit": ["a.fits", "--out", "f"],
     "explain": ["runs/x", "a.npy", "--out", "why"],
     "completion": ["bash"],

@@ -90,10 +90,9 @@ def export(
     if check < 0:
         raise InputError(f"check is {check}: a number of images, or 0 for none")
     if check:
-        from haloformer.evaluation.exported import survey_of
-        from haloformer.prediction import load
+        from haloformer.evaluation.exported import check_has_survey
 
-        survey_of(load(model, "cpu"))
+        check_has_survey(model)
     done = export_model(
         model, out, format=format, precision=precision, overwrite=overwrite, progress=progress
     )

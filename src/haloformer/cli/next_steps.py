@@ -124,9 +124,9 @@ def _after_predict(keywords: Options, result: Any) -> Step:
 def _after_export(keywords: Options, result: Any) -> Step:
     if keywords.get("format") == "hub":
         return ["evaluate", keywords["out"]]
-    from haloformer.evaluation.exported import names_survey
+    from haloformer.evaluation.exported import survey_of
 
-    if keywords.get("check") or not names_survey(keywords["model"]):
+    if keywords.get("check") or survey_of(keywords["model"]) is None:
         return None
     options = {key: keywords[key] for key in ("format", "precision") if keywords.get(key)}
     given = [word for key, value in options.items() for word in (f"--{key}", value)]
@@ -136,16 +136,14 @@ def _after_export(keywords: Options, result: Any) -> Step:
 def _after_fit(keywords: Options, result: Any) -> Step:
     if keywords.get("survey") is not None or keywords.get("perturber"):
         return None
+    from haloformer.fitting.command import changed
+
     kept = (
         *("psf", "psf_scale", "noise_map", "neighbour_correlation", "mask", "radius", "z_lens", "z_source", "like", "hdu", "band"),
         *("pixel_scale", "lens_light", "multipoles", "supersampling", "source_prior"),
     )  # fmt: skip
-    usual = {"lens_light": True, "multipoles": False, "supersampling": 2, "source_prior": "falling"}
     given = [
-        word
-        for key in kept
-        if keywords.get(key, usual.get(key)) != usual.get(key)
-        for word in (f"--{key}", str(keywords[key]).lower() if isinstance(keywords[key], bool) else keywords[key])
+        word for key in changed(keywords, kept) for word in (f"--{key}", str(keywords[key]).lower() if isinstance(keywords[key], bool) else keywords[key])
     ]  # fmt: skip
     return ["fit", *keywords["images"], *given, "--perturber", "--out", f"{keywords['out']}-subhalo"]  # fmt: skip
 

@@ -15,7 +15,7 @@ from haloformer.evaluation.testset import class_order, open_test_images
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import read_json
 from haloformer.prediction.export import Export
-from haloformer.prediction.predictor import Predictor, load
+from haloformer.prediction.predictor import load
 from haloformer.reporting.interval import Interval
 
 _BATCH = 64
@@ -62,7 +62,7 @@ def check_export(
         progress: Show a progress bar; by default when standard error is a terminal.
     """
     predictor = load(model, "cpu")
-    survey = survey_of(predictor)
+    survey = check_has_survey(model)
     source = open_test_images(survey, predictor, n=n, seed=seed)
     order = class_order(source, predictor)
     answer = _runner(export)
@@ -96,22 +96,20 @@ def check_export(
     )
 
 
-def survey_of(predictor: Predictor) -> str:
+def survey_of(model: str) -> str | None:
+    """Returns the survey of which a model's description says that it is; None where it says none."""
+    survey = read_json(artefact_files(Path(model))[0]).get("survey")
+    return survey if isinstance(survey, str) and survey else None
+
+
+def check_has_survey(model: str) -> str:
     """Returns the survey of which images can be simulated for a check; raises InputError where there is none."""
-    survey = predictor.artefact.get("survey")
-    if not isinstance(survey, str) or not survey:
+    survey = survey_of(model)
+    if survey is None:
         raise InputError(
             "the model was trained on a file without a survey: there is nothing to simulate for a check"
         )
     return survey
-
-
-def names_survey(model: str) -> bool:
-    """Whether a model says of what survey images can be simulated for a check; True of one that cannot be read."""
-    try:
-        return bool(read_json(artefact_files(Path(model))[0]).get("survey"))
-    except (InputError, OSError):
-        return True
 
 
 def _runner(export: Export) -> Callable[[torch.Tensor], np.ndarray]:

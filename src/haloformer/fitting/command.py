@@ -1,6 +1,7 @@
 """`fit`: from image files to a table of their best smooth lenses, or from one real lens to all that its image says."""
 
 import inspect
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer.errors import InputError
@@ -108,7 +109,7 @@ def fit(
     if survey is not None:
         from haloformer.fitting.to_table import fit_to_table
 
-        if wrong := _changed(given, _OF_REAL_LENSES):
+        if wrong := changed(given, _OF_REAL_LENSES):
             raise InputError(
                 f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"
             )
@@ -132,7 +133,7 @@ def fit(
         raise InputError(
             f"{len(images)} images: give --survey NAME to fit images of a survey, or one image and --psf FILE for a real lens"
         )
-    if wrong := _changed(given, _OF_SURVEYS):
+    if wrong := changed(given, _OF_SURVEYS):
         raise InputError(
             f"{wrong[0]} is for images of a survey, which --survey names; a real lens is fitted without it"
         )
@@ -173,7 +174,7 @@ _OF_REAL_LENSES = (
 )  # fmt: skip
 
 
-def _changed(given: dict[str, Any], names: tuple[str, ...]) -> list[str]:
-    """Returns those of the arguments that have another value than their default."""
-    defaults = inspect.signature(fit).parameters
-    return [name for name in names if given[name] != defaults[name].default]
+def changed(given: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    """Returns those of the names of arguments of :func:`fit` that are given another value than their default."""
+    defaults = {name: inspect.signature(fit).parameters[name].default for name in names}
+    return [name for name in names if given.get(name, defaults[name]) != defaults[name]]

@@ -48,9 +48,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
         return h5py.File(path, "r", locking=False)
     except (OSError, RuntimeError, ValueError) as error:
         text = str(error)
-        if (
-            "file locking flag" in text
-        ):  # open elsewhere in this process, as h5py opens files by itself
+        if "file locking flag" in text:  # it is open elsewhere in this process, with locks
             with contextlib.suppress(OSError, RuntimeError, ValueError):
                 return h5py.File(path, "r")
         if "signature not found" in text:

@@ -7,6 +7,7 @@ whatever other galaxies are beside it. Two bands of one galaxy are two galaxies 
 
 import functools
 import hashlib
+import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -141,9 +142,13 @@ def read_library(
 
 
 def _versions(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Returns what changes when one of a library's files does, or where it lies."""
-    files = sorted(path.iterdir()) if path.is_dir() else [path] if path.exists() else []
-    return tuple((str(f.absolute()), f.stat().st_mtime_ns, f.stat().st_size) for f in files)
+    """Returns what changes when one of a library's files does, or where it lies; asked for each batch, so that it must be quick."""
+    if not path.is_dir():
+        files = [(str(path.absolute()), path.stat())] if path.exists() else []
+    else:
+        with os.scandir(path.absolute()) as entries:
+            files = sorted((entry.path, entry.stat()) for entry in entries)
+    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in files)
 
 
 @functools.lru_cache(maxsize=8)

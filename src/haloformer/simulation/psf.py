@@ -231,10 +231,7 @@ def _fwhm_of_file(instrument: Instrument, version: tuple[int, int] | None) -> fl
 def kernel_fwhm(kernel: np.ndarray) -> float:
     """Returns the diameter in pixels of a circle as large as the part of a kernel that is above half of its maximum."""
     bright = np.argwhere(kernel > 0.2 * kernel.max())
-    low, high = (
-        bright.min(0),
-        bright.max(0) + 1,
-    )  # the rest takes long to enlarge, and does not count
+    low, high = bright.min(0), bright.max(0) + 1  # enlarging the rest takes long for nothing
     wide = np.pad(kernel, 2)[low[0] : high[0] + 4, low[1] : high[1] + 4]
     fine = ndimage.zoom(wide, _FINER, order=3, grid_mode=True, mode="grid-constant")
     return 2 * math.sqrt(float((fine > fine.max() / 2).sum()) / math.pi) / _FINER

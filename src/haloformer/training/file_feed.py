@@ -69,6 +69,7 @@ def open_file_feed(experiment: Experiment) -> Feed:
     # Images that choose no weights are kept for calibration, where the task needs them.
     validation: Callable[[Share], Batches]
     calibration: Batches
+    datasets = [dataset]
     if data.val_data is None:
         val, spare = _halves(held_out, dataset.labels, labelling)
 
@@ -80,6 +81,7 @@ def open_file_feed(experiment: Experiment) -> Feed:
         calibration = NoisyBatches(batches(spare, VALIDATION_BATCH, WHOLE), model, seed + 1)
     else:
         file = open_validation_file(experiment, dataset.class_names, dataset.image_shape, residual)
+        datasets.append(file.reader.dataset)
         val, spare = _halves(file.usable, file.reader.dataset.labels, labelling)
         validation = file.batches(val, model)
         # Without targets nothing is calibrated, and there is nothing to spare.
@@ -104,9 +106,7 @@ def open_file_feed(experiment: Experiment) -> Feed:
             "pixel_scale": attributes.get("pixel_scale"),
             "train_seed": attributes.get("seed"),
             "val_seed": None,
-            "digest": _digest(
-                [dataset] if data.val_data is None else [dataset, LensDataset(data.val_data)]
-            ),
+            "digest": _digest(datasets),
         },
     )
 

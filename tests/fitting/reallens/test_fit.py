@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,6 +171,36 @@ def test_small_rings_and_lenses_off_the_middle_are_told(smooth):
         best = dataclasses.replace(smooth.best, vector=vector)
         assert not any(words in caution for caution in smooth.cautions)
         assert any(words in c for c in dataclasses.replace(smooth, smooth=best).cautions)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scripted:
+    """As much of a fit of one parameter as its steps look at: what evidence it has, and how much its slope promises."""
+
+    evidence: float
+    gradient: float
+    problem: object
+    vector: np.ndarray = dataclasses.field(default_factory=lambda: np.zeros(1))
+    source: object = None
+    smoothness: object = None
+    converged: bool = False
+
+    def slope(self):
+        return SimpleNamespace(gradient=np.array([self.gradient]), curvature=np.eye(1))
+
+
+def test_a_step_that_gains_much_less_than_it_promised_is_not_the_last(monkeypatch):
+    from haloformer.fitting.reallens import optimise
+
+    expected, bounds = (np.zeros(1), np.full(1, 1e9)), (np.full(1, -9.0), np.full(1, 9.0))
+    problem = SimpleNamespace(mass=SimpleNamespace(expected=lambda: expected, bounds=lambda: bounds))  # fmt: skip
+    # Evidence after each step, and the slope there: the first gains 0.5, and was to gain some 100.
+    coming = iter([(999.5, 1e3), (960.0, 0.1), (959.9, 0.1)])
+    monkeypatch.setattr(optimise, "fit_at", lambda problem, *rest: Scripted(*next(coming), problem))
+    monkeypatch.setattr(optimise, "_LONGEST_STEP", 9.0)
+    ended = optimise.improve(Scripted(1000.0, 1e3, problem), 9, 3.0)
+    assert ended.converged
+    assert ended.evidence == 959.9  # its step promised no more than it gained
 
 
 def test_where_the_lens_lies_in_the_image_does_not_matter():

@@ -5,6 +5,7 @@ goes on there, and then on the image's own pixels. What has not converged, or le
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from haloformer.fitting.composed.hidden import hidden_variance, rescaled
 from haloformer.fitting.composed.method import Finished, FitImages, Method
 from haloformer.fitting.composed.names import FLUX, LOGARITHMIC, NAMES, SECONDS, X, Y
 from haloformer.fitting.composed.problem import LEAST_SIDE, ComposedProblem, has_sersic
-from haloformer.fitting.composed.scaled import Unscaling
+from haloformer.fitting.composed.scaled import Unscaling, wide
 from haloformer.fitting.composed.start import Templates
 from haloformer.fitting.composed.tensors import BY_TENSORS
 from haloformer.fitting.convergence import UNSEEN
@@ -159,48 +160,44 @@ class ComposedFitter:
         noise_map: np.ndarray | None,
     ) -> SmoothFit:
         self.prepare(images.device)
-        if self.problem.scaling != "none":
-            return self._fit_scaled(images, exposure_time, steps, detail, psf, noise_map)
-        fine = self._images(images, exposure_time, psf, noise_map)
-        return self._result(*self._ends(fine, steps, detail, psf))
 
-    def _fit_scaled(
-        self,
-        images: Tensor,
-        exposure_time: Tensor | None,
-        steps: int,
-        detail: bool,
-        psf: tuple[np.ndarray | None, int],
-        noise_map: np.ndarray | None,
-    ) -> SmoothFit:
-        """Fits images that were scaled: how, is found on coarse pixels, and corrected by the fit on their own."""
-        method = self._method(images.device)
-        unscaling = Unscaling.of_peak(images, self._peak(), self.problem.scaling)
-
-        def in_counts() -> FitImages:
-            noise = noise_map
-            if noise is not None:
-                noise = noise * unscaling.factor.cpu().numpy()[:, None, None]
+        def seen(unscaling: Unscaling | None = None) -> FitImages:
+            if unscaling is None:
+                return self._images(images, exposure_time, psf, noise_map)
+            noise = None
+            if noise_map is not None:
+                noise = noise_map * unscaling.factor.cpu().numpy()[:, None, None]
             return self._images(unscaling.counts(images), exposure_time, psf, noise)
 
-        def corrected(seen: FitImages, u: Tensor) -> Unscaling:
-            found = method.finish(self.problem, seen, u, False)
-            better = unscaling.corrected(self.problem, seen, u, found)
-            u[:, FLUX] = self.problem.log_flux
-            return better
+        if self.problem.scaling == "none":
+            return self._result(*self._ends(seen(), steps, detail, psf))
+        unscaling, u = self._unscaled(images, seen, psf)
+        fit = self._result(*self._ends(seen(unscaling), steps, detail, psf, u))
+        return dataclasses.replace(
+            fit, model=unscaling.scaled(fit.model), sigma=fit.sigma / wide(unscaling.factor)
+        )
 
-        u = self._begin(method, self._coarse(in_counts(), psf), self._starts)
+    def _unscaled(
+        self,
+        images: Tensor,
+        seen: Callable[[Unscaling], FitImages],
+        psf: tuple[np.ndarray | None, int],
+    ) -> tuple[Unscaling, Tensor]:
+        """Returns how images (B, 1, N, N) were scaled, found on coarse pixels and then on their own, and where their fits are (B, 22)."""
+        method = self._method(images.device)
+        unscaling = Unscaling.of_peak(images, self._peak(), self.problem.scaling)
+        u = self._begin(method, self._coarse(seen(unscaling), psf), self._starts)
         for pixels, corrections in _CORRECTIONS:
             for k in range(corrections):
-                seen = self._unseen(in_counts(), u)
+                now = self._unseen(seen(unscaling), u)
                 if pixels == "coarse":
-                    seen = self._coarse(seen, psf)
+                    now = self._coarse(now, psf)
                 most = STEPS if k == 0 else _FIRST_STEPS
-                u, _ = method.fit(self.problem, seen, u[:, None], most, most)
-                unscaling = corrected(seen, u)
-        fit = self._result(*self._ends(in_counts(), steps, detail, psf, u))
-        sigma = fit.sigma / unscaling.factor[:, None, None, None]
-        return dataclasses.replace(fit, model=unscaling.scaled(fit.model), sigma=sigma)
+                u, _ = method.fit(self.problem, now, u[:, None], most, most)
+                found = method.finish(self.problem, now, u, False)
+                unscaling = unscaling.corrected(self.problem, now, u, found)
+                u[:, FLUX] = self.problem.log_flux
+        return unscaling, u
 
     def _peak(self) -> float:
         """Returns how bright the brightest pixel of the survey's images is, in counts/s, in the mean."""

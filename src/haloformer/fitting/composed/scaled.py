@@ -41,11 +41,11 @@ class Unscaling:
 
     def counts(self, images: Tensor) -> Tensor:
         """Returns images (B, 1, N, N) in counts/s."""
-        return images.float() * _wide(self.factor) + _wide(self.level)
+        return images.float() * wide(self.factor) + wide(self.level)
 
     def scaled(self, counts: Tensor) -> Tensor:
         """Returns images (B, 1, N, N) of counts/s as they were scaled."""
-        return (counts - _wide(self.level)) / _wide(self.factor)
+        return (counts - wide(self.level)) / wide(self.factor)
 
     def corrected(
         self, problem: ComposedProblem, images: FitImages, u: Tensor, found: Finished
@@ -77,5 +77,6 @@ class Unscaling:
         return Unscaling(self.factor / times, (self.level - level) / times)
 
 
-def _wide(values: Tensor) -> Tensor:
+def wide(values: Tensor) -> Tensor:
+    """Returns numbers (B,) as factors of images, (B, 1, 1, 1)."""
     return values[:, None, None, None]

@@ -205,7 +205,7 @@ class Mass:
             slope_y[:, k] += in_y / scale
         return slope_x, slope_y
 
-    def in_sky(self, u_x: float, u_y: float, vector: np.ndarray) -> tuple[float, float]:
+    def source_place(self, u_x: float, u_y: float, vector: np.ndarray) -> tuple[float, float]:
         """Returns where in arcsec a place in the source's own coordinates is: the other way round than :meth:`source_positions`."""
         scale, place, middle = self.scale(vector), self._place(vector), self._behind(vector)
         return middle[0] + scale * (u_x - place[0]), middle[1] + scale * (u_y - place[1])

@@ -19,10 +19,7 @@ _OF_PSF = 0.99  # of its light that must be kept
 _LEAST_PIXELS = 50  # that are fitted
 _OFF_CENTRE = 0.5  # pixels
 _FLAT = 1e-9  # of the brightest pixel: what corners without noise scatter by
-_TOLD_BELOW, _MOST_BELOW = (
-    0.01,
-    1.0,
-)  # of a point-spread function's light, that its negative pixels have
+_TOLD_BELOW, _MOST_BELOW = 0.01, 1.0  # of a PSF's light, that its negative pixels have
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
 _NOT_BLANK, _NO_NOISE = 1.3, 0.1  # times the noise map, of pixels in the corners

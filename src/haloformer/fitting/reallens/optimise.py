@@ -68,7 +68,7 @@ class Fit:
 
     def middle(self, grid: SourceGrid) -> tuple[float, float]:
         """Returns where the middle of one of the source's grids is in arcsec."""
-        return self.problem.mass.in_sky(grid.x, grid.y, self.vector)
+        return self.problem.mass.source_place(grid.x, grid.y, self.vector)
 
     def slope(self) -> Slope:
         """Derivatives by the parameters; the prior's are not among them."""

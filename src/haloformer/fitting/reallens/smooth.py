@@ -111,9 +111,7 @@ def _camera(seen: Observation, supersampling: int) -> Camera:
     return fine.whitened(white)
 
 
-_CUT_OUT = (
-    0.2  # arcsec by which a lens whose light was subtracted usually lies off the middle of an image
-)
+_CUT_OUT = 0.2  # arcsec by which a lens without light usually lies off an image's middle
 
 
 def centred(mass: Mass, light: Light) -> Mass:
