@@ -37,6 +37,19 @@ Value = Mapping[str, Any]
 """``value``, ``error`` and ``unit`` of a parameter."""
 
 
+@dataclass(frozen=True)
+class Other:
+    """Another lens that is nearly as probable.
+
+    Attributes:
+        parameters: Their names and values.
+        delta_evidence: By how much its −2 ln evidence is above that of the best fit.
+    """
+
+    parameters: Mapping[str, float]
+    delta_evidence: float
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class RealLensFit(Tabular):
     """The most probable lens, source and lens light of an image.
@@ -54,6 +67,8 @@ class RealLensFit(Tabular):
         seconds: Of CPU time that the fit took.
         samples_smooth: Of the posterior without a perturber; None if it was not sampled.
         samples_perturber: Of that with one; None if it was not sampled, or there is none.
+        resumed: Whether parts of it had been done before.
+        others: Other smooth lenses that are nearly as probable, which the errors do not hold.
     """
 
     ready: Prepared
@@ -67,6 +82,7 @@ class RealLensFit(Tabular):
     samples_smooth: Samples | None = None
     samples_perturber: Samples | None = None
     resumed: bool = False
+    others: tuple[Other, ...] = ()
 
     @property
     def seen(self) -> Observation:
@@ -165,7 +181,7 @@ class RealLensFit(Tabular):
     @cached_property
     def cautions(self) -> tuple[str, ...]:
         """What is to be kept in mind though the fit is good: errors that may be too small, and parameters that few lenses have."""
-        found, share = [], self.chi2 / self.pixels
+        found, share = [self._told(other) for other in self.others], self.chi2 / self.pixels
         if share < _CORRELATED:
             found.append(
                 f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as that of correlated noise often is; if so and how "
@@ -189,6 +205,21 @@ class RealLensFit(Tabular):
                     "look whether something in the image is neither lens nor arcs"
                 )
         return tuple(found)
+
+    def _told(self, other: Other) -> str:
+        """Returns another lens in words: how probable, and in what it differs."""
+        error = np.sqrt(np.diag(covariance(self.smooth)))
+        names = self.smooth.problem.mass.names
+        here = {name: self.smooth.value(name) for name in names}
+        differs = [
+            f"{name} {value:.3g} (here {here[name]:.3g})"
+            for name, value in other.parameters.items()
+            if abs(value - here[name]) > 2 * error[names.index(name)]
+        ]
+        return (
+            f"another lens is nearly as probable ({other.delta_evidence:.1f} in −2 ln evidence): {', '.join(differs)}; errors are those "
+            "of the lens that is shown, and do not hold the other"
+        )
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -300,6 +331,10 @@ class RealLensFit(Tabular):
             "chi2": self.chi2,
             "pixels": self.pixels,
             "perturbers": self.perturbers,
+            "other_lenses": [
+                {"parameters": dict(one.parameters), "delta_evidence": one.delta_evidence}
+                for one in self.others
+            ],
             "verdict": self.verdict,
             "good_fit": not self.flags,
             "flags": list(self.flags),

@@ -13,7 +13,7 @@ from haloformer.devices import one_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
-from haloformer.fitting.reallens.optimise import Report, covariance
+from haloformer.fitting.reallens.optimise import Fit, Report, covariance
 from haloformer.fitting.reallens.perturbers import (
     coarse_twin,
     detect,
@@ -21,7 +21,7 @@ from haloformer.fitting.reallens.perturbers import (
     scan,
     with_multipoles,
 )
-from haloformer.fitting.reallens.result import RealLensFit
+from haloformer.fitting.reallens.result import Other, RealLensFit
 from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
@@ -139,10 +139,15 @@ def _fit_observation(
     how = dataclasses.replace(options, sample=None, live=_LIVE)  # of the fits, which go on
     done = Stages(stages, key_of(seen, (how, sorted((priors or {}).items()))))
     plain = dataclasses.replace(mass, multipoles=False)
-    smooth = done.fit(
-        "smooth",
-        ready.problem(plain),
-        lambda: fit_smooth_lens(ready, plain, _told(report, "smooth"), options.start),
+
+    def smooth_lens() -> Fit:
+        best, *others = fit_smooth_lens(ready, plain, _told(report, "smooth"), options.start)
+        done.keep_rows("others", [[*one.vector, one.evidence - best.evidence] for one in others])
+        return best
+
+    smooth = done.fit("smooth", ready.problem(plain), smooth_lens)
+    others = tuple(
+        Other(dict(zip(plain.names, vector)), gain) for *vector, gain in done.rows("others")
     )
     free = None
     if options.multipoles or options.perturber:
@@ -154,7 +159,7 @@ def _fit_observation(
             "multipoles", wide, lambda: with_multipoles(smooth, twin, _told(report, "multipoles"))
         )
     base = free if options.multipoles and free is not None else smooth
-    found = RealLensFit(ready, base)
+    found = RealLensFit(ready, base, others=others)
     if options.perturber:
         scanned = scan(base, ready.seen, options.perturber)
         told = _told(report, "perturber")

@@ -13,7 +13,15 @@ from haloformer.fitting.reallens.light import LightBasis
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Camera
-from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, settled, smoothed
+from haloformer.fitting.reallens.optimise import (
+    Fit,
+    Report,
+    covariance,
+    fit_at,
+    improve,
+    settled,
+    smoothed,
+)
 from haloformer.fitting.reallens.start import (
     Light,
     arc_light,
@@ -30,6 +38,9 @@ _COARSEST = 1.5  # pixels between the source's coefficients
 _STEPS = 0.2, 0.5  # pixels, least and largest distance of the source's coefficients
 _STEPS_IN_EXTENT = 4.0
 _CENTRE_SD = 0.05  # arcsec, of the mass about the light
+_ANOTHER = 3.0  # standard deviations by which a parameter of another lens differs at least
+NEARLY = 10.0
+"""Differences of −2 ln evidence up to which another lens is worth telling: the image prefers the one to the other by less than 150 to 1."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,8 +139,11 @@ def fit_smooth_lens(
     mass: Mass,
     report: Report | None = None,
     start: Mapping[str, float] | None = None,
-) -> Fit:
+) -> list[Fit]:
     """Fits power-law ellipsoid, shear and what else the mass model has.
+
+    Returns:
+        The best fit, and another one where there is another lens that is nearly as probable, which the errors of the first do not hold.
 
     Args:
         ready: Of :func:`prepare`.
@@ -143,7 +157,20 @@ def fit_smooth_lens(
     first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
     vectors = None if start is None else [_vector(mass, start)]
     starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors, ready.falling)
-    return refine(ready, starts[0], report)
+    best = refine(ready, starts[0], report)
+    others = [fit for fit in starts[1:] if _another(fit, starts[0], best)]
+    if not others:
+        return [best]
+    best, other = sorted([best, refine(ready, others[0], report)], key=lambda fit: fit.evidence)
+    return [best, other] if _another(other, best, best) else [best]
+
+
+def _another(fit: Fit, best: Fit, fine: Fit) -> bool:
+    """Returns whether a fit is nearly as probable as the best of its kind, and of another lens, by the errors of the finest fit."""
+    if fit.evidence > best.evidence + NEARLY:
+        return False
+    error = np.sqrt(np.diag(covariance(fine)))
+    return bool((np.abs(fit.vector - best.vector) > _ANOTHER * error).any())
 
 
 def _vector(mass: Mass, start: Mapping[str, float]) -> np.ndarray:

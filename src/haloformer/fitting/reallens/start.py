@@ -32,7 +32,8 @@ _BROAD_SIDE = 15
 _TRIED = 2
 _SLOPES = (1.8, 2.08, 2.35)
 _COARSE_SIDE = 18
-_BEST = 2  # fits that go on
+_BEST = 2  # fits that go on in any case
+_APART = 0.05  # by which a parameter of others differs at least, if they go on
 
 
 @dataclass(frozen=True, eq=False)
@@ -359,9 +360,19 @@ def coarse_fits(
         for fit in _spread_over_slopes(tried)
     ]
     better.sort(key=lambda fit: fit.evidence)
-    best = [improve(fit, 6, 2.0, report=report) for fit in better[:_BEST]]
+    best = [improve(fit, 6, 2.0, report=report) for fit in _worth_going_on(better)]
     best.sort(key=lambda fit: fit.evidence)
     return best
+
+
+def _worth_going_on(fits: list[Fit]) -> list[Fit]:
+    """The best fits, and those of other lenses: the slope alone makes none, which all of them go on to look for."""
+    kept = fits[:_BEST]
+    of_lens = np.array([name != "gamma" for name in fits[0].problem.mass.names])
+    for fit in fits[_BEST:]:
+        if all(np.abs(fit.vector - one.vector)[of_lens].max() > _APART for one in kept):
+            kept.append(fit)
+    return kept
 
 
 def _spread_over_slopes(fits: list[Fit]) -> list[Fit]:
