@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data import stratified_split
+from haloformer.data import split_of_groups, stratified_split
 from haloformer.errors import InputError
 
 
@@ -52,3 +52,17 @@ def test_another_seed_gives_another_split():
 def test_a_split_that_cannot_be_made_says_why(labels, fractions, message):
     with pytest.raises(InputError, match=message):
         stratified_split(np.array(labels, dtype=int), fractions, 0)
+
+
+def test_images_of_one_lens_stay_together():
+    lenses, labels = np.arange(300) // 3, np.arange(300) % 3
+    parts = split_of_groups(lenses, labels, {"train": 0.8, "val": 0.2}, seed=1)
+    assert np.array_equal(np.sort(np.concatenate(list(parts.values()))), np.arange(300))
+    assert set(lenses[parts["train"]]).isdisjoint(lenses[parts["val"]])
+    assert np.bincount(labels[parts["val"]]).tolist() == [20, 20, 20]
+
+
+def test_a_part_without_a_class_is_refused():
+    lenses, labels = np.arange(6) // 3, np.array([0, 0, 0, 1, 1, 1])
+    with pytest.raises(InputError, match="too few lenses"):
+        split_of_groups(lenses, labels, {"train": 0.5, "val": 0.5}, seed=1)

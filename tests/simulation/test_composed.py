@@ -382,7 +382,7 @@ def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):
 def test_what_knows_only_one_lens_and_source_says_so():
     with pytest.raises(InputError, match="hst is composed of components"):
         get_survey("hst")
-    with pytest.raises(InputError, match="only scenes of composed surveys are paired"):
+    with pytest.raises(InputError, match="its lens never varies"):
         Simulator("model_i", paired=True)
     with pytest.raises(InputError, match="scenes are in"):
         Simulator("hst").scenes([0])
@@ -397,6 +397,17 @@ def test_a_survey_of_ones_own_is_simulated_from_the_command_line(tmp_path, capsy
     with LensDataset(out) as dataset:
         assert dataset.class_names == ("cdm", "no_sub")
         assert dataset.attributes["survey"] == "mine"
+    triplets = tmp_path / "pairs.h5"
+    again = ["simulate", str(tmp_path / "mine.yaml"), "--n", "4", "--out", str(triplets)]
+    assert main([*again, "--paired"]) == 0
+    with LensDataset(triplets) as dataset:
+        assert dataset.attributes["paired"] is True
+        radius = dataset.parameters("lens_theta_E")
+        assert (radius[0], radius[2]) == (radius[1], radius[3])
+        assert radius[0] != radius[2]
+    refused = ["simulate", "model_ii", "--n", "3", "--paired", "--out", str(tmp_path / "x.h5")]
+    assert main(refused) == 2
+    assert "its lens never varies" in capsys.readouterr().err
     (tmp_path / "wrong.yaml").write_text("base: hst\nlens: [{kind: epl, theta_E: 0}]\n")
     refused = [
         "simulate",

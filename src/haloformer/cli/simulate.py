@@ -57,6 +57,7 @@ COMMAND = Command(
         "haloformer simulate model_i --classes axion,no_sub --noise instrument --out two.h5",
         "haloformer simulate model_iii --n 900 --format deeplense --out Model_III",
         "haloformer simulate hst --n 6 --noise instrument --format fits --out cutouts",
+        "haloformer simulate hst --n 300 --paired --out triplets.h5",
         "haloformer simulate model_ii --n 1000000 --workers 8 --out million.h5",
     ),
 )
@@ -71,6 +72,7 @@ def simulate(
     start: int = 0,
     classes: list[str] | str | None = None,
     noise: Literal["original", "instrument", "none"] = "original",
+    paired: bool = False,
     format: Literal["hdf5", "deeplense", "fits"] = "hdf5",
     dtype: Literal["float32", "float64"] = "float32",
     device: str = "cpu",
@@ -99,6 +101,8 @@ def simulate(
         classes: Classes to simulate, such as cdm,no_sub; all of the survey's by default.
         noise: original: as the survey was released; instrument: the camera's own, in counts/s;
             none.
+        paired: One image of each class in turn of the same lens, source and noise, so that only the dark matter
+            differs; for surveys whose lenses vary. Trainings keep such images together when they split a file.
         format: hdf5: one self-describing file; deeplense: the original folders of .npy files; fits: the
             same folders of FITS cutouts, each with its PSF, as fit, predict and inspect take them.
         dtype: Precision of the computation; files hold float32.
@@ -119,6 +123,7 @@ def simulate(
         classes=classes,
         seed=seed,
         noise=noise,
+        paired=paired,
         dtype=dtype,
         device=device,
         backend=backend,
@@ -149,7 +154,7 @@ def plan(survey: str, out: str, **options: Any) -> "Plan":
     n, workers, overwrite = options["n"], options["workers"], options["overwrite"]
     apart = bool(workers) or options["ray_address"] is not None
     _check_format(options["format"], out, workers, options["ray_address"])
-    kept = ("classes", "seed", "noise", "dtype", "device", "backend")
+    kept = ("classes", "seed", "noise", "paired", "dtype", "device", "backend")
     simulator = simulator_of(survey, **{key: options[key] for key in kept})
     check_counts(n=n, batch_size=options["batch_size"], shard_size=options["shard_size"])
     if options["start"] < 0:

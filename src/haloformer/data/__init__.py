@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from haloformer.data.fits_folder import write_fits_folder
     from haloformer.data.inspect import figure, summarise
     from haloformer.data.normalization import NORMALIZATIONS, Normalization
-    from haloformer.data.splits import stratified_split
+    from haloformer.data.splits import split_of_groups, stratified_split
     from haloformer.data.stream import EndlessStream, EpochStream
     from haloformer.readers.images import read_image
 
@@ -31,6 +31,7 @@ _HOMES = {
     "figure": "inspect",
     "find_images": "finding",
     "read_image": "haloformer.readers.images",
+    "split_of_groups": "splits",
     "stratified_split": "splits",
     "summarise": "inspect",
     "write_dataset": "dataset_writer",
@@ -52,6 +53,7 @@ __all__ = [
     "figure",
     "find_images",
     "read_image",
+    "split_of_groups",
     "stratified_split",
     "summarise",
     "write_dataset",

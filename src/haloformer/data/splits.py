@@ -55,6 +55,34 @@ def stratified_split(
     return {name: np.sort(np.concatenate(chosen)) for name, chosen in parts.items()}
 
 
+def split_of_groups(
+    groups: np.ndarray, labels: np.ndarray, fractions: Mapping[str, float], seed: int
+) -> dict[str, np.ndarray]:
+    """Splits images into named parts, those of one group into the same part: images of one lens are no test of each other.
+
+    Args:
+        groups: (N,) integers.
+        labels: (N,) integers: every part gets images of each of them.
+        fractions: Part → share of the groups, adding up to 1.
+        seed: Chooses the split.
+
+    Returns:
+        Part → sorted indices, as :func:`stratified_split`.
+
+    Raises:
+        InputError: As there, or a class has no image in some part.
+    """
+    names, group = np.unique(groups, return_inverse=True)
+    parts = stratified_split(np.zeros(len(names), int), fractions, seed)
+    found = {name: np.flatnonzero(np.isin(group, chosen)) for name, chosen in parts.items()}
+    for name, indices in found.items():
+        if missing := set(np.unique(labels)) - set(labels[indices]):
+            raise InputError(
+                f"class {min(missing)} has no image in {name}: images of one lens are kept together, and there are too few lenses for a split into {dict(fractions)}"
+            )
+    return found
+
+
 def _counts(n: int, shares: np.ndarray) -> np.ndarray:
     """Rounds n · shares to integers that add up to n, giving the largest remainders one more."""
     exact = n * shares / shares.sum()

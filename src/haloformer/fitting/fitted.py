@@ -57,6 +57,7 @@ class FittedSimulator:
             "classes": list(simulator.class_names),
             "seed": simulator.seed,
             "noise": simulator.noise,
+            "paired": simulator.paired,
             "backend": simulator.backend,
             "fit": None if self.residual is None else self.residual.to_dict(),
             "wrong_fits": self.wrong_fits,

@@ -88,7 +88,8 @@ class Simulator:
             backend: ``"numba"``: the compiled CPU kernel; ``"torch"``: any device; ``"lenstronomy"``: that package, slowly, to check us;
                 ``"auto"``: numba on a CPU where it is installed, torch otherwise.
             threads: Threads of the CPU kernel; as many as torch uses if None.
-            paired: Of a composed survey: images of one number have the same lens, source and noise in all classes.
+            paired: Of a survey whose lenses vary: images of one number within their class have the same lens, source and noise in all classes,
+                and follow one another.
 
         Raises:
             InputError: An unknown survey, class, noise mode, backend or device, or a seed out of range.
@@ -97,7 +98,7 @@ class Simulator:
         composed = isinstance(self.survey, ComposedSurvey)
         if paired and not composed:
             raise InputError(
-                f"survey {self.survey.name}: only scenes of composed surveys are paired"
+                f"survey {self.survey.name}: its lens never varies, so that images are not paired; only those of surveys whose lenses vary are"
             )
         self.paired = paired
         self.class_names = _choose_classes(self.survey, classes)
@@ -161,6 +162,7 @@ class Simulator:
             "dtype": str(self.dtype).removeprefix("torch."),
             "code_version": code_version(),
             **({"bands": list(self.bands)} if self.bands else {}),
+            **({"paired": True} if self.paired else {}),
         }
 
     @property

@@ -72,6 +72,9 @@ class DataConfig(Strict):
         val_size: Validation images to simulate, for a survey.
         val_fraction: Share of a dataset file's images kept for validation, the same of every class.
         noise: Noise of simulated images: as the survey was released, the instrument's own, or none.
+        paired: For a survey whose lenses vary: training images come as one of each class of the same lens,
+            source and noise, one after the other, so that batches show what dark matter alone changes.
+            Validation images are of lenses of their own.
         epoch_size: Images per epoch. By default 6000 of a survey's endless stream; for a dataset
             file or with n_images, every image once. If there are fewer, all are used equally often.
         n_images: For a survey: only so many different images, the same in every epoch.
@@ -102,6 +105,7 @@ class DataConfig(Strict):
     val_size: WholeNumber = Field(default=1500, ge=1)
     val_fraction: Number = Field(default=0.1, gt=0, lt=1)
     noise: Noise = "original"
+    paired: StrictBool = False
     epoch_size: WholeNumber | None = Field(default=None, ge=1)
     n_images: WholeNumber | None = Field(default=None, ge=1)
     labels_per_class: WholeNumber | None = Field(default=None, ge=1)

@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from haloformer.data.dataset import LensDataset, check_finite
 from haloformer.data.grouping import LEFT_OUT
-from haloformer.data.splits import stratified_split
+from haloformer.data.splits import split_of_groups, stratified_split
 from haloformer.data.transforms import NoiseModel, noise_model
 from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
@@ -289,6 +289,11 @@ def _check_options(experiment: Experiment) -> None:
             "wrong_fits is for images simulated from a survey as they are needed; "
             f"'{data.source}' is a file"
         )
+    if data.paired:
+        raise InputError(
+            "paired is for images simulated from a survey as they are needed; "
+            f"'{data.source}' is a file: simulate --paired makes files of such images"
+        )
     if data.n_images is not None:
         raise InputError(
             f"n_images is for images simulated from a survey; '{data.source}' is a file: "
@@ -309,7 +314,11 @@ def _split(
     held_out = train[:0]
     if data.val_data is None:
         shares = {"train": 1 - data.val_fraction, "val": data.val_fraction}
-        parts = stratified_split(labels[train], shares, seed)
+        if dataset.attributes.get("paired"):  # images of one lens
+            lenses = dataset.parameters("index")[train].astype(int)
+            parts = split_of_groups(lenses, labels[train], shares, seed)
+        else:
+            parts = stratified_split(labels[train], shares, seed)
         train, held_out = train[parts["train"]], train[parts["val"]]
     chosen = choose_labelled(
         labels[train], data.labels_per_class, seed, labelling.class_names, data.source

@@ -85,8 +85,10 @@ class SurveyMakers:
         residual = residual_of(experiment, survey.attributes["survey_definition"], data.noise)
         crop = _crop_first(experiment, survey.image_shape)
 
-        def maker(seed: int, noise: str, wrong_fits: float = 0.0) -> Maker:
-            simulator = Simulator(data.source, classes=used, seed=seed, noise=noise, device=made_on)
+        def maker(seed: int, noise: str, wrong_fits: float = 0.0, paired: bool = False) -> Maker:
+            simulator = Simulator(
+                data.source, classes=used, seed=seed, noise=noise, device=made_on, paired=paired
+            )
             return stored(FittedSimulator(simulator, residual, wrong_fits, crop), experiment)
 
         wrong_fits = experiment.regularization.wrong_fits
@@ -94,7 +96,7 @@ class SurveyMakers:
         return cls(
             survey=survey,
             labelling=Labelling.of(experiment, tuple(used)),
-            train=maker(seed, "none" if model else data.noise, wrong_fits),
+            train=maker(seed, "none" if model else data.noise, wrong_fits, data.paired),
             held_out=maker(validation_seed(seed), held_out_noise),
             plan=_epoch_plan(experiment, used),
             residual=residual,
@@ -218,6 +220,10 @@ def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan
                 "give n_images, too, or a file"
             )
         return EpochPlan(None, data.epoch_size or STREAM_EPOCH, data.batch_size, seed)
+    if data.paired:
+        raise InputError(
+            "paired is for an endless stream, in which images of one lens follow one another; with n_images they would be shuffled"
+        )
     labels = np.arange(data.n_images) % len(class_names)
     images = choose_labelled(labels, data.labels_per_class, seed, class_names, data.source)
     return EpochPlan(images, data.epoch_size or len(images), data.batch_size, seed)
