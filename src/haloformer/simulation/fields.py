@@ -57,27 +57,32 @@ def standard_normal(pixel: Tensor, low: Tensor, high: Tensor, number: int) -> Te
 
 
 def wave_numbers(side: int, scale: Tensor) -> Tensor:
-    """Returns |k| (B, side, side) in radian/arcsec of the modes of a grid.
+    """Returns |k| (B, side, side // 2 + 1) in radian/arcsec of the modes of a grid: those of real fields, of which the others follow.
 
     Args:
         side: Pixels per side.
         scale: (B,) arcsec per pixel.
     """
-    one = 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64, device=scale.device)
-    return torch.hypot(one[:, None], one[None, :]) / scale.double()[:, None, None]
+    down = 2 * math.pi * torch.fft.fftfreq(side, dtype=torch.float64, device=scale.device)
+    across = down[: side // 2 + 1].abs()
+    return torch.hypot(down[:, None], across[None, :]) / scale.double()[:, None, None]
 
 
-def gaussian_field(parameters: "Tensors", spectrum: Tensor, number: int = 0) -> Tensor:
+def gaussian_field(parameters: "Tensors", spectrum: Tensor, side: int, number: int = 0) -> Tensor:
     """Returns periodic Gaussian random fields (B, side, side) float64 of mean 0 and expected variance 1.
 
     Args:
         parameters: With :data:`WORDS`.
-        spectrum: (B, side, side) power of the modes, of any height, as :func:`wave_numbers` has them.
+        spectrum: (B or 1, side, side // 2 + 1) power of the modes, of any height, as :func:`wave_numbers` has them.
+        side: Pixels per side.
         number: See :func:`white_noise`.
     """
-    side = spectrum.shape[-1]
-    power = spectrum / spectrum.mean((1, 2), keepdim=True)
+    times = torch.full_like(spectrum[0, 0], 2.0)  # that a mode is there
+    times[0] = 1.0
+    if side % 2 == 0:
+        times[-1] = 1.0
+    mean = (spectrum * times).sum((1, 2), keepdim=True) / side**2
     modes = torch.fft.rfft2(white_noise(parameters, side, number))
-    modes = modes * torch.sqrt(power[:, :, : side // 2 + 1])
+    modes = modes * torch.sqrt(spectrum / mean)
     field: Tensor = torch.fft.irfft2(modes, s=(side, side))
     return field

@@ -24,7 +24,7 @@ from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import LogNormal, Quantity, Uniform, check_not_negative
 from haloformer.simulation.fields import WORDS, draw_words, gaussian_field, wave_numbers
 from haloformer.simulation.sampling import sample_bilinear, sample_cubic, spline_coefficients
-from haloformer.simulation.sources import sersic_ellipse
+from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b
 from haloformer.validation import Number, checked
 
 SIDE = 128
@@ -176,39 +176,57 @@ def galaxies(parameters: Tensors) -> Tensor:
     axis = half * scale[:, None]
     bulge = parameters["bulge_flux"]
     flux = torch.nan_to_num(parameters["clump_flux"])
-    stars = _unit_flux(_disc(axis, parameters, scale), scale)
-    image = column(1 - bulge - flux.sum(1)) * stars
-    image = image + column(bulge) * _unit_flux(
-        _profile(axis, parameters, _BULGE_SIZE, _BULGE_INDEX), scale
-    )
+    square = _square_radius(axis, parameters)
+    fade = _fade(square)
+    disc = _sersic(square, 1.0, parameters["n_sersic"]) * fade * _structure(parameters, scale)
+    image = column(1 - bulge - flux.sum(1)) * _unit_flux(disc, scale)
+    # A galaxy without a bulge needs none, and there are many.
+    some = bulge != 0
+    with_bulge = _unit_flux(_sersic(square[some], _BULGE_SIZE, _BULGE_INDEX) * fade[some], scale[some])  # fmt: skip
+    image[some] += column(bulge[some]) * with_bulge
     return _unit_flux(image + _clumps(axis, parameters, flux, scale), scale)
 
 
-def _disc(axis: Tensor, parameters: Tensors, scale: Tensor) -> Tensor:
+def _structure(parameters: Tensors, scale: Tensor) -> Tensor:
+    """Returns what the disc's light is multiplied by (B, 128, 128): exp(Gaussian random field)."""
     k = wave_numbers(SIDE, scale)
     k_0, beta, sigma = (
         column(values.double())
         for values in (2 * math.pi / parameters["R"], parameters["beta"], parameters["sigma"])
     )
-    structure = sigma * gaussian_field(parameters, (k**2 + k_0**2) ** (-beta / 2))
-    return _profile(axis, parameters, 1.0, parameters["n_sersic"]) * structure.exp().to(axis.dtype)
+    field = gaussian_field(parameters, (k**2 + k_0**2) ** (-beta / 2), SIDE)
+    return torch.exp(sigma * field).to(scale.dtype)
 
 
-def _profile(axis: Tensor, parameters: Tensors, size: float, n_sersic: Tensor | float) -> Tensor:
-    """Returns a Sérsic profile (B, 128, 128) of any flux that fades out between three and four half-light radii of the disc."""
+def _square_radius(axis: Tensor, parameters: Tensors) -> Tensor:
+    """Returns the square of the elliptical radius (B, 128, 128), along the product-average axis, in half-light radii of the disc."""
     q, angle, R = parameters["q"], parameters["angle"], parameters["R"]
-    cos, sin = (column(f(angle.double()).to(angle.dtype)) for f in (torch.cos, torch.sin))
-    c = column((1 - q) / (1 + q))
-    e1, e2 = c * (cos**2 - sin**2), c * (2 * cos * sin)
-    x, y = axis[:, None, :], axis[:, :, None]
-    one, nowhere = torch.ones_like(e1), torch.zeros_like(e1)
-    n = column(n_sersic) if isinstance(n_sersic, Tensor) else n_sersic * one
-    profile = sersic_ellipse(x, y, one, size * column(R), n, e1, e2, nowhere, nowhere)
-    root = torch.sqrt(column(q))
-    along, across = (cos * x + sin * y) * root, (cos * y - sin * x) / root
-    radius = torch.hypot(along, across) / column(R)
-    fade = ((radius / EDGE - 0.75) / 0.25).clamp(0, 1)
-    return profile * torch.cos(math.pi / 2 * fade) ** 2
+    cos, sin = (f(angle.double()).to(angle.dtype)[:, None] for f in (torch.cos, torch.sin))
+    root = torch.sqrt(q)[:, None]
+    x, y = axis / R[:, None], axis / R[:, None]
+    along = (cos * x * root)[:, None, :] + (sin * y * root)[:, :, None]
+    across = (cos * y / root)[:, :, None] - (sin * x / root)[:, None, :]
+    least = column(SERSIC_R_MIN / R) ** 2
+    return torch.maximum(along**2 + across**2, least)
+
+
+def _sersic(square: Tensor, size: float, n_sersic: Tensor | float) -> Tensor:
+    """Returns a Sérsic profile of any flux.
+
+    Args:
+        square: Of :func:`_square_radius`.
+        size: Half-light radius in those of the disc.
+        n_sersic: Sérsic index, (B,) or one.
+    """
+    n = column(n_sersic) if isinstance(n_sersic, Tensor) else n_sersic
+    b = sersic_b(n)
+    return torch.exp(b - b * torch.exp(torch.log(square / size**2) * (0.5 / n)))
+
+
+def _fade(square: Tensor) -> Tensor:
+    """Returns what profiles are multiplied by: 1, and less between three and four half-light radii of the disc, beyond which nothing is."""
+    fade = ((torch.sqrt(square) / EDGE - 0.75) / 0.25).clamp(0, 1)
+    return torch.cos(math.pi / 2 * fade) ** 2
 
 
 def _clumps(axis: Tensor, parameters: Tensors, flux: Tensor, scale: Tensor) -> Tensor:

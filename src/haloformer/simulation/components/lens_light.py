@@ -206,12 +206,14 @@ class LensLight:
             psf_fwhm: Width of the point-spread function in arcsec.
         """
         side, scale = light.shape[-1], float(x[0, 0, 1] - x[0, 0, 0])
-        dx, dy = x - column(parameters["x"]), y - column(parameters["y"])
+        dx = (x - column(parameters["x"])).to(light.dtype)
+        dy = (y - column(parameters["y"])).to(light.dtype)
         r = torch.hypot(dx, dy).clamp(min=1e-6)
         cos, sin = dx / r, dy / r
         length = max(_WIDE * psf_fwhm, scale)
-        grain = correlated_field(parameters, side, scale, length)
-        centre = torch.exp(-((r / length) ** 4))
+        grain = correlated_field(parameters, side, scale, length).to(light.dtype)
+        square = (r / length) ** 2
+        centre = torch.exp(-square * square)
         epsilon = (self.residual + (self.residual_centre - self.residual) * centre) * grain
         epsilon = (
             epsilon
@@ -220,7 +222,8 @@ class LensLight:
             + column(parameters["quadrupole_1"]) * (cos**2 - sin**2)
             + column(parameters["quadrupole_2"]) * (2 * sin * cos)
         )
-        return (epsilon * light).to(light.dtype)
+        left: Tensor = epsilon * light
+        return left
 
     def outside(self, x: Tensor, y: Tensor, parameters: Tensors) -> Tensor:
         """Returns where images are kept (B, H, W): 0 within the masked radius about the centre, else 1; all 1 unless subtracted."""
@@ -266,11 +269,10 @@ def correlated_field(parameters: Tensors, side: int, scale: float, length: float
     """
     # A field is periodic: a margin keeps opposite edges apart.
     wide = side + math.ceil(2.5 * length / scale)
-    words = parameters[WORDS[0]]
-    k = wave_numbers(
-        wide, torch.full((len(words),), scale, dtype=torch.float64, device=words.device)
-    )
-    return gaussian_field(parameters, torch.exp(-((k * length) ** 2) / 4))[:, :side, :side]
+    device = parameters[WORDS[0]].device
+    k = wave_numbers(wide, torch.tensor([scale], dtype=torch.float64, device=device))
+    spectrum = torch.exp(-((k * length) ** 2) / 4)
+    return gaussian_field(parameters, spectrum, wide)[:, :side, :side]
 
 
 def _profile(dx: Tensor, dy: Tensor, e1: Tensor, e2: Tensor, parameters: Tensors) -> Tensor:
