@@ -82,6 +82,22 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
     return f"did you mean {' or '.join(nearest)}?" if nearest else ""
 
 
+def unknown_class(where: object, what: str, name: str, known: Iterable[str]) -> InputError:
+    """Returns the error for a class that is none of ours, which a class map makes one, or keeps.
+
+    Args:
+        where: File or folder.
+        what: What was named: ``"class"``, ``"class folder"``.
+        name: Its name.
+        known: The names that exist.
+    """
+    error = unknown_name(what, name, known)
+    key = f'"{name}"' if ":" in name else name
+    return InputError(
+        f"{where}: {error}; class_map says what others mean ({{{key}: cdm}}) or keeps them ({{{key}: {key}}})"
+    )
+
+
 def unknown_name(what: str, name: str, known: Iterable[str]) -> InputError:
     """Returns the error for an unknown name: it suggests the nearest known one and lists them all.
 

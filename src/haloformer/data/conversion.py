@@ -39,7 +39,7 @@ from haloformer.readers.images import image_suffix
 from haloformer.readers.npz import npz_arrays, npz_shapes
 from haloformer.readers.pixels import channels_first, known_pixels
 from haloformer.readers.unpacked import check_chunks
-from haloformer.vocabulary import CLASS_ALIASES, plain_name, unknown_name
+from haloformer.vocabulary import CLASS_ALIASES, plain_name, unknown_class
 
 _CHUNK_BYTES = 2**24  # images in memory at a time
 
@@ -458,9 +458,7 @@ def _labels(
         plain = plain_name(name)
         canonical = known.get(plain, CLASS_ALIASES.get(plain, name if own else None))
         if canonical is None:
-            raise InputError(
-                f"{src}: {unknown_name('class', name, CLASS_ALIASES)}; class_map says what other names mean"
-            )
+            raise unknown_class(src, "class", name, CLASS_ALIASES)
         renamed.append(canonical)
     class_names = class_order(renamed)
     return np.array([class_names.index(name) for name in renamed])[labels], class_names

@@ -32,7 +32,7 @@ from haloformer.readers.walking import (
     walk_files,
     warn_of_passed_over,
 )
-from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, plain_name, unknown_name
+from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, plain_name, unknown_class
 
 Save = Callable[[Path, np.ndarray, str, dict[str, np.ndarray], int], None]
 """Writes an image (C, H, W): its file, pixels, class, the parameters of the batch, and its row among them."""
@@ -269,8 +269,7 @@ class LabelledSource:
                 f"{self.src} holds images that are not in class folders ({', '.join(CLASS_NAMES)}); without labels "
                 "they can only be predicted: `haloformer predict`"
             )
-        error = unknown_name("class folder", folders[-1], self._classes)
-        return InputError(f"{self.src}: {error}; class_map says what other names mean")
+        return unknown_class(self.src, "class folder", folders[-1], self._classes)
 
     def _nothing_found(self) -> str:
         if self._subset is not None and self._subsets_seen:
