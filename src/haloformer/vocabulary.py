@@ -31,6 +31,11 @@ def plain_name(name: str) -> str:
     return "_".join(name.lower().replace("-", " ").replace("_", " ").split())
 
 
+def canonical_class(name: str) -> str:
+    """Returns the class that a name stands for (``vort``: ``axion``); another name is a class of its own."""
+    return CLASS_ALIASES.get(plain_name(name), name)
+
+
 ARTEFACT_FORMAT = 1
 """Version of the artefact's ``artefact.json``: what training writes and prediction reads."""
 

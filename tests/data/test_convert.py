@@ -54,6 +54,22 @@ def test_an_archive_with_two_classes_has_two(tmp_path):
     assert data.labels.tolist() == [0, 0, 0, 1, 1, 1]
 
 
+def test_names_of_classes_may_stand_at_the_labels_or_in_the_map_by_any_of_theirs(tmp_path):
+    images, labels = np.random.default_rng(0).random((6, 5, 5)), np.arange(6) % 3
+    with h5py.File(tmp_path / "named.h5", "w") as file:
+        file["images"], file["labels"] = images, labels
+        file["labels"].attrs["class_names"] = ["no", "sphere", "vort"]
+    with h5py.File(tmp_path / "numbered.h5", "w") as file:
+        file["images"], file["labels"] = images, labels
+    convert(tmp_path / "named.h5", tmp_path / "a.h5")
+    names = {"0": "no", "1": "sphere", "2": "vort"}
+    convert(tmp_path / "numbered.h5", tmp_path / "b.h5", class_map=names)
+    for name in "ab":
+        with LensDataset(tmp_path / f"{name}.h5") as data:
+            assert data.class_names == ("axion", "cdm", "no_sub")
+            assert data.labels.tolist() == [2, 1, 0, 2, 1, 0]
+
+
 def test_class_folders_of_fits_and_pictures_are_converted(tmp_path):
     fits = pytest.importorskip("astropy.io.fits")
     image = pytest.importorskip("PIL.Image")

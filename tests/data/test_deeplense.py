@@ -242,6 +242,8 @@ def test_other_class_names_need_a_map(tmp_path):
     assert item.class_name == "axion"
     (item,) = LabelledSource(source, class_map={"vortices": "wdm"})
     assert item.class_name == "wdm"
+    (item,) = LabelledSource(source, class_map={"vortices": "vort"})  # which is another name
+    assert item.class_name == "axion"
 
 
 def test_unlabelled_missing_and_empty_sources_say_what_to_do(tmp_path):

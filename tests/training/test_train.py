@@ -14,11 +14,12 @@ from safetensors.torch import load_file
 
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.data.normalization import Normalization
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.models import create_model
 from haloformer.simulation import simulate
 from haloformer.training import train
 from haloformer.training.callbacks import Progress, time_in_words
+from haloformer.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -122,6 +123,27 @@ def test_other_arguments_on_the_same_folder_are_refused_with_the_difference(run)
         train("model_ii", out=str(out), **{**SMALL, "lr": 1e-3})
     with pytest.raises(InputError, match="resume is false"):
         train("model_ii", out=str(out), resume=False, **SMALL)
+
+
+def test_a_second_process_is_kept_off_a_run_that_another_trains(tmp_path):
+    out = tmp_path / "run"
+    folder = RunFolder(out)
+    out.mkdir()
+    with folder.one_process_only():
+        with pytest.raises(InputError, match="another process trains in it"):
+            train("model_ii", out=str(out), **SMALL)
+        assert list(out.iterdir()) == [out / ".lock"]
+    assert not (out / ".lock").exists()
+    (out / ".lock").touch()  # of a process that was killed
+    folder.check_free()
+
+
+def test_too_few_validation_images_to_know_others_by_are_told(tmp_path):
+    options = {**SMALL, "val_size": 12, "epochs": 1}
+    with pytest.warns(InputWarning, match="12 validation images are too few"):
+        train("model_ii", out=str(tmp_path / "run"), **options)
+    assert not list((tmp_path / "run" / "artefact").glob("ood*"))
+    assert not (tmp_path / "run" / ".lock").exists()
 
 
 def test_a_folder_that_is_not_a_run_is_left_alone(tmp_path):

@@ -39,7 +39,7 @@ from haloformer.readers.images import image_suffix
 from haloformer.readers.npz import npz_arrays, npz_shapes
 from haloformer.readers.pixels import channels_first, known_pixels
 from haloformer.readers.unpacked import check_chunks
-from haloformer.vocabulary import CLASS_ALIASES, plain_name, unknown_class
+from haloformer.vocabulary import CLASS_ALIASES, canonical_class, plain_name, unknown_class
 
 _CHUNK_BYTES = 2**24  # images in memory at a time
 
@@ -450,7 +450,7 @@ def _labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels in this package's class order, whatever the file's own order and spelling."""
     labels, own_names = _stored_labels(src, file, n, has_map=class_map is not None)
-    known = {plain_name(key): value for key, value in (class_map or {}).items()}
+    known = {plain_name(key): canonical_class(value) for key, value in (class_map or {}).items()}
     # Our own files may have classes of any name.
     own = read_attributes(file).get("format") is not None
     renamed = []

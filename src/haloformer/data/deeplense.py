@@ -32,7 +32,13 @@ from haloformer.readers.walking import (
     walk_files,
     warn_of_passed_over,
 )
-from haloformer.vocabulary import CLASS_ALIASES, CLASS_NAMES, plain_name, unknown_class
+from haloformer.vocabulary import (
+    CLASS_ALIASES,
+    CLASS_NAMES,
+    canonical_class,
+    plain_name,
+    unknown_class,
+)
 
 Save = Callable[[Path, np.ndarray, str, dict[str, np.ndarray], int], None]
 """Writes an image (C, H, W): its file, pixels, class, the parameters of the batch, and its row among them."""
@@ -91,7 +97,7 @@ class LabelledSource:
         self.src = Path(src)
         self._classes = {
             **CLASS_ALIASES,
-            **{plain_name(key): value for key, value in (class_map or {}).items()},
+            **{plain_name(key): canonical_class(value) for key, value in (class_map or {}).items()},
         }
         self._subset = subset
         self._options: dict[str, Any] = {

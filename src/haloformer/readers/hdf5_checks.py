@@ -179,8 +179,13 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:  # as JSON is
 
 
 def read_class_names(path: Path, file: h5py.File) -> tuple[str, ...] | None:
-    """Returns the attribute ``class_names``, or None where there is none."""
+    """Returns the attribute ``class_names`` of the file, or of its labels, or None where there is none."""
     value = read_attributes(file).get("class_names")
+    if value is None and isinstance(file.get("labels", getlink=True), h5py.HardLink):
+        try:
+            value = _plain_value(file["labels"].attrs.get("class_names"))
+        except (OSError, RuntimeError, KeyError, ValueError, TypeError):
+            value = None
     if value is None:
         return None
     if not isinstance(value, list) or not value or not all(isinstance(name, str) for name in value):

@@ -1,6 +1,8 @@
 """`train`: from an experiment to a run folder, in three steps: prepare, fit, finish."""
 
+import contextlib
 import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,10 @@ from haloformer.data.augment import check_augmentation
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.devices import resolve_device
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.files import as_name
 from haloformer.outputs.layout import Outputs
+from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.targets import Scaling
 from haloformer.training.callbacks import (
     Checkpoints,
@@ -122,8 +125,10 @@ def run(experiment: Experiment, *, on_epoch: OnEpoch | None = None) -> RunResult
         )
         return result
     hardware = Hardware.of(experiment)
-    with explained_memory(experiment):
-        prepared = _prepare(experiment, folder, hardware)
+    if is_first_process():
+        folder.check_free()
+    with explained_memory(experiment), contextlib.ExitStack() as held:
+        prepared = _prepare(experiment, folder, hardware, held)
         _log.info("data and network are ready")
         trainer, checkpoints = _fit(prepared, on_epoch)
         _log.info("trained")
@@ -215,8 +220,10 @@ def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | s
     return Assembled(feed, task, input_shape, framing, normalization, outputs)
 
 
-def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _Prepared:
-    """Puts the run together, and makes the run folder."""
+def _prepare(
+    experiment: Experiment, folder: RunFolder, hardware: Hardware, held: contextlib.ExitStack
+) -> _Prepared:
+    """Puts the run together, and makes the run folder, which is this process's own for as long as it is held."""
     say(experiment, f"preparing images of {experiment.data.source}, those for validation first")
     # Dropout and the like are seeded anew at every step, but the initial weights here. A run that
     # goes on has its weights already.
@@ -227,6 +234,7 @@ def _prepare(experiment: Experiment, folder: RunFolder, hardware: Hardware) -> _
     record: dict[str, str | None] = {}
     if is_first_process():
         folder.begin(experiment)
+        held.enter_context(folder.one_process_only())
         folder.record_data(made.feed.facts["digest"])
         record = folder.record_pretrained(experiment)
     exporter = Exporter(experiment, made.feed, made.framing, made.normalization, made.outputs)
@@ -324,6 +332,13 @@ def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> Ru
     experiment, folder, task = run.experiment, run.folder, run.task
     result = RunResult(folder.path, checkpoints.best_epoch, trainer.current_epoch, checkpoints.best)
     if trainer.is_global_zero:
+        if run.feed.n_val < MIN_IMAGES:
+            warnings.warn(
+                f"{run.feed.n_val} validation images are too few to know out-of-distribution images by ({MIN_IMAGES} are needed): none will be "
+                "marked, and probabilities are calibrated by as few: val_fraction, val_size or val_data give more",
+                InputWarning,
+                stacklevel=2,
+            )
         say(experiment, "calibrating it by validation images, to know out-of-distribution images")
         network = build_network(
             experiment, run.input_shape, run.exporter.outputs.n, pretrained=False

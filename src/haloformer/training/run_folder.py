@@ -1,10 +1,12 @@
 """The run folder: the files of a training run, and whether the run can be continued."""
 
+import contextlib
 import datetime
 import errno
 import json
 import platform
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +28,8 @@ from haloformer.validation import Strict, WholeNumber, validated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,42 @@ class RunFolder:
         if not isinstance(before, list):
             raise InputError(f"{file}: must be a JSON list, an entry per start; delete it to go on")
         write_text(file, json.dumps([*before, _environment()], indent=2) + "\n")
+
+    @contextlib.contextmanager
+    def one_process_only(self) -> Iterator[None]:
+        """Keeps a second process off the folder, whose checkpoints and metrics would be mixed with those of the first.
+
+        The lock ends with the process, however that ends. Where a file system has no locks, there is none.
+
+        Raises:
+            InputError: Another process is in the block.
+        """
+        from filelock import FileLock, Timeout  # comes with torch
+
+        lock = FileLock(self.path / _LOCK, timeout=0)
+        held = False
+        try:
+            lock.acquire()
+            held = True
+        except Timeout as error:
+            raise InputError(
+                f"{self.path}: another process trains in it: wait until that ends, or choose another out"
+            ) from error
+        except (OSError, NotImplementedError):
+            pass
+        try:
+            yield
+        finally:
+            if held:
+                with contextlib.suppress(OSError):
+                    (self.path / _LOCK).unlink(missing_ok=True)
+                lock.release()
+
+    def check_free(self) -> None:
+        """Raises InputError if another process trains in the folder."""
+        if (self.path / _LOCK).exists():
+            with self.one_process_only():
+                pass
 
     def check_data(self, digest: str | None) -> None:
         """Raises InputError if a run that goes on would do so with other images than it began with.

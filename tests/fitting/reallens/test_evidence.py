@@ -7,7 +7,14 @@ import pytest
 from scipy import optimize, stats
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens import evidence, hyperparameters, operators, source_prior
+from haloformer.fitting.reallens import (
+    errors,
+    evidence,
+    hyperparameters,
+    operators,
+    optimise,
+    source_prior,
+)
 from haloformer.fitting.reallens.correlation import whitening
 from haloformer.fitting.reallens.masses import Mass, mass_profiles
 from haloformer.fitting.reallens.optimise import fit_at, improve
@@ -255,18 +262,18 @@ def test_slopes_by_the_hyper_parameters_are_those_of_finite_differences(even, re
     grids = operators.Source(fine, operators.SourceGrid(0.03, -0.02, 5, 0.2))
     one = dataclasses.replace(one, data=one.data + 3 * one.light[:, 0])
     normal = evidence.normal_equations(one, grids, vector(one.mass))
-    full = source_prior.Smoothness(0.4, 0.2, 0.05, 0.3, 0.04, -0.06, 0.5, -0.3)
+    full = source_prior.Smoothness(0.4, 0.2, 0.05, 0.3, 0.04, -0.06, 0.5, -0.3, 0.6)
     at = dataclasses.replace(full, extent=np.inf) if even else full
     solution = evidence.solve(normal, grids, at)
     inverse = evidence.inverse_of(solution)
     found = source_prior.evidence_slope(grids, at, solution.whitened, inverse)
-    names = [each.name for each in dataclasses.fields(at)][: 3 if even else 8]
+    names = [each.name for each in dataclasses.fields(at)][: 3 if even else 9]
     assert len(found) == len(names)
     for name, slope in zip(names, found):
         value, step = getattr(at, name), 1e-4
         ends = []
         for way in (step, -step):
-            logarithmic = name in ("amplitude", "length", "faint", "extent")
+            logarithmic = name in ("amplitude", "length", "faint", "extent", "power")
             moved = value * np.exp(way) if logarithmic else value + way
             ends.append(evidence.solve(normal, grids, dataclasses.replace(at, **{name: moved})))
         assert slope == pytest.approx(
@@ -344,3 +351,33 @@ def test_a_coarser_grid_covers_the_same_area():
         assert fewer.half == pytest.approx(fine.half)
         inner = fewer.axis()[7] - fewer.axis()[6]
         assert inner == pytest.approx(fine.step * 21 / 14, rel=0.01)
+
+
+def test_errors_that_hold_the_hyper_parameters_are_those_of_the_evidences_second_derivatives():
+    one = problem(Mass())
+    fine = operators.SourceGrid(0.03, -0.02, 7, 0.09)
+    grids = operators.Source(fine, operators.SourceGrid(0.03, -0.02, 5, 0.2))
+    at = source_prior.Smoothness(0.4, 0.2, 0.05, 0.3, 0.04, -0.06, 0.5, -0.3, 0.8)
+    fit = optimise.fit_at(one, grids, vector(one.mass), at)
+    fixed, joint = optimise.covariance(fit), errors.joint_covariance(fit)
+    assert np.linalg.eigvalsh(joint - fixed).min() > -1e-12
+    assert np.diag(joint).max() > np.diag(fixed).max()
+    # What one hyper-parameter adds to the curvature, by values of the evidence alone
+    step, K = 1e-3, len(fit.vector)
+
+    def value(move, smoothness):
+        return optimise.fit_at(one, grids, fit.vector + move, smoothness).solution.evidence
+
+    moved = {name: errors._moved(at, name) for name in ("extent", "x", "power")}
+    for name, ends in moved.items():
+        by_both = [
+            (value(step * row, ends[1]) - value(-step * row, ends[1])
+             - value(step * row, ends[0]) + value(-step * row, ends[0]))
+            / (2 * step * 2 * errors._STEP)
+            for row in np.eye(K)
+        ]  # fmt: skip
+        slopes = [errors._slopes(fit, end)[0] for end in ends]
+        found = (slopes[1] - slopes[0]) / (2 * errors._STEP)
+        np.testing.assert_allclose(
+            found, by_both, rtol=2e-2, atol=2e-2 * np.abs(by_both).max(), err_msg=name
+        )

@@ -5,7 +5,7 @@ import pytest
 from astropy.io import fits
 from astropy.wcs import WCS
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.region_mask import region_mask
 from haloformer.readers.reading import Reading
@@ -40,6 +40,27 @@ def test_what_is_excluded_is_taken_out_of_what_is_drawn(tmp_path):
     both = drawn(tmp_path, "image\nbox(20,20,10,6,0)\n-circle(20,20,2)\n")
     np.testing.assert_array_equal(both, whole & ~hole)
     assert 0 < both.sum() < whole.sum()
+
+
+def test_regions_without_an_area_are_told_and_the_others_count(tmp_path):
+    path = tmp_path / "mask.reg"
+    path.write_text("image\nbox(10.5,10.5,4,4,0)\npoint(30,30)\n")
+    with pytest.warns(InputWarning, match=r"1 of 2 regions have no area \(point\)"):
+        found = region_mask(path, (40, 40), None)
+    assert found.sum() == 16
+    path.write_text("physical\ncircle(10,10,3)\n")
+    with pytest.raises(InputError, match="save them in DS9 as image or fk5"):
+        region_mask(path, (40, 40), None)
+
+
+@pytest.mark.parametrize("name", ["VAR", "wht", "IVAR,2"])
+def test_an_extension_that_is_no_standard_deviation_by_its_name_is_refused(tmp_path, name):
+    image = tmp_path / "lens.fits"
+    fits.PrimaryHDU(np.ones((20, 20))).writeto(image)
+    fits.PrimaryHDU(np.ones((5, 5))).writeto(tmp_path / "psf.fits")
+    files = LensFiles(str(image), str(tmp_path / "psf.fits"), f"hdu:{name}")
+    with pytest.raises(InputError, match="a standard deviation is needed"):
+        read_observation(files, Reading(pixel_scale=0.05))
 
 
 def test_regions_on_the_sky_lie_where_the_wcs_says(tmp_path):

@@ -4,11 +4,12 @@ import dataclasses
 import warnings
 
 import numpy as np
+import pytest
 
 from haloformer.fitting.reallens import checked_observation
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.smooth import centred, prepare
-from haloformer.fitting.reallens.start import _SOURCES, compact_lenses, traced_source
+from haloformer.fitting.reallens.start import _SOURCES, compact_lenses, first_light, traced_source
 from haloformer.simulation import Simulator, get_any_survey
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.psf import psf_kernel
@@ -72,3 +73,17 @@ def test_the_fine_grid_reaches_the_light_with_as_many_coefficients_as_pixels_all
     even = traced_source(mass, vector, ready.arcs, ready.seen, 0.01, falling=False).fine
     assert even.reach is None
     assert even.half < grids[0.01].half
+
+
+def test_the_lens_is_sought_about_the_place_that_a_start_says():
+    """Where an image of the source outshines it, the brightest light near the middle is not the lens galaxy."""
+    Y, X = (np.mgrid[:61, :61] - 30) * 0.05
+    image = np.exp(-((X + 0.1) ** 2 + Y**2) / (2 * 0.15**2))
+    image += 3 * np.exp(-((X - 0.4) ** 2 + (Y - 0.1) ** 2) / (2 * 0.1**2))
+    image += np.random.default_rng(3).normal(0, 0.02, image.shape)
+    psf = np.zeros((3, 3))
+    psf[1, 1] = 1
+    seen = checked_observation(image, psf=psf, noise=0.02, neighbour_correlation=0.0)
+    blind, told = first_light(seen, True), first_light(seen, True, (-0.05, 0.02))
+    assert (blind.x, blind.y) == pytest.approx((0.4, 0.1), abs=0.05)
+    assert (told.x, told.y) == pytest.approx((-0.1, 0.0), abs=0.08)

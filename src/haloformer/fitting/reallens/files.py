@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.fitting.reallens.given import check_not_skewed
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.region_mask import REGION_SUFFIX, region_mask
@@ -92,6 +93,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         its_scale = _square(sides, files.psf, "psf_scale")
     noise = None
     if files.noise_map is not None:
+        _check_name_of_noise(files.noise_map)
         noise, _ = _read_part("noise_map", files.noise_map, files.image)
     return checked_observation(
         image,
@@ -105,6 +107,20 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         name=Path(files.image).name,
         wcs=wcs,
     )
+
+
+_NO_SIGMA = {"VAR": "variance", "VARIANCE": "variance", "IVAR": "weight", "INVVAR": "weight", "WHT": "weight", "WEIGHT": "weight"}  # fmt: skip
+
+
+def _check_name_of_noise(noise_map: str) -> None:
+    """Refuses an extension that is a variance or a weight by its name."""
+    name = noise_map.removeprefix(EXTENSION) if noise_map.startswith(EXTENSION) else ""
+    kind = _NO_SIGMA.get(name.split(",")[0].strip().upper())
+    if kind is not None:
+        root = "square root" if kind == "variance" else "inverse square root"
+        raise InputError(
+            f"noise_map {noise_map} is a {kind} by its name: a standard deviation is needed, its {root}, as a file of its own"
+        )
 
 
 def _check_there(files: LensFiles) -> None:
@@ -131,6 +147,7 @@ def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
         found = FitsImage(hdus, number, path, reading)
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
         scale = None if found.scales is None else _square(found.scales, path, "pixel_scale")
+        check_not_skewed(found.wcs, path)
         return pixels, scale, found.wcs
 
 

@@ -13,7 +13,8 @@ _WIDEST = 4.0  # times half of the fine grid, of the source's extent
 _FARTHEST = 0.6  # times the same, of the centre from the middle of the grid
 _MOST_STRETCH = 1.2  # axis ratios of 0.3, and of 0.18 along a diagonal
 _EXTENT = 3  # its number
-_LOGS = 4  # of the hyper-parameters are varied by their logarithms
+_LOGS = [0, 1, 2, 3, 8]  # the hyper-parameters that are varied by their logarithms
+_POWERS = 0.25, 2.0
 _LOUDER = 8.0  # and fainter, of the logarithms of standard deviations, in one search
 _FIRST_STEP = 0.1  # of logarithms, and of the envelope's extent
 _FLAT = 10.0  # slope by any of these, times the root of the tolerance, that promises too little
@@ -42,20 +43,21 @@ def best_smoothness(
         lengths: The shortest and the longest correlation, in arcsec.
         tolerance: In −2 ln evidence.
     """
-    free = 3 if start.even else 8
+    free = 3 if start.even else 9
+    logs = [k for k in _LOGS if k < free]
     far, stretch = _FARTHEST * source.fine.half, _MOST_STRETCH
     loud, faint = (
         (np.log(each) - _LOUDER, np.log(each) + _LOUDER) for each in (start.amplitude, start.faint)
     )
     bounds = [loud, np.log(lengths), faint, np.log(extents_of(source))]
-    bounds += [(-far, far)] * 2 + [(-stretch, stretch)] * 2
+    bounds += [(-far, far)] * 2 + [(-stretch, stretch)] * 2 + [np.log(_POWERS)]
     low, high = np.array(bounds[:free]).T
     unit = np.full(free, _FIRST_STEP)
-    unit[_LOGS:6] *= min(start.extent, source.fine.half)  # of x and y
+    unit[4:6] *= min(start.extent, source.fine.half)  # of x and y
 
     def smoothness(at: np.ndarray) -> Smoothness:
         values = np.clip(at * unit, low, high)
-        values[:_LOGS] = np.exp(values[:_LOGS])
+        values[logs] = np.exp(values[logs])
         if not start.even:
             values[_EXTENT] = np.clip(values[_EXTENT], *extents_of(source))  # exp(log) rounds
         return Smoothness(*(float(each) for each in values))
@@ -67,7 +69,7 @@ def best_smoothness(
         return solution.evidence, slopes * unit
 
     begin = np.array(astuple(start)[:free])
-    begin[:_LOGS] = np.log(begin[:_LOGS])
+    begin[logs] = np.log(begin[logs])
     begin = np.clip(begin, low, high) / unit
     found = optimize.minimize(
         evidence,

@@ -22,6 +22,9 @@ _FLAT = 1e-9  # of the brightest pixel: what corners without noise scatter by
 _TOLD_BELOW, _MOST_BELOW = 0.01, 1.0  # of a PSF's light, that its negative pixels have
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
+_MOST_MASKED = 0.95
+_LEAST_BLANK = 12  # pixels side by side that are exactly 0
+_TOLD_OFF = 0.25  # pixels that a PSF's light may be off its middle and nothing is told
 _NOT_BLANK, _NO_NOISE = 1.3, 0.1  # times the noise map, of pixels in the corners
 _BELOW = 0.85  # of the scatter that correlation explains, to which it is known: lower scatter has another reason
 
@@ -148,7 +151,8 @@ def checked_observation(
     sharp = None
     if finer > 1:
         sharp, kernel = kernel, resampled(kernel, pixel_scale / finer, pixel_scale)
-    counted = known & (True if mask is None else ~_mask(mask, image.shape))
+    counted, about = _counted(known, mask, image)
+    notes += about
     sigma, a, about = _noise(noise, neighbour_correlation, np.where(known, image, np.nan), counted)
     notes += about
     counted &= np.isfinite(sigma)
@@ -201,6 +205,38 @@ def _plane(image: np.ndarray, what: str) -> np.ndarray:
     return image
 
 
+def _counted(
+    known: np.ndarray, mask: np.ndarray | None, image: np.ndarray
+) -> tuple[np.ndarray, list[str]]:
+    """Returns which pixels (H, W) count, and notes."""
+    counted, notes = known, list[str]()
+    if mask is not None:
+        hidden = _mask(mask, image.shape)
+        counted = known & ~hidden
+        if not hidden.any():
+            notes.append(
+                "the mask leaves out no pixel of the image: were its regions drawn on another one?"
+            )
+        elif hidden.mean() > _MOST_MASKED:
+            notes.append(f"the mask leaves out {hidden.mean():.0%} of the pixels: it is to be 0 where a pixel counts")  # fmt: skip
+    blank = _without_data(np.where(counted, image, np.nan))
+    if blank.any():
+        notes.append(f"{int(blank.sum())} pixels side by side are exactly 0, as where there are no data, and do not count")  # fmt: skip
+    return counted & ~blank, notes
+
+
+def _without_data(image: np.ndarray) -> np.ndarray:
+    """Returns (H, W) where many pixels side by side are exactly 0: borders of rotated images, edges of chips. Counts may be so."""
+    values = image[np.isfinite(image)]
+    if (values == np.round(values)).all():
+        return np.zeros(image.shape, bool)
+    groups, _ = ndimage.label(image == 0)
+    sizes = np.bincount(groups.ravel())
+    sizes[0] = 0
+    found: np.ndarray = (sizes >= _LEAST_BLANK)[groups]
+    return found
+
+
 def _mask(mask: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
     mask = np.asarray(mask)
     if mask.shape != shape:
@@ -242,7 +278,9 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
         places = np.meshgrid(centre[0] + along, centre[1] + along, indexing="ij")
         psf = ndimage.map_coordinates(psf, places, order=3, mode="constant")
         why = "an even number of pixels" if even else "its light off the middle"
-        notes.append(f"the PSF has {why}; it was moved by a part of a pixel, to have a middle")
+        notes.append(f"the PSF has {why}; it was moved by {-off[1]:+.2f}, {-off[0]:+.2f} pixels (x, y), to have a middle")  # fmt: skip
+    elif max(map(abs, off)) > _TOLD_OFF:
+        notes.append(f"the PSF's light is {off[1]:+.2f}, {off[0]:+.2f} pixels (x, y) off its middle: places of the fit are off by as much the other way")  # fmt: skip
     margins = [((side - n) // 2,) * 2 for n in psf.shape]
     if psf.shape[0] != psf.shape[1]:
         psf = np.pad(psf, [(max(0, a), max(0, b)) for a, b in margins])

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError, how_to_install
+from haloformer.errors import InputError, InputWarning, how_to_install
 from haloformer.files import check_regular
 
 REGION_SUFFIX = ".reg"
@@ -31,18 +31,25 @@ def region_mask(path: str | Path, shape: tuple[int, int], wcs: Any) -> np.ndarra
     """
     drawn = [_on_pixels(region, wcs, path) for region in _read(Path(path))]
     inside, outside = np.zeros(shape, bool), np.zeros(shape, bool)
+    without = []
     for region in drawn:
         try:
             found = region.to_mask(mode="center").to_image(shape)
         except ValueError as error:
             raise InputError(f"{path}: a {_kind(region)} has no area: {error}") from error
-        except NotImplementedError as error:
-            raise InputError(
-                f"{path}: a {_kind(region)} has no area; draw circles, ellipses, boxes or polygons"
-            ) from error
+        except NotImplementedError:
+            without.append(_kind(region))
+            continue
         if found is not None:  # None beside the image
             target = inside if region.meta.get("include", 1) in (1, "+", True) else outside
             target |= found > 0
+    if len(without) == len(drawn):
+        raise InputError(
+            f"{path}: a {without[0]} has no area; draw circles, ellipses, boxes or polygons"
+        )
+    if without:
+        told = f"{path}: {len(without)} of {len(drawn)} regions have no area ({', '.join(sorted(set(without)))}) and leave nothing out"
+        warnings.warn(told, InputWarning, stacklevel=2)
     return inside & ~outside
 
 
@@ -66,6 +73,10 @@ def _read(path: Path) -> list[Any]:
             found = list(Regions.parse(data.decode("utf-8"), format="ds9"))
         except (Warning, ValueError, UnicodeDecodeError) as error:
             line = str(error).splitlines()[0]
+            if "not supported" in line:
+                raise InputError(
+                    f"{path}: regions in these coordinates are not read ({line.removesuffix(', skipping.')}): save them in DS9 as image or fk5"
+                ) from error
             raise InputError(f"{path} is no file of DS9 regions: {line}") from error
     if not found:
         raise InputError(f"{path} holds no region")

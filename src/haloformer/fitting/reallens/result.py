@@ -11,6 +11,7 @@ import numpy as np
 import scipy.linalg as sl
 
 from haloformer._version import code_version
+from haloformer.fitting.reallens.errors import joint_covariance
 from haloformer.fitting.reallens.evidence import residual
 from haloformer.fitting.reallens.masses import UNITS
 from haloformer.fitting.reallens.observation import Observation
@@ -27,6 +28,8 @@ _DRAWS = 40
 _UNUSUAL = 3.0  # standard deviations of the prior
 _FEW_PIXELS = 5.0  # that an Einstein radius has at least where it is sure to be one
 _OFF_MIDDLE = 0.45  # arcsec
+_COMPACT = 0.5  # pixels, of the source's extent, below which its place and shape make errors larger
+_BETWEEN_RAYS = 0.6  # of the distance of rays, of the source's extent that they still see
 _CORRELATED = 0.75
 """χ² per pixel below which noise is not what its map says: simulated lenses with correlated noise have 0.45 to 0.51, with independent noise 0.95 to 1."""
 _TIE = (20.0, 0.2)
@@ -104,11 +107,18 @@ class RealLensFit(Tabular):
 
     @cached_property
     def covariance(self) -> np.ndarray:
-        """(K, K) of the mass's parameters, by Laplace's approximation."""
+        """(K, K) of the mass's parameters, by Laplace's approximation; of a compact source, with its hyper-parameters integrated over."""
+        if self._extent < _COMPACT * self.seen.pixel_scale:
+            return joint_covariance(self.best)
         detection = self.detection
         if detection is not None and self.best is detection.fit:
             return detection.covariance
         return covariance(self.smooth)
+
+    @property
+    def _extent(self) -> float:
+        """Radius in arcsec in which the source's brightness falls; infinite for an even one."""
+        return self.best.smoothness.extent * self.best.scale
 
     @property
     def evidence(self) -> float:
@@ -174,18 +184,24 @@ class RealLensFit(Tabular):
             )
         if self.magnification < 1.5:
             found.append(
-                f"the source is magnified {self.magnification:.1f} times only: what was fitted may be no lensed light"
+                f"the source is magnified {self.magnification:.1f} times only: what was fitted may be no lensed light{self._light_in_words()}"
             )
         return tuple(found)
 
     @cached_property
     def cautions(self) -> tuple[str, ...]:
         """What is to be kept in mind though the fit is good: errors that may be too small, and parameters that few lenses have."""
-        found, share = [self._told(other) for other in self.others], self.chi2 / self.pixels
+        found, share = list(filter(None, map(self._told, self.others))), self.chi2 / self.pixels
         if share < _CORRELATED:
             found.append(
                 f"χ² is {share:.2f} per pixel: the noise map is larger than the scatter of pixels, as that of correlated noise often is; if so and how "
                 "could not be told from the corners, or was said otherwise, and the slope may be off by several of its errors"
+            )
+        spacing = self.seen.pixel_scale / self.ready.supersampling
+        if self._extent < _BETWEEN_RAYS * spacing:
+            found.append(
+                f"the source is compact, its light falls within {self._extent:.3f}″, and rays are {spacing:.3f}″ apart: place, shape and shear may be off "
+                "by several of their errors; --supersampling 4 or 5 looks closer"
             )
         theta_E, wide = self.best.value("theta_E"), _FEW_PIXELS * self.seen.pixel_scale
         if theta_E < wide:
@@ -195,7 +211,7 @@ class RealLensFit(Tabular):
         off = math.hypot(self.best.value("x"), self.best.value("y"))
         if off > _OFF_MIDDLE:
             found.append(
-                f"the lens is {off:.2f}″ off the middle of the image, near which it is sought: if it lies elsewhere, cut the image out about it"
+                f"the lens is {off:.2f}″ off the middle of the image, near which it is sought{self._light_in_words()}: if it lies elsewhere, cut the image out about it, or give --start"
             )
         mass = self.best.problem.mass
         for name, value, mean, sd in zip(mass.names, self.best.vector, *mass.expected()):
@@ -206,9 +222,17 @@ class RealLensFit(Tabular):
                 )
         return tuple(found)
 
+    def _light_in_words(self) -> str:
+        """Returns what was taken for the lens galaxy, if anything was."""
+        light = self.ready.light
+        if not light.components:
+            return ""
+        return f" (the light about x = {light.x:.2f}″, y = {light.y:.2f}″ was taken for the lens galaxy's)"
+
     def _told(self, other: Other) -> str:
-        """Returns another lens in words: how probable, and in what it differs."""
-        error = np.sqrt(np.diag(covariance(self.smooth)))
+        """Returns another lens in words: how probable, and in what it differs; none where all of it is within the errors."""
+        spread = self.covariance if self.best is self.smooth else covariance(self.smooth)
+        error = np.sqrt(np.diag(spread))
         names = self.smooth.problem.mass.names
         here = {name: self.smooth.value(name) for name in names}
         differs = [
@@ -216,6 +240,8 @@ class RealLensFit(Tabular):
             for name, value in other.parameters.items()
             if abs(value - here[name]) > 2 * error[names.index(name)]
         ]
+        if not differs:
+            return ""
         return (
             f"another lens is nearly as probable ({other.delta_evidence:.1f} in −2 ln evidence): {', '.join(differs)}; errors are those "
             "of the lens that is shown, and do not hold the other"
@@ -261,7 +287,7 @@ class RealLensFit(Tabular):
         fit, mass = detection.fit, detection.fit.problem.mass
         names = mass.names
         k = names.index("perturber_m")
-        error = np.sqrt(np.diag(detection.covariance))
+        error = np.sqrt(np.diag(self.covariance))
         m, x, y = (float(fit.vector[k + i]) for i in range(3))
         flagged = bool(self.flags)
         return [

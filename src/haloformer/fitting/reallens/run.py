@@ -2,6 +2,7 @@
 
 import dataclasses
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from haloformer.devices import one_thread
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
+from haloformer.fitting.reallens.given import check_not_skewed, in_arcsec, scale_of, taken
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance
@@ -43,7 +45,7 @@ class Options:
         z_source: Redshift of the source.
         supersampling: Rays per side of a pixel.
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel, and less where the source is smaller.
-        start: Names and values of the lens with which the fit begins, as :func:`~haloformer.fitting.reallens.start_file.read_start` returns
+        start: Names and values of the lens with which the fit begins, and about whose place its light is sought, as :func:`~haloformer.fitting.reallens.start_file.read_start` returns
             them; None: found from the image alone.
         sample: How the posterior is sampled: ``"nested"``; None: it is not, and errors are Laplace's alone.
         live: Live points of nested sampling.
@@ -127,7 +129,12 @@ def _fit_observation(
     """Fits a lens; perturbers begin side by side in ``threads``."""
     began = time.process_time()
     falling = options.source_prior == "falling"
-    ready = prepare(seen, options.lens_light, options.supersampling, options.source_step, falling)
+    near, begin = None, options.start or {}
+    if "x" in begin and "y" in begin:
+        near = float(begin["x"]), float(begin["y"])
+    ready = prepare(
+        seen, options.lens_light, options.supersampling, options.source_step, falling, near
+    )
     mass = Mass(
         multipoles=options.multipoles,
         priors={**PRIORS, **(priors or {})},
@@ -233,8 +240,8 @@ def fit(
     """Fits the lens in an image: mass, lens light and a pixelised source, from the image alone.
 
     Args:
-        image: (H, W) in any linear unit, rows up as in FITS; NaN pixels do not count. Of an NDData, CCDData or Cutout2D of astropy the mask, the
-            uncertainty, the point-spread function and the WCS are taken, too, where they are not given here.
+        image: (H, W) in any linear unit, rows up as in FITS; pixels that are NaN or masked do not count. Of an NDData, CCDData, Cutout2D or HDU of
+            astropy the mask, the uncertainty, the point-spread function and the WCS are taken, too, where they are not given here.
         psf: Point-spread function.
         psf_scale: Side of its pixels in arcsec, if they are finer than the image's.
         noise: (H, W) standard deviation of each pixel, or that of all; None measures it in the corners.
@@ -242,7 +249,7 @@ def fit(
             is then taken as it is given. None measures in the corners how alike it is, and whether a noise map is larger than the scatter of blank
             pixels, as many of drizzled images are, to allow for that.
         mask: (H, W); pixels where it is not 0 are left out.
-        pixel_scale: In arcsec; None takes that of the WCS, and 0.05 without one.
+        pixel_scale: In arcsec, as a number or a Quantity; None takes that of the WCS, and 0.05 without one, which is told.
         radius: In arcsec; pixels farther from the middle are left out.
         name: Of the lens, for reports.
         wcs: Of astropy; gives angles East of North, and RA and Dec.
@@ -267,41 +274,16 @@ def fit(
             f"unknown option {sorted(unknown)[0]}: known are {', '.join(sorted(known))}"
         )
     chosen = Options(**options)
-    given = {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs}
-    if hasattr(image, "data") and hasattr(image, "wcs"):
-        image, given = _parts_of(image, given)
-    scale = _scale_of(given["wcs"]) if pixel_scale is None else pixel_scale
+    given = taken(image, {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs})
+    check_not_skewed(given.wcs, name)
+    scale = in_arcsec(pixel_scale, "pixel_scale")
     seen = checked_observation(
-        image, **given, neighbour_correlation=neighbour_correlation, psf_scale=psf_scale,
-        pixel_scale=scale, radius=radius, name=name,
+        given.image, psf=given.psf, noise=given.noise, mask=given.mask, wcs=given.wcs,
+        neighbour_correlation=neighbour_correlation, psf_scale=in_arcsec(psf_scale, "psf_scale"),
+        pixel_scale=scale_of(given.wcs) if scale is None else scale, radius=in_arcsec(radius, "radius"), name=name,
     )  # fmt: skip
+    if scale is None and given.wcs is None:
+        note = f"without pixel_scale and WCS, pixels are taken to be of {seen.pixel_scale:g}″"
+        warnings.warn(note, InputWarning, stacklevel=2)
+        seen = seen.noted(note)
     return fit_observation(seen, chosen, priors, report=report)
-
-
-def _parts_of(image: Any, given: Mapping[str, Any]) -> tuple[np.ndarray, dict[str, Any]]:
-    """Returns the pixels of an NDData, and what belongs to them, where it is not given already."""
-    noise = getattr(image, "uncertainty", None)
-    if noise is not None and hasattr(noise, "represent_as"):
-        from astropy.nddata import StdDevUncertainty
-
-        noise = noise.represent_as(StdDevUncertainty).array
-    own = {"noise": noise, **{key: getattr(image, key, None) for key in ("psf", "mask", "wcs")}}
-    return np.asarray(image.data), {
-        name: own[name] if value is None else value for name, value in given.items()
-    }
-
-
-def _scale_of(wcs: Any) -> float:
-    """Returns the side of a pixel in arcsec."""
-    if wcs is None:
-        return 0.05
-    if not hasattr(wcs, "celestial"):
-        raise InputError("the WCS is not one that FITS knows: give the array, and pixel_scale")
-    from astropy.wcs.utils import proj_plane_pixel_scales
-
-    sides = 3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial))
-    if not np.isfinite(sides).all() or np.ptp(sides) > 0.01 * sides.min():
-        raise InputError(
-            f"the WCS has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed, or pixel_scale"
-        )
-    return float(sides.mean())

@@ -79,6 +79,7 @@ def prepare(
     supersampling: int = 2,
     source_step: float | None = None,
     falling: bool = True,
+    near: tuple[float, float] | None = None,
 ) -> Prepared:
     """Finds the lens's light and the arcs.
 
@@ -88,6 +89,7 @@ def prepare(
         supersampling: Rays per side of a pixel.
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel, and less where the source is smaller.
         falling: Whether the source's standard deviation falls outwards.
+        near: x, y in arcsec about which the lens lies; None: the image's middle.
 
     Raises:
         InputError: There are no arcs, or the source's grid is coarser than the image.
@@ -96,7 +98,7 @@ def prepare(
         raise InputError(
             f"source_step is {source_step:g}″: it must be above 0 and at most {_COARSEST} pixels, {_COARSEST * seen.pixel_scale:g}″; a coarser source bends the lens"
         )
-    light = first_light(seen, lens_light)
+    light = first_light(seen, lens_light, near)
     if lens_light:
         X, Y = np.meshgrid(*seen.axes())
         core = np.hypot(X - light.x, Y - light.y) < _CORE * seen.pixel_scale

@@ -1,8 +1,9 @@
 """What is expected of a source before the image is seen: a Gaussian process whose standard deviation falls outwards as the light of galaxies does.
 
 The covariance of the coefficients is S K S. K falls exponentially with distance, and S = A exp(−ρ/R) with an elliptical radius ρ about a centre
-of its own: with one of the same variance everywhere, about another centre, or round where the source is elongated, lenses that make another
-source of this one are too probable, and slopes and shears are biased.
+of its own, or steeper in the middle and flatter outwards, as Sérsic profiles are: with one of the same variance everywhere, about another centre,
+round where the source is elongated, or an exponential where it is none, lenses that make another source of this one are too probable, and places,
+slopes and shears are biased.
 """
 
 import functools
@@ -17,6 +18,7 @@ from haloformer.fitting.reallens.operators import Source, SourceGrid
 _JITTER = 1e-6
 _BROAD_LENGTH = 3.0  # of correlation of the faint light, in steps of its grid
 _SOFT = 0.5  # steps, within which the envelope is flat
+_PIVOT = 1.7  # extents, the half-light radius of an exponential disc: there all powers are as high and as steep
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class Smoothness:
         y: See ``x``.
         stretch_1: Its ellipticity, −ln q · cos 2φ of axis ratio q and angle φ from the x axis.
         stretch_2: −ln q · sin 2φ.
+        power: p of the envelope A exp(−(k/p) ((ρ/kR)^p − 1) − k), k = 1.7: an exponential for 1; Sérsic profiles have 1/n.
     """
 
     amplitude: float
@@ -44,6 +47,7 @@ class Smoothness:
     y: float = 0.0
     stretch_1: float = 0.0
     stretch_2: float = 0.0
+    power: float = 1.0
 
     @property
     def even(self) -> bool:
@@ -92,7 +96,16 @@ def falling(grid: SourceGrid, smoothness: Smoothness) -> np.ndarray:
     """Returns the amplitude (n,) of coefficients in parts of that at the centre, exp(−ρ/R)."""
     if smoothness.even:
         return np.ones(grid.size)
-    found: np.ndarray = np.exp(-_radius(grid, smoothness)[0] / smoothness.extent)
+    p = smoothness.power
+    fallen = _fallen(_radius(grid, smoothness)[0], smoothness)
+    found: np.ndarray = np.exp(_PIVOT / p - _PIVOT - fallen)
+    return found
+
+
+def _fallen(rho: np.ndarray, smoothness: Smoothness) -> np.ndarray:
+    """Returns (k/p) (ρ/kR)^p of radii."""
+    p = smoothness.power
+    found: np.ndarray = _PIVOT / p * (rho / (_PIVOT * smoothness.extent)) ** p
     return found
 
 
@@ -133,9 +146,9 @@ def root_of_covariance(source: Source, smoothness: Smoothness) -> np.ndarray:
 def evidence_slope(
     source: Source, smoothness: Smoothness, whitened: np.ndarray, inverse: np.ndarray
 ) -> np.ndarray:
-    """Returns the derivatives of −2 ln evidence by the hyper-parameters, (3,) for an even source, else (8,).
+    """Returns the derivatives of −2 ln evidence by the hyper-parameters, (3,) for an even source, else (9,).
 
-    By the logarithms of amplitude, length, faint and extent, and by x, y, stretch_1 and stretch_2. With W = C⁻¹ − C⁻¹ Σ C⁻¹ of the prior's
+    By the logarithms of amplitude, length, faint and extent, by x, y, stretch_1 and stretch_2, and by the logarithm of the power. With W = C⁻¹ − C⁻¹ Σ C⁻¹ of the prior's
     covariance C and that of the posterior, Σ, and a = C⁻¹ c, the derivative by any of them is the sum of (W − a aᵀ) dC.
 
     Args:
@@ -161,6 +174,9 @@ def evidence_slope(
     slopes = [each.sum(), length, faint]
     if not smoothness.even:
         rho, moves = _radius(source.fine, smoothness)
-        slopes.append(each @ rho / smoothness.extent)
-        slopes += [-each @ move / smoothness.extent for move in moves]
+        p, fallen = smoothness.power, _fallen(rho, smoothness)
+        slopes.append(p * (each @ fallen))
+        slopes += [-p * (each @ (fallen / rho * move)) for move in moves]
+        less = fallen * (1 - p * np.log(rho / (_PIVOT * smoothness.extent))) - _PIVOT / p
+        slopes.append(each @ less)
     return np.array(slopes)

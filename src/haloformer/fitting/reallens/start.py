@@ -55,19 +55,26 @@ class Light:
     significance: np.ndarray
 
 
-def first_light(seen: Observation, present: bool) -> Light:
+_REACH, _REACH_OF_START = 0.6, 0.2  # arcsec, within which the lens's light is brightest
+
+
+def first_light(seen: Observation, present: bool, near: tuple[float, float] | None = None) -> Light:
     """Fits the lens's light alone, with pixels left out that stand above it.
 
     Args:
         seen: The image.
         present: Whether there is lens light; else it has been subtracted.
+        near: x, y in arcsec about which its middle is; None: that of the image.
     """
     x_axis, y_axis = seen.axes()
     X, Y = np.meshgrid(x_axis, y_axis)
     if not present:
         arcs = np.where(seen.mask, seen.image, 0.0)
-        return Light(0.0, 0.0, [], arcs, _significance(seen, arcs))
-    shape = _shape(seen, X, Y)
+        return Light(*(near or (0.0, 0.0)), [], arcs, _significance(seen, arcs))
+    x0, y0 = near or (0.0, 0.0)
+    reach = _REACH if near is None else _REACH_OF_START
+    x, y, q, angle = _shape(seen, X - x0, Y - y0, reach)
+    shape = x + x0, y + y0, q, angle
     camera = Camera.of(seen.mask, seen.noise, seen.psf, seen.pixel_scale, 1)
     data = (seen.image / seen.noise)[seen.mask]
     kept = np.ones(len(data), bool)
@@ -87,16 +94,18 @@ def first_light(seen: Observation, present: bool) -> Light:
     return Light(x, y, components, arcs, significance)
 
 
-def _shape(seen: Observation, X: np.ndarray, Y: np.ndarray) -> tuple[float, float, float, float]:
-    """Centre, axis ratio and angle of the light in the middle, by moments."""
+def _shape(
+    seen: Observation, X: np.ndarray, Y: np.ndarray, reach: float
+) -> tuple[float, float, float, float]:
+    """Centre, axis ratio and angle of the light that is brightest within reach of the middle, by moments."""
     image = np.where(seen.mask, seen.image, 0.0)
     blurred = ndimage.gaussian_filter(image, 1.0)
-    near = (np.hypot(X, Y) < 0.6) & seen.mask
+    near = (np.hypot(X, Y) < reach) & seen.mask
     if not near.any():
         return 0.0, 0.0, 1.0, 0.0
     peak = np.argmax(np.where(near, blurred, -np.inf))
     x, y = float(X.flat[peak]), float(Y.flat[peak])
-    hidden = ~seen.mask & (np.hypot(X, Y) < 0.6)
+    hidden = ~seen.mask & (np.hypot(X, Y) < reach)
     if hidden.any() and np.hypot(X - x, Y - y)[hidden].min() < 4 * seen.pixel_scale:
         x, y = 0.0, 0.0  # the peak is beside what is masked: the lens's centre is
     for width in (0.3, 0.3, 0.3):

@@ -1,0 +1,151 @@
+"""What people give in Python as an image, its noise, its point-spread function and its scale, as plain arrays and numbers."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from haloformer.errors import InputError
+
+_USUAL_SCALE = 0.05
+_NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
+_SKEW = 1.0  # degrees by which its axes may be off a right angle
+
+
+@dataclass(frozen=True)
+class Given:
+    """An image and what came with it.
+
+    Attributes:
+        image: (H, W).
+        psf: Point-spread function; None: not given.
+        noise: (H, W), or of all pixels; None: not given.
+        mask: (H, W), not 0 where pixels do not count; None: all do.
+        wcs: Of astropy; None: not given.
+    """
+
+    image: Any
+    psf: Any
+    noise: Any
+    mask: np.ndarray | None
+    wcs: Any
+
+
+def taken(image: Any, given: Mapping[str, Any]) -> Given:
+    """Returns arrays of what may be arrays, masked ones, Quantities, images of astropy or HDUs.
+
+    Args:
+        image: The image; of an NDData, CCDData, Cutout2D or HDU also mask, uncertainty, point-spread function and WCS are taken, where not given.
+        given: ``psf``, ``noise``, ``mask`` and ``wcs``, None where they were not.
+
+    Raises:
+        InputError: Something that holds no pixels.
+    """
+    own = _of_nddata(image) if hasattr(image, "uncertainty") or _is_cutout(image) else {}
+    if hasattr(image, "header") and getattr(image, "is_image", False):
+        own = {"wcs": _wcs_of(image.header)}
+    parts = {key: own.get(key) if value is None else value for key, value in given.items()}
+    pixels, hidden = _pixels(image, "the image")
+    mask = None if parts["mask"] is None else np.asarray(parts["mask"])
+    noise, also = (None, None) if parts["noise"] is None else _pixels(parts["noise"], "noise")
+    psf = None if parts["psf"] is None else _pixels(parts["psf"], "psf")[0]
+    for more in (hidden, also):
+        if more is None or not more.any():
+            continue
+        if mask is not None and mask.shape != more.shape:
+            raise InputError(f"the mask has shape {mask.shape}, the image {more.shape}: they must match")  # fmt: skip
+        mask = more if mask is None else (np.nan_to_num(mask.astype(float), nan=1.0) != 0) | more
+    return Given(pixels, psf, noise, mask, parts["wcs"])
+
+
+def _is_cutout(image: Any) -> bool:
+    return not isinstance(image, np.ndarray) and hasattr(image, "data") and hasattr(image, "wcs")
+
+
+def _of_nddata(image: Any) -> dict[str, Any]:
+    noise = getattr(image, "uncertainty", None)
+    if noise is not None and hasattr(noise, "represent_as"):
+        from astropy.nddata import StdDevUncertainty, UnknownUncertainty
+
+        if isinstance(noise, UnknownUncertainty):
+            raise InputError(
+                "the image's uncertainty is of an unknown type, a standard deviation, a variance or a weight: give StdDevUncertainty(…), or noise"
+            )
+        noise = noise.represent_as(StdDevUncertainty).array
+    return {"noise": noise, **{key: getattr(image, key, None) for key in ("psf", "mask", "wcs")}}
+
+
+def _wcs_of(header: Any) -> Any:
+    from astropy.wcs import WCS
+
+    wcs = WCS(header)
+    return wcs if wcs.has_celestial else None
+
+
+def _pixels(value: Any, what: str) -> tuple[Any, np.ndarray | None]:
+    """Returns numbers, and what is masked of them, if they can be."""
+    if isinstance(value, str | Path):
+        raise InputError(
+            f"{what} is '{value}', the name of a file: an array is needed here; `haloformer fit` reads files"
+        )
+    if isinstance(value, list) and value and hasattr(value[0], "header"):
+        raise InputError(f"{what} is a list of HDUs: give one of them, such as hdus[1]")
+    if not isinstance(value, np.ndarray) and hasattr(value, "data") and not np.isscalar(value):
+        value = value.data
+    mask = None
+    if hasattr(value, "unmasked"):  # astropy's Masked
+        value, mask = value.unmasked, np.asarray(value.mask, bool)
+    elif isinstance(value, np.ma.MaskedArray):
+        value, mask = value.data, np.ma.getmaskarray(value)
+    if hasattr(value, "unit") and hasattr(value, "value"):
+        value = value.value
+    if value is None:
+        raise InputError(f"{what} holds no pixels")
+    return value, None if mask is None or mask.ndim != 2 else mask
+
+
+def in_arcsec(value: Any, what: str) -> float | None:
+    """Returns a number of arcsec, of a number or a Quantity; None of None."""
+    if value is None:
+        return None
+    if hasattr(value, "unit") and hasattr(value, "to_value"):
+        from astropy.units import UnitsError
+
+        try:
+            return float(value.to_value("arcsec"))
+        except UnitsError as error:
+            raise InputError(f"{what} is {value}: an angle is needed") from error
+    return float(value)
+
+
+def scale_of(wcs: Any) -> float:
+    """Returns the side of a pixel in arcsec; 0.05 without a WCS."""
+    if wcs is None:
+        return _USUAL_SCALE
+    if not hasattr(wcs, "celestial"):
+        raise InputError("the WCS is not one that FITS knows: give the array, and pixel_scale")
+    if not wcs.has_celestial:
+        raise InputError("the WCS has no axes on the sky: leave it out, and give pixel_scale")
+    from astropy.wcs.utils import proj_plane_pixel_scales
+
+    sides = 3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial))
+    if not np.isfinite(sides).all() or np.ptp(sides) > _NOT_SQUARE * sides.min():
+        raise InputError(
+            f"the WCS has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed, or pixel_scale"
+        )
+    return float(sides.mean())
+
+
+def check_not_skewed(wcs: Any, where: str) -> None:
+    """Raises InputError if the axes of a WCS's pixels are not at a right angle: a shear that is none of the lens's."""
+    if wcs is None or not getattr(wcs, "has_celestial", False):
+        return
+    along, up = np.asarray(wcs.celestial.pixel_scale_matrix).T
+    cosine = abs(float(along @ up)) / float(np.hypot(*along) * np.hypot(*up))
+    if cosine > np.sin(np.radians(_SKEW)):
+        between = float(np.degrees(np.arccos(min(cosine, 1.0))))
+        raise InputError(
+            f"{where}: the axes of its pixels are {between:.1f}° apart on the sky, which bends arcs as a shear of the lens does: resample it onto square pixels"
+        )

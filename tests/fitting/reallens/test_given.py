@@ -1,0 +1,124 @@
+"""What may be given in Python as an image and what belongs to it, and what is refused, or told, of what it holds."""
+
+import numpy as np
+import pytest
+from astropy import units
+from astropy.io import fits
+from astropy.nddata import CCDData, Cutout2D, NDData, StdDevUncertainty, UnknownUncertainty
+from astropy.utils.masked import Masked
+from astropy.wcs import WCS
+
+import haloformer
+from haloformer.errors import InputError, InputWarning
+from haloformer.fitting.reallens import checked_observation, run
+from haloformer.fitting.reallens.given import check_not_skewed
+
+RNG = np.random.default_rng(4)
+IMAGE = RNG.normal(size=(40, 40))
+HIDDEN = np.zeros((40, 40), bool)
+HIDDEN[3:7, 5:9] = True
+PSF = np.exp(-np.hypot(*np.mgrid[-4:5, -4:5]))
+PSF /= PSF.sum()
+
+
+def sky(skew=0.0):
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype, wcs.wcs.crval, wcs.wcs.crpix = ["RA---TAN", "DEC--TAN"], [150, 2], [20.5, 20.5]
+    wcs.wcs.cd = np.array([[-1, skew], [0, 1]]) * 0.05 / 3600
+    return wcs
+
+
+@pytest.fixture
+def seen(monkeypatch):
+    """Returns what would be fitted."""
+    monkeypatch.setattr(run, "fit_observation", lambda seen, *rest, **more: seen)
+    options = {"psf": PSF, "noise": 1.0, "neighbour_correlation": 0.0}
+    return lambda image, **given: haloformer.fit(image, **{**options, **given})
+
+
+@pytest.mark.parametrize(
+    ("image", "noise"),
+    [
+        (np.ma.array(IMAGE, mask=HIDDEN), 1.0),
+        (Masked(IMAGE, mask=HIDDEN), 1.0),
+        (IMAGE, np.ma.array(np.ones((40, 40)), mask=HIDDEN)),
+        (CCDData(IMAGE, unit="adu", mask=HIDDEN), 1.0),
+    ],
+)
+def test_masked_pixels_do_not_count(seen, image, noise):
+    found = seen(image, noise=noise, pixel_scale=0.05)
+    assert np.array_equal(found.mask, ~HIDDEN)
+    more = np.zeros((40, 40), bool)
+    more[20, 20] = True
+    if not isinstance(image, CCDData):
+        assert np.array_equal(seen(image, noise=noise, mask=more).mask, ~(HIDDEN | more))
+
+
+def test_quantities_cutouts_and_hdus_are_taken(seen):
+    noise = Cutout2D(np.ones((50, 50)), (24.5, 24.5), 40)
+    image = Cutout2D(np.pad(IMAGE, 5), (24.5, 24.5), 40)
+    found = seen(image, noise=noise, psf=CCDData(PSF, unit="adu"), pixel_scale=50 * units.mas)
+    np.testing.assert_array_equal(found.image, IMAGE)
+    assert found.pixel_scale == pytest.approx(0.05)
+    hdu = fits.ImageHDU(IMAGE, sky().to_header())
+    found = seen(hdu, noise=np.ones((40, 40)) * units.nJy)
+    assert found.pixel_scale == pytest.approx(0.05)
+    assert found.wcs is not None
+
+
+@pytest.mark.parametrize(
+    ("image", "given", "message"),
+    [
+        ("a.fits", {}, "the name of a file"),
+        (IMAGE, {"psf": "psf.fits"}, "psf is 'psf.fits', the name of a file"),
+        (fits.HDUList([fits.PrimaryHDU(IMAGE)]), {}, "list of HDUs"),
+        (fits.PrimaryHDU(), {}, "holds no pixels"),
+        (NDData(IMAGE, uncertainty=UnknownUncertainty(IMAGE)), {"noise": None}, "unknown type"),
+        (IMAGE, {"wcs": WCS(naxis=2)}, "no axes on the sky"),
+        (IMAGE, {"wcs": sky(0.1)}, "axes of its pixels are 84.3° apart"),
+        (IMAGE, {"pixel_scale": 3 * units.kg}, "an angle is needed"),
+    ],
+)
+def test_what_is_no_image_of_the_sky_is_refused_in_one_line(seen, image, given, message):
+    with pytest.raises(InputError, match=message):
+        seen(image, **given)
+
+
+def test_a_small_skew_passes_and_a_scale_that_is_taken_for_granted_is_told(seen):
+    check_not_skewed(sky(0.01), "image")
+    with pytest.warns(InputWarning, match=r"taken to be of 0\.05″"):
+        found = seen(NDData(IMAGE, uncertainty=StdDevUncertainty(np.ones((40, 40)))))
+    assert any("taken to be" in note for note in found.notes)
+
+
+def observed(image, **given):
+    return checked_observation(image, **{"psf": PSF, "noise": 1.0, "neighbour_correlation": 0.0, **given})  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore::haloformer.errors.InputWarning")
+def test_masks_that_leave_out_nothing_or_nearly_all_are_told():
+    assert any("leaves out no pixel" in n for n in observed(IMAGE, mask=0 * IMAGE).notes)
+    mask = np.ones((40, 40))
+    mask[15:23, 15:23] = 0
+    assert any("is to be 0 where a pixel counts" in n for n in observed(IMAGE, mask=mask).notes)
+    assert observed(IMAGE, mask=HIDDEN).notes == ()
+
+
+@pytest.mark.filterwarnings("ignore::haloformer.errors.InputWarning")
+def test_where_there_are_no_data_pixels_do_not_count_but_counts_may_be_0():
+    border = IMAGE.copy()
+    border[:5] = 0.0
+    border[20, 20] = 0.0  # by chance
+    found = observed(border, noise=np.ones((40, 40)), neighbour_correlation=None)
+    assert int((~found.mask).sum()) == 200
+    assert any("exactly 0" in note for note in found.notes)
+    assert observed(np.round(np.clip(border, 0, None))).mask.all()
+
+
+@pytest.mark.filterwarnings("ignore::haloformer.errors.InputWarning")
+def test_a_psf_off_its_middle_is_told_by_how_much():
+    fine = np.mgrid[-4:5, -4:5].astype(float)
+    told = observed(IMAGE, psf=np.exp(-np.hypot(fine[0], fine[1] - 0.4))).notes
+    assert any("off its middle: places" in note for note in told)
+    told = observed(IMAGE, psf=np.exp(-np.hypot(fine[0] - 2, fine[1]))).notes
+    assert any("-0.00, -2.00 pixels" in note or "+0.00, -2.00 pixels" in note for note in told)
