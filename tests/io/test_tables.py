@@ -142,3 +142,9 @@ def test_what_a_header_of_fits_has_no_room_for_is_its_history(tmp_path):
     found.meta = {"a_long_keyword": "é" * 80}
     header = fits.getheader(save_table(found, tmp_path / "y.fits"), 1)
     assert "a_long_keyword: " in "".join(header["HISTORY"])
+
+
+def test_names_of_columns_that_fits_has_no_letters_for_are_as_in_pythons_source(tmp_path):
+    found = Table.read(save_table(Table({"p_日本": [0.5], "p_é": ["a"]}), tmp_path / "x.fits"))
+    assert found.colnames == ["p_\\u65e5\\u672c", "p_\\xe9"]
+    assert found["p_\\u65e5\\u672c"][0] == 0.5

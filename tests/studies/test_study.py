@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import yaml
 from scipy.stats import ttest_rel
 
 import haloformer.training
+from haloformer.data import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
 from haloformer.prediction import Predictor
@@ -313,3 +315,14 @@ def test_a_network_without_finite_answers_is_a_failed_run(tmp_path, monkeypatch)
 def test_a_study_of_a_composed_survey_is_tested_on_its_images():
     found = module.test_images_of(HeldOutImages(n=30), compose(None, {"data": "common_task"}))
     assert (found["data"], found["noise"], found["n"]) == ("common_task", "original", 30)
+
+
+def test_a_copy_of_the_training_images_is_no_test(tmp_path):
+    train, copy = tmp_path / "train.h5", tmp_path / "copy.h5"
+    images = np.random.default_rng(0).random((9, 1, 16, 16), np.float32)
+    write_dataset(train, images, np.arange(9) % 3, {}, ("axion", "cdm", "no_sub"))
+    shutil.copy(train, copy)
+    options = {"base": {**BASE, "data": str(train)}, "test": {"data": str(copy)}}
+    name = write(tmp_path / "s.yaml", variants={"a": {}}, **options)
+    with pytest.raises(InputError, match=r"copy\.h5 is data of variant 'a', too"):
+        study(name, out=str(tmp_path / "out"))

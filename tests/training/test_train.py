@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import re
+import shutil
 import types
 
 import numpy as np
@@ -214,6 +215,9 @@ def test_validation_images_are_never_trained_on(dataset, tmp_path, monkeypatch):
 def test_a_separate_validation_file_must_fit_and_must_not_be_the_training_file(dataset, tmp_path):
     with pytest.raises(InputError, match="training file itself"):
         train(str(dataset), out=str(tmp_path / "a"), val_data=str(dataset), **SMALL)
+    copy = shutil.copy(dataset, tmp_path / "copy.h5")
+    with pytest.raises(InputError, match="or a copy of it"):
+        train(str(dataset), out=str(tmp_path / "a"), val_data=str(copy), **SMALL)
     other = tmp_path / "small.h5"
     write_dataset(
         other,

@@ -14,6 +14,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
+from haloformer.io.writing import same_content
 from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import NOISE_MODES, Simulator, batches_ahead, list_surveys
@@ -343,8 +344,8 @@ def _known_by_file(predictor: Predictor, images: TestImages) -> str | None:
         file = training.get(key)
         if not (images.path and isinstance(file, str) and Path(file).exists()):
             continue
-        if images.path.samefile(file):
-            return f"These images were {what}: {images.name} is the file that training read."
+        if same_content(images.path, file):
+            return f"These images were {what}: {images.name} is the file that training read, or a copy of it."
     return None
 
 

@@ -116,10 +116,11 @@ def _write_fits(found: "Table", part: Path, facts: Mapping[str, Fact]) -> None:
 
     plain = Table()
     for column in found.itercols():
-        plain[column.name] = _in_ascii(column) if column.dtype.kind == "U" else column.copy()
-        plain[column.name].unit = plain[column.name].description = None
+        name = _ascii(column.name)
+        plain[name] = _in_ascii(column) if column.dtype.kind == "U" else column.copy()
+        plain[name].unit = plain[name].description = None
         if column.dtype.kind == "b" and hasattr(column, "mask"):
-            plain[column.name].fill_value = False  # readers know no missing truth values
+            plain[name].fill_value = False  # readers know no missing truth values
     hdu = fits.table_to_hdu(plain)
     for number, column in enumerate(found.itercols(), 1):
         told = _logarithm(column.unit)

@@ -71,6 +71,17 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def same_content(one: str | Path, other: str | Path) -> bool:
+    """Returns whether two names are of one file, or of two with the same bytes."""
+    first, second = Path(one), Path(other)
+    if not (first.is_file() and second.is_file()):
+        return False
+    if first.samefile(second):
+        return True
+    alike = first.stat().st_size == second.stat().st_size
+    return alike and file_sha256(first) == file_sha256(second)
+
+
 def free_file(path: Path, overwrite: bool) -> Path:
     """Returns the path if a file may be written there."""
     check_target(path)

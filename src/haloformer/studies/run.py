@@ -14,6 +14,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.data.stream import validation_seed
 from haloformer.errors import InputError
+from haloformer.io.writing import same_content
 from haloformer.studies.jobs import in_words, run_records
 from haloformer.studies.plan import PRETRAINED, Study, Variant, read_study
 from haloformer.studies.report import report
@@ -110,6 +111,8 @@ def check_test_images(runs: Iterable[Run]) -> None:
             if is_file
             else [run.test["seed"]]
         )
+        if is_file:  # a copy has another name
+            marks += [file for file in used if isinstance(file, Path) and same_content(file, path)]
         for mark in marks:
             if mark is not None and mark in used:
                 what = run.test["data"] if is_file else f"seed {mark}"

@@ -6,7 +6,6 @@ Images in memory, or read batch by batch where they are many.
 import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,6 +20,7 @@ from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual, own_camera
 from haloformer.io.strict_json import parse_json
+from haloformer.io.writing import same_content
 from haloformer.outputs.targets import target_values
 from haloformer.training.batches import (
     FIT_IMAGES,
@@ -242,9 +242,9 @@ def open_validation_file(
             f"{path}: holds images {dataset.image_shape} of {list(dataset.class_names)}, "
             f"but the training images are {image_shape} of {list(class_names)}"
         )
-    if Path(training).exists() and Path(path).samefile(training):
+    if same_content(path, training):
         raise InputError(
-            f"{path}: val_data is the training file itself; leave it out to split that file"
+            f"{path}: val_data is the training file itself, or a copy of it; leave it out to split that file"
         )
     check_finite(dataset)
     labelling = Labelling.of(experiment, dataset.class_names)

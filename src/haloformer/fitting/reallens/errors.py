@@ -9,9 +9,7 @@ from haloformer.fitting.reallens.evidence import inverse_of, slope, solve
 from haloformer.fitting.reallens.optimise import Fit, curvature_at
 from haloformer.fitting.reallens.source_prior import Smoothness, evidence_slope
 
-_BROAD = (
-    2.0  # standard deviation of the hyper-parameters' priors: of logarithms, extents and stretches
-)
+_BROAD = 2.0  # standard deviation of the hyper-parameters' priors: logarithms, extents, stretches
 _STEP = 0.02  # of the same
 _MOST = 0.98  # of the curvature along any direction, that the hyper-parameters may take
 

@@ -45,8 +45,8 @@ class Options:
         z_source: Redshift of the source.
         supersampling: Rays per side of a pixel.
         source_step: Distance of the source's coefficients in arcsec; None: half a pixel, and less where the source is smaller.
-        start: Names and values of the lens with which the fit begins, and about whose place its light is sought, as :func:`~haloformer.fitting.reallens.start_file.read_start` returns
-            them; None: found from the image alone.
+        start: Names and values of the lens with which the fit begins, and about whose place its light is sought, as
+            :func:`~haloformer.fitting.reallens.start_file.read_start` returns them; None: found from the image alone.
         sample: How the posterior is sampled: ``"nested"``; None: it is not, and errors are Laplace's alone.
         live: Live points of nested sampling.
         source_prior: ``"falling"``: the source's brightness varies the less the farther out, as that of galaxies does, in a radius that has the

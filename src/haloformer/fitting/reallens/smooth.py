@@ -144,14 +144,14 @@ def fit_smooth_lens(
 ) -> list[Fit]:
     """Fits power-law ellipsoid, shear and what else the mass model has.
 
-    Returns:
-        The best fit, and another one where there is another lens that is nearly as probable, which the errors of the first do not hold.
-
     Args:
         ready: Of :func:`prepare`.
         mass: The mass model, without a perturber.
         report: Called after each step.
         start: Names and values with which to begin; None: without any start value.
+
+    Returns:
+        The best fit, and another one where there is another lens that is nearly as probable, which the errors of the first do not hold.
     """
     seen = ready.seen
     single = _camera(seen, 1)
@@ -160,19 +160,18 @@ def fit_smooth_lens(
     vectors = None if start is None else [_vector(mass, start)]
     starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors, ready.falling)
     best = refine(ready, starts[0], report)
-    others = [fit for fit in starts[1:] if _another(fit, starts[0], best)]
+    error = np.sqrt(np.diag(covariance(best)))
+    others = [fit for fit in starts[1:] if _another(fit, starts[0], error)]
     if not others:
         return [best]
     best, other = sorted([best, refine(ready, others[0], report)], key=lambda fit: fit.evidence)
-    return [best, other] if _another(other, best, best) else [best]
+    return [best, other] if _another(other, best, error) else [best]
 
 
-def _another(fit: Fit, best: Fit, fine: Fit) -> bool:
-    """Returns whether a fit is nearly as probable as the best of its kind, and of another lens, by the errors of the finest fit."""
-    if fit.evidence > best.evidence + NEARLY:
-        return False
-    error = np.sqrt(np.diag(covariance(fine)))
-    return bool((np.abs(fit.vector - best.vector) > _ANOTHER * error).any())
+def _another(fit: Fit, best: Fit, error: np.ndarray) -> bool:
+    """Returns whether a fit is nearly as probable as the best of its kind, and of another lens, by the errors (K,) of the parameters."""
+    probable = fit.evidence <= best.evidence + NEARLY
+    return probable and bool((np.abs(fit.vector - best.vector) > _ANOTHER * error).any())
 
 
 def _vector(mass: Mass, start: Mapping[str, float]) -> np.ndarray:
