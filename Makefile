@@ -56,7 +56,7 @@ demo: $(READY)
 	@echo; echo "next:"
 	@echo "  is it dark matter that it tells apart, or the size of the ring? (ten seconds)"
 	@echo "    $(BIN)/haloformer audit $(DEMO)/run --out $(DEMO)/audit --n 300 --parts shortcut"
-	@echo "  a lens as HST sees it: mass, source, residual (a minute)"
+	@echo "  a lens as HST sees it: mass, source, residual (a minute or two)"
 	@echo "    $(BIN)/haloformer try"
 	@echo "  your own cutout"
 	@echo "    $(BIN)/haloformer fit cutout.fits --psf psf.fits --out fit"

@@ -35,7 +35,7 @@ _ABOUT = (
     f"(200 × 200) and {MOST_SECONDS / 60:g} minutes be taken; one lens is fitted at a time. Files are kept for 16 minutes, so "
     "that you can fit them again."
 )
-_EMPTY = "Give an image and its point-spread function, or try an example: a simulated image of HST, which takes about a minute."
+_EMPTY = "Give an image and its point-spread function, or try an example: a simulated image of HST, which takes a minute or two."
 Shown = tuple[str, str, Any, Any, Any]
 
 

@@ -95,7 +95,7 @@ your own network (minutes), and how good it is:
 
 
 COMMAND = Command(
-    "fit, draw and classify images that come with the package: what it does, in a minute",
+    "fit, draw and classify images that come with the package: what it does, in a minute or two",
     present=present,
     ends_itself=True,
     function="try_out",
