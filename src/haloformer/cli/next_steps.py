@@ -140,7 +140,7 @@ def _after_fit(keywords: Options, result: Any) -> Step:
 
     kept = (
         *("psf", "psf_scale", "noise_map", "neighbour_correlation", "mask", "radius", "z_lens", "z_source", "like", "hdu", "band"),
-        *("pixel_scale", "lens_light", "multipoles", "supersampling", "source_prior"),
+        *("pixel_scale", "lens_light", "multipoles", "supersampling", "source_prior", "start"),
     )  # fmt: skip
     given = [
         word for key in changed(keywords, kept) for word in (f"--{key}", str(keywords[key]).lower() if isinstance(keywords[key], bool) else keywords[key])

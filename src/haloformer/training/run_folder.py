@@ -6,7 +6,6 @@ import errno
 import json
 import platform
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ import torch
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
+from haloformer.io.locks import LOCK, one_process_only
 from haloformer.io.strict_json import read_any_json, read_json
 from haloformer.io.writing import file_sha256, write_text
 from haloformer.models import find_model
@@ -28,8 +28,6 @@ from haloformer.validation import Strict, WholeNumber, validated
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-_LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -233,39 +231,15 @@ class RunFolder:
             raise InputError(f"{file}: must be a JSON list, an entry per start; delete it to go on")
         write_text(file, json.dumps([*before, _environment()], indent=2) + "\n")
 
-    @contextlib.contextmanager
-    def one_process_only(self) -> Iterator[None]:
-        """Keeps a second process off the folder, whose checkpoints and metrics would be mixed with those of the first.
-
-        The lock ends with the process, however that ends. Where a file system has no locks, there is none.
-
-        Raises:
-            InputError: Another process is in the block.
-        """
-        from filelock import FileLock, Timeout  # comes with torch
-
-        lock = FileLock(self.path / _LOCK, timeout=0)
-        held = False
-        try:
-            lock.acquire()
-            held = True
-        except Timeout as error:
-            raise InputError(
-                f"{self.path}: another process trains in it: wait until that ends, or choose another out"
-            ) from error
-        except (OSError, NotImplementedError):
-            pass
-        try:
-            yield
-        finally:
-            if held:
-                with contextlib.suppress(OSError):
-                    (self.path / _LOCK).unlink(missing_ok=True)
-                lock.release()
+    def one_process_only(self) -> contextlib.AbstractContextManager[None]:
+        """Keeps a second process off the folder, whose checkpoints and metrics would be mixed with those of the first; raises InputError."""
+        return one_process_only(
+            self.path, "another process trains in it: wait until that ends, or choose another out"
+        )
 
     def check_free(self) -> None:
         """Raises InputError if another process trains in the folder."""
-        if (self.path / _LOCK).exists():
+        if (self.path / LOCK).exists():
             with self.one_process_only():
                 pass
 

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from haloformer.errors import InputError
 from haloformer.io.jobs import WorkerKilled
+from haloformer.io.locks import one_process_only
 from haloformer.studies.shipped import described, prepare_folder
 from haloformer.tuning.plan import Search
 from haloformer.tuning.report import SearchResult, write_report
 from haloformer.tuning.storage import (
     check_same_search,
-    one_process_only,
     open_study,
     put_back,
     quiet_optuna,
@@ -45,7 +45,12 @@ def carry_out(
     """
     # If the folder holds another search, this is found later; until then its description stays.
     prepare_folder(folder / "search.yaml", "search", described(plan.raw, command), keep=True)
-    with one_process_only(folder), quiet_optuna():
+    with (
+        one_process_only(
+            folder, "another process is at this search; use workers for several at a time"
+        ),
+        quiet_optuna(),
+    ):
         study = open_study(folder, plan)
         check_same_search(folder, plan, study)
         put_back(study, killed=True)

@@ -51,20 +51,6 @@ def quiet_optuna() -> Iterator[None]:
             optuna.logging.set_verbosity(verbosity)
 
 
-@contextlib.contextmanager
-def one_process_only(folder: Path) -> Iterator[None]:
-    """Keeps a second process off the folder: it would take the trials of the first for killed ones."""
-    from filelock import FileLock, Timeout
-
-    try:
-        with FileLock(folder / ".lock", timeout=0):  # ends with the process, however that ends
-            yield
-    except Timeout as error:
-        raise InputError(
-            f"{folder}: another process is at this search; use workers for several at a time"
-        ) from error
-
-
 def open_study(folder: Path, plan: Search) -> "optuna.Study":
     """Returns the study in the folder, a new one if there is none."""
     import optuna

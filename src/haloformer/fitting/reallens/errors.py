@@ -7,7 +7,7 @@ import scipy.linalg as sl
 
 from haloformer.fitting.reallens.evidence import inverse_of, slope, solve
 from haloformer.fitting.reallens.optimise import Fit, curvature_at
-from haloformer.fitting.reallens.source_prior import Smoothness, evidence_slope
+from haloformer.fitting.reallens.source_prior import LOGARITHMIC, Smoothness, evidence_slope
 
 _BROAD = 2.0  # standard deviation of the hyper-parameters' priors: logarithms, extents, stretches
 _STEP = 0.02  # of the same
@@ -24,8 +24,7 @@ def joint_covariance(fit: Fit) -> np.ndarray:
         fit: At its best.
     """
     curvature = curvature_at(fit)
-    names = [field.name for field in dataclasses.fields(Smoothness)]
-    names = names[:3] if fit.smoothness.even else names
+    names = fit.smoothness.free
     by_both = np.empty((len(curvature), len(names)))
     by_hyper = np.empty((len(names), len(names)))
     for k, name in enumerate(names):
@@ -47,12 +46,10 @@ def joint_covariance(fit: Fit) -> np.ndarray:
 def _moved(smoothness: Smoothness, name: str) -> list[Smoothness]:
     """Returns hyper-parameters with one of them smaller and larger by a step."""
     value = getattr(smoothness, name)
-    if name in ("x", "y"):
-        ends = [value - _STEP * smoothness.extent, value + _STEP * smoothness.extent]
-    elif name.startswith("stretch"):
-        ends = [value - _STEP, value + _STEP]
-    else:
-        ends = [value * np.exp(-_STEP), value * np.exp(_STEP)]
+    step = _STEP * (smoothness.extent if name in ("x", "y") else 1.0)
+    ends = [value - step, value + step]
+    if name in LOGARITHMIC:
+        ends = [value * np.exp(-step), value * np.exp(step)]
     return [dataclasses.replace(smoothness, **{name: float(end)}) for end in ends]
 
 

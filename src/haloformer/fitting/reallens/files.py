@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens.given import check_not_skewed
+from haloformer.fitting.reallens.given import check_not_skewed, square
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.region_mask import REGION_SUFFIX, region_mask
@@ -90,7 +90,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         raise InputError(f"psf {files.psf} is the image itself: give that of a star, or hdu:NAME")
     its_scale = files.psf_scale
     if its_scale is None and sides is not None:
-        its_scale = _square(sides, files.psf, "psf_scale")
+        its_scale = square(sides, files.psf, "--psf_scale")
     noise = None
     if files.noise_map is not None:
         _check_name_of_noise(files.noise_map)
@@ -146,18 +146,9 @@ def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
         number, plane = planes[0]
         found = FitsImage(hdus, number, path, reading)
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
-        scale = None if found.scales is None else _square(found.scales, path, "pixel_scale")
+        scale = None if found.scales is None else square(found.scales, path, "--pixel_scale")
         check_not_skewed(found.wcs, path)
         return pixels, scale, found.wcs
-
-
-def _square(sides: Sequence[float], path: str, option: str) -> float:
-    """Returns the side of pixels in arcsec; raises InputError where they are no squares."""
-    if max(sides) > (1 + _NOT_SQUARE) * min(sides):
-        raise InputError(
-            f"{path} has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed; resample it, or give --{option} if the header is wrong"
-        )
-    return float(np.sqrt(np.prod(sides)))
 
 
 def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray | None:
@@ -167,9 +158,6 @@ def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray
     if Path(files.mask).suffix.lower() == REGION_SUFFIX:
         return region_mask(files.mask, (shape[0], shape[1]), wcs)
     return _read_part("mask", files.mask, files.image)[0]
-
-
-_NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
 
 
 def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, Sequence[float] | None]:

@@ -1,6 +1,6 @@
 """What people give in Python as an image, its noise, its point-spread function and its scale, as plain arrays and numbers."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -130,12 +130,16 @@ def scale_of(wcs: Any) -> float:
         raise InputError("the WCS has no axes on the sky: leave it out, and give pixel_scale")
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    sides = 3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial))
-    if not np.isfinite(sides).all() or np.ptp(sides) > _NOT_SQUARE * sides.min():
+    return square(3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial)), "the WCS", "pixel_scale")  # fmt: skip
+
+
+def square(sides: Sequence[float] | np.ndarray, where: str, option: str) -> float:
+    """Returns the side of pixels in arcsec; raises InputError where they are no squares."""
+    if not np.isfinite(sides).all() or max(sides) > (1 + _NOT_SQUARE) * min(sides):
         raise InputError(
-            f"the WCS has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed, or pixel_scale"
+            f"{where} has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed; resample it, or give {option} if that is wrong"
         )
-    return float(sides.mean())
+    return float(np.sqrt(np.prod(sides)))
 
 
 def check_not_skewed(wcs: Any, where: str) -> None:

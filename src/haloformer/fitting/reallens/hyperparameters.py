@@ -7,13 +7,12 @@ from scipy import optimize
 
 from haloformer.fitting.reallens.evidence import Normal, inverse_of, solve
 from haloformer.fitting.reallens.operators import Source
-from haloformer.fitting.reallens.source_prior import Smoothness, evidence_slope
+from haloformer.fitting.reallens.source_prior import LOGARITHMIC, Smoothness, evidence_slope
 
 _WIDEST = 4.0  # times half of the fine grid, of the source's extent
 _FARTHEST = 0.6  # times the same, of the centre from the middle of the grid
 _MOST_STRETCH = 1.2  # axis ratios of 0.3, and of 0.18 along a diagonal
 _EXTENT = 3  # its number
-_LOGS = [0, 1, 2, 3, 8]  # the hyper-parameters that are varied by their logarithms
 _POWERS = 0.25, 2.0
 _LOUDER = 8.0  # and fainter, of the logarithms of standard deviations, in one search
 _FIRST_STEP = 0.1  # of logarithms, and of the envelope's extent
@@ -43,8 +42,8 @@ def best_smoothness(
         lengths: The shortest and the longest correlation, in arcsec.
         tolerance: In −2 ln evidence.
     """
-    free = 3 if start.even else 9
-    logs = [k for k in _LOGS if k < free]
+    free = len(start.free)
+    logs = [k for k, name in enumerate(start.free) if name in LOGARITHMIC]
     far, stretch = _FARTHEST * source.fine.half, _MOST_STRETCH
     loud, faint = (
         (np.log(each) - _LOUDER, np.log(each) + _LOUDER) for each in (start.amplitude, start.faint)

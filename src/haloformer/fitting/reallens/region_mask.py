@@ -75,7 +75,7 @@ def _read(path: Path) -> list[Any]:
             line = str(error).splitlines()[0]
             if "not supported" in line:
                 raise InputError(
-                    f"{path}: regions in these coordinates are not read ({line.removesuffix(', skipping.')}): save them in DS9 as image or fk5"
+                    f"{path}: {line.removesuffix(', skipping.')}: save them in DS9 as image or fk5, circles, ellipses, boxes or polygons"
                 ) from error
             raise InputError(f"{path} is no file of DS9 regions: {line}") from error
     if not found:

@@ -160,18 +160,19 @@ def fit_smooth_lens(
     vectors = None if start is None else [_vector(mass, start)]
     starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors, ready.falling)
     best = refine(ready, starts[0], report)
-    error = np.sqrt(np.diag(covariance(best)))
-    others = [fit for fit in starts[1:] if _another(fit, starts[0], error)]
+    probable = [fit for fit in starts[1:] if fit.evidence <= starts[0].evidence + NEARLY]
+    error = np.sqrt(np.diag(covariance(best))) if probable else np.inf
+    others = [fit for fit in probable if _another(fit, starts[0], error)]
     if not others:
         return [best]
     best, other = sorted([best, refine(ready, others[0], report)], key=lambda fit: fit.evidence)
-    return [best, other] if _another(other, best, error) else [best]
+    told = other.evidence <= best.evidence + NEARLY and _another(other, best, error)
+    return [best, other] if told else [best]
 
 
-def _another(fit: Fit, best: Fit, error: np.ndarray) -> bool:
-    """Returns whether a fit is nearly as probable as the best of its kind, and of another lens, by the errors (K,) of the parameters."""
-    probable = fit.evidence <= best.evidence + NEARLY
-    return probable and bool((np.abs(fit.vector - best.vector) > _ANOTHER * error).any())
+def _another(fit: Fit, best: Fit, error: np.ndarray | float) -> bool:
+    """Returns whether a fit is of another lens, by the errors (K,) of the parameters."""
+    return bool((np.abs(fit.vector - best.vector) > _ANOTHER * error).any())
 
 
 def _vector(mass: Mass, start: Mapping[str, float]) -> np.ndarray:

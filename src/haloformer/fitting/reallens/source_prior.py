@@ -8,7 +8,7 @@ slopes and shears are biased.
 
 import functools
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 
 import numpy as np
 import scipy.linalg as sl
@@ -19,6 +19,10 @@ _JITTER = 1e-6
 _BROAD_LENGTH = 3.0  # of correlation of the faint light, in steps of its grid
 _SOFT = 0.5  # steps, within which the envelope is flat
 _PIVOT = 1.7  # extents, the half-light radius of an exponential disc: there all powers are as high and as steep
+
+
+LOGARITHMIC = ("amplitude", "length", "faint", "extent", "power")
+"""Hyper-parameters that are varied by their logarithms."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,12 @@ class Smoothness:
     stretch_1: float = 0.0
     stretch_2: float = 0.0
     power: float = 1.0
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """Names of those that are fitted, in the order of the fields: of an even source the first three."""
+        names = tuple(field.name for field in fields(self))
+        return names[:3] if self.even else names
 
     @property
     def even(self) -> bool:
