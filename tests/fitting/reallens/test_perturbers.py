@@ -25,8 +25,17 @@ class Kept(Stages):
         return make()
 
 
-def detected(monkeypatch, places, improved, ended=lambda fit, *rest: fit):
-    """Returns what a search finds whose fits end as given, from a smooth lens of evidence 100, and its stages."""
+def detected(
+    monkeypatch, places, improved, ended=lambda fit, *rest: fit, beside=lambda fit: [fit, fit]
+):
+    """Returns what a search finds whose fits end as given, from a smooth lens of evidence 100, and its stages.
+
+    Args:
+        places: x and y of its starts.
+        improved: Does what ``improve`` does.
+        ended: Does what ``settled`` does.
+        beside: Returns the fits beside one.
+    """
     x, y = np.array(places).T
     n = len(places)
     scan = perturbers.Scan(
@@ -45,11 +54,13 @@ def detected(monkeypatch, places, improved, ended=lambda fit, *rest: fit):
     monkeypatch.setattr(perturbers, "improve", improved)
     monkeypatch.setattr(perturbers, "_in_full", lambda smooth, twin, fit: fit)
     monkeypatch.setattr(perturbers, "settled", ended)
+    monkeypatch.setattr(perturbers, "_beside", lambda fit, theta_E: beside(fit))
     monkeypatch.setattr(perturbers, "lengths_of", lambda source: (0.0, 1.0))
     monkeypatch.setattr(perturbers, "covariance", lambda fit: np.eye(3))
     monkeypatch.setattr(perturbers, "marginal_evidence", lambda fit, *rest: fit.evidence)
     stages = Kept()
-    return perturbers.detect(smooth, smooth, scan, "pseudo_jaffe", stages), stages.resumed
+    begin = perturbers.best_places(scan, 1.0)
+    return perturbers.detect(smooth, smooth, scan, begin, "pseudo_jaffe", stages), stages.resumed
 
 
 def test_many_fits_that_ended_at_one_place_do_not_keep_a_better_place_from_being_finished(
@@ -68,8 +79,11 @@ def test_many_fits_that_ended_at_one_place_do_not_keep_a_better_place_from_being
     found, stages = detected(monkeypatch, places, improved)
     assert (found.fit.x, found.fit.y) == (0.0, 1.0)
     assert found.delta_evidence == pytest.approx(140.0)
-    better = [f"perturber_better_{k}" for k in (1, 2, 3)]
-    assert sorted(stages)[-4:] == ["perturber_best_1", *better]  # the others are far worse
+    finished = {name for name in stages if "best" in name or "next" in name}
+    assert finished == {"perturber_best_1"}  # the others are far worse
+    assert {name for name in stages if "better" in name} == {
+        f"perturber_better_{k}" for k in (1, 2, 3)
+    }
     ended = [(round(x), round(y)) for x, y, *_ in found.others]
     assert sorted(ended) == [(-1, 0), (0, -1), (0, 1), (1, 0)]
 
@@ -90,3 +104,39 @@ def test_what_is_little_worse_before_it_is_finished_may_be_the_best_in_the_end(m
     finished = {name for name in stages if "best" in name or "next" in name}
     assert finished == {"perturber_best_1", "perturber_next_1"}
     assert [gain for *_, gain in found.others] == [80.0, 50.0, 29.0]
+
+
+def test_a_better_place_beside_the_one_where_fits_end_is_found(monkeypatch):
+    """The evidence falls towards x = 0.3, where no fit comes by itself; two places beside each fit are tried."""
+
+    def improved(fit, *rest):
+        return Found(x=fit.x, y=fit.y, evidence=50.0 + 100 * abs(fit.x - 0.3), source=None)
+
+    def beside(fit):
+        return [Found(x=fit.x + step, y=fit.y, evidence=0.0, source=None) for step in (-0.1, 0.1)]
+
+    found, stages = detected(monkeypatch, [(0.5, 0.0), (0.9, 0.0)], improved, beside=beside)
+    assert found.fit.x == pytest.approx(0.3)
+    assert found.delta_evidence == pytest.approx(50.0)
+    tried = {name for name in stages if "beside" in name}
+    assert tried == {f"perturber_beside_{hop}_{k}" for hop in (1, 2, 3) for k in (1, 2)}
+
+
+def test_places_beside_a_perturber_are_around_it_and_the_best_comes_first(monkeypatch):
+    mass = perturbers.with_perturber(Mass(), "pseudo_jaffe")
+    own = [mass.names.index(f"perturber_{k}") for k in "xy"]
+    vector = mass.expected()[0].copy()
+    vector[[mass.names.index("perturber_m"), *own]] = 0.01, 0.5, -1.0
+
+    def solved(problem, source, vector, smoothness):
+        return SimpleNamespace(vector=vector, evidence=float(vector[own[0]]))
+
+    monkeypatch.setattr(perturbers, "fit_at", solved)
+    problem = SimpleNamespace(mass=mass)
+    fit = SimpleNamespace(problem=problem, vector=vector, source=None, smoothness=None)
+    found = perturbers._beside(fit, 1.5)
+    away = np.array([each.vector - vector for each in found])
+    np.testing.assert_allclose(np.hypot(*away[:, own].T), 0.12 * 1.5)
+    assert not np.delete(away, own, axis=1).any()
+    np.testing.assert_allclose(away.sum(axis=0), 0, atol=1e-12)  # all around it
+    np.testing.assert_allclose(away[0, own], [-0.18, 0], atol=1e-12)

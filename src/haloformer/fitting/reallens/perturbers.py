@@ -26,10 +26,12 @@ from haloformer.fitting.reallens.optimise import (
     smoothed,
 )
 from haloformer.fitting.reallens.side_by_side import side_by_side
+from haloformer.fitting.reallens.source_prior import Smoothness
 from haloformer.fitting.reallens.stages import Stages
-from haloformer.fitting.reallens.start import lengths_of
+from haloformer.fitting.reallens.start import lengths_of, traced_source
 
 _SCAN_M = 5e-3  # arcsec², of the mass that is scanned with
+_SEARCH_STEP = 1.0  # pixels between the coefficients of the source while places are looked for
 _SCAN_STEP = 0.08  # of the Einstein radius
 _NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber may be
 _PLACES = 10
@@ -37,6 +39,12 @@ _APART = 0.15  # of the Einstein radius
 _BEST = 3  # places apart, of which fits are finished
 _HOPEFUL = 20.0  # of −2 ln evidence: what is so much worse than the finished best is left
 _LARGEST_M = 0.1  # arcsec²
+_RING, _NEIGHBOURS = (
+    0.12,
+    8,
+)  # of the Einstein radius, about a perturber, and places on it that are tried
+_HOPS = 3  # at most
+_GAIN = 1.0  # of −2 ln evidence, of a hop at least
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,35 +195,54 @@ def best_places(found: Scan, theta_E: float) -> list[tuple[float, float, float]]
     return places
 
 
-def coarse_twin(smooth: Fit, report: Report | None = None) -> Fit:
-    """Fits a lens again on fewer coefficients of the source, on which other fits begin: a step takes less than half of the time there."""
-    source = smooth.source.coarser()
-    begun = fit_at(smooth.problem, source, smooth.vector, smooth.smoothness)
+def even_twin(
+    smooth: Fit,
+    arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
+    seen: Observation,
+    report: Report | None = None,
+) -> Fit:
+    """Fits a lens again with a blurred source that varies as much everywhere, on which fits with more freedom begin.
+
+    Where the source is expected to be bright in one place alone, a lens without a perturber makes it too compact, and then every change of the lens
+    costs so much that fits stay near where they begin. On this source they come from five times as far, and steps take half as long.
+
+    Args:
+        smooth: Best fit.
+        arcs: Positions x, y and light (N,) of the arcs' pixels.
+        seen: The image.
+        report: Called after each step.
+    """
+    step, bright = _SEARCH_STEP * seen.pixel_scale, smooth.smoothness.amplitude
+    source = traced_source(smooth.problem.mass, smooth.vector, arcs, seen, step, falling=False)
+    even = Smoothness(bright, 0.3 * source.fine.half, 0.1 * bright)
+    begun = fit_at(smooth.problem, source, smooth.vector, even)
     return improve(smoothed(begun, lengths_of(source), 2.0), 6, 2.0, report)
 
 
 def detect(
     smooth: Fit,
     twin: Fit,
-    found: Scan,
+    scanned: Scan,
+    places: Sequence[tuple[float, float, float]],
     profile: str,
     stages: Stages,
     report: Report | None = None,
     threads: int = 1,
 ) -> Detection | None:
-    """Fits everything from the best places of a scan; None if no place had a positive mass.
+    """Fits everything from some places; None if there are none, as no place of a scan had a positive mass.
 
     Args:
         smooth: Best fit without a perturber.
-        twin: Of :func:`coarse_twin`.
-        found: Of :func:`scan`.
+        twin: Of :func:`even_twin`.
+        scanned: Of :func:`scan` of the smooth fit: a perturber is somewhere there.
+        places: x, y and m with which fits begin, of :func:`best_places` of a scan of the twin.
         profile: Of the perturber.
         stages: Keep what has been done.
         report: Called after each step.
         threads: In which fits run side by side.
     """
     theta_E = smooth.value("theta_E")
-    reach = float(np.abs([found.x, found.y]).max()) + 2 * found.step
+    reach = float(np.abs([scanned.x, scanned.y]).max()) + 2 * scanned.step
     mass = with_perturber(smooth.problem.mass, profile, reach)
     problem = smooth.problem.with_mass(mass)
 
@@ -228,6 +255,9 @@ def detect(
     def goes_on(fit: Fit, report: Report) -> Fit:
         return improve(_in_full(smooth, twin, fit), 8, 1.0, report)
 
+    def moves(fit: Fit, report: Report) -> Fit:
+        return improve(fit, 3, 1.0, report)
+
     def ends(fit: Fit, report: Report) -> Fit:
         return settled(fit, lengths_of(fit.source), 0.5, report)
 
@@ -238,7 +268,7 @@ def detect(
         jobs = [functools.partial(one, k, each) for k, each in enumerate(given)]
         return sorted(side_by_side(jobs, report, threads=threads), key=lambda fit: fit.evidence)
 
-    begun = stage("perturber", begin, best_places(found, theta_E))
+    begun = stage("perturber", begin, places)
     if not begun:
         return None
     apart: list[Fit] = []
@@ -246,6 +276,11 @@ def detect(
         if not any(_same_place(fit, other, theta_E) for other in apart):
             apart.append(fit)
     better = stage("perturber_better", goes_on, apart[:_BEST])
+    for hop in range(_HOPS):
+        beside = stage(f"perturber_beside_{hop + 1}", moves, _beside(better[0], theta_E)[:2])
+        if beside[0].evidence > better[0].evidence - _GAIN:
+            break
+        better[0] = beside[0]
     finished = stage("perturber_best", ends, better[:1])
     hopeful = [fit for fit in better[1:] if fit.evidence < finished[0].evidence + _HOPEFUL]
     finished += stage("perturber_next", ends, hopeful)
@@ -257,8 +292,23 @@ def detect(
     others = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in [*finished, *left]]
     others += [(*_perturber(fit), twin.evidence - fit.evidence) for fit in apart[_BEST:]]
     marginal = marginal_evidence(smooth, covariance(smooth))
-    marginal -= marginal_evidence(best, spread, found.area)
+    marginal -= marginal_evidence(best, spread, scanned.area)
     return Detection(best, delta, marginal, others, spread)
+
+
+def _beside(fit: Fit, theta_E: float) -> list[Fit]:
+    """Returns a fit with its perturber at places around it, all else as it was; the best first.
+
+    Where the source has clumps, a place may be better than all near it and yet not the best.
+    """
+    names, found = fit.problem.mass.names, []
+    own = [names.index("perturber_x"), names.index("perturber_y")]
+    for angle in np.arange(_NEIGHBOURS) * 2 * np.pi / _NEIGHBOURS:
+        vector = fit.vector.copy()
+        vector[own] += _RING * theta_E * np.array([np.cos(angle), np.sin(angle)])
+        vector = np.clip(vector, *fit.problem.mass.bounds())
+        found.append(fit_at(fit.problem, fit.source, vector, fit.smoothness))
+    return sorted(found, key=lambda one: one.evidence)
 
 
 def _in_full(smooth: Fit, twin: Fit, fit: Fit) -> Fit:

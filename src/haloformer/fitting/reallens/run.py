@@ -17,8 +17,9 @@ from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance
 from haloformer.fitting.reallens.perturbers import (
-    coarse_twin,
+    best_places,
     detect,
+    even_twin,
     marginal_evidence,
     scan,
     with_multipoles,
@@ -159,7 +160,9 @@ def _fit_observation(
     free = None
     if options.multipoles or options.perturber:
         twin = done.fit(
-            "coarse", smooth.problem, lambda: coarse_twin(smooth, _told(report, "smooth"))
+            "even",
+            smooth.problem,
+            lambda: even_twin(smooth, ready.arcs, ready.seen, _told(report, "smooth")),
         )
         wide = smooth.problem.with_mass(dataclasses.replace(mass, multipoles=True))
         free = done.fit(
@@ -171,8 +174,14 @@ def _fit_observation(
         scanned = scan(base, ready.seen, options.perturber)
         told = _told(report, "perturber")
         if base is not smooth:
-            twin = done.fit("coarse_multipoles", base.problem, lambda: coarse_twin(base, told))
-        detection = detect(base, twin, scanned, options.perturber, done, told, threads)
+            twin = done.fit(
+                "even_multipoles",
+                base.problem,
+                lambda: even_twin(base, ready.arcs, ready.seen, told),
+            )
+        on_twin = scan(twin, ready.seen, options.perturber)
+        places = best_places(on_twin, base.value("theta_E"))
+        detection = detect(base, twin, scanned, places, options.perturber, done, told, threads)
         found = dataclasses.replace(
             found, scan=scanned, detection=detection, profile=options.perturber
         )
