@@ -88,14 +88,20 @@ def measure_training(experiment: Experiment) -> TrainingCost:
     Raises:
         InputError: What the training itself would raise for its data, network and options.
     """
+    from haloformer.training.survey_feed import SurveyMakers
+
     hardware = Hardware.of(experiment)
+    is_file = Path(experiment.data.source).is_file() and not _is_survey(experiment)
+    of_survey = bool(experiment.data.source) and not is_file
+    plan = (
+        SurveyMakers.of(experiment).plan if of_survey else None
+    )  # says what is wrong with all of its images
     few = _with_few_images(experiment)
     made = assemble(few, hardware, pretrained=False)
     device = torch.device(hardware.accelerator)
     task = made.task.to(device)
     task.train()
     batch = next(iter(made.feed.epoch(0, 0, (0, 1)))).to(device)
-    is_file = Path(experiment.data.source).is_file() and not _is_survey(experiment)
 
     def read() -> None:
         next(iter(made.feed.epoch(0, 0, (0, 1))))
@@ -118,13 +124,10 @@ def measure_training(experiment: Experiment) -> TrainingCost:
     task.eval()
     answer_time = _seconds_each(answer, batch)
     data, epochs = experiment.data, experiment.schedule.epochs
-    if is_file:
+    if plan is None:
         n_train, n_val = made.feed.n_train, made.feed.n_val
         epoch_images = made.feed.steps * data.batch_size
     else:
-        from haloformer.training.survey_feed import SurveyMakers
-
-        plan = SurveyMakers.of(experiment).plan
         n_train, n_val = plan.n_images, data.val_size
         epoch_images = plan.steps * data.batch_size
     return TrainingCost(
@@ -155,7 +158,8 @@ def _with_few_images(experiment: Experiment) -> Experiment:
         least = min(data.batch_size, 32)
         changes |= {"batch_size": least, "epoch_size": least, "n_images": None}
         changes |= {"prepared": None, "labels_per_class": None}
-        changes |= {} if data.val_data is not None else {"val_size": min(data.val_size, 12)}
+        if data.val_data is None:  # few images calibrate what is a promise of little
+            changes |= {"val_size": min(data.val_size, 12), "coverage": 0.5}
     return compose(None, experiment.flat(), changes)
 
 
