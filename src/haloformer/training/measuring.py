@@ -91,11 +91,8 @@ def measure_training(experiment: Experiment) -> TrainingCost:
     from haloformer.training.survey_feed import SurveyMakers
 
     hardware = Hardware.of(experiment)
-    is_file = Path(experiment.data.source).is_file() and not _is_survey(experiment)
-    of_survey = bool(experiment.data.source) and not is_file
-    plan = (
-        SurveyMakers.of(experiment).plan if of_survey else None
-    )  # says what is wrong with all of its images
+    # Of all images of a survey: with few of them other things are wrong.
+    plan = SurveyMakers.of(experiment).plan if _is_survey(experiment) else None
     few = _with_few_images(experiment)
     made = assemble(few, hardware, pretrained=False)
     device = torch.device(hardware.accelerator)
@@ -139,7 +136,7 @@ def measure_training(experiment: Experiment) -> TrainingCost:
         n_val=n_val,
         epoch_images=epoch_images,
         epochs=epochs,
-        made_once=is_file or data.n_images is not None,
+        made_once=plan is None or data.n_images is not None,
         where=hardware.in_words(),
     )
 
@@ -147,14 +144,14 @@ def measure_training(experiment: Experiment) -> TrainingCost:
 def _is_survey(experiment: Experiment) -> bool:
     from haloformer.simulation import names_survey
 
-    return names_survey(experiment.data.source)
+    return bool(experiment.data.source) and names_survey(experiment.data.source)
 
 
 def _with_few_images(experiment: Experiment) -> Experiment:
     """Returns the experiment with as few images as will do, and nothing that is written."""
     data = experiment.data
     changes: dict[str, object] = {"compile": False, "loggers": [], "pretrained": False}
-    if data.source and _is_survey(experiment):
+    if _is_survey(experiment):
         least = min(data.batch_size, 32)
         changes |= {"batch_size": least, "epoch_size": least, "n_images": None}
         changes |= {"prepared": None, "labels_per_class": None}
