@@ -237,6 +237,13 @@ class DatasetWriter:
             self._file["labels"][:] = np.searchsorted(present, labels)
         self.class_names = tuple(self.class_names[label] for label in present)
 
+    def replace_parameter(self, name: str, values: np.ndarray) -> None:
+        """Writes a parameter (N,) of all images anew, where it is known only at the end."""
+        assert self._file is not None
+        with self._writing():
+            self._flush_rows()
+            self._file[f"parameters/{name}"][:] = values
+
     def _create(self) -> None:
         assert self._file is not None
         self._create_column(

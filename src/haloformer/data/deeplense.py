@@ -19,6 +19,7 @@ import numpy as np
 from haloformer.data.dataset_writer import Batch, check_free_space
 from haloformer.data.empty_folders import empty_class_folders, tell_of_empty_folders
 from haloformer.data.left_out import LeftOut
+from haloformer.data.pairs import PAIRED, TABLE, Pairs
 from haloformer.errors import InputError, InputWarning, exists_already
 from haloformer.files import printable
 from haloformer.io.folders import whole_folder
@@ -112,6 +113,7 @@ class LabelledSource:
         self._skip_bad = skip_bad
         self.left_out = LeftOut()
         self._subsets_seen: set[str] = set()
+        self.pairs = Pairs()
         self._files: list[tuple[Path, _Place]] = []
         self._archives: list[Path] = []
         if not self.src.exists():
@@ -187,6 +189,9 @@ class LabelledSource:
                 max_bytes=self._max_bytes,
                 folders=folders,
             ):
+                if PurePosixPath(member).name == TABLE:
+                    self.pairs.read(data, PurePosixPath(member).parent)
+                    continue
                 inside = self._place(PurePosixPath(member), archive)
                 assert inside is not None
                 full.add(PurePosixPath(member).parent)
@@ -238,7 +243,11 @@ class LabelledSource:
 
         def wanted(member: str) -> bool:
             path = PurePosixPath(member)
-            if not is_image_name(path.name) and not is_hidden_path(member):
+            if is_hidden_path(member):
+                return False
+            if path.name == TABLE:
+                return True
+            if not is_image_name(path.name):
                 others.append(Path(member))
             return self._place(path, archive) is not None
 
@@ -246,6 +255,10 @@ class LabelledSource:
 
     def _scan(self) -> None:
         paths, folders = walk(self.src)
+        for path in paths:
+            if path.name == TABLE and path.is_file() and path.stat().st_size <= self._max_bytes:
+                folder = PurePosixPath(path.parent.relative_to(self.src).as_posix())
+                self.pairs.read(path.read_bytes(), folder)
         self._archives = [path for path in paths if is_archive_name(path.name)]
         for path in filter(is_image_path, paths):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)
@@ -387,16 +400,17 @@ def write_class_folders(
     """
     count = 0
     made: set[str] = set()
-    with open(folder / "parameters.csv", "w", newline="", encoding="utf-8") as table:
+    with open(folder / TABLE, "w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         for batch in batches:
             names = class_names if class_names is not None else tuple(batch.class_names)  # type: ignore[attr-defined]
             images = np.asarray(batch.images, dtype=np.float32)
             parameters = {key: np.asarray(value) for key, value in batch.parameters.items()}
+            paired = bool(getattr(batch, "attributes", {}).get(PAIRED))
             if count == 0:
                 if n is not None:
                     check_free_space(folder, n * images[:1].nbytes)
-                writer.writerow(["file", "class", *parameters])
+                writer.writerow(["file", "class", *([PAIRED] if paired else []), *parameters])
             for row, (image, label) in enumerate(
                 zip(images, np.asarray(batch.labels).tolist(), strict=True)
             ):
@@ -407,7 +421,11 @@ def write_class_folders(
                     made.add(name)
                 save(folder / file, image, name, parameters, row)
                 writer.writerow(
-                    [file, name, *(_cell(values[row]) for values in parameters.values())]
+                    [
+                        *(file, name),
+                        *(["True"] if paired else []),
+                        *(_cell(values[row]) for values in parameters.values()),
+                    ]
                 )
                 count += 1
     if count == 0:
@@ -444,9 +462,7 @@ def refuse_existing_folder(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise exists_already(out)
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if entries and (
-        "parameters.csv" not in entries or not entries <= {"parameters.csv", *CLASS_NAMES}
-    ):
+    if entries and (TABLE not in entries or not entries <= {TABLE, *CLASS_NAMES}):
         raise InputError(
             f"{out} is not a folder of images written by haloformer, so it is not overwritten"
         )
