@@ -187,3 +187,8 @@ def test_parameters_and_operations_are_counted_as_in_the_literature(name, parame
 def test_each_model_is_found_by_its_name():
     for info in list_models():
         assert find_model(info.name) is info
+
+
+def test_models_are_listed_by_a_pattern_of_names(capsys):
+    assert main(["models", "CVT_*", "--size", "nano", "--json"]) == 0
+    assert [row["name"] for row in json.loads(capsys.readouterr().out)] == ["cvt_nano"]

@@ -26,6 +26,7 @@ from haloformer.cli.registry import HOMES
 from haloformer.cli.shared import OPTIONS, duration, size
 from haloformer.training import measuring
 
+ROOT = Path(__file__).resolve().parents[1]
 LONG_WORK = ("simulate", "convert", "prepare", "train", "study", "benchmark", "tune")
 NEEDED = {
     "simulate": ["model_ii", "--out", "x.h5"],
@@ -165,6 +166,12 @@ def test_a_table_goes_to_standard_output_and_all_else_aside(tmp_path, capsys, da
     assert [row["file"] for row in document["rows"]] == names
     assert document["n_rows"] == 3
     assert sorted(tmp_path.iterdir()) == before
+    told = (ROOT / "docs/commands.md").read_text().partition("The table of `--out - --json`")
+    named = re.findall(r"`(\w+)`", told[2].partition(". `--out`")[0])
+    assert named == ["n_rows", "units", "rows"]
+    assert set(named) <= document.keys()
+    assert document.keys().isdisjoint({"columns", "provenance"})
+    assert document["units"]["log10_m_axion"] == "log10(eV)"
 
 
 def test_a_few_rows_are_printed_with_reasons_below(tmp_path, capsys, monkeypatch):

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from haloformer.data import LabelledSource, write_deeplense_folder
+from haloformer.data import LabelledSource, convert, write_deeplense_folder
 from haloformer.errors import InputError, InputWarning
 from haloformer.readers import archives
 from haloformer.readers.archives import read_archive
@@ -349,3 +349,45 @@ def test_a_folder_that_does_not_fit_is_not_begun(tmp_path, lenses, monkeypatch):
     with pytest.raises(InputError, match="not enough disk space"):
         write_deeplense_folder(batches(lenses), tmp_path / "made", n=12)
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar", "zip"])
+def test_class_folders_without_an_image_are_told_and_a_class_without_one_is_refused(tmp_path, kind):
+    for name in ("axion", "cdm", "no_sub", "vort"):
+        (tmp_path / "x" / name).mkdir(parents=True)
+    (tmp_path / "x/no_sub/notes.txt").touch()
+    for name in ("axion", "cdm"):
+        np.save(tmp_path / "x" / name / "1.npy", np.eye(8))
+
+    def source():
+        packed = tmp_path / "x"
+        return packed if kind == "folder" else shutil.make_archive(str(packed), kind, packed)
+
+    with pytest.raises(
+        InputError, match=r"the folder no_sub holds no image, .* none of class 'no_"
+    ):
+        convert(source(), tmp_path / "a.h5")
+    assert not (tmp_path / "a.h5").exists()
+    with pytest.warns(InputWarning, match="no_sub, vort; there is no image of no_sub"):
+        done = convert(source(), tmp_path / "b.h5", skip_bad=True)
+    assert done["classes"] == {"axion": 1, "cdm": 1}
+    shutil.rmtree(tmp_path / "x/no_sub")
+    with pytest.warns(InputWarning, match="class folders without an image: vort$"):
+        convert(source(), tmp_path / "c.h5")
+
+
+def test_empty_folders_of_another_set_do_not_count(tmp_path):
+    for name in ("train/axion", "train/cdm", "val/axion", "val/cdm", ".old/no_sub"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("train/axion", "train/cdm", "val/axion"):
+        np.save(tmp_path / name / "1.npy", np.eye(8))
+    assert LabelledSource(tmp_path, subset="train").n == 2
+    with pytest.raises(InputError, match="val/cdm holds no image"):
+        LabelledSource(tmp_path, subset="val")
+
+
+def test_a_class_of_which_no_image_can_be_read_is_told(tmp_path):
+    entries = {"axion/1.npy": content(np.eye(8), 1e-23), "cdm/1.npy": b"nothing"}
+    with pytest.warns(InputWarning, match="no image of class cdm can be read"):
+        done = convert(folder(tmp_path / "x", entries), tmp_path / "a.h5", skip_bad=True)
+    assert done["classes"] == {"axion": 1}

@@ -5,6 +5,8 @@ import pytest
 
 from haloformer.data.reader import PixelGrid, Reading, find_inputs, read_images
 from haloformer.errors import InputError
+from haloformer.readers.extensions import own_extension
+from haloformer.readers.images import read_image
 
 fits = pytest.importorskip("astropy.io.fits")
 
@@ -223,3 +225,28 @@ def test_a_folder_of_nothing_but_dangling_links_is_an_error(tmp_path):
     np.save(tmp_path / "c.npy", PIXELS)
     images = read(tmp_path, PixelGrid((1, SIDE, SIDE)))
     assert ["does not exist" in (image.error or "") for image in images] == [True, True, False]
+
+
+def test_a_number_behind_a_name_is_its_version(tmp_path):
+    versions = [fits.ImageHDU(np.full((8, 8), k + 1.0), name="SCI", ver=k + 1) for k in range(3)]
+    others = [fits.ImageHDU(np.full((8, 8), 9.0), name="ERR", ver=2)]
+    path = tmp_path / "flc.fits"
+    fits.HDUList([fits.PrimaryHDU(), *versions, *others]).writeto(path)
+
+    def values(hdu):
+        found = read(path, PixelGrid((1, 8, 8), 0.05), hdu=hdu, pixel_scale=0.05)
+        return [float(image.pixels.mean()) for image in found]
+
+    assert [values(hdu) for hdu in ("SCI", "sci,2", "SCI, 3")] == [[1.0], [2.0], [3.0]]
+    assert values("SCI,3,SCI,1") == [3.0, 1.0]
+    assert values("SCI,2,1") == [2.0, 1.0]  # and extension 1
+    assert values("SCI,ERR,2") == [1.0, 9.0]
+    assert values("1,4") == [1.0, 9.0]
+    assert values("2,SCI") == [2.0, 1.0]
+    assert values("ERR,2") == [9.0]
+    assert values("SC*,4") == [1.0, 2.0, 3.0, 9.0]
+    with pytest.raises(InputError, match=r"'SCI' of version 4; there are .* 2 SCI,2, 3 SCI,3, 4 E"):
+        read_image(path, hdu="SCI,4")
+    assert own_extension("psf", "hdu:ERR,2", path) == "ERR,2"
+    with pytest.raises(InputError, match="no extension 'ERR,1'"):
+        own_extension("psf", "hdu:ERR,1", path)

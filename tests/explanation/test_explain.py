@@ -467,6 +467,34 @@ def test_an_image_out_of_distribution_is_explained_with_a_warning(run, tmp_path,
     assert "warning: 1 of 2 images are unlike" in capsys.readouterr().err
 
 
+def test_an_image_that_cannot_be_read_does_not_end_the_others(
+    run, tmp_path, capsys, unsaved, monkeypatch
+):
+    def explain_usual(predictor, images, **options):
+        if images.max() > 1e37:
+            raise InputError("the model gives no number: are its values extreme?")
+        return explain_images(predictor, images, **options)
+
+    monkeypatch.setattr("haloformer.explanation.run.explain_images", explain_usual)
+    image = simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy()
+    np.save(tmp_path / "c.npy", image)
+    (tmp_path / "b.npy").write_bytes(b"nothing")
+    np.save(tmp_path / "d.npy", np.full((64, 64), 3e38, np.float32))
+    files = [str(tmp_path / f"{name}.npy") for name in "bcde"]
+    options = ["--methods", "attention", "--out"]
+    assert main(["explain", str(run), *files, *options, str(tmp_path / "why")]) == 1
+    told = capsys.readouterr()
+    assert "explained 1 images, 3 errors" in " ".join(told.out.split())
+    for name, why in (("b", ""), ("d", "extreme"), ("e", "does not exist")):
+        assert re.search(rf"warning: .*{name}\.npy.* {why}", told.err)
+    found = json.loads((tmp_path / "why/explanation.json").read_text())
+    assert [each["name"] for each in found["images"]] == ["c"]
+    assert found["n_errors"] == 3
+    assert "b.npy" in (tmp_path / "why/index.html").read_text()
+    assert main(["explain", str(run), files[0], *options, str(tmp_path / "x")]) == 2
+    assert not (tmp_path / "x").exists()
+
+
 def test_names_from_outside_are_text_on_the_page(explained):
     folder, _ = explained
     hostile = "<script>alert(1)</script> {{ 7*7 }}"

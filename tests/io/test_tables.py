@@ -148,3 +148,26 @@ def test_names_of_columns_that_fits_has_no_letters_for_are_as_in_pythons_source(
     found = Table.read(save_table(Table({"p_日本": [0.5], "p_é": ["a"]}), tmp_path / "x.fits"))
     assert found.colnames == ["p_\\u65e5\\u672c", "p_\\xe9"]
     assert found["p_\\u65e5\\u672c"][0] == 0.5
+
+
+@pytest.mark.parametrize("suffix", [".vot", ".xml", ".ecsv", ".fits", ".parquet", ".csv"])
+def test_tables_of_any_names_are_written_without_a_warning(tmp_path, suffix):
+    """Classes and facts may be called anything; in XML not every name is an ID, and no ID comes twice."""
+    columns = ["file", "p_no sub", "p_no.sub", "p_\u03a3", "3.5_kpc", "MODEL", "p_\u00d7"]
+    rows = [dict.fromkeys(columns, 0.5) | {"file": "a.npy"}]
+    path = tmp_path / f"a{suffix}"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        facts = {"MODEL": "a", "code version": "1", "a.b": 2, "a_long_fact_of_a_model": "x" * 90}
+        with table(
+            path, columns, False, facts, {"p_no sub": "probability of class no sub"}
+        ) as write:
+            write(rows)
+    if suffix in (".vot", ".xml"):
+        document = votable.parse(path, verify="exception")
+        fields = document.get_first_table().fields
+        assert [field.name for field in fields] == columns
+        infos = {info.name: info.value for info in document.resources[0].infos}
+        assert infos.items() >= {"MODEL": "a", "code version": "1", "a.b": "2"}.items()
+        ids = [each.ID for each in (*fields, *document.resources[0].infos)]
+        assert len(set(ids)) == len(ids)

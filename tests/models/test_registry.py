@@ -6,6 +6,7 @@ import pytest
 import timm
 import torch
 
+from haloformer.errors import InputError
 from haloformer.models import create_model, find_model, list_models
 from haloformer.models.registry import EARLIER_NAMES
 
@@ -112,3 +113,18 @@ def test_every_pixel_reaches_the_features_at_an_odd_size(name, fill):
 def test_the_papers_variants_have_the_papers_parameters(name, parameters):
     model = create_model(name, 224, in_chans=3, num_classes=1000)
     assert round(sum(p.numel() for p in model.parameters()) / 1e6, 2) == parameters
+
+
+def test_models_are_listed_by_patterns_as_timm_lists_its_own():
+    names = [info.name for info in MODELS]
+    nano = [name for name in names if name.endswith("_nano")]
+    assert [info.name for info in list_models("*_nano")] == nano
+    assert [info.name for info in list_models("*_NANO")] == nano
+    assert [info.name for info in list_models(("pvt_nano", "cvt*", "cvt_nano"))] == [
+        name for name in names if name == "pvt_nano" or name.startswith("cvt")
+    ]
+    assert list_models("no such model") == []
+    assert [info.name for info in list_models()] == names
+    for wrong in (3, ["*_nano", None]):
+        with pytest.raises(InputError, match="pattern must be a text"):
+            list_models(wrong)

@@ -76,6 +76,16 @@ def test_what_is_no_image_is_refused_in_one_line(predictor, kind):
         assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("as_kind", [np.asarray, torch.from_numpy, np.ma.asarray, list])
+def test_values_too_large_for_single_precision_are_told_as_such(predictor, as_kind):
+    images = np.ones((2, 1, 64, 64))
+    images[1, 0, 3, 4] = -1e300
+    with pytest.raises(InputError, match=r"1 of 8192 values are too large for 32-bit .*1e\+300"):
+        predictor.numbers(as_kind(images))
+    masked = np.ma.masked_less(images, -1e100)  # what is masked does not count
+    assert predictor.answers(masked, masked=True).probabilities.isfinite().all()
+
+
 NOT_FINITE = {
     "nan": lambda images: images.index_put((torch.tensor(1), *3 * [torch.tensor(0)]), torch.tensor(float("nan"))),
     "infinite": lambda images: images.index_put((torch.tensor(1), *3 * [torch.tensor(0)]), torch.tensor(float("inf"))),

@@ -94,6 +94,9 @@ def test_the_table_is_that_of_the_command(predictor, lenses, tmp_path):
     summary = haloformer.predict("model_ii", [path], str(tmp_path / "a.csv"), device="cpu")
     assert summary.n_rows == 1
     found = haloformer.predict(predictor, path)
+    assert summary[0] == found[0]
+    assert summary.provenance() == found.provenance()
+    assert summary.plot() is not None
     assert found.write(tmp_path / "b.csv").read_text() == (tmp_path / "a.csv").read_text()
     with (tmp_path / "b.csv").open(newline="") as stream:
         (row,) = csv.DictReader(stream)
@@ -102,7 +105,29 @@ def test_the_table_is_that_of_the_command(predictor, lenses, tmp_path):
         found.write(tmp_path / "b.csv")
     written = haloformer.predict(predictor, lenses.images, tmp_path / "c.fits")
     assert written.class_counts == {"axion": 1, "cdm": 1, "no_sub": 1}
+    assert written.classes == ["axion", "cdm", "no_sub"]
+    assert written.out == tmp_path / "c.fits"
     assert fits.getheader(tmp_path / "c.fits", 1)["MODEL"] == "model_ii"
+
+
+@pytest.mark.parametrize("skip_bad", [False, True])
+def test_what_is_written_by_shards_is_returned_too_unless_it_is_too_much(
+    predictor, lenses, tmp_path, monkeypatch, skip_bad
+):
+    for k in range(3):
+        np.save(tmp_path / f"{k}.npy", lenses.images[k, 0].numpy())
+    (tmp_path / "1.npy").write_bytes(b"nothing")
+    options = {"shard_size": 1, "batch_size": 1, "device": "cpu", "skip_bad": skip_bad}
+    written = haloformer.predict("model_ii", tmp_path, tmp_path / "a.csv", **options)
+    assert written.classes == (["axion", "no_sub"] if skip_bad else ["axion", None, "no_sub"])
+    assert (written.n_errors, bool(written.notes)) == ((0, True) if skip_bad else (1, False))
+    expected = predictor.probabilities(lenses.images[:3])[[0, 2]]
+    np.testing.assert_allclose(written.probabilities[[0, -1]], expected, rtol=1e-4)
+    assert written.to_table().colnames == (tmp_path / "a.csv").read_text().split()[0].split(",")
+    monkeypatch.setattr("haloformer.prediction.interface.MOST_KEPT", 1)
+    alone = haloformer.predict("model_ii", tmp_path, tmp_path / "b.csv", **options)
+    assert type(alone) is haloformer.prediction.PredictionSummary
+    assert alone.n_rows == len(written)
 
 
 def test_a_table_has_units_and_says_what_made_it(predictor, lenses):

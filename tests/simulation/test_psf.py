@@ -310,6 +310,12 @@ def test_the_scale_of_a_kernel_is_given_or_in_its_header_or_that_of_the_camera(t
     camera = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path)
     assert kernel_fwhm(psf_kernel(camera)) == pytest.approx(np.hypot(3.0, 0.6), rel=0.05)
     assert psf_fwhm(camera) == pytest.approx(0.05 * np.hypot(3.0, 0.6), rel=0.05)
+    path = written(tmp_path / "stpsf.fits", gaussian(41, 6.0), OVERSAMP=2, DET_SAMP=2)
+    camera = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path)
+    with pytest.warns(InputWarning, match=r"0\.025″, the image's divided by 2; psf_pixel_scale"):
+        assert kernel_fwhm(psf_kernel(camera)) == pytest.approx(np.hypot(3.0, 0.6), rel=0.05)
+    with pytest.raises(InputError, match="oversampled 2 times by its header"):
+        read_kernel(path)
     wide = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path, psf_pixel_scale=0.05)
     assert kernel_fwhm(psf_kernel(wide)) == pytest.approx(6.0, rel=0.02)
 

@@ -1,13 +1,18 @@
 """The experiment: every spelling of a value, and what is wrong told by the field's short name."""
 
 import pickle
+import re
+import warnings
 from pathlib import Path
 
 import pytest
 import yaml
 
-from haloformer.errors import InputError
+from haloformer.cli import main
+from haloformer.errors import InputError, InputWarning
+from haloformer.training import train
 from haloformer.training.config import Experiment, compose
+from haloformer.training.idle import warn_of_idle
 
 
 @pytest.mark.parametrize(
@@ -91,3 +96,47 @@ def test_differences_leave_out_where_and_how_a_run_is_carried_out():
     here, there = compose(None, {"lr": 2e-3, "out": "a"}), compose(None, {"out": "b"})
     assert here.differences(there) == ["lr: 0.001 there, 0.002 here"]
     assert Experiment().differences(compose()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"data": "a.h5", "noise": "instrument", "val_size": 9}, ["noise", "val_size"]),
+        ({"data": "a.h5", "val_fraction": 0.2, "num_workers": 1}, []),
+        ({"data": {"source": "a.h5", "val_data": "b.h5", "val_fraction": 0.2}}, ["val_fraction"]),
+        ({"data": "model_ii", "data.val_fraction": 0.2, "noise": "none"}, ["val_fraction"]),
+        ({"data": "model_ii", "val_data": "b.h5", "val_size": 9}, ["val_size"]),
+        ({"data": "model_ii", "val_data": "b.h5", "val_size": 9, "task": "both"}, []),
+        ({"optimizer": "adamw", "momentum": 0.8, "betas": [0.8, 0.9]}, ["momentum"]),
+        ({"optimizer": {"name": "sgd", "momentum": 0.8, "betas": [0.8, 0.9]}}, ["betas"]),
+        ({"optimizer": "adafactor", "momentum": 0.9, "betas": [0.8, 0.9]}, ["momentum", "betas"]),
+        ({"gamma": 0.2, "min_lr": 0.1, "step_size": 3}, ["step_size", "gamma"]),
+        ({"schedule": "constant", "min_lr": 0.1, "warmup": 0.2}, ["min_lr"]),
+        ({"schedule": "plateau", "gamma": 0.2, "plateau_patience": 3}, []),
+        ({"targets": ["log10_m_axion"], "label_smoothing": 0.1}, ["targets"]),
+        ({"task": "both", "loss": "mse", "beta": 0.1, "regression_weight": 0.2}, ["beta"]),
+        ({"task": "regression", "label_smoothing": 0.1}, ["label_smoothing"]),
+        ({"tune": "lora", "lora_rank": 4, "last_blocks": 2}, ["last_blocks"]),
+        ({"fit": "pad", "residual_dropout": 0.1}, ["fit", "residual_dropout"]),
+        ({"fit": "pad", "img_size": 96, "n_images": None, "preset": "fine_tune"}, []),
+    ],
+)
+def test_options_that_do_nothing_are_told_and_no_others(options, told):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warn_of_idle(compose(None, options), options)
+    assert len(caught) == bool(told)
+    said = str(caught[0].message) if caught else ""
+    assert re.findall(r"(\w+) \(", said) == told
+
+
+def test_defaults_presets_and_files_of_options_are_no_news(tmp_path, capsys):
+    base = compose(None, {"data": "a.h5"})
+    (tmp_path / "a.yaml").write_text(base.to_yaml())
+    given = ["train", "--config", str(tmp_path / "a.yaml"), "--preset", "mass", "--out"]
+    assert main([*given, str(tmp_path / "x")]) == 2
+    assert "no effect" not in capsys.readouterr().err
+    assert main([*given, str(tmp_path / "x"), "--noise", "none", "--momentum", "0.5"]) == 2
+    assert "warning: noise (for surveys; " in capsys.readouterr().err
+    with pytest.raises(InputError), pytest.warns(InputWarning, match="noise .*, momentum .* have"):
+        train("a.h5", out=str(tmp_path / "x"), noise="none", momentum=0.5)

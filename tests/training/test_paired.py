@@ -1,11 +1,16 @@
 """Images of one lens in all classes: they are trained on together, and none of them is a test of another."""
 
+import shutil
+import tarfile
+
 import numpy as np
 import pytest
+from astropy.io import fits
 
 from haloformer.cli import main
-from haloformer.data import LensDataset
-from haloformer.errors import InputError
+from haloformer.data import LensDataset, convert, write_deeplense_folder, write_fits_folder
+from haloformer.errors import InputError, InputWarning
+from haloformer.simulation import Simulator
 from haloformer.training.config import compose
 from haloformer.training.feeds import open_feed
 from haloformer.training.file_feed import _split
@@ -36,6 +41,50 @@ def test_images_of_one_lens_are_held_out_together(tmp_path):
         labels = np.bincount(dataset.labels[held_out])
     assert labels.tolist() == [6, 6, 6]
     assert set(radius[train]).isdisjoint(radius[held_out])
+
+
+@pytest.mark.parametrize("kind", ["deeplense", "fits", "deeplense.tar", "fits.zip", "fits.late"])
+def test_folders_and_archives_of_images_keep_that_they_are_of_one_lens(tmp_path, kind):
+    kind, _, packed = kind.partition(".")
+    batch = Simulator("model_i_fair", noise="none", seed=3, paired=True).batch(range(30, 39))
+    write = write_deeplense_folder if kind == "deeplense" else write_fits_folder
+    more = {} if kind == "deeplense" else {"attributes": batch.attributes}
+    folder = tmp_path / "sims"
+    write([batch], folder, class_names=batch.class_names, **more)
+    if kind == "fits":
+        assert fits.getheader(next(folder.rglob("*.fits")))["PAIRED"] is True
+    source = folder
+    if packed == "late":  # the table behind the images
+        source = tmp_path / "sims.tar"
+        with tarfile.open(source, "w") as archive:
+            for file in sorted(
+                folder.rglob("*.*"), reverse=True, key=lambda path: path.suffix == ".fits"
+            ):
+                archive.add(file, file.relative_to(tmp_path))
+    elif packed:
+        source = shutil.make_archive(str(folder), packed, tmp_path, "sims")
+    done = convert(source, tmp_path / "a.h5")
+    with LensDataset(done["path"]) as dataset:
+        assert dataset.attributes["paired"] is True
+        for label, name in enumerate(dataset.class_names):
+            one = dataset.labels == label
+            numbers = dataset.parameters("index")[one]
+            assert sorted(numbers) == [10, 11, 12], name
+            expected = {10 + k: batch.images[3 * k + label].sum() for k in range(3)}
+            for number, image in zip(numbers, dataset.images_at(np.flatnonzero(one))):
+                assert float(image.sum()) == pytest.approx(float(expected[number]), rel=1e-5)
+    min(folder.rglob("cdm_*")).unlink()  # what is left is of the same lenses, by the table
+    with LensDataset(convert(folder, tmp_path / "b.h5")["path"]) as dataset:
+        assert dataset.attributes["paired"] is True
+        assert dataset.parameters("index")[dataset.labels == 1].tolist() == [11, 12]
+    shutil.copy(
+        min(folder.rglob("cdm_*")),
+        folder / "cdm" / f"mine.{'npy' if kind == 'deeplense' else 'fits'}",
+    )
+    with pytest.warns(InputWarning, match=r"parameters\.csv says .* not of all"):
+        done = convert(folder, tmp_path / "c.h5")
+    with LensDataset(done["path"]) as dataset:
+        assert "paired" not in dataset.attributes
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,10 @@ from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError, InputWarning
 from haloformer.models import create_model
 from haloformer.simulation import simulate
-from haloformer.training import train
+from haloformer.training import measuring, train
 from haloformer.training.callbacks import Progress, time_in_words
+from haloformer.training.config import compose
+from haloformer.training.feeds import open_feed
 from haloformer.training.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
@@ -304,6 +306,7 @@ def test_early_stopping_ends_a_run_that_no_longer_improves(dataset, tmp_path):
         ({"seed": -1}, "seed must be"),
         ({"epoch_size": 16}, "batch_size 32 is more than"),
         ({"val_size": 2}, "val_size 2 leaves a class without"),
+        ({"val_size": 24, "task": "both"}, "axion, there are 8: a larger val_size"),
         ({"device": "tpu"}, "unknown device 'tpu'"),
         ({"precision": "16"}, "needs a CUDA GPU"),
         ({"model_args": {"dept": 3}}, "dept"),
@@ -314,6 +317,22 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_written(tmp_path, 
     with pytest.raises(InputError, match=message):
         train(**{"data": "model_ii", **SMALL, **options, "out": str(out)})
     assert not out.exists()
+
+
+def test_too_few_images_to_calibrate_intervals_by_are_told_before_the_training(dataset, tmp_path):
+    given = {**SMALL, "task": "both", "val_fraction": 0.2}
+    with pytest.raises(InputError, match=r"axion, there are \d: a larger val_fraction"):
+        train(str(dataset), out=str(tmp_path / "x"), **given)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_dry_run_takes_few_images_but_tells_of_too_few_to_calibrate_intervals_by():
+    given = {**SMALL, "data": "model_ii", "model": "vit_nano", "task": "both"}
+    given["model_args"] = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+    few = measuring._with_few_images(compose(None, given))
+    assert open_feed(few).n_val == 12
+    with pytest.raises(InputError, match="a larger val_size"):
+        measuring.measure_training(compose(None, {**given, "val_size": 24}))
 
 
 def test_a_start_that_failed_does_not_keep_its_folder_from_a_corrected_one(tmp_path, monkeypatch):

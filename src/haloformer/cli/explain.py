@@ -7,8 +7,8 @@ from haloformer.cli.present import print_table, print_warnings, say
 from haloformer.cli.registry import Command
 
 
-def present(result: Mapping[str, Any]) -> None:
-    """Prints how well each map finds the substructure, warnings, and where the page is."""
+def present(result: Mapping[str, Any]) -> int:
+    """Prints how well each map finds the substructure, warnings, and where the page is; returns 1 if images were errors."""
     _print_scores([row for row in result["scores"] if row["weights"] == "trained"])
     if result["sanity"]:
         rows = [[_map_name(row), f"{row['correlation']:.2f}"] for row in result["sanity"]]
@@ -16,7 +16,9 @@ def present(result: Mapping[str, Any]) -> None:
     for what, why in result["left_out"].items():
         say(f"left out: {what}: {why}")
     print_warnings(result["warnings"])
-    say(f"explained {len(result['images'])} images: {result['page']}")
+    errors = f", {result['n_errors']} errors" if result["n_errors"] else ""
+    say(f"explained {len(result['images'])} images{errors}: {result['page']}")
+    return 1 if result["n_errors"] else 0
 
 
 def _print_scores(scores: Sequence[Mapping[str, Any]]) -> None:

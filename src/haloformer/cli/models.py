@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -65,7 +66,8 @@ def models(
     pixels.
 
     Args:
-        name: A model to show in detail; any timm name works, too.
+        name: A model to show in detail; any timm name works, too. Or a pattern of names to list, such
+            as '*_nano'.
         family: Only models of this family, such as ViT or Swin; upper and lower case are the same.
         size: nano (at most 1.5 M parameters) and tiny (4 to 7 M) are made for lens cutouts; paper:
             as in the papers.
@@ -74,7 +76,7 @@ def models(
         attention: Only models whose attention can be shown on the image.
         img_size: For one model: the side of the images in pixels, beside 64 and 150.
     """
-    if name is not None:
+    if name is not None and not any(sign in name for sign in "*?["):
         filters = {"family": family, "size": size, "max_parameters": max_parameters, "pretrained": pretrained, "attention": attention}  # fmt: skip
         for key, value in filters.items():
             if value:
@@ -96,6 +98,7 @@ def models(
         for row in rows
         if size in (None, row["size"])
         and row["parameters"] <= most
+        and (name is None or fnmatchcase(row["name"], name.lower()))
         and all(row[key] for key in required)
     ]
 

@@ -15,6 +15,7 @@ from haloformer.studies.run import check_test_images, chosen
 from haloformer.studies.runs import Run, runs_of
 from haloformer.studies.shipped import check_folder
 from haloformer.training.config import Experiment, compose, read_options
+from haloformer.training.idle import warn_of_idle
 from haloformer.training.measuring import TrainingCost, check_run_folder, measure_training
 
 _MEASURED = 3  # experiments at most
@@ -33,6 +34,7 @@ def train(
 ) -> Plan:
     """Plans `haloformer train`."""
     experiment = compose(preset, read_options(Path(config)) if config else {}, options or {})
+    warn_of_idle(experiment, options or {})
     folder = check_run_folder(experiment)
     _check_pretrained(experiment)
     cost = measure_training(experiment)

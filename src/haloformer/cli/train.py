@@ -65,5 +65,8 @@ def train(
     if print_config:
         return experiment.to_yaml()
     from haloformer.training import run
+    from haloformer.training.idle import warn_of_idle
+
+    warn_of_idle(experiment, options or {})
 
     return run(experiment)

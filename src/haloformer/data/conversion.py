@@ -5,9 +5,10 @@ import itertools
 import math
 import shutil
 import tempfile
+import warnings
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,9 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
 from haloformer.data.left_out import LeftOut
+from haloformer.data.pairs import PAIRED, TABLE
 from haloformer.data.stated import StatedSurvey
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.files import check_regular, printable
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive
 from haloformer.readers.hdf5_checks import (
@@ -257,12 +259,15 @@ def _convert_source(
         compression=compression,
         overwrite=overwrite,
     ) as writer:
+        files: list[str] = []
         for batch in _batches(itertools.chain([first], items), size, source.class_names):
             writer.write(batch, files=batch.files)
+            files += batch.files or []
             if progress is not None:
                 progress(writer.written, source.n)
         writer.drop_absent_classes()
         _note(writer, source.left_out)
+        _note_pairs(writer, source, files)
     return _summary(out, source.left_out)
 
 
@@ -270,6 +275,23 @@ def _note(writer: DatasetWriter, left_out: LeftOut) -> None:
     """Keeps in the file what was left out of it."""
     if left_out.n:
         writer.attributes["left_out"] = {"n": left_out.n, "reasons": left_out.reasons}
+
+
+def _note_pairs(writer: DatasetWriter, source: LabelledSource, files: Sequence[str]) -> None:
+    """Keeps in the file which images are of one lens, those of one ``index``, so that trainings do not part them."""
+    if not source.pairs.lenses:
+        return
+    numbers = source.pairs.numbers(files)
+    if numbers is not None:
+        writer.replace_parameter("index", numbers)
+        writer.attributes[PAIRED] = True
+    else:
+        warnings.warn(
+            f"{source.src}: {TABLE} says which images are of one lens, but not of all that are there: "
+            "trainings will not know it, and may validate on lenses that they trained on",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
 @contextlib.contextmanager

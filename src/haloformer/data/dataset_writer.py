@@ -29,6 +29,7 @@ from haloformer.data.hdf5_sink import Sink, interrupts_deferred
 from haloformer.errors import InputError, exists_already
 from haloformer.io.writing import check_target, whole_file
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES, first_line
+from haloformer.readers.pixels import in_single_precision
 from haloformer.vocabulary import unknown_name
 
 FORMAT = "haloformer-dataset"
@@ -216,7 +217,7 @@ class DatasetWriter:
     def _stored(self, images: np.ndarray) -> np.ndarray:
         """Returns images in the precision of the file."""
         if self.dtype == np.float32:
-            return images.astype(np.float32, copy=False)
+            return in_single_precision(images, str(self.path))
         with np.errstate(over="ignore"):
             stored = images.astype(self.dtype)
         if (np.isinf(stored) & np.isfinite(images)).any():
@@ -235,6 +236,13 @@ class DatasetWriter:
             present = np.unique(labels)
             self._file["labels"][:] = np.searchsorted(present, labels)
         self.class_names = tuple(self.class_names[label] for label in present)
+
+    def replace_parameter(self, name: str, values: np.ndarray) -> None:
+        """Writes a parameter (N,) of all images anew, where it is known only at the end."""
+        assert self._file is not None
+        with self._writing():
+            self._flush_rows()
+            self._file[f"parameters/{name}"][:] = values
 
     def _create(self) -> None:
         assert self._file is not None

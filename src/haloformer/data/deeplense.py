@@ -8,7 +8,8 @@ archives named after their class (``axion.tgz`` …) is read too. Archives are s
 import csv
 import itertools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -16,8 +17,10 @@ from typing import Any
 import numpy as np
 
 from haloformer.data.dataset_writer import Batch, check_free_space
+from haloformer.data.empty_folders import empty_class_folders, tell_of_empty_folders
 from haloformer.data.left_out import LeftOut
-from haloformer.errors import InputError, exists_already
+from haloformer.data.pairs import PAIRED, TABLE, Pairs
+from haloformer.errors import InputError, InputWarning, exists_already
 from haloformer.files import printable
 from haloformer.io.folders import whole_folder
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
@@ -29,7 +32,7 @@ from haloformer.readers.walking import (
     is_hidden_path,
     is_image_path,
     passed_over,
-    walk_files,
+    walk,
     warn_of_passed_over,
 )
 from haloformer.vocabulary import (
@@ -110,6 +113,7 @@ class LabelledSource:
         self._skip_bad = skip_bad
         self.left_out = LeftOut()
         self._subsets_seen: set[str] = set()
+        self.pairs = Pairs()
         self._files: list[tuple[Path, _Place]] = []
         self._archives: list[Path] = []
         if not self.src.exists():
@@ -143,6 +147,7 @@ class LabelledSource:
     def __iter__(self) -> Iterator[LabelledImage]:
         shape: tuple[int, ...] | None = None
         n_read = n_odd = 0
+        classes = set()
         for item in self._items():
             if shape is None:
                 shape = item.image.shape
@@ -154,26 +159,48 @@ class LabelledSource:
                 n_odd += 1
                 continue
             n_read += 1
+            classes.add(item.class_name)
             yield item
         self.left_out.refuse_if_all(n_read)
         if shape is None:
             raise InputError(self._nothing_found())
         if n_odd > n_read:
             raise InputError(f"{self.src}: most images have another shape than the first, {shape}")
+        if not self._archives and (absent := set(self.class_names) - classes):
+            warnings.warn(
+                f"{self.src}: no image of class {', '.join(sorted(absent))} can be read: left out",
+                InputWarning,
+                stacklevel=2,
+            )
 
     def _items(self) -> Iterator[LabelledImage]:
         for path, place in self._files:
             file = path.relative_to(self.src).as_posix()
             yield from self._decode(path, str(path), file, place)
+        empty: dict[PurePosixPath, str] = {}
+        classes = set()
         for archive in self._archives:
             others: list[Path] = []
+            folders: list[str] = []
+            full = set()
             for member, data in read_archive(
-                archive, accept=self._accept(archive, others), max_bytes=self._max_bytes
+                archive,
+                accept=self._accept(archive, others),
+                max_bytes=self._max_bytes,
+                folders=folders,
             ):
+                if PurePosixPath(member).name == TABLE:
+                    self.pairs.read(data, PurePosixPath(member).parent)
+                    continue
                 inside = self._place(PurePosixPath(member), archive)
                 assert inside is not None
+                full.add(PurePosixPath(member).parent)
+                classes.add(inside.class_name)
                 yield from self._decode(data, f"{archive}/{printable(member)}", member, inside)
             warn_of_passed_over(archive, others)
+            empty |= self._empty(map(PurePosixPath, folders), full)
+        if classes:
+            self._tell_of_empty(empty, classes)
 
     def _decode(
         self, content: Path | bytes, where: str, file: str, place: _Place
@@ -216,14 +243,22 @@ class LabelledSource:
 
         def wanted(member: str) -> bool:
             path = PurePosixPath(member)
-            if not is_image_name(path.name) and not is_hidden_path(member):
+            if is_hidden_path(member):
+                return False
+            if path.name == TABLE:
+                return True
+            if not is_image_name(path.name):
                 others.append(Path(member))
             return self._place(path, archive) is not None
 
         return wanted
 
     def _scan(self) -> None:
-        paths = walk_files(self.src)
+        paths, folders = walk(self.src)
+        for path in paths:
+            if path.name == TABLE and path.is_file() and path.stat().st_size <= self._max_bytes:
+                folder = PurePosixPath(path.parent.relative_to(self.src).as_posix())
+                self.pairs.read(path.read_bytes(), folder)
         self._archives = [path for path in paths if is_archive_name(path.name)]
         for path in filter(is_image_path, paths):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)
@@ -238,6 +273,28 @@ class LabelledSource:
             raise InputError(self._nothing_found() + (counts and f"; it holds {counts}"))
         read = {*self._archives, *filter(is_image_path, paths)}
         warn_of_passed_over(self.src, itertools.filterfalse(read.__contains__, paths))
+        if not self._archives:
+            inside = [PurePosixPath(path.relative_to(self.src).as_posix()) for path in folders]
+            full = {PurePosixPath(path.parent.relative_to(self.src).as_posix()) for path in read}
+            self._tell_of_empty(self._empty(inside, full), self.class_names)
+
+    def _empty(
+        self, folders: Iterable[PurePosixPath], full: Iterable[PurePosixPath]
+    ) -> dict[PurePosixPath, str]:
+        """Returns the class folders of the wanted set in which there is no image."""
+        wanted = [
+            folder
+            for folder in folders
+            if not is_hidden_path(str(folder)) and self._is_chosen("/".join(folder.parts[:-1]))
+        ]
+        return empty_class_folders(wanted, full, self._classes)
+
+    def _tell_of_empty(self, empty: Mapping[PurePosixPath, str], there: Collection[str]) -> None:
+        tell_of_empty_folders(self.src, empty, there, refuse=not self._skip_bad)
+
+    def _is_chosen(self, subset: str) -> bool:
+        wanted = None if self._subset is None else self._subset.strip("/")
+        return wanted is None or wanted in (subset, subset.rpartition("/")[2])
 
     def _place(self, file: PurePosixPath, container: Path) -> _Place | None:
         """Reads class and subset off a path; None for what is passed over."""
@@ -254,10 +311,7 @@ class LabelledSource:
             if own not in self._classes:
                 raise self._no_class(folders)
             class_name, subset = self._classes[own], "/".join(folders)
-        if self._subset is not None and self._subset.strip("/") not in (
-            subset,
-            subset.rpartition("/")[2],
-        ):
+        if not self._is_chosen(subset):
             self._subsets_seen.add(subset)
             return None
         self._subsets_seen.add(subset)
@@ -346,16 +400,17 @@ def write_class_folders(
     """
     count = 0
     made: set[str] = set()
-    with open(folder / "parameters.csv", "w", newline="", encoding="utf-8") as table:
+    with open(folder / TABLE, "w", newline="", encoding="utf-8") as table:
         writer = csv.writer(table)
         for batch in batches:
             names = class_names if class_names is not None else tuple(batch.class_names)  # type: ignore[attr-defined]
             images = np.asarray(batch.images, dtype=np.float32)
             parameters = {key: np.asarray(value) for key, value in batch.parameters.items()}
+            paired = bool(getattr(batch, "attributes", {}).get(PAIRED))
             if count == 0:
                 if n is not None:
                     check_free_space(folder, n * images[:1].nbytes)
-                writer.writerow(["file", "class", *parameters])
+                writer.writerow(["file", "class", *([PAIRED] if paired else []), *parameters])
             for row, (image, label) in enumerate(
                 zip(images, np.asarray(batch.labels).tolist(), strict=True)
             ):
@@ -366,7 +421,11 @@ def write_class_folders(
                     made.add(name)
                 save(folder / file, image, name, parameters, row)
                 writer.writerow(
-                    [file, name, *(_cell(values[row]) for values in parameters.values())]
+                    [
+                        *(file, name),
+                        *(["True"] if paired else []),
+                        *(_cell(values[row]) for values in parameters.values()),
+                    ]
                 )
                 count += 1
     if count == 0:
@@ -403,9 +462,7 @@ def refuse_existing_folder(out: Path, overwrite: bool) -> None:
     if not overwrite:
         raise exists_already(out)
     entries = {entry.name for entry in out.iterdir()} if out.is_dir() else set()
-    if entries and (
-        "parameters.csv" not in entries or not entries <= {"parameters.csv", *CLASS_NAMES}
-    ):
+    if entries and (TABLE not in entries or not entries <= {TABLE, *CLASS_NAMES}):
         raise InputError(
             f"{out} is not a folder of images written by haloformer, so it is not overwritten"
         )

@@ -11,6 +11,7 @@ import numpy as np
 
 from haloformer.data.dataset_writer import Batch
 from haloformer.data.deeplense import refuse_existing_folder, write_class_folders
+from haloformer.data.pairs import PAIRED
 from haloformer.io.folders import whole_folder
 
 _NAMED = {
@@ -78,6 +79,8 @@ def _save(
     header["SEED"] = attributes["seed"]
     header["NOISE"] = (attributes["noise"], "mode of the simulation")
     header["CODEVER"] = (attributes["code_version"], "haloformer that made it")
+    if attributes.get(PAIRED):
+        header["PAIRED"] = (True, "one lens in all classes: that of this NUMBER")
     header["PIXSCALE"] = (attributes["pixel_scale"], "arcsec per pixel")
     header["BUNIT"] = attributes["image_unit"]
     units = attributes.get("units", {})

@@ -28,7 +28,12 @@ from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.readers.images import decode_image, image_suffix, read_image
 from haloformer.readers.npy import read_bytes, read_npy
-from haloformer.readers.pixels import bands_are_last, channels_first, known_pixels
+from haloformer.readers.pixels import (
+    bands_are_last,
+    channels_first,
+    in_single_precision,
+    known_pixels,
+)
 from haloformer.readers.reading import DATASET_SUFFIXES, Reading, check_choices
 from haloformer.readers.sky import pixels
 
@@ -184,7 +189,7 @@ def images_in_memory(images: Tensor | np.ndarray, grid: PixelGrid, name: str = "
         array = np.asarray(images)
         if array.dtype.kind not in "biuf":
             raise InputError(f"{name} hold {array.dtype}, not real numbers")
-        images = torch.from_numpy(np.array(array, dtype=np.float32))
+        images = torch.from_numpy(np.array(in_single_precision(array, name)))
     images = with_channels(images, grid, name)
     if wrong := shape_error(name, tuple(images.shape[1:]), grid, can_resample=False):
         raise InputError(wrong)

@@ -113,15 +113,19 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
         Raises:
             InputError: Images and labels do not fit, or are too few.
         """
-        images, labels = self._images(X), np.asarray(y)
+        images, labels = self._images(X), _labels(y)
         known_pixels(images.numpy(), "error", "X")
         if labels.shape != (len(images),):
             raise InputError(
                 f"y has the shape {labels.shape}, X holds {len(images)} images: one label each is needed"
             )
-        if labels.dtype.kind in "fc" and not np.isfinite(labels).all():
-            raise InputError("y holds NaN or infinite values: a label is a name or a whole number")
-        self.classes_, numbers = np.unique(labels, return_inverse=True)
+        try:
+            self.classes_, numbers = np.unique(labels, return_inverse=True)
+        except TypeError:
+            kinds = ", ".join(sorted({type(label).__name__ for label in labels.tolist()}))
+            raise InputError(
+                f"y mixes labels that cannot be sorted ({kinds}): all are names, or all numbers"
+            ) from None
         counts = np.bincount(numbers)
         if len(counts) < 2 or counts.min() < _LEAST:
             told = ", ".join(f"{n} of {name}" for name, n in zip(self.classes_, counts))
@@ -227,6 +231,37 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
         tags.input_tags.two_d_array = self.image_shape is not None
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _labels(y: Any) -> np.ndarray:
+    """Returns labels as an array.
+
+    Raises:
+        InputError: One is missing, or is no name and no whole number.
+    """
+    labels = np.asarray(y)
+    masked = np.ma.getmaskarray(y) if isinstance(y, np.ma.MaskedArray) else np.zeros(labels.shape)
+    # Of a list of names NumPy would make NaN a name.
+    given = np.asarray(y, dtype=object) if isinstance(y, list | tuple) else labels
+    for k, (label, is_masked) in enumerate(zip(given.ravel().tolist(), masked.ravel())):
+        if is_masked or _is_missing(label):
+            raise InputError(
+                f"y holds no label for image {k} ({'masked' if is_masked else label}): leave out such images"
+            )
+        if isinstance(label, complex) or (isinstance(label, float) and label % 1):
+            raise InputError(
+                f"y holds {label} for image {k}, where a label is a name or a whole number; for numbers "
+                "to be estimated see train's task: regression"
+            )
+    return labels
+
+
+def _is_missing(label: object) -> bool:
+    """Tells None, NaN, NaT and pandas' NA, none of which equals itself."""
+    try:
+        return label is None or bool(label != label)
+    except TypeError:  # NA is neither true nor false
+        return True
 
 
 def _names(labels: np.ndarray) -> list[str]:

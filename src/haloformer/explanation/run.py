@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from haloformer._version import code_version
+from haloformer.data.left_out import LeftOut
 from haloformer.data.reader import (
     ReadImage,
     Reading,
@@ -81,7 +82,7 @@ def run_explanation(
     check_target(predictor, target)
     channels = predictor.image_shape[0]
     inputs = (
-        find_inputs(images, keep_errors=False, channels=channels, reading=reading) if images else []
+        find_inputs(images, keep_errors=True, channels=channels, reading=reading) if images else []
     )
     n_images = sum(each.n for each in inputs)
     total = min(limit, n_images) + (n if survey is not None else 0)
@@ -101,6 +102,8 @@ def run_explanation(
         if survey is not None:
             simulated = _Simulated(survey, n, seed, noise)
             protocol |= _explain_simulated(explainer, simulated, batch_size, advance)
+        explainer.unread.refuse_if_all(explainer.n_explained)
+        explainer.warnings += explainer.unread.notes
         if explainer.n_flagged:
             explainer.warnings.append(
                 f"{explainer.n_flagged} of {explainer.n_explained} images are unlike those that the model was trained on: "
@@ -164,17 +167,34 @@ def _explain_files(
     """Explains images of files, at most so many."""
     left = limit
     for items in batches:
-        batch = stacked(items)[:left]
         items = items[:left]
         if not items:
             break
-        names = [
-            Path(item.file).stem + ("" if item.index is None else f" {item.index}")
-            for item in items
-        ]
-        explainer.explain(batch, names, [item.label for item in items])
+        good = [item for item in items if item.error is None]
+        for item in items:
+            if item.error is not None:
+                explainer.unread.add(item.error)
+        _explain_some(explainer, good)
         left -= len(items)
         advance(len(items))
+
+
+def _explain_some(explainer: "_Explainer", items: Sequence[ReadImage]) -> None:
+    """Explains images that were read; those that the model cannot answer are noted."""
+    if not items:
+        return
+    names = [
+        Path(item.file).stem + ("" if item.index is None else f" {item.index}") for item in items
+    ]
+    try:
+        explainer.explain(stacked(items), names, [item.label for item in items])
+    except InputError as error:
+        if len(items) == 1:
+            explainer.unread.add(f"{items[0].name}: {error}")
+            return
+        # One image spoils its batch: find it by asking for each alone.
+        for item in items:
+            _explain_some(explainer, [item])
 
 
 def _write(
@@ -196,6 +216,7 @@ def _write(
         "protocol": protocol,
         "warnings": explainer.warnings,
         "left_out": explainer.left_out,
+        "n_errors": explainer.unread.n,
         "sanity": explainer.scores.sanity(),
         "channels": mean_channels(shares, explainer.channels) if shares else {},
         "scores": scores,
@@ -223,6 +244,7 @@ class _Explainer:
         self.channels: list[str] = []
         self.channel_shares: list[Tensor] = []
         self.left_out: dict[str, str] = {}
+        self.unread = LeftOut()
         self.warnings: list[str] = []
         self.n_explained = self.n_flagged = 0
         self.images: list[dict[str, Any]] = []

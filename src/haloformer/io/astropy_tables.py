@@ -99,11 +99,30 @@ def _write_votable(found: "Table", part: Path, facts: Mapping[str, Fact]) -> Non
         if told := _logarithm(column.unit):
             column.unit = None
             column.description = "; ".join(filter(None, (column.description, told)))
+    names, taken = copy.colnames, set[str]()
+    ids = [_xml_id(name, taken) for name in names]
+    copy.rename_columns(names, ids)
     document = votable.from_table(copy)
-    infos = document.resources[0].infos
-    infos.extend(Info(name=name, value=str(value)) for name, value in facts.items())
+    for field, name in zip(document.get_first_table().fields, names):
+        field.name = name
+    document.resources[0].infos.extend(
+        Info(ID=_xml_id(name, taken), name=name, value=str(value)) for name, value in facts.items()
+    )
     with part.open("wb") as stream:
         document.to_xml(stream)
+
+
+def _xml_id(name: str, taken: set[str]) -> str:
+    """Returns a name as XML may have it for an ID, which no other has; astropy would make one, and warn."""
+    from astropy.utils.xml.check import fix_id
+
+    plain = fix_id(name)
+    found, n = plain, 1
+    while found in taken:
+        n += 1
+        found = f"{plain}_{n}"
+    taken.add(found)
+    return str(found)
 
 
 # --- FITS -------------------------------------------------------------------------------------------------------------

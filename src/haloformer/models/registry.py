@@ -12,6 +12,8 @@ variant has timm's name where timm has it, else the paper's with the image size 
 
 import difflib
 import warnings
+from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 from haloformer.errors import InputError
 from haloformer.models import (
@@ -78,15 +80,32 @@ Artefacts, runs and studies keep them.
 """
 
 
-def list_models() -> list[ModelInfo]:
+def list_models(pattern: str | Iterable[str] | None = None) -> list[ModelInfo]:
     """Returns the models that haloformer knows by name, in the order of the registry.
+
+    Args:
+        pattern: Only those whose name matches it, such as ``"*_nano"``, or one of several; in any
+            case of letters. None: all.
+
+    Raises:
+        InputError: It is no text.
 
     Examples:
         >>> import haloformer
         >>> [model.name for model in haloformer.list_models() if model.family == "CvT"]
         ['cvt_nano', 'cvt_tiny', 'cvt_13_224', 'cvt_21_224', 'cvt_w24_384']
+        >>> [model.name for model in haloformer.list_models(["cvt_[nt]*", "pvt_nano"])]
+        ['pvt_nano', 'cvt_nano', 'cvt_tiny']
     """
-    return list(MODELS)
+    if pattern is None:
+        return list(MODELS)
+    several = isinstance(pattern, Iterable) and not isinstance(pattern, str)
+    patterns = list(pattern) if several else [pattern]
+    for each in patterns:
+        if not isinstance(each, str):
+            raise InputError(f"pattern must be a text such as '*_nano', or several, not {each!r}")
+    lower = [str(each).lower() for each in patterns]
+    return [info for info in MODELS if any(fnmatchcase(info.name.lower(), one) for one in lower)]
 
 
 def find_model(name: str) -> ModelInfo:

@@ -12,6 +12,30 @@ from haloformer.outputs.losses import as_row, n_outputs
 from haloformer.outputs.targets import checked_mapping, checked_numbers, is_usable
 
 
+def check_enough(
+    n: int,
+    coverage: float,
+    what: str = "a true value",
+    instead: str = "take more validation images, or a smaller coverage",
+) -> None:
+    """Checks that there are as many calibration images as a coverage needs.
+
+    Args:
+        n: Calibration images.
+        coverage: Share of true values that the intervals shall contain.
+        what: What those images have.
+        instead: What would be right.
+
+    Raises:
+        InputError: With fewer, only an infinite interval would do.
+    """
+    least = math.ceil(coverage / (1 - coverage) - 1e-9)  # 1e-9: 10 · 0.9 must not become 9.000…1
+    if n < least:
+        raise InputError(
+            f"conformal intervals of coverage {coverage:g} need at least {least} calibration images with {what}, there are {n}: {instead}"
+        )
+
+
 @dataclass(frozen=True)
 class Conformal:
     """Intervals that contain the true value as often as they say: split conformal prediction.
@@ -100,13 +124,8 @@ class Conformal:
         for k in range(truth.shape[1]):
             known = scores[~torch.isnan(truth[:, k]), k]
             n = len(known)
-            rank = math.ceil((n + 1) * coverage - 1e-9)  # 1e-9: 10 · 0.9 must not become 9.000…1
-            if rank > n:
-                least = math.ceil(coverage / (1 - coverage) - 1e-9)
-                raise InputError(
-                    f"conformal intervals of coverage {coverage:g} need at least {least} calibration images with a true "
-                    f"value, there are {n}: take more validation images, or a smaller coverage"
-                )
+            check_enough(n, coverage)
+            rank = math.ceil((n + 1) * coverage - 1e-9)  # at most n
             if not torch.isfinite(known).all():
                 raise InputError(
                     "conformal intervals: the predictions for the calibration images are not finite"

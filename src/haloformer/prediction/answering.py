@@ -19,8 +19,8 @@ from haloformer.errors import InputError
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.cameras import CameraFiles, read_with_cameras
 from haloformer.prediction.in_memory import read_in_memory
-from haloformer.prediction.result import SHOWN, Predictions
-from haloformer.prediction.rows import answer_columns, provenance_of, rows_of
+from haloformer.prediction.result import Predictions
+from haloformer.prediction.rows import Kept, answer_columns, provenance_of, rows_of
 from haloformer.readers.reading import NanChoice
 
 if TYPE_CHECKING:
@@ -68,11 +68,10 @@ def answer_images(
         total = sum(each.n for each in inputs)
         cameras.check(predictor, inputs)
         batches = read_with_cameras(predictor, inputs, reading, cameras, batch_size)
-    kept: list[np.ndarray | None] = []
+    kept = Kept()
     rows: list[dict[str, Any]] = []
     with progress_bar("predict", total, progress) as advance:
-        watched = _keeping(batches, kept)
-        for part in rows_of(predictor, watched, on_error=on_error, raw=raw):
+        for part in rows_of(predictor, kept.watch(batches), on_error=on_error, raw=raw):
             rows += part
             advance(len(part))
     return Predictions(
@@ -80,7 +79,7 @@ def answer_images(
         rows=rows,
         class_names=predictor.class_names,
         model=dict(provenance_of(predictor, predictor.name)),
-        images=kept,
+        images=kept.images,
         pixel_scale=predictor.grid.pixel_scale,
     )
 
@@ -146,12 +145,3 @@ def _location(found: Sequence[ReadImage]) -> list[str]:
 def _in_batches(found: Sequence[ReadImage], batch_size: int) -> Iterator[list[ReadImage]]:
     for start in range(0, len(found), batch_size):
         yield list(found[start : start + batch_size])
-
-
-def _keeping(
-    batches: Iterator[list[ReadImage]], kept: list[np.ndarray | None]
-) -> Iterator[list[ReadImage]]:
-    """Passes batches on, and keeps the first images."""
-    for items in batches:
-        kept += [item.image for item in items[: max(0, SHOWN - len(kept))]]
-        yield items

@@ -189,9 +189,10 @@ def _fitting_kernel(
     state = (path, hdu, path.stat().st_mtime_ns, scales, predictor.grid)
     if state in _SHARED:
         return _SHARED[state]
-    kernel, scale = _read_kernel(path, hdu)
-    scale = scale or (None if scales is None else scales[0])
     wanted = predictor.grid.pixel_scale
+    its_image = wanted if scales is None else scales[0]
+    kernel, scale = _read_kernel(path, hdu, its_image)
+    scale = scale or (None if scales is None else scales[0])
     if scale is not None and wanted is not None:
         kernel = resampled(kernel, scale, wanted)
     side = predictor.fitted_side
@@ -205,9 +206,11 @@ def _fitting_kernel(
     return kernel
 
 
-def _read_kernel(path: Path, hdu: str | None) -> tuple[np.ndarray, float | None]:
+def _read_kernel(
+    path: Path, hdu: str | None, image_scale: float | None
+) -> tuple[np.ndarray, float | None]:
     if image_suffix(path.name) in FITS_SUFFIXES:
-        return read_kernel(path, hdu)
+        return read_kernel(path, hdu, image_scale=image_scale)
     return checked_kernel(read_image(path, channels=1, nan="mask")[0], str(path)), None
 
 

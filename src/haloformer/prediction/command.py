@@ -46,8 +46,8 @@ def predict(
         out: Table to write, .csv, .parquet, .fits, .ecsv or .vot (VOTable).
         batch_size: Images per batch; does not change the answers.
         device: See `load`.
-        hdu: FITS extension to read, or array of a .npz file: number, name, several with commas, a pattern of names ('NIR_*_FLUX'), or
-            all; by default the first extension that holds an image, and all arrays of one shape.
+        hdu: FITS extension to read, or array of a .npz file: number, name, name and version (SCI,2), several with commas, a pattern of
+            names ('NIR_*_FLUX'), or all; by default the first extension that holds an image, and all arrays of one shape.
         band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER or BAND of an extension; FILTER1, BAND1 …
             of a cube).
         pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images are resampled to the model's scale, their light

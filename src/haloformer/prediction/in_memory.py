@@ -19,7 +19,7 @@ from haloformer.data.reader import (
     with_channels,
 )
 from haloformer.errors import InputError
-from haloformer.readers.pixels import known_pixels
+from haloformer.readers.pixels import in_single_precision, known_pixels
 from haloformer.readers.sky import check_header, is_surface_brightness
 from haloformer.simulation.batch import LensBatch
 
@@ -48,12 +48,15 @@ def as_tensor(images: Any, name: str = "images") -> Tensor:
     if isinstance(images, Tensor):
         if images.is_complex():
             raise InputError(f"{name} hold {images.dtype}, not real numbers")
+        if images.dtype == torch.float64:
+            return torch.from_numpy(in_single_precision(images.detach().cpu().numpy(), name)).to(
+                images.device
+            )
         return images.detach()
     array = _as_array(images, name)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} are {type(images).__name__} of {array.dtype}, not real numbers")
-    with np.errstate(over="ignore"):  # what does not fit float32 becomes infinite and is refused
-        return torch.from_numpy(array.astype(np.float32))
+    return torch.from_numpy(np.array(in_single_precision(array, name)))
 
 
 def _as_array(images: Any, name: str) -> np.ndarray:
@@ -67,7 +70,7 @@ def _as_array(images: Any, name: str) -> np.ndarray:
             mask: Any = getattr(images, "mask", None)
             images = np.ma.masked_array(images.data, mask=mask)
         if hasattr(images, "filled") and hasattr(images, "mask"):
-            images = images.astype(np.float32).filled(np.nan)
+            images = images.astype(np.promote_types(images.dtype, np.float32)).filled(np.nan)
         array = np.asarray(images)
         if array.dtype == object and array.ndim == 1 and len(array):  # a column of arrays
             array = np.stack([np.asarray(each) for each in array])

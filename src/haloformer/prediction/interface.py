@@ -12,7 +12,9 @@ from haloformer.files import as_name
 from haloformer.io.tables import checked_table_path
 from haloformer.prediction.answering import answer_images, camera_files, paths_of
 from haloformer.prediction.predictor import A_MODEL, Predictor, load
-from haloformer.prediction.rows import empty_summary
+from haloformer.prediction.result import WrittenPredictions
+from haloformer.prediction.rows import MOST_KEPT, Kept, empty_summary, provenance_of
+from haloformer.readers.reading import Reading, check_choices
 from haloformer.vocabulary import unknown_name
 
 if TYPE_CHECKING:
@@ -37,7 +39,7 @@ def predict(
     images: Any,
     out: str | os.PathLike[str],
     **options: Any,
-) -> "PredictionSummary": ...
+) -> "WrittenPredictions | PredictionSummary": ...
 
 
 def predict(
@@ -59,7 +61,7 @@ def predict(
     catalog: str | None = None,
     size: float | None = None,
     **to_file: Any,
-) -> "Predictions | PredictionSummary":
+) -> "Predictions | WrittenPredictions | PredictionSummary":
     """Says what dark matter is in images of strong lenses: a table with one row for each.
 
     Images that are unlike those of the training have the class ``unknown`` and no estimates. Arrays
@@ -73,7 +75,7 @@ def predict(
             NDData, CCDData, Cutout2D and FITS HDUs; one image (H, W) or (C, H, W), several (N, H, W) or
             (N, C, H, W). A batch of `simulate`. Or files: a path, a pattern, a folder, an archive,
             a dataset, or a list of these.
-        out: Table to write, .csv, .parquet, .fits, .ecsv or .vot (VOTable); None returns it.
+        out: Table to write, too: .csv, .parquet, .fits, .ecsv or .vot (VOTable).
         raw: Give the most probable class and all estimates of flagged images, too.
         nan: What NaN, infinite and masked pixels do: ``"error"`` refuses the image, ``"zero"`` puts
             0 there, ``"mask"`` leaves them out of the smooth fit and shows the network 0.
@@ -96,7 +98,8 @@ def predict(
             ``skip_bad``, as `haloformer.prediction.command.predict` has them.
 
     Returns:
-        The table, or with ``out`` what was written.
+        The table; with ``out`` also its path, ``n_errors`` and other counts. Of more than 200,000 images
+        these alone (`PredictionSummary`): the table would fill the memory.
 
     Raises:
         InputError: Something given cannot be used; one line says what would be right.
@@ -126,20 +129,11 @@ def predict(
                 f"the model is on {model.device}: load(…, device='{device}') puts it there"
             )
     elif out is not None and paths is not None:
-        from haloformer.prediction.command import predict as write_table
-
-        cameras = camera_files(psf, noise_map)
-        return write_table(
-            as_name(model, "model", A_MODEL),
-            paths,
-            os.fspath(out),
-            device=device,
-            on_error=on_error or "row",
-            psf=cameras.psf,
-            noise_map=cameras.noise_map,
-            **common,
-            **to_file,
-        )
+        name, cameras = as_name(model, "model", A_MODEL), camera_files(psf, noise_map)
+        on_error = on_error or "row"
+        common = {key: common[key] for key in ("batch_size", "progress", "raw")}
+        common |= {"device": device, "on_error": on_error, "reading": Reading(**reading)}
+        return _written(name, paths, os.fspath(out), cameras=cameras, **common, **to_file)
     overwrite = to_file.pop("overwrite", False)
     if to_file:
         raise InputError(f"{next(iter(to_file))} needs a model by its name, and files")
@@ -152,7 +146,52 @@ def predict(
         return found
     summary = empty_summary(found.write(target, overwrite=overwrite), predictor, raw)
     summary.count(found.rows)
-    return summary
+    return WrittenPredictions(**vars(found), done=summary)
+
+
+def _written(
+    run: str,
+    paths: list[str],
+    out: str,
+    *,
+    on_error: str,
+    batch_size: int,
+    workers: int = 0,
+    shard_size: int = 8192,
+    ray_address: str | None = None,
+    skip_bad: bool = False,
+    overwrite: bool = False,
+    **options: Any,
+) -> "WrittenPredictions | PredictionSummary":
+    """Writes the table of images in files as the command does, and returns it if it is not too long."""
+    from haloformer.prediction.to_table import Shards, predict_to_table
+
+    check_choices(on_error, batch_size, skip_bad)
+    kept = Kept(MOST_KEPT)
+    summary = predict_to_table(
+        run,
+        paths,
+        out,
+        shards=Shards(workers, shard_size, ray_address),
+        batch_size=batch_size,
+        overwrite=overwrite,
+        on_error="skip" if skip_bad else on_error,
+        kept=kept,
+        **options,
+    )
+    predictor = kept.predictor
+    if kept.rows is None or predictor is None:
+        return summary
+    left_out = summary.left_out is not None and summary.left_out.n
+    return WrittenPredictions(
+        names=kept.names,
+        rows=kept.rows,
+        class_names=predictor.class_names,
+        model=dict(provenance_of(predictor, run)),
+        images=[] if left_out else kept.images,  # rows and images would not go together
+        pixel_scale=predictor.grid.pixel_scale,
+        done=summary,
+    )
 
 
 def _check_options(to_file: dict[str, Any], out: object) -> None:

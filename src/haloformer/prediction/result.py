@@ -12,6 +12,7 @@ from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.io.tables import checked_table_path, column_kind, column_unit, table
 from haloformer.outputs.targets import TARGETS
+from haloformer.prediction.rows import PredictionSummary
 from haloformer.reporting.interval import format_value
 from haloformer.reporting.tabular import Column, Tabular, masked, texts
 from haloformer.vocabulary import UNKNOWN
@@ -19,8 +20,7 @@ from haloformer.vocabulary import UNKNOWN
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHOWN = 12
-"""Images that are kept for the figure."""
+    from haloformer.data.left_out import LeftOut
 
 _DESCRIPTIONS = {
     "file": "path of the image",
@@ -56,7 +56,7 @@ class Predictions(Tabular):
         rows: One mapping for each image; what is missing is None or not there.
         class_names: The K classes; none for a model that only estimates.
         model: Facts of the model: ``MODEL``, ``NETWORK``, ``SURVEY``, ``NOISE``, ``SEED``, ``MODELVER``.
-        images: The first images (C, H, W) as the model got them, at most `SHOWN`; None where there is none.
+        images: The first images (C, H, W) as the model got them, at most 12; None where there is none.
         pixel_scale: arcsec per pixel of these; None if it is not known.
 
     Examples:
@@ -137,7 +137,7 @@ class Predictions(Tabular):
         """Draws the first images with their answers, in arcsec where the pixel scale is known.
 
         Args:
-            n: How many, at most `SHOWN`.
+            n: How many, at most 12.
 
         Raises:
             InputError: No image could be read.
@@ -172,6 +172,57 @@ class Predictions(Tabular):
         with table(target, self.names, overwrite, self.model, about) as write:
             write(self.rows)
         return target
+
+
+@dataclass(frozen=True, eq=False, repr=False, kw_only=True)
+class WrittenPredictions(Predictions):
+    """Predictions of which a table was written, with what `PredictionSummary` says of it.
+
+    Attributes:
+        done: The table's path, counts, and what was left out.
+    """
+
+    done: PredictionSummary
+
+    @property
+    def out(self) -> Path:
+        """The table."""
+        return self.done.out
+
+    @property
+    def n_rows(self) -> int:
+        """Its rows."""
+        return self.done.n_rows
+
+    @property
+    def n_errors(self) -> int:
+        """Those without an answer."""
+        return self.done.n_errors
+
+    @property
+    def n_ood(self) -> int | None:
+        """Images unlike those of the training; None if the model cannot tell."""
+        return self.done.n_ood
+
+    @property
+    def class_counts(self) -> dict[str, int]:
+        """Images per class."""
+        return self.done.class_counts
+
+    @property
+    def raw(self) -> bool:
+        """Whether flagged images have a class, too."""
+        return self.done.raw
+
+    @property
+    def left_out(self) -> "LeftOut | None":
+        """The images that cannot be read and have no row; None if each has one."""
+        return self.done.left_out
+
+    @property
+    def notes(self) -> list[str]:
+        """How many images were left out, and why."""
+        return self.done.notes
 
 
 def descriptions_of(names: Sequence[str], class_names: Sequence[str]) -> dict[str, str]:

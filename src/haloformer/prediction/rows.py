@@ -73,6 +73,46 @@ class PredictionSummary:
             self.left_out.refuse_if_all(self.n_rows)
 
 
+SHOWN = 12
+"""Images that are kept for the figure."""
+
+MOST_KEPT = 200_000
+"""Rows of a written table that are kept in memory, too: some 200 MB."""
+
+
+@dataclass
+class Kept:
+    """The rows of a table that is written, for who wants them in memory, too.
+
+    Attributes:
+        limit: Rows that are kept at most; of more there are none.
+        names: The table's columns.
+        rows: Its rows.
+        images: The first images as the model got them, None where there is none.
+        predictor: Who answered.
+    """
+
+    limit: int = MOST_KEPT
+    names: list[str] = field(default_factory=list)
+    rows: list[dict[str, Any]] | None = field(default_factory=list)
+    images: list[np.ndarray | None] = field(default_factory=list)
+    predictor: "Predictor | None" = None
+
+    def watch(self, batches: Iterable[list[ReadImage]]) -> Iterator[list[ReadImage]]:
+        """Passes batches on, and keeps the first images."""
+        for items in batches:
+            self.images += [item.image for item in items[: max(0, SHOWN - len(self.images))]]
+            yield items
+
+    def add(self, rows: list[dict[str, Any]]) -> None:
+        """Keeps rows of the table, or none any more where they are too many."""
+        if self.rows is None:
+            return
+        self.rows += rows
+        if len(self.rows) > self.limit:
+            self.rows = None
+
+
 def empty_summary(
     out: Path, predictor: "Predictor", raw: bool = False, on_error: str = "row"
 ) -> PredictionSummary:
@@ -144,6 +184,7 @@ def predicted_rows(
     on_error: str,
     raw: bool = False,
     cameras: CameraFiles | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[list[dict[str, Any]]]:
     """Yields the table's rows, batch by batch; the options are those of `predict`.
 
@@ -151,7 +192,8 @@ def predicted_rows(
     `PredictionSummary.count` leaves them out.
     """
     batches = read_with_cameras(predictor, sources, reading, cameras or CameraFiles(), batch_size)
-    yield from rows_of(predictor, batches, on_error=on_error, raw=raw)
+    watched = batches if kept is None else kept.watch(batches)
+    yield from rows_of(predictor, watched, on_error=on_error, raw=raw)
 
 
 def rows_of(

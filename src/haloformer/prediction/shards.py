@@ -21,10 +21,12 @@ from haloformer.io.progress import progress_bar
 from haloformer.io.shards import Shards, Workers, make_missing_shards
 from haloformer.io.tables import Rows, table
 from haloformer.io.writing import file_sha256
-from haloformer.prediction.cameras import CameraFiles
+from haloformer.prediction.cameras import CameraFiles, read_with_cameras
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.prediction.result import descriptions_of
 from haloformer.prediction.rows import (
+    SHOWN,
+    Kept,
     PredictionSummary,
     empty_summary,
     predicted_rows,
@@ -62,6 +64,7 @@ def predict_shards(
     progress: bool | None,
     raw: bool,
     cameras: CameraFiles,
+    kept: Kept | None = None,
 ) -> PredictionSummary:
     """Predicts by shards: the work of :func:`haloformer.predict`, whose arguments these are.
 
@@ -84,12 +87,13 @@ def predict_shards(
         progress: Show a progress bar; by default when standard error is a terminal.
         raw: Flagged images have class and estimates all the same.
         cameras: Where the images' own point-spread functions and noise maps are.
+        kept: Gets the table's rows, too.
     """
     target = _device(device, workers, ray_address)
     artefact = artefact_folder(Path(run))
     model = tuple(file_sha256(file) for file in artefact_files(artefact))
-    kept = [*columns, "error"] if on_error == "skip" else columns
-    settings = _Settings(kept, batch_size, reading, on_error, raw, cameras)
+    told = [*columns, "error"] if on_error == "skip" else columns
+    settings = _Settings(told, batch_size, reading, on_error, raw, cameras)
     merged = path.suffix != ""
     shards = Shards(
         folder=path.with_name(path.name + ".shards") if merged else path,
@@ -100,7 +104,7 @@ def predict_shards(
             "what": "predictions",
             "model": list(model),
             "images": _digest(sources),
-            "columns": kept,
+            "columns": told,
             "batch_size": batch_size,
             **asdict(reading),
             **({"cameras": [cameras.given, cameras.states()]} if cameras.given else {}),
@@ -128,7 +132,10 @@ def predict_shards(
         provenance_of(predictor, run),
         descriptions_of(columns, predictor.class_names),
     )
-    _gather(shards, summary, merge if merged else None, progress)
+    _gather(shards, summary, merge if merged else None, progress, kept)
+    if kept is not None:  # the images of other processes
+        few = min(SHOWN, batch_size)
+        next(kept.watch(read_with_cameras(predictor, sources, reading, cameras, few)), None)
     return summary
 
 
@@ -165,6 +172,7 @@ def _gather(
     summary: PredictionSummary,
     merge: Callable[[], contextlib.AbstractContextManager[Callable[[Rows], None]]] | None,
     progress: bool | None,
+    kept: Kept | None,
 ) -> None:
     """Counts the rows of all shards, and joins them to the table that ``merge`` opens, if given."""
     with contextlib.ExitStack() as stack:
@@ -175,6 +183,8 @@ def _gather(
             belonging = summary.count(rows)
             if write is not None:
                 write(belonging)
+            if kept is not None:
+                kept.add(belonging)
             advance(len(rows))
         summary.finish()
     if merge is None:

@@ -12,6 +12,7 @@ from haloformer.prediction.cameras import CameraFiles
 from haloformer.prediction.predictor import load
 from haloformer.prediction.result import descriptions_of
 from haloformer.prediction.rows import (
+    Kept,
     PredictionSummary,
     empty_summary,
     predicted_rows,
@@ -48,6 +49,7 @@ def predict_to_table(
     progress: bool | None,
     raw: bool,
     cameras: CameraFiles | None = None,
+    kept: Kept | None = None,
 ) -> PredictionSummary:
     """Writes a table with one row per image: `haloformer.predict`, whose arguments these are.
 
@@ -64,6 +66,7 @@ def predict_to_table(
         progress: Show a progress bar; by default when standard error is a terminal.
         raw: Flagged images have class and estimates all the same.
         cameras: Where the images' own point-spread functions and noise maps are.
+        kept: Gets the table's rows, too.
     """
     if shards.size < 1:
         raise InputError(f"shard_size must be at least 1, not {shards.size}")
@@ -84,6 +87,8 @@ def predict_to_table(
     cameras.check(predictor, inputs)
     columns = table_columns(predictor, inputs, on_error)
     total = sum(each.n for each in inputs)
+    if kept is not None:
+        kept.names, kept.predictor = columns, predictor
     if not shards.alone or total > shards.size:
         from haloformer.prediction.shards import predict_shards
 
@@ -104,6 +109,7 @@ def predict_to_table(
             progress=progress,
             raw=raw,
             cameras=cameras,
+            kept=kept,
         )
     summary = empty_summary(target, predictor, raw, on_error)
     with (
@@ -124,8 +130,11 @@ def predict_to_table(
             on_error=on_error,
             raw=raw,
             cameras=cameras,
+            kept=kept,
         ):
-            write(summary.count(rows))
+            write(belonging := summary.count(rows))
+            if kept is not None:
+                kept.add(belonging)
             advance(len(rows))
         summary.finish()
     return summary

@@ -51,7 +51,11 @@ def is_archive(path: str | Path) -> bool:
 
 
 def read_archive(
-    path: str | Path, *, accept: Accept = lambda name: True, max_bytes: int = MAX_FILE_BYTES
+    path: str | Path,
+    *,
+    accept: Accept = lambda name: True,
+    max_bytes: int = MAX_FILE_BYTES,
+    folders: list[str] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Streams the files of a zip or tar archive, plain or compressed, in their order; nothing is written to disk.
 
@@ -59,6 +63,7 @@ def read_archive(
         path: The archive.
         accept: Called with each file's name; what it refuses is not read.
         max_bytes: Limit for one file.
+        folders: Gets the names of the folders that are listed as such, as they come.
 
     Yields:
         (name, contents).
@@ -71,11 +76,12 @@ def read_archive(
     with _archive_errors(str(path)), path.open("rb") as raw:
         size = os.fstat(raw.fileno()).st_size
         if raw.read(4) in _ZIP:
-            yield from read_zip(raw, size, str(path), accept=accept, max_bytes=max_bytes)
+            options = {"accept": accept, "max_bytes": max_bytes, "folders": folders}
+            yield from read_zip(raw, size, str(path), **options)  # type: ignore[arg-type]
             return
         raw.seek(0)
         with _decompressed(raw) as plain:
-            yield from _read_tar(plain, str(path), size, accept, max_bytes)
+            yield from _read_tar(plain, str(path), size, accept, max_bytes, folders)
 
 
 def list_archive(path: str | Path) -> list[str]:
@@ -184,6 +190,7 @@ def read_zip(
     accept: Accept = lambda name: True,
     max_bytes: int = MAX_FILE_BYTES,
     head: int | None = None,
+    folders: list[str] | None = None,
 ) -> Iterator[tuple[str, bytes]]:
     """Yields the files of a zip file, or of a ``.npz`` file, as `read_archive` does.
 
@@ -194,6 +201,7 @@ def read_zip(
         accept: Called with each file's name.
         max_bytes: Limit for one file.
         head: Only so many bytes of each file are read; None reads all.
+        folders: Gets the names of the folders.
     """
     _check_directory(raw, archive, size)
     guard = _Guard(archive)
@@ -205,6 +213,8 @@ def read_zip(
         if sum(info.file_size for info, _ in members) > _most(size):
             raise _too_much(archive, _most(size))
         for info, name in members:
+            if info.is_dir():
+                _note(folders, name)
             if info.is_dir() or not accept(name):
                 continue
             if info.file_size > max_bytes:
@@ -214,6 +224,11 @@ def read_zip(
             if len(data) < min(info.file_size, head or info.file_size):
                 raise InputError(f"{archive} is truncated within {printable(name)}")
             yield name, data
+
+
+def _note(folders: list[str] | None, name: str) -> None:
+    if folders is not None:
+        folders.append(name)
 
 
 def _problem_of(info: zipfile.ZipInfo) -> str:
@@ -247,7 +262,12 @@ def _check_directory(raw: BinaryIO, archive: str, size: int) -> None:
 
 
 def _read_tar(
-    plain: BinaryIO, path: str, size: int, accept: Accept, max_bytes: int
+    plain: BinaryIO,
+    path: str,
+    size: int,
+    accept: Accept,
+    max_bytes: int,
+    folders: list[str] | None,
 ) -> Iterator[tuple[str, bytes]]:
     stream = _ForwardReader(plain, _MAX_TAR_HEADER, _most(size), path)
     archive = tarfile.TarFile(fileobj=stream)  # type: ignore[arg-type]
@@ -256,6 +276,7 @@ def _read_tar(
         # tarfile remembers every member, which adds up over a hundred thousand.
         archive.members = []  # type: ignore[attr-defined]
         if member.isdir():
+            _note(folders, member.name)
             continue
         linked = "is a link, which is not followed" if member.issym() or member.islnk() else ""
         guard.check(member.name, linked or ("" if member.isreg() else "is no regular file"))

@@ -1,9 +1,9 @@
-"""``hdu:NAME``: what belongs to an image is in the image's own FITS file, as surveys give their cutouts."""
+"""``hdu:NAME`` (or ``hdu:NAME,VERSION``): what belongs to an image is in the image's own FITS file, as surveys give their cutouts."""
 
 from pathlib import Path
 
 from haloformer.errors import InputError
-from haloformer.readers.fits import fits_hdus
+from haloformer.readers.fits import fits_hdus, names_and_versions
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix
 
 EXTENSION = "hdu:"
@@ -27,7 +27,9 @@ def own_extension(name: str, value: str, image: Path) -> str | None:
         raise InputError(f"{name} {value}: {image.name} is no FITS file and has no extensions")
     with fits_hdus(image, str(image)) as hdus:
         there = [each.name for each in hdus]
-    if hdu.upper() not in {each.upper() for each in there}:
+        (wanted, version), *others = names_and_versions(hdu, hdus)
+        known = {(each.name.upper(), version) for each in hdus for version in (None, each.ver)}
+    if others or (wanted.upper(), version) not in known:
         named = ", ".join(each for each in there if each) or "none"
         raise InputError(f"{name}: {image} has no extension '{hdu}'; its names are {named}")
     return hdu

@@ -6,6 +6,7 @@ import io
 import re
 import warnings
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -46,6 +47,7 @@ class Hdu(Protocol):
     """What is used of astropy's extensions."""
 
     name: str
+    ver: int
     header: Mapping[str, Any]
     shape: tuple[int, ...]
     is_image: bool
@@ -164,8 +166,8 @@ def choose_hdus(hdus: Sequence[Hdu], name: str, wanted: int | str | None) -> lis
             )
         raise InputError(f"{name} holds no 2-D image or 3-D cube")
     found: list[int] = []
-    for part in str(wanted).split(","):
-        found += _hdus_of(hdus, name, part.strip())
+    for part, version in names_and_versions(str(wanted), hdus):
+        found += _hdus_of(hdus, name, part, version)
     return list(dict.fromkeys(found))
 
 
@@ -245,18 +247,50 @@ def header_of(hdus: Sequence[Hdu], number: int) -> Mapping[str, Any]:
     return header  # type: ignore[no-any-return]
 
 
-def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str) -> list[int]:
+def names_and_versions(wanted: str, hdus: Sequence[Hdu]) -> list[tuple[str, int | None]]:
+    """Returns the extensions of a list such as ``SCI,ERR`` or ``1,4``, each with its version (EXTVER) where one is given.
+
+    A number behind a name is its version, as IRAF and astropy write it (``SCI,2``), where the file
+    has versions of that name; else it is the number of an extension.
+    """
+    count = Counter(each.name.upper() for each in hdus)
+    versioned = {
+        each.name.upper()
+        for each in hdus
+        if count[each.name.upper()] > 1 or "EXTVER" in each.header
+    }
+    found: list[tuple[str, int | None]] = []
+    for part in (each.strip() for each in wanted.split(",")):
+        last, version = found[-1] if found else ("", None)
+        if part.isdigit() and version is None and last and last.upper() in versioned:
+            found[-1] = last, int(part)
+        else:
+            found.append((part, None))
+    return found
+
+
+def _is_pattern(wanted: str) -> bool:
+    return any(sign in wanted for sign in "*?[")
+
+
+def _hdus_of(hdus: Sequence[Hdu], name: str, wanted: str, version: int | None) -> list[int]:
     if wanted.lstrip("-").isdigit():
         found = [int(wanted)] if 0 <= int(wanted) < len(hdus) else []
-    elif wanted.lower() == "all" or any(sign in wanted for sign in "*?["):
+    elif wanted.lower() == "all" or _is_pattern(wanted):
         found = _hdus_like("*" if wanted.lower() == "all" else wanted.upper(), hdus)
     else:
-        found = [k for k, item in enumerate(hdus) if item.name.upper() == wanted.upper()][:1]
+        found = [
+            k
+            for k, item in enumerate(hdus)
+            if item.name.upper() == wanted.upper() and version in (None, item.ver)
+        ][:1]
     if not found:
         names = ", ".join(
-            f"{number} {item.name or '(no name)'}" for number, item in enumerate(hdus)
+            f"{number} {item.name or '(no name)'}{f',{item.ver}' if item.ver > 1 else ''}"
+            for number, item in enumerate(hdus)
         )
-        raise InputError(f"{name} has no extension '{wanted}'; there are {names}")
+        asked = f"'{wanted}'" if version is None else f"'{wanted}' of version {version}"
+        raise InputError(f"{name} has no extension {asked}; there are {names}")
     if not is_fits_image(hdus[found[0]]):
         raise InputError(f"{name}: extension '{wanted}' holds no 2-D image or 3-D cube")
     return found

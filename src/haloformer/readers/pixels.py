@@ -61,9 +61,26 @@ def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.nda
         raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
     if min(array.shape[1:]) < 2:
         raise InputError(f"{name} has the shape {shape}, which is not an image")
-    # What does not fit float32 becomes infinite and is refused
+    return np.ascontiguousarray(in_single_precision(array, name))
+
+
+def in_single_precision(array: np.ndarray, name: str) -> np.ndarray:
+    """Returns real numbers as float32, in which all computing is done.
+
+    Raises:
+        InputError: Some are too large for it.
+    """
     with np.errstate(over="ignore", invalid="ignore"):
-        return np.ascontiguousarray(array, dtype=np.float32)
+        single = array.astype(np.float32, copy=False)
+    if single is array or _finite(single):
+        return single
+    if too_large := int((np.isinf(single) & np.isfinite(array)).sum()):
+        largest = np.abs(array[np.isfinite(array)]).max()
+        raise InputError(
+            f"{name}: {too_large} of {array.size} values are too large for 32-bit numbers, up to "
+            f"{largest:.3g} (3.4e38 is the limit): give them in another unit, or NaN where they are a mask"
+        )
+    return single
 
 
 def known_pixels(image: np.ndarray, nan: str, name: str) -> np.ndarray:

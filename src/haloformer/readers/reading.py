@@ -21,8 +21,8 @@ class Reading:
     """How images are read from files.
 
     Args:
-        hdu: FITS extension to read, or array of a .npz file: number, name, several with commas, a
-            pattern of names ('NIR_*_FLUX'), or all; by default the first extension that holds an image,
+        hdu: FITS extension to read, or array of a .npz file: number, name, name and version (SCI,2),
+            several with commas, a pattern of names ('NIR_*_FLUX'), or all; by default the first extension that holds an image,
             and all arrays of one shape. Those named PSF, RMS, WHT, MASK, ERR, DQ, VAR or alike are read
             only if they are asked for.
         band: The one plane of a cube to read, counted from 0, or the name of a band (EXTNAME, FILTER

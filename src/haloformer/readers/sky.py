@@ -175,6 +175,21 @@ def header_scales(header: Any, wcs: Any, name: str) -> tuple[float, float] | Non
     return None
 
 
+def oversampling_of(header: Any) -> float:
+    """Returns how many pixels of a point-spread function lie on a side of one of its detector's; 1 where its header says nothing.
+
+    STPSF and WebbPSF write OVERSAMP in each extension, and DET_SAMP, which is of the finer ones.
+    """
+    keys = ["OVERSAMP", "OVERSAMPLING"]
+    if not str(header.get("EXTNAME", "")).strip().upper().startswith("DET_"):
+        keys.append("DET_SAMP")
+    for key in keys:
+        value = _number(header.get(key, math.nan))
+        if math.isfinite(value) and value > 0:
+            return value
+    return 1.0
+
+
 def _keyword_scales(header: Any) -> tuple[tuple[float, float] | None, str]:
     """Returns the sides of a pixel along y and x by a keyword such as PIXSCALE, or what is wrong with the first of them."""
     wrong = ""

@@ -60,7 +60,13 @@ def walk_files(folder: Path) -> list[Path]:
     Linked folders are followed, each folder once, so that links in a circle come to an end. Hidden
     folders are left out.
     """
+    return walk(folder)[0]
+
+
+def walk(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Lists all files, as `walk_files`, and all folders below a folder, in sorted order."""
     found: list[Path] = []
+    folders: list[Path] = []
     waiting, seen = [Path(folder)], set[tuple[int, int]]()
     while waiting:
         inside = waiting.pop()
@@ -69,6 +75,7 @@ def walk_files(folder: Path) -> list[Path]:
             if (status.st_dev, status.st_ino) in seen:
                 continue
             seen.add((status.st_dev, status.st_ino))
+            folders.append(inside)
             with os.scandir(inside) as entries:
                 # Folders themselves come before those that are linked: a file has its own name.
                 for entry in entries:
@@ -84,7 +91,7 @@ def walk_files(folder: Path) -> list[Path]:
             raise InputError(
                 f"{error.filename or inside} cannot be read: {error.strerror or error}"
             ) from error
-    return sorted(found)
+    return sorted(found), sorted(folders[1:])
 
 
 def warn_of_passed_over(where: object, files: Iterable[Path]) -> None:

@@ -9,6 +9,7 @@ import math
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from haloformer.errors import InputError, InputWarning
 from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, is_fits_image
 from haloformer.readers.reading import Reading
+from haloformer.readers.sky import celestial, header_scales, oversampling_of
 from haloformer.simulation.instruments import (
     Instrument,
     convolve_psf,
@@ -128,7 +130,11 @@ def _psf_kernel(instrument: Instrument, version: tuple[int, int] | None) -> np.n
     scale = instrument.pixel_scale / rays_per_pixel(instrument)
     if instrument.psf_file is not None:
         kernel, own_scale = read_kernel(
-            instrument.psf_file, instrument.psf_hdu, instrument.psf_pixel_scale
+            instrument.psf_file,
+            instrument.psf_hdu,
+            instrument.psf_pixel_scale,
+            image_scale=instrument.pixel_scale,
+            instead="psf_pixel_scale says otherwise",
         )
         kernel = resampled(kernel, own_scale or instrument.pixel_scale, scale)
     elif instrument.psf_beta is not None:
@@ -241,7 +247,12 @@ def kernel_fwhm(kernel: np.ndarray) -> float:
 
 
 def read_kernel(
-    path: str | Path, hdu: int | str | None = None, pixel_scale: float | None = None
+    path: str | Path,
+    hdu: int | str | None = None,
+    pixel_scale: float | None = None,
+    *,
+    image_scale: float | None = None,
+    instead: str = "PIXSCALE in its header says otherwise",
 ) -> tuple[np.ndarray, float | None]:
     """Reads a point-spread function from a FITS file.
 
@@ -249,6 +260,9 @@ def read_kernel(
         path: The file.
         hdu: Extension; the first that holds an image if None.
         pixel_scale: Arcsec per pixel; what the header says if None.
+        image_scale: That of the image's pixels, of which an oversampled kernel's are a part where the
+            header says no more.
+        instead: What says the scale otherwise.
 
     Returns:
         The kernel, square and of sum 1, and its pixel scale, None if nobody says.
@@ -271,11 +285,65 @@ def read_kernel(
                 f"{name} has {image.shape[0]}×{image.shape[1]} pixels, too many for a point-spread function"
             )
         pixels = image.pixels((slice(None), slice(None)), None, 1, name)[0]
+        finer = oversampling_of(hdus[number].header)
     if scales is not None and abs(scales[0] / scales[1] - 1) > 1e-3:
         raise InputError(
             f"{name} has pixels of {scales[1]:g}″ × {scales[0]:g}″, which are no squares"
         )
-    return checked_kernel(pixels, name), None if scales is None else scales[1]
+    found = checked_kernel(pixels, name)
+    if scales is not None:
+        return found, scales[1]
+    return found, scale_by_oversampling(finer, image_scale, name, instead)
+
+
+def scale_by_oversampling(
+    finer: float, image_scale: float | None, name: str, instead: str
+) -> float | None:
+    """Returns the pixel scale of a kernel whose header says by how much it is oversampled, and no scale.
+
+    Args:
+        finer: By how much; 1: it is not.
+        image_scale: Arcsec per pixel of the image; None: not known.
+        name: Where it came from, for messages.
+        instead: What says the scale otherwise.
+
+    Returns:
+        The image's scale divided by that, which is told; None where it is not oversampled.
+
+    Raises:
+        InputError: The image's scale is not known.
+    """
+    if finer == 1:
+        return None
+    if image_scale is None:
+        raise InputError(
+            f"{name} is oversampled {finer:g} times by its header, which does not say its pixel scale: {instead}"
+        )
+    warnings.warn(
+        f"{name} is oversampled by its header: its pixels are taken to be {image_scale / finer:.4g}″, "
+        f"the image's divided by {finer:g}; {instead}",
+        InputWarning,
+        stacklevel=2,
+    )
+    return image_scale / finer
+
+
+def scales_of_header(
+    header: Any, image_scale: float, name: str, instead: str
+) -> tuple[float, float] | None:
+    """Returns the sides of a kernel's pixels along y and x in arcsec, as its header says them, or how it is oversampled.
+
+    Args:
+        header: Of FITS.
+        image_scale: Arcsec per pixel of the image.
+        name: Where it came from, for messages.
+        instead: What says the scale otherwise.
+    """
+    sides = header_scales(header, celestial(header), name)
+    if sides is None:
+        scale = scale_by_oversampling(oversampling_of(header), image_scale, name, instead)
+        sides = None if scale is None else (scale, scale)
+    return sides
 
 
 def first_image(path: Path) -> int:

@@ -38,6 +38,7 @@ from haloformer.training.examples import Batches, Examples, Feed, Share
 from haloformer.training.export import Exporter
 from haloformer.training.feeds import open_feed
 from haloformer.training.hardware import Hardware
+from haloformer.training.idle import warn_of_idle
 from haloformer.training.loggers import make_loggers
 from haloformer.training.network import build_network, tuned_network
 from haloformer.training.run_folder import RunFolder, RunResult
@@ -111,7 +112,9 @@ def train(
     given = {
         key: as_name(value, key, _INSTEAD[key]) for key, value in named.items() if value is not None
     }
-    return run(compose(preset, {**given, **options}), on_epoch=on_epoch)
+    experiment = compose(preset, {**given, **options})
+    warn_of_idle(experiment, options)
+    return run(experiment, on_epoch=on_epoch)
 
 
 def run(experiment: Experiment, *, on_epoch: OnEpoch | None = None) -> RunResult:

@@ -35,7 +35,7 @@ from haloformer.training.batches import (
 )
 from haloformer.training.config import Experiment
 from haloformer.training.examples import WHOLE, Batches, Examples, Feed, Share
-from haloformer.training.labels import Labelling, residual_of
+from haloformer.training.labels import Labelling, check_calibration, residual_of
 
 
 def open_file_feed(experiment: Experiment) -> Feed:
@@ -79,6 +79,7 @@ def open_file_feed(experiment: Experiment) -> Feed:
 
         validation = held_out_batches
         calibration = NoisyBatches(batches(spare, VALIDATION_BATCH, WHOLE), model, seed + 1)
+        counts = _with_targets(reader, spare, labelling)
     else:
         file = open_validation_file(experiment, dataset.class_names, dataset.image_shape, residual)
         datasets.append(file.reader.dataset)
@@ -86,6 +87,9 @@ def open_file_feed(experiment: Experiment) -> Feed:
         validation = file.batches(val, model)
         # Without targets nothing is calibrated, and there is nothing to spare.
         calibration = file.batches(spare if spare.size else val, model)(WHOLE)
+        counts = _with_targets(file.reader, spare, labelling)
+    of = "a larger val_fraction" if data.val_data is None else "a larger val_data"
+    check_calibration(experiment, counts, f"{of}, of whose images one half calibrates,")
     spread = np.linspace(0, len(train) - 1, min(FIT_IMAGES, len(train))).round().astype(int)
     return Feed(
         class_names=labelling.class_names,
@@ -340,6 +344,14 @@ def _halves(
     for label in np.unique(of_class):
         first[np.flatnonzero(of_class == label)[::2]] = True
     return indices[first], indices[~first]
+
+
+def _with_targets(
+    reader: FileExamples, indices: np.ndarray, labelling: Labelling
+) -> dict[str, int]:
+    """Returns how many of some images have each target of the regression."""
+    known = ~torch.isnan(reader.targets[torch.from_numpy(indices)])
+    return dict(zip(labelling.targets, known.sum(0).tolist()))
 
 
 def _fresh_noise(experiment: Experiment, dataset: LensDataset) -> NoiseModel | None:

@@ -1,5 +1,6 @@
 """How the classes of the data become labels and targets of the task, and images get residuals."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from haloformer.data.grouping import LEFT_OUT, group_classes
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
+from haloformer.outputs.conformal import check_enough
 from haloformer.outputs.targets import TARGETS, target_values
 from haloformer.simulation import NOISE_MODES, LensBatch
 from haloformer.training.config import Experiment
@@ -61,6 +63,22 @@ class Labelling:
         labels = torch.from_numpy(self.labels[batch.labels.numpy()])
         others = (labels, targets, seconds)
         return Examples(batch.images.float(), *(each.to(batch.images.device) for each in others))
+
+
+def check_calibration(experiment: Experiment, counts: Mapping[str, int], more: str) -> None:
+    """Checks before a training that its intervals can be calibrated after it.
+
+    Args:
+        experiment: Its ``coverage`` counts.
+        counts: Target of the regression → how many calibration images have it; empty without one.
+        more: Which option gives more of them.
+
+    Raises:
+        InputError: Too few images.
+    """
+    for name, n in counts.items():
+        instead = f"{more} gives more, or take a smaller coverage"
+        check_enough(n, experiment.task.coverage, name, instead)
 
 
 def residual_of(experiment: Experiment, definition: object, noise: object) -> Residual | None:

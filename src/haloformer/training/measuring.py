@@ -88,14 +88,17 @@ def measure_training(experiment: Experiment) -> TrainingCost:
     Raises:
         InputError: What the training itself would raise for its data, network and options.
     """
+    from haloformer.training.survey_feed import SurveyMakers
+
     hardware = Hardware.of(experiment)
+    # Of all images of a survey: with few of them other things are wrong.
+    plan = SurveyMakers.of(experiment).plan if _is_survey(experiment) else None
     few = _with_few_images(experiment)
     made = assemble(few, hardware, pretrained=False)
     device = torch.device(hardware.accelerator)
     task = made.task.to(device)
     task.train()
     batch = next(iter(made.feed.epoch(0, 0, (0, 1)))).to(device)
-    is_file = Path(experiment.data.source).is_file() and not _is_survey(experiment)
 
     def read() -> None:
         next(iter(made.feed.epoch(0, 0, (0, 1))))
@@ -118,13 +121,10 @@ def measure_training(experiment: Experiment) -> TrainingCost:
     task.eval()
     answer_time = _seconds_each(answer, batch)
     data, epochs = experiment.data, experiment.schedule.epochs
-    if is_file:
+    if plan is None:
         n_train, n_val = made.feed.n_train, made.feed.n_val
         epoch_images = made.feed.steps * data.batch_size
     else:
-        from haloformer.training.survey_feed import SurveyMakers
-
-        plan = SurveyMakers.of(experiment).plan
         n_train, n_val = plan.n_images, data.val_size
         epoch_images = plan.steps * data.batch_size
     return TrainingCost(
@@ -136,7 +136,7 @@ def measure_training(experiment: Experiment) -> TrainingCost:
         n_val=n_val,
         epoch_images=epoch_images,
         epochs=epochs,
-        made_once=is_file or data.n_images is not None,
+        made_once=plan is None or data.n_images is not None,
         where=hardware.in_words(),
     )
 
@@ -144,18 +144,19 @@ def measure_training(experiment: Experiment) -> TrainingCost:
 def _is_survey(experiment: Experiment) -> bool:
     from haloformer.simulation import names_survey
 
-    return names_survey(experiment.data.source)
+    return bool(experiment.data.source) and names_survey(experiment.data.source)
 
 
 def _with_few_images(experiment: Experiment) -> Experiment:
     """Returns the experiment with as few images as will do, and nothing that is written."""
     data = experiment.data
     changes: dict[str, object] = {"compile": False, "loggers": [], "pretrained": False}
-    if data.source and _is_survey(experiment):
+    if _is_survey(experiment):
         least = min(data.batch_size, 32)
         changes |= {"batch_size": least, "epoch_size": least, "n_images": None}
         changes |= {"prepared": None, "labels_per_class": None}
-        changes |= {} if data.val_data is not None else {"val_size": min(data.val_size, 12)}
+        if data.val_data is None:  # few images calibrate what is a promise of little
+            changes |= {"val_size": min(data.val_size, 12), "coverage": 0.5}
     return compose(None, experiment.flat(), changes)
 
 

@@ -87,9 +87,7 @@ def build_optimizer(
     if name not in OPTIMIZERS:
         raise unknown_name("optimizer", str(name), OPTIMIZERS)
     options: dict[str, Any] = {"momentum": momentum}
-    if (
-        get_optimizer_info(name).has_betas and name != "adafactor"
-    ):  # which would keep a first moment for them
+    if takes_betas(name):
         options["betas"] = tuple(betas)
     if fused and name == "adamw" and _has_fused_kernel(model):
         options["fused"] = True
@@ -101,6 +99,17 @@ def build_optimizer(
         # before, as for any other optimiser.
         optimizer._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     return optimizer
+
+
+def takes_betas(name: str) -> bool:
+    """Tells whether an optimiser is given ``betas``."""
+    # Adafactor would keep a first moment for them.
+    return bool(get_optimizer_info(name).has_betas) and name != "adafactor"
+
+
+def takes_momentum(name: str) -> bool:
+    """Tells whether an optimiser heeds ``momentum``."""
+    return bool(get_optimizer_info(name).has_momentum)
 
 
 def scaled_lr(lr: float, lr_batch: int | None, batch_size: int, name: str) -> float:

@@ -14,6 +14,7 @@ from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
+from haloformer.outputs.targets import TARGETS
 from haloformer.simulation import BatchMaker, Simulator, batches_ahead
 from haloformer.training.batches import (
     FIT_IMAGES,
@@ -27,7 +28,7 @@ from haloformer.training.batches import (
 from haloformer.training.config import Experiment
 from haloformer.training.examples import WHOLE, Batches, Examples, Feed, Share
 from haloformer.training.file_feed import open_validation_file
-from haloformer.training.labels import Labelling, residual_of
+from haloformer.training.labels import Labelling, check_calibration, residual_of
 
 STREAM_EPOCH = 6000
 """Images per epoch of an endless stream, unless epoch_size says otherwise."""
@@ -80,6 +81,9 @@ class SurveyMakers:
             raise InputError(
                 f"val_size {data.val_size} leaves a class without an image: at least {len(used)}"
             )
+        check_calibration(
+            experiment, _with_targets(every, used, data.val_size), "a larger val_size"
+        )
         fresh = experiment.augmentation.fresh_noise
         model = None if fresh == "none" else noise_model(survey.survey, fresh)
         residual = residual_of(experiment, survey.attributes["survey_definition"], data.noise)
@@ -138,7 +142,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         file = open_validation_file(experiment, survey.class_names, survey.image_shape, residual)
         validation, n_val = file.batches(file.usable, None), len(file.usable)
     # The images after those of the validation neither train nor choose the best epoch.
-    spare = np.arange(data.val_size, 2 * data.val_size)
+    spare = spare_images(data.val_size)
     spare_batch = min(VALIDATION_BATCH, len(spare))
     fit = _simulated(train, labelling, np.unique(plan.numbers(0))[:FIT_IMAGES], device)
     fit = fit.to(torch.device("cpu"))
@@ -164,6 +168,19 @@ def open_survey_feed(experiment: Experiment) -> Feed:
             "digest": None,
         },
     )
+
+
+def spare_images(val_size: int) -> np.ndarray:
+    """Returns the numbers of the images that calibrate: whole batches of those after the validation's."""
+    size = min(VALIDATION_BATCH, val_size)
+    return np.arange(val_size, val_size + val_size // size * size)
+
+
+def _with_targets(labelling: Labelling, used: Sequence[str], val_size: int) -> dict[str, int]:
+    """Returns how many of the images that calibrate can have each target: those of its class."""
+    counts = np.bincount(spare_images(val_size) % len(used), minlength=len(used))
+    of_class = dict(zip(used, counts.tolist()))
+    return {name: of_class.get(TARGETS[name].class_name, 0) for name in labelling.targets}
 
 
 def _crop_first(experiment: Experiment, image_shape: tuple[int, int, int]) -> int | None:

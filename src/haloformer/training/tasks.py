@@ -172,7 +172,8 @@ class LensTask(pl.LightningModule):
                 seconds = draw_exposures(seconds, *factors, rng)
             generator = torch.Generator(images.device).manual_seed(int(rng.integers(2**63)))
             images = draw_noise(images, seconds, self.noise_model, generator)
-        if share := self.experiment.regularization.residual_dropout:
+        share = self.experiment.regularization.residual_dropout
+        if share and self.residual is not None:
             keep = torch.from_numpy(rng.random(len(images)) >= share).to(images)
             images = torch.cat([images[:, :1], images[:, 1:] * keep[:, None, None, None]], dim=1)
         return images

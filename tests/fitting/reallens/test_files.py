@@ -1,5 +1,7 @@
 """What is read beside an image: masks drawn in DS9, and extensions of the image's own file."""
 
+import warnings
+
 import numpy as np
 import pytest
 from astropy.io import fits
@@ -7,6 +9,7 @@ from astropy.wcs import WCS
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.fitting.reallens.files import LensFiles, read_observation
+from haloformer.fitting.reallens.given import taken
 from haloformer.fitting.reallens.region_mask import region_mask
 from haloformer.readers.reading import Reading
 
@@ -168,6 +171,38 @@ def test_the_image_that_is_named_psf_is_taken(paths):
     assert seen.psf.shape == (7, 7)
     with pytest.raises(InputError, match="is the image itself"):
         read_observation(LensFiles(image, image), Reading(pixel_scale=0.05))
+
+
+@pytest.mark.parametrize(
+    ("cards", "scale"),
+    [
+        ({"OVERSAMP": 2, "DET_SAMP": 2}, 0.025),
+        ({"DET_SAMP": 2}, 0.025),
+        ({"OVERSAMP": 4, "PIXELSCL": 0.02}, 0.02),
+        ({"OVERSAMP": 1, "DET_SAMP": 4}, 0.05),
+        ({"DET_SAMP": 4, "EXTNAME": "DET_DIST"}, 0.05),
+        ({}, 0.05),
+    ],
+)
+def test_an_oversampled_psf_is_known_by_its_header(paths, cards, scale):
+    """STPSF and WebbPSF say PIXELSCL in most of their files, and OVERSAMP in all."""
+    folder = paths["folder"]
+    image = in_file(folder / "lens.fits", paths["image"])
+    psf = in_file(folder / "psf.fits", paths["psf"], **cards)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        seen = read_observation(LensFiles(image, psf), Reading(pixel_scale=0.05))
+        hdu = fits.open(psf)[0]
+        given = taken(paths["image"], {"psf": hdu, "noise": None, "mask": None, "wcs": None})
+        assert (given.psf_scale(0.05) or 0.05) == pytest.approx(scale)
+    assert (seen.sharp_psf is not None) == (scale < 0.05)
+    assert seen.sharp_scale == pytest.approx(scale)
+    guessed = [
+        str(each.message) for each in told if "oversampled by its header" in str(each.message)
+    ]
+    assert len(guessed) == (2 if scale == 0.025 else 0)
+    chosen = read_observation(LensFiles(image, psf, psf_scale=0.05), Reading(pixel_scale=0.05))
+    assert chosen.sharp_psf is None
 
 
 def test_one_image_is_fitted(paths):

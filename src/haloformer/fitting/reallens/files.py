@@ -28,7 +28,8 @@ from haloformer.readers.fits import (
 )
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
-from haloformer.simulation.psf import first_image
+from haloformer.readers.sky import oversampling_of
+from haloformer.simulation.psf import first_image, scale_by_oversampling
 
 
 @dataclass(frozen=True)
@@ -85,16 +86,19 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         raise InputError(
             f"{files.image} does not say its pixel scale: give --pixel_scale, in arcsec"
         )
-    psf, sides = _read_part("psf", files.psf, files.image)
+    psf, sides, oversampling = _read_part("psf", files.psf, files.image)
     if psf.shape == image.shape and np.array_equal(psf, image, equal_nan=True):
         raise InputError(f"psf {files.psf} is the image itself: give that of a star, or hdu:NAME")
     its_scale = files.psf_scale
     if its_scale is None and sides is not None:
         its_scale = square(sides, files.psf, "--psf_scale")
+    elif its_scale is None:
+        told = "--psf_scale says otherwise"
+        its_scale = scale_by_oversampling(oversampling, scale, f"psf {files.psf}", told)
     noise = None
     if files.noise_map is not None:
         _check_name_of_noise(files.noise_map)
-        noise, _ = _read_part("noise_map", files.noise_map, files.image)
+        noise, *_ = _read_part("noise_map", files.noise_map, files.image)
     return checked_observation(
         image,
         psf=psf,
@@ -160,8 +164,10 @@ def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray
     return _read_part("mask", files.mask, files.image)[0]
 
 
-def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, Sequence[float] | None]:
-    """Returns what belongs to an image, and the sides of its pixels in arcsec where the header says them.
+def _read_part(
+    name: str, value: str, image: str
+) -> tuple[np.ndarray, Sequence[float] | None, float]:
+    """Returns what belongs to an image, the sides of its pixels in arcsec where the header says them, and its oversampling.
 
     Args:
         name: Of the option.
@@ -171,7 +177,7 @@ def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, Sequence[
     own = own_extension(name, value, Path(image))
     path = value if own is None else image
     if image_suffix(path) not in FITS_SUFFIXES:
-        return read_image(path, channels=1, nan="mask")[0], None
+        return read_image(path, channels=1, nan="mask")[0], None, 1.0
     hdu: int | str | None = own
     if own is None:
         hdu = _named_psf(path) if name == "psf" else None
@@ -180,7 +186,7 @@ def _read_part(name: str, value: str, image: str) -> tuple[np.ndarray, Sequence[
     with fits_hdus(Path(path), path) as hdus:
         number = choose_hdus(hdus, path, hdu)[0]
         scales = FitsImage(hdus, number, path, Reading()).scales
-    return pixels, scales
+        return pixels, scales, oversampling_of(hdus[number].header)
 
 
 def _named_psf(path: str) -> int | None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.simulation.psf import scales_of_header
 
 _USUAL_SCALE = 0.05
 _NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
@@ -24,6 +25,7 @@ class Given:
         noise: (H, W), or of all pixels; None: not given.
         mask: (H, W), not 0 where pixels do not count; None: all do.
         wcs: Of astropy; None: not given.
+        psf_header: Of an HDU that was given as point-spread function; None: of others.
     """
 
     image: Any
@@ -31,6 +33,19 @@ class Given:
     noise: Any
     mask: np.ndarray | None
     wcs: Any
+    psf_header: Any = None
+
+    def psf_scale(self, pixel_scale: float) -> float | None:
+        """Returns the side of the PSF's pixels in arcsec that its header says; None where it says nothing.
+
+        Args:
+            pixel_scale: That of the image.
+        """
+        if self.psf_header is None:
+            return None
+        told = "psf_scale says otherwise"
+        sides = scales_of_header(self.psf_header, pixel_scale, "psf", told)
+        return None if sides is None else square(sides, "psf", "psf_scale")
 
 
 def taken(image: Any, given: Mapping[str, Any]) -> Given:
@@ -57,7 +72,8 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
         if mask is not None and mask.shape != more.shape:
             raise InputError(f"the mask has shape {mask.shape}, the image {more.shape}: they must match")  # fmt: skip
         mask = more if mask is None else (np.nan_to_num(mask.astype(float), nan=1.0) != 0) | more
-    return Given(pixels, psf, noise, mask, parts["wcs"])
+    header = getattr(parts["psf"], "header", None)
+    return Given(pixels, psf, noise, mask, parts["wcs"], header)
 
 
 def _is_cutout(image: Any) -> bool:

@@ -286,10 +286,12 @@ def fit(
     given = taken(image, {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs})
     check_not_skewed(given.wcs, name)
     scale = in_arcsec(pixel_scale, "pixel_scale")
+    its_scale = scale_of(given.wcs) if scale is None else scale
+    fine = in_arcsec(psf_scale, "psf_scale")
     seen = checked_observation(
         given.image, psf=given.psf, noise=given.noise, mask=given.mask, wcs=given.wcs,
-        neighbour_correlation=neighbour_correlation, psf_scale=in_arcsec(psf_scale, "psf_scale"),
-        pixel_scale=scale_of(given.wcs) if scale is None else scale, radius=in_arcsec(radius, "radius"), name=name,
+        neighbour_correlation=neighbour_correlation, psf_scale=given.psf_scale(its_scale) if fine is None else fine,
+        pixel_scale=its_scale, radius=in_arcsec(radius, "radius"), name=name,
     )  # fmt: skip
     if scale is None and given.wcs is None:
         note = f"without pixel_scale and WCS, pixels are taken to be of {seen.pixel_scale:g}″"
