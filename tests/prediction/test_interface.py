@@ -267,6 +267,18 @@ def test_an_image_that_cannot_be_used_can_have_a_row(predictor, lenses):
     assert predictor(images, nan="mask").classes[1] in ("cdm", "unknown")
 
 
+def test_an_image_with_values_too_large_for_32_bits_is_the_only_one_without_an_answer(
+    predictor, lenses
+):
+    images = lenses.images.double().numpy().copy()
+    images[1, 0, 0, 0] = 1e300
+    found = predictor(images, on_error="row")
+    assert found.classes == ["axion", None, "no_sub"]
+    assert "image 1: 1 of 4096 values are too large for 32-bit" in found["error"][1]
+    with pytest.raises(InputError, match="image 1: 1 of 4096 values are too large"):
+        predictor(images)
+
+
 def test_files_without_an_answer_say_why_and_a_list_of_names_is_a_list_of_files(
     predictor, lenses, tmp_path
 ):

@@ -34,11 +34,20 @@ if TYPE_CHECKING:
 
 
 def as_tensor(images: Any, name: str = "images") -> Tensor:
-    """Returns images as a tensor of real numbers, in which masked pixels are NaN.
+    """Returns images as a tensor of real numbers of at most 32 bits, in which masked pixels are NaN.
 
     Raises:
-        InputError: They are no numbers, not all of one shape, or logarithms (magnitudes).
+        InputError: They are no numbers, not all of one shape, logarithms (magnitudes), or too large.
     """
+    found = _as_given(images, name)
+    if found.dtype != torch.float64:
+        return found
+    array = np.array(in_single_precision(found.cpu().numpy(), name))
+    return torch.from_numpy(array).to(found.device)
+
+
+def _as_given(images: Any, name: str) -> Tensor:
+    """Returns images as a tensor of the precision that they have, 32 bits or 64."""
     if isinstance(images, LensBatch):
         images = images.images
     if isinstance(images, list | tuple) and images and all(isinstance(i, Tensor) for i in images):
@@ -48,15 +57,13 @@ def as_tensor(images: Any, name: str = "images") -> Tensor:
     if isinstance(images, Tensor):
         if images.is_complex():
             raise InputError(f"{name} hold {images.dtype}, not real numbers")
-        if images.dtype == torch.float64:
-            return torch.from_numpy(in_single_precision(images.detach().cpu().numpy(), name)).to(
-                images.device
-            )
         return images.detach()
     array = _as_array(images, name)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} are {type(images).__name__} of {array.dtype}, not real numbers")
-    return torch.from_numpy(np.array(in_single_precision(array, name)))
+    if array.dtype != np.float64:
+        array = in_single_precision(array, name)
+    return torch.from_numpy(np.array(array))
 
 
 def _as_array(images: Any, name: str) -> np.ndarray:
@@ -135,7 +142,7 @@ def _one_by_one(images: Any, grid: PixelGrid, reading: Reading, name: str) -> li
         key for key in ("hdu", "band", "catalog", "size") if getattr(reading, key) is not None
     ]:
         raise InputError(f"{given[0]} is for files, and these images are an array in memory")
-    batch = with_channels(as_tensor(images, f"{name}s"), grid, f"{name}s")
+    batch = with_channels(_as_given(images, f"{name}s"), grid, f"{name}s")
     scale, labels = reading.pixel_scale, [None] * len(batch)
     if isinstance(images, LensBatch):
         scale = scale or images.attributes.get("pixel_scale")
@@ -143,11 +150,13 @@ def _one_by_one(images: Any, grid: PixelGrid, reading: Reading, name: str) -> li
     scales = None if scale is None else (float(scale), float(scale))
     per_area = is_surface_brightness({"BUNIT": _unit_of(images)})
     found = []
-    for k, pixels in enumerate(batch.to("cpu", torch.float32).numpy()):
+    wide = batch.dtype == torch.float64  # what is too large for 32 bits is told of that image
+    for k, pixels in enumerate(batch.to("cpu", None if wide else torch.float32).numpy()):
         image = ReadImage("", label=labels[k], scales=scales)
         where = name if len(batch) == 1 else f"{name} {k}"
         try:
-            known = known_pixels(np.ascontiguousarray(pixels), "mask", where)
+            single = in_single_precision(np.ascontiguousarray(pixels), where)
+            known = known_pixels(single, "mask", where)
             image.image = to_grid(known, grid, reading, where, scales=scales, per_area=per_area)
         except InputError as error:
             image.error = _in_python(str(error))
