@@ -9,10 +9,17 @@ import pytest
 from haloformer.fitting.reallens import checked_observation
 from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.smooth import centred, prepare
-from haloformer.fitting.reallens.start import _SOURCES, compact_lenses, first_light, traced_source
+from haloformer.fitting.reallens.start import (
+    _SOURCES,
+    coarse_fits,
+    compact_lenses,
+    first_light,
+    traced_source,
+)
 from haloformer.simulation import Simulator, get_any_survey
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.psf import psf_kernel
+from small_lens import lens
 
 SEED = 2046  # of which lens 0 has two images of a compact source, one of them faint
 
@@ -50,6 +57,23 @@ def test_some_of_the_starts_are_near_the_lens():
         off[size] = min(float(np.abs(start[at] - true).max()) for start in starts)
     assert off[_SOURCES[0]] > 0.25  # why there are others
     assert min(off.values()) < 0.17
+
+
+def test_starts_are_the_same_in_any_number_of_threads():
+    image, given = lens(lens_light=False)
+    ready = prepare(checked_observation(image, **given, radius=1.6), False, supersampling=1)
+    problem = ready.problem(centred(Mass(), ready.light))
+    vectors = [
+        compact_lenses(problem.mass, ready.light, ready.arcs, gamma, 0.1)[0] for gamma in (1.9, 2.2)
+    ]
+    one, two = (
+        coarse_fits(problem, ready.light, ready.arcs, ready.seen, vectors=vectors, threads=threads)
+        for threads in (1, 2)
+    )
+    assert len(one) == 2
+    np.testing.assert_array_equal([fit.vector for fit in one], [fit.vector for fit in two])
+    evidences = [fit.evidence for fit in two]
+    assert evidences == sorted(evidences)
 
 
 def test_the_fine_grid_reaches_the_light_with_as_many_coefficients_as_pixels_allow():

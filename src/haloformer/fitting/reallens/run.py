@@ -149,7 +149,9 @@ def _fit_observation(
     plain = dataclasses.replace(mass, multipoles=False)
 
     def smooth_lens() -> Fit:
-        best, *others = fit_smooth_lens(ready, plain, _told(report, "smooth"), options.start)
+        best, *others = fit_smooth_lens(
+            ready, plain, _told(report, "smooth"), options.start, threads
+        )
         done.keep_rows("others", [[*one.vector, one.evidence - best.evidence] for one in others])
         return best
 

@@ -141,6 +141,7 @@ def fit_smooth_lens(
     mass: Mass,
     report: Report | None = None,
     start: Mapping[str, float] | None = None,
+    threads: int = 1,
 ) -> list[Fit]:
     """Fits power-law ellipsoid, shear and what else the mass model has.
 
@@ -149,6 +150,7 @@ def fit_smooth_lens(
         mass: The mass model, without a perturber.
         report: Called after each step.
         start: Names and values with which to begin; None: without any start value.
+        threads: In which the first fits run side by side.
 
     Returns:
         The best fit, and another one where there is another lens that is nearly as probable, which the errors of the first do not hold.
@@ -158,7 +160,8 @@ def fit_smooth_lens(
     basis = LightBasis.of(single, ready.light.components)
     first = dataclasses.replace(ready, camera=single, basis=basis).problem(mass)
     vectors = None if start is None else [_vector(mass, start)]
-    starts = coarse_fits(first, ready.light, ready.arcs, seen, report, vectors, ready.falling)
+    light, arcs, falling = ready.light, ready.arcs, ready.falling
+    starts = coarse_fits(first, light, arcs, seen, report, vectors, falling, threads)
     best = refine(ready, starts[0], report)
     probable = [fit for fit in starts[1:] if fit.evidence <= starts[0].evidence + NEARLY]
     error = np.sqrt(np.diag(covariance(best))) if probable else np.inf

@@ -1,7 +1,9 @@
 """Where the fit begins, found from the image alone: the lens's light, the arcs that it leaves, and the ring that they make."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage, optimize
@@ -13,6 +15,7 @@ from haloformer.fitting.reallens.masses import Mass
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.operators import Camera, Source, SourceGrid
 from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, smoothed
+from haloformer.fitting.reallens.side_by_side import side_by_side
 from haloformer.fitting.reallens.source_prior import Smoothness
 
 _SIGNIFICANT = 4.0  # σ, of the smoothed arcs
@@ -334,6 +337,7 @@ def coarse_fits(
     report: Report | None = None,
     vectors: Sequence[np.ndarray] | None = None,
     falling: bool = True,
+    threads: int = 1,
 ) -> list[Fit]:
     """Returns the best fits on a coarse source; the best first.
 
@@ -345,6 +349,7 @@ def coarse_fits(
         report: Called after each.
         vectors: Parameters (K,) with which fits begin; None: found from the image alone.
         falling: Whether the source's standard deviation falls outwards.
+        threads: In which fits run side by side.
     """
     mass = problem.mass
     bright = float(np.percentile(arcs[2], 90)) / 2
@@ -355,23 +360,28 @@ def coarse_fits(
             for size in _SOURCES
             for vector in compact_lenses(mass, light, arcs, gamma, size)[:_TRIED]
         ]
-    tried = []
-    for vector in vectors:
+
+    def begin(vector: np.ndarray, _: Report) -> Fit:
         step = 0.6 * seen.pixel_scale
         source = traced_source(mass, vector, arcs, seen, step, _COARSE_SIDE, falling=falling)
         size = source.fine.half / (2 if falling else 1)
         extent = size if falling else np.inf
         smoothness = Smoothness(bright, 0.3 * size, 0.1 * bright, extent)
-        tried.append(fit_at(problem, source, vector, smoothness))
-    tried.sort(key=lambda fit: fit.evidence)
-    better = [
-        smoothed(improve(fit, 3, 5.0), lengths_of(fit.source), 2.0)
-        for fit in _spread_over_slopes(tried)
-    ]
-    better.sort(key=lambda fit: fit.evidence)
-    best = [improve(fit, 6, 2.0, report=report) for fit in _worth_going_on(better)]
-    best.sort(key=lambda fit: fit.evidence)
-    return best
+        return fit_at(problem, source, vector, smoothness)
+
+    def goes_on(fit: Fit, report: Report) -> Fit:
+        return smoothed(improve(fit, 3, 5.0, report), lengths_of(fit.source), 2.0)
+
+    def ends(fit: Fit, report: Report) -> Fit:
+        return improve(fit, 6, 2.0, report=report)
+
+    def all_of(work: Callable[[Any, Report], Fit], given: Sequence[Any]) -> list[Fit]:
+        jobs = [functools.partial(work, each) for each in given]
+        return sorted(side_by_side(jobs, report, threads=threads), key=lambda fit: fit.evidence)
+
+    tried = all_of(begin, vectors)
+    better = all_of(goes_on, _spread_over_slopes(tried))
+    return all_of(ends, _worth_going_on(better))
 
 
 def _worth_going_on(fits: list[Fit]) -> list[Fit]:
