@@ -13,6 +13,8 @@ from haloformer.fitting.reallens.stages import Stages
 class Found(SimpleNamespace):
     """As much of a fit as the search looks at."""
 
+    source = smoothness = None
+
     def value(self, name):
         if name == "theta_E":
             return 1.0
@@ -26,7 +28,11 @@ class Kept(Stages):
 
 
 def detected(
-    monkeypatch, places, improved, ended=lambda fit, *rest: fit, beside=lambda fit: [fit, fit]
+    monkeypatch,
+    places,
+    improved,
+    ended=lambda fit, *rest: fit,
+    beside=lambda fit: [(fit.x, fit.y)] * 2,
 ):
     """Returns what a search finds whose fits end as given, from a smooth lens of evidence 100, and its stages.
 
@@ -34,7 +40,7 @@ def detected(
         places: x and y of its starts.
         improved: Does what ``improve`` does.
         ended: Does what ``settled`` does.
-        beside: Returns the fits beside one.
+        beside: Returns the places beside a fit.
     """
     x, y = np.array(places).T
     n = len(places)
@@ -43,12 +49,10 @@ def detected(
     )
     problem = SimpleNamespace(mass=Mass())
     problem.with_mass = lambda mass: SimpleNamespace(mass=mass)
-    smooth = Found(
-        problem=problem, vector=np.zeros(8), source=None, smoothness=None, evidence=100.0, x=0, y=0
-    )
+    smooth = Found(problem=problem, vector=np.zeros(8), evidence=100.0, x=0, y=0)
 
     def begun(problem, source, vector, smoothness):
-        return Found(x=vector[-2], y=vector[-1], evidence=90.0, source=None)
+        return Found(x=vector[-2], y=vector[-1], evidence=90.0)
 
     monkeypatch.setattr(perturbers, "fit_at", begun)
     monkeypatch.setattr(perturbers, "improve", improved)
@@ -71,9 +75,9 @@ def test_many_fits_that_ended_at_one_place_do_not_keep_a_better_place_from_being
     def improved(fit, steps, tolerance, report=None):
         """The first four end at one place; the fifth, worse at first, is the best in the end."""
         if steps == 6 and fit.x > 0.5:
-            return Found(x=1.01 + 0.001 * fit.y, y=0.0, evidence=50.0 + fit.y, source=None)
+            return Found(x=1.01 + 0.001 * fit.y, y=0.0, evidence=50.0 + fit.y)
         if (fit.x, fit.y) == (0.0, 1.0):
-            return Found(x=0.0, y=1.0, evidence=60.0 if steps == 6 else -40.0, source=None)
+            return Found(x=0.0, y=1.0, evidence=60.0 if steps == 6 else -40.0)
         return fit
 
     found, stages = detected(monkeypatch, places, improved)
@@ -94,10 +98,10 @@ def test_what_is_little_worse_before_it_is_finished_may_be_the_best_in_the_end(m
     after = {1: 50.0, 0: 20.0, -1: -500.0}
 
     def improved(fit, *rest):
-        return Found(x=fit.x, y=fit.y, evidence=before[round(fit.x)], source=None)
+        return Found(x=fit.x, y=fit.y, evidence=before[round(fit.x)])
 
     def ended(fit, *rest):
-        return Found(x=fit.x, y=fit.y, evidence=after[round(fit.x)], source=None)
+        return Found(x=fit.x, y=fit.y, evidence=after[round(fit.x)])
 
     found, stages = detected(monkeypatch, places, improved, ended)
     assert (found.fit.x, found.fit.y) == (0.0, 1.0)
@@ -110,10 +114,10 @@ def test_a_better_place_beside_the_one_where_fits_end_is_found(monkeypatch):
     """The evidence falls towards x = 0.3, where no fit comes by itself; two places beside each fit are tried."""
 
     def improved(fit, *rest):
-        return Found(x=fit.x, y=fit.y, evidence=50.0 + 100 * abs(fit.x - 0.3), source=None)
+        return Found(x=fit.x, y=fit.y, evidence=50.0 + 100 * abs(fit.x - 0.3))
 
     def beside(fit):
-        return [Found(x=fit.x + step, y=fit.y, evidence=0.0, source=None) for step in (-0.1, 0.1)]
+        return [(fit.x + step, fit.y) for step in (-0.1, 0.1)]
 
     found, stages = detected(monkeypatch, [(0.5, 0.0), (0.9, 0.0)], improved, beside=beside)
     assert found.fit.x == pytest.approx(0.3)
@@ -135,7 +139,7 @@ def test_places_beside_a_perturber_are_around_it_and_the_best_comes_first(monkey
     problem = SimpleNamespace(mass=mass)
     fit = SimpleNamespace(problem=problem, vector=vector, source=None, smoothness=None)
     found = perturbers._beside(fit, 1.5)
-    away = np.array([each.vector - vector for each in found])
+    away = np.array(found) - vector
     np.testing.assert_allclose(np.hypot(*away[:, own].T), 0.12 * 1.5)
     assert not np.delete(away, own, axis=1).any()
     np.testing.assert_allclose(away.sum(axis=0), 0, atol=1e-12)  # all around it

@@ -255,8 +255,9 @@ def detect(
     def goes_on(fit: Fit, report: Report) -> Fit:
         return improve(_in_full(smooth, twin, fit), 8, 1.0, report)
 
-    def moves(fit: Fit, report: Report) -> Fit:
-        return improve(fit, 3, 1.0, report)
+    def moves(vector: np.ndarray, report: Report) -> Fit:
+        begun = fit_at(problem, better[0].source, vector, better[0].smoothness)
+        return improve(begun, 3, 1.0, report)
 
     def ends(fit: Fit, report: Report) -> Fit:
         return settled(fit, lengths_of(fit.source), 0.5, report)
@@ -296,8 +297,8 @@ def detect(
     return Detection(best, delta, marginal, others, spread)
 
 
-def _beside(fit: Fit, theta_E: float) -> list[Fit]:
-    """Returns a fit with its perturber at places around it, all else as it was; the best first.
+def _beside(fit: Fit, theta_E: float) -> list[np.ndarray]:
+    """Returns parameters (K,) with the perturber at places around it, all else as it was; the most probable first.
 
     Where the source has clumps, a place may be better than all near it and yet not the best.
     """
@@ -307,8 +308,9 @@ def _beside(fit: Fit, theta_E: float) -> list[Fit]:
         vector = fit.vector.copy()
         vector[own] += _RING * theta_E * np.array([np.cos(angle), np.sin(angle)])
         vector = np.clip(vector, *fit.problem.mass.bounds())
-        found.append(fit_at(fit.problem, fit.source, vector, fit.smoothness))
-    return sorted(found, key=lambda one: one.evidence)
+        there = fit_at(fit.problem, fit.source, vector, fit.smoothness)
+        found.append((there.evidence, vector))  # a fit itself takes 0.1 GB
+    return [vector for _, vector in sorted(found, key=lambda each: each[0])]
 
 
 def _in_full(smooth: Fit, twin: Fit, fit: Fit) -> Fit:
