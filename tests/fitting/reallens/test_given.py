@@ -1,5 +1,7 @@
 """What may be given in Python as an image and what belongs to it, and what is refused, or told, of what it holds."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from astropy import units
@@ -77,6 +79,15 @@ def test_quantities_cutouts_and_hdus_are_taken(seen):
         (IMAGE, {"wcs": WCS(naxis=2)}, "no axes on the sky"),
         (IMAGE, {"wcs": sky(0.1)}, "axes of its pixels are 84.3° apart"),
         (IMAGE, {"pixel_scale": 3 * units.kg}, "an angle is needed"),
+        (
+            SimpleNamespace(images=IMAGE, parameters={}),
+            {},
+            r"give one of its images, batch\.images",
+        ),
+        (object(), {}, "the image is object: an array of real numbers"),
+        (IMAGE.astype(complex), {}, "of complex128: an array of real numbers"),
+        (IMAGE, {"psf": [["a"]]}, "psf is list of <U1: an array of real numbers"),
+        (IMAGE, {"noise": [[1.0, 2.0], [3.0]]}, "noise is list, and no array"),
     ],
 )
 def test_what_is_no_image_of_the_sky_is_refused_in_one_line(seen, image, given, message):

@@ -119,7 +119,24 @@ def _pixels(value: Any, what: str) -> tuple[Any, np.ndarray | None]:
         value = value.value
     if value is None:
         raise InputError(f"{what} holds no pixels")
+    _check_numbers(value, what)
     return value, None if mask is None or mask.ndim != 2 else mask
+
+
+def _check_numbers(value: Any, what: str) -> None:
+    """Raises InputError where something is no array of real numbers, nor one number."""
+    if hasattr(value, "images") and hasattr(value, "parameters"):
+        raise InputError(
+            f"{what} is a batch of simulated lenses: give one of its images, batch.images[0, 0], and what belongs to it"
+        )
+    try:
+        array = np.asarray(value)
+    except (TypeError, ValueError) as error:  # a tensor of a GPU, rows of several lengths
+        raise InputError(f"{what} is {type(value).__name__}, and no array: {error}") from error
+    kind = type(value).__name__
+    if array.dtype.kind not in "biuf":
+        of = "" if array.dtype == object else f" of {array.dtype}"
+        raise InputError(f"{what} is {kind}{of}: an array of real numbers is needed")
 
 
 def in_arcsec(value: Any, what: str) -> float | None:
