@@ -436,6 +436,16 @@ def test_a_users_noise_map_is_the_noise_with_and_without_correlation(tmp_path):
         assert noise[..., 20:].std().item() == pytest.approx(0.1, rel=0.05)
 
 
+def test_signal_to_noise_is_that_of_a_users_noise_map(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.writeto(tmp_path / "noise.fits", np.full((40, 40), 0.02, np.float32))
+    camera = {**SMALL["instrument"], "noise_map": str(tmp_path / "noise.fits")}
+    survey = small(instrument=camera, substructure={"no_sub": []})
+    batch = Simulator(survey, seed=5, noise="none").batch(range(8))
+    peak = batch.images.flatten(1).amax(1).double().numpy()
+    assert peak / 0.02 == pytest.approx(batch.parameters["snr"], rel=1e-5)  # no photons beside it
+
+
 def with_sky(sky, **changes):
     return small(instrument={**SMALL["instrument"], "sky": sky}, **changes)
 
