@@ -371,12 +371,60 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
             {"lens_light": {"mode": "subtracted"}, "original_noise": "double_poisson"},
             "needs original_noise: instrument",
         ),
+        ({"lens_light": {"mode": "subtracted", "mask_radius": 3}}, "leaves nothing of images"),
+        ({"source": {"light": [{"kind": "sersic"}], "snr": 9, "shares": [0]}}, "all are 0"),
+        *(
+            (
+                {
+                    "instrument": {**SMALL["instrument"], **field},
+                    "original_noise": "double_poisson",
+                },
+                "needs original_noise: instrument, not double_poisson",
+            )
+            for field in ({"noise_map": "noise.fits"}, {"noise_correlation": 0.1})
+        ),
+        (
+            {"instrument": {**SMALL["instrument"], "noise_correlation": {"uniform": [0.1, 0.5]}}},
+            r"must be below 0\.5",
+        ),
+        *(
+            (
+                {"substructure": {"axion": [{"kind": kind, "log10_m_axion": 1e-22}]}},
+                "is a logarithm",
+            )
+            for kind in ("granules", "soliton", "tnfw", "vortex")
+        ),
+        ({"substructure": {"wdm": [{"kind": "tnfw", "log10_m_hm": 1e9}]}}, "is a logarithm"),
     ],
 )
 def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         small(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"kind": "point_masses", "number": 10**8},
+        {"kind": "nfw", "number": 10**8},
+        {"kind": "soliton", "number": 10**8},
+        {"kind": "tnfw", "mass_low": 1e3},
+        {"kind": "line_of_sight", "mass_low": 1e3},
+    ],
+)
+def test_more_halos_than_fit_into_memory_are_refused_before_it_is_taken(part):
+    survey = small(substructure={"cdm": [part]})
+    with pytest.raises(InputError, match=f"{part['kind']}: room for .* a smaller batch_size"):
+        Simulator(survey).parameters(range(256))
+
+
+@pytest.mark.parametrize("log10_m_axion", [-28.9, -9.1])
+@pytest.mark.parametrize("kind", ["granules", "soliton", "tnfw", "vortex"])
+def test_axions_of_any_mass_that_is_allowed_make_images(kind, log10_m_axion):
+    part = {"kind": kind, "log10_m_axion": log10_m_axion}
+    survey = small(substructure={"axion": [part]}, matching="none")
+    assert Simulator(survey, noise="none").batch(range(2)).images.isfinite().all()
 
 
 def test_what_knows_only_one_lens_and_source_says_so():

@@ -380,14 +380,16 @@ class Simulator:
 
     def _places(self, numbers: Sequence[int] | np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
         """Returns the labels (B,) of images, and their numbers within their class."""
-        numbers = np.asarray(numbers, dtype=np.int64)
-        if numbers.ndim != 1 or (
-            len(numbers) and (numbers.min() < 0 or numbers.max() // len(self.class_names) >= 2**32)
-        ):
+        classes = len(self.class_names)
+        try:
+            found = np.asarray(numbers, dtype=np.int64)
+        except (OverflowError, TypeError, ValueError):
+            found = np.array([-1])
+        if found.ndim != 1 or (len(found) and (found.min() < 0 or found.max() // classes >= 2**32)):
             raise InputError(
                 "image numbers must be a list of whole numbers from 0 to 2^32 per class"
             )
-        return numbers % len(self.class_names), numbers // len(self.class_names)
+        return found % classes, found // classes
 
     def images(self, scenes: Scenes, *, side: int | None = None) -> Tensor:
         """Renders scenes with the simulator's noise, as (B, H, W), or the central (B, side, side) of them."""
