@@ -395,6 +395,11 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
             for kind in ("granules", "soliton", "tnfw", "vortex")
         ),
         ({"substructure": {"wdm": [{"kind": "tnfw", "log10_m_hm": 1e9}]}}, "is a logarithm"),
+        (
+            {"lens": [{"kind": "epl", "e1": 2.0, "e2": {"normal": [0, 0.1]}}]},
+            r"an ellipticity of 2: at most 0\.429",
+        ),
+        ({"source": {"light": [{"kind": "sersic", "e1": 0.9, "e2": 0.9}], "snr": 9}}, r"of 1\.27"),
     ],
 )
 def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):
@@ -425,6 +430,15 @@ def test_axions_of_any_mass_that_is_allowed_make_images(kind, log10_m_axion):
     part = {"kind": kind, "log10_m_axion": log10_m_axion}
     survey = small(substructure={"axion": [part]}, matching="none")
     assert Simulator(survey, noise="none").batch(range(2)).images.isfinite().all()
+
+
+@pytest.mark.parametrize("flux", [1e20, 1e300])
+@pytest.mark.parametrize("noise", ["none", "instrument"])
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_images_that_are_no_numbers_are_refused_and_noise_does_not_hide_them(backend, noise, flux):
+    survey = small(source={"light": [{"kind": "sersic"}], "flux": flux})
+    with pytest.raises(InputError, match="3 of 3 images have pixels that are NaN, or above"):
+        Simulator(survey, backend=backend, noise=noise).batch(range(3))
 
 
 def test_what_knows_only_one_lens_and_source_says_so():

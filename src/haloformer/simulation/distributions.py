@@ -257,6 +257,22 @@ def check_log10_m_axion(quantity: Quantity | None) -> None:
     check_log10("log10_m_axion", quantity, -29, -9)
 
 
+def check_ellipticity(e1: Quantity | None, e2: Quantity | None, least_axis_ratio: float) -> None:
+    """Raises InputError for ellipticities of which every draw is flatter than an axis ratio."""
+    size = math.hypot(*(0.0 if each is None else _least_size(each) for each in (e1, e2)))
+    most = (1 - least_axis_ratio) / (1 + least_axis_ratio)
+    if size > most:
+        raise InputError(
+            f"e1 and e2 make an ellipticity of {size:.3g}: at most {most:.3g} can be simulated, an axis ratio of "
+            f"{least_axis_ratio:g}; draws of priors are shortened to it"
+        )
+
+
+def _least_size(quantity: Quantity) -> float:
+    low, high = least_of(quantity), -least_of(quantity, -1)
+    return max(low, -high, 0.0)
+
+
 MOST_AT_ONCE = 50_000_000
 """Numbers in an array of halos or point masses; there are some twenty such arrays."""
 

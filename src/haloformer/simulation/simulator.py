@@ -52,6 +52,9 @@ _SCALED_UNITS = {
     "clipped_max": "0 or more, 1 at the maximum",
 }
 
+_BRIGHTEST = 1e15
+"""Counts/s in a pixel, of which no noise is drawn: counts are 64-bit numbers."""
+
 BACKENDS = ("auto", "numba", "torch", "lenstronomy")
 
 
@@ -196,12 +199,23 @@ class Simulator:
             return self._composed_batch(self._renderer, numbers, side)
         scenes = self.scenes(numbers)
         return LensBatch(
-            images=self.images(scenes, side=side)[:, None],
+            images=self._finite(self.images(scenes, side=side)[:, None]),
             labels=torch.from_numpy(scenes.label),
             parameters=scenes.parameters(self.seed),
             class_names=self.class_names,
             attributes=self.attributes,
         )
+
+    def _finite(self, images: Tensor) -> Tensor:
+        """Returns images (B, …); raises InputError for those of a CPU with pixels that are no number. A GPU is not waited for."""
+        if images.device.type == "cpu" and not float(images.sum(dtype=torch.float64)) < _BRIGHTEST:
+            bad = int((~(images < _BRIGHTEST)).flatten(1).any(1).sum())
+            if bad:
+                raise InputError(
+                    f"survey {self.survey.name}: {bad} of {len(images)} images have pixels that are NaN, or above "
+                    f"{_BRIGHTEST:g} counts/s: some number of the survey is far from those of lenses"
+                )
+        return images
 
     def parameters(self, numbers: Sequence[int] | np.ndarray | range) -> dict[str, np.ndarray]:
         """Returns the physical parameters of these images, as `batch` does, without rendering more of them than they need."""
@@ -238,6 +252,7 @@ class Simulator:
             rendered = self._by_lenstronomy(renderer, scenes)
         else:
             rendered = renderer.images(scenes.parameters)
+        self._finite(rendered.images)  # before the noise, which turns what is no number into one
         return LensBatch(
             images=self._channels(rendered, scenes, side),
             labels=torch.from_numpy(scenes.label),
