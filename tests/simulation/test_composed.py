@@ -371,12 +371,74 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
             {"lens_light": {"mode": "subtracted"}, "original_noise": "double_poisson"},
             "needs original_noise: instrument",
         ),
+        ({"lens_light": {"mode": "subtracted", "mask_radius": 3}}, "leaves nothing of images"),
+        ({"source": {"light": [{"kind": "sersic"}], "snr": 9, "shares": [0]}}, "all are 0"),
+        *(
+            (
+                {
+                    "instrument": {**SMALL["instrument"], **field},
+                    "original_noise": "double_poisson",
+                },
+                "needs original_noise: instrument, not double_poisson",
+            )
+            for field in ({"noise_map": "noise.fits"}, {"noise_correlation": 0.1})
+        ),
+        (
+            {"instrument": {**SMALL["instrument"], "noise_correlation": {"uniform": [0.1, 0.5]}}},
+            r"must be below 0\.5",
+        ),
+        *(
+            (
+                {"substructure": {"axion": [{"kind": kind, "log10_m_axion": 1e-22}]}},
+                "is a logarithm",
+            )
+            for kind in ("granules", "soliton", "tnfw", "vortex")
+        ),
+        ({"substructure": {"wdm": [{"kind": "tnfw", "log10_m_hm": 1e9}]}}, "is a logarithm"),
+        (
+            {"lens": [{"kind": "epl", "e1": 2.0, "e2": {"normal": [0, 0.1]}}]},
+            r"an ellipticity of 2: at most 0\.429",
+        ),
+        ({"source": {"light": [{"kind": "sersic", "e1": 0.9, "e2": 0.9}], "snr": 9}}, r"of 1\.27"),
     ],
 )
 def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):
     with pytest.raises(InputError, match=message) as caught:
         small(**changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"kind": "point_masses", "number": 10**8},
+        {"kind": "nfw", "number": 10**8},
+        {"kind": "soliton", "number": 10**8},
+        {"kind": "tnfw", "mass_low": 1e3},
+        {"kind": "line_of_sight", "mass_low": 1e3},
+    ],
+)
+def test_more_halos_than_fit_into_memory_are_refused_before_it_is_taken(part):
+    survey = small(substructure={"cdm": [part]})
+    with pytest.raises(InputError, match=f"{part['kind']}: room for .* a smaller batch_size"):
+        Simulator(survey).parameters(range(256))
+
+
+@pytest.mark.parametrize("log10_m_axion", [-28.9, -9.1])
+@pytest.mark.parametrize("kind", ["granules", "soliton", "tnfw", "vortex"])
+def test_axions_of_any_mass_that_is_allowed_make_images(kind, log10_m_axion):
+    part = {"kind": kind, "log10_m_axion": log10_m_axion}
+    survey = small(substructure={"axion": [part]}, matching="none")
+    assert Simulator(survey, noise="none").batch(range(2)).images.isfinite().all()
+
+
+@pytest.mark.parametrize("flux", [1e20, 1e300])
+@pytest.mark.parametrize("noise", ["none", "instrument"])
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+def test_images_that_are_no_numbers_are_refused_and_noise_does_not_hide_them(backend, noise, flux):
+    survey = small(source={"light": [{"kind": "sersic"}], "flux": flux})
+    with pytest.raises(InputError, match="3 of 3 images have pixels that are NaN, or above"):
+        Simulator(survey, backend=backend, noise=noise).batch(range(3))
 
 
 def test_what_knows_only_one_lens_and_source_says_so():
@@ -434,6 +496,16 @@ def test_a_users_noise_map_is_the_noise_with_and_without_correlation(tmp_path):
         noise = noisy - Simulator(survey, seed=1, noise="none").batch(range(20)).images
         assert noise[..., :20].std().item() == pytest.approx(0.02, rel=0.05)
         assert noise[..., 20:].std().item() == pytest.approx(0.1, rel=0.05)
+
+
+def test_signal_to_noise_is_that_of_a_users_noise_map(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    fits.writeto(tmp_path / "noise.fits", np.full((40, 40), 0.02, np.float32))
+    camera = {**SMALL["instrument"], "noise_map": str(tmp_path / "noise.fits")}
+    survey = small(instrument=camera, substructure={"no_sub": []})
+    batch = Simulator(survey, seed=5, noise="none").batch(range(8))
+    peak = batch.images.flatten(1).amax(1).double().numpy()
+    assert peak / 0.02 == pytest.approx(batch.parameters["snr"], rel=1e-5)  # no photons beside it
 
 
 def with_sky(sky, **changes):

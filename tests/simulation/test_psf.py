@@ -41,7 +41,7 @@ from haloformer.simulation.psf import (
     separable_psf,
 )
 from haloformer.simulation.sources import sersic_ellipse
-from haloformer.simulation.surveys import describe_survey, get_part, get_survey
+from haloformer.simulation.surveys import describe_survey, get_any_survey, get_part, get_survey
 
 NEW = [
     "hst_acs_f814w",
@@ -185,9 +185,9 @@ def test_a_galaxy_seen_by_a_camera_is_lenstronomys(rays):
 
 @pytest.mark.parametrize("name", NEW)
 def test_shipped_cameras_are_described_so_that_they_can_be_read_back(name):
-    survey = get_survey({"base": "model_ii", "name": "mine", "instrument": name})
+    survey = get_any_survey({"base": "hst", "name": "mine", "instrument": name})
     assert survey.instrument == get_part("instruments", name)
-    assert get_survey(describe_survey(survey)) == survey
+    assert get_any_survey(describe_survey(survey)) == survey
 
 
 @pytest.mark.parametrize("name", NEW)
@@ -228,6 +228,13 @@ def test_what_knows_only_gaussians_refuses_other_cameras(fields):
 
 
 # --- kernels of users -------------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_from_a_file_that_is_wider_than_the_image_is_refused(tmp_path):
+    path = written(tmp_path / "psf.fits", gaussian(15, 3.0))
+    camera = Instrument(num_pix=32, pixel_scale=0.05, psf_file=path, psf_pixel_scale=1.0)
+    with pytest.raises(InputError, match=r"wider than the image of 1\.6: is psf_pixel_scale"):
+        psf_kernel(camera)
 
 
 def test_a_kernel_from_a_file_is_used_as_it_is(tmp_path):

@@ -115,6 +115,21 @@ def test_shipped_surveys_are_listed_with_a_description():
         ({"substructure": {"cdm": ["strings"]}}, "strings"),
         ({"substructure": {"cdm": ["vortex", "vortex"]}}, "two parts"),
         ({"z_lens": 2}, "z_lens"),
+        *(
+            ({"instrument": {"base": "euclid_vis", name: value}}, f"{name} is for composed surveys")
+            for name, value in (
+                ("sky", 0.1),
+                ("noise_map", "noise.fits"),
+                ("noise_correlation", 0.1),
+                ("psf_file", "psf.fits"),
+                ("psf_beta", 2),
+                ("supersampling", 2),
+            )
+        ),
+        (
+            {"substructure": {"axion": [{"base": "vortex", "log10_m_axion": 1e-22}]}},
+            "is a logarithm",
+        ),
         ({"distances": "comoving"}, "angular_diameter"),
         ({"cosmology": {"H0": -1}}, "H0"),
         ({"colour": "red"}, "colour"),
@@ -161,6 +176,18 @@ def test_a_file_that_is_no_survey_is_refused(tmp_path, text):
 def test_a_wrong_argument_is_named(arguments, message):
     with pytest.raises(InputError, match=message):
         Simulator(**{"survey": "model_ii", **arguments})
+
+
+def test_more_point_masses_than_fit_into_memory_are_refused_before_it_is_taken():
+    many = {"cdm": [{"base": "point_subhalos", "number": 10**7}]}
+    with pytest.raises(InputError, match="point_subhalos: room for 10,000,000 in each of 6"):
+        Simulator({"base": "model_ii", "substructure": many}).batch(range(6))
+
+
+@pytest.mark.parametrize("numbers", [[-1], [2**40], [2**63], ["one"], [[1, 2]]])
+def test_numbers_that_no_image_has_are_refused(numbers):
+    with pytest.raises(InputError, match="whole numbers from 0 to"):
+        Simulator("model_ii").batch(numbers)
 
 
 def test_no_images_is_an_error():

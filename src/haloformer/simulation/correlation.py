@@ -115,12 +115,16 @@ def read_noise_map(instrument: Instrument) -> np.ndarray:
     if instrument.noise_map is None:
         raise InputError("this camera has no noise_map")
     path = Path(instrument.noise_map)
-    sigma = read_image(path, channels=1, hdu=first_image(path))[0]
+    sigma = read_image(path, channels=1, hdu=first_image(path), nan="mask")[0]
     if min(sigma.shape) < instrument.num_pix:
         raise InputError(
             f"{path} has {sigma.shape[0]}×{sigma.shape[1]} pixels, fewer than the {instrument.num_pix} per side of the camera"
         )
     found: np.ndarray = central_part(torch.as_tensor(sigma), instrument.num_pix).numpy()
+    if bad := int(np.isnan(found).sum()):
+        raise InputError(
+            f"{path}: {bad} of {found.size} pixels are NaN or infinite; give a noise there, a large one where nothing is known"
+        )
     if found.min() <= 0:
         raise InputError(f"{path} holds a noise of {found.min():g}; each pixel's must be positive")
     return found

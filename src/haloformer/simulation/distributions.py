@@ -244,6 +244,48 @@ def check_between(name: str, quantity: Quantity, low: float, high: float) -> Non
         )
 
 
+def check_log10(name: str, quantity: Quantity | None, low: float, high: float) -> None:
+    """Raises InputError unless a logarithm, if it is given, lies between two numbers: others are seldom meant, but the number itself."""
+    if quantity is not None and not low < least_of(quantity) <= -least_of(quantity, -1) < high:
+        raise InputError(
+            f"{name} is a logarithm to base 10, and must lie between {low:g} and {high:g}, not {describe_quantity(quantity)}"
+        )
+
+
+def check_log10_m_axion(quantity: Quantity | None) -> None:
+    """Raises InputError unless log10 of an axion mass in eV, if it is given, is one that has effects on galaxies, or nearly."""
+    check_log10("log10_m_axion", quantity, -29, -9)
+
+
+def check_ellipticity(e1: Quantity | None, e2: Quantity | None, least_axis_ratio: float) -> None:
+    """Raises InputError for ellipticities of which every draw is flatter than an axis ratio."""
+    size = math.hypot(*(0.0 if each is None else _least_size(each) for each in (e1, e2)))
+    most = (1 - least_axis_ratio) / (1 + least_axis_ratio)
+    if size > most:
+        raise InputError(
+            f"e1 and e2 make an ellipticity of {size:.3g}: at most {most:.3g} can be simulated, an axis ratio of "
+            f"{least_axis_ratio:g}; draws of priors are shortened to it"
+        )
+
+
+def _least_size(quantity: Quantity) -> float:
+    low, high = least_of(quantity), -least_of(quantity, -1)
+    return max(low, -high, 0.0)
+
+
+MOST_AT_ONCE = 50_000_000
+"""Numbers in an array of halos or point masses; there are some twenty such arrays."""
+
+
+def check_members(images: int, number: int, what: str) -> None:
+    """Raises InputError if so many halos or point masses in each of so many images take too much memory at once."""
+    if images * number > MOST_AT_ONCE:
+        raise InputError(
+            f"{what}: room for {number:,} in each of {images} images at once takes too much memory: have fewer "
+            "(mass_low, number, Sigma_sub) or a smaller batch_size"
+        )
+
+
 def least_of(quantity: Quantity, sign: int = 1) -> float:
     """Returns the smallest value that a quantity takes; of a normal distribution, five standard deviations below the mean.
 

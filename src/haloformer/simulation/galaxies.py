@@ -123,8 +123,8 @@ def read_library(
     """Reads a library.
 
     Args:
-        path: A folder of FITS files, of which each image of the sky is a galaxy; one such file; a ``.npz`` file with ``images`` (N, H, W)
-            and perhaps ``redshifts`` and ``pixel_sizes``; or an HDF5 file with ``images`` (N, H, W) or (N, H, W, bands) and perhaps
+        path: A folder of FITS files, of which each image of the sky, or cube of its bands, is a galaxy; one such file; a ``.npz`` file with
+            ``images`` (N, H, W) and perhaps ``redshifts`` and ``pixel_sizes``; or an HDF5 file with ``images`` (N, H, W) or (N, H, W, bands) and perhaps
             ``redshift``, ``pixel_scale`` and ``ans``, the class, as Galaxy10 has them.
         pixel_scale: Arcsec per pixel, before what files say.
         band: Of several, counted from 0; their mean if None.
@@ -353,7 +353,7 @@ def _read_stamps(
     if not path.exists():
         raise InputError(f"{path} does not exist; it is to be a folder or a file of galaxies")
     if path.is_dir() or image_suffix(path.name) in FITS_SUFFIXES:
-        stamps = _fits_stamps(path, pixel_scale)
+        stamps = _fits_stamps(path, pixel_scale, band)
     elif path.suffix.lower() in (".h5", ".hdf5"):
         stamps = _hdf5_stamps(path, pixel_scale, band, galaxy_class)
     elif path.suffix.lower() == ".npz":
@@ -386,7 +386,7 @@ def _stamp(pixels: np.ndarray, name: str, scale: float | None, redshift: float) 
     return Stamp(values, name, np.nan if scale is None else scale, redshift, content)
 
 
-def _fits_stamps(path: Path, pixel_scale: float | None) -> Iterator[Stamp]:
+def _fits_stamps(path: Path, pixel_scale: float | None, band: int | None) -> Iterator[Stamp]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         if image_suffix(file.name) not in FITS_SUFFIXES or file.name.startswith("."):
@@ -399,25 +399,32 @@ def _fits_stamps(path: Path, pixel_scale: float | None) -> Iterator[Stamp]:
                     continue
                 name = f"{file}[{number}]"
                 image = FitsImage(hdus, number, name, Reading(pixel_scale=pixel_scale))
-                if len(image.shape) != 2:
-                    raise InputError(f"{name} is a cube of shape {image.shape}; one band is needed")
                 redshift = hdu.header.get("REDSHIFT")
-                everything = (slice(None), slice(None))
-                if min(image.shape) < 2:
+                if min(image.shape[-2:]) < 2:
                     raise InputError(
-                        f"{name} has {image.shape[0]}×{image.shape[1]} pixels, which is no galaxy"
+                        f"{name} has {image.shape[-2]}×{image.shape[-1]} pixels, which is no galaxy"
                     )
                 yield _stamp(
-                    image.pixels(everything, None, 1, name)[0],
+                    _band_of_fits(image, band, name),
                     name,
                     None if image.scales is None else image.scales[0],
                     float(redshift) if isinstance(redshift, int | float) else np.nan,
                 )
 
 
+def _band_of_fits(image: FitsImage, band: int | None, name: str) -> np.ndarray:
+    """Returns (H, W) of an image, or of a cube of bands."""
+    everything = (slice(None), slice(None))
+    if len(image.shape) == 2:
+        return _one_band(image.pixels(everything, None, 1, name)[0], band, name)
+    return _one_band(np.moveaxis(image.pixels(everything, None, None, name), 0, 2), band, name)
+
+
 def _one_band(pixels: np.ndarray, band: int | None, name: str) -> np.ndarray:
     """Returns (H, W) of (H, W) or (H, W, bands)."""
     if pixels.ndim == 2:
+        if band:
+            raise InputError(f"{name} has no band {band}; there is one, 0")
         return pixels
     if pixels.ndim != 3 or pixels.shape[2] > 16:
         raise InputError(f"{name} has the shape {pixels.shape}; (H, W) or (H, W, bands) is needed")

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.simulation.distributions import Quantity, check_not_negative
+from haloformer.simulation.distributions import Quantity, check_not_negative, least_of
 from haloformer.validation import Number, WholeNumber, checked
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
@@ -67,6 +67,10 @@ class Instrument:
     def __post_init__(self) -> None:
         check_not_negative("exposure_time", self.exposure_time, zero=False)
         check_not_negative("noise_correlation", self.noise_correlation)
+        if self.noise_correlation is not None and not -least_of(self.noise_correlation, -1) < 0.5:
+            raise InputError(
+                "noise_correlation is the share that a pixel gives to each neighbour, and must be below 0.5: of 0.17 neighbours are 0.32 correlated"
+            )
         if psf_radius(self.psf_fwhm, self.psf_truncation, self.pixel_scale) * 2 >= self.num_pix:
             raise InputError(f"psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
 

@@ -136,7 +136,13 @@ def _psf_kernel(instrument: Instrument, version: tuple[int, int] | None) -> np.n
             image_scale=instrument.pixel_scale,
             instead="psf_pixel_scale says otherwise",
         )
-        kernel = resampled(kernel, own_scale or instrument.pixel_scale, scale)
+        own_scale = own_scale or instrument.pixel_scale
+        wide, side = kernel_fwhm(kernel) * own_scale, instrument.num_pix * instrument.pixel_scale
+        if wide > side:
+            raise InputError(
+                f"{instrument.psf_file} is {wide:.3g} arcsec wide (FWHM), wider than the image of {side:.3g}: is psf_pixel_scale right?"
+            )
+        kernel = resampled(kernel, own_scale, scale)
     elif instrument.psf_beta is not None:
         radius = psf_radius(instrument.psf_fwhm, instrument.psf_truncation, scale)
         kernel = moffat(instrument.psf_fwhm / scale, instrument.psf_beta, radius)

@@ -5,7 +5,7 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 
 from haloformer.simulation import rng
-from haloformer.simulation.distributions import Quantity, draw
+from haloformer.simulation.distributions import Quantity, check_members, draw
 from haloformer.simulation.instruments import magnitude_to_counts
 from haloformer.simulation.sources import sersic_flux
 from haloformer.simulation.substructure import PointSubhalos, Vortex, vortex_half_length
@@ -248,6 +248,7 @@ def _draw_subhalos(
         if isinstance(part, PointSubhalos)
     ]
     shape = (len(images.label), max((part.number for _, part in found), default=0))
+    check_members(*shape, "point_subhalos")
     drawn = {name: np.full(shape, np.nan) for name in ("mass", "x", "y")}
     theta_E = np.zeros(shape)
     for label, part in found:

@@ -52,6 +52,9 @@ _SCALED_UNITS = {
     "clipped_max": "0 or more, 1 at the maximum",
 }
 
+_BRIGHTEST = 1e15
+"""Counts/s in a pixel, of which no noise is drawn: counts are 64-bit numbers."""
+
 BACKENDS = ("auto", "numba", "torch", "lenstronomy")
 
 
@@ -196,12 +199,23 @@ class Simulator:
             return self._composed_batch(self._renderer, numbers, side)
         scenes = self.scenes(numbers)
         return LensBatch(
-            images=self.images(scenes, side=side)[:, None],
+            images=self._finite(self.images(scenes, side=side)[:, None]),
             labels=torch.from_numpy(scenes.label),
             parameters=scenes.parameters(self.seed),
             class_names=self.class_names,
             attributes=self.attributes,
         )
+
+    def _finite(self, images: Tensor) -> Tensor:
+        """Returns images (B, …); raises InputError for those of a CPU with pixels that are no number. A GPU is not waited for."""
+        if images.device.type == "cpu" and not float(images.sum(dtype=torch.float64)) < _BRIGHTEST:
+            bad = int((~(images < _BRIGHTEST)).flatten(1).any(1).sum())
+            if bad:
+                raise InputError(
+                    f"survey {self.survey.name}: {bad} of {len(images)} images have pixels that are NaN, or above "
+                    f"{_BRIGHTEST:g} counts/s: some number of the survey is far from those of lenses"
+                )
+        return images
 
     def parameters(self, numbers: Sequence[int] | np.ndarray | range) -> dict[str, np.ndarray]:
         """Returns the physical parameters of these images, as `batch` does, without rendering more of them than they need."""
@@ -238,6 +252,7 @@ class Simulator:
             rendered = self._by_lenstronomy(renderer, scenes)
         else:
             rendered = renderer.images(scenes.parameters)
+        self._finite(rendered.images)  # before the noise, which turns what is no number into one
         return LensBatch(
             images=self._channels(rendered, scenes, side),
             labels=torch.from_numpy(scenes.label),
@@ -380,14 +395,16 @@ class Simulator:
 
     def _places(self, numbers: Sequence[int] | np.ndarray | range) -> tuple[np.ndarray, np.ndarray]:
         """Returns the labels (B,) of images, and their numbers within their class."""
-        numbers = np.asarray(numbers, dtype=np.int64)
-        if numbers.ndim != 1 or (
-            len(numbers) and (numbers.min() < 0 or numbers.max() // len(self.class_names) >= 2**32)
-        ):
+        classes = len(self.class_names)
+        try:
+            found = np.asarray(numbers, dtype=np.int64)
+        except (OverflowError, TypeError, ValueError):
+            found = np.array([-1])
+        if found.ndim != 1 or (len(found) and (found.min() < 0 or found.max() // classes >= 2**32)):
             raise InputError(
                 "image numbers must be a list of whole numbers from 0 to 2^32 per class"
             )
-        return numbers % len(self.class_names), numbers // len(self.class_names)
+        return found % classes, found // classes
 
     def images(self, scenes: Scenes, *, side: int | None = None) -> Tensor:
         """Renders scenes with the simulator's noise, as (B, H, W), or the central (B, side, side) of them."""

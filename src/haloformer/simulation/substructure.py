@@ -6,7 +6,13 @@ from typing import Annotated, Literal
 import numpy as np
 from pydantic import Field
 
-from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform, check_not_negative
+from haloformer.simulation.distributions import (
+    PowerLaw,
+    Quantity,
+    Uniform,
+    check_log10_m_axion,
+    check_not_negative,
+)
 from haloformer.validation import WholeNumber, checked
 
 
@@ -62,6 +68,7 @@ class Vortex:
 
     def __post_init__(self) -> None:
         check_not_negative("mass", self.mass)
+        check_log10_m_axion(self.log10_m_axion)
 
 
 Substructure = Annotated[PointSubhalos | Vortex, Field(discriminator="kind")]

@@ -116,10 +116,7 @@ class Survey:
             )
         if isinstance(self.deflection_scale, int | float) and not self.deflection_scale > 0:
             raise InputError(f"deflection_scale must be positive, not {self.deflection_scale}")
-        if self.instrument.sky is not None:
-            raise InputError(
-                "instrument.sky is for composed surveys, which have lens and no deflector"
-            )
+        _check_camera(self.instrument)
         if not self.substructure:
             raise InputError("substructure names no class")
         for name, parts in self.substructure.items():
@@ -162,6 +159,16 @@ class Survey:
                 self.z_lens, convention.z_source_convention
             )
         return float(self.deflection_scale)
+
+
+def _check_camera(instrument: Instrument) -> None:
+    """Raises InputError for what only cameras of composed surveys have."""
+    for name in ("sky", "noise_map", "noise_correlation", "psf_file", "psf_beta", "supersampling"):
+        value = getattr(instrument, name)
+        if value is not None and (name, value) != ("supersampling", 1):
+            raise InputError(
+                f"instrument.{name} is for composed surveys, which have lens and no deflector"
+            )
 
 
 def names_survey(name: str) -> bool:

@@ -264,3 +264,21 @@ def test_stamps_of_one_pixel_and_files_that_are_none_are_refused(tmp_path):
     for name in ("pixel.fits", "evil.npz", "cut.h5", "objects.npz", "away.h5", "empty", "none.npz"):
         with pytest.raises(InputError, match=name):
             read_library(str(tmp_path / name))
+
+
+def test_bands_of_fits_cubes_are_read_and_those_that_are_not_there_refused(tmp_path):
+    fits = pytest.importorskip("astropy.io.fits")
+    y, x = np.mgrid[:40, :40] - 20.0
+    one = np.exp(-np.hypot(x, y) / 3).astype(np.float32)
+    other = np.exp(-np.hypot(x, y / 0.4) / 3).astype(np.float32)
+    fits.writeto(tmp_path / "cube.fits", np.stack([one, other, one]))
+    fits.writeto(tmp_path / "one.fits", one)
+    fits.writeto(tmp_path / "other.fits", other)
+    fits.writeto(tmp_path / "mean.fits", ((one.astype(float) + other + one) / 3).astype(np.float32))
+    for band, same in ((0, "one"), (1, "other"), (None, "mean")):
+        found = read_library(str(tmp_path / "cube.fits"), band=band).images
+        wanted = read_library(str(tmp_path / f"{same}.fits")).images
+        assert found == pytest.approx(wanted, abs=1e-7)
+    for name, said in (("cube", "no band 3; there are 0 to 2"), ("one", "no band 3; there is one")):
+        with pytest.raises(InputError, match=said):
+            read_library(str(tmp_path / f"{name}.fits"), band=3)

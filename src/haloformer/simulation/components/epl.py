@@ -1,7 +1,6 @@
 """A power-law ellipsoid: the usual model of a lens galaxy's mass."""
 
 import functools
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -21,7 +20,12 @@ from haloformer.simulation.components.component import (
     column,
 )
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import Quantity, check_between, check_not_negative
+from haloformer.simulation.distributions import (
+    Quantity,
+    check_between,
+    check_ellipticity,
+    check_not_negative,
+)
 from haloformer.validation import checked
 
 TERMS = {torch.float32: 16, torch.float64: 33}
@@ -83,12 +87,7 @@ class EPL(MassComponent):
         check_not_negative("sigma_v", self.sigma_v, zero=False, clipped=True)
         check_not_negative("mass", self.mass, zero=False)
         check_between("gamma", self.gamma, 1, 3)
-        if isinstance(self.e1, int | float) and isinstance(self.e2, int | float):
-            size = math.hypot(self.e1, self.e2)
-            if size > _MOST_ELLIPTICITY:
-                raise InputError(
-                    f"e1 and e2 make an ellipticity of {size:.3g}: at most {_MOST_ELLIPTICITY:.3g} can be simulated, an axis ratio of {LEAST_AXIS_RATIO:g}; draws of priors are shortened to it"
-                )
+        check_ellipticity(self.e1, self.e2, LEAST_AXIS_RATIO)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]

@@ -31,7 +31,12 @@ from haloformer.simulation.components.populations import (
     mass_by_gauss,
 )
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import Quantity, Uniform, check_not_negative
+from haloformer.simulation.distributions import (
+    Quantity,
+    Uniform,
+    check_log10_m_axion,
+    check_not_negative,
+)
 from haloformer.simulation.fields import WORDS, draw_words, white_noise
 from haloformer.validation import Number, WholeNumber, checked
 
@@ -98,6 +103,7 @@ class Granules(MassComponent):
     def __post_init__(self) -> None:
         for name in ("velocity_dispersion", "host_mass", "host_concentration"):
             check_not_negative(name, getattr(self, name), zero=False)
+        check_log10_m_axion(self.log10_m_axion)
         check_not_negative("granule_amplitude", self.granule_amplitude)
         check_not_negative("fraction", self.fraction)
         if limits(self.fraction)[1] > 1:

@@ -41,7 +41,7 @@ from haloformer.simulation.components.populations import (
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.cosmology import einstein_radii
-from haloformer.simulation.distributions import PowerLaw
+from haloformer.simulation.distributions import PowerLaw, check_members
 from haloformer.validation import Number, WholeNumber, checked
 
 # Sheth–Tormen mass function, Planck 2018: dn/dlnM = A(z) (M/10⁸)^−0.90 in comoving Mpc⁻³.
@@ -172,6 +172,7 @@ class LineOfSight(MassComponent):
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Draws the halos of both sides."""
+        check_members(len(draws), self.most(), "line_of_sight")
         masses = PowerLaw(self.mass_low, self.mass_high, MASS_SLOPE)
         sides = draw_halos(
             draws, setting, masses, self.disc_radius, self.concentration_scatter, self.abundance

@@ -24,6 +24,7 @@ from haloformer.simulation.components.populations import limits
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import (
     Quantity,
+    check_ellipticity,
     check_not_negative,
     describe_quantity,
 )
@@ -74,6 +75,7 @@ class Sersic(LightComponent):
         check_not_negative("R_sersic", self.R_sersic, zero=False)
         check_not_negative("n_sersic", self.n_sersic, zero=False)
         check_not_negative("q", self.q, zero=False, clipped=True)
+        check_ellipticity(self.e1, self.e2, LEAST_AXIS_RATIO)
         if (self.q is None) != (self.angle is None):
             raise InputError("sersic takes q and angle together")
         if self.q is not None and (self.e1 is not None or self.e2 is not None):

@@ -27,7 +27,13 @@ from haloformer.simulation.components.populations import (
     sum_over_members,
 )
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform, check_not_negative
+from haloformer.simulation.distributions import (
+    PowerLaw,
+    Quantity,
+    Uniform,
+    check_log10_m_axion,
+    check_not_negative,
+)
 from haloformer.validation import WholeNumber, checked
 
 _HARMLESS = {"kappa_0": 0.0, "theta_c": 1.0, "x": 0.0, "y": 0.0}
@@ -67,6 +73,7 @@ class Soliton(MassComponent):
     def __post_init__(self) -> None:
         check_not_negative("mass", self.mass, zero=False)
         check_not_negative("radius", self.radius)
+        check_log10_m_axion(self.log10_m_axion)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]

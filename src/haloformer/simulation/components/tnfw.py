@@ -45,6 +45,9 @@ from haloformer.simulation.distributions import (
     Normal,
     PowerLaw,
     Quantity,
+    check_log10,
+    check_log10_m_axion,
+    check_members,
     check_not_negative,
     draw,
 )
@@ -118,6 +121,8 @@ class TNFW(MassComponent):
         check_not_negative("concentration_factor", self.concentration_factor, zero=False)
         check_not_negative("tau", self.tau, zero=False, clipped=True)
         check_smaller("mass_low", self.mass_low, "mass_high", self.mass_high)
+        check_log10("log10_m_hm", self.log10_m_hm, 0, 20)
+        check_log10_m_axion(self.log10_m_axion)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]
@@ -182,6 +187,7 @@ class TNFW(MassComponent):
             raise InputError(
                 f"tnfw: some {mean.max():.0f} halos are expected; n_max must be at least {largest_count(mean.max())}, not {most}"
             )
+        check_members(len(draws), most, "tnfw")
         counts = np.minimum(poisson_counts(draws.uniform("number"), mean), most)
         n = max(1, int(counts.max()))
         mass = draws.draw(self._masses(), "mass", n)

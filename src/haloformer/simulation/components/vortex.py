@@ -23,7 +23,12 @@ from haloformer.simulation.components.component import (
 from haloformer.simulation.components.populations import CENTER_UNITS, centers
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.deflectors import vortex_deflection
-from haloformer.simulation.distributions import Quantity, Uniform, check_not_negative
+from haloformer.simulation.distributions import (
+    Quantity,
+    Uniform,
+    check_log10_m_axion,
+    check_not_negative,
+)
 from haloformer.simulation.substructure import vortex_half_length
 from haloformer.validation import WholeNumber, checked
 
@@ -72,6 +77,7 @@ class VortexLine(MassComponent):
     def __post_init__(self) -> None:
         check_not_negative("mass", self.mass)
         check_not_negative("length", self.length, zero=False)
+        check_log10_m_axion(self.log10_m_axion)
         if self.length is not None and self.log10_m_axion is not None:
             raise InputError("vortex takes length or log10_m_axion, not both")
 

@@ -339,7 +339,8 @@ class ComposedRenderer:
     def _flux(self, parameters: Parameters, peaks: Tensor) -> np.ndarray:
         """Returns the flux (B,) that gives the brightest pixels (B,) of images of flux 1 the wanted signal to noise.
 
-        s² = r² (b² + n (s + sky) / T), with n = 2 where the Poisson noise comes twice, solved for the signal s.
+        s² = r² (b² + n (s + sky) / T), with n = 2 where the Poisson noise comes twice, solved for the signal s. Of a camera with a noise
+        map s = r b, with b the map's median: a map has all noise in it.
         """
         known: np.ndarray = parameters["source_flux"]
         if np.isfinite(known).all():
@@ -349,8 +350,10 @@ class ComposedRenderer:
         ratio, rms = parameters["snr"], self.rms
         times = 2 if self.survey.original_noise == "double_poisson" else 1
         half = ratio**2 * times / seconds / 2
-        sky = 0.0 if self.noise_map is not None else (instrument.sky or 0.0)  # a map has its noise
-        signal = half + np.sqrt(half**2 + ratio**2 * (rms**2 + times * sky / seconds))
+        photons = times * (instrument.sky or 0.0) / seconds
+        signal = half + np.sqrt(half**2 + ratio**2 * (rms**2 + photons))
+        if self.noise_map is not None:
+            signal = ratio * rms
         peak = peaks.double().cpu().numpy()
         return np.where(np.isfinite(known), known, signal / np.maximum(peak, 1e-30))
 

@@ -18,7 +18,7 @@ from haloformer.simulation.composed.survey import (
     prefix,
     source_prefix,
 )
-from haloformer.simulation.distributions import Quantity, draw
+from haloformer.simulation.distributions import Quantity, check_members, draw
 from haloformer.simulation.instruments import magnitude_to_counts
 from haloformer.simulation.sources import sersic_flux
 
@@ -53,6 +53,7 @@ class RandomDraws:
 
     def uniform(self, name: str, size: int | None = None) -> np.ndarray:
         """Draws between 0 and 1: (B,), or (B, size)."""
+        check_members(len(self), size or 1, self.prefix.rstrip("_"))
         drawn = rng.uniform(self.seed, self.stream, self.index, self.prefix + name, size or 1)
         return drawn[:, 0] if size is None else drawn[:, :size]
 

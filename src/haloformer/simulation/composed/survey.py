@@ -51,7 +51,8 @@ class Galaxy:
         y: Centre in arcsec.
         radius: Distance from the lens in arcsec; the angle is uniform.
         shares: Share of each component of the flux, in any unit; equal ones if empty.
-        snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows; or
+        snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows, by the median of the camera's noise
+            map if it has one; or
         flux: the flux itself, without lensing, in counts/s; or
         magnitude: its apparent magnitude, before which those of a survey's bands go; or
         amp: the brightness in counts/s/arcsec² at R_sersic, of a source of one Sérsic profile.
@@ -89,6 +90,8 @@ class Galaxy:
             check_not_negative(name, getattr(self, name), zero=False)
         for share in self.shares:
             check_not_negative("shares", share)
+        if self.shares and all(share == 0 for share in self.shares):
+            raise InputError("shares: all are 0, which leaves no light")
 
 
 @checked
@@ -175,6 +178,7 @@ class ComposedSurvey:
         if subtracted and self.scaled != "none":
             raise InputError("lens_light: subtracted light needs scaled: none")
         _check_redshifts(self.z_lens, self.z_source, self.z_behind)
+        _check_camera(self)
         _check_brightness(self)
         _check_lens_of_class(self)
         for where, parts in (("lens", self.lens), *self.substructure.items()):
@@ -262,6 +266,21 @@ class ComposedSurvey:
         """Returns the survey with other numbers of its instrument."""
         camera = dataclasses.replace(self.instrument, **fields)  # type: ignore[arg-type]  # fields by name
         return dataclasses.replace(self, instrument=camera)
+
+
+def _check_camera(survey: ComposedSurvey) -> None:
+    """Raises InputError for what of the camera would do nothing, or leave nothing."""
+    camera, light = survey.instrument, survey.lens_light
+    for name in ("noise_map", "noise_correlation"):
+        if getattr(camera, name) is not None and survey.original_noise == "double_poisson":
+            raise InputError(
+                f"instrument.{name} needs original_noise: instrument, not double_poisson, which is noise of counts"
+            )
+    half = camera.num_pix * camera.pixel_scale / 2
+    if isinstance(light, LensLight) and light.mode == "subtracted" and light.mask_radius >= half:
+        raise InputError(
+            f"lens_light: mask_radius of {light.mask_radius:g} arcsec leaves nothing of images of {2 * half:g} arcsec a side"
+        )
 
 
 def _check_brightness(survey: ComposedSurvey) -> None:
