@@ -204,7 +204,7 @@ def even_twin(
     """Fits a lens again with a blurred source that varies as much everywhere, on which fits with more freedom begin.
 
     Where the source is expected to be bright in one place alone, a lens without a perturber makes it too compact, and then every change of the lens
-    costs so much that fits stay near where they begin. On this source they come from five times as far, and steps take half as long.
+    costs so much that fits stay near where they begin. To this source they come from farther away, and a step takes less than half of the time.
 
     Args:
         smooth: Best fit.
