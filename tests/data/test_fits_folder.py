@@ -12,7 +12,7 @@ from haloformer.data.fits_folder import write_fits_folder
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.readers.reading import Reading
-from haloformer.simulation import Simulator
+from haloformer.simulation import Simulator, get_any_survey
 
 
 def simulated(out, more=()):
@@ -36,6 +36,16 @@ def test_the_pixels_and_all_that_is_known_of_them_come_back(tmp_path):
         assert header["PIXSCALE"] == batch.attributes["pixel_scale"]
         assert header["lens_theta_E"] == float(batch.parameters["lens_theta_E"][k])
         assert header["Z_LENS"] == float(row["z_lens"])
+
+
+def test_the_exposure_time_is_that_of_all_exposures(tmp_path):
+    words = ["simulate", "hst", "--n", "1", "--format", "fits", "--out", str(tmp_path / "hst")]
+    assert main(words) == 0
+    (path,) = (tmp_path / "hst").glob("*/*.fits")
+    header, camera = fits.getheader(path), get_any_survey("hst").instrument
+    assert header["exposure_time"] == camera.exposure_time == 522
+    assert header["NCOMBINE"] == camera.num_exposures == 4
+    assert header["EXPTIME"] == 4 * 522  # as of drizzled images
 
 
 def test_they_are_what_the_fit_of_a_real_lens_and_convert_take(tmp_path):

@@ -363,6 +363,8 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
         ({"matching": "all"}, "matching"),
         ({"substructure": {"../no_sub": []}}, "class name"),
         ({"z_lens": {"uniform": [0.3, 1.6]}}, "needs z_lens"),
+        ({"z_lens": 2000, "z_source": 3000}, "z_lens must be at most 20, not 2000"),
+        ({"z_source": {"uniform": [1, 100]}}, "z_source must be at most 20, not 100"),
         ({"z_source": -1.0, "z_lens": 0.5}, "z_lens|z_source"),
         ({"lens": [{"kind": "epl", "theta_E": {"normal": [1, 0.3]}}]}, "truncated_normal"),
         ({"lens": [{"kind": "epl", "gamma": {"uniform": [0.5, 2]}}]}, "between 1 and 3"),

@@ -115,6 +115,7 @@ def test_shipped_surveys_are_listed_with_a_description():
         ({"substructure": {"cdm": ["strings"]}}, "strings"),
         ({"substructure": {"cdm": ["vortex", "vortex"]}}, "two parts"),
         ({"z_lens": 2}, "z_lens"),
+        ({"z_source": 100}, "z_source must be at most 20"),
         *(
             ({"instrument": {"base": "euclid_vis", name: value}}, f"{name} is for composed surveys")
             for name, value in (

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -16,7 +17,6 @@ from haloformer.io.folders import whole_folder
 
 _NAMED = {
     "index": ("NUMBER", "of the image of its class, of this seed"),
-    "exposure_time": ("EXPTIME", "s, of one exposure"),
     "z_lens": ("Z_LENS", "redshift of the lens"),
     "z_source": ("Z_SOURCE", "redshift of the source"),
 }
@@ -83,6 +83,11 @@ def _save(
         header["PAIRED"] = (True, "one lens in all classes: that of this NUMBER")
     header["PIXSCALE"] = (attributes["pixel_scale"], "arcsec per pixel")
     header["BUNIT"] = attributes["image_unit"]
+    exposures = _exposures(attributes)
+    if exposures is not None and "exposure_time" in parameters:
+        seconds = float(parameters["exposure_time"][row])
+        header["EXPTIME"] = (seconds * exposures, "s, of all exposures together")
+        header["NCOMBINE"] = (exposures, "exposures")
     units = attributes.get("units", {})
     for key, values in parameters.items():
         value = values[row]
@@ -96,3 +101,10 @@ def _save(
         about = fits.Header([("PIXSCALE", psf_scale, "arcsec per pixel")])
         hdus.append(fits.ImageHDU(np.asarray(psf, np.float32), about, name="PSF"))
     fits.HDUList(hdus).writeto(path)
+
+
+def _exposures(attributes: Mapping[str, Any]) -> int | None:
+    """Returns how many exposures the survey's camera takes; None if it is not said."""
+    definition = json.loads(attributes.get("survey_definition", "{}"))
+    found = definition.get("instrument", {}).get("num_exposures")
+    return int(found) if isinstance(found, int | float) else None

@@ -20,8 +20,16 @@ Distances = Literal["angular_diameter", "luminosity"]
 ARCSEC_PER_RADIAN = 206265.0
 """As the original code rounds it (exact: 206264.806…)."""
 
+_FARTHEST = 20.0  # redshift, beyond that of all galaxies that are known
+
 _MPC = 1e6 * constants.parsec  # m
 _GM_SUN = 1.3271244e20  # m³ s⁻², nominal solar mass parameter, IAU 2015 Resolution B3
+
+
+def check_redshift(name: str, z: float) -> None:
+    """Raises InputError for a redshift that no galaxy has."""
+    if not z <= _FARTHEST:
+        raise InputError(f"{name} must be at most {_FARTHEST:g}, not {z:g}: it is a redshift")
 
 
 @checked

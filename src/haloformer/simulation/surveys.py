@@ -20,7 +20,12 @@ from pydantic import BeforeValidator, TypeAdapter, ValidationError
 from haloformer.errors import InputError
 from haloformer.files import parse_yaml, read_yaml
 from haloformer.simulation.composed.survey import ComposedSurvey, describe
-from haloformer.simulation.cosmology import Cosmology, Distances, einstein_radius
+from haloformer.simulation.cosmology import (
+    Cosmology,
+    Distances,
+    check_redshift,
+    einstein_radius,
+)
 from haloformer.simulation.deflectors import SIEShear
 from haloformer.simulation.distributions import Distribution, describe_quantity
 from haloformer.simulation.instruments import Instrument
@@ -106,6 +111,7 @@ class Survey:
             check_name("class name", name)
         if not 0 < self.z_lens < self.z_source:
             raise InputError(f"needs 0 < z_lens < z_source, not {self.z_lens} and {self.z_source}")
+        check_redshift("z_source", self.z_source)
         if (self.source.amp is None) == (self.source.magnitude is None):
             raise InputError("source needs either amp or magnitude")
         if (self.deflector.mass is None) == (self.deflector.theta_E is None):

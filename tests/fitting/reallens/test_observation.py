@@ -141,6 +141,8 @@ def test_options_that_cannot_be_are_refused():
         fit(IMAGE, **GIVEN, lenslight=False)
     with pytest.raises(InputError, match="behind the lens"):
         fit(IMAGE, **GIVEN, z_lens=0.5, z_source=0.3)
+    with pytest.raises(InputError, match="z_source must be at most 20, not 1000"):
+        fit(IMAGE, **GIVEN, z_lens=0.5, z_source=1000.0)
     with pytest.raises(InputError, match="known are falling, even"):
         fit(IMAGE, **GIVEN, source_prior="odd")
     with pytest.raises(InputError, match="known are pseudo_jaffe"):

@@ -28,6 +28,7 @@ from haloformer.fitting.reallens.result import Other, RealLensFit
 from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
+from haloformer.simulation.cosmology import check_redshift
 
 SOURCE_PRIORS = ("falling", "even")
 _LIVE = 100
@@ -81,6 +82,8 @@ class Options:
             raise InputError(
                 f"z_lens is {front:g} and z_source {back:g}: the source must be behind the lens"
             )
+        if back is not None:
+            check_redshift("z_source", back)
         if self.r_trunc is not None and self.perturber is None:
             raise InputError("r_trunc is that of a perturber: give perturber, too")
         if self.live != _LIVE and self.sample is None:

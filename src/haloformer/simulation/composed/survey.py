@@ -15,7 +15,7 @@ from haloformer.simulation.components.component import LightComponent, MassCompo
 from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.components.sersic import Sersic
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, read_lens_light
-from haloformer.simulation.cosmology import Cosmology, Distances
+from haloformer.simulation.cosmology import Cosmology, Distances, check_redshift
 from haloformer.simulation.distributions import (
     Distribution,
     Quantity,
@@ -337,7 +337,10 @@ def _check_lens_of_class(survey: ComposedSurvey) -> None:
 
 
 def _check_redshifts(z_lens: Quantity, z_source: Quantity | None, behind: float) -> None:
-    """Raises InputError if a source of one redshift has no room behind each lens."""
+    """Raises InputError if a source of one redshift has no room behind each lens, or a redshift is none of galaxies."""
+    for name, z in (("z_lens", z_lens), ("z_source", z_source)):
+        if z is not None:
+            check_redshift(name, -least_of(z, -1))
     if isinstance(z_source, float | int) and -least_of(z_lens, -1) + behind > z_source:
         raise InputError(
             f"needs z_lens + {behind:g} ≤ z_source, not {describe_quantity(z_lens)} and {z_source:g}"
