@@ -96,7 +96,7 @@ def noise_limit(survey: str | Survey, noise: str, *, chi: float = 2.0, n: int = 
             "exposure_time"
         ] * survey.instrument.num_exposures
 
-    point, seconds = images(0.0)  # a half-length of 3e-24 arcsec
+    point, seconds = images(-10.0)  # a half-length of 3e-14 arcsec
     photons = (
         np.maximum(point, 0) / seconds[:, None, None]
     )  # variance of I counts/s measured for T seconds: I/T

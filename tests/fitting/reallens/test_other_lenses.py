@@ -40,7 +40,7 @@ def another(monkeypatch):
     """Starts of which the second is another lens, by ten of its errors, and fits that end where they begin."""
     found = SimpleNamespace(by=0.0, best=None)
 
-    def two(problem, light, arcs, seen, report=None, vectors=None, falling=True):
+    def two(problem, light, arcs, seen, *rest):
         vector = smooth._vector(problem.mass, TRUTH)
         source = start.traced_source(problem.mass, vector, arcs, seen, 0.05, 18)
         bright, size = float(arcs[2].max()), source.fine.half / 2
