@@ -105,6 +105,6 @@ def _save(
 
 def _exposures(attributes: Mapping[str, Any]) -> int | None:
     """Returns how many exposures the survey's camera takes; None if it is not said."""
-    definition = json.loads(attributes.get("survey_definition", "{}"))
-    found = definition.get("instrument", {}).get("num_exposures")
+    camera = json.loads(attributes.get("survey_definition", "{}")).get("instrument")
+    found = camera.get("num_exposures") if isinstance(camera, dict) else None
     return int(found) if isinstance(found, int | float) else None
