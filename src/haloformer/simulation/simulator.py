@@ -208,8 +208,9 @@ class Simulator:
 
     def _finite(self, images: Tensor) -> Tensor:
         """Returns images (B, …); raises InputError for those of a CPU with pixels that are no number. A GPU is not waited for."""
-        if images.device.type == "cpu" and not float(images.sum(dtype=torch.float64)) < _BRIGHTEST:
-            bad = int((~(images < _BRIGHTEST)).flatten(1).any(1).sum())
+        # A sum is no number if a pixel is none, and is quicker than asking each.
+        if images.device.type == "cpu" and not abs(float(images.sum())) < _BRIGHTEST:
+            bad = int((~(images.abs() < _BRIGHTEST)).flatten(1).any(1).sum())
             if bad:
                 raise InputError(
                     f"survey {self.survey.name}: {bad} of {len(images)} images have pixels that are NaN, or above "

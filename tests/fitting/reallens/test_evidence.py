@@ -343,16 +343,6 @@ def test_the_sources_variance_falls_outwards_by_the_extent_and_an_even_one_stays
     assert solved[1] < solved[0]
 
 
-def test_a_coarser_grid_covers_the_same_area():
-    for reach in (None, 0.4):
-        fine = operators.SourceGrid(0.1, -0.2, 20, 0.06, reach)
-        fewer = operators.Source(fine, fine).coarser().fine
-        assert (fewer.x, fewer.y, fewer.side) == (0.1, -0.2, 13)
-        assert fewer.half == pytest.approx(fine.half)
-        inner = fewer.axis()[7] - fewer.axis()[6]
-        assert inner == pytest.approx(fine.step * 21 / 14, rel=0.01)
-
-
 def test_errors_that_hold_the_hyper_parameters_are_those_of_the_evidences_second_derivatives():
     one = problem(Mass())
     fine = operators.SourceGrid(0.03, -0.02, 7, 0.09)

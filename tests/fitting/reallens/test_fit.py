@@ -19,7 +19,7 @@ from haloformer.fitting.reallens.figures import _critical_lines
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.like import priors_like
 from haloformer.fitting.reallens.optimise import fit_at
-from haloformer.fitting.reallens.perturbers import best_places
+from haloformer.fitting.reallens.perturbers import best_places, even_twin
 from haloformer.fitting.reallens.stages import Stages
 from haloformer.readers.reading import Reading
 from small_lens import NOISE, SCALE, TRUTH, lens
@@ -79,6 +79,16 @@ def test_a_perturber_is_found_blind_where_it_is(perturbed):
     assert one["delta_evidence_multipoles"] is not None
     places = best_places(perturbed.scan, TRUTH["theta_E"])[:3]  # of ten; the smooth lens is far off
     assert min(np.hypot(x - PERTURBER[2], y - PERTURBER[3]) for x, y, _ in places) < 0.5
+
+
+def test_places_are_looked_for_on_an_even_source_of_fewer_coefficients(perturbed):
+    smooth, ready = perturbed.smooth, perturbed.ready
+    twin = even_twin(smooth, ready.arcs, ready.seen)
+    assert twin.smoothness.even
+    assert not smooth.smoothness.even
+    assert twin.source.fine.step == pytest.approx(SCALE, rel=0.2)
+    assert twin.source.size < smooth.source.size
+    assert twin.value("theta_E") == pytest.approx(smooth.value("theta_E"), abs=0.02)
 
 
 def test_all_that_was_found_is_in_the_folder(perturbed, tmp_path):

@@ -23,7 +23,7 @@ from haloformer.fitting.reallens.operators import (
 from haloformer.fitting.reallens.source_prior import Smoothness, root_of_covariance
 
 _NOTHING = 1e-20
-"""Of the largest covariance: products of what is smaller are below the normal numbers of single precision, and take ten times as long."""
+"""Of the largest covariance: products of what is smaller are below the normal numbers of single precision, with which processors are slow."""
 
 
 @dataclass(frozen=True, eq=False)

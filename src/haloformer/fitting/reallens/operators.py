@@ -205,7 +205,6 @@ class Splines:
 
 _MOST_TAPS = 2 * 10**8  # of some 40 bytes each, while they are made
 _FRAME = 3
-_COARSER = 0.65  # of the coefficients per side: their linear algebra takes a fifth of the time, a whole step less than half
 
 
 @dataclass(frozen=True)
@@ -261,12 +260,6 @@ class SourceGrid:
         steps = np.arcsinh(share) * (self.reach / self.step)
         return steps, (1 / (self.step * np.sqrt(1 + share**2)))[:, None]
 
-    def coarser(self, share: float) -> "SourceGrid":
-        """Returns a grid over the same area with so large a share of the coefficients per side."""
-        side = max(4, round(share * self.side))
-        step = self.step * (self.side + 1) / (side + 1)
-        return dataclasses.replace(self, side=side, step=step)
-
     def splines(self, beta_x: np.ndarray, beta_y: np.ndarray) -> Splines:
         """Returns the splines at positions (R,) in arcsec."""
         weights, slopes, first = [], [], []
@@ -318,10 +311,6 @@ class Source:
     def parts(self) -> tuple[slice, slice]:
         """The coefficients of each grid."""
         return slice(0, self.fine.size), slice(self.fine.size, self.size)
-
-    def coarser(self) -> "Source":
-        """Returns grids over the same areas with fewer coefficients, on which fits go on before they are finished."""
-        return Source(self.fine.coarser(_COARSER), self.broad.coarser(_COARSER))
 
     def splines(self, beta_x: np.ndarray, beta_y: np.ndarray) -> tuple[Splines, Splines]:
         """Returns each grid's splines at positions (R,) in arcsec."""

@@ -39,10 +39,8 @@ _APART = 0.15  # of the Einstein radius
 _BEST = 3  # places apart, of which fits are finished
 _HOPEFUL = 20.0  # of −2 ln evidence: what is so much worse than the finished best is left
 _LARGEST_M = 0.1  # arcsec²
-_RING, _NEIGHBOURS = (
-    0.12,
-    8,
-)  # of the Einstein radius, about a perturber, and places on it that are tried
+_RING = 0.12  # of the Einstein radius: how far around the best perturber others are tried
+_NEIGHBOURS = 8
 _HOPS = 3  # at most
 _GAIN = 1.0  # of −2 ln evidence, of a hop at least
 
@@ -204,7 +202,7 @@ def even_twin(
     """Fits a lens again with a blurred source that varies as much everywhere, on which fits with more freedom begin.
 
     Where the source is expected to be bright in one place alone, a lens without a perturber makes it too compact, and then every change of the lens
-    costs so much that fits stay near where they begin. To this source they come from farther away, and a step takes less than half of the time.
+    costs so much that fits stay near where they begin. To this source they come from farther away, and steps are faster.
 
     Args:
         smooth: Best fit.

@@ -158,17 +158,17 @@ def _fit_observation(
         done.keep_rows("others", [[*one.vector, one.evidence - best.evidence] for one in others])
         return best
 
+    def even_of(fit: Fit, stage: str, what: str) -> Fit:
+        told = _told(report, what)
+        return done.fit(stage, fit.problem, lambda: even_twin(fit, ready.arcs, ready.seen, told))
+
     smooth = done.fit("smooth", ready.problem(plain), smooth_lens)
     others = tuple(
         Other(dict(zip(plain.names, vector)), gain) for *vector, gain in done.rows("others")
     )
     free = None
     if options.multipoles or options.perturber:
-        twin = done.fit(
-            "even",
-            smooth.problem,
-            lambda: even_twin(smooth, ready.arcs, ready.seen, _told(report, "smooth")),
-        )
+        twin = even_of(smooth, "even", "smooth")
         wide = smooth.problem.with_mass(dataclasses.replace(mass, multipoles=True))
         free = done.fit(
             "multipoles", wide, lambda: with_multipoles(smooth, twin, _told(report, "multipoles"))
@@ -179,11 +179,7 @@ def _fit_observation(
         scanned = scan(base, ready.seen, options.perturber)
         told = _told(report, "perturber")
         if base is not smooth:
-            twin = done.fit(
-                "even_multipoles",
-                base.problem,
-                lambda: even_twin(base, ready.arcs, ready.seen, told),
-            )
+            twin = even_of(base, "even_multipoles", "perturber")
         on_twin = scan(twin, ready.seen, options.perturber)
         places = best_places(on_twin, base.value("theta_E"))
         detection = detect(base, twin, scanned, places, options.perturber, done, told, threads)
