@@ -68,7 +68,7 @@ def j0946(folder: Path, prior: str, independent: bool) -> None:
     published = fit_observation(
         seen, Options(perturber="pseudo_jaffe", r_trunc=R_TRUNC, **redshifts)
     )
-    rows = [["model", "θ_E [″]", "γ", "−2 ln evidence", "χ² (pixels)", "place [″]", "mass [1e9 M_sun]", "ΔE", "ΔE marginal", "CPU s"]]  # fmt: skip
+    rows = [["model", "θ_E [″]", "γ", "−2 ln evidence", "χ² (pixels)", "place [″]", "mass [1e9 M_sun]", "within 1 kpc", "ΔE", "ΔE marginal", "CPU s"]]  # fmt: skip
     rows.append(j0946_row("smooth", smooth))
     rows.append(j0946_row("perturber, tidal radius", tidal))
     rows.append(j0946_row("perturber, r_t = 0.307″", published))
@@ -76,7 +76,7 @@ def j0946(folder: Path, prior: str, independent: bool) -> None:
     assert free is not None
     gain = published.smooth.evidence - free.evidence
     rows.append(
-        ["multipoles instead", f"{free.value('theta_E'):.4f}", f"{free.value('gamma'):.3f}", f"{free.evidence:.1f}", "", "", "",
+        ["multipoles instead", f"{free.value('theta_E'):.4f}", f"{free.value('gamma'):.3f}", f"{free.evidence:.1f}", "", "", "", "",
          f"{gain:.1f}", f"{published.delta_multipoles:.1f}", ""]
     )  # fmt: skip
     print(table(rows))
@@ -114,11 +114,11 @@ def j0946_row(label: str, fit: RealLensFit) -> list[str]:
         one = fit.perturbers[0]
         row += [
             f"({one['x']:.3f}, {one['y']:.3f})",
-            f"{one['mass'] / 1e9:.2f} ± {one['mass_error'] / 1e9:.2f}",
+            *(f"{one[k] / 1e9:.2f} ± {one[f'{k}_error'] / 1e9:.2f}" for k in ("mass", "mass_1kpc")),
         ]
         row += [f"{one['delta_evidence']:.1f}", f"{one['delta_evidence_marginal']:.1f}"]
     else:
-        row += [""] * 4
+        row += [""] * 5
     return [*row, f"{fit.seconds:.0f}"]
 
 

@@ -83,6 +83,10 @@ _SURVEYS: dict[str, dict[str, Any]] = {
     "model_i_fair": {
         "crop": 96
     },  # lenses that vary, and give up what would betray their substructure
+    "ladder_1_camera": {},
+    "ladder_2_halos": {},
+    "ladder_3_multipoles": {},
+    "ladder_4_clumpy": {},
     "hst": {},
 }
 

@@ -72,6 +72,11 @@ def test_a_perturber_is_found_blind_where_it_is(perturbed):
     assert np.hypot(one["x"] - PERTURBER[2], one["y"] - PERTURBER[3]) < 0.15
     assert one["mass"] == pytest.approx(PERTURBER[0], rel=0.4)
     assert one["mass_error"] < 0.4 * one["mass"]
+    assert 0.1 * one["mass"] < one["mass_1kpc"] < one["mass"]
+    assert one["mass_1kpc_error"] < 0.4 * one["mass_1kpc"]
+    table = perturbed.to_table()
+    assert table["perturber_mass_1kpc"].unit == "solMass"
+    assert "perturber: within 1 kpc" in dict(perturbed.rows())
     assert one["profile"] == "pseudo_jaffe"
     assert one["delta_evidence_marginal"] < one["delta_evidence"]
     assert one["significance"] == pytest.approx(np.sqrt(one["delta_evidence_marginal"]))

@@ -130,6 +130,24 @@ class Mass:
             return None
         return float(np.pi * self.setting.sigma_crit[0] * m)
 
+    def mass_within(self, kpc: float, vector: np.ndarray) -> float | None:
+        """Returns a perturber's mass in M_sun within a projected radius of it; None without redshifts.
+
+        Images tell it better than the total mass, most of which lies where nothing is seen of it, and which depends on where the profile is
+        truncated (Minor et al. 2021, arXiv:2011.10627). Of round profiles it is π Σ_crit R α(R).
+
+        Args:
+            kpc: The radius R in proper kpc.
+            vector: (K,) parameters.
+        """
+        if self.setting is None:
+            return None
+        radius = kpc / float(self.setting.kpc_per_arcsec[0])
+        own = {name: float(value) for name, value in zip(self.names, vector)}
+        at, nowhere = np.array([radius]), np.zeros(1)
+        alpha, _ = self.perturbation(at, nowhere, own["perturber_m"], (0.0, 0.0), own["theta_E"])
+        return self.solar_masses(radius * float(alpha[0]))
+
     def deflection(
         self, x: np.ndarray, y: np.ndarray, vector: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray]:

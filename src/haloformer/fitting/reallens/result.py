@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _DRAWS = 40
+_NEAR = 1e-4  # relative, by which parameters are changed for slopes
 _UNUSUAL = 3.0  # standard deviations of the prior
 _FEW_PIXELS = 5.0  # that an Einstein radius has at least where it is sure to be one
 _OFF_MIDDLE = 0.45  # arcsec
@@ -299,6 +300,7 @@ class RealLensFit(Tabular):
                 **self.seen.sky(x, y),
                 "mass": mass.solar_masses(m),
                 "mass_error": None if flagged else mass.solar_masses(float(error[k])),
+                **self._within_1_kpc(),
                 "m": m,
                 "m_error": None if flagged else float(error[k]),
                 "profile": self.profile,
@@ -310,6 +312,20 @@ class RealLensFit(Tabular):
                 "verdict": self.verdict,
             }
         ]
+
+    def _within_1_kpc(self) -> dict[str, float | None]:
+        """What of the perturber lies within a projected kpc of it, in M_sun, and its error; None without redshifts."""
+        mass, vector = self.best.problem.mass, self.best.vector
+        found, error = mass.mass_within(1.0, vector), None
+        if found is not None and not self.flags:
+            slope = np.zeros(len(vector))
+            for name in ("perturber_m", "theta_E"):  # which the tidal radius depends on, too
+                k = mass.names.index(name)
+                moved = vector.copy()
+                moved[k] *= 1 + _NEAR
+                slope[k] = ((mass.mass_within(1.0, moved) or 0.0) - found) / (_NEAR * vector[k])
+            error = float(np.sqrt(slope @ self.covariance @ slope))
+        return {"mass_1kpc": found, "mass_1kpc_error": error}
 
     def _sampled_perturber(self, unit: float | None) -> dict[str, Any]:
         """What nested sampling says of the perturber: percentiles, and by how much −2 ln evidence falls."""
@@ -394,6 +410,7 @@ class RealLensFit(Tabular):
             label = f"perturber {k + 1}" if len(self.perturbers) > 1 else "perturber"
             if one["mass"] is not None:
                 rows.append((f"{label}: mass", _mass_in_words(one)))
+                rows.append((f"{label}: within 1 kpc", _mass_in_words(one, "mass_1kpc")))
             place = {"value": one["x"], "error": one["x_error"], "unit": "arcsec"}
             rows.append((f"{label}: x", _in_words(place)))
             place = {"value": one["y"], "error": one["y_error"], "unit": "arcsec"}
@@ -421,8 +438,9 @@ class RealLensFit(Tabular):
                 for k in "xy"
             }
             if one["mass"] is not None:
-                error = one["mass_error"] or math.nan
-                items["perturber_mass"] = self._value(one["mass"], error, "M_sun")
+                for k in ("mass", "mass_1kpc"):
+                    error = one[f"{k}_error"] or math.nan
+                    items[f"perturber_{k}"] = self._value(one[k], error, "M_sun")
         for name, item in items.items():
             unit, _, about = item["unit"].partition(" ")
             error = math.nan if item["error"] is None else item["error"]
@@ -564,7 +582,8 @@ def _in_words(item: Value) -> str:
     return f"{text}; sampled {item['median']:.{digits}f} +{up:.{digits}f} −{down:.{digits}f}"
 
 
-def _mass_in_words(one: Mapping[str, Any]) -> str:
-    power = math.floor(math.log10(one["mass"]))
-    error = "" if one["mass_error"] is None else f" ± {one['mass_error'] / 10**power:.2f}"
-    return f"({one['mass'] / 10**power:.2f}{error}) × 10^{power} M_sun, {one['profile']}"
+def _mass_in_words(one: Mapping[str, Any], which: str = "mass") -> str:
+    power, error = math.floor(math.log10(one[which])), one[f"{which}_error"]
+    spread = "" if error is None else f" ± {error / 10**power:.2f}"
+    profile = f", {one['profile']}" if which == "mass" else ""
+    return f"({one[which] / 10**power:.2f}{spread}) × 10^{power} M_sun{profile}"
