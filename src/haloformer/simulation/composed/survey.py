@@ -19,6 +19,7 @@ from haloformer.simulation.cosmology import Cosmology, Distances, check_redshift
 from haloformer.simulation.distributions import (
     Distribution,
     Quantity,
+    check_magnitude,
     check_not_negative,
     describe_quantity,
     least_of,
@@ -90,6 +91,7 @@ class Galaxy:
             check_not_negative(name, getattr(self, name), zero=False)
         for share in self.shares:
             check_not_negative("shares", share)
+        check_magnitude("magnitude", self.magnitude)
         if self.shares and all(share == 0 for share in self.shares):
             raise InputError("shares: all are 0, which leaves no light")
 
@@ -108,6 +110,9 @@ class Band:
 
     source_magnitude: Quantity | None = None
     lens_light_magnitudes: tuple[Quantity, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_magnitude("source_magnitude", self.source_magnitude)
 
 
 @checked
