@@ -114,6 +114,7 @@ def test_the_lens_is_sought_about_the_place_that_a_start_says():
 
 
 def test_the_message_about_a_start_file_names_the_option(tmp_path):
+    from haloformer.errors import InputError
     from haloformer.fitting.reallens.start_file import read_start
 
     with pytest.raises(InputError, match=r"--start.*nowhere\.json does not exist"):
