@@ -111,9 +111,6 @@ class Band:
     source_magnitude: Quantity | None = None
     lens_light_magnitudes: tuple[Quantity, ...] = ()
 
-    def __post_init__(self) -> None:
-        check_magnitude("source_magnitude", self.source_magnitude)
-
 
 @checked
 @dataclass(frozen=True)
