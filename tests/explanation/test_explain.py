@@ -17,7 +17,7 @@ from torch import nn
 from haloformer.cli import main
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.evaluation import calibrate
 from haloformer.explanation import attention_overlay, explain, explain_images, page, pictures
 from haloformer.explanation.layers import find_stages
@@ -634,3 +634,19 @@ def test_what_explain_cannot_use_is_refused(trained_run, arguments, options, mes
 
     with pytest.raises(InputError, match=message):
         haloformer.explain(str(trained_run), *arguments, **options)
+
+
+def test_files_that_cannot_be_read_are_left_out_in_python_too(vit, tmp_path):
+    import haloformer
+
+    for k, image in enumerate(images_of(n=2)):
+        np.save(tmp_path / f"good{k}.npy", image[0].numpy())
+    np.save(tmp_path / "nan.npy", np.full((SIDE, SIDE), np.nan, np.float32))
+    (tmp_path / "a_broken.fits").write_bytes(b"SIMPLE  = nonsense")
+    files = [str(path) for path in sorted(tmp_path.iterdir())]
+    with pytest.warns(InputWarning, match=r"left out 2 images .*a_broken.fits.*nan.npy"):
+        found = haloformer.explain(vit, files, methods="attention")
+    assert len(found) == 2
+    assert len(haloformer.explain(vit, files[1:2], methods="attention")) == 1
+    with pytest.raises(InputError, match=r"nan\.npy"):
+        haloformer.explain(vit, [str(tmp_path / "nan.npy")], methods="attention")

@@ -196,7 +196,9 @@ def test_an_image_is_the_same_in_every_batch(name):
 # --- bands and magnitudes ---------------------------------------------------------------------------------------------
 
 
-def test_fluxes_of_bands_are_those_of_their_magnitudes():
+def test_fluxes_of_bands_are_those_of_their_magnitudes(monkeypatch):
+    # A lens that lenses nothing is no survey.
+    monkeypatch.setattr("haloformer.simulation.simulator.check_visible", lambda survey: None)
     source = {"light": [{"kind": "sersic", "R_sersic": 0.4}], "x": 0, "y": 0}
     nothing = [{"kind": "epl", "theta_E": 1e-6}]  # a lens that lenses nothing
     given = {"source": source, "lens": nothing, "lens_of_class": {}, "substructure": FIXED}

@@ -9,10 +9,10 @@ from haloformer.cli.shared import duration
 from haloformer.errors import InputError
 from haloformer.models.weights import weights_file
 from haloformer.studies.plan import PRETRAINED, Study, read_study, with_options
-from haloformer.studies.ranking import images_of, plan_of
+from haloformer.studies.ranking import check_numbers, images_of, plan_of
 from haloformer.studies.results import usable_results
 from haloformer.studies.run import check_test_images, chosen
-from haloformer.studies.runs import Run, runs_of
+from haloformer.studies.runs import Run, runs_of, warn_of_idle_options
 from haloformer.studies.shipped import check_folder
 from haloformer.training.config import Experiment, compose, read_options
 from haloformer.training.idle import warn_of_idle
@@ -64,15 +64,17 @@ def study(name: str, *, out: str | None = None, preset: Any = None, only: Any = 
     """Plans `haloformer study`."""
     plan = with_options(read_study(name), preset, options, seeds)
     folder = Path(out) if out is not None else Path("studies") / Path(name).stem
-    return _of_study(plan, folder, only, f"carry out the study {name}")
+    return _of_study(plan, folder, only, options, f"carry out the study {name}")
 
 
 def benchmark(
     *, models: Any = "*_nano", surveys: Any = "model_ii", seeds: int = 3, budget: int = 24_000,
     noise: str = "survey", train_data: str | None = None, test_data: str | None = None, n_test: int = 3000,
-    out: str = "leaderboard", preset: Any = None, options: Mapping[str, object] | None = None, **_: Any,
+    out: str = "leaderboard", preset: Any = None, options: Mapping[str, object] | None = None,
+    workers: int = 1, **_: Any,
 ) -> Plan:  # fmt: skip
     """Plans `haloformer benchmark`."""
+    check_numbers(budget=budget, n_test=n_test, seeds=seeds, workers=workers)
     folder = Path(out)
     images = images_of(surveys, noise, n_test, train_data, test_data, folder)
     plan = plan_of(models, images, seeds, budget, preset, options)
@@ -81,12 +83,15 @@ def benchmark(
             f"{waiting[0]} would be converted first, without which nothing can be measured: "
             "haloformer convert makes a dataset file of it"
         )
-    return _of_study(plan, folder, None, "rank networks")
+    return _of_study(plan, folder, None, options, "rank networks")
 
 
-def _of_study(plan: Study, folder: Path, only: Any, what: str) -> Plan:
+def _of_study(
+    plan: Study, folder: Path, only: Any, options: Mapping[str, object] | None, what: str
+) -> Plan:
     runs = runs_of(plan, chosen(plan, only))
     check_test_images(runs)
+    warn_of_idle_options(plan, runs, options)
     check_folder(folder / "study.yaml", "study")
     done = {(row["variant"], row["seed"]) for row in usable_results(folder, plan) if row["status"] == "ok"}  # fmt: skip
     waiting = [run for run in runs if (run.variant, run.seed) not in done]
@@ -129,7 +134,7 @@ def _test_seconds(run: Run, cost: TrainingCost) -> float:
 def tune(name: str, *, out: str | None = None, trials: int | None = None, preset: Any = None,
          timeout_minutes: float | None = None, options: Mapping[str, object] | None = None, **_: Any) -> Plan:  # fmt: skip
     """Plans `haloformer tune`."""
-    from haloformer.tuning.plan import read_search, with_options
+    from haloformer.tuning.plan import read_search, warn_of_idle_search, with_options
     from haloformer.tuning.storage import require_optuna
 
     if timeout_minutes is not None and not timeout_minutes > 0:
@@ -138,6 +143,7 @@ def tune(name: str, *, out: str | None = None, trials: int | None = None, preset
     plan = with_options(read_search(name), name, preset, options, trials)
     folder = Path(out) if out is not None else Path("searches") / Path(name).stem
     check_folder(folder / "search.yaml", "search")
+    warn_of_idle_search(plan, options)
     experiment = compose(None, plan.base, {"out": str(folder / "trial")})
     cost = measure_training(experiment)
     seconds = plan.trials * cost.seconds

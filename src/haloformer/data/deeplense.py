@@ -23,6 +23,7 @@ from haloformer.data.pairs import PAIRED, TABLE, Pairs
 from haloformer.errors import InputError, InputWarning, exists_already
 from haloformer.files import printable
 from haloformer.io.folders import whole_folder
+from haloformer.io.shards import shards_hint
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive, read_archive
 from haloformer.readers.images import decode_image, image_suffix, is_image_name
 from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes
@@ -270,6 +271,8 @@ class LabelledSource:
             )
         if not self._files and not self._archives:
             counts = passed_over(paths)
+            if hint := shards_hint(self.src):
+                raise InputError(hint)
             raise InputError(self._nothing_found() + (counts and f"; it holds {counts}"))
         read = {*self._archives, *filter(is_image_path, paths)}
         warn_of_passed_over(self.src, itertools.filterfalse(read.__contains__, paths))

@@ -15,6 +15,7 @@ from haloformer.data.catalogs import read_positions
 from haloformer.data.dataset import LensDataset
 from haloformer.errors import InputError, InputWarning, brief
 from haloformer.files import printable
+from haloformer.io.shards import shards_hint
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, ArchiveCursor, is_archive, list_archive
 from haloformer.readers.fits import (
     Hdu,
@@ -173,6 +174,8 @@ def _images_in(folder: Path) -> list[Path]:
     read = set(inside)
     others = [file for file in files if file not in read]
     if not inside:
+        if hint := shards_hint(folder):
+            raise InputError(hint)
         there = f", and it holds {counts}" if (counts := passed_over(others)) else ""
         raise InputError(f"{folder} holds no image: {', '.join(SUFFIXES)} can be read{there}")
     warn_of_passed_over(folder, others)

@@ -1,11 +1,13 @@
 """`haloformer.explain`: a model, images of any kind, and maps of what its answers rest on."""
 
 import os
+import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
+from haloformer.data.left_out import LeftOut
 from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images, stacked
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.explanation.attributions import check_methods, check_target, explain_images
 from haloformer.explanation.methods import METHODS
 from haloformer.files import as_name
@@ -16,6 +18,8 @@ from haloformer.prediction.predictor import A_MODEL, Predictor, load
 
 if TYPE_CHECKING:
     from haloformer.explanation.explained import Explained
+
+_TOLD = 3  # reasons in the warning
 
 
 def explain(
@@ -38,7 +42,8 @@ def explain(
 
     Args:
         model: A shipped model's name, a run or artefact folder, or what `load` returned.
-        images: As `haloformer.predict` takes them.
+        images: As `haloformer.predict` takes them. Of files, those that cannot be read are left out,
+            with a warning.
         out: Folder to write with a page, figures and, of a survey, scores: see
             `haloformer.explanation.command.explain`. For a model by its name and images in files.
             None returns the maps.
@@ -61,7 +66,7 @@ def explain(
         ``explanation.json``.
 
     Raises:
-        InputError: The model or the images cannot be read, or do not fit each other.
+        InputError: The model or all images cannot be read, or do not fit each other.
 
     Examples:
         >>> import haloformer
@@ -115,7 +120,33 @@ def explain(
 def _first_of_files(
     paths: Sequence[str], predictor: Predictor, reading: Reading, n: int
 ) -> list[ReadImage]:
-    """Returns the first images of files, at most n."""
+    """Returns the first images of files that the model can answer, at most n; others are told in a warning, unless there is none."""
     channels = predictor.image_shape[0]
-    inputs = find_inputs(paths, keep_errors=False, channels=channels, reading=reading)
-    return next(read_images(inputs, predictor.grid, reading, batch_size=n))
+    inputs = find_inputs(paths, keep_errors=True, channels=channels, reading=reading)
+    good, unread = list[ReadImage](), LeftOut()
+    for items in read_images(inputs, predictor.grid, reading, batch_size=n):
+        for item in items:
+            if len(good) == n:
+                break
+            if why := _why_not(item, predictor):
+                unread.add(why)
+            else:
+                good.append(item)
+        if len(good) == n:
+            break
+    unread.refuse_if_all(len(good))
+    if unread.n:
+        message = f"{unread.line}: {'; '.join(unread.reasons[:_TOLD])}"
+        warnings.warn(message, InputWarning, stacklevel=3)
+    return good
+
+
+def _why_not(image: ReadImage, predictor: Predictor) -> str:
+    """Returns why an image cannot be explained; nothing of one that can."""
+    if image.error is not None:
+        return image.error
+    try:
+        predictor.checked(stacked([image]))
+    except InputError as error:
+        return f"{image.name}: {error}"
+    return ""

@@ -26,6 +26,16 @@ MANIFEST = "_shards.json"
 _RETRIES = 5  # of a shard whose worker was killed: enough for bad luck, and an end for a bad shard
 
 
+def shards_hint(folder: Path) -> str:
+    """Returns what to do with a folder of shards in place of one file, to follow a message; nothing for other folders."""
+    if not (folder / MANIFEST).is_file():
+        return ""
+    return (
+        f"{folder} is a folder of shards, each a file by itself: give one, such as {folder / 'part-00000.h5'}; "
+        "`haloformer simulate --out NAME.h5` makes one file of all"
+    )
+
+
 @dataclass(frozen=True)
 class Shards:
     """A folder of shards of ``size`` images, the last with what is left of ``n``.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from haloformer.simulation.distributions import Quantity, check_not_negative
+from haloformer.simulation.distributions import Quantity, check_not_negative, check_shear
 from haloformer.validation import checked
 
 SIE_CORE = 1e-10  # arcsec; lenstronomy's core of the singular isothermal ellipsoid
@@ -208,3 +208,4 @@ class SIEShear:
     def __post_init__(self) -> None:
         check_not_negative("mass", self.mass)
         check_not_negative("theta_E", self.theta_E)
+        check_shear(self.gamma1, self.gamma2)

@@ -268,6 +268,52 @@ def check_ellipticity(e1: Quantity | None, e2: Quantity | None, least_axis_ratio
         )
 
 
+def check_sersic_index(quantity: Quantity) -> None:
+    """Raises InputError for an index of a Sérsic profile that no galaxy has, far from it."""
+    if -least_of(quantity, -1) > _MOST_SERSIC_INDEX:
+        raise InputError(
+            f"n_sersic must be at most {_MOST_SERSIC_INDEX:g}, not {describe_quantity(quantity)}; galaxies have 0.5 to 8"
+        )
+
+
+def check_magnitude(name: str, quantity: Quantity | None) -> None:
+    """Raises InputError for an apparent magnitude of which no draw leaves light in an image."""
+    if quantity is not None and least_of(quantity) > _FAINTEST:
+        raise InputError(
+            f"{name} must be below {_FAINTEST:g}, not {describe_quantity(quantity)}: no light is left; lensed galaxies have 18 to 27"
+        )
+
+
+_MOST_SERSIC_INDEX, _FAINTEST = 20.0, 40.0
+
+
+def check_shear(gamma1: Quantity | None, gamma2: Quantity | None) -> None:
+    """Raises InputError for an external shear that is, or is drawn, 1 or more, which turns the whole sky inside out."""
+    sizes = []
+    for name, each in (("gamma1", gamma1), ("gamma2", gamma2)):
+        if each is not None:
+            most = max(-least_of(each), -least_of(each, -1))
+            sizes.append(_least_size(each))
+            if most >= 1:
+                raise InputError(f"{name} {_shear_hint(each)}")
+    if math.hypot(*sizes) >= 1:
+        raise InputError(f"gamma1 and gamma2 together {_shear_hint(math.hypot(*sizes))}")
+
+
+def check_shear_size(gamma: Quantity | None) -> None:
+    """Raises InputError for a size of an external shear that is, or is drawn, below 0, or 1 or more."""
+    check_not_negative("gamma", gamma)
+    if gamma is not None and -least_of(gamma, -1) >= 1:
+        raise InputError(f"gamma {_shear_hint(gamma)}")
+
+
+def _shear_hint(quantity: Quantity) -> str:
+    return (
+        f"is an external shear, which is below 1 in size (lenses have up to 0.3), not {describe_quantity(quantity)}; "
+        "truncated_normal has limits"
+    )
+
+
 def _least_size(quantity: Quantity) -> float:
     low, high = least_of(quantity), -least_of(quantity, -1)
     return max(low, -high, 0.0)

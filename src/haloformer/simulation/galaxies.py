@@ -135,7 +135,7 @@ def read_library(
         most: So many galaxies are read at most, the first ones.
 
     Raises:
-        InputError: A file cannot be read, or a galaxy cannot be used: its file and number are named.
+        InputError: A file cannot be read, or most galaxies, or one of ``which``, cannot be used: its file and number are named.
     """
     chosen = (pixel_scale, band, galaxy_class, z_max, which, whole, most)
     return _library(path, _versions(Path(path)), *chosen)
@@ -167,7 +167,7 @@ def _library(
     stamps = _read_stamps(Path(path), pixel_scale, band, galaxy_class, z_max)
     if which:
         stamps = _chosen(stamps, which, path)
-    library = build_library(islice(stamps, most), path, whole=whole)
+    library = build_library(islice(stamps, most), path, whole=whole, named=bool(which))
     if next(stamps, None) is not None:
         warnings.warn(
             f"{path} holds more than {most} galaxies: the first {most} are used",
@@ -178,13 +178,33 @@ def _library(
 
 
 def build_library(
-    stamps: Iterable[Stamp], path: str = "the library", *, whole: bool = False
+    stamps: Iterable[Stamp],
+    path: str = "the library",
+    *,
+    whole: bool = False,
+    named: bool = False,
 ) -> GalaxyLibrary:
-    """Prepares stamps one after another as a library; raises InputError for one that cannot be used, or if there are none."""
+    """Prepares stamps one after another as a library; those that cannot be used are left out, in a warning.
+
+    Args:
+        stamps: The galaxies.
+        path: Where they come from, for messages.
+        whole: Whole pictures, see :func:`whole_picture`.
+        named: Somebody chose these very ones, so that none is left out.
+
+    Raises:
+        InputError: More than half, or one of those that were chosen, cannot be used; or there are none.
+    """
     images: list[np.ndarray] = []
-    rows, names = [], []
+    rows, names, bad = [], [], list[str]()
     for stamp in stamps:
-        one = (whole_picture if whole else prepare)(stamp.pixels, stamp.name)
+        try:
+            one = (whole_picture if whole else prepare)(stamp.pixels, stamp.name)
+        except InputError as error:
+            if named:
+                raise
+            bad.append(str(error))
+            continue
         if images and one.image.shape != images[0].shape:
             raise InputError(
                 f"{stamp.name} has {len(one.image)} pixels per side, others {len(images[0])}: whole pictures must be of one size"
@@ -195,8 +215,7 @@ def build_library(
         radius = len(one.image) / 2 if whole else half_light_radius(one.image)
         rows.append((radius, scale, stamp.redshift, in_test))
         names.append(stamp.name)
-    if not rows:
-        raise InputError(f"{path} holds no galaxies that are wanted")
+    _tell_bad(bad, len(rows), path)
     radius, scale, redshift, in_test = np.array(rows, dtype=float).T
     return GalaxyLibrary(
         images=np.stack(images),
@@ -206,6 +225,22 @@ def build_library(
         in_test=in_test > 0,
         names=tuple(names),
     )
+
+
+def _tell_bad(bad: list[str], good: int, path: str) -> None:
+    """Warns of galaxies that are left out; raises InputError if they are most, or if none is left."""
+    count = len(bad) + good
+    if len(bad) > good:
+        among = f" ({len(bad)} of {count} galaxies of {path} cannot be used)" if count > 1 else ""
+        raise InputError(f"{bad[0]}{among}")
+    if not good:
+        raise InputError(f"{path} holds no galaxies that are wanted")
+    if bad:
+        warnings.warn(
+            f"{len(bad)} of {count} galaxies of {path} cannot be used and are left out, such as {bad[0]}",
+            InputWarning,
+            stacklevel=2,
+        )
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ from haloformer.simulation.renderer import (
 from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
 from haloformer.simulation.sources import SERSIC_R_MIN
 from haloformer.simulation.surveys import AnySurvey, Survey, describe_survey, get_any_survey
+from haloformer.simulation.visible import check_visible
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
 _SCALED_UNITS = {
@@ -95,9 +96,11 @@ class Simulator:
                 and follow one another.
 
         Raises:
-            InputError: An unknown survey, class, noise mode, backend or device, or a seed out of range.
+            InputError: An unknown survey, class, noise mode, backend or device, a class named twice, a seed out of range, or a survey
+                whose lenses leave no image.
         """
         self.survey = get_any_survey(survey)
+        check_visible(self.survey)
         composed = isinstance(self.survey, ComposedSurvey)
         if paired and not composed:
             raise InputError(
@@ -601,6 +604,11 @@ def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[s
         canonical = name if name in survey.class_names else CLASS_ALIASES.get(name, name)
         if canonical not in survey.class_names:
             raise unknown_name(f"class of survey {survey.name}", name, survey.class_names)
+        if canonical in chosen:
+            also = "" if canonical == name else f" ({name} is another name of it)"
+            raise InputError(
+                f"classes names {canonical} twice{also}; survey {survey.name} has {', '.join(survey.class_names)}"
+            )
         chosen.add(canonical)
     if not chosen:
         raise InputError(

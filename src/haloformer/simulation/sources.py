@@ -9,7 +9,12 @@ import torch
 from scipy import special
 from torch import Tensor
 
-from haloformer.simulation.distributions import Quantity, check_not_negative
+from haloformer.simulation.distributions import (
+    Quantity,
+    check_magnitude,
+    check_not_negative,
+    check_sersic_index,
+)
 from haloformer.validation import checked
 
 SERSIC_R_MIN = 1e-3
@@ -99,3 +104,5 @@ class SersicSource:
         check_not_negative("amp", self.amp)
         check_not_negative("R_sersic", self.R_sersic, zero=False)
         check_not_negative("n_sersic", self.n_sersic, zero=False)
+        check_sersic_index(self.n_sersic)
+        check_magnitude("magnitude", self.magnitude)

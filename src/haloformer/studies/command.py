@@ -60,7 +60,7 @@ def study(
     given: dict[str, object] = {"preset": preset, "only": only, "seeds": seeds, "out": out}
     given["workers"] = workers if workers != 1 else None
     command = command_line("study", [name], given, options)
-    return carry_out(plan, folder, command, only, workers, progress)
+    return carry_out(plan, folder, command, only, workers, progress, options)
 
 
 def benchmark(
@@ -109,13 +109,11 @@ def benchmark(
         InputError: Unknown networks, surveys or fields, or data that cannot be read.
     """
     given = dict(locals())
-    for name, least in (("budget", 64), ("n_test", 30), ("seeds", 1), ("workers", 1)):
-        if given[name] < least:
-            raise InputError(f"{name} must be at least {least}, not {given[name]}")
     from haloformer.studies import ranking
     from haloformer.studies.leaderboard import write_leaderboard
     from haloformer.studies.run import carry_out, report_again
 
+    ranking.check_numbers(budget=budget, n_test=n_test, seeds=seeds, workers=workers)
     folder = Path(out)
     if report_only:
         plan, command, result = report_again(folder, "benchmark")
@@ -124,6 +122,6 @@ def benchmark(
         plan = ranking.plan_of(models, images, seeds, budget, preset, options)
         command = ranking.command_of(given, benchmark.__kwdefaults__ or {})
         ranking.convert_images(images, folder, plan, command, progress)
-        result = carry_out(plan, folder, command, None, workers, progress)
+        result = carry_out(plan, folder, command, None, workers, progress, options)
     write_leaderboard(folder, plan, command, result)
     return result

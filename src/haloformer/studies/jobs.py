@@ -8,6 +8,7 @@ import os
 import platform
 import time
 import traceback
+import warnings
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
@@ -32,6 +33,7 @@ from haloformer.studies.results import Record
 from haloformer.studies.runs import HeldOut, Run
 from haloformer.studies.settings import with_prepared
 from haloformer.training.config import TrainerConfig, compose
+from haloformer.training.idle import IdleWarning
 
 _BATCH = 256
 _RETRIES = 1  # of a run whose process was killed: it goes on from its checkpoint
@@ -71,7 +73,9 @@ def _train_and_test(folder: Path, run: Run) -> Record:
     try:
         options = with_prepared(folder, _with_pretraining(folder, run))
         out = str(place)
-        result = train(**options, seed=run.seed, out=out, progress=False)  # type: ignore[arg-type]  # fields by name
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", IdleWarning)  # told once, of all of them
+            result = train(**options, seed=run.seed, out=out, progress=False)  # type: ignore[arg-type]  # fields by name
         record |= {
             "val": dict(result.metrics),
             "best_epoch": result.best_epoch,

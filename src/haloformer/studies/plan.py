@@ -193,16 +193,22 @@ def _axis(
     if isinstance(values, dict):
         return values
     if axis == "model":  # "*_nano": all models of that name
-        known = [info.name for info in list_models()]
-        values = [
-            name
-            for value in values
-            for name in (fnmatch.filter(known, str(value)) if "*" in str(value) else [value])
-        ]
+        values = [name for value in values for name in _models_like(str(value))]
     return {
         Path(str(value)).stem if "/" in str(value) else str(value): {axis: value}
         for value in values
     }
+
+
+def _models_like(pattern: str) -> list[str]:
+    """Returns the networks of a pattern; a name as it is."""
+    if "*" not in pattern:
+        return [pattern]
+    known = [info.name for info in list_models()]
+    found = fnmatch.filter(known, pattern)
+    if not found:
+        raise unknown_name("model", pattern, known)
+    return found
 
 
 def _crossed(

@@ -109,6 +109,13 @@ def _dataset_path(given: str, converted: Path) -> str:
     return given if is_dataset else str(converted)
 
 
+def check_numbers(**given: int) -> None:
+    """Raises InputError for a budget, or numbers of test images, seeds or workers, that is too small."""
+    for name, least in (("budget", 64), ("n_test", 30), ("seeds", 1), ("workers", 1)):
+        if given.get(name, least) < least:
+            raise InputError(f"{name} must be at least {least}, not {given[name]}")
+
+
 def plan_of(
     models: str | list[str],
     images: BenchmarkImages,

@@ -7,7 +7,7 @@ figure are made. So a study can be stopped at any time and goes on where it was.
 import contextlib
 import fnmatch
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from haloformer.data.dataset import LensDataset
@@ -19,7 +19,7 @@ from haloformer.studies.jobs import in_words, run_records
 from haloformer.studies.plan import PRETRAINED, Study, Variant, read_study
 from haloformer.studies.report import report
 from haloformer.studies.results import StudyResult, append_result, usable_results
-from haloformer.studies.runs import Run, runs_of
+from haloformer.studies.runs import Run, runs_of, warn_of_idle_options
 from haloformer.studies.shipped import command_in, described, prepare_folder
 from haloformer.studies.workers import time_left
 from haloformer.vocabulary import unknown_name
@@ -52,6 +52,7 @@ def carry_out(
     only: str | list[str] | None,
     workers: int,
     progress: bool,
+    options: Mapping[str, object] | None = None,
 ) -> StudyResult:
     """Trains and tests what is missing, and writes the report.
 
@@ -62,9 +63,11 @@ def carry_out(
         only: Names or patterns of the variants to run; None for all.
         workers: Processes that train at the same time.
         progress: Say after each run how it went.
+        options: Fields of the experiment as the user gave them for all runs; those that do nothing are told.
     """
     runs = runs_of(plan, chosen(plan, only))
     check_test_images(runs)
+    warn_of_idle_options(plan, runs, options)
     write_description(folder, plan, command)
     usable_results(folder, plan)  # refuses results of other settings before anything is trained
     pretraining = [run for run in runs if run.variant == PRETRAINED]

@@ -1,6 +1,6 @@
 """The runs of a study: an experiment for each variant and seed, and the images it is tested on."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Required, TypedDict
@@ -12,6 +12,7 @@ from haloformer.simulation import get_any_survey
 from haloformer.studies.plan import PRETRAINED, HeldOutImages, Study, Variant
 from haloformer.studies.settings import settings_of
 from haloformer.training.config import Experiment, compose
+from haloformer.training.idle import warn_of_idle_among
 
 TEST_SEED = 1_000_000
 """Seed of the test images unless the study names another; studies train with seeds from 0 on."""
@@ -72,6 +73,22 @@ def runs_of(plan: Study, variants: Sequence[Variant]) -> list[Run]:
             runs.append(Run(PRETRAINED, seed, plan.pretrain or {}, options, None))
         runs += of_seed
     return runs
+
+
+def warn_of_idle_options(
+    plan: Study, runs: Sequence[Run], given: Mapping[str, object] | None
+) -> None:
+    """Warns once of options that do nothing: of all runs, as the user gave them, and of variants.
+
+    Args:
+        plan: The study.
+        runs: Its runs.
+        given: Options of the command.
+    """
+    own = {run.variant: run for run in runs if run.variant != PRETRAINED}
+    experiments = {name: compose(None, run.options) for name, run in own.items()}
+    changes = {name: run.changes for name, run in own.items()}
+    warn_of_idle_among("study", experiments, changes, given or {})
 
 
 def test_images_of(test: HeldOutImages, experiment: Experiment) -> HeldOut:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from haloformer.errors import InputError
+from haloformer.io.shards import shards_hint
 from haloformer.readers.reading import DATASET_SUFFIXES
 from haloformer.simulation import names_survey
 from haloformer.training.config import Experiment
@@ -26,6 +27,8 @@ def open_feed(experiment: Experiment) -> Feed:
     suffix = path.suffix.lower()
     known = suffix in DATASET_SUFFIXES or names_survey(data.source)
     if path.exists() and not known:
+        if hint := shards_hint(path):
+            raise InputError(hint)
         raise InputError(
             f"{path}: is neither a dataset file (.h5) nor a survey (.yaml); "
             "`haloformer convert` makes a dataset of images"

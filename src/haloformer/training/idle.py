@@ -12,8 +12,12 @@ from haloformer.training.console import is_first_process
 from haloformer.training.optim import takes_betas, takes_momentum
 
 
+class IdleWarning(InputWarning):
+    """An option that was given does nothing."""
+
+
 def warn_of_idle(experiment: Experiment, *given: Mapping[str, Any]) -> None:
-    """Warns, in one line, of given options that do nothing in an experiment.
+    """Warns, in one line, of given options that do nothing in an experiment, and of frozen weights that nobody trained.
 
     Defaults, and what presets and files of options say, are meant for trainings of all kinds.
 
@@ -21,13 +25,68 @@ def warn_of_idle(experiment: Experiment, *given: Mapping[str, Any]) -> None:
         experiment: Composed of them, and of others.
         *given: Options as the user gave them, by any of their spellings.
     """
+    if not is_first_process():
+        return
     names = {name for options in given for name in _names(options)}
     idle = idle_fields(experiment)
     told = [f"{name} ({reason})" for name, reason in idle.items() if name in names]
-    if told and is_first_process():
-        verb = "has" if len(told) == 1 else "have"
-        message = f"{', '.join(told)} {verb} no effect in this training"
-        warnings.warn(message, InputWarning, stacklevel=3)
+    if told:
+        message = f"{', '.join(told)} {_have(told)} no effect in this training"
+        warnings.warn(message, IdleWarning, stacklevel=3)
+    if frozen := _random_and_frozen(experiment):
+        warnings.warn(frozen, IdleWarning, stacklevel=3)
+
+
+def warn_of_idle_among(
+    what: str,
+    experiments: Mapping[str, Experiment],
+    changes: Mapping[str, Mapping[str, Any]],
+    given: Mapping[str, Any],
+) -> None:
+    """Warns, in one line, of options that do nothing in any of several trainings, or in the one that they are for.
+
+    Args:
+        what: What all of them are, such as "study".
+        experiments: By their names.
+        changes: By the same names, the options that one of them differs by.
+        given: Options for all of them, as the user gave them.
+    """
+    found = {name: idle_fields(experiment) for name, experiment in experiments.items()}
+    told = [
+        f"{field} ({next(iter(found.values()))[field]})"
+        for field in _names(given)
+        if found and all(field in idle for idle in found.values())
+    ]
+    where: dict[str, list[str]] = {}
+    for name, idle in found.items():
+        for field in _names(changes.get(name, {})):
+            if field in idle:
+                where.setdefault(f"{field} ({idle[field]})", []).append(name)
+    told += [f"{field} of {_some(names)}" for field, names in where.items()]
+    if told:
+        message = f"{', '.join(told)} {_have(told)} no effect in this {what}"
+        warnings.warn(message, IdleWarning, stacklevel=3)
+    frozen = {
+        text: name for name, each in experiments.items() if (text := _random_and_frozen(each))
+    }
+    for text, name in frozen.items():
+        warnings.warn(f"{name}: {text}", IdleWarning, stacklevel=3)
+
+
+def _have(told: list[str]) -> str:
+    return "has" if len(told) == 1 else "have"
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _random_and_frozen(experiment: Experiment) -> str:
+    """Returns what is to be said of a training that keeps weights frozen which nobody trained; nothing of others."""
+    transfer = experiment.transfer
+    if transfer.tune == "full" or transfer.pretrained:
+        return ""
+    return f"tune is {transfer.tune}, but pretrained names no weights: those that stay frozen are random"
 
 
 def idle_fields(experiment: Experiment) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Training data from a survey: images are simulated as training goes on."""
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -143,7 +144,6 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         validation, n_val = file.batches(file.usable, None), len(file.usable)
     # The images after those of the validation neither train nor choose the best epoch.
     spare = spare_images(data.val_size)
-    spare_batch = min(VALIDATION_BATCH, len(spare))
     fit = _simulated(train, labelling, np.unique(plan.numbers(0))[:FIT_IMAGES], device)
     fit = fit.to(torch.device("cpu"))
     return Feed(
@@ -154,7 +154,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         epoch=lambda epoch, first, share: batches(plan.rest(epoch, first), share),
         steps=plan.steps,
         validation=validation,
-        calibration=SimulatedBatches(held_out, labelling, spare, spare_batch, device),
+        calibration=AllSimulated(held_out, labelling, spare, VALIDATION_BATCH, device),
         n_train=plan.n_images,
         n_val=n_val,
         fit=with_noise(fit, model, seed),
@@ -171,9 +171,8 @@ def open_survey_feed(experiment: Experiment) -> Feed:
 
 
 def spare_images(val_size: int) -> np.ndarray:
-    """Returns the numbers of the images that calibrate: whole batches of those after the validation's."""
-    size = min(VALIDATION_BATCH, val_size)
-    return np.arange(val_size, val_size + val_size // size * size)
+    """Returns the numbers of the images that calibrate: as many as validate, after those."""
+    return np.arange(val_size, 2 * val_size)
 
 
 def _with_targets(labelling: Labelling, used: Sequence[str], val_size: int) -> dict[str, int]:
@@ -226,6 +225,35 @@ class SimulatedBatches:
             self.simulator, self.numbers, self.batch_size, share=self.share, device=self.device
         )
         return map(self.labelling.examples, made)
+
+
+class AllSimulated:
+    """Batches of images that are simulated as they are needed, the last one of what is left.
+
+    See :class:`SimulatedBatches` for the arguments.
+    """
+
+    def __init__(
+        self,
+        simulator: BatchMaker,
+        labelling: Labelling,
+        numbers: np.ndarray,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        whole = len(numbers) // batch_size * batch_size
+        parts = [(numbers[:whole], batch_size), (numbers[whole:], len(numbers) - whole)]
+        self._parts = [
+            SimulatedBatches(simulator, labelling, some, size, device)
+            for some, size in parts
+            if len(some)
+        ]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._parts))
+
+    def __iter__(self) -> Iterator[Examples]:
+        return itertools.chain.from_iterable(self._parts)
 
 
 def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan:

@@ -47,12 +47,13 @@ def tune(
     if timeout_minutes is not None and not timeout_minutes > 0:
         raise InputError(f"timeout_minutes must be above 0, not {timeout_minutes}")
     from haloformer.studies.settings import command_line
-    from haloformer.tuning.plan import read_search, with_options
+    from haloformer.tuning.plan import read_search, warn_of_idle_search, with_options
     from haloformer.tuning.search import carry_out
     from haloformer.tuning.storage import require_optuna
 
     require_optuna()
     plan = with_options(read_search(name), name, preset, options, trials)
+    warn_of_idle_search(plan, options)
     folder = Path(out) if out is not None else Path("searches") / Path(name).stem
     given: dict[str, object] = {
         "trials": trials,

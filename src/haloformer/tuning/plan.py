@@ -1,8 +1,10 @@
 """What a search is: parameters, their ranges and the method, read from YAML and checked."""
 
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, product
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
@@ -13,6 +15,7 @@ from haloformer.models import find_model
 from haloformer.studies.settings import Options, nothing_is_empty, settings_of
 from haloformer.studies.shipped import Shipped
 from haloformer.training.config import GROUPS, RUN_ONLY, Experiment, compose, short_name
+from haloformer.training.idle import IdleWarning, idle_fields, warn_of_idle_among
 from haloformer.validation import Number, Strict, WholeNumber, validated
 from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
@@ -467,3 +470,42 @@ def metric_in_words(plan: Search) -> str:
     words = plan.metric.removeprefix("val_").split("_", 1)
     capitals = [word.upper() if word in ("auc", "mae", "rmse") else word for word in words]
     return " ".join(["validation", *capitals])
+
+
+_MOST_COMBINATIONS = 256  # of choices, that are looked at for fields without effect
+
+
+def warn_of_idle_search(plan: Search, given: Mapping[str, object] | None) -> None:
+    """Warns of searched fields that do nothing in any trial, and of options that do nothing in any.
+
+    Args:
+        plan: The search.
+        given: Options of the command.
+    """
+    experiments: dict[str, Experiment] = {}
+    reasons: dict[str, str | None] = {}  # of searched fields; None: it does something in some trial
+    for values in _trials_of_choices(plan):
+        try:
+            experiment = compose(None, plan.base, values)
+        except InputError:  # such a trial fails, and says so
+            continue
+        experiments[str(values)] = experiment
+        idle = idle_fields(experiment)
+        for field in values:
+            reasons[field] = idle.get(field) if reasons.get(field, "") is not None else None
+    told = [f"{field} ({reason})" for field, reason in reasons.items() if reason is not None]
+    if told:
+        message = f"space: {', '.join(told)}: searched, but without effect in any trial"
+        warnings.warn(message, IdleWarning, stacklevel=3)
+    warn_of_idle_among("search", experiments, {}, given or {})
+
+
+def _trials_of_choices(plan: Search) -> Iterator[dict[str, object]]:
+    """Yields values of the searched fields for each combination of choices, the first values of other fields."""
+    each = [param.values if param.kind == "choice" else param.values[:1] for param in plan.space]
+    for values in islice(product(*each), _MOST_COMBINATIONS):
+        trial: dict[str, object] = {}
+        for parameter, value in zip(plan.space, values, strict=True):
+            if parameter.applies(trial):
+                trial[parameter.name] = value
+        yield trial

@@ -7,6 +7,7 @@ import io
 import math
 import time
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from haloformer.reporting import interval
 from haloformer.studies.settings import settings_of, with_prepared
 from haloformer.studies.workers import time_left
 from haloformer.training.config import RUN_ONLY, compose
+from haloformer.training.idle import IdleWarning
 from haloformer.tuning.plan import Search, metric_in_words, stored_choice
 from haloformer.tuning.storage import open_study, quiet_optuna, repeated_trials, sampler_of
 
@@ -191,7 +193,9 @@ def _trial(folder: Path, plan: Search, number: int, values: Mapping[str, object]
         out = str(_run_folder(folder, number))
         settings = with_prepared(folder, settings_of(experiment)) | {"out": out}
         try:
-            result = train(**settings, progress=False, on_epoch=on_epoch)  # type: ignore[arg-type]  # fields by name
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", IdleWarning)  # told once, of all of them
+                result = train(**settings, progress=False, on_epoch=on_epoch)  # type: ignore[arg-type]  # fields by name
             outcome |= {
                 "best_epoch": result.best_epoch,
                 "epochs": result.epochs,

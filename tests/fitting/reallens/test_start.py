@@ -111,3 +111,11 @@ def test_the_lens_is_sought_about_the_place_that_a_start_says():
     blind, told = first_light(seen, True), first_light(seen, True, (-0.05, 0.02))
     assert (blind.x, blind.y) == pytest.approx((0.4, 0.1), abs=0.05)
     assert (told.x, told.y) == pytest.approx((-0.1, 0.0), abs=0.08)
+
+
+def test_the_message_about_a_start_file_names_the_option(tmp_path):
+    from haloformer.errors import InputError
+    from haloformer.fitting.reallens.start_file import read_start
+
+    with pytest.raises(InputError, match=r"--start.*nowhere\.json does not exist"):
+        read_start(str(tmp_path / "nowhere.json"))

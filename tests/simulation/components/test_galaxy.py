@@ -240,7 +240,7 @@ def spoiled(kind):
     ],
 )
 def test_bad_galaxies_are_refused_by_file_and_number(tmp_path, kind, said):
-    images = np.stack([stamp(0), stamp(1), spoiled(kind)])
+    images = np.stack([stamp(0), stamp(1), spoiled(kind), spoiled(kind), spoiled(kind)])
     np.savez(tmp_path / "g.npz", images=images)
     with h5py.File(tmp_path / "g.h5", "w") as file:
         file["images"] = images
@@ -282,3 +282,16 @@ def test_bands_of_fits_cubes_are_read_and_those_that_are_not_there_refused(tmp_p
     for name, said in (("cube", "no band 3; there are 0 to 2"), ("one", "no band 3; there is one")):
         with pytest.raises(InputError, match=said):
             read_library(str(tmp_path / f"{name}.fits"), band=3)
+
+
+def test_galaxies_that_cannot_be_used_are_left_out_and_told_unless_they_are_most(tmp_path):
+    good = [stamp(k) for k in range(3)]
+    np.savez(tmp_path / "some.npz", images=np.stack([*good, spoiled("nan"), spoiled("constant")]))
+    with pytest.warns(InputWarning, match=r"2 of 5 galaxies .*left out, such as .*\[3\].*NaN"):
+        library = read_library(str(tmp_path / "some.npz"))
+    assert [name.rpartition("[")[2] for name in library.names] == ["0]", "1]", "2]"]
+    with pytest.raises(InputError, match=r"\[3\].* NaN"):  # chosen by its number
+        read_library(str(tmp_path / "some.npz"), which=(0, 1, 3))
+    np.savez(tmp_path / "most.npz", images=np.stack([good[0], spoiled("nan"), spoiled("nan")]))
+    with pytest.raises(InputError, match="2 of 3 galaxies"):
+        read_library(str(tmp_path / "most.npz"))

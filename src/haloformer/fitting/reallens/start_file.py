@@ -30,18 +30,20 @@ def read_start(path: str) -> Start:
         InputError: It is none of these, or has not just one power law.
     """
     if not Path(path).is_file():
-        raise InputError(f"start: {path} does not exist")
+        raise InputError(f"start (--start): {path} does not exist")
     found = read_json(Path(path), _MOST_BYTES)
     try:
         start = _start_of(found)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise InputError(f"start: {path} is not {_KNOWN}: {_reason(error)}") from error
+        raise InputError(f"start (--start): {path} is not {_KNOWN}: {_reason(error)}") from error
     start = {"gamma": 2.0, "e1": 0.0, "e2": 0.0, "x": 0.0, "y": 0.0, "gamma1": 0.0, "gamma2": 0.0, **start}  # fmt: skip
     for name, value in start.items():
         if not math.isfinite(value):
-            raise InputError(f"start: {path}: {name} is {value}")
+            raise InputError(f"start (--start): {path}: {name} is {value}")
     if start["theta_E"] <= 0:
-        raise InputError(f"start: {path}: theta_E is {start['theta_E']:g}, but must be above 0")
+        raise InputError(
+            f"start (--start): {path}: theta_E is {start['theta_E']:g}, but must be above 0"
+        )
     return start
 
 

@@ -26,6 +26,7 @@ from haloformer.simulation.distributions import (
     Quantity,
     check_ellipticity,
     check_not_negative,
+    check_sersic_index,
     describe_quantity,
 )
 from haloformer.simulation.sources import SERSIC_R_MIN, sersic_b, sersic_ellipse, sersic_flux
@@ -74,6 +75,7 @@ class Sersic(LightComponent):
     def __post_init__(self) -> None:
         check_not_negative("R_sersic", self.R_sersic, zero=False)
         check_not_negative("n_sersic", self.n_sersic, zero=False)
+        check_sersic_index(self.n_sersic)
         check_not_negative("q", self.q, zero=False, clipped=True)
         check_ellipticity(self.e1, self.e2, LEAST_AXIS_RATIO)
         if (self.q is None) != (self.angle is None):

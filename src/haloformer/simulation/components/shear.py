@@ -19,7 +19,7 @@ from haloformer.simulation.components.component import (
     column,
 )
 from haloformer.simulation.components.setting import Setting
-from haloformer.simulation.distributions import Quantity
+from haloformer.simulation.distributions import Quantity, check_shear, check_shear_size
 from haloformer.validation import checked
 
 
@@ -51,6 +51,8 @@ class Shear(MassComponent):
             raise InputError("shear takes gamma and angle together")
         if self.gamma is not None and (self.gamma1 is not None or self.gamma2 is not None):
             raise InputError("shear takes gamma and angle, or gamma1 and gamma2, not both")
+        check_shear(self.gamma1, self.gamma2)
+        check_shear_size(self.gamma)
 
     def draw(
         self, draws: Draws, setting: Setting, lens: Mapping[str, np.ndarray]

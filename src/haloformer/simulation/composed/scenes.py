@@ -119,7 +119,7 @@ def draw_scenes(
     common = np.full_like(own, rng.name_word(f"{survey.name}/")) if paired else own
     around = index if lens_index is None else lens_index
     shared, of_class = RandomDraws(seed, common, around), RandomDraws(seed, own, index)
-    setting = _setting(survey, shared)
+    setting = lens_setting(survey, shared)
     parameters = {"z_lens": setting.z_lens, "z_source": setting.z_source}
     lens: Mapping[str, np.ndarray] = {}
     for number, part in enumerate(survey.lens):
@@ -193,7 +193,8 @@ def rows_of(setting: Setting, rows: np.ndarray) -> Setting:
     )
 
 
-def _setting(survey: ComposedSurvey, draws: RandomDraws) -> Setting:
+def lens_setting(survey: ComposedSurvey, draws: RandomDraws) -> Setting:
+    """Draws the redshifts of lenses and sources."""
     z_lens = draws.draw(survey.z_lens, "z_lens")
     if survey.z_source is not None:
         z_source = draws.draw(survey.z_source, "z_source")
@@ -222,20 +223,27 @@ def _put(
         table[name] = new
 
 
+def source_place(
+    survey: ComposedSurvey, draws: RandomDraws, lens: Mapping[str, np.ndarray]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws where the source lies, (B,) x and y in arcsec, by the source's own draws."""
+    source = survey.source
+    if source.x is not None and source.y is not None:
+        return draws.draw(source.x, "x"), draws.draw(source.y, "y")
+    if source.radius is not None:
+        radius = draws.draw(source.radius, "radius")
+    else:
+        radius = source.within * lens["theta_E"] * np.sqrt(draws.uniform("radius"))
+    angle = 2 * np.pi * draws.uniform("angle")
+    return lens["x"] + radius * np.cos(angle), lens["y"] + radius * np.sin(angle)
+
+
 def _source(
     survey: ComposedSurvey, draws: RandomDraws, setting: Setting, lens: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Draws the source: its place, its components, their shares of the flux, and the flux or the signal to noise."""
     source, own = survey.source, draws.of("source_")
-    if source.x is not None and source.y is not None:
-        x, y = own.draw(source.x, "x"), own.draw(source.y, "y")
-    else:
-        if source.radius is not None:
-            radius = own.draw(source.radius, "radius")
-        else:
-            radius = source.within * lens["theta_E"] * np.sqrt(own.uniform("radius"))
-        angle = 2 * np.pi * own.uniform("angle")
-        x, y = lens["x"] + radius * np.cos(angle), lens["y"] + radius * np.sin(angle)
+    x, y = source_place(survey, own, lens)
     drawn = {"source_x": x, "source_y": y}
     shares = source.shares or (1.0,) * len(source.light)
     parts = np.stack([own.draw(share, f"share_{k}") for k, share in enumerate(shares)])

@@ -19,6 +19,7 @@ from haloformer.simulation.cosmology import Cosmology, Distances, check_redshift
 from haloformer.simulation.distributions import (
     Distribution,
     Quantity,
+    check_magnitude,
     check_not_negative,
     describe_quantity,
     least_of,
@@ -52,7 +53,7 @@ class Galaxy:
         radius: Distance from the lens in arcsec; the angle is uniform.
         shares: Share of each component of the flux, in any unit; equal ones if empty.
         snr: Signal to noise of the brightest pixel of the lensed image, from which the flux follows, by the median of the camera's noise
-            map if it has one; or
+            map if it has one, whatever its noise at that pixel; or
         flux: the flux itself, without lensing, in counts/s; or
         magnitude: its apparent magnitude, before which those of a survey's bands go; or
         amp: the brightness in counts/s/arcsec² at R_sersic, of a source of one Sérsic profile.
@@ -90,6 +91,7 @@ class Galaxy:
             check_not_negative(name, getattr(self, name), zero=False)
         for share in self.shares:
             check_not_negative("shares", share)
+        check_magnitude("magnitude", self.magnitude)
         if self.shares and all(share == 0 for share in self.shares):
             raise InputError("shares: all are 0, which leaves no light")
 

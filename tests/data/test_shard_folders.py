@@ -1,0 +1,23 @@
+"""A folder of shards in place of a file: what it is, and what to give."""
+
+import pytest
+
+from haloformer.data.conversion import open_labelled
+from haloformer.data.finding import find_images
+from haloformer.data.shards import simulate_shards
+from haloformer.errors import InputError
+from haloformer.simulation import Simulator
+from haloformer.training.config import compose
+from haloformer.training.feeds import open_feed
+
+
+def test_a_folder_of_shards_is_told_as_such(tmp_path):
+    folder = tmp_path / "many"
+    simulate_shards(Simulator("model_ii"), folder, n=4, shard_size=2, workers=1, progress=False)
+    for use in (
+        find_images,
+        lambda path: open_labelled(path)[0].__enter__(),
+        lambda path: open_feed(compose(None, {"data": str(path), "model": "vit_nano"})),
+    ):
+        with pytest.raises(InputError, match=r"folder of shards.*part-00000\.h5"):
+            use(folder)
