@@ -29,6 +29,7 @@ from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
 from haloformer.simulation.cosmology import check_redshift
+from haloformer.vocabulary import unknown_name
 
 SOURCE_PRIORS = ("falling", "even")
 _LIVE = 100
@@ -279,10 +280,10 @@ def fit(
         >>> fit.save("fit")  # doctest: +SKIP
     """
     known = {each.name for each in dataclasses.fields(Options)}
-    if unknown := set(options) - known:
-        raise InputError(
-            f"unknown option {sorted(unknown)[0]}: known are {', '.join(sorted(known))}"
-        )
+    if unknown := sorted(set(options) - known):
+        if unknown[0] == "noise_map":
+            raise InputError("unknown option 'noise_map': in Python it is noise")
+        raise unknown_name("option", unknown[0], known | set(fit.__kwdefaults__ or ()))
     chosen = Options(**options)
     given = taken(image, {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs})
     check_not_skewed(given.wcs, name)
