@@ -1,7 +1,9 @@
 """The options by which images from outside are read: the same for every command that takes image files."""
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
+
+import numpy as np
 
 from haloformer.errors import InputError
 
@@ -45,6 +47,10 @@ class Reading:
     catalog: str | None = None
     size: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("pixel_scale", "size"):  # in Python they may have a unit
+            object.__setattr__(self, name, in_arcsec(getattr(self, name), name))
+
     def check(self) -> None:
         """Validates the options; raises InputError."""
         if self.nan not in NAN_CHOICES:
@@ -59,6 +65,34 @@ class Reading:
             )
 
 
+def in_arcsec(value: Any, what: str) -> float | None:
+    """Returns a number of arcsec, of a number or of an astropy Quantity; None of None.
+
+    Raises:
+        InputError: It is neither, or no angle.
+    """
+    if value is None:
+        return None
+    if hasattr(value, "unit") and hasattr(value, "to_value"):
+        from astropy.units import UnitsError
+
+        try:
+            value = value.to_value("arcsec")
+        except UnitsError as error:
+            raise InputError(f"{what} is {value}: an angle is needed") from error
+    if isinstance(value, bool) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
+        raise InputError(f"{what} is {str(value)[:60]!r}: a number of arcsec is needed")
+    return float(value)
+
+
+def check_batch_size(batch_size: int) -> None:
+    """Raises InputError for a batch size that is no whole number of at least 1."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        raise InputError(f"batch size {batch_size!r}: must be a whole number of at least 1")
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
+
+
 def check_choices(on_error: str, batch_size: int, skip_bad: bool = False) -> None:
     """Validates ``on_error``, ``batch_size`` and ``skip_bad`` of a command that reads images; raises InputError."""
     if on_error not in ("row", "stop"):
@@ -67,5 +101,4 @@ def check_choices(on_error: str, batch_size: int, skip_bad: bool = False) -> Non
         raise InputError(
             "skip_bad leaves images out, and on_error 'stop' ends at the first: give one"
         )
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}: must be at least 1")
+    check_batch_size(batch_size)

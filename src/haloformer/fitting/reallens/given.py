@@ -181,20 +181,6 @@ def _check_numbers(value: Any, what: str) -> None:
         raise InputError(f"{what} is {kind}{of}: an array of real numbers is needed")
 
 
-def in_arcsec(value: Any, what: str) -> float | None:
-    """Returns a number of arcsec, of a number or a Quantity; None of None."""
-    if value is None:
-        return None
-    if hasattr(value, "unit") and hasattr(value, "to_value"):
-        from astropy.units import UnitsError
-
-        try:
-            return float(value.to_value("arcsec"))
-        except UnitsError as error:
-            raise InputError(f"{what} is {value}: an angle is needed") from error
-    return float(value)
-
-
 def scale_of(wcs: Any) -> float:
     """Returns the side of a pixel in arcsec; 0.05 without a WCS."""
     if wcs is None:

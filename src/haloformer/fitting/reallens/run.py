@@ -12,7 +12,7 @@ import numpy as np
 
 from haloformer.devices import one_thread
 from haloformer.errors import InputError, InputWarning
-from haloformer.fitting.reallens.given import check_not_skewed, in_arcsec, scale_of, taken
+from haloformer.fitting.reallens.given import check_not_skewed, scale_of, taken
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance
@@ -28,6 +28,7 @@ from haloformer.fitting.reallens.result import Other, RealLensFit
 from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
+from haloformer.readers.reading import in_arcsec
 from haloformer.simulation.cosmology import check_redshift
 from haloformer.vocabulary import unknown_name
 
