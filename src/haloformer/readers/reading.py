@@ -1,11 +1,12 @@
 """The options by which images from outside are read: the same for every command that takes image files."""
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.io.quantities import in_arcsec
 
 NanChoice = Literal["error", "zero", "mask"]
 """What to do with NaN and infinite pixels."""
@@ -63,26 +64,6 @@ class Reading:
             raise InputError(
                 "size is the side of cutouts about the positions of a catalog: give a catalog, too"
             )
-
-
-def in_arcsec(value: Any, what: str) -> float | None:
-    """Returns a number of arcsec, of a number or of an astropy Quantity; None of None.
-
-    Raises:
-        InputError: It is neither, or no angle.
-    """
-    if value is None:
-        return None
-    if hasattr(value, "unit") and hasattr(value, "to_value"):
-        from astropy.units import UnitsError
-
-        try:
-            value = value.to_value("arcsec")
-        except UnitsError as error:
-            raise InputError(f"{what} is {value}: an angle is needed") from error
-    if isinstance(value, bool) or np.ndim(value) or np.asarray(value).dtype.kind not in "iuf":
-        raise InputError(f"{what} is {str(value)[:60]!r}: a number of arcsec is needed")
-    return float(value)
 
 
 def check_batch_size(batch_size: int) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.readers.sky import check_header
+from haloformer.io.quantities import refuse_logarithms
 from haloformer.simulation.psf import scales_of_header
 
 _USUAL_SCALE = 0.05
@@ -161,7 +161,7 @@ def _pixels(value: Any, what: str) -> tuple[Any, np.ndarray | None]:
     if value is None:
         raise InputError(f"{what} holds no pixels")
     _check_numbers(value, what)
-    check_header({"BUNIT": unit or ""}, what, has_scale=True)
+    refuse_logarithms(str(unit or ""), what)
     return value, None if mask is None or mask.ndim != 2 else mask
 
 

@@ -28,7 +28,7 @@ from haloformer.fitting.reallens.result import Other, RealLensFit
 from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
-from haloformer.readers.reading import in_arcsec
+from haloformer.io.quantities import in_arcsec
 from haloformer.simulation.cosmology import check_redshift
 from haloformer.vocabulary import unknown_name
 
