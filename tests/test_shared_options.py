@@ -562,3 +562,18 @@ def test_a_slow_network_is_measured_on_a_few_images(monkeypatch):
     assert measuring._seconds_each(work, batch) == pytest.approx(0.01)
     assert seen[:5] == [2, 4, 8, 16, 32]
     assert set(seen[5:]) == {64}
+
+
+@pytest.mark.parametrize(
+    ("estimate", "cells"),
+    [
+        ((0.99997, 0.9999, 0.99999), ["0.99997", "0.9999 – 0.99999"]),
+        ((1.0, 0.8316, 1.0), ["1.0000", "0.8316 – 1.0000"]),
+        ((float("nan"),) * 3, ["–", "–"]),
+        ((0.75, float("nan"), float("nan")), ["0.7500", "–"]),
+    ],
+)
+def test_numbers_on_the_terminal_are_those_of_reports(estimate, cells):
+    from haloformer.cli.present import with_interval
+
+    assert with_interval(dict(zip(("value", "low", "high"), estimate))) == cells

@@ -82,3 +82,8 @@ def measured(run, dataset, undrawn):
     from haloformer.evaluation import evaluate
 
     return evaluate(str(run), str(dataset), device="cpu")
+
+
+def test_a_class_without_images_has_no_shares():
+    axes = figures.confusion(np.array([[0, 0], [1, 3]]), ["axion", "cdm"]).axes[0]
+    assert [text.get_text() for text in axes.texts] == ["0\n–", "0\n–", "1\n25.0 %", "3\n75.0 %"]

@@ -79,7 +79,7 @@ def test_any_image_of_a_dataset_can_be_chosen(predictor, lenses, dataset):
     ("name", "content", "message"),
     [
         ("a.npy", np.zeros((20, 30), np.float32), "1 × 20 × 30"),
-        ("a.npy", np.full((64, 64), np.nan, np.float32), "NaN"),
+        ("a.npy", np.full((64, 64), np.nan, np.float32), "NaN .*the page has no such options"),
         ("a.npy", b"hello", "not a .npy file"),
         ("a.fits", b"hello", "not a FITS file"),
         ("a.png", b"", "empty"),
@@ -136,6 +136,8 @@ def test_packed_files_are_answered_as_plain_ones(predictor, lenses, tmp_path):
         fits.CompImageHDU(image, compression_type=kind, quantize_level=level).writeto(
             tmp_path / name
         )
+    np.savez(tmp_path / "g.npz", lens=image)
+    np.savez_compressed(tmp_path / "h.npz", lens=image)
     write = functools.partial(write_dataset, class_names=lenses.class_names, parameters={})
     for name, compression in (("e.h5", "gzip"), ("f.h5", "lzf")):
         write(tmp_path / name, lenses.images[:1], lenses.labels[:1], compression=compression)

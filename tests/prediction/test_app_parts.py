@@ -327,10 +327,18 @@ def test_a_fit_of_too_many_pixels_is_refused_before_it_begins(monkeypatch, tmp_p
 
 def test_what_the_page_says_names_no_options_and_a_finer_psf_is_taken():
     pytest.importorskip("gradio")
-    from haloformer.app import fit_tab, fit_worker
+    from haloformer.app import fit_tab
+    from haloformer.app.given import on_the_page
 
-    said = fit_worker._on_the_page("the noise is 0.30 correlated (--neighbour_correlation 0: it does not)")  # fmt: skip
+    said = on_the_page("the noise is 0.30 correlated (--neighbour_correlation 0: it does not)")
     assert said == "the noise is 0.30 correlated"
+    said = on_the_page("a.fits: correct it, or give --pixel_scale")
+    assert said == "a.fits: correct it, or give it in its field"
+    said = on_the_page("a.fits: 3 are NaN, --nan zero reads it (in Python nan='mask')")
+    assert said == (
+        "a.fits: 3 are NaN, --nan zero reads it (the page has no such options, the commands have)"
+    )
+    assert on_the_page(said) == said
     files = {"image": "a.fits", "psf": "b.fits", "noise_map": None, "mask": None}
     task = fit_tab._task(files, 0.05, 0.025, 0, 0, 0, True, "no")
     assert (task.files.psf_scale, task.pixel_scale, task.files.radius) == (0.025, 0.05, None)

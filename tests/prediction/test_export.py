@@ -283,17 +283,20 @@ def test_a_card_without_measurements_says_so(run):
         ({"out": "x.pt2"}, "written as .onnx"),
         ({"out": "there.onnx"}, "exists already"),
         ({"format": "hub", "out": "there"}, "exists already"),
-        ({"format": "hub", "out": "there.onnx"}, "is a file"),
+        ({"format": "hub", "out": "there.txt"}, "is a file"),
+        ({"format": "hub", "out": "x.onnx"}, "the format hub writes a folder"),
+        ({"format": "hub", "out": "x.pt2"}, "the format hub writes a folder"),
     ],
 )
 def test_mistakes_end_before_the_work(options, message, tmp_path):
     (tmp_path / "there.onnx").touch()
+    (tmp_path / "there.txt").touch()
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "mine.txt").touch()
     out = tmp_path / options.pop("out")
     with pytest.raises(InputError, match=message):
         export_model("no such model", out, **options)
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "there.onnx"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["there", "there.onnx", "there.txt"]
 
 
 def test_a_missing_package_is_named_with_the_extra(monkeypatch, tmp_path):

@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 import torch
 
+import haloformer
 from haloformer.errors import InputError
 from haloformer.explanation import attention_overlay, explain_images
 from haloformer.prediction import load
+from haloformer.prediction.in_memory import as_tensor
 
 
 @pytest.fixture(scope="module")
@@ -103,3 +105,53 @@ def test_a_pixel_that_is_no_number_is_refused_wherever_it_lies(predictor, lenses
     with pytest.raises(InputError, match=r"image 1 .* NaN or infinite"):
         explain_images(predictor, images, methods=["attention"])
     assert predictor.answers(images, masked=True).probabilities.isfinite().all()
+
+
+def of_magnitudes(images):
+    from astropy import units
+
+    return list(images.numpy() * units.mag)
+
+
+def of_masked_quantities(images):
+    from astropy.utils.masked import Masked
+
+    return [Masked(quantity(each), mask=each.numpy() > 0) for each in images]
+
+
+APART = {
+    "masked arrays": lambda images: [np.ma.masked_greater(each.numpy(), 0) for each in images],
+    "planes": lambda images: tuple(np.ma.masked_greater(each[0].numpy(), 0) for each in images),
+    "masked quantities": of_masked_quantities,
+}
+
+
+@pytest.mark.parametrize("kind", APART)
+def test_masks_of_images_in_a_list_are_kept(predictor, lenses, kind):
+    images = APART[kind](lenses.images[:2])
+    for ask in (predictor.numbers, predictor.answers, predictor.probabilities):
+        with pytest.raises(InputError, match="NaN or infinite"):
+            ask(images)
+    with pytest.raises(InputError, match="NaN or infinite"):
+        haloformer.predict(predictor, images)
+    assert as_tensor(images).isnan().any()  # what LensClassifier takes
+
+
+def test_units_of_images_in_a_list_are_kept(predictor, lenses):
+    from astropy import units
+
+    for ask in (as_tensor, predictor.numbers, lambda each: haloformer.predict(predictor, each)):
+        with pytest.raises(InputError, match="'mag', which are logarithms"):
+            ask(of_magnitudes(lenses.images[:2]))
+    plain = lenses.images[:2].numpy()
+    for unit in (units.electron, units.MJy / units.sr):  # the second is resampled otherwise
+        together, apart = (
+            haloformer.predict(predictor, each, pixel_scale=0.09).probabilities
+            for each in (plain * unit, list(plain * unit))
+        )
+        np.testing.assert_allclose(apart, together, rtol=1e-5)
+
+
+def test_a_sparse_tensor_is_the_dense_one(predictor, lenses):
+    expected = predictor.numbers(lenses.images[:2])
+    torch.testing.assert_close(predictor.numbers(lenses.images[:2].to_sparse()), expected)

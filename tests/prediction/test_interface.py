@@ -313,3 +313,30 @@ def test_what_is_no_model_is_refused_with_what_would_be_right(call, tmp_path, mo
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match="model is a int: name a shipped model"):
         call()
+
+
+def test_a_pixel_scale_may_have_a_unit(predictor, lenses):
+    plain, angle = (
+        haloformer.predict(predictor, lenses.images, pixel_scale=scale).probabilities
+        for scale in (0.09, 90 * u.mas)
+    )
+    np.testing.assert_allclose(angle, plain)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pixel_scale": "0.1"}, "pixel_scale is '0.1': a number of arcsec is needed"),
+        ({"pixel_scale": True}, "a number of arcsec is needed"),
+        ({"pixel_scale": [0.1, 0.1]}, "a number of arcsec is needed"),
+        ({"pixel_scale": 1 * u.kg}, "an angle is needed"),
+        ({"batch_size": 2.5}, "batch size 2.5: must be a whole number"),
+        ({"batch_size": "8"}, "batch size '8': must be a whole number"),
+    ],
+)
+def test_options_of_the_wrong_kind_are_refused_in_words(predictor, lenses, options, message):
+    with pytest.raises(InputError, match=message):
+        haloformer.predict(predictor, lenses.images, **options)
+    if "pixel_scale" in options:
+        with pytest.raises(InputError, match=message):
+            haloformer.explain(predictor, lenses.images, **options)

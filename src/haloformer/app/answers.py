@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from haloformer.app.given import without_folders
+from haloformer.app.given import on_the_page, without_folders
 from haloformer.app.lenses import Lens, compose, simulate
 from haloformer.app.pictures import overlay
 from haloformer.data.reader import (
@@ -101,10 +101,7 @@ def classify(
         image = read.pixels
         scale = _scale_in_words(read.scales, predictor.grid, pixel_scale)
     except InputError as error:
-        text = without_folders(error)
-        raise InputError(
-            text.replace(_OPTION, "give its pixel scale, choose it again, and it will")
-        ) from error
+        raise InputError(on_the_page(without_folders(error))) from error
     return dataclasses.replace(seen(predictor, image, name, attention=attention), scale=scale)
 
 
@@ -223,9 +220,6 @@ def _read(path: Path, number: int, grid: PixelGrid, reading: Reading) -> tuple[R
         return found, name
     # Every image of a dataset has the same shape, and it is told once, of the first.
     return _read(path, 0, grid, reading)
-
-
-_OPTION = "--pixel_scale, in arcsec, lets it"  # what a person at a command line is told
 
 
 def _scale_in_words(

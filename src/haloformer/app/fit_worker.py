@@ -5,13 +5,12 @@ It reads ``task.json`` in the folder, prints a line of JSON after each step of t
 """
 
 import json
-import re
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
-from haloformer.app.given import without_folders
+from haloformer.app.given import on_the_page, without_folders
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.page import headline
@@ -30,7 +29,7 @@ def main(folder: Path) -> None:
     try:
         _tell(done=_fit(task, folder / "result"))
     except InputError as error:
-        _tell(error=_on_the_page(without_folders(error)))
+        _tell(error=on_the_page(without_folders(error)))
 
 
 def _fit(task: dict[str, Any], out: Path) -> dict[str, Any]:
@@ -53,25 +52,11 @@ def _fit(task: dict[str, Any], out: Path) -> dict[str, Any]:
         save(found, out)
     return {
         "headline": headline(found),
-        "flags": [_on_the_page(flag) for flag in found.flags],
-        "notes": [_on_the_page(note) for note in found.notes],
+        "flags": [on_the_page(flag) for flag in found.flags],
+        "notes": [on_the_page(note) for note in found.notes],
         "rows": found.rows(),
         "name": seen.name,
     }
-
-
-_ON_THE_PAGE = {
-    "give --pixel_scale, in arcsec": "give it in its field, in arcsec",
-    "give --noise_map FILE.fits": "give a noise map",
-    "give --psf FILE.fits": "give it in its field",
-}
-"""What a person at a command line is told → what one at the page is."""
-
-
-def _on_the_page(text: str) -> str:
-    for options, fields in _ON_THE_PAGE.items():
-        text = text.replace(options, fields)
-    return re.sub(r" \(--[^()]*\)", "", text)  # what an option would do
 
 
 def _tell(**said: Any) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from haloformer.app import pictures, tables
 from haloformer.app.answers import Answer
-from haloformer.app.given import without_folders
+from haloformer.app.given import on_the_page, without_folders
 from haloformer.app.lenses import Lens
 from haloformer.app.pictures import Bar
 from haloformer.app.tables import Table
@@ -76,7 +76,7 @@ def guarded(work: Callable[[], str], failed: str = "This could not be shown.") -
     try:
         return work()
     except InputError as error:
-        return alert(without_folders(error))
+        return alert(on_the_page(without_folders(error)))
     except Exception:  # whoever runs the app sees why
         logging.getLogger(__name__).exception("a request failed")
         return alert(failed)

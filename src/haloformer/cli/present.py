@@ -92,8 +92,14 @@ def print_notes(notes: Sequence[str]) -> None:
 
 
 def with_interval(estimate: Mapping[str, float]) -> list[str]:
-    """Returns the cells of a value and of its interval, from ``value``, ``low`` and ``high``."""
-    return [f"{estimate['value']:.4f}", f"{estimate['low']:.4f} – {estimate['high']:.4f}"]
+    """Returns the cells of a value and of its interval, from ``value``, ``low`` and ``high``.
+
+    They are rounded as in reports: never up to a perfect 1; what is not known is a dash.
+    """
+    from haloformer.reporting.interval import format_value
+
+    value, low, high = (format_value(estimate[key]) for key in ("value", "low", "high"))
+    return [value, "–" if "–" in (low, high) else f"{low} – {high}"]
 
 
 def macro_auc(row: Mapping[str, float]) -> list[str]:

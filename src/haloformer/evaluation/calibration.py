@@ -28,6 +28,7 @@ from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.temperature import calibrated
 from haloformer.prediction.geometry import Scaled, scaled, smooth_scales
 from haloformer.prediction.predictor import Predictor, load
+from haloformer.readers.reading import check_batch_size
 from haloformer.simulation import Simulator, get_survey
 
 SURE = 0.9
@@ -53,8 +54,7 @@ def run_calibration(
     progress: bool | None,
 ) -> dict[str, Any]:
     """Carries out :func:`haloformer.evaluation.calibrate` (see there for the arguments)."""
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}: must be at least 1")
+    check_batch_size(batch_size)
     folder = _writable_artefact(run)
     predictor = load(run, device)
     images = _calibration_images(run, predictor, data, n, seed)

@@ -41,6 +41,7 @@ from haloformer.evaluation.testset import (
 from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.prediction.predictor import Predictor, load
+from haloformer.readers.reading import check_batch_size
 from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
 from haloformer.vocabulary import CLASS_ALIASES
 
@@ -94,8 +95,7 @@ def run_comparison(
     progress: bool | None,
 ) -> Comparison:
     """Carries out :func:`haloformer.evaluation.compare` (see there for the arguments)."""
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}: must be at least 1")
+    check_batch_size(batch_size)
     if len(runs) < 2:
         raise InputError("a comparison needs at least two models")
     names = short_names(runs)

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from haloformer.artefact.read import run_folder
-from haloformer.errors import InputError
 from haloformer.evaluation import drawing, report
 from haloformer.evaluation.measured import Evaluation
 from haloformer.evaluation.predictions import check_measurable, predictions_of, rows_of
@@ -19,6 +18,7 @@ from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.tables import table, write_csv
 from haloformer.prediction.predictor import load
 from haloformer.prediction.result import descriptions_of
+from haloformer.readers.reading import check_batch_size
 from haloformer.vocabulary import unknown_name
 
 if TYPE_CHECKING:
@@ -47,8 +47,7 @@ def run_evaluation(
     """Carries out :func:`haloformer.evaluation.evaluate` (see there for the arguments)."""
     if tables not in (None, *_KINDS):
         raise unknown_name("kind of table", str(tables), _KINDS)
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}: must be at least 1")
+    check_batch_size(batch_size)
     predictor = load(run, device)
     data = data if data is not None else own_survey(predictor, run)
     images = open_test_images(data, predictor, n=n, seed=seed, noise=noise, skip_bad=skip_bad)

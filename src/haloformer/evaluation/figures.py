@@ -137,7 +137,8 @@ def confusion(counts: np.ndarray, class_names: Sequence[str]) -> "Figure":
     axes.imshow(cells, aspect="equal")
     for row, column in np.ndindex(*counts.shape):
         share = shares[row, column]
-        text = f"{counts[row, column]:,}\n{share:.1%}".replace("%", " %")
+        told = f"{share:.1%}".replace("%", " %") if counts[row].any() else "–"  # of no image
+        text = f"{counts[row, column]:,}\n{told}"
         axes.text(
             column, row, text, ha="center", va="center", color="#fefefe" if share > 0.5 else INK
         )

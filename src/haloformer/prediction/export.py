@@ -349,6 +349,10 @@ def _called(model: str) -> str | None:
 def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
     suffix = _SUFFIX.get(format)
     if suffix is None:
+        if path.suffix.lower() in _SUFFIX.values():
+            raise InputError(
+                f"{path}: the format hub writes a folder; what ends in {path.suffix} is a file of another format"
+            )
         if path.is_file():
             raise InputError(f"{path}: is a file; the format hub writes a folder")
         refuse_existing(path, overwrite, HUB_FILES, "export for a hub")

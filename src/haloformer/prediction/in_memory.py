@@ -57,7 +57,8 @@ def _as_given(images: Any, name: str) -> Tensor:
     if isinstance(images, Tensor):
         if images.is_complex():
             raise InputError(f"{name} hold {images.dtype}, not real numbers")
-        return images.detach()
+        found = images.detach()
+        return found if found.layout == torch.strided else found.to_dense()
     array = _as_array(images, name)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} are {type(images).__name__} of {array.dtype}, not real numbers")
@@ -78,9 +79,11 @@ def _as_array(images: Any, name: str) -> np.ndarray:
             images = np.ma.masked_array(images.data, mask=mask)
         if hasattr(images, "filled") and hasattr(images, "mask"):
             images = images.astype(np.promote_types(images.dtype, np.float32)).filled(np.nan)
+        if isinstance(images, list | tuple) and any(_says_more(each) for each in images):
+            return np.stack([_as_array(each, name) for each in images])
         array = np.asarray(images)
         if array.dtype == object and array.ndim == 1 and len(array):  # a column of arrays
-            array = np.stack([np.asarray(each) for each in array])
+            array = np.stack([_as_array(each, name) for each in array])
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"{name} cannot be read as one array of numbers: {str(error).splitlines()[0]}"
@@ -185,14 +188,23 @@ def _is_hdu_list(images: Any) -> bool:
     return isinstance(images, list) and hasattr(images, "writeto")
 
 
+def _says_more(image: Any) -> bool:
+    """Tells whether something holds a mask or a unit, which an array made of several would not keep."""
+    return hasattr(image, "mask") or hasattr(image, "unit")
+
+
 def _are_apart(images: Any) -> bool:
-    """Tells whether images are a list of things that do not make one array: with headers, or of several sizes."""
+    """Tells whether images are a list of things that do not make one array.
+
+    Such are those with headers, masks or units, and those of several sizes.
+    """
     if not isinstance(images, list | tuple) or _is_hdu_list(images):
         return False
     shapes = {tuple(each.shape) if hasattr(each, "shape") else None for each in images}
-    return any(_has_header(each) or _is_nddata(each) for each in images) or (
-        len(shapes) > 1 and None not in shapes
-    )
+    return any(
+        _has_header(each) or _is_nddata(each) or (_says_more(each) and np.ndim(each) > 1)
+        for each in images
+    ) or (len(shapes) > 1 and None not in shapes)
 
 
 def _is_hdu(images: Any) -> bool:

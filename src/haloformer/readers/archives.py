@@ -219,9 +219,10 @@ def read_zip(
                 continue
             if info.file_size > max_bytes:
                 raise _too_large(archive, name, max_bytes)
+            wanted = info.file_size if head is None else min(head, info.file_size)
             with opened.open(info) as file:
-                data = file.read(info.file_size if head is None else head)
-            if len(data) < min(info.file_size, head or info.file_size):
+                data = file.read(wanted)
+            if len(data) < wanted:
                 raise InputError(f"{archive} is truncated within {printable(name)}")
             yield name, data
 

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+import numpy as np
+
 from haloformer.errors import InputError
+from haloformer.io.quantities import in_arcsec
 
 NanChoice = Literal["error", "zero", "mask"]
 """What to do with NaN and infinite pixels."""
@@ -45,6 +48,10 @@ class Reading:
     catalog: str | None = None
     size: float | None = None
 
+    def __post_init__(self) -> None:
+        for name in ("pixel_scale", "size"):  # in Python they may have a unit
+            object.__setattr__(self, name, in_arcsec(getattr(self, name), name))
+
     def check(self) -> None:
         """Validates the options; raises InputError."""
         if self.nan not in NAN_CHOICES:
@@ -59,6 +66,14 @@ class Reading:
             )
 
 
+def check_batch_size(batch_size: int) -> None:
+    """Raises InputError for a batch size that is no whole number of at least 1."""
+    if isinstance(batch_size, bool) or not isinstance(batch_size, int | np.integer):
+        raise InputError(f"batch size {batch_size!r}: must be a whole number of at least 1")
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size}: must be at least 1")
+
+
 def check_choices(on_error: str, batch_size: int, skip_bad: bool = False) -> None:
     """Validates ``on_error``, ``batch_size`` and ``skip_bad`` of a command that reads images; raises InputError."""
     if on_error not in ("row", "stop"):
@@ -67,5 +82,4 @@ def check_choices(on_error: str, batch_size: int, skip_bad: bool = False) -> Non
         raise InputError(
             "skip_bad leaves images out, and on_error 'stop' ends at the first: give one"
         )
-    if batch_size < 1:
-        raise InputError(f"batch size {batch_size}: must be at least 1")
+    check_batch_size(batch_size)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.io.quantities import refuse_logarithms
 
 _SCALES = (
     1e-4,
@@ -40,7 +41,6 @@ SKY_KEYS = ("BUNIT", "FILTER", "FILTER1", "FILTER2", "BAND", *(k for ks in _SCAL
 
 _LONG_SCALE_KEY = re.compile(r"(.*[ .])?(PIXEL[ _]?SCALE|PIXSCALE?|PXSCALE|PLATE[ _]?SCALE)")
 _IN_DEGREES, _IN_MAS = re.compile(r"\bdeg"), re.compile(r"\b(mas|milli-?arcsec)")
-_LOGARITHM = re.compile(r"(?<![a-z])((ab|st|vega|inst)?[ _]?mags?|magnitudes?|dex|db)(?![a-z])")
 
 
 def is_scale_key(key: str) -> bool:
@@ -56,11 +56,7 @@ def check_header(header: Any, name: str, *, has_scale: bool) -> None:
         name: The file's name, for error messages.
         has_scale: The pixel scale is given; then what the header says of the sky twice does not matter.
     """
-    unit = str(header.get("BUNIT", "")).strip()
-    if _LOGARITHM.search(unit.lower()):
-        raise InputError(
-            f"{name}: its values are in '{unit[:40]}', which are logarithms: images hold light, such as counts/s"
-        )
+    refuse_logarithms(str(header.get("BUNIT", "")).strip(), name)
     counts = Counter(iter(header))  # of its keywords, not their values
     for key, n in counts.items():
         if n > 1 and not has_scale and (key in SKY_KEYS or is_wcs_key(key)):

@@ -68,6 +68,19 @@ def test_quantities_cutouts_and_hdus_are_taken(seen):
     assert found.wcs is not None
 
 
+def test_noise_is_brought_to_the_unit_of_the_image(seen):
+    image, noise = IMAGE * units.Jy, np.full((40, 40), 500.0) * units.mJy
+    uncertain = NDData(image, uncertainty=StdDevUncertainty(noise))
+    for found in (
+        seen(image, noise=noise, pixel_scale=0.05),
+        seen(image, noise=500 * units.mJy, pixel_scale=0.05),
+        seen(uncertain, noise=None, pixel_scale=0.05),
+        seen(uncertain, noise=0.5, pixel_scale=0.05),  # a number is in the image's unit
+        seen(IMAGE, noise=0.5 * units.Jy, pixel_scale=0.05),
+    ):
+        np.testing.assert_allclose(found.noise, 0.5)
+
+
 @pytest.mark.parametrize(
     ("image", "given", "message"),
     [
@@ -86,6 +99,13 @@ def test_quantities_cutouts_and_hdus_are_taken(seen):
         ),
         (object(), {}, "the image is object: an array of real numbers"),
         (IMAGE.astype(complex), {}, "of complex128: an array of real numbers"),
+        (IMAGE * units.mag, {}, "'mag', which are logarithms"),
+        (CCDData(IMAGE, unit="mag"), {}, "'mag', which are logarithms"),
+        (IMAGE * units.Jy, {"noise": 1.0 * units.adu}, "noise is in adu, the image in Jy"),
+        (IMAGE, {"psf": np.ma.masked_less(PSF, 1e-3)}, "psf: .* of its pixels are masked"),
+        (IMAGE, {"noise": 1.0 * units.mag}, "noise: its values are in 'mag'"),
+        (IMAGE, {"noise_map": 1.0}, "unknown option 'noise_map': in Python it is noise"),
+        (IMAGE, {"pixel_scales": 1.0}, "did you mean 'pixel_scale'"),
         (IMAGE, {"psf": [["a"]]}, "psf is list of <U1: an array of real numbers"),
         (IMAGE, {"noise": [[1.0, 2.0], [3.0]]}, "noise is list, and no array"),
     ],

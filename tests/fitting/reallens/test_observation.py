@@ -137,7 +137,7 @@ def test_an_image_without_arcs_is_said_to_have_none():
 
 
 def test_options_that_cannot_be_are_refused():
-    with pytest.raises(InputError, match="unknown option lenslight"):
+    with pytest.raises(InputError, match="unknown option 'lenslight': did you mean 'lens_light'"):
         fit(IMAGE, **GIVEN, lenslight=False)
     with pytest.raises(InputError, match="behind the lens"):
         fit(IMAGE, **GIVEN, z_lens=0.5, z_source=0.3)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.io.quantities import refuse_logarithms
 from haloformer.simulation.psf import scales_of_header
 
 _USUAL_SCALE = 0.05
@@ -65,7 +66,14 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
     pixels, hidden = _pixels(image, "the image")
     mask = None if parts["mask"] is None else np.asarray(parts["mask"])
     noise, also = (None, None) if parts["noise"] is None else _pixels(parts["noise"], "noise")
-    psf = None if parts["psf"] is None else _pixels(parts["psf"], "psf")[0]
+    if noise is not None:
+        unit = own.get("noise_unit") if given["noise"] is None else _unit_of(parts["noise"])
+        noise = _in_unit_of(image, noise, unit)
+    psf, unknown = (None, None) if parts["psf"] is None else _pixels(parts["psf"], "psf")
+    if unknown is not None and unknown.any():
+        raise InputError(
+            f"psf: {int(unknown.sum())} of its pixels are masked, and all are needed: cut them off, or put 0 there"
+        )
     for more in (hidden, also):
         if more is None or not more.any():
             continue
@@ -81,7 +89,7 @@ def _is_cutout(image: Any) -> bool:
 
 
 def _of_nddata(image: Any) -> dict[str, Any]:
-    noise = getattr(image, "uncertainty", None)
+    noise, own = getattr(image, "uncertainty", None), dict[str, Any]()
     if noise is not None and hasattr(noise, "represent_as"):
         from astropy.nddata import StdDevUncertainty, UnknownUncertainty
 
@@ -89,8 +97,40 @@ def _of_nddata(image: Any) -> dict[str, Any]:
             raise InputError(
                 "the image's uncertainty is of an unknown type, a standard deviation, a variance or a weight: give StdDevUncertainty(…), or noise"
             )
-        noise = noise.represent_as(StdDevUncertainty).array
-    return {"noise": noise, **{key: getattr(image, key, None) for key in ("psf", "mask", "wcs")}}
+        noise = noise.represent_as(StdDevUncertainty)
+        own, noise = {"noise_unit": noise.unit}, noise.array
+    return {
+        **own,
+        "noise": noise,
+        **{key: getattr(image, key, None) for key in ("psf", "mask", "wcs")},
+    }
+
+
+def _unit_of(value: Any) -> Any:
+    """Returns the unit of a Quantity or an NDData, also of an HDU whose header says one; None of others."""
+    unit = getattr(value, "unit", None)
+    if unit is None and hasattr(value, "header"):
+        unit = value.header.get("BUNIT") or None
+    return unit
+
+
+def _in_unit_of(image: Any, noise: Any, unit: Any) -> Any:
+    """Returns noise in the image's unit, if both have one that astropy knows."""
+    from astropy.units import Unit, UnitsError
+
+    own = _unit_of(image)
+    if own is None or unit is None:
+        return noise
+    try:
+        ours, theirs = Unit(own), Unit(unit)
+    except ValueError:  # of a header, which may say anything
+        return noise
+    try:
+        return noise if ours == theirs else np.asarray(noise) * theirs.to(ours)
+    except UnitsError as error:
+        raise InputError(
+            f"noise is in {theirs}, the image in {ours}: it must be in the image's unit"
+        ) from error
 
 
 def _wcs_of(header: Any) -> Any:
@@ -108,6 +148,7 @@ def _pixels(value: Any, what: str) -> tuple[Any, np.ndarray | None]:
         )
     if isinstance(value, list) and value and hasattr(value[0], "header"):
         raise InputError(f"{what} is a list of HDUs: give one of them, such as hdus[1]")
+    unit = _unit_of(value)
     if not isinstance(value, np.ndarray) and hasattr(value, "data") and not np.isscalar(value):
         value = value.data
     mask = None
@@ -120,6 +161,7 @@ def _pixels(value: Any, what: str) -> tuple[Any, np.ndarray | None]:
     if value is None:
         raise InputError(f"{what} holds no pixels")
     _check_numbers(value, what)
+    refuse_logarithms(str(unit or ""), what)
     return value, None if mask is None or mask.ndim != 2 else mask
 
 
@@ -137,20 +179,6 @@ def _check_numbers(value: Any, what: str) -> None:
     if array.dtype.kind not in "biuf":
         of = "" if array.dtype == object else f" of {array.dtype}"
         raise InputError(f"{what} is {kind}{of}: an array of real numbers is needed")
-
-
-def in_arcsec(value: Any, what: str) -> float | None:
-    """Returns a number of arcsec, of a number or a Quantity; None of None."""
-    if value is None:
-        return None
-    if hasattr(value, "unit") and hasattr(value, "to_value"):
-        from astropy.units import UnitsError
-
-        try:
-            return float(value.to_value("arcsec"))
-        except UnitsError as error:
-            raise InputError(f"{what} is {value}: an angle is needed") from error
-    return float(value)
 
 
 def scale_of(wcs: Any) -> float:

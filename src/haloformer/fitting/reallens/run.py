@@ -12,7 +12,7 @@ import numpy as np
 
 from haloformer.devices import one_thread
 from haloformer.errors import InputError, InputWarning
-from haloformer.fitting.reallens.given import check_not_skewed, in_arcsec, scale_of, taken
+from haloformer.fitting.reallens.given import check_not_skewed, scale_of, taken
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance
@@ -28,7 +28,9 @@ from haloformer.fitting.reallens.result import Other, RealLensFit
 from haloformer.fitting.reallens.sampling import check_sampler, sample
 from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
+from haloformer.io.quantities import in_arcsec
 from haloformer.simulation.cosmology import check_redshift
+from haloformer.vocabulary import unknown_name
 
 SOURCE_PRIORS = ("falling", "even")
 _LIVE = 100
@@ -279,10 +281,10 @@ def fit(
         >>> fit.save("fit")  # doctest: +SKIP
     """
     known = {each.name for each in dataclasses.fields(Options)}
-    if unknown := set(options) - known:
-        raise InputError(
-            f"unknown option {sorted(unknown)[0]}: known are {', '.join(sorted(known))}"
-        )
+    if unknown := sorted(set(options) - known):
+        if unknown[0] == "noise_map":
+            raise InputError("unknown option 'noise_map': in Python it is noise")
+        raise unknown_name("option", unknown[0], known | set(fit.__kwdefaults__ or ()))
     chosen = Options(**options)
     given = taken(image, {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs})
     check_not_skewed(given.wcs, name)
