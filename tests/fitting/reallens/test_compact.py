@@ -18,10 +18,11 @@ def fit():
     return haloformer.fit(image, **given, radius=1.6, lens_light=False, supersampling=1)
 
 
-def squeezed(fit, pixels):
-    """Returns the fit as if the source's light fell within so many pixels."""
+def squeezed(fit, pixels, extents=1.0):
+    """Returns the fit as if the source's light fell within so many pixels, and was alike over so many times as much."""
     best = fit.smooth
-    smoothness = dataclasses.replace(best.smoothness, extent=pixels * SCALE / best.scale)
+    extent = pixels * SCALE / best.scale
+    smoothness = dataclasses.replace(best.smoothness, extent=extent, length=extents * extent)
     again = fit_at(best.problem, best.source, best.vector, smoothness)
     return dataclasses.replace(fit, smooth=again)
 
@@ -32,6 +33,14 @@ def test_rays_that_are_too_far_apart_for_the_source_are_told(fit):
     assert "--supersampling 4" in told
 
 
+def test_a_source_of_less_than_half_a_pixel_is_told_however_many_rays_see_it(fit):
+    near = squeezed(fit, 0.45)
+    closely = dataclasses.replace(near, ready=dataclasses.replace(near.ready, supersampling=5))
+    (told,) = (words for words in closely.cautions if "compact" in words)
+    assert "several of their errors" in told
+    assert "--supersampling" not in told
+
+
 def test_errors_of_a_compact_source_hold_its_place_and_shape(fit):
     near = squeezed(fit, 0.51)
     np.testing.assert_array_equal(near.covariance, covariance(near.smooth))
@@ -39,6 +48,15 @@ def test_errors_of_a_compact_source_hold_its_place_and_shape(fit):
     ratio = np.sqrt(np.diag(compact.covariance) / np.diag(covariance(compact.smooth)))
     assert ratio.min() >= 1 - 1e-9
     assert ratio.max() > 1.05
+
+
+def test_errors_of_a_source_that_is_its_envelope_alone_hold_that_envelope(fit):
+    structured = squeezed(fit, 2.0, extents=3.0)
+    np.testing.assert_array_equal(structured.covariance, covariance(structured.smooth))
+    plain = squeezed(fit, 2.0, extents=30.0)
+    ratio = np.sqrt(np.diag(plain.covariance) / np.diag(covariance(plain.smooth)))
+    assert ratio.min() >= 1 - 1e-9
+    assert ratio.max() > 1.1
 
 
 def test_a_sources_envelope_is_steeper_where_its_profile_is():
