@@ -116,7 +116,7 @@ def test_differences_leave_out_where_and_how_a_run_is_carried_out():
         ({"targets": ["log10_m_axion"], "label_smoothing": 0.1}, ["targets"]),
         ({"task": "both", "loss": "mse", "beta": 0.1, "regression_weight": 0.2}, ["beta"]),
         ({"task": "regression", "label_smoothing": 0.1}, ["label_smoothing"]),
-        ({"tune": "lora", "lora_rank": 4, "last_blocks": 2}, ["last_blocks"]),
+        ({"tune": "lora", "pretrained": "a", "lora_rank": 4, "last_blocks": 2}, ["last_blocks"]),
         ({"fit": "pad", "residual_dropout": 0.1}, ["fit", "residual_dropout"]),
         ({"fit": "pad", "img_size": 96, "n_images": None, "preset": "fine_tune"}, []),
     ],
