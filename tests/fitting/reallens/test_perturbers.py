@@ -7,6 +7,7 @@ import pytest
 
 from haloformer.fitting.reallens import perturbers
 from haloformer.fitting.reallens.masses import Mass
+from haloformer.fitting.reallens.searches import Search, stiff
 from haloformer.fitting.reallens.stages import Stages
 
 
@@ -56,15 +57,16 @@ def detected(
 
     monkeypatch.setattr(perturbers, "fit_at", begun)
     monkeypatch.setattr(perturbers, "improve", improved)
-    monkeypatch.setattr(perturbers, "_in_full", lambda smooth, twin, fit: fit)
     monkeypatch.setattr(perturbers, "settled", ended)
     monkeypatch.setattr(perturbers, "_beside", lambda fit, theta_E: beside(fit))
     monkeypatch.setattr(perturbers, "lengths_of", lambda source: (0.0, 1.0))
     monkeypatch.setattr(perturbers, "covariance", lambda fit: np.eye(3))
     monkeypatch.setattr(perturbers, "marginal_evidence", lambda fit, *rest: fit.evidence)
     stages = Kept()
-    begin = perturbers.best_places(scan, 1.0)
-    return perturbers.detect(smooth, smooth, scan, begin, "pseudo_jaffe", stages), stages.resumed
+    begin = perturbers.best_places(scan, 1.0, 10)
+    search = Search(smooth, begin, 3, lambda fit, problem: fit)
+    found = perturbers.detect(smooth, [search], scan, "pseudo_jaffe", stages)
+    return found, stages.resumed
 
 
 def test_many_fits_that_ended_at_one_place_do_not_keep_a_better_place_from_being_finished(
@@ -144,3 +146,68 @@ def test_places_beside_a_perturber_are_around_it_and_the_best_comes_first(monkey
     assert not np.delete(away, own, axis=1).any()
     np.testing.assert_allclose(away.sum(axis=0), 0, atol=1e-12)  # all around it
     np.testing.assert_allclose(away[0, own], [-0.18, 0], atol=1e-12)
+
+
+def searched(monkeypatch, ended, smooth_again=100.0):
+    """Returns what two searches find that begin at x = 1 and x = −1, and its stages.
+
+    Args:
+        ended: x → the evidence of a fit that begins there, and its source.
+        smooth_again: Evidence of the smooth lens that begins where the best fit ended.
+    """
+    problem = SimpleNamespace(mass=Mass())
+    problem.with_mass = lambda mass: SimpleNamespace(mass=mass)
+    smooth = Found(problem=problem, vector=np.zeros(8), evidence=100.0, x=0, y=0, source="its own")
+    scan = perturbers.Scan(
+        np.array([1.0, -1.0]), np.zeros(2), np.full(2, 0.01), np.ones(2), (1, 2), np.arange(2), 0.1
+    )
+
+    def begun(problem, source, vector, smoothness):
+        if "perturber_x" not in problem.mass.names:
+            return Found(evidence=smooth_again, vector=vector, source=source)
+        x = vector[-2]
+        evidence, source = ended[round(x)]
+        return Found(
+            x=x,
+            y=0.0,
+            evidence=evidence,
+            source=source,
+            vector=np.append(np.zeros(8), [0.01, x, 0]),
+        )
+
+    monkeypatch.setattr(perturbers, "fit_at", begun)
+    monkeypatch.setattr(perturbers, "improve", lambda fit, *rest: fit)
+    monkeypatch.setattr(perturbers, "settled", lambda fit, *rest: fit)
+    monkeypatch.setattr(perturbers, "_beside", lambda fit, theta_E: [fit.vector] * 2)
+    monkeypatch.setattr(perturbers, "lengths_of", lambda source: (0.0, 1.0))
+    monkeypatch.setattr(perturbers, "covariance", lambda fit: np.eye(3))
+    monkeypatch.setattr(perturbers, "marginal_evidence", lambda fit, *rest: fit.evidence)
+    stages = Kept()
+    searches = [Search(smooth, [(x, 0.0, 0.01)], 1, lambda fit, problem: fit) for x in (1.0, -1.0)]
+    return perturbers.detect(smooth, searches, scan, "pseudo_jaffe", stages), stages.resumed
+
+
+def test_the_search_from_a_stiff_lens_counts_though_its_fits_are_worse_at_first(monkeypatch):
+    found, stages = searched(monkeypatch, {1: (90.0, "its own"), -1: (40.0, "its own")})
+    assert found.fit.x == -1.0
+    assert found.delta_evidence == pytest.approx(60.0)
+    assert "without" not in stages
+
+
+@pytest.mark.parametrize(("again", "smooth", "gain"), [(55.0, 55.0, 15.0), (130.0, 100.0, 60.0)])
+def test_what_a_better_grid_or_lens_gains_without_a_perturber_is_not_its_gain(
+    monkeypatch, again, smooth, gain
+):
+    found, stages = searched(monkeypatch, {1: (90.0, "its own"), -1: (40.0, "another")}, again)
+    assert "without" in stages
+    assert found.smooth.evidence == smooth
+    assert found.delta_evidence == found.delta_marginal == pytest.approx(gain)
+
+
+def test_a_stiff_lens_is_hardly_unlike_what_is_expected_but_for_its_einstein_radius():
+    usual, strict = Mass(multipoles=True), stiff(Mass(multipoles=True))
+    for name, prior in usual.priors.items():
+        share = 1.0 if name == "theta_E" else 0.1
+        assert strict.priors[name].sd == pytest.approx(share * prior.sd)
+        assert strict.priors[name].mean == prior.mean
+    assert strict.bounds()[0] == pytest.approx(usual.bounds()[0])

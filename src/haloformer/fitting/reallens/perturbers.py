@@ -1,4 +1,4 @@
-"""One perturber beside the smooth lens: a linear scan for where it may be, then full fits from the ten best places.
+"""One perturber beside the smooth lens: a linear scan for where it may be, then full fits from the best places.
 
 A scan alone is not enough: it keeps source and lens to first order, and prefers other places, even negative masses (seen in
 J0946+1006), where full fits of everything do not.
@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from scipy import ndimage
 
-from haloformer.fitting.reallens.evidence import project, residual
+from haloformer.fitting.reallens.evidence import Problem, project, residual
 from haloformer.fitting.reallens.masses import Mass, Prior
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import (
@@ -23,21 +23,18 @@ from haloformer.fitting.reallens.optimise import (
     fit_at,
     improve,
     settled,
-    smoothed,
 )
+from haloformer.fitting.reallens.searches import Place, Search, on_grid_of
 from haloformer.fitting.reallens.side_by_side import side_by_side
-from haloformer.fitting.reallens.source_prior import Smoothness
 from haloformer.fitting.reallens.stages import Stages
-from haloformer.fitting.reallens.start import lengths_of, traced_source
+from haloformer.fitting.reallens.start import lengths_of
 
 _SCAN_M = 5e-3  # arcsec², of the mass that is scanned with
-_SEARCH_STEP = 1.0  # pixels between the coefficients of the source while places are looked for
-_SCAN_STEP = 0.08  # of the Einstein radius
+SPACING, COARSE_SPACING = 0.08, 0.12
+"""Of the places of a scan, in Einstein radii: as is shown, and as is enough where fits begin."""
 _NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber may be
-_PLACES = 10
-_APART = 0.15  # of the Einstein radius
-_BEST = 3  # places apart, of which fits are finished
 _HOPEFUL = 20.0  # of −2 ln evidence: what is so much worse than the finished best is left
+_APART = 0.15  # of the Einstein radius
 _LARGEST_M = 0.1  # arcsec²
 _RING = 0.12  # of the Einstein radius: how far around the best perturber others are tried
 _NEIGHBOURS = 8
@@ -84,6 +81,7 @@ class Detection:
     """The most probable perturber.
 
     Attributes:
+        smooth: The best fit without one.
         fit: The fit with it.
         delta_evidence: By how much −2 ln evidence falls, source and lens light integrated over, at the best parameters of each model.
         delta_marginal: The same with all parameters integrated over, those of the perturber over all places that were scanned.
@@ -92,6 +90,7 @@ class Detection:
         covariance: (K, K) of all parameters.
     """
 
+    smooth: Fit
     fit: Fit
     delta_evidence: float
     delta_marginal: float
@@ -110,17 +109,19 @@ def with_perturber(mass: Mass, profile: str, reach: float = np.inf) -> Mass:
     return dataclasses.replace(mass, perturber=profile, priors={**mass.priors, **where})
 
 
-def scan(smooth: Fit, seen: Observation, profile: str) -> Scan:
+def scan(smooth: Fit, seen: Observation, profile: str, spacing: float = SPACING) -> Scan:
     """Scans for a perturber of positive or negative mass.
 
     Args:
         smooth: Best fit without one.
         seen: Its image.
         profile: Of the perturber.
+        spacing: Of the places, in Einstein radii.
     """
     problem, camera = smooth.problem, smooth.problem.camera
     theta_E = smooth.value("theta_E")
-    x, y, where, shape = _places(smooth, seen, theta_E)
+    step = spacing * theta_E
+    x, y, where, shape = _places(smooth, seen, theta_E, step)
     mass = with_perturber(problem.mass, profile)
     steep_x, steep_y = (each / smooth.scale for each in _steepness(smooth))
     lit = np.flatnonzero((steep_x != 0) | (steep_y != 0))
@@ -136,15 +137,13 @@ def scan(smooth: Fit, seen: Observation, profile: str) -> Scan:
     weight = (change * left).sum(axis=0)
     score = change.T @ residual(problem, smooth.normal, smooth.solution)
     safe = np.maximum(weight, 1e-12)
-    step = _SCAN_STEP * theta_E
     return Scan(x, y, score / safe, score**2 / safe, shape, where, step)
 
 
 def _places(
-    smooth: Fit, seen: Observation, theta_E: float
+    smooth: Fit, seen: Observation, theta_E: float, step: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, tuple[int, int]]:
     """Places near the arcs of the model, on a grid."""
-    step = _SCAN_STEP * theta_E
     bright = np.zeros(seen.mask.shape)
     bright[seen.mask] = smooth.problem.camera.in_pixels(smooth.normal.A @ smooth.solution.source)
     arcs = (bright > 1.0) & seen.mask
@@ -181,11 +180,11 @@ def _freedoms(smooth: Fit) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return local.jacobian, local.marginal, mass.expected()[1]
 
 
-def best_places(found: Scan, theta_E: float) -> list[tuple[float, float, float]]:
+def best_places(found: Scan, theta_E: float, most: int) -> list[Place]:
     """Returns x, y and m of the best places with a positive mass, apart from each other; the best first."""
-    places: list[tuple[float, float, float]] = []
+    places: list[Place] = []
     for k in np.argsort(np.where(found.m > 0, -found.gain, np.inf)):
-        if found.m[k] <= 0 or len(places) == _PLACES:
+        if found.m[k] <= 0 or len(places) == most:
             break
         x, y = float(found.x[k]), float(found.y[k])
         if all(np.hypot(x - u, y - v) > _APART * theta_E for u, v, _ in places):
@@ -193,35 +192,10 @@ def best_places(found: Scan, theta_E: float) -> list[tuple[float, float, float]]
     return places
 
 
-def even_twin(
-    smooth: Fit,
-    arcs: tuple[np.ndarray, np.ndarray, np.ndarray],
-    seen: Observation,
-    report: Report | None = None,
-) -> Fit:
-    """Fits a lens again with a blurred source that varies as much everywhere, on which fits with more freedom begin.
-
-    Where the source is expected to be bright in one place alone, a lens without a perturber makes it too compact, and then every change of the lens
-    costs so much that fits stay near where they begin. To this source they come from farther away, and steps are faster.
-
-    Args:
-        smooth: Best fit.
-        arcs: Positions x, y and light (N,) of the arcs' pixels.
-        seen: The image.
-        report: Called after each step.
-    """
-    step, bright = _SEARCH_STEP * seen.pixel_scale, smooth.smoothness.amplitude
-    source = traced_source(smooth.problem.mass, smooth.vector, arcs, seen, step, falling=False)
-    even = Smoothness(bright, 0.3 * source.fine.half, 0.1 * bright)
-    begun = fit_at(smooth.problem, source, smooth.vector, even)
-    return improve(smoothed(begun, lengths_of(source), 2.0), 6, 2.0, report)
-
-
 def detect(
     smooth: Fit,
-    twin: Fit,
+    searches: Sequence[Search],
     scanned: Scan,
-    places: Sequence[tuple[float, float, float]],
     profile: str,
     stages: Stages,
     report: Report | None = None,
@@ -231,9 +205,8 @@ def detect(
 
     Args:
         smooth: Best fit without a perturber.
-        twin: Of :func:`even_twin`.
+        searches: With the places from which fits begin.
         scanned: Of :func:`scan` of the smooth fit: a perturber is somewhere there.
-        places: x, y and m with which fits begin, of :func:`best_places` of a scan of the twin.
         profile: Of the perturber.
         stages: Keep what has been done.
         report: Called after each step.
@@ -241,17 +214,19 @@ def detect(
     """
     theta_E = smooth.value("theta_E")
     reach = float(np.abs([scanned.x, scanned.y]).max()) + 2 * scanned.step
-    mass = with_perturber(smooth.problem.mass, profile, reach)
-    problem = smooth.problem.with_mass(mass)
+    problem = smooth.problem.with_mass(with_perturber(smooth.problem.mass, profile, reach))
 
-    def begin(place: tuple[float, float, float], report: Report) -> Fit:
-        x, y, m = place
+    def begin(given: tuple[Search, Place], report: Report) -> Fit:
+        search, (x, y, m) = given
+        twin = search.twin
         vector = np.concatenate([twin.vector, [np.clip(m, 0.2 * _SCAN_M, 4 * _SCAN_M), x, y]])
-        begun = fit_at(problem, twin.source, vector, twin.smoothness)
-        return improve(begun, 6, 3.0, report)
+        return improve(
+            fit_at(of_search(search), twin.source, vector, twin.smoothness), 6, 3.0, report
+        )
 
-    def goes_on(fit: Fit, report: Report) -> Fit:
-        return improve(_in_full(smooth, twin, fit), 8, 1.0, report)
+    def goes_on(given: tuple[Search, Fit], report: Report) -> Fit:
+        search, fit = given
+        return improve(search.in_full(fit, problem), 8, 1.0, report)
 
     def moves(vector: np.ndarray, report: Report) -> Fit:
         begun = fit_at(problem, better[0].source, vector, better[0].smoothness)
@@ -260,39 +235,81 @@ def detect(
     def ends(fit: Fit, report: Report) -> Fit:
         return settled(fit, lengths_of(fit.source), 0.5, report)
 
-    def stage(name: str, work: Callable[..., Fit], given: Sequence[Any]) -> list[Fit]:
+    def of_search(search: Search) -> Problem:
+        mass = with_perturber(search.twin.problem.mass, profile, reach)
+        return smooth.problem.with_mass(mass)
+
+    def stage(
+        name: str, work: Callable[..., Fit], given: Sequence[Any], problems: Sequence[Problem] = ()
+    ) -> list[Fit]:
         def one(k: int, each: Any, report: Report) -> Fit:
-            return stages.fit(f"{name}_{k + 1}", problem, lambda: work(each, report))
+            its = problems[k] if problems else problem
+            return stages.fit(f"{name}_{k + 1}", its, lambda: work(each, report))
 
         jobs = [functools.partial(one, k, each) for k, each in enumerate(given)]
-        return sorted(side_by_side(jobs, report, threads=threads), key=lambda fit: fit.evidence)
+        return side_by_side(jobs, report, threads=threads)
 
-    begun = stage("perturber", begin, places)
-    if not begun:
+    def best_first(fits: list[Fit]) -> list[Fit]:
+        return sorted(fits, key=lambda fit: fit.evidence)
+
+    begins = [(search, place) for search in searches for place in search.places]
+    if not begins:
         return None
-    apart: list[Fit] = []
-    for fit in begun:
-        if not any(_same_place(fit, other, theta_E) for other in apart):
-            apart.append(fit)
-    better = stage("perturber_better", goes_on, apart[:_BEST])
+    begun = stage("perturber", begin, begins, [of_search(search) for search, _ in begins])
+    hopeful: list[tuple[Search, Fit]] = []
+    left: list[tuple[Search, Fit]] = []
+    for search in searches:
+        own = best_first([fit for (its, _), fit in zip(begins, begun) if its is search])
+        apart = _apart(own, theta_E)
+        hopeful += [(search, fit) for fit in apart[: search.most]]
+        left += [(search, fit) for fit in apart[search.most :]]
+    better = best_first(stage("perturber_better", goes_on, hopeful))
     for hop in range(_HOPS):
-        beside = stage(f"perturber_beside_{hop + 1}", moves, _beside(better[0], theta_E)[:2])
+        beside = best_first(
+            stage(f"perturber_beside_{hop + 1}", moves, _beside(better[0], theta_E)[:2])
+        )
         if beside[0].evidence > better[0].evidence - _GAIN:
             break
         better[0] = beside[0]
     finished = stage("perturber_best", ends, better[:1])
-    hopeful = [fit for fit in better[1:] if fit.evidence < finished[0].evidence + _HOPEFUL]
-    finished += stage("perturber_next", ends, hopeful)
-    finished.sort(key=lambda fit: fit.evidence)
+    near = [
+        fit for fit in _apart(better, theta_E)[1:] if fit.evidence < finished[0].evidence + _HOPEFUL
+    ]
+    finished = best_first(finished + stage("perturber_next", ends, near))
     best = finished[0]
     spread = covariance(best)
+    marginal = marginal_evidence(best, spread, scanned.area)
+    if best.source != smooth.source and _marginal(smooth) > marginal:
+        smooth = stages.fit("without", smooth.problem, lambda: _without(smooth, best, report))
+    others = [fit for fit in better[1:] if not any(fit is each for each in near)]
+    ended = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in [*finished, *others]]
+    ended += [(*_perturber(fit), search.twin.evidence - fit.evidence) for search, fit in left]
     delta = smooth.evidence - best.evidence
-    left = [fit for fit in better[1:] if fit not in hopeful]
-    others = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in [*finished, *left]]
-    others += [(*_perturber(fit), twin.evidence - fit.evidence) for fit in apart[_BEST:]]
-    marginal = marginal_evidence(smooth, covariance(smooth))
-    marginal -= marginal_evidence(best, spread, scanned.area)
-    return Detection(best, delta, marginal, others, spread)
+    return Detection(smooth, best, delta, _marginal(smooth) - marginal, ended, spread)
+
+
+def _apart(fits: Sequence[Fit], theta_E: float) -> list[Fit]:
+    """Returns fits but for those whose perturber is where that of one before is."""
+    kept: list[Fit] = []
+    for fit in fits:
+        if not any(_same_place(fit, other, theta_E) for other in kept):
+            kept.append(fit)
+    return kept
+
+
+def _marginal(smooth: Fit) -> float:
+    return marginal_evidence(smooth, covariance(smooth))
+
+
+def _without(smooth: Fit, found: Fit, report: Report | None) -> Fit:
+    """Returns the better of the smooth fit and one from where a fit with a perturber ended, without it.
+
+    That one may have come to a better lens, or a better grid of the source, which the smooth one did not find and the perturber has no part in.
+    """
+    vector = found.vector[: len(smooth.vector)]
+    begun = fit_at(smooth.problem, found.source, vector, found.smoothness)
+    again = settled(improve(begun, 8, 1.0, report), lengths_of(found.source), 0.5, report)
+    return again if again.evidence < smooth.evidence else smooth
 
 
 def _beside(fit: Fit, theta_E: float) -> list[np.ndarray]:
@@ -309,14 +326,6 @@ def _beside(fit: Fit, theta_E: float) -> list[np.ndarray]:
         there = fit_at(fit.problem, fit.source, vector, fit.smoothness)
         found.append((there.evidence, vector))  # a fit itself takes 0.1 GB
     return [vector for _, vector in sorted(found, key=lambda each: each[0])]
-
-
-def _in_full(smooth: Fit, twin: Fit, fit: Fit) -> Fit:
-    """Returns a fit that began at the twin of a smooth one on all coefficients of the source: what it changed of the lens, it changes there."""
-    vector = fit.vector.copy()
-    vector[: len(smooth.vector)] += smooth.vector - twin.vector[: len(smooth.vector)]
-    vector = np.clip(vector, *fit.problem.mass.bounds())
-    return fit_at(fit.problem, smooth.source, vector, smooth.smoothness)
 
 
 def _perturber(fit: Fit) -> tuple[float, float, float]:
@@ -366,5 +375,6 @@ def with_multipoles(smooth: Fit, twin: Fit, report: Report | None = None) -> Fit
     mass = dataclasses.replace(smooth.problem.mass, multipoles=True)
     vector = np.concatenate([twin.vector, np.zeros(len(mass.names) - len(twin.vector))])
     begun = fit_at(smooth.problem.with_mass(mass), twin.source, vector, twin.smoothness)
-    better = improve(_in_full(smooth, twin, improve(begun, 8, 2.0, report)), 4, 2.0, report)
+    whole = on_grid_of(smooth, twin, improve(begun, 8, 2.0, report), begun.problem)
+    better = improve(whole, 4, 2.0, report)
     return settled(better, lengths_of(smooth.source), 0.5, report)

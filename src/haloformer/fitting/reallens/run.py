@@ -1,9 +1,10 @@
 """The fit of a real lens from beginning to end, in Python."""
 
 import dataclasses
+import functools
 import time
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,21 +13,30 @@ import numpy as np
 
 from haloformer.devices import one_thread
 from haloformer.errors import InputError, InputWarning
+from haloformer.fitting.reallens.evidence import Problem
 from haloformer.fitting.reallens.given import check_not_skewed, scale_of, taken
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance
 from haloformer.fitting.reallens.perturbers import (
+    COARSE_SPACING,
     best_places,
     detect,
-    even_twin,
     marginal_evidence,
     scan,
     with_multipoles,
 )
 from haloformer.fitting.reallens.result import Other, RealLensFit
 from haloformer.fitting.reallens.sampling import check_sampler, sample
-from haloformer.fitting.reallens.smooth import centred, fit_smooth_lens, prepare
+from haloformer.fitting.reallens.searches import (
+    Search,
+    even_twin,
+    on_grid_of,
+    on_own_grid,
+    stiff,
+    stiff_twin,
+)
+from haloformer.fitting.reallens.smooth import Prepared, centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
 from haloformer.io.quantities import in_arcsec
 from haloformer.simulation.cosmology import check_redshift
@@ -34,6 +44,8 @@ from haloformer.vocabulary import unknown_name
 
 SOURCE_PRIORS = ("falling", "even")
 _LIVE = 100
+_PLACES, _STIFF_PLACES = (7, 3), (3, 1)
+"""From how many places fits with a perturber begin, and how many of them go on, from the smooth lens and from a stiff one."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +174,7 @@ def _fit_observation(
 
     def even_of(fit: Fit, stage: str, what: str) -> Fit:
         told = _told(report, what)
-        return done.fit(stage, fit.problem, lambda: even_twin(fit, ready.arcs, ready.seen, told))
+        return done.fit(stage, fit.problem, lambda: even_twin(fit, ready, told))
 
     smooth = done.fit("smooth", ready.problem(plain), smooth_lens)
     others = tuple(
@@ -182,9 +194,25 @@ def _fit_observation(
         told = _told(report, "perturber")
         if base is not smooth:
             twin = even_of(base, "even_multipoles", "perturber")
-        on_twin = scan(twin, ready.seen, options.perturber)
-        places = best_places(on_twin, base.value("theta_E"))
-        detection = detect(base, twin, scanned, places, options.perturber, done, told, threads)
+        strict = base.problem.with_mass(stiff(base.problem.mass))
+        stays = done.fit("stiff", strict, lambda: stiff_twin(base, ready, told))
+        searches = [
+            _search(
+                twin, _PLACES, ready, options.perturber, functools.partial(on_grid_of, base, twin)
+            ),
+            _search(
+                stays,
+                _STIFF_PLACES,
+                ready,
+                options.perturber,
+                functools.partial(on_own_grid, base, ready),
+            ),
+        ]
+        detection = detect(base, searches, scanned, options.perturber, done, told, threads)
+        if detection is not None and detection.smooth.evidence < base.evidence:
+            smooth = smooth if options.multipoles else detection.smooth
+            found = dataclasses.replace(found, smooth=detection.smooth)
+            scanned = scan(detection.smooth, ready.seen, options.perturber)
         found = dataclasses.replace(
             found, scan=scanned, detection=detection, profile=options.perturber
         )
@@ -196,6 +224,19 @@ def _fit_observation(
         found = _sampled(found, options, done, report)
     seconds = time.process_time() - began
     return dataclasses.replace(found, seconds=seconds, resumed=bool(done.resumed))
+
+
+def _search(
+    twin: Fit,
+    places: tuple[int, int],
+    ready: Prepared,
+    profile: str,
+    in_full: Callable[[Fit, Problem], Fit],
+) -> Search:
+    """Returns a search from the best places of a scan: how many, and how many of them go on."""
+    found = scan(twin, ready.seen, profile, COARSE_SPACING)
+    tried, most = places
+    return Search(twin, best_places(found, twin.value("theta_E"), tried), most, in_full)
 
 
 def _sampled(
