@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.evaluation.metrics import paired_difference
 from haloformer.files import check_regular
 from haloformer.io.strict_json import parse_json, to_json_line
@@ -82,7 +82,7 @@ def _read_results(path: Path) -> list[Record]:
     try:
         lines = path.read_bytes().split(b"\n")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from error
     return [_record(line, path, n) for n, line in enumerate(lines, 1) if line.strip()]
 
 
