@@ -5,14 +5,15 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from haloformer.data.grouping import GROUPINGS
+from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.models import find_model
-from haloformer.simulation import names_survey
 from haloformer.studies.settings import Options, nothing_is_empty, settings_of
 from haloformer.studies.shipped import Shipped
 from haloformer.training.config import GROUPS, RUN_ONLY, Experiment, compose, short_name
@@ -308,7 +309,8 @@ _OF_THE_LOSS = ("loss", "beta", "coverage", "regression_weight")
 
 def _check_comparable(plan: Search, experiment: Experiment) -> None:
     """Refuses fields with which trials would be validated on other images, or by another measure."""
-    own = experiment.data.noise if names_survey(experiment.data.source) else "the file's"
+    is_file = Path(experiment.data.source).suffix.lower() in DATASET_SUFFIXES
+    own = "the file's" if is_file else experiment.data.noise
     for parameter in plan.space:
         if parameter.name == "fresh_noise":
             noises = [own if value == "none" else str(value) for value in parameter.values]
