@@ -20,6 +20,7 @@ from commands import main_with_space
 from haloformer.cli import COMMANDS, main, parsing
 from haloformer.cli.parsing import parse
 from haloformer.cli.registry import Command
+from haloformer.errors import kind_and_reason, reason_of
 from haloformer.simulation import Simulator
 
 
@@ -550,3 +551,51 @@ def test_a_closed_stream_is_no_fault(monkeypatch, stream):
     monkeypatch.setattr(sys, stream, None)
     assert main(["surveys"]) == 0
     assert main(["surveys", "no such survey"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "what"),
+    [
+        (["try", ""], "an argument"),
+        (["prepare", "--data", "model_ii", "--prepared", ""], "--prepared"),
+        (["prepare", "--data="], "--data"),
+        (["evaluate", " "], "an argument"),
+        (["audit", "model_ii", "--out", "", "--overwrite"], "--out"),
+        (["audit", "model_ii", "--out=x", ""], "an argument"),
+    ],
+)
+def test_an_empty_argument_is_not_the_current_folder(
+    capsys, tmp_path, monkeypatch, arguments, what
+):
+    monkeypatch.chdir(tmp_path)
+    assert run(*arguments) == 2
+    assert f"haloformer {arguments[0]}: {what} is empty: give a name" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (EOFError(), "EOFError"),
+        (OSError(), "OSError"),
+        (OSError("damaged"), "damaged"),
+        (PermissionError(13, "Permission denied", "x"), "Permission denied"),
+        (ValueError("  \n two\tlines\nmore"), "two lines"),
+    ],
+)
+def test_a_reason_is_never_empty(error, said):
+    assert reason_of(error) == said
+    kind = type(error).__name__
+    assert kind_and_reason(error) == (kind if said == kind else f"{kind}: {said}")
+
+
+def test_no_message_ends_without_its_reason(capsys, monkeypatch):
+    def fail(*_):
+        raise IsADirectoryError(errno.EISDIR, "Is a directory")
+
+    monkeypatch.setattr("haloformer.cli.entry.run_command", fail)
+    assert run("doctor") == 2
+    assert capsys.readouterr().err == "haloformer doctor: Is a directory\n"
+    monkeypatch.setattr("haloformer.cli.entry.run_command", lambda *_: (_ for _ in ()).throw(AssertionError))  # fmt: skip
+    assert run("doctor") == 70
+    assert "internal error: AssertionError" in capsys.readouterr().err

@@ -22,6 +22,19 @@ def brief(message: object) -> str:
     return f"{text[: LONGEST - end - 3]} … {text[-end:]}"
 
 
+def reason_of(error: BaseException, most: int = 200) -> str:
+    """Returns the first line of what an exception of other code says; its kind where it says nothing."""
+    text = getattr(error, "strerror", None) or str(error)
+    lines = [line for line in map(str.strip, text.splitlines()) if line]
+    return " ".join((lines or [type(error).__name__])[0].split())[:most]
+
+
+def kind_and_reason(error: BaseException, most: int = 300) -> str:
+    """Returns the kind of an exception, and what it says, if it says anything."""
+    kind, said = type(error).__name__, reason_of(error, most)
+    return kind if said == kind else f"{kind}: {said}"[:most]
+
+
 def how_to_install(extra: str) -> str:
     """Returns the command that installs an optional part, such as ``app``; to be run in the checkout.
 

@@ -63,7 +63,9 @@ def as_name(value: object, what: str, instead: str) -> str:
         InputError: It is no text and no path.
     """
     if isinstance(value, str | os.PathLike):
-        return os.fsdecode(value)
+        if not (name := os.fsdecode(value)).strip():
+            raise InputError(f"{what} is empty: give a name")
+        return name
     raise InputError(f"{what} is a {type(value).__name__}: {instead}")
 
 

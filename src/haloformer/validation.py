@@ -15,7 +15,7 @@ import pydantic.dataclasses
 from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, PydanticKnownError
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.vocabulary import did_you_mean, unknown_name
 
 
@@ -74,7 +74,7 @@ def checked(kind: type[M]) -> type[M]:
             raise input_error(error, kind.__name__, made) from error
         except (ArithmeticError, UnicodeError) as error:
             raise InputError(
-                f"{kind.__name__}: holds a value that cannot be used: {error}"
+                f"{kind.__name__}: holds a value that cannot be used: {reason_of(error)}"
             ) from error
 
     made.__init__ = __init__  # pydantic's own raises ValidationError
@@ -127,7 +127,9 @@ def validated(model: type[M], values: Any, where: str) -> M:
     except ValidationError as error:
         raise input_error(error, where, model) from error
     except (ArithmeticError, UnicodeError) as error:  # a number or text that nothing can be made of
-        raise InputError(f"{where}: holds a value that cannot be used: {error}") from error
+        raise InputError(
+            f"{where}: holds a value that cannot be used: {reason_of(error)}"
+        ) from error
 
 
 def input_error(

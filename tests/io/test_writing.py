@@ -10,7 +10,7 @@ import pytest
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.io import writing
-from haloformer.io.folders import new_folder
+from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.writing import beside, check_writable, free_file, whole_file, write_text
 
 
@@ -216,3 +216,9 @@ def test_a_place_that_takes_no_files_is_told_before_the_work(tmp_path, monkeypat
         new_folder(tmp_path / "y", False, (), "fit"),
     ):
         pass
+
+
+def test_a_folder_without_a_name_is_refused_before_the_work_for_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="give the name of a folder"):
+        refuse_existing(Path(""), True, ("x.json",), "audit")

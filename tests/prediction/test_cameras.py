@@ -250,3 +250,16 @@ def test_a_model_without_a_fit_says_that_they_are_of_no_use(original_run, folder
     assert "of no use to this model" in " ".join(capsys.readouterr().err.split())
     assert main(["predict", "model_ii", *arguments[2:]]) == 2
     assert "its camera is always the same" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_noise_map_is_brought_to_the_unit_of_its_image(model, folder, lenses, camera):
+    image, sigma = lenses.images[0, 0].numpy(), camera[1][0]
+    fits.PrimaryHDU(image, fits.Header({"BUNIT": "Jy"})).writeto("jy.fits")
+    fits.PrimaryHDU(1000 * sigma, fits.Header({"BUNIT": "mJy"})).writeto("mjy.fits")
+    fits.PrimaryHDU(sigma, fits.Header({"BUNIT": "counts"})).writeto("counts.fits")
+    _, (plain,) = answers(model, "images/0.fits", "--noise_map", "noise.fits")
+    _, (found,) = answers(model, "jy.fits", "--noise_map", "mjy.fits")
+    assert float(found["p_cdm"]) == pytest.approx(float(plain["p_cdm"]), rel=1e-4)
+    code, (refused,) = answers(model, "jy.fits", "--noise_map", "counts.fits")
+    assert code == 1
+    assert "counts.fits is in ct, the image in Jy" in refused["error"]

@@ -13,6 +13,7 @@ from astropy.wcs import WCS
 
 import haloformer
 from haloformer.errors import InputError
+from haloformer.fitting import fit_smooth
 from haloformer.prediction.export import export_model
 
 SCALE = 0.101
@@ -340,3 +341,16 @@ def test_options_of_the_wrong_kind_are_refused_in_words(predictor, lenses, optio
     if "pixel_scale" in options:
         with pytest.raises(InputError, match=message):
             haloformer.explain(predictor, lenses.images, **options)
+
+
+@pytest.mark.parametrize("n", [0, -1, 1.5, True, "3"])
+def test_only_a_number_of_images_is_drawn(predictor, lenses, n):
+    fit = fit_smooth(lenses.images[:1], "model_ii")
+    for each in (predictor(lenses.images), lenses, fit):
+        with pytest.raises(InputError, match="n must be a whole number of at least 1, not"):
+            each.plot(n)
+
+
+def test_no_more_than_twelve_images_are_drawn(predictor, lenses):
+    found = predictor(lenses.images.repeat(5, 1, 1, 1))
+    assert len([axes for axes in found.plot(100).axes if axes.get_title()]) == 12

@@ -111,6 +111,13 @@ def test_published_aucs_stand_beside_the_same_architecture():
     )
 
 
+def test_published_aucs_of_other_classes_are_left_out():
+    row = {"model": "coatnet_nano", "data": "model_i", "macro_auc": 0.9, "accuracy": 0.8}
+    row |= {"interval": "", "n_seeds": 1, "variant": "x", "auc_axion": 0.9, "auc_cdm": 0.9}
+    assert board([row])[0]["published_macro_auc"] is None
+    assert board([{**row, "auc_no_sub": 0.9}])[0]["published_macro_auc"] is not None
+
+
 def test_every_published_figure_is_of_a_family_that_we_have():
     from haloformer.models import list_models
 

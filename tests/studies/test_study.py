@@ -11,6 +11,8 @@ import yaml
 from scipy.stats import ttest_rel
 
 import haloformer.training
+from haloformer.cli.next_steps import next_step
+from haloformer.cli.study import present
 from haloformer.data import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
@@ -326,3 +328,144 @@ def test_a_copy_of_the_training_images_is_no_test(tmp_path):
     name = write(tmp_path / "s.yaml", variants={"a": {}}, **options)
     with pytest.raises(InputError, match=r"copy\.h5 is data of variant 'a', too"):
         study(name, out=str(tmp_path / "out"))
+
+
+def outcome(variant, classes=("axion", "cdm", "no_sub"), auc=0.9, **images):
+    """A line of results.jsonl, of a run of BASE."""
+    images = {"data": "model_ii", "noise": "original", "n": 90, "seed": 1_000_000} | images
+    estimate = {"value": auc, "low": auc - 0.01, "high": auc + 0.01}
+    test = {"n_images": 90, "macro_auc": estimate, "accuracy": estimate}
+    return {
+        **{"variant": variant, "seed": 0, "status": "ok", "message": "", "changes": {}},
+        **{"options": {}, "test_images": images, "val": {"val_macro_auc": auc}, "parameters": 9},
+        "test": {**test, "auc": dict.fromkeys(classes, estimate)},
+        **{"seconds": 1.0, "date": "2026-11-29 12:00", "hardware": "CPU", "code_version": "1"},
+    }
+
+
+@pytest.fixture
+def told(tmp_path, unpictured):
+    """Writes the report of a study that has these results."""
+
+    def write_report(*lines, **content):
+        folder = tmp_path / "out"
+        folder.mkdir(exist_ok=True)
+        plan = read_study(write(folder / "study.yaml", **{"seeds": 1, **content}))
+        options = {run.variant: run.options for run in module.runs_of(plan, plan.variants)}
+        texts = [
+            line
+            if isinstance(line, str)
+            else json.dumps({**line, "options": options[line["variant"]]})
+            for line in lines
+        ]
+        (folder / "results.jsonl").write_text("\n".join(texts) + "\n")
+        return study("out", out=str(folder), report_only=True, progress=False)
+
+    return write_report
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "why"),
+    [
+        (
+            {"classes": "axion_cdm"},
+            {"classes": ("axion", "cdm")},
+            "tells axion, cdm apart, the reference axion, cdm, no_sub",
+        ),
+        (
+            {"noise": "instrument"},
+            {"noise": "instrument"},
+            "was tested on other images: noise instrument, the reference original",
+        ),
+        (
+            {"data": "model_i"},
+            {"data": "model_i"},
+            "was tested on other images: data model_i, the reference model_ii",
+        ),
+    ],
+)
+def test_aucs_of_other_questions_are_not_compared_and_told(told, capsys, change, line, why):
+    result = told(
+        outcome("usual"),
+        outcome("other", auc=0.95, **line),
+        outcome("like", auc=0.92),
+        variants={"usual": {}, "other": change, "like": {"augment": "d4"}},
+    )
+    rows = {row["variant"]: row for row in result.rows}
+    assert "difference" not in rows["other"]
+    assert rows["other"]["not_compared"] == why
+    assert rows["like"]["difference"] == pytest.approx(0.02)
+    page = (result.out / "table.md").read_text()
+    assert f"| not compared | other ({why}) |" in page
+    assert "| not compared | 0.9500 |" in page
+    present(result)
+    shown = " ".join(capsys.readouterr().out.split())  # lines are broken at the screen's width
+    assert f"other is not compared: it {why}" in shown
+
+
+def test_the_best_run_is_one_that_can_be_compared(told):
+    result = told(
+        outcome("usual"),
+        outcome("two", classes=("axion", "cdm"), auc=0.95),
+        variants={"usual": {}, "two": {"classes": "axion_cdm"}},
+    )
+    for name in ("usual", "two"):
+        (result.out / "runs" / f"{name}-seed0" / "artefact").mkdir(parents=True)
+    assert "usual-seed0" in next_step("study", {}, result)
+    assert "Their AUCs answer different questions" in (result.out / "table.md").read_text()
+
+
+def test_the_same_classes_in_another_order_are_paired_class_by_class(told, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(90) % 3
+    logits = np.eye(3)[labels] + rng.normal(size=(90, 3))
+    turn = np.array([2, 0, 1])
+    (tmp_path / "out" / "logits").mkdir(parents=True)
+    for name, order in (("usual", [0, 1, 2]), ("other", turn)):
+        np.savez(
+            tmp_path / "out" / "logits" / f"{name}-seed0.npz",
+            labels=np.argsort(order)[labels],
+            logits=logits[:, order],
+            class_names=np.array(["axion", "cdm", "no_sub"])[order],
+        )
+    result = told(
+        outcome("usual"),
+        outcome("other", classes=("no_sub", "axion", "cdm")),
+        variants={"usual": {}, "other": {"augment": "d4"}},
+    )
+    assert result.rows[1]["difference_p"] == 1
+
+
+@pytest.mark.parametrize(
+    ("damaged", "said"),
+    [
+        ('{"variant": "usual", ', "is not valid JSON"),
+        ("[]", "is no run's result"),
+        (json.dumps({**outcome("usual"), "test": {}}), "test has no auc of the classes"),
+        (json.dumps({**outcome("usual"), "val": {}}), "val has no val_macro_auc"),
+        (
+            json.dumps({key: v for key, v in outcome("usual").items() if key != "test_images"}),
+            "test_images is missing",
+        ),
+        (json.dumps({**outcome("usual"), "seed": "0"}), "seed cannot be used"),
+        (
+            json.dumps({**outcome("usual"), "test": {**outcome("usual")["test"], "accuracy": 0.9}}),
+            "test: accuracy must have value, low and high",
+        ),
+    ],
+)
+def test_a_damaged_result_is_named_by_its_line_with_the_way_out(told, damaged, said):
+    variants = {"usual": {}, "other": {"augment": "d4"}}
+    with pytest.raises(InputError, match=said) as refused:
+        told(outcome("other"), damaged, variants=variants)
+    message = str(refused.value)
+    assert "results.jsonl, line 2: " in message
+    assert message.endswith("delete this line, and the same command repeats that run alone")
+
+
+def test_results_that_are_no_text_are_named_by_their_line(told, tmp_path):
+    told(outcome("usual"), variants={"usual": {}})
+    with (tmp_path / "out" / "results.jsonl").open("ab") as file:
+        file.write(b"\xff\xfe\n")
+    with pytest.raises(InputError, match=r"results\.jsonl, line 2: is no text; delete this line"):
+        study("out", out=str(tmp_path / "out"), report_only=True)

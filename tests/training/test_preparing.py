@@ -107,8 +107,10 @@ def test_what_cannot_be_prepared_is_refused():
     for wrong in ({"n": 0}, {"n": -5}, {"n_test": -1}):
         with pytest.raises(InputError, match="must be at least"):
             parts_of(compose(None, {"data": "model_ii", "prepared": "x"}), **wrong)
-    with pytest.raises(InputError, match="name the folder"):
+    with pytest.raises(InputError, match="prepared is missing: name the folder"):
         parts_of(compose(None, {"data": "model_ii"}))
+    with pytest.raises(InputError, match="data is missing: name a survey"):
+        parts_of(compose(None, {"prepared": "x"}))
 
 
 def test_prepared_images_are_no_training_file(tmp_path):
@@ -117,3 +119,17 @@ def test_prepared_images_are_no_training_file(tmp_path):
     file = next(images.rglob("*.h5"))
     with pytest.raises(InputError, match="data: model_iii, prepared: their folder"):
         open_feed(compose(None, {**SMALL, "data": str(file)}))
+
+
+@pytest.mark.parametrize("place", ["notes", "notes/images"])
+def test_a_file_in_the_place_of_the_folder_is_named(tmp_path, place):
+    (tmp_path / "notes").write_text("")
+    wanted = compose(None, {**SMALL, "prepared": str(tmp_path / place)})
+    with pytest.raises(InputError, match=r"notes is a file.* folder"):
+        parts_of(wanted)
+
+
+@pytest.mark.parametrize("name", ["prepared", "out"])
+def test_a_folder_without_a_name_is_refused_not_the_current_one(name):
+    with pytest.raises(InputError, match=f"{name} must be of at least 1 item"):
+        compose(None, {**SMALL, name: ""})

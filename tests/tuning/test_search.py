@@ -441,6 +441,15 @@ def test_without_optuna_the_extra_is_named(monkeypatch):
         ),
         ({"metric": "test_macro_auc"}, "'test_macro_auc': did you mean 'val_macro_auc'"),
         ({"metric": "val_loss", "direction": "maximize"}, "the best val_loss is the minimum"),
+        (
+            {"space": {"fresh_noise": {"choice": ["none", "instrument"]}}},
+            "fresh_noise must be the same in all trials.*the noise original or instrument",
+        ),
+        (
+            {"base": {**BASE, "task": "both"}, "metric": "val_loss"}
+            | {"space": {"regression_weight": {"uniform": [0.1, 1]}}},
+            "regression_weight changes what val_loss is",
+        ),
         ({"trials": 0}, "trials must be at least 1"),
         ({"base": {**BASE, "out": "runs/x"}}, "out is for the search to choose"),
         ({"base": {**BASE, "data": ""}}, "data is missing"),

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from haloformer.artefact.read import artefact_folder, shipped_models
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.evaluation.published import best_published
 from haloformer.io.strict_json import read_json
 from haloformer.reporting.interval import Interval, format_interval, format_value
@@ -91,7 +91,7 @@ def leaderboard_table(path: str | Path) -> Table:
                     f"{float(row['parameters']) / 1e6:.2f} M",
                 ])  # fmt: skip
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from error
     except (UnicodeDecodeError, csv.Error, ValueError, TypeError) as error:
         if isinstance(error, InputError):
             raise

@@ -24,7 +24,7 @@ from haloformer.cli.layout import broken_command, filled, screen_width
 from haloformer.cli.present import told
 from haloformer.cli.registry import HOMES, Command
 from haloformer.cli.session import run_command
-from haloformer.errors import InputError, InputWarning, brief
+from haloformer.errors import InputError, InputWarning, brief, kind_and_reason, reason_of
 from haloformer.vocabulary import did_you_mean
 
 COMMANDS: dict[str, Command] = {
@@ -193,7 +193,7 @@ def _file_trouble(error: OSError) -> str | None:
     if error.errno in _DISK_FULL:
         return f"no space is left to write {error.filename or 'the output'}"
     if error.errno in _BAD_PATH:
-        return f"{error.filename or ''}: {error.strerror}"
+        return f"{error.filename}: {error.strerror}" if error.filename else reason_of(error)
     return None
 
 
@@ -201,7 +201,7 @@ def _internal(error: Exception) -> str:
     """Returns an error that is no user's in one line, with its place in our code."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "haloformer" in frame.filename]  # fmt: skip
     place = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    what = f"{type(error).__name__}: {brief(error)}{place}"
+    what = f"{brief(kind_and_reason(error))}{place}"
     return f"internal error: {what}; --verbose shows all of it, and a report with that is welcome"
 
 

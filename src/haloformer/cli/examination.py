@@ -15,7 +15,7 @@ import torch
 from packaging.requirements import Requirement
 
 from haloformer._version import code_version
-from haloformer.errors import how_to_install
+from haloformer.errors import how_to_install, kind_and_reason, reason_of
 from haloformer.fitting import fit_smooth
 from haloformer.simulation import Simulator
 
@@ -103,7 +103,7 @@ def _packages(problems: list[str]) -> dict[str, str]:
             import torchvision.ops  # noqa: F401 - its compiled part is for one version of torch
         except (ImportError, RuntimeError, OSError) as error:
             problems.append(
-                f"torchvision {vision} does not fit torch {torch_version} ({str(error).splitlines()[0][:80]}): "
+                f"torchvision {vision} does not fit torch {torch_version} ({reason_of(error, 80)}): "
                 "install both together, from one index"
             )
     return found
@@ -190,7 +190,7 @@ def _trials(problems: list[str]) -> dict[str, str]:
             Exception
         ) as error:  # whatever is wrong with an installation is said, and the rest still tried
             found[name] = "fails"
-            problems.append(f"{name} fails: {type(error).__name__}: {error}"[:300])
+            problems.append(f"{name} fails: {kind_and_reason(error)}")
     if len(images) > 1:
         first, *others = images.values()
         apart = max(np.abs(first - other).max() / first.max() for other in others)
@@ -204,5 +204,5 @@ def _trials(problems: list[str]) -> dict[str, str]:
         )
     except Exception as error:  # as above; no image is one reason
         found["fit of the smooth lens"] = "fails"
-        problems.append(f"the fit fails: {type(error).__name__}: {error}"[:300])
+        problems.append(f"the fit fails: {kind_and_reason(error)}")
     return found

@@ -77,7 +77,8 @@ def _after_study(keywords: Options, result: Any) -> Step:
 
 def _best_run(result: Any) -> Path | None:
     """Returns the run folder of the variant with the largest AUC, if it is there."""
-    ranked = sorted(result.rows, key=lambda row: -(row.get("macro_auc") or 0))
+    comparable = [row for row in result.rows if not row.get("not_compared")]
+    ranked = sorted(comparable, key=lambda row: -(row.get("macro_auc") or 0))
     for row in ranked:
         for folder in sorted((result.out / "runs").glob(f"{row['variant']}-seed*")):
             if (folder / "artefact").is_dir():

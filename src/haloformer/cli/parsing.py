@@ -133,6 +133,7 @@ def read(
         InputError: An unknown option, or a value of the wrong type.
         SystemExit: After ``--help`` and ``--print_config``.
     """
+    _refuse_nothing(arguments)
     parameters = inspect.signature(function).parameters
     parser = parser_of(name, command, function)
     if not command.experiment:
@@ -149,6 +150,23 @@ def read(
     fields = {key for key in values if key not in parameters}
     keywords = {key: value for key, value in values.items() if key not in fields}
     return Request({**keywords, "options": {key: values[key] for key in fields}}, shared, out)
+
+
+def _refuse_nothing(arguments: Sequence[str]) -> None:
+    """Refuses arguments without a letter: as a path, nothing would be the current folder."""
+    before = ""
+    for argument in arguments:
+        option, is_joined, value = argument.partition("=")
+        if not argument.strip():
+            what = before if before.startswith("--") and "=" not in before else "an argument"
+        elif is_joined and option.startswith("--") and not value.strip():
+            what = option
+        else:
+            before = argument
+            continue
+        raise InputError(
+            f"{what} is empty: give a name or value (is a variable of the shell not set?)"
+        )
 
 
 def parser_of(name: str, command: Command, function: Callable[..., object]) -> _Parser:

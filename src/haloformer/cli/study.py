@@ -17,6 +17,9 @@ def present(result: "StudyResult") -> int:
         rows.append([row["variant"], str(row["n_seeds"]), *macro_auc(row), difference])
     columns = ["variant", "seeds", "macro AUC", "95 % interval", "difference"]
     print_table("test macro AUC", columns, rows, limit=60)
+    for row in result.rows:
+        if row.get("not_compared"):
+            say(f"{row['variant']} is not compared: it {row['not_compared']}")
     for count, what in ((result.n_failed, "failed"), (result.n_missing, "are not there yet")):
         if count:
             say(f"{count} runs {what}")

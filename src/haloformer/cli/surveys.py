@@ -39,8 +39,11 @@ def surveys(name: str | None = None) -> dict[str, str] | str:
     import yaml
 
     from haloformer.simulation import describe_survey, get_any_survey, list_surveys
+    from haloformer.simulation.visible import check_visible
 
     if not name:
         return list_surveys()
-    described = describe_survey(get_any_survey(name))
+    survey = get_any_survey(name)
+    check_visible(survey)
+    described = describe_survey(survey)
     return str(yaml.safe_dump(described, sort_keys=False, allow_unicode=True))

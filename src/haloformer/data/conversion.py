@@ -23,12 +23,11 @@ from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
 from haloformer.data.left_out import LeftOut
 from haloformer.data.pairs import PAIRED, TABLE
 from haloformer.data.stated import StatedSurvey
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.files import check_regular, printable
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive
 from haloformer.readers.hdf5_checks import (
     damage_named,
-    first_line,
     open_hdf5,
     parameter_paths,
     plain_dataset,
@@ -438,7 +437,7 @@ def _images(
         block = images[numbers.start : numbers.stop]
     except Exception as error:  # HDF5 fails in many ways on damaged chunks
         raise InputError(
-            f"{src}: /images cannot be read from image {numbers.start} on: {first_line(error)[:120]}"
+            f"{src}: /images cannot be read from image {numbers.start} on: {reason_of(error)[:120]}"
         ) from error
     found, good = [], []
     for number, image in zip(numbers, block, strict=True):

@@ -26,9 +26,9 @@ import torch
 from numpy.typing import ArrayLike
 
 from haloformer.data.hdf5_sink import Sink, interrupts_deferred
-from haloformer.errors import InputError, exists_already
+from haloformer.errors import InputError, exists_already, reason_of
 from haloformer.io.writing import check_target, whole_file
-from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES, first_line
+from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.readers.pixels import in_single_precision
 from haloformer.vocabulary import unknown_name
 
@@ -452,4 +452,4 @@ def _write_attributes(file: h5py.File, attributes: Mapping[str, object]) -> None
 def _write_error(path: Path, error: Exception) -> InputError:
     if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         return InputError(f"no disk space left while writing {path}; nothing was kept of it")
-    return InputError(f"cannot write {path}: {first_line(error)}")
+    return InputError(f"cannot write {path}: {reason_of(error)}")

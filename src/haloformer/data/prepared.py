@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from haloformer.data.dataset_writer import DatasetWriter
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.io.writing import check_parents, write_text
 from haloformer.readers.hdf5_checks import checked_images, damage_named, open_hdf5
 from haloformer.simulation import LensBatch
@@ -139,7 +139,11 @@ class PreparedImages:
         self._others = [self.root / kind_of(other) for other in maker.with_more_channels()]
         self._known: dict[int, _Stored] = {}
         self._full = ""  # why no more can be stored
-        check_parents(self.root / "kind")
+        if self.root.exists() and not self.root.is_dir():
+            raise InputError(
+                f"prepared {folder} is a file: name a folder, which is made if missing"
+            )
+        check_parents(self.root)
         for kind in (self.folder, *self._others):
             with contextlib.suppress(OSError):  # not there, or of somebody else
                 os.utime(kind / _DESCRIPTION)
@@ -321,7 +325,7 @@ class PreparedImages:
                 text = json.dumps({**_described(self.maker), "shape": self.image_shape}, indent=1)
                 write_text(self.folder / _DESCRIPTION, text + "\n")
         except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+            raise InputError(f"{self.folder}: cannot be written: {reason_of(error)}") from error
 
 
 def _shard_name(shard: int) -> str:

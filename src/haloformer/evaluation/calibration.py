@@ -12,7 +12,7 @@ from torch import Tensor
 from haloformer.artefact.read import artefact_folder
 from haloformer.artefact.write import write_calibration
 from haloformer.data.grouping import LEFT_OUT
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.evaluation.testset import (
     TestImages,
     class_order,
@@ -79,7 +79,7 @@ def run_calibration(
     try:
         write_calibration(folder, calibration, ood, geometry)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{folder}: cannot be written: {reason_of(error)}") from error
     return {
         "calibration": calibration,
         "ood": None if ood is None else ood[0],

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haloformer._version import code_version
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.evaluation import comparison_report as report
 from haloformer.evaluation import figures
 from haloformer.evaluation.drawing import save_figures
@@ -314,7 +314,7 @@ def _read_predictions(path: Path, classes: list[str]) -> tuple[np.ndarray, np.nd
                         f"{path}, line {line}: is not a prediction of {', '.join(classes)}"
                     ) from error
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from error
     values = np.array(logits, np.float64).reshape(-1, len(classes))
     if not np.isfinite(values).all():
         raise InputError(f"{path}: holds NaN or infinite logits")

@@ -86,9 +86,14 @@ class SmoothFit(Tabular):
 
         Args:
             n: How many at most.
+
+        Raises:
+            InputError: n is below 1.
         """
         from haloformer.fitting.figures import draw_fits
+        from haloformer.reporting.images import shown
 
+        n = shown(n)
         images = (self.model + self.residual * self.sigma)[:n, 0].cpu().numpy()
         fits = [(f"image {k}", image, self.one(k)) for k, image in enumerate(images)]
         return draw_fits(fits, self.facts.get("pixel_scale", 1.0))

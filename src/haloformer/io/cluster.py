@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from types import ModuleType
 from typing import TypeVar
 
-from haloformer.errors import InputError, how_to_install
+from haloformer.errors import InputError, how_to_install, reason_of
 from haloformer.io.jobs import WorkerKilled
 
 Key = TypeVar("Key")
@@ -124,5 +124,5 @@ def check_answers(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE_SECONDS).close()
     except (OSError, ValueError) as error:
         raise InputError(
-            f"no Ray cluster answers at '{address}' ({error}): HOST:PORT or auto is needed"
+            f"no Ray cluster answers at '{address}' ({reason_of(error)}): HOST:PORT or auto is needed"
         ) from error

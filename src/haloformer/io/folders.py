@@ -19,6 +19,8 @@ def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: s
         files: Names of files by which such a folder is known: others are not overwritten.
         what: What it holds, for messages, such as "evaluation".
     """
+    if not target.name:
+        raise InputError(f"{target}: give the name of a folder to write")
     check_writable(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target}: is not a folder; choose another name for the {what}")

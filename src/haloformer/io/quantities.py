@@ -1,11 +1,12 @@
 """Numbers and units that people give in Python or in a header."""
 
 import re
+import warnings
 from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 
 _LOGARITHM = re.compile(r"(?<![a-z])((ab|st|vega|inst)?[ _]?mags?|magnitudes?|dex|db)(?![a-z])")
 
@@ -36,3 +37,64 @@ def refuse_logarithms(unit: str, name: str) -> None:
         raise InputError(
             f"{name}: its values are in '{unit[:40]}', which are logarithms: images hold light, such as counts/s"
         )
+
+
+_SPELT = {"cps": "count / s", "counts": "count", "cts": "count", "dn": "adu", "e-": "electron", "e": "electron", "electrons": "electron", "sec": "s", "second": "s", "seconds": "s"}  # fmt: skip
+
+
+def noise_factor(noise_unit: Any, image_unit: Any, noise: str = "noise") -> float:
+    """Returns by what a noise map is multiplied to be in the unit of its image; 1 where either has none.
+
+    Args:
+        noise_unit: Of the map: an astropy unit, or what a header says.
+        image_unit: Of the image.
+        noise: What the map is called in messages.
+
+    Raises:
+        InputError: It is in a unit of something else.
+    """
+    ours, theirs = _known_unit(image_unit), _known_unit(noise_unit)
+    if ours in (None, "") or theirs in (None, ""):
+        return 1.0
+    if isinstance(ours, str) or isinstance(theirs, str):
+        if str(ours).casefold() != str(theirs).casefold():
+            warnings.warn(
+                f"{noise} is in '{str(noise_unit)[:40]}', the image in '{str(image_unit)[:40]}', of which one is not known: its values are taken to be in the image's unit",
+                InputWarning,
+                stacklevel=3,
+            )
+        return 1.0
+    if ours == theirs:
+        return 1.0
+    from astropy.units import UnitsError
+
+    try:
+        return float(theirs.to(ours))
+    except UnitsError as error:
+        kind = ""
+        if theirs.is_equivalent(ours**2):
+            kind = ", but its square: is it a map of variances? The standard deviation is needed"
+        elif theirs.is_equivalent(ours**-2):
+            kind = (
+                ", but its inverse square: is it a map of weights? The standard deviation is needed"
+            )
+        raise InputError(
+            f"{noise} is in {theirs}, the image in {ours}: it must be in the image's unit{kind}"
+        ) from error
+
+
+def _known_unit(unit: Any) -> Any:
+    """Returns a unit as astropy has it, the text where it knows none; None of None."""
+    if unit is None or not isinstance(unit, str):
+        return unit
+    from astropy.units import Unit
+
+    text = " ".join(unit.split())
+    spelt = re.sub(r"[A-Za-z]+-?", lambda found: _SPELT.get(found[0].lower(), found[0]), text)
+    shouted = text.isupper()  # ELECTRONS/S are per second, not per siemens
+    for each in (spelt.lower(), text, spelt) if shouted else (text, spelt, spelt.lower()):
+        try:
+            return Unit(each) if each else ""
+        except ValueError:  # a header may say anything
+            continue
+    return text

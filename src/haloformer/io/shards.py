@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.io import cluster, jobs
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import read_json
@@ -97,7 +97,7 @@ class Shards:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._write(finished=False)
         except OSError as error:
-            raise InputError(f"{self.folder}: cannot be written: {error.strerror}") from error
+            raise InputError(f"{self.folder}: cannot be written: {reason_of(error)}") from error
 
     def finish(self) -> None:
         """Writes down that all shards are there; what killed workers have left of some goes."""

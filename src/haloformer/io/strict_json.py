@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.files import check_regular
 
 MAX_JSON_BYTES = 1 << 20
@@ -82,7 +82,7 @@ def read_any_json(path: Path, most: int = MAX_JSON_BYTES) -> Any:
             raise InputError(f"{path}: is larger than {most >> 20} MiB")
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{path}: cannot be read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not valid JSON: {error}") from error
     # NaN stays NaN, so that the check of its field refuses it by name.

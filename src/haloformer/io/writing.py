@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from haloformer.errors import InputError, InputWarning, exists_already
+from haloformer.errors import InputError, InputWarning, exists_already, reason_of
 from haloformer.files import check_regular
 
 _LONGEST_NAME = 200  # bytes that are kept of a name: file systems take 255
@@ -128,7 +128,7 @@ def check_writable(path: Path) -> None:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise InputError(
-            f"{path} cannot be written: the folder {around} takes no files ({error.strerror})"
+            f"{path} cannot be written: the folder {around} takes no files ({reason_of(error)})"
         ) from error
 
 

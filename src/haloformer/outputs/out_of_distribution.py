@@ -22,7 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.files import check_regular
 
 ALARM_RATE = 0.01
@@ -339,7 +339,7 @@ class OodDetector:
             tensors = load_file(path)
         except (SafetensorError, OSError, ValueError) as error:
             raise InputError(
-                f"{path}: cannot be read as safetensors: {str(error).splitlines()[0]}"
+                f"{path}: cannot be read as safetensors: {reason_of(error)}"
             ) from error
         clouds = {part: _cloud(tensors, part, path) for part in parts}
         dims = {"features": n_features, "image": channels * len(IMAGE_FEATURES), "fit": n_residual}

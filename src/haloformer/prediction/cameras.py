@@ -15,8 +15,10 @@ from haloformer.data.grids import PixelGrid, to_grid
 from haloformer.data.reader import InputFile, ReadImage, Reading, find_inputs, read_images
 from haloformer.errors import InputError, brief
 from haloformer.fitting.channels import own_camera
+from haloformer.io.quantities import noise_factor
 from haloformer.readers.archives import is_archive
 from haloformer.readers.extensions import EXTENSION, own_extension
+from haloformer.readers.fits import unit_in_file
 from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix, read_image
 from haloformer.simulation.psf import checked_kernel, first_image, read_kernel, resampled
 
@@ -276,10 +278,29 @@ def _maps_of(
     elif found.n > 1:
         found = replace(found, start=source.start, n=source.n)
     how = replace(_PLAIN, pixel_scale=reading.pixel_scale, size=reading.size)
-    each = itertools.chain.from_iterable(read_images([found], grid, how, batch_size=1))
+    batches = read_images([found], grid, how, batch_size=1)
+    each: Iterator[ReadImage] = itertools.chain.from_iterable(batches)
+    factor = _factor_of(value, found, source)
+    if factor != 1:
+        each = (_multiplied(image, factor) for image in each)
     if found.n > 1 or source.n == 1:
         return each
     return itertools.repeat(next(each))
+
+
+def _factor_of(value: str, found: InputFile, source: InputFile) -> float:
+    """Returns by what a noise map is multiplied to be in the unit of its image, where headers say both."""
+    both = found, source
+    if not all(each.is_fits and each.member is None and not is_archive(each.path) for each in both):
+        return 1.0
+    units = [unit_in_file(each.path, each.hdu) for each in both]
+    return noise_factor(units[0], units[1], f"noise_map {value}")
+
+
+def _multiplied(image: ReadImage, factor: float) -> ReadImage:
+    if image.image is None:
+        return image
+    return replace(image, image=image.image * np.float32(factor))
 
 
 def _map_input(value: str, source: InputFile) -> InputFile:

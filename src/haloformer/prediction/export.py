@@ -358,5 +358,9 @@ def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
         refuse_existing(path, overwrite, HUB_FILES, "export for a hub")
         return path
     if path.suffix.lower() != suffix:
-        raise InputError(f"{path}: the format {format} is written as {suffix}, not '{path.suffix}'")
+        other = next((name for name, end in _SUFFIX.items() if end == path.suffix.lower()), None)
+        hint = f"; --format {other} writes {path.suffix}" if other else ""
+        raise InputError(
+            f"{path}: the format {format} is written as {suffix}, not '{path.suffix}'{hint}"
+        )
     return free_file(path, overwrite)

@@ -18,7 +18,7 @@ from haloformer.data.reader import (
     stacked,
     with_channels,
 )
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.readers.pixels import in_single_precision, known_pixels
 from haloformer.readers.sky import check_header, is_surface_brightness
 from haloformer.simulation.batch import LensBatch
@@ -86,7 +86,7 @@ def _as_array(images: Any, name: str) -> np.ndarray:
             array = np.stack([_as_array(each, name) for each in array])
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
-            f"{name} cannot be read as one array of numbers: {str(error).splitlines()[0]}"
+            f"{name} cannot be read as one array of numbers: {reason_of(error)}"
         ) from error
     return array
 
@@ -226,7 +226,7 @@ def _as_fits(images: Any, name: str) -> bytes:
     try:
         fits.HDUList([each.copy() for each in hdus]).writeto(stream, output_verify="silentfix")
     except (TypeError, ValueError, OSError) as error:
-        raise InputError(f"{name} is no image that FITS knows: {error}") from error
+        raise InputError(f"{name} is no image that FITS knows: {reason_of(error)}") from error
     return stream.getvalue()
 
 

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from haloformer.data.left_out import LeftOut
 
+_MOST_DRAWN = 12
 _DESCRIPTIONS = {
     "file": "path of the image",
     "class": f"most probable class; {UNKNOWN} if the image is unlike those of the training",
@@ -140,10 +141,11 @@ class Predictions(Tabular):
             n: How many, at most 12.
 
         Raises:
-            InputError: No image could be read.
+            InputError: No image could be read, or n is below 1.
         """
-        from haloformer.reporting.images import image_grid
+        from haloformer.reporting.images import image_grid, shown
 
+        n = shown(n, _MOST_DRAWN)
         seen = [(row, image) for row, image in zip(self.rows, self.images) if image is not None][:n]
         if not seen:
             raise InputError("there is no image to draw: none could be read")

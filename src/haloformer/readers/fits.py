@@ -247,6 +247,13 @@ def header_of(hdus: Sequence[Hdu], number: int) -> Mapping[str, Any]:
     return header  # type: ignore[no-any-return]
 
 
+def unit_in_file(path: Path, hdu: int | str | None) -> str:
+    """Returns the unit (BUNIT) of an image in a FITS file, as its header or the primary one says it; nothing where they do not."""
+    with fits_hdus(path, str(path)) as hdus:
+        number = choose_hdus(hdus, str(path), hdu)[0]
+        return str(header_of(hdus, number).get("BUNIT", "")).strip()
+
+
 def names_and_versions(wanted: str, hdus: Sequence[Hdu]) -> list[tuple[str, int | None]]:
     """Returns the extensions of a list such as ``SCI,ERR`` or ``1,4``, each with its version (EXTVER) where one is given.
 

@@ -14,7 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.files import check_regular, printable
 from haloformer.io.strict_json import parse_json
 
@@ -55,7 +55,7 @@ def open_hdf5(path: str | Path) -> h5py.File:
             raise InputError(f"{path} is not an HDF5 file") from error
         if "truncated" in text:
             raise InputError(f"{path} is truncated: part of the file is missing") from error
-        raise InputError(f"{path} cannot be read as HDF5: {first_line(error)}") from error
+        raise InputError(f"{path} cannot be read as HDF5: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager
@@ -66,7 +66,7 @@ def damage_named(path: Path) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path} is corrupt: {first_line(error)}") from error
+        raise InputError(f"{path} is corrupt: {reason_of(error)}") from error
 
 
 @contextlib.contextmanager
@@ -75,7 +75,7 @@ def read_errors(path: Path, field: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, KeyError, MemoryError) as error:
-        raise InputError(f"{path}: /{field} cannot be read: {first_line(error)}") from error
+        raise InputError(f"{path}: /{field} cannot be read: {reason_of(error)}") from error
 
 
 def survives_hdf5(path: Path, check: Callable[[], object]) -> None:
@@ -119,7 +119,7 @@ def _inside(path: Path, file: h5py.File, name: str) -> h5py.Dataset:
             link = group.get(step, getlink=True)
             found = group.get(step) if isinstance(link, h5py.HardLink) else None
         except (OSError, RuntimeError, KeyError, ValueError) as error:
-            raise InputError(f"{path}: /{name} cannot be read: {first_line(error)}") from error
+            raise InputError(f"{path}: /{name} cannot be read: {reason_of(error)}") from error
         if link is None:
             there = ", ".join(printable(key) for key in itertools.islice(file, 8)) or "nothing"
             raise InputError(
@@ -174,7 +174,7 @@ def read_attributes(file: h5py.File) -> dict[str, Any]:  # as JSON is
         return values
     except (OSError, RuntimeError, KeyError, ValueError, TypeError, RecursionError) as error:
         raise InputError(
-            f"{file.filename}: the attributes cannot be read: {first_line(error)}"
+            f"{file.filename}: the attributes cannot be read: {reason_of(error)}"
         ) from error
 
 
@@ -333,9 +333,3 @@ def _decode_item(value: object) -> object:
     if value is None or isinstance(value, int | float):
         return value
     return str(value)[:_LONGEST_ODD]  # a reference, a complex number, a row of a table …
-
-
-def first_line(error: BaseException) -> str:
-    """Returns what an error says, in one line of at most 200 characters."""
-    text = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(text.split())[:200]

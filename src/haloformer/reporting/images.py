@@ -5,10 +5,26 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from haloformer.errors import InputError
 from haloformer.reporting.style import literal, new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+
+def shown(n: object, most: int | None = None) -> int:
+    """Returns how many images are to be drawn.
+
+    Args:
+        n: What was given.
+        most: No more than so many.
+
+    Raises:
+        InputError: It is no whole number from 1 on.
+    """
+    if isinstance(n, bool) or not isinstance(n, int | np.integer) or n < 1:
+        raise InputError(f"n must be a whole number of at least 1, not {n!r}")
+    return int(n) if most is None else min(int(n), most)
 
 
 @styled

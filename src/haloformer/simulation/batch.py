@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
+from haloformer.errors import InputError
 from haloformer.reporting.tabular import Column, Tabular, texts
 
 if TYPE_CHECKING:
@@ -77,9 +78,15 @@ class LensBatch(Tabular):
 
         Args:
             n: How many at most.
-        """
-        from haloformer.reporting.images import image_grid
 
+        Raises:
+            InputError: n is below 1, or there is no image.
+        """
+        from haloformer.reporting.images import image_grid, shown
+
+        n = shown(n)
+        if not len(self):
+            raise InputError("there is no image to draw: the batch is empty")
         names = [self.class_names[k] for k in self.labels[:n].tolist()]
         scale = self.attributes.get("pixel_scale")
         return image_grid(self.images[:n].cpu().numpy(), names, scale)

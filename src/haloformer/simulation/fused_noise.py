@@ -19,7 +19,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from haloformer.errors import InputWarning
+from haloformer.errors import InputWarning, kind_and_reason
 
 _MASK = 0xFFFFFFFF
 Values = TypeVar("Values", float, Tensor)
@@ -155,7 +155,7 @@ def fused(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         except Exception as error:  # of whatever kind: compilers fail in many ways
             if compiled[0] is function:
                 raise
-            reason = f"{type(error).__name__}: {error}".splitlines()[0][:200]
+            reason = kind_and_reason(error, 200)
             message = f"noise is drawn without a compiled kernel, more slowly: {reason}"
             warnings.warn(message, InputWarning, stacklevel=2)
             compiled[0] = function

@@ -9,6 +9,7 @@ from haloformer.errors import InputError
 from haloformer.simulation import rng
 from haloformer.simulation.composed.scenes import RandomDraws, lens_setting, source_place
 from haloformer.simulation.composed.survey import ComposedSurvey, prefix
+from haloformer.simulation.possible import check_possible
 from haloformer.simulation.surveys import AnySurvey, Survey
 
 _DRAWS = 64
@@ -30,10 +31,11 @@ class _Places:
 
 
 def check_visible(survey: AnySurvey) -> None:
-    """Raises InputError if most lenses of a survey have no image, or one in which nothing is lensed.
+    """Raises InputError if most lenses of a survey have no image, or one in which nothing is lensed, or if a number is impossible.
 
     Surveys whose lens has more mass than a galaxy's, such as a cluster, are not judged; an Einstein radius of 0 is that of no lens.
     """
+    check_possible(survey)
     if isinstance(survey, ComposedSurvey):
         if any(part.kind not in _ONLY_DISTORT for part in survey.lens[1:]):
             return

@@ -298,7 +298,17 @@ def _entitle(figure: "Figure", plan: Study, rows: list[Row], ticks: bool = False
     else:
         text = "Lines: 95 % interval over seeds, with one seed over test images"
     text += "; ticks: single seeds" if ticks and n_seeds[-1] > 1 else ""
+    text += f". {told}" if (told := _unlike_in_words(rows)) else ""
     width = int(figure.get_figwidth() * 13)
     figure.supxlabel(
         textwrap.fill(f"{text}.", width), fontsize=9, color="#5c626b", x=0.01, ha="left"
     )
+
+
+def _unlike_in_words(rows: Sequence[Row]) -> str:
+    """Returns which variants are not to be compared with the reference or with each other; nothing if all can be."""
+    if names := [row["variant"] for row in rows if row.get("not_compared")]:
+        said = ", ".join(names) if len(names) < 4 else f"{len(names)} variants"
+        return f"Not to be compared with the reference: {style.literal(said)} (see table.md)"
+    classes = {tuple(sorted(key for key in row if key.startswith("auc_"))) for row in rows}
+    return "" if len(classes) < 2 else "AUCs of different classes are not to be compared"

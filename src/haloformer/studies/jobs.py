@@ -18,7 +18,7 @@ import torch
 from haloformer._version import code_version
 from haloformer.data.prepared import PreparedImages
 from haloformer.data.reader import not_answered
-from haloformer.errors import InputError
+from haloformer.errors import InputError, kind_and_reason
 from haloformer.evaluation.metrics import classification_metrics
 from haloformer.evaluation.testset import class_order, contamination, open_test_images
 from haloformer.fitting.fitted import FittedSimulator
@@ -93,7 +93,7 @@ def _train_and_test(folder: Path, run: Run) -> Record:
     except (OSError, MemoryError):  # the next run would fare no better
         raise
     except Exception as error:  # one model's defect must not end a study of many hours
-        record["message"] = f"{type(error).__name__}: {error}"
+        record["message"] = kind_and_reason(error)
         (folder / "failed").mkdir(exist_ok=True)
         write_text(folder / "failed" / f"{run.key}.txt", traceback.format_exc())
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M")

@@ -21,19 +21,20 @@ from haloformer.studies.results import StudyResult
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-COLUMNS = (
-    *(
-        "rank",
-        "model",
-        "family",
-        "macro AUC (95 %)",
-        "axion",
-        "cdm",
-        "no_sub",
-        "published macro AUC",
-    ),
-    *("accuracy", "parameters", "MACs", "images/s", "training s"),
-)
+_CLASSES = "auc_"  # what columns of a class's AUC begin with
+
+
+def _columns(classes: Sequence[str]) -> list[str]:
+    return [
+        *("rank", "model", "family", "macro AUC (95 %)", *classes, "published macro AUC"),
+        *("accuracy", "parameters", "MACs", "images/s", "training s"),
+    ]
+
+
+def _classes(entry: Mapping[str, Any]) -> list[str]:
+    """Returns the classes that a network was tested to tell apart; none where no result says them."""
+    found = [key.removeprefix(_CLASSES) for key in entry if key.startswith(_CLASSES)]
+    return [name for name in found if not name.endswith(("_low", "_high"))]
 
 
 def board(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
@@ -50,7 +51,9 @@ def board(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
         )
         for rank, row in enumerate(own, 1):
             family = find_model(row["model"]).family
-            theirs = best_published(family, survey)
+            theirs, classes = best_published(family, survey), _classes(row)
+            if theirs and classes and {*classes} != {*theirs.per_class}:
+                theirs = None  # of other classes: another question
             entry = {"survey": survey, "rank": rank, "model": row["model"], "family": family}
             entry |= {
                 key: value
@@ -71,20 +74,18 @@ def board(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return ranked
 
 
-def _cells(entry: Mapping[str, Any]) -> list[str]:
+def _cells(entry: Mapping[str, Any], classes: Sequence[str]) -> list[str]:
     interval = Interval(*(entry[f"macro_auc{end}"] for end in ("", "_low", "_high")))
     theirs, macs, speed = (
         entry[key] for key in ("published_macro_auc", "macs", "inference_images_per_second")
     )
-    classes = [
-        format_value(entry.get(f"auc_{name}", float("nan"))) for name in ("axion", "cdm", "no_sub")
-    ]
+    aucs = [format_value(entry.get(f"{_CLASSES}{name}", float("nan"))) for name in classes]
     return [
         str(entry["rank"]),
         entry["model"],
         entry["family"],
         format_interval(interval),
-        *classes,
+        *aucs,
         "–" if theirs is None else format_value(theirs),
         format_value(entry["accuracy"], 3),
         f"{entry['parameters'] / 1e6:.2f} M",
@@ -112,7 +113,8 @@ def write_leaderboard(folder: Path, plan: Study, command: str, result: StudyResu
 
 _HOW_TO_READ = (
     "Intervals: 95 %, over seeds or, with one seed, over test images. Published AUCs are of the released images and of the papers' own sizes, "
-    "pretraining and budgets (Models II and III without noise): they stand beside ours, they were not measured under this protocol. "
+    "pretraining and budgets (Models II and III without noise): they stand beside ours, they were not measured under this protocol; those of other "
+    "classes than were tested here are left out. "
     "Images/s: the network alone, batches of 64. Training s: the whole run, simulation, validation and test included; as other work ran "
     "on the same machine, it is an upper bound."
 )
@@ -137,10 +139,10 @@ def _markdown(
     lines = ["# Leaderboard", "", _HOW_TO_READ]
     captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
-        lines += ["", f"## {survey}", "", f"| {' | '.join(COLUMNS)} |", f"|{'---|' * len(COLUMNS)}"]
-        lines += [
-            f"| {' | '.join(_cells(entry))} |" for entry in entries if entry["survey"] == survey
-        ]
+        own = [entry for entry in entries if entry["survey"] == survey]
+        columns = _columns(classes := _classes(own[0]))
+        lines += ["", f"## {survey}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
+        lines += [f"| {' | '.join(_cells(entry, classes))} |" for entry in own]
         lines += [
             f"\n![{text}]({name}.png)"
             for name, text in captions.items()
@@ -163,13 +165,15 @@ def _page(
     sections = []
     captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
-        rows = [_cells(entry) for entry in entries if entry["survey"] == survey]
+        own = [entry for entry in entries if entry["survey"] == survey]
+        columns = _columns(classes := _classes(own[0]))
+        rows = [_cells(entry, classes) for entry in own]
         shown = [
             html.figure(name, style.inline_svg(drawn[name], name), text)
             for name, text in captions.items()
             if name.endswith(f"_{survey}")
         ]
-        sections.append(html.section(survey, html.table(COLUMNS, rows, kind="numbers plain")))
+        sections.append(html.section(survey, html.table(columns, rows, kind="numbers plain")))
         sections += html.figures_section(shown)
     how = [[name, text.strip("`")] for name, text in facts]
     sections.append(html.section("Protocol", html.table(["What", "How"], how, kind="protocol")))

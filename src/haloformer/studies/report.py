@@ -18,6 +18,7 @@ from haloformer.studies.results import (
     Record,
     Row,
     StudyResult,
+    classes_of,
     label_of,
     rows_of,
     usable_results,
@@ -81,7 +82,7 @@ def _table_of_all(rows: list[Row]) -> list[str]:
     """Returns the table of all variants, line by line."""
     aucs = [key for row in rows for key in row if key.startswith("auc_")]
     names = [key[4:] for key in dict.fromkeys(aucs) if not key.endswith(("_low", "_high"))]
-    compared = any("difference" in row for row in rows)
+    compared = any({"difference", "not_compared"} & row.keys() for row in rows)
     columns = ["variant", "what it changes", "seeds", "test macro AUC (95 %)"]
     columns += ["difference to the reference (95 %)"] if compared else []
     columns += ["accuracy", *(f"AUC {name}" for name in names), "validation macro AUC"]
@@ -140,6 +141,10 @@ def _protocol(
         f"{seeds}: each draws other initial weights, another order, and, of a survey, other training images",
     )
     yield "intervals", _interval_words(rows)
+    if classes := _classes_words(tested):
+        yield "classes", classes
+    if reasons := [f"{row['variant']} ({row['not_compared']})" for row in rows if row.get("not_compared")]:  # fmt: skip
+        yield "not compared", "; ".join(reasons)
     if plan.notes:
         yield "notes", plan.notes
     if n_missing := _n_missing(plan, results):
@@ -183,6 +188,17 @@ def _test_words(tested: Sequence[Row]) -> str:
         of = f"noise {images['noise']}, seed {images['seed']}" if "seed" in images else "a file"
         counts[f"{record['test']['n_images']:,} of {images['data']} ({of})"] = 0
     return "; ".join(counts) + (", the same for all runs" if len(counts) == 1 else "")
+
+
+def _classes_words(tested: Sequence[Record]) -> str:
+    """Returns which runs tell which classes apart, where not all tell the same; otherwise nothing."""
+    of: dict[tuple[str, ...], dict[str, None]] = {}
+    for record in tested:
+        of.setdefault(classes_of(record), {})[record["variant"]] = None
+    if len(of) < 2:
+        return ""
+    told = [f"{', '.join(names)}: {', '.join(variants)}" for names, variants in of.items()]
+    return f"{'; '.join(told)}. Their AUCs answer different questions: one that is larger is not better"
 
 
 def _interval_words(rows: Sequence[Row]) -> str:
@@ -246,7 +262,7 @@ def signed_cell(row: Row) -> str:
     if row["variant"] == row["reference"]:
         return "reference"
     if "difference" not in row:
-        return "–"
+        return "not compared" if row.get("not_compared") else "–"
     bounds = (
         f" ({row['difference_low']:+.4f} … {row['difference_high']:+.4f})"
         if np.isfinite(row["difference_low"])

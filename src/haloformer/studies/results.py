@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import t
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.evaluation.metrics import paired_difference
 from haloformer.files import check_regular
 from haloformer.io.strict_json import parse_json, to_json_line
@@ -24,7 +24,22 @@ from haloformer.training.config import RUN_ONLY, compose
 Record = dict[str, Any]
 """One line of results.jsonl: a run's settings, its test and its costs."""
 
-_FIELDS = {"variant", "seed", "status", "options"}
+_FIELDS: dict[str, Any] = {
+    "variant": str,
+    "seed": int,
+    "status": str,
+    "options": dict,
+    "test_images": dict | None,
+}
+_OF_FINISHED: dict[str, Any] = {
+    "val": dict,
+    "parameters": int,
+    "seconds": int | float,
+    "date": str,
+    "hardware": str,
+    "code_version": str,
+}
+_WAY_OUT = "delete this line, and the same command repeats that run alone"
 
 Row = dict[str, Any]
 """One line of table.csv: a variant's means, intervals and costs; columns depend on classes and axes."""
@@ -63,16 +78,65 @@ def append_result(path: Path, record: Record) -> None:
 def _read_results(path: Path) -> list[Record]:
     if not path.exists():
         return []
+    check_regular(path)
     try:
-        check_regular(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
-        found = [parse_json(line, path, nan=math.nan) for line in lines if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from error
-    for record in found:
-        if not isinstance(record, dict) or not record.keys() >= _FIELDS:
-            raise InputError(f"{path}: each line must hold {', '.join(sorted(_FIELDS))}")
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {reason_of(error)}") from error
+    return [_record(line, path, n) for n, line in enumerate(lines, 1) if line.strip()]
+
+
+def _record(line: bytes, path: Path, number: int) -> Record:
+    """Returns the run that a line of results.jsonl tells; raises InputError where it tells none."""
+    where = f"{path}, line {number}"
+    try:
+        record = parse_json(line.decode(), where, nan=math.nan)
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: is no text; {_WAY_OUT}") from error
+    except InputError as error:
+        raise InputError(f"{error}; {_WAY_OUT}") from error
+    if problem := _damage(record):
+        raise InputError(f"{where}: {problem}; {_WAY_OUT}")
+    found: Record = record
     return found
+
+
+def _damage(record: object) -> str:
+    """Returns what keeps a line from being a run's result; nothing if it is one."""
+    if not isinstance(record, dict):
+        return "is no run's result"
+    finished = record.get("status") == "ok"
+    wanted = {**_FIELDS, **(_OF_FINISHED if finished else {"message": str})}
+    if finished and record.get("variant") != PRETRAINED:
+        wanted["test"] = dict
+    for name, kind in wanted.items():
+        if name not in record:
+            return f"{name} is missing"
+        if not isinstance(record[name], kind) or isinstance(record[name], bool):
+            return f"{name} cannot be used"
+    if record["status"] not in ("ok", "failed"):
+        return "status must be ok or failed"
+    if finished and not _is_number(record["val"].get("val_macro_auc")):
+        return "val has no val_macro_auc"
+    return _damage_of_test(record["test"]) if "test" in wanted else ""
+
+
+def _damage_of_test(test: Record) -> str:
+    """Returns what of a test's results cannot be used; nothing if all can."""
+    if not isinstance(test.get("auc"), dict) or not isinstance(test.get("n_images"), int):
+        return "test has no auc of the classes, or no n_images"
+    measured = {"macro_auc": test.get("macro_auc"), "accuracy": test.get("accuracy")}
+    measured |= {f"auc of {name}": value for name, value in test["auc"].items()}
+    for name, value in measured.items():
+        if not isinstance(value, dict) or not value.keys() >= {"value", "low", "high"}:
+            return f"test: {name} must have value, low and high"
+        if not all(end is None or _is_number(end) for end in value.values()):
+            return f"test: {name} must be numbers"
+    return "" if _is_number(test["accuracy"]["value"]) else "test: accuracy has no value"
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def usable_results(folder: Path, plan: Study) -> list[Record]:
@@ -153,8 +217,33 @@ def _row(
     if runs:
         row |= _estimates([runs[seed] for seed in sorted(runs)])
     if shared := sorted({*runs} & {*reference}):
-        row |= _difference(folder, [(runs[seed], reference[seed]) for seed in shared])
+        pairs = [(runs[seed], reference[seed]) for seed in shared]
+        reason = next(filter(None, (_why_not_compared(*pair) for pair in pairs)), "")
+        row |= {"not_compared": reason} if reason else _difference(folder, pairs)
     return row
+
+
+def classes_of(record: Record) -> tuple[str, ...]:
+    """Returns the classes that a tested run tells apart, sorted: AUCs of others answer another question."""
+    return tuple(sorted(record["test"]["auc"]))
+
+
+def _why_not_compared(run: Record, reference: Record) -> str:
+    """Returns why the AUCs of two runs cannot be compared; nothing if they can."""
+    mine, theirs = (classes_of(each) for each in (run, reference))
+    if mine != theirs:
+        return f"tells {', '.join(mine)} apart, the reference {', '.join(theirs)}"
+    tests = [each["test_images"] for each in (run, reference)]
+    for key in dict.fromkeys(key for test in tests for key in test):
+        mine, theirs = (test.get(key, "a file's own") for test in tests)
+        if mine != theirs:
+            return f"was tested on other images: {key} {mine}, the reference {theirs}"
+    counts = [each["test"]["n_images"] for each in (run, reference)]
+    if counts[0] != counts[1]:
+        return f"was tested on {counts[0]:,} images, the reference on {counts[1]:,}"
+    if any(each["test"]["macro_auc"]["value"] is None for each in (run, reference)):
+        return "has test images that determine no macro AUC"
+    return ""
 
 
 def _estimates(records: list[Record]) -> Row:
@@ -189,8 +278,6 @@ def _interval(estimates: Sequence[Mapping[str, float | None]]) -> Interval | Non
 
 def _difference(folder: Path, pairs: list[tuple[Record, Record]]) -> Row:
     """Returns the mean difference in macro AUC to the reference over the seeds that both have."""
-    if any(run["test_images"] != other["test_images"] for run, other in pairs):
-        return {}  # other images: there is no pair
     values = [
         run["test"]["macro_auc"]["value"] - other["test"]["macro_auc"]["value"]
         for run, other in pairs
@@ -212,10 +299,17 @@ def _difference_by_images(folder: Path, run: Record, other: Record) -> Differenc
     files = [folder / "logits" / f"{r['variant']}-seed{r['seed']}.npz" for r in (run, other)]
     if not all(file.exists() for file in files):
         return None
-    with np.load(files[0]) as mine, np.load(files[1]) as theirs:
-        if mine["logits"].shape != theirs["logits"].shape:
-            return None
-        return paired_difference(mine["labels"], mine["logits"], theirs["logits"])
+    (labels, mine), (other_labels, theirs) = map(_answers_by_class, files)
+    if mine.shape != theirs.shape or not np.array_equal(labels, other_labels):
+        return None
+    return paired_difference(labels, mine, theirs)
+
+
+def _answers_by_class(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Returns labels (N,) and logits (N, K) of a run, with its classes in the order of their names."""
+    with np.load(file) as kept:
+        order = np.argsort(kept["class_names"])
+        return np.argsort(order)[kept["labels"]], kept["logits"][:, order]
 
 
 def label_of(name: str) -> str:

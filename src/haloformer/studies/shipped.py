@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.io.writing import write_text
 from haloformer.training.config import read_options
 from haloformer.vocabulary import unknown_name
@@ -106,4 +106,4 @@ def prepare_folder(file: Path, kind: str, text: str, *, keep: bool = False) -> N
         if not (keep and file.exists()):
             write_text(file, text)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be written: {error.strerror}") from error
+        raise InputError(f"{folder}: cannot be written: {reason_of(error)}") from error

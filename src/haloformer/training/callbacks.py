@@ -17,7 +17,7 @@ import torch
 from lightning_fabric.plugins import TorchCheckpointIO
 from pytorch_lightning.utilities.types import STEP_OUTPUT
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.files import check_regular
 from haloformer.io.writing import whole_file, write_text
 from haloformer.training.examples import Examples
@@ -54,7 +54,7 @@ class SafeCheckpointIO(TorchCheckpointIO):
                 torch.save(checkpoint, part)
         except (OSError, RuntimeError) as error:  # RuntimeError: torch's own word for a full disk
             raise InputError(
-                f"{path}: cannot be written (is the disk full?): {first_line(error)}"
+                f"{path}: cannot be written (is the disk full?): {reason_of(error)}"
             ) from error
 
     def load_checkpoint(
@@ -73,15 +73,10 @@ class SafeCheckpointIO(TorchCheckpointIO):
             raise
         except Exception as error:  # what damaged or hostile bytes lead to is of every kind
             raise InputError(
-                f"{path}: cannot be read as a checkpoint ({first_line(error)}); without this file the run starts anew"
+                f"{path}: cannot be read as a checkpoint ({reason_of(error)}); without this file the run starts anew"
             ) from error
         checkpoint: dict[str, Any] = found
         return checkpoint
-
-
-def first_line(error: BaseException) -> str:
-    """Returns what an error says, in one line of at most 200 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 class Interruption:

@@ -339,7 +339,7 @@ class TrainerConfig(Strict):
         progress: Show a progress bar and a line per epoch.
     """
 
-    out: Text = "runs/latest"
+    out: Annotated[Text, Field(min_length=1)] = "runs/latest"
     seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_int_to_text)] = (
         "auto"
@@ -356,7 +356,7 @@ class TrainerConfig(Strict):
     channels_last: StrictBool = False
     cuda_graphs: StrictBool = True
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
-    prepared: Text | None = None
+    prepared: Annotated[Text, Field(min_length=1)] | None = None
     prepared_gb: Number = Field(default=20.0, gt=0)
     resume: StrictBool = True
     progress: StrictBool = True

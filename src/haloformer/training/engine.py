@@ -18,7 +18,7 @@ from haloformer.data.augment import check_augmentation
 from haloformer.data.framing import Framing
 from haloformer.data.normalization import Normalization
 from haloformer.devices import resolve_device
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.files import as_name
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
@@ -29,7 +29,6 @@ from haloformer.training.callbacks import (
     History,
     Interruption,
     Progress,
-    first_line,
 )
 from haloformer.training.config import Experiment, compose
 from haloformer.training.console import announce, is_first_process, say
@@ -303,7 +302,7 @@ def _fit(run: _Prepared, on_epoch: OnEpoch | None) -> tuple[pl.Trainer, Checkpoi
             if not resuming or checkpoints.begun:
                 raise
             raise InputError(
-                f"{folder.last_checkpoint}: the run cannot go on from it ({first_line(error)}); "
+                f"{folder.last_checkpoint}: the run cannot go on from it ({reason_of(error)}); "
                 "without this file it starts anew"
             ) from error
         finally:

@@ -25,10 +25,14 @@ def parts_of(
         InputError: Not a survey, no folder, or options that do not go together.
     """
     source = experiment.data.source
+    if not source:
+        raise InputError("data is missing: name a survey, such as --data model_ii")
     if not names_survey(source):
         raise InputError(f"data: '{source}' is not a survey: only simulated images are prepared")
     if experiment.trainer.prepared is None:
-        raise InputError("prepared: name the folder in which the images are stored")
+        raise InputError(
+            "prepared is missing: name the folder in which the images are stored, such as --prepared images"
+        )
     for name, value, least in (("n", n, 1), ("n_test", n_test, 0)):
         if value is not None and value < least:
             raise InputError(f"{name} must be at least {least}, not {value}")

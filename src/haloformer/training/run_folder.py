@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from haloformer._version import code_version
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.io.locks import LOCK, one_process_only
 from haloformer.io.strict_json import read_any_json, read_json
 from haloformer.io.writing import file_sha256, write_text
@@ -223,7 +223,7 @@ class RunFolder:
             except OSError as error:
                 if error.errno == errno.ENOSPC:
                     raise
-                raise InputError(f"{path}: cannot be written: {error.strerror}") from error
+                raise InputError(f"{path}: cannot be written: {reason_of(error)}") from error
         # One entry per start: a run may go on elsewhere.
         file = self.environment
         before = read_any_json(file) if file.exists() else []

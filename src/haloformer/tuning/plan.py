@@ -5,11 +5,13 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice, product
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from haloformer.data.grouping import GROUPINGS
+from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.models import find_model
 from haloformer.studies.settings import Options, nothing_is_empty, settings_of
@@ -271,6 +273,7 @@ def parse_search(raw: dict[str, object], where: str) -> Search:
         )
         _check_method(plan, experiment.schedule.epochs)
         _check_values(plan)
+        _check_comparable(plan, experiment)
     except InputError as error:
         raise InputError(f"{where}: {error}") from error
     return plan
@@ -299,6 +302,26 @@ def _check_method(plan: Search, epochs: int) -> None:
         raise InputError(
             f"pruner: min_epochs {plan.pruner.min_epochs} is more than the {epochs} epochs of the base"
         )
+
+
+_OF_THE_LOSS = ("loss", "beta", "coverage", "regression_weight")
+
+
+def _check_comparable(plan: Search, experiment: Experiment) -> None:
+    """Refuses fields with which trials would be validated on other images, or by another measure."""
+    is_file = Path(experiment.data.source).suffix.lower() in DATASET_SUFFIXES
+    own = "the file's" if is_file else experiment.data.noise
+    for parameter in plan.space:
+        if parameter.name == "fresh_noise":
+            noises = [own if value == "none" else str(value) for value in parameter.values]
+            if len({*noises}) > 1:
+                raise InputError(
+                    f"space: fresh_noise must be the same in all trials, or they cannot be compared: validation images would have the noise {' or '.join(noises)}; put it into base"
+                )
+        if plan.metric == "val_loss" and parameter.name in _OF_THE_LOSS:
+            raise InputError(
+                f"space: {parameter.name} changes what val_loss is, so that trials cannot be compared by it: choose another metric, or put {parameter.name} into base"
+            )
 
 
 def _space(entries: Mapping[str, SpaceEntry]) -> tuple[Parameter, ...]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from haloformer.errors import InputError, how_to_install
+from haloformer.errors import InputError, how_to_install, reason_of
 from haloformer.training.config import RUN_ONLY, compose
 from haloformer.tuning.plan import (
     HyperbandPruner,
@@ -92,9 +92,7 @@ def _storage(folder: Path) -> "optuna.storages.RDBStorage":
             f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": 60}}
         )
     except DatabaseError as error:
-        raise InputError(
-            f"{path}: cannot be read as a search: {str(error).splitlines()[0][:200]}"
-        ) from error
+        raise InputError(f"{path}: cannot be read as a search: {reason_of(error)}") from error
 
 
 def sampler_of(plan: Search, n: int) -> "optuna.samplers.BaseSampler":

@@ -17,7 +17,7 @@ import torch
 import yaml
 
 from haloformer._version import code_version
-from haloformer.errors import InputError
+from haloformer.errors import InputError, kind_and_reason
 from haloformer.io import jobs
 from haloformer.io.writing import write_text
 from haloformer.reporting import interval
@@ -207,7 +207,7 @@ def _trial(folder: Path, plan: Search, number: int, values: Mapping[str, object]
         except (OSError, MemoryError):  # the next trial would fare no better
             raise
         except Exception as error:  # one network's defect must not end a search of many hours
-            outcome["message"] = f"{type(error).__name__}: {error}"
+            outcome["message"] = kind_and_reason(error)
             (folder / "failed").mkdir(exist_ok=True)
             write_text(folder / "failed" / f"{number:04d}.txt", traceback.format_exc())
         outcome["seconds"] = round(time.monotonic() - began, 1)

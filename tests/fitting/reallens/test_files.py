@@ -216,3 +216,58 @@ def test_one_image_is_fitted(paths):
 def test_regions_that_cannot_be_are_refused(tmp_path, line):
     with pytest.raises(InputError, match=r"mask\.reg"):
         drawn(tmp_path, f"image\n{line}\n")
+
+
+@pytest.fixture
+def noise_of_unit(tmp_path):
+    """Reads the noise of a lens whose headers name these units."""
+    rng = np.random.default_rng(0)
+    fits.PrimaryHDU(np.pad([[1.0]], 2)).writeto(tmp_path / "psf.fits")
+
+    def read(noise_unit, image_unit, noise_map="noise.fits", value=2.0):
+        header = on_sky().to_header()
+        noise = fits.ImageHDU(np.full(SHAPE, value), name="ERR")
+        for each, unit in ((header, image_unit), (noise.header, noise_unit)):
+            if unit is not None:
+                each["BUNIT"] = unit
+        image = fits.ImageHDU(rng.normal(0, 2, SHAPE), header, name="SCI")
+        path = tmp_path / "lens.fits"
+        fits.HDUList([fits.PrimaryHDU(), image, noise]).writeto(path, overwrite=True)
+        fits.HDUList([fits.PrimaryHDU(), noise]).writeto(tmp_path / "noise.fits", overwrite=True)
+        given = noise_map if noise_map.startswith("hdu:") else str(tmp_path / noise_map)
+        files = LensFiles(str(path), str(tmp_path / "psf.fits"), given)
+        return read_observation(files, Reading()).noise[0, 0]
+
+    return read
+
+
+@pytest.mark.parametrize("noise_map", ["noise.fits", "hdu:ERR"])
+def test_a_noise_map_is_brought_to_the_unit_of_the_image(noise_of_unit, noise_map):
+    assert noise_of_unit("electron/s", "ELECTRONS/S", noise_map) == 2
+    assert noise_of_unit(None, "electron/s", noise_map) == 2
+    assert noise_of_unit("Jy", None, noise_map) == 2
+    assert noise_of_unit("mJy", "Jy", noise_map, value=2000.0) == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("noise_unit", "image_unit", "words"),
+    [
+        ("counts", "electrons/s", r"in ct, the image in electron / s: it must be in the image's"),
+        ("electron", "electron/s", "noise_map .* is in electron, the image in electron / s"),
+        ("electron2 / s2", "electron/s", "its square: is it a map of variances"),
+        ("s2 / electron2", "electron/s", "its inverse square: is it a map of weights"),
+    ],
+)
+def test_a_noise_map_in_a_unit_of_something_else_is_refused(
+    noise_of_unit, noise_unit, image_unit, words
+):
+    with pytest.raises(InputError, match=words):
+        noise_of_unit(noise_unit, image_unit)
+
+
+def test_units_that_are_not_known_are_told_where_they_differ(noise_of_unit):
+    with pytest.warns(InputWarning, match="in 'furlongs', the image in 'nanomaggy'"):
+        assert noise_of_unit("furlongs", "nanomaggy") == 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert noise_of_unit("Nanomaggy", "nanomaggy") == 2

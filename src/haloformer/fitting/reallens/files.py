@@ -18,6 +18,7 @@ from haloformer.fitting.reallens.run import Options, fit_observation
 from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
 from haloformer.io.progress import tell
+from haloformer.io.quantities import noise_factor
 from haloformer.readers.extensions import EXTENSION, own_extension
 from haloformer.readers.fits import (
     FitsImage,
@@ -25,6 +26,7 @@ from haloformer.readers.fits import (
     choose_planes,
     fits_hdus,
     is_fits_image,
+    unit_in_file,
 )
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
@@ -98,7 +100,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
     noise = None
     if files.noise_map is not None:
         _check_name_of_noise(files.noise_map)
-        noise, *_ = _read_part("noise_map", files.noise_map, files.image)
+        noise = _read_noise(files, reading)
     return checked_observation(
         image,
         psf=psf,
@@ -111,6 +113,20 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         name=Path(files.image).name,
         wcs=wcs,
     )
+
+
+def _read_noise(files: LensFiles, reading: Reading) -> np.ndarray:
+    """Returns the noise map, in the image's unit where headers say both."""
+    assert files.noise_map is not None  # by the caller
+    noise = _read_part("noise_map", files.noise_map, files.image)[0]
+    own = own_extension("noise_map", files.noise_map, Path(files.image))
+    path = files.noise_map if own is None else files.image
+    if image_suffix(path) not in FITS_SUFFIXES or image_suffix(files.image) not in FITS_SUFFIXES:
+        return noise
+    hdu: int | str | None = first_image(Path(path)) if own is None else own
+    units = unit_in_file(Path(path), hdu), unit_in_file(Path(files.image), reading.hdu)
+    factor = noise_factor(*units, f"noise_map {files.noise_map}")
+    return noise if factor == 1 else noise * np.float32(factor)
 
 
 _NO_SIGMA = {"VAR": "variance", "VARIANCE": "variance", "IVAR": "weight", "INVVAR": "weight", "WHT": "weight", "WEIGHT": "weight"}  # fmt: skip

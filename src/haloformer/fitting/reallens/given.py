@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError
-from haloformer.io.quantities import refuse_logarithms
+from haloformer.errors import InputError, reason_of
+from haloformer.io.quantities import noise_factor, refuse_logarithms
 from haloformer.simulation.psf import scales_of_header
 
 _USUAL_SCALE = 0.05
@@ -68,7 +68,8 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
     noise, also = (None, None) if parts["noise"] is None else _pixels(parts["noise"], "noise")
     if noise is not None:
         unit = own.get("noise_unit") if given["noise"] is None else _unit_of(parts["noise"])
-        noise = _in_unit_of(image, noise, unit)
+        factor = noise_factor(unit, _unit_of(image))
+        noise = noise if factor == 1 else np.asarray(noise) * factor
     psf, unknown = (None, None) if parts["psf"] is None else _pixels(parts["psf"], "psf")
     if unknown is not None and unknown.any():
         raise InputError(
@@ -114,25 +115,6 @@ def _unit_of(value: Any) -> Any:
     return unit
 
 
-def _in_unit_of(image: Any, noise: Any, unit: Any) -> Any:
-    """Returns noise in the image's unit, if both have one that astropy knows."""
-    from astropy.units import Unit, UnitsError
-
-    own = _unit_of(image)
-    if own is None or unit is None:
-        return noise
-    try:
-        ours, theirs = Unit(own), Unit(unit)
-    except ValueError:  # of a header, which may say anything
-        return noise
-    try:
-        return noise if ours == theirs else np.asarray(noise) * theirs.to(ours)
-    except UnitsError as error:
-        raise InputError(
-            f"noise is in {theirs}, the image in {ours}: it must be in the image's unit"
-        ) from error
-
-
 def _wcs_of(header: Any) -> Any:
     from astropy.wcs import WCS
 
@@ -174,7 +156,9 @@ def _check_numbers(value: Any, what: str) -> None:
     try:
         array = np.asarray(value)
     except (TypeError, ValueError) as error:  # a tensor of a GPU, rows of several lengths
-        raise InputError(f"{what} is {type(value).__name__}, and no array: {error}") from error
+        raise InputError(
+            f"{what} is {type(value).__name__}, and no array: {reason_of(error)}"
+        ) from error
     kind = type(value).__name__
     if array.dtype.kind not in "biuf":
         of = "" if array.dtype == object else f" of {array.dtype}"

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError, InputWarning, how_to_install
+from haloformer.errors import InputError, InputWarning, how_to_install, reason_of
 from haloformer.files import check_regular
 
 REGION_SUFFIX = ".reg"
@@ -36,7 +36,9 @@ def region_mask(path: str | Path, shape: tuple[int, int], wcs: Any) -> np.ndarra
         try:
             found = region.to_mask(mode="center").to_image(shape)
         except ValueError as error:
-            raise InputError(f"{path}: a {_kind(region)} has no area: {error}") from error
+            raise InputError(
+                f"{path}: a {_kind(region)} has no area: {reason_of(error)}"
+            ) from error
         except NotImplementedError:
             without.append(_kind(region))
             continue
@@ -72,7 +74,7 @@ def _read(path: Path) -> list[Any]:
         try:
             found = list(Regions.parse(data.decode("utf-8"), format="ds9"))
         except (Warning, ValueError, UnicodeDecodeError) as error:
-            line = str(error).splitlines()[0]
+            line = reason_of(error)
             if "not supported" in line:
                 raise InputError(
                     f"{path}: {line.removesuffix(', skipping.')}: save them in DS9 as image or fk5, circles, ellipses, boxes or polygons"

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, reason_of
 from haloformer.fitting.reallens.autolens import axis_ratio, theta_E
 from haloformer.io.strict_json import read_json
 
@@ -48,7 +48,7 @@ def read_start(path: str) -> Start:
 
 
 def _reason(error: Exception) -> str:
-    return f"{error} is missing" if isinstance(error, KeyError) else str(error)
+    return f"{error} is missing" if isinstance(error, KeyError) else reason_of(error)
 
 
 def _start_of(found: Any) -> Start:
