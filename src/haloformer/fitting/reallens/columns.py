@@ -20,11 +20,7 @@ _ABOUT = {
     "gamma1": "external shear along x",
     "gamma2": "external shear along the diagonal",
     "axis_ratio": "of the mass",
-    "angle": "of the mass's long axis, from x",
-    "position_angle": "of the mass's long axis, East of North",
     "shear": "external shear",
-    "shear_angle": "of the shear, from x",
-    "shear_position_angle": "of the shear, East of North",
     "source_radius": "within which half of the source's light is",
     "perturber_x": "the perturber, along columns from the middle of the image",
     "perturber_y": "the perturber, along rows from the middle of the image",
@@ -37,7 +33,7 @@ def columns_of(fit: "RealLensFit") -> list[Column]:
     """Returns each parameter and its error, places on the sky where the image has a WCS, the perturber's, and how good the fit is."""
     found = [Column("name", texts([fit.seen.name]))]
     for name, item in fit.parameters.items():
-        found += _with_error(name, item["value"], item["error"], item["unit"].partition(" ")[0])
+        found += _with_error(name, item["value"], item["error"], item["unit"])
     found += _on_sky("", fit.sky, "the lens's centre")
     for one in fit.perturbers:
         for k in "xy":
@@ -70,8 +66,9 @@ def _one(name: str, value: float, unit: str, about: str) -> Column:
 
 def _with_error(name: str, value: float, error: float | None, unit: str) -> list[Column]:
     known = math.nan if error is None else error
+    unit, _, about = unit.partition(" ")  # deg East of North
     return [
-        _one(name, value, unit, _ABOUT.get(name, "")),
+        _one(name, value, unit, about or _ABOUT.get(name, "")),
         _one(f"{name}_error", known, unit, f"error of {name}"),
     ]
 
