@@ -48,6 +48,22 @@ def test_extensions_are_listed_with_what_is_read_by_default(cutout):
     assert found["notes"] == []
 
 
+def test_versions_of_a_name_and_pixels_that_are_no_squares_are_told(tmp_path, capsys):
+    """Two SCI looked alike, and pixels of 0.08″ by 0.1″ were said to be of 0.09″."""
+    cards = {"CTYPE1": "RA---TAN", "CTYPE2": "DEC--TAN", "CRVAL1": 10.0, "CRVAL2": 0.0}
+    header = fits.Header({**cards, "CDELT1": -0.08 / 3600, "CDELT2": 0.1 / 3600})
+    parts = [fits.ImageHDU(PIXELS, header, name="SCI", ver=k) for k in (1, 2)]
+    path = tmp_path / "x.fits"
+    fits.HDUList([fits.PrimaryHDU(), *parts]).writeto(path)
+    found = describe_image(path)
+    assert [row["version"] for row in found["images"]] == [1, 2]
+    assert found["images"][0]["pixel_sides"] == pytest.approx([0.08, 0.1])
+    assert len(found["notes"]) == 1
+    assert found["notes"][0].startswith("Pixels are 0.08″ by 0.1″ (x, y), no squares")
+    assert main(["inspect", str(path)]) == 0
+    assert "SCI,2" in capsys.readouterr().out
+
+
 def test_it_prints_a_table_or_json(cutout, capsys):
     assert main(["inspect", str(cutout)]) == 0
     assert "2*" in capsys.readouterr().out

@@ -110,6 +110,7 @@ def answers(*arguments):
         ("images", ["--psf", "psf.fits", "--noise_map", "noises/*_rms.npy"]),
         ("cube.fits", ["--psf", "psf.fits", "--noise_map", "noises.fits"]),
         ("together", ["--psf", "hdu:PSF", "--noise_map", "hdu:err"]),
+        ("together", ["--psf", "together", "--noise_map", "together"]),
         ("cube.fits", ["--psf", "psf.fits", "--noise_map", "noises.fits", "--shard_size", "2", "--batch_size", "2"]),
     ],
 )  # fmt: skip

@@ -39,11 +39,12 @@ _FIELDS = {
     "--pixel_scale, in arcsec, says what it is": "its field, in arcsec, says what it is",
     "give --noise_map FILE.fits": "give a noise map",
     "give --psf FILE.fits": "give it in its field",
+    ", or hdu:NAME": "",
 }
 """What options do → what fields of the page do."""
 
 _ELSEWHERE = "the page has no such options, the commands have"
 _ASIDE = re.compile(r" \((?:--|in Python )[^()]*\)")  # what an option or a keyword would do
-_OPTION = re.compile(r"(?<![\w-])--[a-z_]+")
+_OPTION = re.compile(r"(?<![\w-])--[a-z_]+|hdu:NAME")
 _FOLDERS = re.compile(r"(?<![\w./])(?:[A-Za-z]:)?[/\\](?:[^/\\\s:'\"]+[/\\])+")
 """The folders of a path, with which it begins."""

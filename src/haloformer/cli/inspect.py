@@ -129,7 +129,7 @@ def _print_image(found: Mapping[str, Any]) -> None:
         [
             [
                 f"{row['number']}{'*' if row['read'] and not n else ''}",
-                row["name"],
+                f"{row['name']},{row['version']}" if row.get("version", 1) > 1 else row["name"],
                 "×".join(map(str, row["shape"])),
                 rounded(row["pixel_scale"]),
                 row["unit"],

@@ -44,7 +44,8 @@ class Simulated:
 def present(done: Simulated) -> None:
     """Prints what was written, and how fast."""
     images = f"{done.n} images of {done.survey} ({', '.join(done.classes)})"
-    say(f"wrote {images} to {done.out}: {done.n / done.seconds:.0f} images/s")
+    speed = done.n / done.seconds
+    say(f"wrote {images} to {done.out}: {speed:{'.0f' if speed >= 10 else '.2g'}} images/s")
 
 
 COMMAND = Command(

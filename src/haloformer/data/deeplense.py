@@ -148,15 +148,17 @@ class LabelledSource:
     def __iter__(self) -> Iterator[LabelledImage]:
         shape: tuple[int, ...] | None = None
         n_read = n_odd = 0
+        first = another = ""
         classes = set()
         for item in self._items():
             if shape is None:
-                shape = item.image.shape
+                shape, first = item.image.shape, item.file
             if item.image.shape != shape:
                 odd = InputError(
                     f"{self.src}: {item.file} has the shape {item.image.shape}, and those before it have {shape}"
                 )
                 self._leave_out(odd)
+                another = another or f"{item.file} with {item.image.shape}"
                 n_odd += 1
                 continue
             n_read += 1
@@ -166,7 +168,10 @@ class LabelledSource:
         if shape is None:
             raise InputError(self._nothing_found())
         if n_odd > n_read:
-            raise InputError(f"{self.src}: most images have another shape than the first, {shape}")
+            raise InputError(
+                f"{self.src}: most images have another shape than the first, {first} with {shape}, such as {another}: take those of another shape out "
+                "of the folder"
+            )
         if not self._archives and (absent := set(self.class_names) - classes):
             warnings.warn(
                 f"{self.src}: no image of class {', '.join(sorted(absent))} can be read: left out",

@@ -24,6 +24,7 @@ _MOST = 40  # extensions
 MOST_FILES = 1000  # of a folder, that are looked into
 _FACTS = ("BUNIT", "EXPTIME", "FILTER", "INSTRUME", "TELESCOP", "OBJECT")
 _LARGEST = 4096  # pixels per side that are looked at
+_NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
 _NEAR_0 = 1e-6
 
 
@@ -168,8 +169,9 @@ def _of_fits(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             image = FitsImage(hdus, number, str(path), Reading())
             rows.append(_pixels_of(image, hdus[number], number, path))
             scale = None if image.scales is None else float(np.mean(image.scales))
-            unit = str(header_of(hdus, number).get("BUNIT", "")).strip()
-            rows[-1] |= {"pixel_scale": scale, "unit": unit, "read": number == chosen}
+            rows[-1] |= {"pixel_scale": scale, "unit": image.unit, "read": number == chosen}
+            sides = None if image.scales is None else [float(side) for side in image.scales[::-1]]
+            rows[-1] |= {"pixel_sides": sides, "version": hdus[number].ver}
             rows[-1]["sky"] = is_sky_image(hdus[number])
         header = header_of(hdus, chosen if chosen is not None else numbers[0])
         facts = {key: header[key] for key in _FACTS if key in header}
@@ -227,6 +229,11 @@ def _notes(images: Sequence[dict[str, Any]]) -> list[str]:
         return [*notes, "No extension is an image of the sky by its name: name one with --hdu."]
     if read["pixel_scale"] is None:
         notes.append("The pixel scale is not known: other commands take it from --pixel_scale.")
+    sides = read.get("pixel_sides")
+    if sides is not None and max(sides) > (1 + _NOT_SQUARE) * min(sides):
+        notes.append(
+            f"Pixels are {sides[0]:.4g}″ by {sides[1]:.4g}″ (x, y), no squares: a fit of a real lens needs them resampled."
+        )
     if read["not_finite"]:
         notes.append(
             f"{read['not_finite']} pixels are NaN or infinite: --nan says what is done with them."

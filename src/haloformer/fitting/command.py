@@ -57,8 +57,8 @@ def fit(
     three times the largest of 300 simulated images. Elsewhere the parameters' errors mean nothing and are blank.
 
     With --psf: a power-law ellipsoid with shear, the lens's light, and a source of pixels, found from the image alone; with --perturber
-    also one subhalo. The folder holds fit.json, fit.fits (model, residual, source, lens light, mask), fit.png and fit.html. A call that
-    was ended goes on where it was.
+    also one subhalo. The folder holds fit.json, fit.fits (model, residual, source, lens light, mask), fit.ecsv, fit.reg, fit.png and
+    fit.html. A call that was ended goes on where it was.
 
     Args:
         images: Image files (.npy, .fits, .png, .jpg …), folders of them, glob patterns, or datasets (.h5). Of a real lens one file.
@@ -69,7 +69,7 @@ def fit(
         batch_size: Images per batch; does not change the answers.
         hdu: FITS extension to read, as `haloformer.predict` takes it, and so are the four that follow; by default the first with an image.
         band: The one plane of a cube, or the name of a band.
-        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says. Images of another scale than the survey's are resampled
+        pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says, which of a real lens is told. Images of another scale than the survey's are resampled
             to it, which ties the noise of neighbouring pixels to each other: chi2 is then no longer 1 for a smooth lens.
         catalog: CSV file of positions in the one FITS image given: columns ra and dec, or x and y.
         size: With a catalog: side of the cutouts in arcsec.
@@ -79,7 +79,8 @@ def fit(
         nan: What NaN and infinite pixels do: ``"error"`` refuses the image, ``"zero"`` puts 0 there, which is fitted as dark sky,
             ``"mask"`` leaves them out of the fit.
         progress: Show a progress bar; by default when standard error is a terminal.
-        psf: Real lens: FITS file of the point-spread function, or hdu:NAME, an extension of the image's own file; so are the next two.
+        psf: Real lens: FITS file of the point-spread function, or hdu:NAME, an extension of the image's own file; so are the next two. Of a file of several
+            images the one is taken whose name says what it is, and goes with the image's (NIR_H_PSF with NIR_H_FLUX).
         noise_map: Real lens: FITS file of the noise's standard deviation in each pixel; without it the noise is measured in the corners.
         mask: Real lens: FITS file that is not 0 in pixels that do not count, or a file of DS9 regions (.reg) about them.
         radius: Real lens: pixels farther than this from the middle do not count, in arcsec.

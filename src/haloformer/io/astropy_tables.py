@@ -135,7 +135,7 @@ def _write_fits(found: "Table", part: Path, facts: Mapping[str, Fact]) -> None:
 
     plain = Table()
     for column in found.itercols():
-        name = _ascii(column.name)
+        name = ascii_of(column.name)
         plain[name] = _in_ascii(column) if column.dtype.kind == "U" else column.copy()
         plain[name].unit = plain[name].description = None
         if column.dtype.kind == "b" and hasattr(column, "mask"):
@@ -147,7 +147,7 @@ def _write_fits(found: "Table", part: Path, facts: Mapping[str, Fact]) -> None:
             unit = column.unit.to_string("fits")
             hdu.header.set(f"TUNIT{number}", unit, after=f"TFORM{number}")
         if told or column.description:
-            comment = _ascii("; ".join(filter(None, (told, column.description))))
+            comment = ascii_of("; ".join(filter(None, (told, column.description))))
             hdu.header.set(f"TCOMM{number}", comment, after=f"TFORM{number}")
     for name, value in facts.items():
         _add_card(hdu.header, name, value)
@@ -157,17 +157,18 @@ def _write_fits(found: "Table", part: Path, facts: Mapping[str, Fact]) -> None:
 
 def _in_ascii(column: Any) -> np.ndarray:
     texts = column.filled("") if hasattr(column, "filled") else column
-    encoded = np.array([_ascii(text).encode() for text in texts], dtype=bytes)
+    encoded = np.array([ascii_of(text).encode() for text in texts], dtype=bytes)
     return encoded if encoded.dtype.itemsize else encoded.astype("S1")
 
 
-def _ascii(text: str) -> str:
+def ascii_of(text: str) -> str:
+    """Returns a text as FITS may have it: other characters are as in Python's source, × as x."""
     return text.replace("×", "x").encode("ascii", "backslashreplace").decode()
 
 
 def _add_card(header: Any, name: str, value: Fact) -> None:
     """Adds a fact to a header: a long keyword by HIERARCH, and by HISTORY where that has no room."""
-    value = _ascii(value)[:_LONGEST_CARD] if isinstance(value, str) else value
+    value = ascii_of(value)[:_LONGEST_CARD] if isinstance(value, str) else value
     if isinstance(value, float) and not np.isfinite(value):
         value = str(value)
     if len(name) <= 8:

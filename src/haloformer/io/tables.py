@@ -90,7 +90,7 @@ def table(
         InputError: The table cannot be written, or another process has written it meanwhile.
     """
     suffix = path.suffix.lower()
-    facts: dict[str, object] = {**_made_by(), **(provenance or {})}
+    facts: dict[str, object] = {**made_by(), **(provenance or {})}
     held: Writer = functools.partial(
         _held,
         suffix=suffix,
@@ -240,7 +240,7 @@ def save_table(found: "Table", path: Path, *, overwrite: bool = False) -> Path:
             elif suffix == ".parquet":
                 _save_parquet(found, part)
             else:
-                write_astropy(found, part, suffix, {**_made_by(), **found.meta})
+                write_astropy(found, part, suffix, {**made_by(), **found.meta})
     except OSError as error:
         raise _write_error(path, error) from error
     return path
@@ -274,13 +274,13 @@ def _save_parquet(found: "Table", part: Path) -> None:
         )
         for column, array in zip(found.itercols(), arrays)
     ]
-    facts = {**_made_by(), **found.meta}
+    facts = {**made_by(), **found.meta}
     schema = pyarrow.schema(fields, {name: str(value) for name, value in facts.items()})
     pyarrow.parquet.write_table(pyarrow.table(arrays, schema=schema), part)
 
 
-def _made_by() -> dict[str, str]:
-    """Returns what made a table: package, time, and command where there is one."""
+def made_by() -> dict[str, str]:
+    """Returns what made a table or another result: package, time, and command where there is one."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds").removesuffix("+00:00")
     found = {"CREATOR": f"haloformer {code_version()}", "DATE": now}
     if Path(sys.argv[0]).name in ("haloformer", "__main__.py"):

@@ -17,7 +17,7 @@ from haloformer.errors import InputError, brief
 from haloformer.fitting.channels import own_camera
 from haloformer.io.quantities import noise_factor
 from haloformer.readers.archives import is_archive
-from haloformer.readers.extensions import EXTENSION, own_extension
+from haloformer.readers.extensions import EXTENSION, named_extension, own_extension
 from haloformer.readers.fits import unit_in_file
 from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix, read_image
 from haloformer.simulation.psf import checked_kernel, first_image, read_kernel, resampled
@@ -209,7 +209,7 @@ def _fitting_kernel(
 
 
 def _read_kernel(
-    path: Path, hdu: str | None, image_scale: float | None
+    path: Path, hdu: int | str | None, image_scale: float | None
 ) -> tuple[np.ndarray, float | None]:
     if image_suffix(path.name) in FITS_SUFFIXES:
         return read_kernel(path, hdu, image_scale=image_scale)
@@ -351,12 +351,21 @@ def _check_each(name: str, value: str, sources: Sequence[InputFile]) -> None:
         _place_of(name, value, first)
 
 
-def _place_of(name: str, value: str, source: InputFile) -> tuple[str | None, Path]:
-    """Returns the extension, if one is named, and the file of what belongs to an input."""
-    if value.startswith(EXTENSION):
-        return value.removeprefix(EXTENSION), source.path
+def _place_of(name: str, value: str, source: InputFile) -> tuple[int | str | None, Path]:
+    """Returns the extension, by whatever names it, and the file of what belongs to an input."""
+    own = own_extension(name, value, source.path, source.hdu)
+    if own is not None:
+        return own, source.path
+    path = _file_of(name, value, source)
+    if image_suffix(path.name) not in FITS_SUFFIXES or not path.is_file():
+        return None, path
+    return named_extension(name, path, source.path, source.hdu), path
+
+
+def _file_of(name: str, value: str, source: InputFile) -> Path:
+    """Returns the file of what belongs to an input."""
     if _is_one(value):
-        return None, Path(value)
+        return Path(value)
     suffix = image_suffix(source.path.name)
     stem = source.path.name[: len(source.path.name) - len(suffix)]
     if _STEM in value:
@@ -365,5 +374,5 @@ def _place_of(name: str, value: str, source: InputFile) -> tuple[str | None, Pat
         candidates = [Path(value) / f"{stem}{end}" for end in dict.fromkeys((suffix, *SUFFIXES))]
     for path in candidates:
         if path.is_file():
-            return None, path
+            return path
     raise InputError(f"{name} {candidates[0]} does not exist, which would belong to {source.name}")

@@ -340,6 +340,8 @@ class FitsImage:
         shape: (H, W) or (planes, H, W), wherever the bands are in the file.
         wcs: Of the two sky axes; None where there is none.
         scales: Sides of a pixel along y and x in arcsec, by the options or the header; None if unknown.
+        header_scales: The same by the header alone.
+        unit: Of its values, as the header writes it; empty if it does not.
         per_area: The values are surface brightness, not light per pixel.
     """
 
@@ -363,10 +365,14 @@ class FitsImage:
             check_header(header, name, has_scale=reading.pixel_scale is not None)
         self.wcs = celestial(header)
         self.scales: tuple[float, float] | None
+        self.header_scales: tuple[float, float] | None = None
         if reading.pixel_scale is not None:
             self.scales = reading.pixel_scale, reading.pixel_scale
+            with contextlib.suppress(InputError):  # a header that the option is there to correct
+                self.header_scales = header_scales(header, self.wcs, name)
         else:
-            self.scales = header_scales(header, self.wcs, name)
+            self.scales = self.header_scales = header_scales(header, self.wcs, name)
+        self.unit = str(header.get("BUNIT", "")).strip()
         self.per_area = is_surface_brightness(header)
 
     def ra_dec(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -335,18 +335,18 @@ def scale_by_oversampling(
 
 
 def scales_of_header(
-    header: Any, image_scale: float, name: str, instead: str
+    header: Any, image_scale: float | None, name: str, instead: str
 ) -> tuple[float, float] | None:
     """Returns the sides of a kernel's pixels along y and x in arcsec, as its header says them, or how it is oversampled.
 
     Args:
         header: Of FITS.
-        image_scale: Arcsec per pixel of the image.
+        image_scale: Arcsec per pixel of the image; None: what the header says of oversampling does not count.
         name: Where it came from, for messages.
         instead: What says the scale otherwise.
     """
     sides = header_scales(header, celestial(header), name)
-    if sides is None:
+    if sides is None and image_scale is not None:
         scale = scale_by_oversampling(oversampling_of(header), image_scale, name, instead)
         sides = None if scale is None else (scale, scale)
     return sides

@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def try_out(*, out: str = "haloformer-try") -> "TrialSummary":
-    """Fits, draws and classifies images that come with the package: what it does, in less than a minute.
+    """Fits, draws and classifies images that come with the package: what it does, in a minute or two.
 
     The first is a lens as HST sees it, simulated (survey hst, the lens galaxy's light in the image), with its noise map and point-spread
     function. From the image alone the fit finds the lens's mass and light, and the source. The others are simulated images of Model I,

@@ -8,6 +8,7 @@ from astropy.io import fits
 from astropy.wcs import WCS
 
 from haloformer.errors import InputError, InputWarning
+from haloformer.fitting.reallens import run
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.given import taken
 from haloformer.fitting.reallens.region_mask import region_mask
@@ -157,7 +158,8 @@ def test_pixels_that_are_no_squares_are_refused(paths):
     image = in_file(paths["folder"] / "lens.fits", paths["image"], **steps)
     with pytest.raises(InputError, match=r"pixels of 0\.1″ by 0\.08″: square ones are needed"):
         read_observation(LensFiles(image, psf), Reading())
-    seen = read_observation(LensFiles(image, psf), Reading(pixel_scale=0.09))
+    with pytest.warns(InputWarning, match="the header says 0.1″ by 0.08″"):
+        seen = read_observation(LensFiles(image, psf), Reading(pixel_scale=0.09))
     assert seen.pixel_scale == 0.09
     star = in_file(paths["folder"] / "star.fits", paths["psf"], **steps)
     with pytest.raises(InputError, match=r"star\.fits has pixels of .* give --psf_scale"):
@@ -203,6 +205,97 @@ def test_an_oversampled_psf_is_known_by_its_header(paths, cards, scale):
     assert len(guessed) == (2 if scale == 0.025 else 0)
     chosen = read_observation(LensFiles(image, psf, psf_scale=0.05), Reading(pixel_scale=0.05))
     assert chosen.sharp_psf is None
+
+
+def of_two_bands(paths, names, version=1):
+    """A file of two images, each with a noise map (the second's twice as large), a PSF (as large as its number) and a mask; its path."""
+    hdus = [fits.PrimaryHDU()]
+    for k, (image, noise, psf, mask) in enumerate(names, 1):
+        kernel = np.pad(paths["psf"], k)
+        hidden = np.zeros((30, 30), np.uint8)
+        hidden[:k] = 1
+        parts = ((image, paths["image"] * k), (noise, np.full((30, 30), 0.1 * k)), (psf, kernel), (mask, hidden))  # fmt: skip
+        hdus += [fits.ImageHDU(v, name=n, ver=1 if version == 1 else k) for n, v in parts]
+    path = str(paths["folder"] / "bands.fits")
+    fits.HDUList(hdus).writeto(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "version", "second"),
+    [
+        ([("VIS_FLUX", "VIS_RMS", "VIS_PSF", "VIS_MASK"), ("NIR_H_FLUX", "NIR_H_RMS", "NIR_H_PSF", "NIR_H_DQ")], 1, "NIR_H_FLUX"),
+        ([("SCI", "ERR", "PSF", "DQ")] * 2, 2, "SCI,2"),
+        ([("F814W", "ERR_F814W", "PSF_F814W", "MASK_F814W"), ("F475W", "ERR_F475W", "PSF_F475W", "MASK_F475W")], 1, "F475W"),
+    ],
+)  # fmt: skip
+def test_what_belongs_to_a_band_is_that_of_the_band(paths, names, version, second):
+    """The file as a whole was given for each: the first PSF was taken whatever the image, and the image itself as noise map and as mask."""
+    path = of_two_bands(paths, names, version)
+    for k, hdu in ((1, None), (2, second)):
+        reading = Reading(hdu=hdu, pixel_scale=0.05)
+        seen = read_observation(LensFiles(path, path, path, path, neighbour_correlation=0), reading)
+        np.testing.assert_allclose(seen.image, k * paths["image"], rtol=1e-5)
+        np.testing.assert_allclose(seen.noise[seen.mask], 0.1 * k, rtol=1e-5)
+        assert seen.psf.shape == (7 + 2 * k, 7 + 2 * k)
+        assert int((~seen.mask).sum()) == 30 * k
+        if version == 2:  # by name, with the version of the image
+            own = LensFiles(path, "hdu:PSF", "hdu:err", "hdu:DQ", neighbour_correlation=0)
+            same = read_observation(own, reading)
+            np.testing.assert_array_equal(same.noise, seen.noise)
+            assert same.psf.shape == seen.psf.shape
+
+
+def test_what_no_name_tells_is_refused_and_of_another_file_told(paths):
+    names = [("SUM", "VIS_RMS", "VIS_PSF", "VIS_MASK"), ("Y_FLUX", "Y_RMS", "Y_PSF", "Y_MASK")]
+    path = of_two_bands(paths, names)
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    lone = in_file(paths["folder"] / "lens.fits", paths["image"])
+    scale = Reading(pixel_scale=0.05)
+    with pytest.warns(InputWarning, match="holds VIS_PSF, Y_PSF: VIS_PSF is taken"):
+        read_observation(LensFiles(lone, path), scale)
+    with pytest.raises(InputError, match="holds VIS_PSF, Y_PSF: hdu:NAME says which"):
+        read_observation(LensFiles(path, path), scale)
+    both = in_file(paths["folder"] / "both.fits", paths["image"], ("OTHER", paths["image"] + 1))
+    with pytest.raises(InputError, match=r"none of its extensions .* is a noise map by its name"):
+        read_observation(LensFiles(both, psf, both), scale)
+    with pytest.raises(InputError, match=r"noise_map .* is the image itself"):
+        read_observation(LensFiles(lone, psf, lone), scale)
+    with pytest.raises(InputError, match="psf is empty: a file is needed"):
+        read_observation(LensFiles(lone, ""), scale)
+
+
+def test_a_cube_is_told_how_its_plane_is_chosen(paths):
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    cube = in_file(paths["folder"] / "cube.fits", np.stack([paths["image"], 2 * paths["image"]]))
+    with pytest.raises(InputError, match="a cube of 2 planes: --band says which"):
+        read_observation(LensFiles(cube, psf), Reading(pixel_scale=0.05))
+    seen = read_observation(LensFiles(cube, psf), Reading(pixel_scale=0.05, band=1))
+    np.testing.assert_allclose(seen.image, 2 * paths["image"], rtol=1e-5)
+
+
+def test_a_pixel_scale_against_the_header_is_told(paths, monkeypatch):
+    """The Einstein radius goes with it, and nothing was said."""
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    image = in_file(
+        paths["folder"] / "lens.fits", paths["image"], PIXSCALE=0.08, BUNIT="electron/s"
+    )
+    said = "pixels are taken to be of 0.05″, as was given, though the header says 0.08″"
+    with pytest.warns(InputWarning, match=said):
+        seen = read_observation(LensFiles(image, psf), Reading(pixel_scale=0.05))
+    assert seen.pixel_scale == 0.05
+    assert any(said in note for note in seen.notes)
+    same = read_observation(LensFiles(image, psf), Reading(pixel_scale=0.0801))
+    assert not any("as was given" in note for note in same.notes)
+    # In Python an HDU's header counts, too: its scale was not read, and 0.05″ taken.
+    monkeypatch.setattr(run, "fit_observation", lambda seen, *_, **__: seen)
+    with fits.open(image) as hdus:
+        read = run.fit(hdus[0], psf=paths["psf"])
+        assert read.pixel_scale == 0.08
+        assert read.unit == "electron/s"
+        assert not any("pixels are taken" in note for note in read.notes)
+        with pytest.warns(InputWarning, match=said):
+            run.fit(hdus[0], psf=paths["psf"], pixel_scale=0.05)
 
 
 def test_one_image_is_fitted(paths):

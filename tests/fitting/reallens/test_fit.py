@@ -111,6 +111,63 @@ def test_what_a_usual_lens_leaves_shows_the_perturber(perturbed):
     assert len(scanned.x) < 0.6 * len(perturbed.scan.x)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_places_on_the_sky_units_and_what_made_it_go_along(perturbed, tmp_path, mirrored):
+    """Tables had no RA and Dec, fit.json and fit.fits said not what made them, and the distortions of the WCS were left out of the latter."""
+    from astropy.coordinates import SkyCoord
+    from astropy.io import fits
+    from astropy.wcs import WCS, Sip
+
+    seen = perturbed.seen
+    wcs = WCS(naxis=2)
+    wcs.wcs.ctype = "RA---TAN-SIP", "DEC--TAN-SIP"
+    wcs.wcs.crval, wcs.wcs.crpix = (150.0, 60.0), (21.0, 21.0)
+    turned = np.array([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]])
+    wcs.wcs.cd = turned @ np.diag([SCALE if mirrored else -SCALE, SCALE]) / 3600
+    bend = np.zeros((3, 3))
+    bend[2, 0] = 2e-3
+    wcs.sip = Sip(bend, bend.T, None, None, wcs.wcs.crpix)
+    there = dataclasses.replace(seen, wcs=wcs, unit="electron/s")
+    fit = dataclasses.replace(perturbed, ready=dataclasses.replace(perturbed.ready, seen=there))
+    folder = fit.save(tmp_path / "fit", format="lenstronomy")
+    table, found = Table.read(folder / "fit.ecsv"), json.loads((folder / "fit.json").read_text())
+    with fits.open(folder / "fit.fits") as hdus:
+        assert hdus[0].header["CREATOR"] == f"haloformer {code_version()}"
+        assert hdus[0].header["DATE"]
+        units = {hdu.name: hdu.header.get("BUNIT") for hdu in hdus}
+        read = WCS(hdus["IMAGE"].header)
+    for name in ("IMAGE", "NOISE", "MODEL", "ARCS", "LENS_LIGHT", "SOURCE"):
+        assert units[name] == "electron/s", name
+    assert units["RESIDUAL"] is units["MASK"] is None
+    assert found["provenance"]["CREATOR"] == f"haloformer {code_version()}"
+    assert found["provenance"]["pixel_scale"] == SCALE
+    assert (found["ra"], found["dec"]) == (table["ra"][0], table["dec"][0])
+    one = found["perturbers"][0]
+    assert table["perturber_ra"][0] == one["ra"]
+    assert table["perturber_dec"].unit == "deg"
+    assert "right ascension of the perturber" in table["perturber_ra"].description
+    # The pixel of DS9, counted from 1, of the region that is drawn about it
+    drawn = (folder / "fit.reg").read_text().splitlines()[-1]
+    column, row, _ = map(float, drawn.split("(")[1].split(")")[0].split(","))
+    ra, dec = read.all_pix2world(column, row, 1)
+    at = SkyCoord(one["ra"], one["dec"], unit="deg")
+    assert at.separation(SkyCoord(ra, dec, unit="deg")).arcsec < 2e-4
+    plain = WCS({key: value for key, value in read.to_header().items()}).wcs_pix2world(column, row, 1)  # fmt: skip
+    assert (
+        at.separation(SkyCoord(*plain, unit="deg")).arcsec > 0.01
+    )  # as if there were no distortion
+    # East of North from one place to the other, by their RA and Dec
+    lens_at = SkyCoord(found["ra"], found["dec"], unit="deg")
+    off = np.array([one["x"], one["y"]]) - [found["parameters"][k]["value"] for k in "xy"]
+    angle = lens_at.position_angle(at).deg % 180
+    assert seen.east_of_north(0.0) is None
+    assert there.east_of_north(np.arctan2(*off[::-1])) == pytest.approx(angle, abs=2)
+    assert any(name == "perturber: RA, Dec" for name, _ in fit.rows())
+    assert "ra" not in perturbed.to_dict()
+    assert "ra" not in perturbed.to_table().colnames
+    assert perturbed.to_table()["verdict"][0] == perturbed.verdict
+
+
 def test_all_that_was_found_is_in_the_folder(perturbed, tmp_path):
     from astropy.io import fits
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.fitting.reallens.given import check_not_skewed, square
+from haloformer.fitting.reallens.given import check_not_skewed, square, told_otherwise
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.region_mask import REGION_SUFFIX, region_mask
@@ -19,14 +19,12 @@ from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
 from haloformer.io.progress import tell
 from haloformer.io.quantities import noise_factor
-from haloformer.readers.extensions import EXTENSION, own_extension
+from haloformer.readers.extensions import EXTENSION, named_extension, own_extension
 from haloformer.readers.fits import (
     FitsImage,
     choose_hdus,
     choose_planes,
     fits_hdus,
-    is_fits_image,
-    unit_in_file,
 )
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
@@ -83,14 +81,14 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
             "images of a simulated survey into a table)"
         )
     _check_there(files)
-    image, scale, wcs = _read(files.image, reading)
+    read = _read(files.image, reading)
+    image, scale = read.pixels, read.scale
     if scale is None:
         raise InputError(
             f"{files.image} does not say its pixel scale: give --pixel_scale, in arcsec"
         )
-    psf, sides, oversampling = _read_part("psf", files.psf, files.image)
-    if psf.shape == image.shape and np.array_equal(psf, image, equal_nan=True):
-        raise InputError(f"psf {files.psf} is the image itself: give that of a star, or hdu:NAME")
+    psf, sides, oversampling, _ = _read_part("psf", files.psf, files.image, read.hdu)
+    _check_not_image("psf", files.psf, psf, image, "that of a star")
     its_scale = files.psf_scale
     if its_scale is None and sides is not None:
         its_scale = square(sides, files.psf, "--psf_scale")
@@ -100,33 +98,32 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
     noise = None
     if files.noise_map is not None:
         _check_name_of_noise(files.noise_map)
-        noise = _read_noise(files, reading)
-    return checked_observation(
+        noise, *_, unit = _read_part("noise_map", files.noise_map, files.image, read.hdu)
+        _check_not_image("noise_map", files.noise_map, noise, image, "the standard deviations")
+        factor = noise_factor(unit, read.unit, f"noise_map {files.noise_map}")
+        noise = noise if factor == 1 else noise * np.float32(factor)
+    seen = checked_observation(
         image,
         psf=psf,
         noise=noise,
         neighbour_correlation=files.neighbour_correlation,
-        mask=_read_mask(files, image.shape, wcs),
+        mask=_read_mask(files, read),
         pixel_scale=scale,
         psf_scale=its_scale,
         radius=files.radius,
         name=Path(files.image).name,
-        wcs=wcs,
+        wcs=read.wcs,
+        unit=read.unit,
     )
+    return told_otherwise(seen, read.header_scales)
 
 
-def _read_noise(files: LensFiles, reading: Reading) -> np.ndarray:
-    """Returns the noise map, in the image's unit where headers say both."""
-    assert files.noise_map is not None  # by the caller
-    noise = _read_part("noise_map", files.noise_map, files.image)[0]
-    own = own_extension("noise_map", files.noise_map, Path(files.image))
-    path = files.noise_map if own is None else files.image
-    if image_suffix(path) not in FITS_SUFFIXES or image_suffix(files.image) not in FITS_SUFFIXES:
-        return noise
-    hdu: int | str | None = first_image(Path(path)) if own is None else own
-    units = unit_in_file(Path(path), hdu), unit_in_file(Path(files.image), reading.hdu)
-    factor = noise_factor(*units, f"noise_map {files.noise_map}")
-    return noise if factor == 1 else noise * np.float32(factor)
+def _check_not_image(
+    name: str, value: str, part: np.ndarray, image: np.ndarray, wanted: str
+) -> None:
+    """Refuses the image in place of what belongs to it."""
+    if part.shape == image.shape and np.array_equal(part, image, equal_nan=True):
+        raise InputError(f"{name} {value} is the image itself: give {wanted}, or hdu:NAME")
 
 
 _NO_SIGMA = {"VAR": "variance", "VARIANCE": "variance", "IVAR": "weight", "INVVAR": "weight", "WHT": "weight", "WEIGHT": "weight"}  # fmt: skip
@@ -147,6 +144,8 @@ def _check_there(files: LensFiles) -> None:
     """Refuses files that do not exist before the first is read."""
     for name in ("image", "psf", "noise_map", "mask"):
         path = getattr(files, name)
+        if path is not None and not path.strip():
+            raise InputError(f"{name} is empty: a file is needed")
         if path is None or path.startswith(EXTENSION) or Path(path).is_file():
             continue
         if Path(path).is_dir():
@@ -154,64 +153,82 @@ def _check_there(files: LensFiles) -> None:
         raise InputError(f"{name} {path} does not exist")
 
 
-def _read(path: str, reading: Reading) -> tuple[np.ndarray, float | None, Any]:
-    """Returns an image, its pixel scale and its WCS, None where it has none."""
+@dataclass(frozen=True)
+class _Image:
+    """An image as a file has it.
+
+    Attributes:
+        pixels: (H, W).
+        scale: Side of its pixels in arcsec; None: not known.
+        header_scales: As its header alone says, along y and x; None: it does not.
+        wcs: Of astropy; None if it has none.
+        hdu: Number of its extension; None in files that have none.
+        unit: Of its values, as the header writes it.
+    """
+
+    pixels: np.ndarray
+    scale: float | None
+    header_scales: Sequence[float] | None = None
+    wcs: Any = None
+    hdu: int | None = None
+    unit: str = ""
+
+
+def _read(path: str, reading: Reading) -> _Image:
+    """Returns an image, and what its header says of it."""
     if image_suffix(path) not in FITS_SUFFIXES:
         pixels = read_image(path, channels=1, hdu=reading.hdu, nan="mask")[0]
-        return pixels, reading.pixel_scale, None
+        return _Image(pixels, reading.pixel_scale)
     with fits_hdus(Path(path), path) as hdus:
         planes = choose_planes(hdus, path, reading)
         if len(planes) > 1:
             raise InputError(f"hdu {reading.hdu} names {len(planes)} images of {path}: one is needed")  # fmt: skip
         number, plane = planes[0]
         found = FitsImage(hdus, number, path, reading)
+        if plane is None and len(found.shape) == 3 and found.shape[0] > 1:
+            raise InputError(
+                f"{path} is a cube of {found.shape[0]} planes: --band says which is the image, counted from 0"
+            )
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
         scale = None if found.scales is None else square(found.scales, path, "--pixel_scale")
         check_not_skewed(found.wcs, path)
-        return pixels, scale, found.wcs
+        return _Image(pixels, scale, found.header_scales, found.wcs, number, found.unit)
 
 
-def _read_mask(files: LensFiles, shape: tuple[int, ...], wcs: Any) -> np.ndarray | None:
+def _read_mask(files: LensFiles, image: _Image) -> np.ndarray | None:
     """Returns what is left out, from an image or from regions."""
     if files.mask is None:
         return None
     if Path(files.mask).suffix.lower() == REGION_SUFFIX:
-        return region_mask(files.mask, (shape[0], shape[1]), wcs)
-    return _read_part("mask", files.mask, files.image)[0]
+        height, width = image.pixels.shape
+        return region_mask(files.mask, (height, width), image.wcs)
+    return _read_part("mask", files.mask, files.image, image.hdu)[0]
 
 
 def _read_part(
-    name: str, value: str, image: str
-) -> tuple[np.ndarray, Sequence[float] | None, float]:
-    """Returns what belongs to an image, the sides of its pixels in arcsec where the header says them, and its oversampling.
+    name: str, value: str, image: str, of: int | None
+) -> tuple[np.ndarray, Sequence[float] | None, float, str]:
+    """Returns what belongs to an image, the sides of its pixels in arcsec where the header says them, its oversampling and its unit.
 
     Args:
         name: Of the option.
-        value: A file, of which the first image is taken, whatever its name, but of a PSF one of that name if there is one; or ``hdu:NAME``, an extension of the image's own file.
+        value: A file, of which the image is taken whose name says what it is, else the first; or ``hdu:NAME``, an extension of the image's own file.
         image: File of the image.
+        of: Number of the image's extension.
     """
-    own = own_extension(name, value, Path(image))
+    own = own_extension(name, value, Path(image), of)
     path = value if own is None else image
     if image_suffix(path) not in FITS_SUFFIXES:
-        return read_image(path, channels=1, nan="mask")[0], None, 1.0
+        return read_image(path, channels=1, nan="mask")[0], None, 1.0, ""
     hdu: int | str | None = own
     if own is None:
-        hdu = _named_psf(path) if name == "psf" else None
+        hdu = named_extension(name, Path(path), Path(image), of)
         hdu = first_image(Path(path)) if hdu is None else hdu
     pixels: np.ndarray = read_image(path, channels=1, hdu=hdu, nan="mask")[0]
     with fits_hdus(Path(path), path) as hdus:
         number = choose_hdus(hdus, path, hdu)[0]
-        scales = FitsImage(hdus, number, path, Reading()).scales
-        return pixels, scales, oversampling_of(hdus[number].header)
-
-
-def _named_psf(path: str) -> int | None:
-    """Returns the number of a file's first image whose name says that it is a point-spread function; None if there is none."""
-    with fits_hdus(Path(path), path) as hdus:
-        for number, hdu in enumerate(hdus):
-            if is_fits_image(hdu) and "PSF" in str(hdu.name).upper():
-                return number
-    return None
+        found = FitsImage(hdus, number, path, Reading())
+        return pixels, found.scales, oversampling_of(hdus[number].header), found.unit
 
 
 def fit_files(

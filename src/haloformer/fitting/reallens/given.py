@@ -1,5 +1,6 @@
 """What people give in Python as an image, its noise, its point-spread function and its scale, as plain arrays and numbers."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError, reason_of
+from haloformer.errors import InputError, InputWarning, reason_of
+from haloformer.fitting.reallens.observation import Observation
 from haloformer.io.quantities import noise_factor, refuse_logarithms
 from haloformer.simulation.psf import scales_of_header
 
@@ -27,6 +29,8 @@ class Given:
         mask: (H, W), not 0 where pixels do not count; None: all do.
         wcs: Of astropy; None: not given.
         psf_header: Of an HDU that was given as point-spread function; None: of others.
+        header: Of an HDU that was given as image; None: of others.
+        unit: Of the image's values; empty if it is not known.
     """
 
     image: Any
@@ -35,6 +39,20 @@ class Given:
     mask: np.ndarray | None
     wcs: Any
     psf_header: Any = None
+    header: Any = None
+    unit: str = ""
+
+    def header_scales(self) -> Sequence[float] | None:
+        """Returns the sides of the image's pixels in arcsec along y and x, as its WCS or an HDU's header says; None where they say nothing.
+
+        Raises:
+            InputError: The WCS is none of the sky, or the header gives a scale that cannot be one.
+        """
+        if self.wcs is not None:
+            return _sides_of(self.wcs)
+        if self.header is None:
+            return None
+        return scales_of_header(self.header, None, "the image", "pixel_scale says otherwise")
 
     def psf_scale(self, pixel_scale: float) -> float | None:
         """Returns the side of the PSF's pixels in arcsec that its header says; None where it says nothing.
@@ -82,7 +100,8 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
             raise InputError(f"the mask has shape {mask.shape}, the image {more.shape}: they must match")  # fmt: skip
         mask = more if mask is None else (np.nan_to_num(mask.astype(float), nan=1.0) != 0) | more
     header = getattr(parts["psf"], "header", None)
-    return Given(pixels, psf, noise, mask, parts["wcs"], header)
+    own_header = getattr(image, "header", None) if getattr(image, "is_image", False) else None
+    return Given(pixels, psf, noise, mask, parts["wcs"], header, own_header, str(_unit_of(image) or ""))  # fmt: skip
 
 
 def _is_cutout(image: Any) -> bool:
@@ -165,17 +184,24 @@ def _check_numbers(value: Any, what: str) -> None:
         raise InputError(f"{what} is {kind}{of}: an array of real numbers is needed")
 
 
-def scale_of(wcs: Any) -> float:
-    """Returns the side of a pixel in arcsec; 0.05 without a WCS."""
-    if wcs is None:
+def scale_of(given: Given) -> float:
+    """Returns the side of a pixel in arcsec; 0.05 where nothing says it."""
+    sides = given.header_scales()
+    if sides is None:
         return _USUAL_SCALE
+    where = "the image's header" if given.wcs is None else "the WCS"
+    return square(sides, where, "pixel_scale")
+
+
+def _sides_of(wcs: Any) -> tuple[float, float]:
     if not hasattr(wcs, "celestial"):
         raise InputError("the WCS is not one that FITS knows: give the array, and pixel_scale")
     if not wcs.has_celestial:
         raise InputError("the WCS has no axes on the sky: leave it out, and give pixel_scale")
     from astropy.wcs.utils import proj_plane_pixel_scales
 
-    return square(3600 * np.asarray(proj_plane_pixel_scales(wcs.celestial)), "the WCS", "pixel_scale")  # fmt: skip
+    x, y = 3600 * proj_plane_pixel_scales(wcs.celestial)
+    return float(y), float(x)
 
 
 def square(sides: Sequence[float] | np.ndarray, where: str, option: str) -> float:
@@ -185,6 +211,27 @@ def square(sides: Sequence[float] | np.ndarray, where: str, option: str) -> floa
             f"{where} has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed; resample it, or give {option} if that is wrong"
         )
     return float(np.sqrt(np.prod(sides)))
+
+
+def told_otherwise(seen: Observation, sides: Sequence[float] | None) -> Observation:
+    """Returns an image with a note, which is told, too, where its pixel scale is not the one that its header says.
+
+    Args:
+        seen: The image.
+        sides: Of its pixels in arcsec along y and x, as the header says; None: it does not.
+    """
+    if sides is None:
+        return seen
+    low, high = min(sides), max(sides)
+    if max(high / seen.pixel_scale, seen.pixel_scale / low) <= 1 + _NOT_SQUARE:
+        return seen
+    said = f"{high:.4g}″" if high <= (1 + _NOT_SQUARE) * low else f"{sides[0]:.4g}″ by {sides[1]:.4g}″"  # fmt: skip
+    note = (
+        f"pixels are taken to be of {seen.pixel_scale:.4g}″, as was given, though the header says {said}: radii and masses go with that, "
+        "and RA, Dec and position angles are the header's"
+    )
+    warnings.warn(note, InputWarning, stacklevel=2)
+    return seen.noted(note)
 
 
 def check_not_skewed(wcs: Any, where: str) -> None:

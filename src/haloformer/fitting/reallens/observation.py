@@ -42,6 +42,7 @@ class Observation:
         name: Of the lens, for reports.
         notes: What was assumed or mended, for people.
         wcs: Of astropy; None if there is none.
+        unit: Of the image's values, as a header writes it; empty if it is not known.
         sharp_psf: (2r+1, 2r+1) the same on finer pixels, averaged over these; None: it is known at the image's pixels only.
         sharp_scale: Of those pixels, in arcsec.
         correlation: How alike the noise of neighbouring pixels is, the ``a`` of :mod:`~haloformer.fitting.reallens.correlation`; 0 if independent.
@@ -58,6 +59,7 @@ class Observation:
     correlation: float = 0.0
     sharp_psf: np.ndarray | None = None
     sharp_scale: float = 0.0
+    unit: str = ""
 
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the columns and of the rows in arcsec from the middle, (W,) and (H,)."""
@@ -110,6 +112,7 @@ def checked_observation(
     radius: float | None = None,
     name: str = "lens",
     wcs: Any = None,
+    unit: str = "",
 ) -> Observation:
     """Checks an image and what belongs to it.
 
@@ -126,6 +129,7 @@ def checked_observation(
         radius: Pixels farther than this from the middle, in arcsec, are left out; None: none is.
         name: Of the lens.
         wcs: Of astropy.
+        unit: Of the image's values, as a header writes it.
 
     Raises:
         InputError: What was given cannot be used.
@@ -167,6 +171,7 @@ def checked_observation(
         correlation=a,
         sharp_psf=sharp,
         sharp_scale=pixel_scale / finer,
+        unit=unit,
     )
     if radius is not None:
         if radius <= 2 * pixel_scale:

@@ -11,6 +11,7 @@ import numpy as np
 import scipy.linalg as sl
 
 from haloformer._version import code_version
+from haloformer.fitting.reallens.columns import columns_of
 from haloformer.fitting.reallens.errors import joint_covariance
 from haloformer.fitting.reallens.evidence import residual
 from haloformer.fitting.reallens.masses import UNITS
@@ -19,7 +20,8 @@ from haloformer.fitting.reallens.optimise import Fit, covariance
 from haloformer.fitting.reallens.perturbers import Detection, Scan
 from haloformer.fitting.reallens.sampling import Samples
 from haloformer.fitting.reallens.smooth import Prepared
-from haloformer.reporting.tabular import Column, Tabular, texts
+from haloformer.io.tables import made_by
+from haloformer.reporting.tabular import Column, Tabular
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,6 +129,11 @@ class RealLensFit(Tabular):
     def _extent(self) -> float:
         """Radius in arcsec in which the source's brightness falls; infinite for an even one."""
         return self.best.smoothness.extent * self.best.scale
+
+    @property
+    def sky(self) -> dict[str, float]:
+        """``ra`` and ``dec`` of the lens's centre in degrees (ICRS); nothing where the image has no WCS."""
+        return dict(self.seen.sky(self.best.value("x"), self.best.value("y")))
 
     @property
     def evidence(self) -> float:
@@ -377,6 +384,7 @@ class RealLensFit(Tabular):
         """Returns what ``fit.json`` holds."""
         return {
             "name": self.seen.name,
+            **self.sky,
             "parameters": self.parameters,
             "evidence": self.evidence,
             "evidence_smooth": self.smooth.evidence,
@@ -394,6 +402,12 @@ class RealLensFit(Tabular):
             "source_smoothness": self.best.smoothness.stored(),
             "cpu_seconds": self.seconds,
             **self._about_samples(),
+            "provenance": {
+                **made_by(),
+                "pixel_scale": self.seen.pixel_scale,
+                "unit": self.seen.unit,
+                "code_version": code_version(),
+            },
         }
 
     def _about_samples(self) -> dict[str, Any]:
@@ -416,6 +430,8 @@ class RealLensFit(Tabular):
         rows = []
         for name, item in self.parameters.items():
             rows.append((name, _in_words(item)))
+        if self.sky:
+            rows.append(("RA, Dec", _sky_in_words(self.sky)))
         for k, one in enumerate(self.perturbers):
             label = f"perturber {k + 1}" if len(self.perturbers) > 1 else "perturber"
             if one["mass"] is not None:
@@ -425,6 +441,8 @@ class RealLensFit(Tabular):
             rows.append((f"{label}: x", _in_words(place)))
             place = {"value": one["y"], "error": one["y_error"], "unit": "arcsec"}
             rows.append((f"{label}: y", _in_words(place)))
+            if "ra" in one:
+                rows.append((f"{label}: RA, Dec", _sky_in_words(one)))
             rows.append((f"{label}: Δ evidence", f"{one['delta_evidence']:.1f}"))
             rows.append((f"{label}: Δ evidence, marginal", f"{one['delta_evidence_marginal']:.1f}"))
             if "delta_evidence_nested" in one:
@@ -439,35 +457,8 @@ class RealLensFit(Tabular):
         return rows
 
     def columns(self) -> list[Column]:
-        """Returns each parameter and its error, the perturber's, and how good the fit is; one row."""
-        found = [Column("name", texts([self.seen.name]))]
-        items = dict(self.parameters)
-        for one in self.perturbers:
-            items |= {
-                f"perturber_{k}": self._value(one[k], one[f"{k}_error"] or math.nan, "arcsec")
-                for k in "xy"
-            }
-            if one["mass"] is not None:
-                for k in ("mass", "mass_1kpc"):
-                    error = one[f"{k}_error"] or math.nan
-                    items[f"perturber_{k}"] = self._value(one[k], error, "M_sun")
-        for name, item in items.items():
-            unit, _, about = item["unit"].partition(" ")
-            error = math.nan if item["error"] is None else item["error"]
-            found.append(Column(name, np.array([item["value"]]), unit, about))
-            found.append(Column(f"{name}_error", np.array([error]), unit, f"error of {name}"))
-        return [
-            *found,
-            Column(
-                "chi2",
-                np.array([self.chi2]),
-                "",
-                "(image − model)ᵀ C⁻¹ (image − model) of the noise's covariance C",
-            ),
-            Column("pixels", np.array([self.pixels]), "", "that count"),
-            Column("evidence", np.array([self.evidence]), "", "−2 ln evidence"),
-            Column("good_fit", np.array([not self.flags]), "", "; ".join(self.flags)),
-        ]
+        """Returns each parameter and its error, places on the sky, the perturber's, and how good the fit is; one row."""
+        return columns_of(self)
 
     def provenance(self) -> dict[str, Any]:
         """Returns the image's name and pixel scale, the verdict on a perturber, and the code version."""
@@ -499,7 +490,7 @@ class RealLensFit(Tabular):
         overwrite: bool = False,
         format: Literal["lenstronomy", "autolens"] | None = None,
     ) -> Path:
-        """Writes fit.json, fit.fits, fit.png, fit.html and fit.reg into a new folder, and returns it.
+        """Writes fit.json, fit.fits, fit.ecsv, fit.png, fit.html and fit.reg into a new folder, and returns it.
 
         Args:
             folder: Its name.
@@ -590,6 +581,10 @@ def _in_words(item: Value) -> str:
         return text
     up, down = item["p84"] - item["median"], item["median"] - item["p16"]
     return f"{text}; sampled {item['median']:.{digits}f} +{up:.{digits}f} −{down:.{digits}f}"
+
+
+def _sky_in_words(place: Mapping[str, Any]) -> str:
+    return f"{place['ra']:.6f}°, {place['dec']:+.6f}° (ICRS)"
 
 
 def _mass_in_words(one: Mapping[str, Any], which: str = "mass") -> str:

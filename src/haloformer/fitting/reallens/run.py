@@ -1,5 +1,6 @@
 """The fit of a real lens from beginning to end, in Python."""
 
+import contextlib
 import dataclasses
 import functools
 import time
@@ -14,7 +15,7 @@ import numpy as np
 from haloformer.devices import one_thread
 from haloformer.errors import InputError, InputWarning
 from haloformer.fitting.reallens.evidence import Problem
-from haloformer.fitting.reallens.given import check_not_skewed, scale_of, taken
+from haloformer.fitting.reallens.given import check_not_skewed, scale_of, taken, told_otherwise
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Fit, Report, covariance
@@ -302,7 +303,7 @@ def fit(
             is then taken as it is given. None measures in the corners how alike it is, and whether a noise map is larger than the scatter of blank
             pixels, as many of drizzled images are, to allow for that.
         mask: (H, W); pixels where it is not 0 are left out.
-        pixel_scale: In arcsec, as a number or a Quantity; None takes that of the WCS, and 0.05 without one, which is told.
+        pixel_scale: In arcsec, as a number or a Quantity; None takes that of the WCS or the HDU's header, and 0.05 without one, which is told.
         radius: In arcsec; pixels farther from the middle are left out.
         name: Of the lens, for reports.
         wcs: Of astropy; gives angles East of North, and RA and Dec.
@@ -330,14 +331,17 @@ def fit(
     given = taken(image, {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs})
     check_not_skewed(given.wcs, name)
     scale = in_arcsec(pixel_scale, "pixel_scale")
-    its_scale = scale_of(given.wcs) if scale is None else scale
+    its_scale = scale_of(given) if scale is None else scale
     fine = in_arcsec(psf_scale, "psf_scale")
     seen = checked_observation(
         given.image, psf=given.psf, noise=given.noise, mask=given.mask, wcs=given.wcs,
         neighbour_correlation=neighbour_correlation, psf_scale=given.psf_scale(its_scale) if fine is None else fine,
-        pixel_scale=its_scale, radius=in_arcsec(radius, "radius"), name=name,
+        pixel_scale=its_scale, radius=in_arcsec(radius, "radius"), name=name, unit=given.unit,
     )  # fmt: skip
-    if scale is None and given.wcs is None:
+    if scale is not None:
+        with contextlib.suppress(InputError):  # a header that the argument is there to correct
+            seen = told_otherwise(seen, given.header_scales())
+    elif given.header_scales() is None:
         note = f"without pixel_scale and WCS, pixels are taken to be of {seen.pixel_scale:g}″"
         warnings.warn(note, InputWarning, stacklevel=2)
         seen = seen.noted(note)

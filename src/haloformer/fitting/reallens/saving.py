@@ -12,8 +12,10 @@ from haloformer.fitting.reallens.masses import UNITS
 from haloformer.fitting.reallens.page import to_html
 from haloformer.fitting.reallens.regions import to_regions
 from haloformer.fitting.reallens.sampling import Samples
+from haloformer.io.astropy_tables import ascii_of
 from haloformer.io.folders import new_folder
 from haloformer.io.strict_json import to_json
+from haloformer.io.tables import made_by
 from haloformer.reporting.style import STYLE
 
 if TYPE_CHECKING:
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
 
 FILES = ("fit.json", "fit.fits", "fit.png", "fit.html", "fit.reg", "fit.ecsv")
 SAMPLES_FIGURE = "samples.png"
+_OF_UNIT = ("IMAGE", "NOISE", "MODEL", "ARCS", "LENS_LIGHT", "SOURCE")
+"""Extensions of fit.fits whose values are in the image's unit; of the source per pixel of the image."""
 Format = Literal["lenstronomy", "autolens"]
 """Other packages whose words a model can be written in."""
 
@@ -59,7 +63,8 @@ def _write_fits(fit: "RealLensFit", path: Path) -> None:
     from astropy.io import fits
 
     seen = fit.seen
-    header = fits.Header() if seen.wcs is None else seen.wcs.to_header()
+    # With relax its distortions, too (SIP), without which places are elsewhere
+    header = fits.Header() if seen.wcs is None else seen.wcs.to_header(relax=True)
     header["PIXSCALE"] = (seen.pixel_scale, "arcsec per pixel")
     source, scale = fit.source
     grid = fit.best.source.fine
@@ -76,7 +81,10 @@ def _write_fits(fit: "RealLensFit", path: Path) -> None:
         "LENS_LIGHT": fit.lens_light,
         "MASK": (~seen.mask).astype(np.uint8),
     }
-    extensions: list[Any] = [fits.PrimaryHDU(header=header)]
+    about = header.copy()
+    for key, value in made_by().items():
+        about[key] = ascii_of(value)
+    extensions: list[Any] = [fits.PrimaryHDU(header=about)]
     extensions += [
         fits.ImageHDU(_narrow(values), header=header, name=name)
         for name, values in pictures.items()
@@ -89,6 +97,9 @@ def _write_fits(fit: "RealLensFit", path: Path) -> None:
         extensions.append(fits.ImageHDU(scan, header=about_scan, name="DELTA_CHI2"))
     if fit.samples is not None:
         extensions.append(_table_of(fit.samples))
+    for each in extensions:
+        if seen.unit and each.name in _OF_UNIT:
+            each.header["BUNIT"] = ascii_of(seen.unit)
     fits.HDUList(extensions).writeto(path)
 
 
