@@ -212,6 +212,23 @@ def test_negative_pixels_of_a_psf_average_out_those_of_its_noise():
         checked_observation(IMAGE, **given(psf=noisy - 4e-3))
 
 
+def test_the_background_of_a_psf_is_told():
+    with pytest.warns(InputWarning, match="33% of its light: was its background not subtracted"):
+        checked_observation(IMAGE, **given(psf=kernel(15) + 0.5 / 15**2))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checked_observation(IMAGE, **given(psf=(kernel(15) + 0.03 / 15**2) / 1.03))
+
+
+def test_a_psf_of_an_even_number_of_pixels_is_not_said_to_be_moved_by_nothing():
+    even = np.exp(-((np.arange(10) - 4.5) ** 2) / 4)
+    with pytest.warns(InputWarning, match="it was interpolated, to have a middle"):
+        checked_observation(IMAGE, **given(psf=np.outer(even, even) / even.sum() ** 2))
+    off = np.exp(-((np.arange(10) - 4.9) ** 2) / 4)
+    with pytest.warns(InputWarning, match=r"moved by \+0\.00, -0\.\d\d pixels"):
+        checked_observation(IMAGE, **given(psf=np.outer(off, even) / even.sum() / off.sum()))
+
+
 @pytest.mark.parametrize("scale", [0.0, -0.1, float("nan")])
 def test_a_psf_has_pixels_of_some_size(scale):
     with pytest.raises(InputError, match="above 0 is needed"):

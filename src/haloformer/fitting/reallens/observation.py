@@ -20,6 +20,7 @@ _LEAST_PIXELS = 50  # that are fitted
 _OFF_CENTRE = 0.5  # pixels
 _FLAT = 1e-9  # of the brightest pixel: what corners without noise scatter by
 _TOLD_BELOW, _MOST_BELOW = 0.01, 1.0  # of a PSF's light, that its negative pixels have
+_BACKGROUND = 0.12  # of a PSF's light, were all of it as bright as its rim; those of HST, JWST and Euclid have up to 0.05
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
 _MOST_MASKED = 0.95
@@ -266,6 +267,10 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
         raise InputError(f"the PSF's negative pixels add up to {below / total:.0%} of its light: is its background subtracted, and is it cut out around one star?")  # fmt: skip
     if below > _TOLD_BELOW * total:
         notes.append(f"the PSF's negative pixels, {below / total:.1%} of its light, are kept: what positive and negative noise its background has averages out")  # fmt: skip
+    rim = np.concatenate([psf[0], psf[-1], psf[:, 0], psf[:, -1]])
+    background = float(np.median(rim)) * psf.size / total
+    if background > _BACKGROUND:
+        notes.append(f"the PSF's rim is so bright that as much everywhere would be {background:.0%} of its light: was its background not subtracted, or is it cut out too closely? Either blurs the model wrongly")  # fmt: skip
     if abs(total - 1) > 1e-3:
         notes.append(f"the PSF adds up to {total:.4g}; it was divided by that")
     bright = np.where(psf > 0.2 * psf.max(), psf, 0.0)
@@ -283,7 +288,10 @@ def _kernel(psf: np.ndarray, shape: tuple[int, ...]) -> tuple[np.ndarray, list[s
         places = np.meshgrid(centre[0] + along, centre[1] + along, indexing="ij")
         psf = ndimage.map_coordinates(psf, places, order=3, mode="constant")
         why = "an even number of pixels" if even else "its light off the middle"
-        notes.append(f"the PSF has {why}; it was moved by {-off[1]:+.2f}, {-off[0]:+.2f} pixels (x, y), to have a middle")  # fmt: skip
+        how = "interpolated"
+        if max(map(abs, off)) >= 0.005:  # shown as 0.01 at least
+            how = f"moved by {0.0 - off[1]:+.2f}, {0.0 - off[0]:+.2f} pixels (x, y)"
+        notes.append(f"the PSF has {why}; it was {how}, to have a middle")
     elif max(map(abs, off)) > _TOLD_OFF:
         notes.append(f"the PSF's light is {off[1]:+.2f}, {off[0]:+.2f} pixels (x, y) off its middle: places of the fit are off by as much the other way")  # fmt: skip
     margins = [((side - n) // 2,) * 2 for n in psf.shape]
