@@ -236,7 +236,12 @@ def test_little_more_evidence_is_no_perturber(perturbed):
     for gain, other in ((6.0, -15.0), (3.0, None), (19.0, 10.0)):
         detection = dataclasses.replace(perturbed.detection, delta_marginal=gain)
         changed = dataclasses.replace(perturbed, detection=detection, delta_multipoles=other)
-        assert "no perturber is needed" in changed.verdict
+        assert f"no perturber is needed: the best one gains {gain:.1f}" in changed.verdict
+        assert changed.best is changed.smooth
+        assert changed.perturbers == []
+        assert changed.to_dict()["perturbers"] == []
+        assert not any("perturber" in name for name in changed.parameters)
+        assert "perturber_x" not in changed.to_table().colnames
 
 
 def test_what_was_kept_of_another_fit_is_told_and_not_used(tmp_path, smooth, capsys):

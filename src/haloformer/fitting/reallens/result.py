@@ -102,9 +102,9 @@ class RealLensFit(Tabular):
 
     @property
     def best(self) -> Fit:
-        """The fit that is shown: with a perturber where it is the better one."""
+        """The fit that is shown: with a perturber where one is needed, as the verdict has it."""
         detection = self.detection
-        if detection is not None and detection.delta_marginal > 0:
+        if detection is not None and detection.delta_marginal >= _TIE[0]:
             return detection.fit
         return self.smooth
 
@@ -298,9 +298,9 @@ class RealLensFit(Tabular):
 
     @cached_property
     def perturbers(self) -> list[dict[str, Any]]:
-        """The most probable perturber with what speaks for it; none where the evidence is against any."""
+        """The most probable perturber with what speaks for it; none where none is needed."""
         detection = self.detection
-        if detection is None or detection.delta_marginal <= 0 or detection.fit is not self.best:
+        if detection is None or detection.fit is not self.best:
             return []
         fit, mass = detection.fit, detection.fit.problem.mass
         names = mass.names
@@ -370,7 +370,7 @@ class RealLensFit(Tabular):
             return "no perturber: the smooth lens is as probable"
         other = self.delta_multipoles
         if detection.delta_marginal < _TIE[0] and (other is None or other < _TIE[0]):
-            return "no perturber is needed: it is not much more probable than a smooth lens"
+            return f"no perturber is needed: the best one gains {detection.delta_marginal:.1f} in −2 ln evidence, less than {_TIE[0]:g}"
         margin = max(_TIE[0], _TIE[1] * max(detection.delta_marginal, other or 0.0))
         if other is None or other < detection.delta_marginal - margin:
             return "a perturber is more probable than a smooth lens" + (
