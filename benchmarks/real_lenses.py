@@ -355,7 +355,8 @@ def conclude(without: list[float], with_: list[float], limit: float) -> None:
         print(
             f"{what}, T > {limit:g}: {above} of {len(values)}, {above / len(values):.1%} (95 %: {rate.low:.1%} to {rate.high:.1%})"
         )
-    print(f"largest T of a smooth twin: {max(without):.1f}")
+    if without:
+        print(f"largest T of a smooth twin: {max(without):.1f}")
 
 
 def same_code(folder: Path) -> None:
