@@ -226,7 +226,8 @@ def _prepare(
     experiment: Experiment, folder: RunFolder, hardware: Hardware, held: contextlib.ExitStack
 ) -> _Prepared:
     """Puts the run together, and makes the run folder, which is this process's own for as long as it is held."""
-    say(experiment, f"preparing images of {experiment.data.source}, those for validation first")
+    if experiment.data.source:
+        say(experiment, f"preparing images of {experiment.data.source}, those for validation first")
     # Dropout and the like are seeded anew at every step, but the initial weights here. A run that
     # goes on has its weights already.
     pretrained = False if folder.can_resume else experiment.transfer.pretrained
