@@ -94,23 +94,19 @@ def named_extension(name: str, path: Path, image: Path, number: int | None = Non
             )
         return None
     its = _label_of(image, number)
-    best = [k for k in found if _goes_with(labels[k], its) == _most(found, labels, its)]
-    if _goes_with(labels[best[0]], its) < 2:  # the name is not the image's
+    best = max(found, key=lambda k: _goes_with(labels[k], its))
+    if _goes_with(labels[best], its) < 2:  # the name is not the image's
         if own:
             raise InputError(
                 f"{name} {path} holds {listed}: {EXTENSION}NAME says which belongs to the image"
             )
-        told = f"{name} {path} holds {listed}: {_in_words(labels[best[0]])} is taken"
+        told = f"{name} {path} holds {listed}: {_in_words(labels[best])} is taken"
         warnings.warn(told, InputWarning, stacklevel=2)
-    return best[0]
+    return best
 
 
 Label = tuple[str, int]
 """Name and version of an extension."""
-
-
-def _most(found: Sequence[int], labels: dict[int, Label], its: Label) -> int:
-    return max(_goes_with(labels[k], its) for k in found)
 
 
 def _goes_with(label: Label, its: Label) -> int:

@@ -251,7 +251,11 @@ def unit_in_file(path: Path, hdu: int | str | None) -> str:
     """Returns the unit (BUNIT) of an image in a FITS file, as its header or the primary one says it; nothing where they do not."""
     with fits_hdus(path, str(path)) as hdus:
         number = choose_hdus(hdus, str(path), hdu)[0]
-        return str(header_of(hdus, number).get("BUNIT", "")).strip()
+        return _unit(header_of(hdus, number))
+
+
+def _unit(header: Mapping[str, Any]) -> str:
+    return str(header.get("BUNIT", "")).strip()
 
 
 def names_and_versions(wanted: str, hdus: Sequence[Hdu]) -> list[tuple[str, int | None]]:
@@ -372,7 +376,7 @@ class FitsImage:
                 self.header_scales = header_scales(header, self.wcs, name)
         else:
             self.scales = self.header_scales = header_scales(header, self.wcs, name)
-        self.unit = str(header.get("BUNIT", "")).strip()
+        self.unit = _unit(header)
         self.per_area = is_surface_brightness(header)
 
     def ra_dec(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:

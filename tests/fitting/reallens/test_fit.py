@@ -14,12 +14,13 @@ from haloformer._version import code_version
 from haloformer.cli import main
 from haloformer.devices import one_thread
 from haloformer.errors import InputError
-from haloformer.fitting.reallens import Prior
+from haloformer.fitting.reallens import Prior, run
 from haloformer.fitting.reallens.figures import _critical_lines
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.like import priors_like
 from haloformer.fitting.reallens.optimise import fit_at
 from haloformer.fitting.reallens.perturbers import best_places, scan
+from haloformer.fitting.reallens.result import Other
 from haloformer.fitting.reallens.searches import even_twin, stiff_twin
 from haloformer.fitting.reallens.stages import Stages
 from haloformer.readers.reading import Reading
@@ -166,6 +167,31 @@ def test_places_on_the_sky_units_and_what_made_it_go_along(perturbed, tmp_path, 
     assert "ra" not in perturbed.to_dict()
     assert "ra" not in perturbed.to_table().colnames
     assert perturbed.to_table()["verdict"][0] == perturbed.verdict
+
+
+def test_a_better_smooth_lens_that_a_search_comes_by_takes_the_place_of_the_first(
+    perturbed, monkeypatch
+):
+    smooth = perturbed.smooth
+    better = dataclasses.replace(smooth, prior=smooth.prior - 5.0)
+    found = dataclasses.replace(perturbed.detection, smooth=better)
+    scanned = []
+    monkeypatch.setattr(run, "stiff_twin", lambda *_: smooth)
+    monkeypatch.setattr(run, "detect", lambda *_: found)
+    monkeypatch.setattr(run, "scan", lambda fit, *_: scanned.append(fit) or perturbed.scan)
+    others = (Other({"gamma": 1.9}, 1.0), Other({"gamma": 2.3}, 9.0))
+    before = dataclasses.replace(perturbed, smooth=smooth, others=others)
+    options = run.Options(perturber="pseudo_jaffe")
+    after = run._perturbed(before, smooth, options, Stages(), None, 1)
+    assert after.smooth is better
+    assert after.detection is found
+    assert scanned[-1] is better  # of which the map is shown
+    assert [one.delta_evidence for one in after.others] == [6.0]  # the other is not as probable now
+    worse = dataclasses.replace(perturbed.detection, smooth=smooth)
+    monkeypatch.setattr(run, "detect", lambda *_: worse)
+    after = run._perturbed(before, smooth, options, Stages(), None, 1)
+    assert after.smooth is smooth
+    assert after.others == others
 
 
 def test_all_that_was_found_is_in_the_folder(perturbed, tmp_path):

@@ -204,10 +204,14 @@ def test_what_a_better_grid_or_lens_gains_without_a_perturber_is_not_its_gain(
     assert found.delta_evidence == found.delta_marginal == pytest.approx(gain)
 
 
-def test_a_stiff_lens_is_hardly_unlike_what_is_expected_but_for_its_einstein_radius():
-    usual, strict = Mass(multipoles=True), stiff(Mass(multipoles=True))
+@pytest.mark.parametrize("light", [True, False])
+def test_a_stiff_lens_is_hardly_unlike_what_is_expected_where_something_is(light):
+    ready = SimpleNamespace(light=SimpleNamespace(components=[1] if light else []))
+    usual = Mass(multipoles=True)
+    strict = stiff(usual, ready)
+    free = {"theta_E"} if light else {"theta_E", "x", "y"}
     for name, prior in usual.priors.items():
-        share = 1.0 if name == "theta_E" else 0.1
-        assert strict.priors[name].sd == pytest.approx(share * prior.sd)
+        share = 1.0 if name in free or name.startswith("perturber_") else 0.1
+        assert strict.priors[name].sd == pytest.approx(share * prior.sd), name
         assert strict.priors[name].mean == prior.mean
     assert strict.bounds()[0] == pytest.approx(usual.bounds()[0])

@@ -20,7 +20,9 @@ _LEAST_PIXELS = 50  # that are fitted
 _OFF_CENTRE = 0.5  # pixels
 _FLAT = 1e-9  # of the brightest pixel: what corners without noise scatter by
 _TOLD_BELOW, _MOST_BELOW = 0.01, 1.0  # of a PSF's light, that its negative pixels have
-_BACKGROUND = 0.25  # of a PSF's light, were all of it as bright as its rim; those of HST, JWST and Euclid have up to 0.05
+_BACKGROUND = (
+    0.25  # of a PSF's light, were all of it as bright as its rim: several times what cameras have
+)
 _SAME = 0.02  # by which pixel scales may differ and count as the same
 _FINEST = 10
 _MOST_MASKED = 0.95

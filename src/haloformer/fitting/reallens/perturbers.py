@@ -278,14 +278,16 @@ def detect(
     finished = best_first(finished + stage("perturber_next", ends, near))
     best = finished[0]
     spread = covariance(best)
-    marginal = marginal_evidence(best, spread, scanned.area)
-    if best.source != smooth.source and _marginal(smooth) > marginal:
-        smooth = stages.fit("without", smooth.problem, lambda: _without(smooth, best, report))
+    gain = marginal_of_smooth(smooth) - marginal_evidence(best, spread, scanned.area)
+    if best.source != smooth.source and gain > 0:
+        again = stages.fit("without", smooth.problem, lambda: _without(smooth, best, report))
+        if again.evidence < smooth.evidence:
+            gain += marginal_of_smooth(again) - marginal_of_smooth(smooth)
+            smooth = again
     others = [fit for fit in better[1:] if not any(fit is each for each in near)]
     ended = [(*_perturber(fit), smooth.evidence - fit.evidence) for fit in [*finished, *others]]
     ended += [(*_perturber(fit), search.twin.evidence - fit.evidence) for search, fit in left]
-    delta = smooth.evidence - best.evidence
-    return Detection(smooth, best, delta, _marginal(smooth) - marginal, ended, spread)
+    return Detection(smooth, best, smooth.evidence - best.evidence, gain, ended, spread)
 
 
 def _apart(fits: Sequence[Fit], theta_E: float) -> list[Fit]:
@@ -297,19 +299,14 @@ def _apart(fits: Sequence[Fit], theta_E: float) -> list[Fit]:
     return kept
 
 
-def _marginal(smooth: Fit) -> float:
-    return marginal_evidence(smooth, covariance(smooth))
-
-
 def _without(smooth: Fit, found: Fit, report: Report | None) -> Fit:
-    """Returns the better of the smooth fit and one from where a fit with a perturber ended, without it.
+    """Returns the smooth fit from where one with a perturber ended, without it.
 
     That one may have come to a better lens, or a better grid of the source, which the smooth one did not find and the perturber has no part in.
     """
     vector = found.vector[: len(smooth.vector)]
     begun = fit_at(smooth.problem, found.source, vector, found.smoothness)
-    again = settled(improve(begun, 8, 1.0, report), lengths_of(found.source), 0.5, report)
-    return again if again.evidence < smooth.evidence else smooth
+    return settled(improve(begun, 8, 1.0, report), lengths_of(found.source), 0.5, report)
 
 
 def _beside(fit: Fit, theta_E: float) -> list[np.ndarray]:
@@ -354,6 +351,11 @@ def marginal_evidence(fit: Fit, spread: np.ndarray, places: float | None = None)
     if own and places is not None:
         found += 2 * np.log(places * _LARGEST_M) - len(own) * np.log(2 * np.pi)
     return found
+
+
+def marginal_of_smooth(fit: Fit) -> float:
+    """Returns :func:`marginal_evidence` of a fit without a perturber."""
+    return marginal_evidence(fit, covariance(fit))
 
 
 def prior_volume(fit: Fit, places: float | None) -> float:

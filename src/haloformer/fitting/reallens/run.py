@@ -23,7 +23,7 @@ from haloformer.fitting.reallens.perturbers import (
     COARSE_SPACING,
     best_places,
     detect,
-    marginal_evidence,
+    marginal_of_smooth,
     scan,
     with_multipoles,
 )
@@ -37,7 +37,7 @@ from haloformer.fitting.reallens.searches import (
     stiff,
     stiff_twin,
 )
-from haloformer.fitting.reallens.smooth import Prepared, centred, fit_smooth_lens, prepare
+from haloformer.fitting.reallens.smooth import NEARLY, Prepared, centred, fit_smooth_lens, prepare
 from haloformer.fitting.reallens.stages import Stages, key_of
 from haloformer.io.quantities import in_arcsec
 from haloformer.simulation.cosmology import check_redshift
@@ -191,40 +191,70 @@ def _fit_observation(
     base = free if options.multipoles and free is not None else smooth
     found = RealLensFit(ready, base, others=others)
     if options.perturber:
-        scanned = scan(base, ready.seen, options.perturber)
-        told = _told(report, "perturber")
         if base is not smooth:
             twin = even_of(base, "even_multipoles", "perturber")
-        strict = base.problem.with_mass(stiff(base.problem.mass))
-        stays = done.fit("stiff", strict, lambda: stiff_twin(base, ready, told))
-        searches = [
-            _search(
-                twin, _PLACES, ready, options.perturber, functools.partial(on_grid_of, base, twin)
-            ),
-            _search(
-                stays,
-                _STIFF_PLACES,
-                ready,
-                options.perturber,
-                functools.partial(on_own_grid, base, ready),
-            ),
-        ]
-        detection = detect(base, searches, scanned, options.perturber, done, told, threads)
-        if detection is not None and detection.smooth.evidence < base.evidence:
-            smooth = smooth if options.multipoles else detection.smooth
-            found = dataclasses.replace(found, smooth=detection.smooth)
-            scanned = scan(detection.smooth, ready.seen, options.perturber)
-        found = dataclasses.replace(
-            found, scan=scanned, detection=detection, profile=options.perturber
-        )
+        found = _perturbed(found, twin, options, done, report, threads)
         if not options.multipoles and free is not None:
-            gain = marginal_evidence(smooth, covariance(smooth))
-            gain -= marginal_evidence(free, covariance(free))
+            better = found.smooth
+            if better is not smooth:  # multipoles begin there, too
+                twin = even_of(better, "even_again", "multipoles")
+                again = done.fit(
+                    "multipoles_again",
+                    wide,
+                    lambda: with_multipoles(better, twin, _told(report, "multipoles")),
+                )
+                free = min(free, again, key=lambda fit: fit.evidence)
+            gain = marginal_of_smooth(better) - marginal_of_smooth(free)
             found = dataclasses.replace(found, multipoles=free, delta_multipoles=gain)
     if options.sample is not None:
         found = _sampled(found, options, done, report)
     seconds = time.process_time() - began
     return dataclasses.replace(found, seconds=seconds, resumed=bool(done.resumed))
+
+
+def _perturbed(
+    found: RealLensFit,
+    twin: Fit,
+    options: Options,
+    done: Stages,
+    report: Report | None,
+    threads: int,
+) -> RealLensFit:
+    """Returns a smooth fit with the perturber that was looked for, and with a better smooth lens if the search came by one.
+
+    Args:
+        found: The smooth fit.
+        twin: Its :func:`~haloformer.fitting.reallens.searches.even_twin`.
+        options: How.
+        done: Keeps what has been done.
+        report: Called after each step.
+        threads: In which fits run side by side.
+    """
+    ready, smooth, profile, told = found.ready, found.smooth, options.perturber, _told(report, "perturber")  # fmt: skip
+    assert profile is not None  # by the caller
+    strict = smooth.problem.with_mass(stiff(smooth.problem.mass, ready))
+    stays = done.fit("stiff", strict, lambda: stiff_twin(smooth, ready, told))
+    from_smooth = functools.partial(on_grid_of, smooth, twin)
+    from_stiff = functools.partial(on_own_grid, smooth, ready)
+    searches = [
+        _search(twin, _PLACES, ready, profile, from_smooth),
+        _search(stays, _STIFF_PLACES, ready, profile, from_stiff),
+    ]
+    scanned = scan(smooth, ready.seen, profile)
+    detection = detect(smooth, searches, scanned, profile, done, told, threads)
+    found = dataclasses.replace(found, scan=scanned, detection=detection, profile=profile)
+    if detection is None or detection.smooth.evidence >= smooth.evidence:
+        return found
+    better = detection.smooth
+    gain = smooth.evidence - better.evidence
+    others = tuple(
+        dataclasses.replace(one, delta_evidence=one.delta_evidence + gain)
+        for one in found.others
+        if one.delta_evidence + gain <= NEARLY
+    )
+    return dataclasses.replace(
+        found, smooth=better, others=others, scan=scan(better, ready.seen, profile)
+    )
 
 
 def _search(

@@ -60,26 +60,36 @@ def stiff_twin(smooth: Fit, ready: Prepared, report: Report | None = None) -> Fi
     a scan does not show where it is. What a usual lens and a smooth source leave in the image shows it.
 
     Args:
-        smooth: Best fit, of which the Einstein radius and the source's brightness are used.
+        smooth: Best fit, of which the source's brightness, the Einstein radius and, where no light tells it, the centre are used.
         ready: Its image.
         report: Called after each step.
     """
-    mass = stiff(smooth.problem.mass)
+    mass = stiff(smooth.problem.mass, ready)
     problem, vector = smooth.problem.with_mass(mass), mass.expected()[0].copy()
-    vector[mass.names.index("theta_E")] = smooth.value("theta_E")
+    for name in _free(ready):
+        vector[mass.names.index(name)] = smooth.value(name)
     for _ in range(_ROUNDS):  # each on grids about where the light comes from
         fit = _on_even_source(smooth, problem, vector, ready, _STIFF_STEP, 1.0, report)
         vector = fit.vector
     return fit
 
 
-def stiff(mass: Mass) -> Mass:
-    """Returns a mass model that strays from what is expected of it a tenth as far, but for the Einstein radius."""
+def stiff(mass: Mass, ready: Prepared) -> Mass:
+    """Returns a mass model that strays from what is expected of a lens a tenth as far.
+
+    The Einstein radius is as free as before, and so is the centre where there is no light of the lens, which tells it.
+    """
+    held = [name for name in mass.priors if name not in _free(ready)]
     priors = {
-        name: prior if name == "theta_E" else dataclasses.replace(prior, sd=_STIFF * prior.sd)
-        for name, prior in mass.priors.items()
+        name: dataclasses.replace(mass.priors[name], sd=_STIFF * mass.priors[name].sd)
+        for name in held
+        if not name.startswith("perturber_")
     }
-    return dataclasses.replace(mass, priors=priors)
+    return dataclasses.replace(mass, priors={**mass.priors, **priors})
+
+
+def _free(ready: Prepared) -> tuple[str, ...]:
+    return ("theta_E",) if ready.light.components else ("theta_E", "x", "y")
 
 
 def _on_even_source(
