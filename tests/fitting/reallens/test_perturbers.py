@@ -46,7 +46,7 @@ def detected(
     x, y = np.array(places).T
     n = len(places)
     scan = perturbers.Scan(
-        x, y, np.full(n, 0.01), np.linspace(70, 10, n), (1, n), np.arange(n), 0.1
+        x, y, np.full(n, 0.01), np.linspace(70, 10, n), (1, n), np.arange(n), 0.5
     )
     problem = SimpleNamespace(mass=Mass())
     problem.with_mass = lambda mass: SimpleNamespace(mass=mass)
@@ -110,6 +110,24 @@ def test_what_is_little_worse_before_it_is_finished_may_be_the_best_in_the_end(m
     finished = {name for name in stages if "best" in name or "next" in name}
     assert finished == {"perturber_best_1", "perturber_next_1"}
     assert [gain for *_, gain in found.others] == [80.0, 50.0, 29.0]
+
+
+def test_what_leaves_the_places_that_were_scanned_for_the_middle_of_the_lens_is_no_perturber(
+    monkeypatch,
+):
+    places = [(2.0, 0.0), (0.0, 2.0)]
+
+    def improved(fit, *rest):
+        """The first takes the lens's mass over, which explains much."""
+        return Found(x=0.1, y=0.0, evidence=-500.0) if fit.x > 0.5 else fit
+
+    found, stages = detected(monkeypatch, places, improved)
+    assert (found.fit.x, found.fit.y) == (0.0, 2.0)
+    assert found.delta_evidence == pytest.approx(10.0)
+    assert "perturber_better_2" not in stages
+    assert detected(monkeypatch, places[:1], improved)[0] is None
+    at_last = detected(monkeypatch, places[:1], lambda fit, *rest: fit, improved)
+    assert at_last[0] is None
 
 
 def test_a_better_place_beside_the_one_where_fits_end_is_found(monkeypatch):

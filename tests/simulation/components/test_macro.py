@@ -7,7 +7,7 @@ from lenstronomy.LensModel.lens_model import LensModel
 
 from haloformer.errors import InputError
 from haloformer.simulation.components import EPL, Setting, Shear
-from haloformer.simulation.components.epl import LEAST_AXIS_RATIO
+from haloformer.simulation.components.epl import LEAST_AXIS_RATIO, TERMS, terms_of
 from haloformer.simulation.cosmology import Cosmology
 
 AXIS = np.linspace(-2.5, 2.5, 50)
@@ -51,6 +51,19 @@ def ellipsoids(n=60, seed=0):
 @pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-12), (torch.float32, 1e-6)])
 def test_power_law_of_any_slope_and_shape_deflects_as_lenstronomys(dtype, most):
     assert differences(EPL(), ellipsoids(), dtype).max() < most
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("size", [0.0, 0.02, 0.1, 0.3, 0.43])
+def test_as_many_terms_of_the_series_as_a_lens_needs_leave_the_deflection_as_it_is(dtype, size):
+    values = {"theta_E": 1.2, "gamma": 2.3, "e1": 0.6 * size, "e2": -0.8 * size, "x": 0.1, "y": 0.0}
+    tensors = {name: torch.tensor([value], dtype=dtype) for name, value in values.items()}
+    grid = torch.tensor(X)[None], torch.tensor(Y)[None]
+    terms = terms_of(tensors["e1"], tensors["e2"])
+    for few, all_ in zip(EPL.deflection(*grid, tensors, terms), EPL.deflection(*grid, tensors)):
+        assert (few - all_).abs().max() < 4 * torch.finfo(dtype).eps
+    assert terms <= TERMS[dtype]
+    assert size > 0.1 or terms < 20
 
 
 def test_shear_deflects_as_lenstronomys():

@@ -5,6 +5,7 @@ a Gaussian process (:mod:`.source_prior`). The amplitudes a of the lens's light 
 probable solution. Warren & Dye (2003, arXiv:astro-ph/0302587), Suyu et al. (2006, arXiv:astro-ph/0601493).
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,6 +23,7 @@ from haloformer.fitting.reallens.operators import (
 )
 from haloformer.fitting.reallens.source_prior import Smoothness, root_of_covariance
 
+_BLOCK = 256  # rows of a matrix that fit into a processor's cache
 _NOTHING = 1e-20
 """Of the largest covariance: products of what is smaller are below the normal numbers of single precision, with which processors are slow."""
 
@@ -74,18 +76,16 @@ def normal_equations(problem: Problem, source: Source, vector: np.ndarray) -> No
     """Returns the normal equations of a mass model's parameters (K,)."""
     camera = problem.camera
     splines = source.splines(*problem.mass.source_positions(camera.x, camera.y, vector))
-    A = np.concatenate([response(camera, each) for each in splines], axis=1)
-    lit = A.any(axis=1)
-    some = A[lit]
-    gram = (some.T @ some).T  # symmetric, in Fortran's order; other threads go on meanwhile
+    A = response(camera, splines)
+    gram = (A.T @ A).T  # symmetric, in Fortran's order; other threads go on meanwhile
     L = problem.light
     return Normal(
         A=A,
         splines=splines,
         gram=gram,
-        cross=some.T @ L[lit],
+        cross=A.T @ L,
         light=L.T @ L,
-        right=np.concatenate([some.T @ problem.data[lit], L.T @ problem.data]),
+        right=np.concatenate([A.T @ problem.data, L.T @ problem.data]),
         square=float(problem.data @ problem.data),
     )
 
@@ -116,7 +116,7 @@ def solve(normal: Normal, source: Source, smoothness: Smoothness) -> Solution:
     root = root_of_covariance(source, smoothness)
     n = source.size
     right = np.concatenate([root.T @ normal.right[:n], normal.right[n:]])
-    factor = _factor(normal, root)
+    factor = _factor(normal, root, source.parts())
     half_solved = sl.solve_triangular(factor, right, lower=True, check_finite=False)
     amplitudes, lost = _not_negative(factor[n:, n:], half_solved[n:])
     left = half_solved[:n] - factor[n:, :n].T @ amplitudes
@@ -145,7 +145,7 @@ def _not_negative(factor: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, fl
     return amplitudes, float(lost) ** 2
 
 
-def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
+def _factor(normal: Normal, root: np.ndarray, parts: Sequence[slice]) -> np.ndarray:
     """The lower Cholesky factor of the whitened normal matrix Rᵀ G R + 1, with the lens's light below."""
     n, size = len(root), len(root) + len(normal.light)
     for ridge in (
@@ -154,8 +154,7 @@ def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
         1e-9,
     ):  # an image far too bright for its noise leaves no digits to the 1
         M = np.empty((size, size), order="F")
-        half = sl.blas.dtrmm(1.0, root, normal.gram, side=1, lower=1)
-        M[:n, :n] = sl.blas.dtrmm(1.0, root, half, side=0, lower=1, trans_a=1)
+        _between_roots(root, normal.gram, parts, True, M)
         M[n:, :n] = (root.T @ normal.cross).T
         M[n:, n:] = normal.light
         M[np.diag_indices(size)] += 1.0 + ridge * float(np.diag(M).max())
@@ -169,11 +168,42 @@ def _factor(normal: Normal, root: np.ndarray) -> np.ndarray:
     )
 
 
+def _between_roots(
+    root: np.ndarray, matrix: np.ndarray, parts: Sequence[slice], transposed: bool, out: np.ndarray
+) -> None:
+    """Writes the lower triangle of Rᵀ M R, or of R M Rᵀ, of a symmetric matrix, part by part, between which the root R has nothing.
+
+    Args:
+        root: (n, n) lower triangular.
+        matrix: (n, n).
+        parts: Of the n.
+        transposed: Whether it is Rᵀ M R.
+        out: (n, n), at least, written.
+    """
+    for k, row in enumerate(parts):
+        for column in parts[: k + 1]:
+            R = root[column, column]
+            half = sl.blas.dtrmm(
+                1.0, R, matrix[row, column], side=1, lower=1, trans_a=not transposed
+            )
+            out[row, column] = sl.blas.dtrmm(
+                1.0, root[row, row], half, side=0, lower=1, trans_a=transposed
+            )
+
+
 def inverse_of(solution: Solution) -> np.ndarray:
     """Returns the inverse (n + L, n + L) of the whitened normal matrix."""
     inverse, _ = sl.lapack.dpotri(solution.factor, lower=1)
-    found: np.ndarray = np.tril(inverse) + np.tril(inverse, -1).T
-    return found
+    return symmetric(inverse)
+
+
+def symmetric(matrix: np.ndarray) -> np.ndarray:
+    """Returns a matrix (n, n) with its lower triangle mirrored into the rest, in place."""
+    for k in range(0, len(matrix), _BLOCK):
+        block = matrix[k : k + _BLOCK, k : k + _BLOCK]
+        block[...] = np.tril(block) + np.tril(block, -1).T
+        matrix[k : k + _BLOCK, k + _BLOCK :] = matrix[k + _BLOCK :, k : k + _BLOCK].T
+    return matrix
 
 
 def residual(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
@@ -217,10 +247,10 @@ def slope(
     jacobian = camera.observe(brighter)
     rest = residual(problem, normal, solution)
     marginal = jacobian - project(problem, normal, solution, jacobian)
-    adjoint = _adjoint(problem, normal, solution)
+    adjoint = _adjoint(problem, normal, solution, source.parts())
     determinant = np.zeros(len(vector))
     for splines, part in zip(normal.splines, source.parts()):
-        move_x, move_y = determinant_slope(camera, splines, adjoint[:, part])
+        move_x, move_y = determinant_slope(camera, splines, adjoint, part.start)
         determinant += 2 * (by_x.T @ move_x[inside] + by_y.T @ move_y[inside])
     return Slope(
         gradient=-2 * jacobian.T @ rest + determinant,
@@ -252,13 +282,15 @@ def _steepness(source: Source, normal: Normal, solution: Solution) -> tuple[np.n
     return slopes[0][0] + slopes[1][0], slopes[0][1] + slopes[1][1]
 
 
-def _adjoint(problem: Problem, normal: Normal, solution: Solution) -> np.ndarray:
+def _adjoint(
+    problem: Problem, normal: Normal, solution: Solution, parts: Sequence[slice]
+) -> np.ndarray:
     """(P, n) half of the derivative of ln det M by A: A times the covariance of the coefficients, and the light's share."""
     n = solution.root.shape[0]
     inverse = inverse_of(solution)
-    left = sl.blas.dtrmm(1.0, solution.root, inverse[:n, :n], side=0, lower=1)
-    covariance = sl.blas.dtrmm(1.0, solution.root, left, side=1, lower=1, trans_a=1)
-    single = covariance.astype(np.float32)
+    single = np.empty((n, n), np.float32, order="F")
+    _between_roots(solution.root, inverse, parts, False, single)
+    symmetric(single)
     single[np.abs(single) < _NOTHING * np.abs(single).max()] = 0.0
     found: np.ndarray = normal.A.astype(np.float32) @ single
     light = inverse[n:, :n] @ solution.root.T

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.simulation.components import halos
-from haloformer.simulation.components.epl import EPL
+from haloformer.simulation.components.epl import EPL, terms_of
 from haloformer.simulation.components.multipoles import Multipoles
 from haloformer.simulation.components.pseudo_jaffe import PseudoJaffe
 from haloformer.simulation.components.setting import Setting
@@ -32,6 +32,8 @@ _TAU = 6.0  # truncation radius of a subhalo in scale radii, median of those in 
 _STEP = 1e-5  # of central differences, which are good to 1e-9 with float64
 _STEEPEST = 100.0  # slope of a deflection that counts; in the very middle of a lens it has no bound
 _LEAST_M = 1e-7  # arcsec²: keeps slopes finite
+LARGEST_M = 0.1
+"""arcsec², of a perturber: what has more is a second lens, and its mass is uniform before from 0 to there."""
 
 UNITS = {
     **dict.fromkeys(("theta_E", "x", "y", "perturber_x", "perturber_y"), "arcsec"),
@@ -61,7 +63,7 @@ PRIORS: Mapping[str, Prior] = {
     "gamma2": Prior(0.0, 0.08, -0.5, 0.5),
     **{name: Prior(0.0, 0.007) for name in _MULTIPOLES},
     "a4_cos": Prior(0.0, 0.012),
-    "perturber_m": Prior(0.0, 0.3, _LEAST_M, 1.0),
+    "perturber_m": Prior(0.0, 0.3, _LEAST_M, LARGEST_M),
     "perturber_x": Prior(0.0, 1e3),
     "perturber_y": Prior(0.0, 1e3),
 }
@@ -259,7 +261,7 @@ class Mass:
             p = {name: vector[..., k].reshape(-1) for k, name in enumerate(self.names)}
             parts = []
             if not moving or moving in _LENS:
-                parts.append(EPL.deflection(x, y, p))
+                parts.append(EPL.deflection(x, y, p, terms_of(p["e1"], p["e2"])))
             if not moving or moving in _SHEAR:
                 parts.append(Shear.deflection(x, y, p))
             if self.multipoles and (not moving or moving in _LENS or moving in _MULTIPOLES):

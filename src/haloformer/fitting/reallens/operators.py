@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -196,11 +197,12 @@ class Splines:
         found: np.ndarray = framed[self.nodes]
         return found
 
-    def in_frame(self, columns: np.ndarray) -> np.ndarray:
-        """Returns columns (P, n) of the coefficients among those of the frame, which are 0: (P, framed)."""
-        wide = np.zeros((len(columns), self.framed), columns.dtype)
-        wide[:, self.inner] = columns
-        return wide
+    @functools.cached_property
+    def number(self) -> np.ndarray:
+        """(framed,) of each coefficient among those that are free; −1 in the frame."""
+        found = np.full(self.framed, -1)
+        found[self.inner] = np.arange(len(self.inner))
+        return found
 
 
 _MOST_TAPS = 2 * 10**8  # of some 40 bytes each, while they are made
@@ -345,20 +347,22 @@ def _cubic(u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return values, slopes
 
 
-def response(camera: Camera, splines: Splines) -> np.ndarray:
-    """Returns what fitted pixels, in units of their noise, receive from each coefficient, (P, n)."""
-    means = _means(camera, splines)
+def response(camera: Camera, splines: Sequence[Splines]) -> np.ndarray:
+    """Returns what fitted pixels, in units of their noise, receive from each coefficient of some grids, (P, n)."""
+    means = sp.hstack([_means(camera, each) for each in splines], format="csr")
     if not has_numba():
         dense: np.ndarray = (camera.blur @ means).toarray()
         return dense
     from haloformer.fitting.reallens import kernels
 
-    out = np.zeros((camera.blur.shape[0], len(splines.inner)))
-    blur = camera.blur
-    kernels.response(
-        blur.indptr, blur.indices, blur.data, means.indptr, means.indices, means.data, out
-    )
+    out = np.zeros((camera.blur.shape[0], means.shape[1]))
+    kernels.response(*_unsigned(camera.blur), *_unsigned(means), out)
     return out
+
+
+def _unsigned(matrix: sp.csr_matrix) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Where the rows of a matrix begin, and the columns and values that they have, as the compiled loops take them."""
+    return matrix.indptr.astype(np.uint32), matrix.indices.astype(np.uint32), matrix.data
 
 
 def _means(camera: Camera, splines: Splines) -> sp.csr_matrix:
@@ -366,9 +370,7 @@ def _means(camera: Camera, splines: Splines) -> sp.csr_matrix:
     R = len(splines.nodes)
     inside = splines.nodes[:, 0] >= 0
     pixel = np.repeat(np.flatnonzero(inside) // camera.rays, 16)
-    number = np.full(splines.framed, -1)
-    number[splines.inner] = np.arange(len(splines.inner))
-    node = number[splines.nodes[inside].ravel()]
+    node = splines.number[splines.nodes[inside].ravel()]
     free = node >= 0
     values = splines.values[inside].ravel() / camera.rays
     entries = (values[free], (pixel[free], node[free]))
@@ -376,26 +378,31 @@ def _means(camera: Camera, splines: Splines) -> sp.csr_matrix:
 
 
 def determinant_slope(
-    camera: Camera, splines: Splines, adjoint: np.ndarray
+    camera: Camera, splines: Splines, adjoint: np.ndarray, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns Σ ∂(log determinant)/∂A · ∂A/∂β of each ray, (R,) along x and along y.
+    """Returns Σ ∂(log determinant)/∂A · ∂A/∂β of each ray, (R,) along x and along y, by the light of one grid.
 
     Args:
         camera: Of the response A.
-        splines: See ``camera``.
+        splines: Of the grid.
         adjoint: (P, n) derivative of the log determinant by A.
+        first: Column of it that is of the grid's first coefficient.
     """
-    spread, adjoint = camera.spread, splines.in_frame(adjoint)
+    spread = camera.spread
+    columns = np.where(splines.number < 0, -1, splines.number + first)
     if not has_numba():
-        moved = np.repeat(spread @ adjoint, camera.rays, axis=0) / camera.rays
+        moved = np.zeros((spread.shape[0], splines.framed))
+        moved[:, splines.inner] = spread @ adjoint[:, first : first + len(splines.inner)]
+        moved = np.repeat(moved, camera.rays, axis=0) / camera.rays
         here = np.take_along_axis(moved, np.maximum(splines.nodes, 0), axis=1)
         return (here * splines.slopes_x).sum(axis=1), (here * splines.slopes_y).sum(axis=1)
     from haloformer.fitting.reallens import kernels
 
     slope_x, slope_y = np.zeros(len(splines.nodes)), np.zeros(len(splines.nodes))
+    start, taps, weights = _unsigned(spread)
     kernels.determinant_slope(
-        spread.indptr, spread.indices, spread.data / camera.rays, splines.nodes, splines.slopes_x,
-        splines.slopes_y, adjoint, slope_x, slope_y,
+        start, taps, (weights / camera.rays).astype(adjoint.dtype), splines.nodes, columns,
+        splines.slopes_x, splines.slopes_y, adjoint, slope_x, slope_y,
     )  # fmt: skip
     return slope_x, slope_y
 
@@ -406,5 +413,5 @@ def compile_response() -> None:
     camera = Camera.of(mask, np.ones((3, 3)), np.ones((1, 1)), 0.1, 1)
     splines = SourceGrid(0.0, 0.0, 4, 0.1).splines(camera.x, camera.y)
     for dtype in (np.float32, np.float64):
-        adjoint = response(camera, splines).astype(dtype)
-        determinant_slope(camera, splines, adjoint)
+        adjoint = response(camera, [splines]).astype(dtype)
+        determinant_slope(camera, splines, adjoint, 0)

@@ -84,15 +84,19 @@ def fit_at(problem: Problem, source: Source, vector: np.ndarray, smoothness: Smo
     return Fit(problem, source, vector, smoothness, normal, solution, prior)
 
 
+def with_smoothness(fit: Fit, smoothness: Smoothness) -> Fit:
+    """Returns a fit with other hyper-parameters."""
+    solution = solve(fit.normal, fit.source, smoothness)
+    return dataclasses.replace(fit, smoothness=smoothness, solution=solution)
+
+
 def smoothed(fit: Fit, lengths: tuple[float, float], tolerance: float = 0.5) -> Fit:
     """Returns a fit with the smoothness of largest evidence for its parameters."""
     smoothness = best_smoothness(
         fit.normal, fit.source, fit.smoothness, fit.solution.evidence, lengths, tolerance
     )
-    solution = solve(fit.normal, fit.source, smoothness)
-    if solution.evidence >= fit.solution.evidence:
-        return fit
-    return dataclasses.replace(fit, smoothness=smoothness, solution=solution)
+    better = with_smoothness(fit, smoothness)
+    return better if better.evidence < fit.evidence else fit
 
 
 def settled(

@@ -14,7 +14,7 @@ import numpy as np
 from scipy import ndimage
 
 from haloformer.fitting.reallens.evidence import Problem, project, residual
-from haloformer.fitting.reallens.masses import Mass, Prior
+from haloformer.fitting.reallens.masses import LARGEST_M, Mass, Prior
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.fitting.reallens.optimise import (
     Fit,
@@ -35,7 +35,6 @@ SPACING, COARSE_SPACING = 0.08, 0.12
 _NEAR_LIGHT = 0.35  # of the Einstein radius: as far from the arcs a perturber may be
 _HOPEFUL = 20.0  # of −2 ln evidence: what is so much worse than the finished best is left
 _APART = 0.15  # of the Einstein radius
-_LARGEST_M = 0.1  # arcsec²
 _RING = 0.12  # of the Einstein radius: how far around the best perturber others are tried
 _NEIGHBOURS = 8
 _HOPS = 3  # at most
@@ -63,6 +62,10 @@ class Scan:
     shape: tuple[int, int]
     where: np.ndarray
     step: float
+
+    def holds(self, x: float, y: float) -> bool:
+        """Whether a place is one of those that were scanned, or between them."""
+        return float(np.hypot(self.x - x, self.y - y).min()) <= self.step
 
     @property
     def area(self) -> float:
@@ -201,7 +204,9 @@ def detect(
     report: Report | None = None,
     threads: int = 1,
 ) -> Detection | None:
-    """Fits everything from some places; None if there are none, as no place of a scan had a positive mass.
+    """Fits everything from some places; None if no place of a scan had a positive mass, or all fits left the places that were scanned.
+
+    What leaves them for the middle of the lens takes its mass over, and is no perturber.
 
     Args:
         smooth: Best fit without a perturber.
@@ -249,8 +254,11 @@ def detect(
         jobs = [functools.partial(one, k, each) for k, each in enumerate(given)]
         return side_by_side(jobs, report, threads=threads)
 
+    def stays(fit: Fit) -> bool:
+        return scanned.holds(fit.value("perturber_x"), fit.value("perturber_y"))
+
     def best_first(fits: list[Fit]) -> list[Fit]:
-        return sorted(fits, key=lambda fit: fit.evidence)
+        return sorted(filter(stays, fits), key=lambda fit: fit.evidence)
 
     begins = [(search, place) for search in searches for place in search.places]
     if not begins:
@@ -264,11 +272,13 @@ def detect(
         hopeful += [(search, fit) for fit in apart[: search.most]]
         left += [(search, fit) for fit in apart[search.most :]]
     better = best_first(stage("perturber_better", goes_on, hopeful))
+    if not better:
+        return None
     for hop in range(_HOPS):
         beside = best_first(
             stage(f"perturber_beside_{hop + 1}", moves, _beside(better[0], theta_E)[:2])
         )
-        if beside[0].evidence > better[0].evidence - _GAIN:
+        if not beside or beside[0].evidence > better[0].evidence - _GAIN:
             break
         better[0] = beside[0]
     finished = stage("perturber_best", ends, better[:1])
@@ -276,6 +286,8 @@ def detect(
         fit for fit in _apart(better, theta_E)[1:] if fit.evidence < finished[0].evidence + _HOPEFUL
     ]
     finished = best_first(finished + stage("perturber_next", ends, near))
+    if not finished:
+        return None
     best = finished[0]
     spread = covariance(best)
     gain = marginal_of_smooth(smooth) - marginal_evidence(best, spread, scanned.area)
@@ -341,7 +353,7 @@ def marginal_evidence(fit: Fit, spread: np.ndarray, places: float | None = None)
     Args:
         fit: The best fit.
         spread: (K, K) covariance of its parameters.
-        places: Area in arcsec² over which a perturber's place is uniform before; its m is, from 0 to 0.1 arcsec².
+        places: Area in arcsec² over which a perturber's place is uniform before; its m is, from 0 to :data:`~.masses.LARGEST_M`.
     """
     names = fit.problem.mass.names
     own = [k for k, name in enumerate(names) if name.startswith("perturber_")]
@@ -349,7 +361,7 @@ def marginal_evidence(fit: Fit, spread: np.ndarray, places: float | None = None)
     lens = np.setdiff1d(np.arange(len(names)), own)
     found = fit.evidence + 2 * float(np.log(sd[lens]).sum()) - float(np.linalg.slogdet(spread)[1])
     if own and places is not None:
-        found += 2 * np.log(places * _LARGEST_M) - len(own) * np.log(2 * np.pi)
+        found += 2 * np.log(places * LARGEST_M) - len(own) * np.log(2 * np.pi)
     return found
 
 
@@ -369,7 +381,7 @@ def prior_volume(fit: Fit, places: float | None) -> float:
     _, sd = fit.problem.mass.expected()
     lens = [k for k, name in enumerate(names) if not name.startswith("perturber_")]
     found = float(np.log(sd[lens] * np.sqrt(2 * np.pi)).sum())
-    return found if places is None else found + float(np.log(places * _LARGEST_M))
+    return found if places is None else found + float(np.log(places * LARGEST_M))
 
 
 def with_multipoles(smooth: Fit, twin: Fit, report: Report | None = None) -> Fit:

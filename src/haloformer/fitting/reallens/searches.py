@@ -8,7 +8,14 @@ import numpy as np
 
 from haloformer.fitting.reallens.evidence import Problem
 from haloformer.fitting.reallens.masses import Mass
-from haloformer.fitting.reallens.optimise import Fit, Report, fit_at, improve, smoothed
+from haloformer.fitting.reallens.optimise import (
+    Fit,
+    Report,
+    fit_at,
+    improve,
+    smoothed,
+    with_smoothness,
+)
 from haloformer.fitting.reallens.smooth import Prepared
 from haloformer.fitting.reallens.source_prior import Smoothness
 from haloformer.fitting.reallens.start import lengths_of, traced_source
@@ -129,10 +136,16 @@ def on_grid_of(smooth: Fit, twin: Fit, fit: Fit, problem: Problem) -> Fit:
 
 
 def on_own_grid(smooth: Fit, ready: Prepared, fit: Fit, problem: Problem) -> Fit:
-    """Returns a fit on a grid as fine as that of a smooth one about where its own light comes from."""
+    """Returns a fit on a grid as fine as that of a smooth one about where its own light comes from.
+
+    Its source is brightest where that of the smooth one is, or there, whichever is more probable.
+    """
     step, mass = smooth.source.fine.step, problem.mass
     source = traced_source(
         mass, fit.vector, ready.arcs, ready.seen, step, None, None, ready.falling
     )
-    centred = dataclasses.replace(smooth.smoothness, x=0.0, y=0.0)
-    return smoothed(fit_at(problem, source, fit.vector, centred), lengths_of(source), 3.0)
+    as_smooth = smooth.smoothness.on(smooth.source.fine, source.fine)
+    begun = fit_at(problem, source, fit.vector, as_smooth)
+    centred = with_smoothness(begun, dataclasses.replace(as_smooth, x=0.0, y=0.0))
+    better = min(begun, centred, key=lambda each: each.evidence)
+    return smoothed(better, lengths_of(source), 3.0)

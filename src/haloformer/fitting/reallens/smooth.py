@@ -36,7 +36,7 @@ _CORE = 2.5  # pixels about the lens's centre, which are left out where its ligh
 _LEAST_ARC_PIXELS = 12
 _COARSEST = 1.5  # pixels between the source's coefficients
 _STEPS = 0.2, 0.5  # pixels, least and largest distance of the source's coefficients
-_STEPS_IN_EXTENT = 4.0
+_STEPS_IN_EXTENT = 4.0, 8.0
 _CENTRE_SD = 0.05  # arcsec, of the mass about the light
 _ANOTHER = 3.0  # standard deviations by which a parameter of another lens differs at least
 NEARLY = 10.0
@@ -195,15 +195,27 @@ def refine(ready: Prepared, coarse: Fit, report: Report | None) -> Fit:
 
 
 def _about_its_source(ready: Prepared, fit: Fit) -> Fit:
-    """Returns a fit at full resolution on grids whose middle is where the source was found to be."""
+    """Returns a fit at full resolution on the most probable of some grids: about where the source is brightest or about its light, fine or finer.
+
+    The two middles are apart where a galaxy has clumps, or a companion. A bright core needs a finer grid than how far the light falls tells.
+    """
     before, fine, mass = fit.smoothness, fit.source.fine, fit.problem.mass
-    middle = None if before.even else (fine.x + before.x, fine.y + before.y)
-    step = ready.source_step
-    if step is None:
-        finest, coarsest = (share * ready.seen.pixel_scale for share in _STEPS)
-        step = float(np.clip(before.extent / _STEPS_IN_EXTENT, finest, coarsest))
-    source = traced_source(
-        mass, fit.vector, ready.arcs, ready.seen, step, None, middle, ready.falling
-    )
-    centred = dataclasses.replace(before, x=0.0, y=0.0)
-    return fit_at(ready.problem(mass), source, fit.vector, centred)
+    problem, scale = ready.problem(mass), ready.seen.pixel_scale
+
+    def on_grid(middle: tuple[float, float] | None, step: float) -> Fit:
+        source = traced_source(
+            mass, fit.vector, ready.arcs, ready.seen, step, None, middle, ready.falling
+        )
+        return fit_at(problem, source, fit.vector, before.on(fine, source.fine))
+
+    finest, coarsest = (share * scale for share in _STEPS)
+    steps = [float(np.clip(before.extent / n, finest, coarsest)) for n in _STEPS_IN_EXTENT]
+    if ready.source_step is not None:
+        steps = [ready.source_step]
+    brightest = (fine.x + before.x, fine.y + before.y)
+    middles = [None] if before.even else [brightest, None]
+    tried = [(middle, on_grid(middle, steps[0])) for middle in middles]
+    middle, best = min(tried, key=lambda each: each[1].evidence)
+    if steps[-1] == steps[0]:
+        return best
+    return min(best, on_grid(middle, steps[-1]), key=lambda each: each.evidence)

@@ -20,7 +20,7 @@ from haloformer.io.progress import tell
 from haloformer.io.strict_json import read_json, to_json
 from haloformer.io.writing import write_text
 
-_VERSION = 8
+_VERSION = 9
 
 
 class Stages:

@@ -1,6 +1,7 @@
 """A power-law ellipsoid: the usual model of a lens galaxy's mass."""
 
 import functools
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
@@ -108,8 +109,10 @@ class EPL(MassComponent):
         return {**drawn, "e1": drawn["e1"] * shorter, "e2": drawn["e2"] * shorter}
 
     @staticmethod
-    def deflection(x: Tensor, y: Tensor, parameters: Tensors) -> tuple[Tensor, Tensor]:
-        """Tessore & Metcalf (2015, arXiv:1507.01819), eqs. 13 and 29, the series in real numbers."""
+    def deflection(
+        x: Tensor, y: Tensor, parameters: Tensors, terms: int | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Tessore & Metcalf (2015, arXiv:1507.01819), eqs. 13 and 29, the series in real numbers; ``terms`` of it, if not :data:`TERMS`."""
         theta_E, gamma, e1, e2 = (column(parameters[k]) for k in ("theta_E", "gamma", "e1", "e2"))
         dtype = theta_E.dtype
         dx = (x - column(parameters["x"])).to(dtype)
@@ -123,7 +126,7 @@ class EPL(MassComponent):
         t = gamma - 1
         term_u, term_v = cu, su
         sum_u, sum_v = cu, su
-        for n in range(1, TERMS[dtype]):
+        for n in range(1, terms or TERMS[dtype]):
             k = -c * (2 * n - (2 - t)) / (2 * n + (2 - t))
             term_u, term_v = k * (term_u * c2 - term_v * s2), k * (term_u * s2 + term_v * c2)
             sum_u, sum_v = sum_u + term_u, sum_v + term_v
@@ -172,6 +175,13 @@ def _series(c: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         coefficients[:, n] = coefficients[:, n - 1] * step
     needed = most - (np.abs(coefficients[:, ::-1]) > 1e-9).argmax(axis=1)
     return coefficients, -(-needed // 4) * 4
+
+
+def terms_of(e1: Tensor, e2: Tensor) -> int:
+    """Returns how many terms of the angular series change the last digits of the roundest to the flattest of some lenses: few, of round ones."""
+    c = float(torch.hypot(e1, e2).max().clamp(1e-9, 0.99))
+    enough = math.ceil(math.log(torch.finfo(e1.dtype).eps) / math.log(c))
+    return min(1 + enough, TERMS[e1.dtype])
 
 
 def axes_of(e1: Tensor, e2: Tensor) -> tuple[Tensor, Tensor, Tensor]:
