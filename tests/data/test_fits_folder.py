@@ -38,6 +38,16 @@ def test_the_pixels_and_all_that_is_known_of_them_come_back(tmp_path):
         assert header["Z_LENS"] == float(row["z_lens"])
 
 
+def test_a_unit_that_is_not_ascii_is_written(tmp_path):
+    simulator = Simulator("model_ii", seed=5)
+    assert simulator.attributes["image_unit"] == "2 × counts/s"
+    n, out = 3, tmp_path / "lenses"
+    about = {"class_names": simulator.class_names, "attributes": simulator.attributes}
+    write_fits_folder([simulator.batch(range(n))], out, n=n, **about)
+    headers = [fits.getheader(path) for path in out.glob("*/*.fits")]
+    assert {header["BUNIT"] for header in headers} == {"2 x counts/s"}
+
+
 def test_the_exposure_time_is_that_of_all_exposures(tmp_path):
     words = ["simulate", "hst", "--n", "1", "--format", "fits", "--out", str(tmp_path / "hst")]
     assert main(words) == 0

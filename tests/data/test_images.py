@@ -2,6 +2,7 @@ import gzip
 import io
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -357,3 +358,33 @@ def test_missing_empty_and_unknown_paths_are_refused(tmp_path):
     (tmp_path / "x.txt").write_text("a")
     with pytest.raises(InputError, match="is not an image file"):
         read_image(tmp_path / "x.txt")
+
+
+def test_a_pixel_scale_against_the_headers_is_told_once(tmp_path):
+    for name in ("a", "b"):
+        header = fits.Header([("PIXSCALE", 0.05)])
+        fits.PrimaryHDU(np.ones((6, 6), np.float32), header).writeto(tmp_path / f"{name}.fits")
+    inputs = find_inputs([str(tmp_path)], keep_errors=False, channels=1, reading=Reading())
+    with pytest.warns(
+        InputWarning, match=r"of 0.1″, as was given, where the header says 0.05″ \(images: 2\)"
+    ):
+        list(read_images(inputs, None, Reading(pixel_scale=0.1), batch_size=1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        list(read_images(inputs, None, Reading(pixel_scale=0.0501), batch_size=1))
+
+
+def test_files_that_are_open_side_by_side_silence_nobody(tmp_path):
+    for name in ("a", "b"):
+        fits.PrimaryHDU(np.ones((6, 6), np.float32)).writeto(tmp_path / f"{name}.fits")
+    before = list(warnings.filters)
+    readers = []
+    for name in ("a", "b"):
+        inputs = find_inputs([str(tmp_path / f"{name}.fits")], keep_errors=False, channels=1)
+        readers.append(read_images(inputs, None, batch_size=1))
+        next(readers[-1])  # the file stays open
+    with pytest.warns(InputWarning, match="of the user"):
+        warnings.warn("of the user", InputWarning, stacklevel=1)
+    for reader in readers:
+        list(reader)
+    assert list(warnings.filters) == before

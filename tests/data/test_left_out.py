@@ -38,6 +38,16 @@ def zipped(folder):
     return path
 
 
+def test_what_reads_a_folder_of_images_says_which_command_has_the_options(tmp_path, folder, capsys):
+    (folder / "axion/0a.npy").unlink()
+    (folder / "cdm/5.npy").unlink()
+    assert main(["inspect", str(folder)]) == 2  # has no --nan
+    assert "--nan zero of haloformer convert reads it" in capsys.readouterr().err
+    (folder / "cdm").rename(folder / "clumpy")
+    assert main(["inspect", str(folder)]) == 2
+    assert "class_map (of haloformer convert) says what others mean" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("packed", [False, True])
 def test_bad_files_are_left_out_named_and_counted(tmp_path, folder, packed, capsys):
     source = zipped(folder) if packed else folder

@@ -191,6 +191,15 @@ def test_models_of_other_classes_are_refused(place, tmp_path):
         compare([evaluations(place, "x")[0], str(tmp_path / "y")], out=str(tmp_path / "c"))
 
 
+def test_models_of_other_classes_are_refused_before_any_image_is_looked_at(place, tmp_path):
+    other = tmp_path / "other"
+    shutil.copytree(place / "runs" / "x" / "artefact", other)
+    path = other / "artefact.json"
+    path.write_text(path.read_text().replace("no_sub", "wdm"))
+    with pytest.raises(InputError, match="other tells axion, cdm, wdm apart, but x axion, cdm, no"):
+        compare([str(place / "runs" / "x"), str(other)], data="no such file.h5")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -203,7 +212,10 @@ def test_models_of_other_classes_are_refused(place, tmp_path):
             "'data' is for models",
         ),
         (["{runs}/x", "{runs}/absent", "--data", "model_ii"], "absent"),
-        (["{runs}/x", "{runs}/y", "--data", "model_i"], "150"),
+        (
+            ["{runs}/x", "{runs}/y", "--data", "model_i"],
+            "x: 3,000 simulated images of model_i: images are 1 × 150",
+        ),
         (["{runs}/x", "{runs}/y", "--data", "model_ii", "--batch-size", "0"], "batch size 0"),
     ],
 )

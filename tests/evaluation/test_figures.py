@@ -1,5 +1,7 @@
 """Figures say what they show: no line through single images, bars beside maps, words on axes."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 
@@ -9,6 +11,7 @@ from haloformer.explanation import pictures
 from haloformer.explanation.explained import Map
 from haloformer.reporting.images import image_grid
 from haloformer.reporting.learning import learning_curves
+from haloformer.reporting.style import save
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -30,6 +33,15 @@ def test_no_line_of_the_reliability_leads_to_a_bin_of_one_image():
         line for line in axes.lines if line.get_linestyle() == "None" and line.get_marker() == "o"
     ]
     assert [list(line.get_xdata()) for line in single] == [[0.6, 0.8]]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")
+@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
+def test_a_figure_on_a_full_disk_says_so(tmp_path, kind):
+    (tmp_path / f"x.{kind}").symlink_to("/dev/full")
+    figure = figures.reliability({"a": [bin_of(9, 0.5, 0.4)]})
+    with pytest.raises(OSError, match="No space left"):
+        save(figure, tmp_path / "x")
 
 
 def bars_of(figure):

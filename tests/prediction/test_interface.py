@@ -12,6 +12,7 @@ from astropy.table import Table
 from astropy.wcs import WCS
 
 import haloformer
+from haloformer.data import LensDataset, write_dataset
 from haloformer.errors import InputError
 from haloformer.fitting import fit_smooth
 from haloformer.prediction.export import export_model
@@ -87,6 +88,21 @@ def test_one_image_of_any_kind_has_the_same_answer(predictor, lenses, expected, 
     np.testing.assert_allclose(found.probabilities[0], expected.probabilities[1], rtol=1e-5)
     numbers = predictor.probabilities(lenses.images[1, 0])  # tensors need no axes, either
     np.testing.assert_allclose(numbers[0], expected.probabilities[1], rtol=1e-5)
+
+
+def test_a_dataset_and_a_column_of_pandas_are_read(predictor, lenses, expected, tmp_path):
+    pandas = pytest.importorskip("pandas")
+    batch = (lenses.images, lenses.labels, lenses.parameters, lenses.class_names)
+    write_dataset(tmp_path / "x.h5", *batch, lenses.attributes)
+    with LensDataset(tmp_path / "x.h5") as dataset:
+        found = predictor(dataset)
+    assert found.classes == expected.classes
+    assert list(found["label"]) == ["axion", "cdm", "no_sub"]
+    np.save(tmp_path / "a.npy", lenses.images[0, 0].numpy())
+    names = pandas.Series([str(tmp_path / "a.npy")])
+    assert haloformer.predict(predictor, names).classes == expected.classes[:1]
+    images = pandas.Series(list(lenses.images[:, 0].numpy()))
+    assert haloformer.predict(predictor, images).classes == expected.classes
 
 
 def test_the_table_is_that_of_the_command(predictor, lenses, tmp_path):

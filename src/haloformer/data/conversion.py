@@ -38,7 +38,7 @@ from haloformer.readers.hdf5_checks import (
 )
 from haloformer.readers.images import image_suffix
 from haloformer.readers.npz import npz_arrays, npz_shapes
-from haloformer.readers.pixels import channels_first, known_pixels
+from haloformer.readers.pixels import AS_ZERO, channels_first, known_pixels
 from haloformer.readers.unpacked import check_chunks
 from haloformer.vocabulary import CLASS_ALIASES, canonical_class, plain_name, unknown_class
 
@@ -443,7 +443,7 @@ def _images(
     for number, image in zip(numbers, block, strict=True):
         name = f"{src}: image {number}"
         try:
-            found.append(known_pixels(channels_first(image, channels, name), nan, name))
+            found.append(known_pixels(channels_first(image, channels, name), nan, name, AS_ZERO))
             good.append(number)
         except InputError as error:
             if left_out is None:
@@ -525,7 +525,7 @@ def _numbered(
     if names is None:
         if not has_map:
             raise InputError(
-                f"{src}: the attribute class_names is missing; class_map says what each label number means"
+                f"{src}: the attribute class_names is missing; class_map says what each label number means (of haloformer convert)"
             )
         # Only the numbers that occur: they may be as large as they like.
         numbers, labels = np.unique(labels, return_inverse=True)

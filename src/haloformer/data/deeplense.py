@@ -28,6 +28,7 @@ from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive, read_archi
 from haloformer.readers.images import decode_image, image_suffix, is_image_name
 from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes
 from haloformer.readers.npz import choose_arrays, npz_shapes
+from haloformer.readers.pixels import AS_ZERO
 from haloformer.readers.walking import (
     is_archive_name,
     is_hidden_path,
@@ -108,6 +109,7 @@ class LabelledSource:
             "channels": channels,
             "hdu": hdu,
             "nan": nan,
+            "remedy": AS_ZERO,
             "max_bytes": max_bytes,
         }
         self._max_bytes = max_bytes

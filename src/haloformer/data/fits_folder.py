@@ -13,6 +13,7 @@ import numpy as np
 from haloformer.data.dataset_writer import Batch
 from haloformer.data.deeplense import refuse_existing_folder, write_class_folders
 from haloformer.data.pairs import PAIRED
+from haloformer.io.astropy_tables import ascii_of
 from haloformer.io.folders import whole_folder
 
 _NAMED = {
@@ -82,7 +83,7 @@ def _save(
     if attributes.get(PAIRED):
         header["PAIRED"] = (True, "one lens in all classes: that of this NUMBER")
     header["PIXSCALE"] = (attributes["pixel_scale"], "arcsec per pixel")
-    header["BUNIT"] = attributes["image_unit"]
+    header["BUNIT"] = ascii_of(attributes["image_unit"])
     exposures = _exposures(attributes)
     if exposures is not None and "exposure_time" in parameters:
         seconds = float(parameters["exposure_time"][row])

@@ -10,7 +10,7 @@ import numpy as np
 from haloformer.data.conversion import open_labelled
 from haloformer.data.dataset import LensDataset
 from haloformer.errors import InputError
-from haloformer.io.writing import whole_file
+from haloformer.io.writing import figure_bytes, whole_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -168,7 +168,7 @@ def write_figure(drawing: "Figure", out: Path) -> Path:
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(out) as part:
-            drawing.savefig(part, format=kind, dpi=150)
+            part.write_bytes(figure_bytes(drawing, kind, dpi=150))
     except OSError as error:
         raise InputError(f"cannot write {out}: {error.strerror or error}") from error
     return out

@@ -7,6 +7,8 @@ exception. `images_in_memory` takes tensors and arrays, under the same checks. T
 
 import itertools
 import math
+import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +23,7 @@ from haloformer.data.catalogs import Positions, read_positions
 from haloformer.data.dataset import LensDataset
 from haloformer.data.finding import InputFile, find_inputs, fits_inputs, location_columns
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
-from haloformer.errors import InputError, brief
+from haloformer.errors import InputError, InputWarning, brief
 from haloformer.files import printable
 from haloformer.readers.archives import ArchiveCursor
 from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, plane_of
@@ -84,6 +86,7 @@ class ReadImage:
         ra: Right ascension of its middle in degrees (ICRS).
         dec: Declination.
         scales: Sides of the file's pixels along y and x in arcsec; None if they are not known.
+        header_scales: The same by its header alone.
         shape: (H, W) of the file's image, before it was brought to the grid; None of a cutout about a position.
         camera: What it brings along for the smooth fit; None: its survey's camera.
     """
@@ -97,6 +100,7 @@ class ReadImage:
     ra: float | None = None
     dec: float | None = None
     scales: tuple[float, float] | None = None
+    header_scales: tuple[float, float] | None = None
     shape: tuple[int, ...] | None = None
     camera: ImageCamera | None = None
 
@@ -144,8 +148,28 @@ def read_images(
     images = (
         image for each in inputs for image in _images_of(each, batch_size, grid, reading, cursor)
     )
+    otherwise: Counter[str] = Counter()
     while batch := list(itertools.islice(images, batch_size)):
+        otherwise.update(_other_scale(image) for image in batch)
         yield batch
+    for text, n in otherwise.items():
+        if text:
+            warnings.warn(
+                f"{text} (images: {n:,}): the option goes before headers",
+                InputWarning,
+                stacklevel=2,
+            )
+
+
+_SAME_SCALE = 0.01  # of what was given and what a header says
+
+
+def _other_scale(image: ReadImage) -> str:
+    """Returns what is to be told where a header says another pixel scale than was given; nothing where it does not."""
+    given, said = image.scales, image.header_scales
+    if given is None or said is None or np.allclose(given, said, rtol=_SAME_SCALE, atol=0):
+        return ""
+    return f"pixels were taken to be of {given[0]:.3g}″, as was given, where the header says {max(said):.3g}″"
 
 
 def stacked(images: Sequence[ReadImage]) -> Tensor:
@@ -350,6 +374,7 @@ def _of_fits(
                 ra=_or_none(ra),
                 dec=_or_none(dec),
                 scales=stored.scales,
+                header_scales=stored.header_scales,
                 shape=(height, width),
             )
             try:
@@ -407,6 +432,7 @@ def _cutouts(
                 ra=_or_none(ra[k]),
                 dec=_or_none(dec[k]),
                 scales=stored.scales,
+                header_scales=stored.header_scales,
             )
             where = f"{name}: position {found.index}"
             try:

@@ -105,7 +105,7 @@ def run_comparison(
         entries = [_from_folder(Path(run), name) for run, name in zip(runs, names)]
     else:
         assert data is not None  # checked in _are_evaluations
-        predictors = _classifiers(runs, device)
+        predictors = _classifiers(runs, names, device)
         sources = _same_images(predictors, data, n, seed, noise)
         entries = _from_models(names, predictors, sources, batch_size, progress)
     entries = _aligned(entries)
@@ -172,13 +172,18 @@ def _telling_parts(path: Path) -> list[str]:
 # --- predictions of the models ----------------------------------------------------------------------------------------------
 
 
-def _classifiers(runs: list[str], device: str) -> list[Predictor]:
+def _classifiers(runs: list[str], names: list[str], device: str) -> list[Predictor]:
     predictors = [load(run, device) for run in runs]
     for run, predictor in zip(runs, predictors):
         if not predictor.class_names:
             raise InputError(
                 f"{run}: estimates {', '.join(predictor.outputs.targets)}; only classifiers are compared"
             )
+    classes = [predictor.class_names for predictor in predictors]
+    for name, learned in zip(names, classes):
+        _class_columns(
+            names[0], classes[0], name, learned
+        )  # says before the long part if they differ
     return predictors
 
 
@@ -203,7 +208,7 @@ def _from_models(
     progress: bool | None,
 ) -> list[Entry]:
     # Before the long part: whether all models take these images.
-    orders = [class_order(images, predictor) for images, predictor in zip(sources, predictors)]
+    orders = [_order(*each) for each in zip(names, sources, predictors)]
     entries = []
     predicted = _predicted(predictors, sources, orders, batch_size, progress)
     for name, images, predictor, predictions in zip(names, sources, predictors, predicted):
@@ -236,6 +241,14 @@ def _from_models(
             )
         )
     return entries
+
+
+def _order(name: str, images: TestImages, predictor: Predictor) -> np.ndarray:
+    """Returns a model's number of each class of the data; raises InputError, with the model's name, if it does not take the images."""
+    try:
+        return class_order(images, predictor)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from error
 
 
 def _predicted(
@@ -330,15 +343,7 @@ def _aligned(entries: list[Entry]) -> list[Entry]:
 
 
 def _aligned_with(first: Entry, entry: Entry) -> Entry:
-    wanted, names = (
-        [CLASS_ALIASES.get(name.lower(), name) for name in each.class_names]
-        for each in (first, entry)
-    )
-    if sorted(names) != sorted(wanted):
-        raise InputError(
-            f"{entry.name} tells {', '.join(entry.class_names)} apart, but {first.name} {', '.join(first.class_names)}"
-        )
-    columns = [names.index(name) for name in wanted]
+    columns = _class_columns(first.name, first.class_names, entry.name, entry.class_names)
     labels = np.argsort(columns)[entry.labels]
     same = np.array_equal(entry.index, first.index) and np.array_equal(labels, first.labels)
     digests = (entry.protocol["images_digest"], first.protocol["images_digest"])
@@ -354,6 +359,20 @@ def _aligned_with(first: Entry, entry: Entry) -> Entry:
         labels=first.labels,
         logits=entry.logits[:, columns],
     )
+
+
+def _class_columns(
+    first: str, wanted: tuple[str, ...], name: str, classes: tuple[str, ...]
+) -> list[int]:
+    """Returns the number that each class of the first model has in another; raises InputError if they tell others apart."""
+    of_first, of_this = (
+        [CLASS_ALIASES.get(each.lower(), each) for each in names] for names in (wanted, classes)
+    )
+    if sorted(of_this) != sorted(of_first):
+        raise InputError(
+            f"{name} tells {', '.join(classes)} apart, but {first} {', '.join(wanted)}"
+        )
+    return [of_this.index(each) for each in of_first]
 
 
 # --- the result -------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from haloformer.fitting.parametric import SmoothFitter, fit_facts, smooth_fitter
 from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
-from haloformer.io.writing import whole_file
+from haloformer.io.writing import figure_bytes, whole_file
 from haloformer.simulation import Simulator
 from haloformer.simulation.surveys import AnySurvey, get_any_survey
 
@@ -136,7 +136,8 @@ def fit_to_table(
     if picture is not None and fits.drawn:
         drawing = draw_fits(fits.drawn, recipe.instrument.pixel_scale, fits.good_drawn)
         with whole_file(picture) as part:
-            drawing.savefig(part, format=picture.suffix[1:].lower(), dpi=150, bbox_inches="tight")
+            kind = picture.suffix[1:].lower()
+            part.write_bytes(figure_bytes(drawing, kind, dpi=150, bbox_inches="tight"))
     return fits.summary
 
 

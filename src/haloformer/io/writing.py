@@ -11,10 +11,15 @@ import tempfile
 import time
 import warnings
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from haloformer.errors import InputError, InputWarning, exists_already, reason_of
 from haloformer.files import check_regular
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _LONGEST_NAME = 200  # bytes that are kept of a name: file systems take 255
 _TOKEN = re.compile(r"\.[0-9a-f]{24}\.(part|old)")
@@ -63,6 +68,19 @@ def write_bytes(path: Path, content: bytes) -> None:
     """Writes a file so that it is never seen half-written."""
     with whole_file(path) as part:
         part.write_bytes(content)
+
+
+def figure_bytes(figure: "Figure", kind: str, **options: Any) -> bytes:
+    """Returns a figure as a file of this kind: on a full disk matplotlib's own writing of a PDF does not say so.
+
+    Args:
+        figure: The figure.
+        kind: ``png``, ``svg`` or ``pdf``.
+        options: Of matplotlib's ``savefig``.
+    """
+    stream = BytesIO()
+    figure.savefig(stream, format=kind, **options)
+    return stream.getvalue()
 
 
 def file_sha256(path: Path) -> str:

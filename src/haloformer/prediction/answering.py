@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from haloformer.data.camera import ImageCamera
+from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import (
     ReadImage,
     Reading,
@@ -92,6 +93,10 @@ def paths_of(images: Any) -> list[str] | None:
     """
     if isinstance(images, str | os.PathLike):
         return [os.fspath(images)]
+    if isinstance(images, LensDataset):
+        return [str(images.path)]
+    if hasattr(images, "to_list"):  # a column of pandas
+        images = images.to_list()
     if isinstance(images, np.ndarray) and images.dtype.kind in "US":  # a column of file names
         return [str(path) for path in images.astype(str).ravel()]
     if not isinstance(images, list | tuple):

@@ -83,11 +83,28 @@ def fits_hdus(
             raise InputError(f"{name} is empty")
         if start != b"SIMPLE":
             raise InputError(f"{name} is not a FITS file: it does not begin as one")
-        stack.enter_context(warnings.catch_warnings())
-        warnings.simplefilter("ignore")  # astropy warns of headers that it can mend
+        stack.enter_context(_without_astropys_warnings())
         check_fits(file, name)
         with fits_errors(name), fits.open(file, memmap=False, lazy_load_hdus=True) as hdus:
             yield hdus
+
+
+@contextlib.contextmanager
+def _without_astropys_warnings() -> Iterator[None]:
+    """Ignores what astropy warns of: headers that it can mend. All other warnings are shown.
+
+    What reads a file may pause in the middle of it, and read another meanwhile. So the filter is taken away again by itself:
+    ``warnings.catch_warnings`` would put back all filters as they were before, in whatever order files are closed.
+    """
+    from astropy.utils.exceptions import AstropyWarning
+
+    ours = ("ignore", None, AstropyWarning, None, 0)
+    warnings.filters.insert(0, ours)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ValueError):  # the caller has put other filters in place
+            warnings.filters.remove(ours)  # type: ignore[attr-defined]
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from haloformer.readers.fits import choose_hdus, fits_hdus, one_line
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes, read_npy
 from haloformer.readers.npz import read_npz
-from haloformer.readers.pixels import channels_first, check_size, known_pixels
+from haloformer.readers.pixels import AS_A_MASK, channels_first, check_size, known_pixels
 from haloformer.readers.reading import NAN_CHOICES
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def decode_image(
     nan: str = "error",
     max_bytes: int = MAX_FILE_BYTES,
     suffix: str | None = None,
+    remedy: str = AS_A_MASK,
 ) -> tuple[np.ndarray, float]:
     """Reads an image from the contents of a file, for files inside archives.
 
@@ -89,6 +90,7 @@ def decode_image(
         nan: What to do with NaN and infinite values.
         max_bytes: Limit for the file and for what it unpacks to.
         suffix: Tells the format instead of the name's ending.
+        remedy: What reads a mask of NaN, for the error message.
 
     Returns:
         The image (C, H, W) float32, and the axion mass in eV that a DeepLense ``.npy`` holds beside it (else NaN).
@@ -109,7 +111,7 @@ def decode_image(
         array = _read_picture(data, name, channels)
     else:
         raise InputError(f"{name} is not an image file: {', '.join(SUFFIXES)} can be read")
-    return known_pixels(channels_first(array, channels, name), nan, name), mass
+    return known_pixels(channels_first(array, channels, name), nan, name, remedy), mass
 
 
 def image_suffix(name: str) -> str:

@@ -83,13 +83,20 @@ def in_single_precision(array: np.ndarray, name: str) -> np.ndarray:
     return single
 
 
-def known_pixels(image: np.ndarray, nan: str, name: str) -> np.ndarray:
+AS_A_MASK = "--nan zero or --nan mask reads it (in Python nan='mask')"
+"""What commands that classify or fit images do with a mask of NaN."""
+AS_ZERO = "--nan zero of haloformer convert reads it (in Python nan='zero')"
+"""The same of those that read labelled images."""
+
+
+def known_pixels(image: np.ndarray, nan: str, name: str, remedy: str = AS_A_MASK) -> np.ndarray:
     """Treats NaN and infinite pixels of an image.
 
     Args:
         image: Any shape, float32.
         nan: ``"error"`` raises InputError, ``"zero"`` puts 0 there, ``"mask"`` makes all of them NaN.
         name: Where the image came from, for the error message.
+        remedy: What reads a mask, for the error message.
 
     Returns:
         The image, itself where all pixels are finite.
@@ -99,8 +106,7 @@ def known_pixels(image: np.ndarray, nan: str, name: str) -> np.ndarray:
     bad = ~np.isfinite(image)
     if nan == "error":
         raise InputError(
-            f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, "
-            "--nan zero or --nan mask reads it (in Python nan='mask')"
+            f"{name}: {int(bad.sum())} of {image.size} pixels are NaN or infinite; if they are a mask, {remedy}"
         )
     return np.where(bad, np.float32(np.nan if nan == "mask" else 0), image)
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from markupsafe import Markup
 
+from haloformer.io.writing import figure_bytes
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -82,12 +84,12 @@ def save(figure: "Figure", stem: Path) -> list[Path]:
 
     paths = [stem.with_name(f"{stem.name}.{kind}") for kind in ("png", "svg", "pdf")]
     with matplotlib.rc_context(STYLE):
-        figure.savefig(paths[0], dpi=200)
+        paths[0].write_bytes(figure_bytes(figure, "png", dpi=200))
         figure.set_layout_engine(
             "none"
         )  # it stays where the first drawing put it: the layout is the slow part
-        figure.savefig(paths[1], metadata={"Date": None})
-        figure.savefig(paths[2], metadata={"CreationDate": None})
+        paths[1].write_bytes(figure_bytes(figure, "svg", metadata={"Date": None}))
+        paths[2].write_bytes(figure_bytes(figure, "pdf", metadata={"CreationDate": None}))
     return paths
 
 
@@ -95,10 +97,9 @@ def data_uri(figure: "Figure", dpi: int = 90) -> str:
     """Returns a figure as a data URI of a PNG, for a page or a notebook."""
     import matplotlib
 
-    stream = io.BytesIO()
     with matplotlib.rc_context(STYLE):
-        figure.savefig(stream, format="png", dpi=dpi)
-    return "data:image/png;base64," + base64.b64encode(stream.getvalue()).decode("ascii")
+        picture = figure_bytes(figure, "png", dpi=dpi)
+    return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
 
 
 def inline_svg(figure: "Figure", name: str) -> Markup:
