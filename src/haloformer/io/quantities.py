@@ -8,6 +8,9 @@ import numpy as np
 
 from haloformer.errors import InputError, InputWarning
 
+NOT_SQUARE = 0.01
+"""By how much of themselves the sides of a pixel may differ that is taken as a square."""
+
 _LOGARITHM = re.compile(r"(?<![a-z])((ab|st|vega|inst)?[ _]?mags?|magnitudes?|dex|db)(?![a-z])")
 
 
