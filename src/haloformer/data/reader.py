@@ -7,6 +7,7 @@ exception. `images_in_memory` takes tensors and arrays, under the same checks. T
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,9 @@ from haloformer.data.catalogs import Positions, read_positions
 from haloformer.data.dataset import LensDataset
 from haloformer.data.finding import InputFile, find_inputs, fits_inputs, location_columns
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
-from haloformer.errors import InputError, brief
+from haloformer.errors import InputError, InputWarning, brief
 from haloformer.files import printable
+from haloformer.io.quantities import NOT_SQUARE
 from haloformer.readers.archives import ArchiveCursor
 from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
@@ -86,6 +88,7 @@ class ReadImage:
         scales: Sides of the file's pixels along y and x in arcsec; None if they are not known.
         shape: (H, W) of the file's image, before it was brought to the grid; None of a cutout about a position.
         camera: What it brings along for the smooth fit; None: its survey's camera.
+        told: What is told of it, once for all images of which it is the same.
     """
 
     file: str
@@ -99,6 +102,7 @@ class ReadImage:
     scales: tuple[float, float] | None = None
     shape: tuple[int, ...] | None = None
     camera: ImageCamera | None = None
+    told: str = ""
 
     @property
     def name(self) -> str:
@@ -144,8 +148,12 @@ def read_images(
     images = (
         image for each in inputs for image in _images_of(each, batch_size, grid, reading, cursor)
     )
+    told: set[str] = set()
     while batch := list(itertools.islice(images, batch_size)):
+        told.update(image.told for image in batch if image.told)
         yield batch
+    for each in sorted(told):  # once, and not while a file is open, when warnings are not heard
+        warnings.warn(each, InputWarning, stacklevel=2)
 
 
 def stacked(images: Sequence[ReadImage]) -> Tensor:
@@ -340,6 +348,7 @@ def _of_fits(
             raise InputError(
                 f"{name} has {width} × {height} pixels, too many for one image: --catalog reads cutouts of it"
             )
+        told = _other_scale(stored)
         ra, dec = stored.ra_dec((width - 1) / 2, (height - 1) / 2)
         for k in range(source.start, source.start + source.n):
             plane = k if source.is_stack else source.plane
@@ -351,6 +360,7 @@ def _of_fits(
                 dec=_or_none(dec),
                 scales=stored.scales,
                 shape=(height, width),
+                told=told,
             )
             try:
                 where = name if plane is None else f"{name}: plane {plane}"
@@ -358,6 +368,17 @@ def _of_fits(
             except InputError as error:
                 found.error = brief(error)
             yield found
+
+
+def _other_scale(stored: FitsImage) -> str:
+    """Returns what is told where the header has pixels of another size than the options; the same for all such files."""
+    if stored.scales is None or stored.header_scales is None:
+        return ""
+    given, (y, x) = stored.scales[1], stored.header_scales
+    if max(x, y, given) <= (1 + NOT_SQUARE) * min(x, y, given):
+        return ""
+    said = f"{x:.4g}″" if abs(x - y) <= NOT_SQUARE * x else f"{x:.4g}″ by {y:.4g}″"
+    return f"pixels are taken to be of {given:.4g}″, as was given, though a header says {said}"
 
 
 _WHOLE = (slice(None), slice(None))
@@ -397,6 +418,7 @@ def _cutouts(
         assert source.hdu is not None
         stored = FitsImage(hdus, source.hdu, name, reading)
         x, y, ra, dec, good = _places(stored, positions, part)
+        told = _other_scale(stored)
         height, width = stored.shape[-2:]
         inside, box = _cutout_box(stored, grid, reading.size, x, y)
         for k, (px, py) in enumerate(zip(x.tolist(), y.tolist())):
@@ -407,6 +429,7 @@ def _cutouts(
                 ra=_or_none(ra[k]),
                 dec=_or_none(dec[k]),
                 scales=stored.scales,
+                told=told,
             )
             where = f"{name}: position {found.index}"
             try:
