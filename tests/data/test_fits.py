@@ -1,10 +1,12 @@
 """What FITS headers say of the sky, wherever and however they say it."""
 
+import warnings
+
 import numpy as np
 import pytest
 
 from haloformer.data.reader import PixelGrid, Reading, find_inputs, read_images
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.readers.extensions import own_extension
 from haloformer.readers.images import read_image
 
@@ -160,6 +162,16 @@ def test_a_header_that_gives_no_pixel_scale_leaves_it_unknown(tmp_path, cards):
     (image,) = read(path, PixelGrid((1, SIDE, SIDE), 0.1))
     assert image.scales is None
     assert np.array_equal(image.pixels[0], PIXELS)
+
+
+def test_a_pixel_scale_against_the_header_is_told_and_one_that_agrees_is_not(tmp_path):
+    cards = fits.Header({"PIXSCALE": 0.05})
+    path = written(tmp_path / "x.fits", fits.PrimaryHDU(PIXELS, cards))
+    with pytest.warns(InputWarning, match="of 0.1″, as was given, though a header says 0.05″"):
+        read(path, pixel_scale=0.1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        read(path, pixel_scale=0.0501)
 
 
 @pytest.mark.parametrize("terms", [{"A_ORDER": 2, "B_ORDER": 2}, {}])

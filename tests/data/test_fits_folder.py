@@ -58,6 +58,21 @@ def test_the_exposure_time_is_that_of_all_exposures(tmp_path):
     assert header["EXPTIME"] == 4 * 522  # as of drizzled images
 
 
+def test_a_cameras_own_noise_map_comes_along_as_the_fit_takes_it(tmp_path):
+    sigma = np.linspace(0.005, 0.006, 64 * 64, dtype=np.float32).reshape(64, 64)
+    fits.writeto(tmp_path / "noise.fits", sigma)
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text(
+        "base: ladder_1_camera\n"
+        f"instrument: {{base: hst_acs_f814w, num_pix: 64, noise_map: {tmp_path}/noise.fits}}\n"
+    )
+    words = ["simulate", str(recipe), "--n", "1", "--format", "fits", "--out"]
+    assert main([*words, str(tmp_path / "lenses")]) == 0
+    (path,) = (tmp_path / "lenses").glob("*/*.fits")
+    files = LensFiles(str(path), "hdu:PSF", "hdu:NOISE", neighbour_correlation=0.0)
+    np.testing.assert_array_equal(read_observation(files, Reading()).noise, sigma)
+
+
 def test_they_are_what_the_fit_of_a_real_lens_and_convert_take(tmp_path):
     assert simulated(tmp_path / "lenses") == 0
     path = next((tmp_path / "lenses" / "cdm").iterdir())

@@ -366,9 +366,10 @@ def test_a_pixel_scale_against_the_headers_is_told_once(tmp_path):
         fits.PrimaryHDU(np.ones((6, 6), np.float32), header).writeto(tmp_path / f"{name}.fits")
     inputs = find_inputs([str(tmp_path)], keep_errors=False, channels=1, reading=Reading())
     with pytest.warns(
-        InputWarning, match=r"of 0.1″, as was given, where the header says 0.05″ \(images: 2\)"
-    ):
+        InputWarning, match="of 0.1″, as was given, though a header says 0.05″"
+    ) as told:
         list(read_images(inputs, None, Reading(pixel_scale=0.1), batch_size=1))
+    assert len(told) == 1
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         list(read_images(inputs, None, Reading(pixel_scale=0.0501), batch_size=1))

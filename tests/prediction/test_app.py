@@ -171,7 +171,7 @@ def test_an_image_of_another_pixel_scale_is_resampled_and_the_page_says_so(
     )
     fits.writeto(tmp_path / "c.fits", image, header)
     assert "pixels of 0.2″" in answers.classify(predictor, tmp_path / "c.fits").scale
-    with pytest.raises(InputError, match="a number of arcsec is needed"):
+    with pytest.raises(InputError, match=r"a number of arcsec is needed, from \S+ to \S+$"):
         answers.classify(predictor, tmp_path / "a.npy", pixel_scale=-1)
 
 

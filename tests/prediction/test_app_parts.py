@@ -5,6 +5,7 @@ import json
 import re
 import time
 from importlib import resources
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -261,9 +262,50 @@ def test_one_fit_runs_at_a_time_and_its_owner_cancels_it(fits_of):
         next(fits_of.run(task(), "b"))
     assert not fits_of.cancel("b")
     assert fits_of.cancel("a")
+    others = fits_of.run(
+        task(), "b"
+    )  # at once, though nobody has asked for the next step of the first
+    next(others)
     with pytest.raises(InputError, match="was cancelled"):
         list(steps)
+    next(others)  # the end of the first is not its end
+    others.close()
     assert not fits_of.cancel("a")
+
+
+def test_a_cancelled_fit_is_told_as_such_and_not_as_an_error(fits_of):
+    from haloformer.app import fit_tab
+
+    shown = fit_tab._fitted(fits_of, task, "a")
+    next(shown)
+    assert fits_of.cancel("a")
+    *_, (told, result, *_) = shown
+    assert "The fit was cancelled." in told
+    assert "hf-alert" not in told
+    assert result == ""
+
+
+def test_numbers_that_cannot_be_are_told_by_the_field_that_they_are_in(fits_of):
+    from haloformer.app import classify_tab, fit_tab, simulate_tab
+    from haloformer.app.uploading import number_field, slider_field
+
+    files = {"image": "a.fits", "psf": "b.fits", "noise_map": None, "mask": None}
+    field = number_field("Radius")
+    for value in (-3, "text", 1e9):
+        given = field.preprocess(value)  # no error of gradio's
+        with pytest.raises(InputError, match=r"^the radius must lie between 0 and 10000, not "):
+            fit_tab._task(files, 0, 0, given, 0, 0, True, "no")
+    for module in (classify_tab, fit_tab, simulate_tab):
+        assert not re.search(r"gr\.(Number|Slider)\(", Path(module.__file__).read_text("utf-8"))
+    assert slider_field(0, 1, 0).preprocess(-5) == -5
+
+
+def test_sliders_reach_no_farther_than_what_is_drawn(fits_of):
+    from haloformer.app import simulate_tab
+
+    for survey, most in (("model_i", -22), ("model_i_fair", -21.5), ("model_ii", -22)):
+        moved = dict(zip(simulate_tab._SLIDERS, simulate_tab._moved(survey, "axion", {})))
+        assert moved["log10_m_axion"]["maximum"] == most
 
 
 def test_a_fit_that_cannot_be_is_told_in_words(fits_of, tmp_path, bombs, capsys):

@@ -176,6 +176,13 @@ def test_an_evaluation_takes_the_images_own_camera_too(model, folder, survey, ca
     assert np.abs(np.asarray(plain) - found).max() > 1e-4
 
 
+def test_a_noise_map_that_is_a_weight_by_its_name_is_refused(model, folder, capsys):
+    fits.PrimaryHDU(np.ones((SIDE, SIDE)), fits.Header([("EXTNAME", "WHT")])).writeto("wht.fits")
+    command = ["predict", str(model), "images/0.fits", "--noise_map", "wht.fits", "--out", "p.csv"]
+    assert main(command) == 2
+    assert "is a weight by its name" in capsys.readouterr().err
+
+
 def test_one_bad_noise_map_is_a_row_that_says_so(model, folder, camera, lenses):
     maps = camera[1].copy()
     maps[1, 3, 4:6] = 0, np.nan

@@ -5,7 +5,7 @@ import pytest
 import torch
 from astropy.io import fits
 
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 from haloformer.simulation.correlation import (
     add_correlated_noise,
     correlated_noise,
@@ -91,5 +91,63 @@ def test_a_users_noise_map_is_read_and_checked(tmp_path):
         with pytest.raises(InputError, match=said) as caught:
             read_noise_map(camera)
         assert "--nan" not in str(caught.value)  # an option that simulate has not
+    path.unlink()
+    with pytest.raises(InputError, match="does not exist"):
+        read_noise_map(camera)
     with pytest.raises(InputError, match="no noise_map"):
         read_noise_map(Instrument(num_pix=32, pixel_scale=0.05))
+
+
+@pytest.fixture
+def sigma():
+    return np.full((32, 32), 0.01, np.float32)
+
+
+def _written(path, sigma, **cards):
+    hdu = fits.PrimaryHDU(sigma)
+    hdu.header.update(cards)
+    hdu.writeto(path, overwrite=True)
+    return Instrument(num_pix=32, pixel_scale=0.05, noise_map=str(path))
+
+
+@pytest.mark.parametrize(
+    ("unit", "factor"),
+    [("counts/s", 1), ("ELECTRONS/S", 1), ("DN/s", 1), ("electron/h", 1 / 3600), ("kct/s", 1e3)],
+)
+def test_a_users_noise_map_in_another_unit_is_converted(tmp_path, sigma, unit, factor):
+    found = read_noise_map(_written(tmp_path / "noise.fits", sigma, BUNIT=unit))
+    assert found == pytest.approx(factor * sigma)
+
+
+@pytest.mark.parametrize(
+    ("unit", "said"),
+    [
+        ("electron", "must be in counts/s"),
+        ("MJy/sr", "must be in counts/s"),
+        ("(electron/s)^2", "map of variances"),
+        ("(counts/s)**-2", "map of weights"),
+    ],
+)
+def test_a_users_noise_map_of_something_else_is_refused(tmp_path, sigma, unit, said):
+    camera = _written(tmp_path / "noise.fits", sigma, BUNIT=unit)
+    with pytest.raises(InputError, match=said):
+        read_noise_map(camera)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("WHT", "weight"), ("SCI_VAR", "variance")])
+def test_a_users_map_that_is_no_standard_deviation_by_its_name_is_refused(
+    tmp_path, sigma, name, kind
+):
+    camera = _written(tmp_path / "noise.fits", sigma, EXTNAME=name)
+    with pytest.raises(InputError, match=f"is a {kind} by its name, {name}"):
+        read_noise_map(camera)
+
+
+def test_a_users_noise_map_is_found_by_its_name_and_another_pixel_scale_is_told(tmp_path, sigma):
+    path = tmp_path / "cutout.fits"
+    camera = _written(path, 5 + sigma, PIXSCALE=0.1)
+    with pytest.warns(InputWarning, match="pixels of 0.1″ by its header, the camera's are 0.05″"):
+        read_noise_map(camera)
+    image = fits.PrimaryHDU(5 + sigma)
+    fits.HDUList([image, fits.ImageHDU(sigma, name="ERR")]).writeto(path, overwrite=True)
+    assert np.array_equal(read_noise_map(camera), sigma)

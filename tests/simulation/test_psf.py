@@ -71,6 +71,14 @@ def images(n=3, side=40):
     return torch.tensor(np.random.default_rng(0).uniform(size=(n, side, side)))
 
 
+def test_a_users_psf_is_found_by_its_name_among_other_images(tmp_path):
+    image, kernel = fits.PrimaryHDU(gaussian(41, 9.0)), gaussian(11, 2.5)
+    path = tmp_path / "cutout.fits"
+    fits.HDUList([image, fits.ImageHDU(kernel, name="VIS_PSF")]).writeto(path)
+    assert read_kernel(path)[0] == pytest.approx(kernel)
+    assert read_kernel(path, 0)[0].shape == (41, 41)
+
+
 @pytest.mark.parametrize(("fwhm", "beta"), [(2.5, 1.5), (4.0, 3.0), (3.0, 20.0)])
 def test_moffat_profile_is_lenstronomys(fwhm, beta):
     ours = moffat(fwhm, beta, 12)

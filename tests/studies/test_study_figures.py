@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from haloformer.studies import figures
+from haloformer.studies import figures, leaderboard_figures
 
 AUCS = {"a": (0.95, 0.90, 0.99), "b": (0.951, 0.80, 0.995), "c": (0.949, 0.92, 0.97)}
 
@@ -65,3 +65,13 @@ def test_axes_are_words(axis, words):
 def test_a_curve_names_its_axis_in_words():
     (axes,) = figures.curves(plan("n_images"), rows(1)).axes
     assert axes.get_xlabel() == "Number of training images"
+
+
+def test_legends_of_roc_curves_lie_below_them():
+    labels = np.arange(30) % 3
+    answers = [(f"net_{k}", labels, np.eye(3)[labels] * k, ("a", "b", "c")) for k in range(1, 4)]
+    figure = leaderboard_figures._roc_figure(answers)
+    figure.canvas.draw()
+    for axes in figure.axes:
+        panel, legend = axes.get_window_extent(), axes.get_legend().get_window_extent()
+        assert 0 <= legend.y0 < legend.y1 < panel.y0

@@ -13,7 +13,7 @@ from haloformer.app.given import whole
 from haloformer.app.known import Models
 from haloformer.app.limits import Uploads
 from haloformer.app.pictures import STRETCHES
-from haloformer.app.uploading import restrict
+from haloformer.app.uploading import number_field, restrict, slider_field
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 
@@ -53,13 +53,9 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
             model = gr.Dropdown(
                 list(models.facts), value=models.first, label="Model", elem_id="hf-model"
             )
-            number = gr.Number(
-                0, label="Image number in the dataset", precision=0, minimum=0, visible=False
-            )
-            scale = gr.Number(
-                0,
-                label="Pixel scale (arcsec), where the file does not say it; 0: as it is",
-                minimum=0,
+            number = number_field("Image number in the dataset", visible=False)
+            scale = number_field(
+                "Pixel scale (arcsec), where the file does not say it; 0: as it is",
                 elem_id="hf-scale",
             )
         with gr.Column(scale=3, min_width=300):
@@ -68,7 +64,7 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
             stretch = gr.Radio(
                 list(STRETCHES), value="asinh", label="Stretch", elem_id="hf-stretch"
             )
-            percent = gr.Slider(
+            percent = slider_field(
                 80,
                 100,
                 99.5,
@@ -76,7 +72,7 @@ def classify_tab(models: Models, uploads: Uploads, kept_seconds: int) -> None:
                 label="Pixels between black and white (%)",
                 elem_id="hf-percent",
             )
-            layer = gr.Slider(
+            layer = slider_field(
                 1, 2, 1, step=1, label="Layer of attention", visible=False, elem_id="hf-layer"
             )
 

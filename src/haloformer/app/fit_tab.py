@@ -9,9 +9,9 @@ import gradio as gr
 
 from haloformer.app import parts
 from haloformer.app.fit_worker import MOST_PIXELS
-from haloformer.app.fits import DOWNLOADS, MOST_SECONDS, Fits, Fitted, Progress, Task
+from haloformer.app.fits import DOWNLOADS, MOST_SECONDS, Cancelled, Fits, Fitted, Progress, Task
 from haloformer.app.given import number
-from haloformer.app.uploading import restrict
+from haloformer.app.uploading import number_field, restrict
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.files import LensFiles
 from haloformer.fitting.reallens.run import Options
@@ -62,12 +62,12 @@ def fit_tab(fits: Fits) -> None:
             for file in files.values():
                 restrict(file)
             with gr.Row():
-                scale = gr.Number(0, label="Pixel scale (″)", minimum=0, min_width=130)
-                psf_scale = gr.Number(0, label="PSF's pixels (″)", minimum=0, min_width=130)
-            radius = gr.Number(0, label="Radius (″)", minimum=0, min_width=130)
+                scale = number_field("Pixel scale (″)")
+                psf_scale = number_field("PSF's pixels (″)")
+            radius = number_field("Radius (″)")
             with gr.Row():
-                z_lens = gr.Number(0, label="Redshift, lens", minimum=0, min_width=130)
-                z_source = gr.Number(0, label="Redshift, source", minimum=0, min_width=130)
+                z_lens = number_field("Redshift, lens")
+                z_source = number_field("Redshift, source")
             light = gr.Checkbox(True, label="The lens galaxy's light is in the image")
             perturber = gr.Dropdown(
                 list(_PERTURBERS),
@@ -182,6 +182,7 @@ def _fitted(
     busy = (gr.update(interactive=False), gr.update(interactive=False), gr.update(interactive=True))
     free = (gr.update(interactive=True), gr.update(interactive=True), gr.update(interactive=False))
     found: list[Fitted] = []
+    cancelled = False
     steps: Iterator[Progress | Fitted] = iter(())
 
     def begin() -> str:
@@ -190,6 +191,14 @@ def _fitted(
         return _next()
 
     def _next() -> str:
+        nonlocal cancelled
+        try:
+            return _told()
+        except Cancelled:
+            cancelled = True
+            return parts.note("The fit was cancelled.")
+
+    def _told() -> str:
         for each in steps:
             if isinstance(each, Fitted):
                 found.append(each)
@@ -202,7 +211,7 @@ def _fitted(
     failed = "This lens could not be fitted."
     try:
         text, work = parts.guarded(begin, failed), _next
-        while not found and "hf-alert" not in text:
+        while not found and not cancelled and "hf-alert" not in text:
             yield text, "", *busy
             text = parts.guarded(work, failed)
         shown = parts.guarded(lambda: _result(found[0]), failed) if found else ""

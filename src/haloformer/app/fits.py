@@ -81,6 +81,10 @@ class Fitted:
     seconds: float
 
 
+class Cancelled(InputError):
+    """The visitor has cancelled the fit."""
+
+
 @dataclass
 class _Running:
     process: subprocess.Popen[str]
@@ -117,8 +121,8 @@ class Fits:
             owner: Who may cancel it.
 
         Raises:
-            InputError: Another fit is running, what was given cannot be fitted, it took too long,
-                or it was cancelled.
+            InputError: Another fit is running, what was given cannot be fitted, or it took too long.
+            Cancelled: It was cancelled.
         """
         for path in (task.files.image, task.files.psf, task.files.noise_map, task.files.mask):
             if path is not None:
@@ -140,7 +144,7 @@ class Fits:
         if running is None or running.owner != owner:
             return False
         running.cancelled = True
-        running.process.kill()
+        self._end(running)
         return True
 
     def close(self) -> None:
@@ -169,7 +173,7 @@ class Fits:
             yield _progress(running.seen - began, running.lines)
         running.process.wait()
         if running.cancelled:
-            raise InputError("the fit was cancelled")
+            raise Cancelled("the fit was cancelled")
         yield _result(running.folder / "result", running.lines, time.monotonic() - began)
 
     def _watch(self, running: _Running) -> None:

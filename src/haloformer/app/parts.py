@@ -32,7 +32,7 @@ def note(text: str) -> str:
 
 def alert(text: str) -> str:
     """Returns why something was not done."""
-    return f"<div class='hf-alert' role='alert'><b>This does not work.</b> {_e(text)}</div>"
+    return f"<div class='hf-alert' role='alert'><b>This does not work:</b> {_e(text)}</div>"
 
 
 def answer(found: Answer, said: str = "") -> str:

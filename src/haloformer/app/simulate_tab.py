@@ -8,6 +8,7 @@ import torch
 from haloformer.app import answers, lenses, parts
 from haloformer.app.known import Models
 from haloformer.app.lenses import Lens
+from haloformer.app.uploading import number_field, slider_field
 from haloformer.errors import InputError
 from haloformer.simulation import list_surveys
 from haloformer.simulation.noise import NOISE_MODES
@@ -34,6 +35,7 @@ _SLIDERS: dict[str, tuple[float, float, float, float, str]] = {
 _KEPT_NAMES = ("noise", "draw")
 _PLAIN_ONLY = ("source_x", "source_y", "exposure")
 _PLAIN = (*_PLAIN_ONLY, "log10_m_axion", "vortex_angle", "n_subhalos", "slope", *_KEPT_NAMES)
+_MOST_OF_PLAIN = {"log10_m_axion": -22.0}  # as these surveys draw it
 _ROUNDED = {"exposure": 0, "snr": 0, "theta_E": 2, "gamma": 2}
 
 
@@ -65,9 +67,9 @@ def simulate_tab(page: gr.Blocks, models: Models, kept_seconds: int) -> None:
                 elem_id="hf-kind",
             )
             sliders = {
-                name: gr.Slider(
+                name: slider_field(
                     low,
-                    high,
+                    _most(name, high, first),
                     _rounded(name, usual.get(name, value)),
                     step=step,
                     label=label,
@@ -76,14 +78,7 @@ def simulate_tab(page: gr.Blocks, models: Models, kept_seconds: int) -> None:
                 )
                 for name, (low, high, value, step, label) in _SLIDERS.items()
             }
-            draw = gr.Number(
-                0,
-                label="Draw of all that the sliders leave open",
-                precision=0,
-                minimum=0,
-                maximum=10**6,
-                elem_id="hf-draw",
-            )
+            draw = number_field("Draw of all that the sliders leave open", elem_id="hf-draw")
         with gr.Column(scale=3, min_width=300):
             pictures = gr.HTML("", elem_id="hf-lens")
             told = gr.HTML("", elem_id="hf-lens-answer")  # fmt: skip
@@ -160,11 +155,17 @@ def _moved(survey: Any, class_name: Any, values: dict[str, float]) -> list[Any]:
     shown = lenses.dials_of(survey, class_name)
     updates = []
     for name in _SLIDERS:
-        update: dict[str, Any] = {"visible": name in shown}
+        most = _most(name, _SLIDERS[name][1], survey)
+        update: dict[str, Any] = {"visible": name in shown, "maximum": most}
         if name in values:
             update["value"] = _rounded(name, values[name])
         updates.append(gr.update(**update))
     return updates
+
+
+def _most(name: str, high: float, survey: str) -> float:
+    """Returns what a slider reaches with a survey."""
+    return high if survey in lenses.COMPOSED else min(high, _MOST_OF_PLAIN.get(name, high))
 
 
 def _rounded(name: str, value: float) -> float:

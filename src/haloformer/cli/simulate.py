@@ -246,6 +246,7 @@ def _simulate_alone(
             camera = simulator.survey.instrument
             write_fits_folder(
                 batches, out, class_names=names, attributes=simulator.attributes, psf=simulator.calibration["psf"],
+                noise_map=simulator.calibration.get("noise_map"),
                 psf_scale=camera.pixel_scale / rays_per_pixel(camera), n=n, overwrite=overwrite,
             )  # fmt: skip
             return

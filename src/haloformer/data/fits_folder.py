@@ -23,6 +23,8 @@ _NAMED = {
 }
 """Parameters that have a short keyword, which others know; all others have a HIERARCH card of their own name."""
 
+_RATE = "counts/s"  # of noise maps
+
 
 def write_fits_folder(
     batches: Iterable[Batch],
@@ -32,12 +34,13 @@ def write_fits_folder(
     attributes: Mapping[str, Any],
     psf: np.ndarray | None = None,
     psf_scale: float | None = None,
+    noise_map: np.ndarray | None = None,
     n: int | None = None,
     overwrite: bool = False,
 ) -> int:
     """Writes FITS files ``OUT/{class}/{class}_0000012.fits`` and, beside them, ``parameters.csv``.
 
-    Each holds the image, as the primary one, and the point-spread function as the extension PSF. The header has survey, class, seed, pixel
+    Each holds the image, as the primary one, and the camera's own: the point-spread function as the extension PSF, the noise map as NOISE. The header has survey, class, seed, pixel
     scale, unit, code version, and every parameter that is one number; the table has lists, too, joined by ``;``. The folder appears under its
     name when it is whole.
 
@@ -48,6 +51,7 @@ def write_fits_folder(
         attributes: Of the simulator.
         psf: (odd, odd) point-spread function; None: none is written.
         psf_scale: Side of its pixels in arcsec.
+        noise_map: (H, W) in counts/s; None: the camera has none, and none is written. Nor is it beside images in another unit.
         n: How many images will come, if known: whether they fit on the disk is then checked before the second batch.
         overwrite: Replace a folder that haloformer wrote in this layout; any other is left alone.
 
@@ -56,7 +60,7 @@ def write_fits_folder(
     """
     out = Path(out)
     refuse_existing_folder(out, overwrite)
-    save = functools.partial(_save, attributes, psf, psf_scale)
+    save = functools.partial(_save, attributes, psf, psf_scale, noise_map)
     with whole_folder(out, lambda: refuse_existing_folder(out, overwrite)) as part:
         return write_class_folders(batches, part, tuple(class_names), n, save, ".fits")
 
@@ -65,6 +69,7 @@ def _save(
     attributes: Mapping[str, Any],
     psf: np.ndarray | None,
     psf_scale: float | None,
+    noise_map: np.ndarray | None,
     path: Path,
     image: np.ndarray,
     name: str,
@@ -101,6 +106,9 @@ def _save(
     if psf is not None:
         about = fits.Header([("PIXSCALE", psf_scale, "arcsec per pixel")])
         hdus.append(fits.ImageHDU(np.asarray(psf, np.float32), about, name="PSF"))
+    if noise_map is not None and attributes["image_unit"] == _RATE:
+        about = fits.Header([("BUNIT", _RATE, "standard deviation of each pixel")])
+        hdus.append(fits.ImageHDU(np.asarray(noise_map, np.float32), about, name="NOISE"))
     fits.HDUList(hdus).writeto(path)
 
 

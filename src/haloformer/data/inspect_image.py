@@ -8,6 +8,7 @@ import numpy as np
 
 from haloformer.data.inspect import write_figure
 from haloformer.errors import InputError
+from haloformer.io.quantities import NOT_SQUARE
 from haloformer.readers.fits import (
     FitsImage,
     Hdu,
@@ -24,7 +25,6 @@ _MOST = 40  # extensions
 MOST_FILES = 1000  # of a folder, that are looked into
 _FACTS = ("BUNIT", "EXPTIME", "FILTER", "INSTRUME", "TELESCOP", "OBJECT")
 _LARGEST = 4096  # pixels per side that are looked at
-_NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
 _NEAR_0 = 1e-6
 
 
@@ -230,7 +230,7 @@ def _notes(images: Sequence[dict[str, Any]]) -> list[str]:
     if read["pixel_scale"] is None:
         notes.append("The pixel scale is not known: other commands take it from --pixel_scale.")
     sides = read.get("pixel_sides")
-    if sides is not None and max(sides) > (1 + _NOT_SQUARE) * min(sides):
+    if sides is not None and max(sides) > (1 + NOT_SQUARE) * min(sides):
         notes.append(
             f"Pixels are {sides[0]:.4g}″ by {sides[1]:.4g}″ (x, y), no squares: a fit of a real lens needs them resampled."
         )

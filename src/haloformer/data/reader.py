@@ -8,7 +8,6 @@ exception. `images_in_memory` takes tensors and arrays, under the same checks. T
 import itertools
 import math
 import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,7 @@ from haloformer.data.finding import InputFile, find_inputs, fits_inputs, locatio
 from haloformer.data.grids import PixelGrid, shape_error, to_grid
 from haloformer.errors import InputError, InputWarning, brief
 from haloformer.files import printable
+from haloformer.io.quantities import NOT_SQUARE
 from haloformer.readers.archives import ArchiveCursor
 from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, plane_of
 from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
@@ -86,9 +86,9 @@ class ReadImage:
         ra: Right ascension of its middle in degrees (ICRS).
         dec: Declination.
         scales: Sides of the file's pixels along y and x in arcsec; None if they are not known.
-        header_scales: The same by its header alone.
         shape: (H, W) of the file's image, before it was brought to the grid; None of a cutout about a position.
         camera: What it brings along for the smooth fit; None: its survey's camera.
+        told: What is told of it, once for all images of which it is the same.
     """
 
     file: str
@@ -100,9 +100,9 @@ class ReadImage:
     ra: float | None = None
     dec: float | None = None
     scales: tuple[float, float] | None = None
-    header_scales: tuple[float, float] | None = None
     shape: tuple[int, ...] | None = None
     camera: ImageCamera | None = None
+    told: str = ""
 
     @property
     def name(self) -> str:
@@ -148,28 +148,12 @@ def read_images(
     images = (
         image for each in inputs for image in _images_of(each, batch_size, grid, reading, cursor)
     )
-    otherwise: Counter[str] = Counter()
+    told: set[str] = set()
     while batch := list(itertools.islice(images, batch_size)):
-        otherwise.update(_other_scale(image) for image in batch)
+        told.update(image.told for image in batch if image.told)
         yield batch
-    for text, n in otherwise.items():
-        if text:
-            warnings.warn(
-                f"{text} (images: {n:,}): the option goes before headers",
-                InputWarning,
-                stacklevel=2,
-            )
-
-
-_SAME_SCALE = 0.01  # of what was given and what a header says
-
-
-def _other_scale(image: ReadImage) -> str:
-    """Returns what is to be told where a header says another pixel scale than was given; nothing where it does not."""
-    given, said = image.scales, image.header_scales
-    if given is None or said is None or np.allclose(given, said, rtol=_SAME_SCALE, atol=0):
-        return ""
-    return f"pixels were taken to be of {given[0]:.3g}″, as was given, where the header says {max(said):.3g}″"
+    for each in sorted(told):  # once for all files
+        warnings.warn(each, InputWarning, stacklevel=2)
 
 
 def stacked(images: Sequence[ReadImage]) -> Tensor:
@@ -364,6 +348,7 @@ def _of_fits(
             raise InputError(
                 f"{name} has {width} × {height} pixels, too many for one image: --catalog reads cutouts of it"
             )
+        told = _other_scale(stored)
         ra, dec = stored.ra_dec((width - 1) / 2, (height - 1) / 2)
         for k in range(source.start, source.start + source.n):
             plane = k if source.is_stack else source.plane
@@ -374,8 +359,8 @@ def _of_fits(
                 ra=_or_none(ra),
                 dec=_or_none(dec),
                 scales=stored.scales,
-                header_scales=stored.header_scales,
                 shape=(height, width),
+                told=told,
             )
             try:
                 where = name if plane is None else f"{name}: plane {plane}"
@@ -383,6 +368,17 @@ def _of_fits(
             except InputError as error:
                 found.error = brief(error)
             yield found
+
+
+def _other_scale(stored: FitsImage) -> str:
+    """Returns what is told where the header has pixels of another size than the options; the same for all such files."""
+    if stored.scales is None or stored.header_scales is None:
+        return ""
+    given, (y, x) = stored.scales[1], stored.header_scales
+    if max(x, y, given) <= (1 + NOT_SQUARE) * min(x, y, given):
+        return ""
+    said = f"{x:.4g}″" if abs(x - y) <= NOT_SQUARE * x else f"{x:.4g}″ by {y:.4g}″"
+    return f"pixels are taken to be of {given:.4g}″, as was given, though a header says {said}"
 
 
 _WHOLE = (slice(None), slice(None))
@@ -422,6 +418,7 @@ def _cutouts(
         assert source.hdu is not None
         stored = FitsImage(hdus, source.hdu, name, reading)
         x, y, ra, dec, good = _places(stored, positions, part)
+        told = _other_scale(stored)
         height, width = stored.shape[-2:]
         inside, box = _cutout_box(stored, grid, reading.size, x, y)
         for k, (px, py) in enumerate(zip(x.tolist(), y.tolist())):
@@ -432,7 +429,7 @@ def _cutouts(
                 ra=_or_none(ra[k]),
                 dec=_or_none(dec[k]),
                 scales=stored.scales,
-                header_scales=stored.header_scales,
+                told=told,
             )
             where = f"{name}: position {found.index}"
             try:

@@ -8,6 +8,9 @@ import numpy as np
 
 from haloformer.errors import InputError, InputWarning
 
+NOT_SQUARE = 0.01
+"""By how much of themselves the sides of a pixel may differ that is taken as a square."""
+
 _LOGARITHM = re.compile(r"(?<![a-z])((ab|st|vega|inst)?[ _]?mags?|magnitudes?|dex|db)(?![a-z])")
 
 
@@ -42,6 +45,11 @@ def refuse_logarithms(unit: str, name: str) -> None:
 _SPELT = {"cps": "count / s", "counts": "count", "cts": "count", "dn": "adu", "e-": "electron", "e": "electron", "electrons": "electron", "sec": "s", "second": "s", "seconds": "s"}  # fmt: skip
 
 
+_RATES = ("count / s", "electron / s", "photon / s", "adu / s", "DN / s")
+_POWER = re.compile(r"(1 ?/ ?)?\(([^()]+)\) ?(?:\^|\*\*)? ?([+-]?\d)")
+"""A power of a unit in brackets, which astropy does not read."""
+
+
 def noise_factor(noise_unit: Any, image_unit: Any, noise: str = "noise") -> float:
     """Returns by what a noise map is multiplied to be in the unit of its image; 1 where either has none.
 
@@ -71,16 +79,50 @@ def noise_factor(noise_unit: Any, image_unit: Any, noise: str = "noise") -> floa
     try:
         return float(theirs.to(ours))
     except UnitsError as error:
-        kind = ""
-        if theirs.is_equivalent(ours**2):
-            kind = ", but its square: is it a map of variances? The standard deviation is needed"
-        elif theirs.is_equivalent(ours**-2):
-            kind = (
-                ", but its inverse square: is it a map of weights? The standard deviation is needed"
-            )
         raise InputError(
-            f"{noise} is in {theirs}, the image in {ours}: it must be in the image's unit{kind}"
+            f"{noise} is in {theirs}, the image in {ours}: it must be in the image's unit{_kind(theirs, ours)}"
         ) from error
+
+
+def rate_factor(unit: str, noise: str) -> float:
+    """Returns by what a noise map is multiplied to be in counts, electrons, photons or ADU per second; 1 where it has no unit.
+
+    Args:
+        unit: What its header says.
+        noise: What the map is called in messages.
+
+    Raises:
+        InputError: It is in a unit of something else.
+    """
+    from astropy.units import Unit
+
+    its = _known_unit(unit)
+    if its == "":
+        return 1.0
+    if isinstance(its, str):
+        warnings.warn(
+            f"{noise} is in '{unit[:40]}', which is not known: its values are taken to be in counts/s",
+            InputWarning,
+            stacklevel=3,
+        )
+        return 1.0
+    rates = [Unit(each) for each in _RATES]
+    for rate in rates:
+        if its.is_equivalent(rate):
+            return float(its.to(rate))
+    kind = next(filter(None, (_kind(its, rate) for rate in rates)), "")
+    raise InputError(
+        f"{noise} is in {its}: it must be in counts/s, as images of a camera are{kind}"
+    )
+
+
+def _kind(theirs: Any, ours: Any) -> str:
+    """Returns what a map in a unit that is not ours may be instead, in words."""
+    if theirs.is_equivalent(ours**2):
+        return ", but its square: is it a map of variances? The standard deviation is needed"
+    if theirs.is_equivalent(ours**-2):
+        return ", but its inverse square: is it a map of weights? The standard deviation is needed"
+    return ""
 
 
 def _known_unit(unit: Any) -> Any:
@@ -90,6 +132,10 @@ def _known_unit(unit: Any) -> Any:
     from astropy.units import Unit
 
     text = " ".join(unit.split())
+    power = _POWER.fullmatch(text)
+    if power is not None:
+        base = _known_unit(power[2])
+        return text if isinstance(base, str) else base ** (int(power[3]) * (-1 if power[1] else 1))
     spelt = re.sub(r"[A-Za-z]+-?", lambda found: _SPELT.get(found[0].lower(), found[0]), text)
     shouted = text.isupper()  # ELECTRONS/S are per second, not per siemens
     for each in (spelt.lower(), text, spelt) if shouted else (text, spelt, spelt.lower()):

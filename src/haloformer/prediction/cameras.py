@@ -17,10 +17,15 @@ from haloformer.errors import InputError, brief
 from haloformer.fitting.channels import own_camera
 from haloformer.io.quantities import noise_factor
 from haloformer.readers.archives import is_archive
-from haloformer.readers.extensions import EXTENSION, named_extension, own_extension
-from haloformer.readers.fits import unit_in_file
+from haloformer.readers.extensions import (
+    EXTENSION,
+    check_standard_deviation,
+    named_extension,
+    own_extension,
+)
+from haloformer.readers.fits import first_image, fits_hdus, unit_in_file
 from haloformer.readers.images import FITS_SUFFIXES, SUFFIXES, image_suffix, read_image
-from haloformer.simulation.psf import checked_kernel, first_image, read_kernel, resampled
+from haloformer.simulation.psf import checked_kernel, read_kernel, resampled
 
 if TYPE_CHECKING:
     from haloformer.prediction.predictor import Predictor
@@ -311,6 +316,9 @@ def _map_input(value: str, source: InputFile) -> InputFile:
     else:
         wanted = Reading(hdu=first_image(path) if hdu is None else hdu)
         found = fits_inputs(InputFile(path), path, 1, wanted)
+        with fits_hdus(path, str(path)) as hdus:
+            for each in found:
+                check_standard_deviation(value, hdus[each.hdu or 0].name)
     if len(found) != 1:
         raise InputError(
             f"noise_map {value} of {source.name} is {len(found)} images: one is needed"

@@ -31,6 +31,12 @@ _KINDS = {
 }
 """Option → what it is, and the words of names that say so."""
 
+_NO_SIGMA = {
+    "variance": ("VAR", "VARIANCE"),
+    "weight": ("IVAR", "INVVAR", "WHT", "WEIGHT", "WEIGHTS"),
+}
+"""What is no standard deviation → the words of names that say so."""
+
 
 def own_extension(name: str, value: str, image: Path, number: int | None = None) -> str | None:
     """Returns the extension of the image's file that is named; None if a value is no such name.
@@ -62,14 +68,34 @@ def own_extension(name: str, value: str, image: Path, number: int | None = None)
     return hdu
 
 
-def named_extension(name: str, path: Path, image: Path, number: int | None = None) -> int | None:
+def check_standard_deviation(noise_map: str, extension: str) -> None:
+    """Refuses a noise map that is a variance or a weight by its name.
+
+    Args:
+        noise_map: What was given, for messages.
+        extension: Name of the extension that was read.
+
+    Raises:
+        InputError: Its name says so.
+    """
+    for kind, words in _NO_SIGMA.items():
+        if not set(words).isdisjoint(_words(extension)):
+            root = "square root" if kind == "variance" else "inverse square root"
+            raise InputError(
+                f"noise_map {noise_map} is a {kind} by its name, {extension}: a standard deviation is needed, its {root}, as a file of its own"
+            )
+
+
+def named_extension(
+    name: str, path: Path, image: Path | None, number: int | None = None
+) -> int | None:
     """Returns the number of the extension whose name says that it is what an option asks for.
 
     Args:
         name: Of the option: ``psf``, ``noise_map`` or ``mask``.
         path: A FITS file.
         image: File of the image that it belongs to. Of several extensions the one is taken whose name and version go with the image's:
-            NIR_H_PSF with NIR_H_FLUX, ERR,2 with SCI,2.
+            NIR_H_PSF with NIR_H_FLUX, ERR,2 with SCI,2. None: there is none.
         number: Of the image's extension; None: the first with an image of the sky.
 
     Returns:
@@ -85,7 +111,7 @@ def named_extension(name: str, path: Path, image: Path, number: int | None = Non
         labels = {k: (hdus[k].name, hdus[k].ver) for k in pictures}
     if len(pictures) < 2 or len(found) == 1:
         return found[0] if found else None
-    own = path.resolve() == image.resolve()
+    own = image is not None and path.resolve() == image.resolve()
     listed = ", ".join(_in_words(labels[k]) for k in found or pictures)
     if not found:
         if own:
@@ -127,8 +153,8 @@ def _words(name: str) -> list[str]:
     return [words[0], words[-1], name.upper()] if words else []
 
 
-def _label_of(image: Path, number: int | None) -> Label:
-    if image_suffix(image.name) not in FITS_SUFFIXES:
+def _label_of(image: Path | None, number: int | None) -> Label:
+    if image is None or image_suffix(image.name) not in FITS_SUFFIXES:
         return "", 1
     with fits_hdus(image, str(image)) as hdus:
         return _label(hdus, number) or ("", 1)

@@ -225,6 +225,15 @@ def is_sky_image(hdu: Hdu) -> bool:
     return is_sky_name(hdu.name)
 
 
+def first_image(path: Path) -> int:
+    """Returns the number of a FITS file's first extension with an image, of whatever name; raises InputError if there is none."""
+    with fits_hdus(path, str(path)) as hdus:
+        for number, hdu in enumerate(hdus):
+            if is_fits_image(hdu):
+                return number
+    raise InputError(f"{path} holds no image")
+
+
 def is_sky_name(name: str) -> bool:
     """Tells whether a name is none of a PSF, of errors, weights or flags (see `is_sky_image`)."""
     words = re.findall("[A-Z]+", name.upper())

@@ -59,7 +59,9 @@ class Reading:
         low, high = _PIXEL_SCALES
         for name, value in (("pixel_scale", self.pixel_scale), ("size", self.size)):
             if value is not None and not low <= value <= high:
-                raise InputError(f"{name} is {value:g}: a number of arcsec is needed")
+                raise InputError(
+                    f"{name} is {value:g}: a number of arcsec is needed, from {low:g} to {high:g}"
+                )
         if self.size is not None and self.catalog is None:
             raise InputError(
                 "size is the side of cutouts about the positions of a catalog: give a catalog, too"

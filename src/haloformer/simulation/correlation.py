@@ -13,10 +13,9 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
-from haloformer.readers.images import read_image
+from haloformer.readers import noise_maps
 from haloformer.simulation.fields import standard_normal
 from haloformer.simulation.instruments import Instrument, central_part
-from haloformer.simulation.psf import first_image
 
 _NUMBER = 2001  # of the draws of a pixel, apart from those of white noise
 
@@ -110,12 +109,13 @@ def read_noise_map(instrument: Instrument) -> np.ndarray:
     """Returns the camera's noise map (num_pix, num_pix) float32 in counts/s, its central part where it is larger.
 
     Raises:
-        InputError: There is none, it is smaller than the images, or it holds what is no positive number.
+        InputError: There is none, it is smaller than the images, in another unit, a variance or a weight by its name, or it holds what is no
+            positive number.
     """
     if instrument.noise_map is None:
         raise InputError("this camera has no noise_map")
     path = Path(instrument.noise_map)
-    sigma = read_image(path, channels=1, hdu=first_image(path), nan="mask")[0]
+    sigma = noise_maps.read_noise_map(path, instrument.pixel_scale)
     if min(sigma.shape) < instrument.num_pix:
         raise InputError(
             f"{path} has {sigma.shape[0]}×{sigma.shape[1]} pixels, fewer than the {instrument.num_pix} per side of the camera"

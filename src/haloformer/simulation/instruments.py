@@ -36,7 +36,7 @@ class Instrument:
         background_rms: Noise of the background in counts/s per pixel; computed from sky and read noise if None.
         psf_beta: Exponent β of a Moffat profile, whose wings fall as r^−2β; Gaussian if None.
         psf_file: FITS image of the point-spread function, which goes before width and exponent.
-        psf_hdu: Extension of that file; the first that holds an image if None.
+        psf_hdu: Extension of that file; if None that whose name says that it is a PSF, else the first that holds an image.
         psf_pixel_scale: Arcsec per pixel of that file; what its header says if None, else those of the camera.
         supersampling: Rays per side of a pixel, 1 to 3; 1 if None.
         noise_correlation: The ``a`` of :mod:`haloformer.simulation.correlation`; may be a distribution; 0 if None.

@@ -18,7 +18,8 @@ from scipy import fft, ndimage
 from torch import Tensor
 
 from haloformer.errors import InputError, InputWarning
-from haloformer.readers.fits import FitsImage, choose_hdus, fits_hdus, is_fits_image
+from haloformer.readers.extensions import named_extension
+from haloformer.readers.fits import FitsImage, choose_hdus, first_image, fits_hdus
 from haloformer.readers.reading import Reading
 from haloformer.readers.sky import celestial, header_scales, oversampling_of
 from haloformer.simulation.instruments import (
@@ -264,7 +265,8 @@ def read_kernel(
 
     Args:
         path: The file.
-        hdu: Extension; the first that holds an image if None.
+        hdu: Extension; if None that whose name says that it is a point-spread function, else the first
+            that holds an image.
         pixel_scale: Arcsec per pixel; what the header says if None.
         image_scale: That of the image's pixels, of which an oversampled kernel's are a part where the
             header says no more.
@@ -279,7 +281,8 @@ def read_kernel(
     name, path = str(path), Path(path)
     if not path.exists():
         raise InputError(f"psf_file {name} does not exist")
-    wanted = first_image(path) if hdu is None else hdu
+    wanted = named_extension("psf", path, None) if hdu is None else hdu
+    wanted = first_image(path) if wanted is None else wanted
     with fits_hdus(path, name) as hdus:
         number = choose_hdus(hdus, name, wanted)[0]
         image = FitsImage(hdus, number, name, Reading(pixel_scale=pixel_scale))
@@ -350,15 +353,6 @@ def scales_of_header(
         scale = scale_by_oversampling(oversampling_of(header), image_scale, name, instead)
         sides = None if scale is None else (scale, scale)
     return sides
-
-
-def first_image(path: Path) -> int:
-    """Returns the number of a FITS file's first extension with an image, of whatever name; raises InputError if there is none."""
-    with fits_hdus(path, str(path)) as hdus:
-        for number, hdu in enumerate(hdus):
-            if is_fits_image(hdu):
-                return number
-    raise InputError(f"{path} holds no image")
 
 
 def checked_kernel(kernel: np.ndarray, name: str) -> np.ndarray:

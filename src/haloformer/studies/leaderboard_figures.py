@@ -84,7 +84,7 @@ def answer_figures(
 def _roc_figure(answers: Sequence[tuple[str, np.ndarray, np.ndarray, tuple[str, ...]]]) -> "Figure":
     """Draws one panel per class, with false positives on a logarithmic axis: there the networks differ."""
     names = answers[0][3]
-    figure = style.new_figure(4.2 * len(names), 4.6)
+    figure = style.new_figure(4.2 * len(names), 4.6 + 0.16 * len(answers))  # legends lie below
     for k, axes in enumerate(figure.subplots(1, len(names), sharey=True, squeeze=False)[0]):
         for i, (model, labels, logits, _) in enumerate(answers):
             odds = log_odds(logits)
@@ -104,7 +104,7 @@ def _roc_figure(answers: Sequence[tuple[str, np.ndarray, np.ndarray, tuple[str, 
             xlabel="False positive rate",
         )
         axes.set_title(style.literal(f"{names[k]} against the rest"))
-        axes.legend(fontsize=7.5, loc="lower right")
+        axes.legend(fontsize=7.5, loc="upper center", bbox_to_anchor=(0.5, -0.14))
         axes.grid(color=style.FAINT, alpha=0.25, linewidth=0.6)
     figure.axes[0].set_ylabel("True positive rate")
     return figure

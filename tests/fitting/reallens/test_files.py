@@ -67,6 +67,18 @@ def test_an_extension_that_is_no_standard_deviation_by_its_name_is_refused(tmp_p
         read_observation(files, Reading(pixel_scale=0.05))
 
 
+@pytest.mark.parametrize("name", ["WHT", "SCI_VAR"])
+def test_a_file_that_is_no_standard_deviation_by_its_name_is_refused(tmp_path, name):
+    image, psf, noise = (str(tmp_path / f"{each}.fits") for each in ("lens", "psf", "noise"))
+    fits.PrimaryHDU(np.ones((20, 20))).writeto(image)
+    fits.PrimaryHDU(np.ones((5, 5))).writeto(psf)
+    hdu = fits.PrimaryHDU(np.full((20, 20), 2.0))
+    hdu.header["EXTNAME"] = name
+    hdu.writeto(noise)
+    with pytest.raises(InputError, match=f"by its name, {name}: a standard deviation is needed"):
+        read_observation(LensFiles(image, psf, noise), Reading(pixel_scale=0.05))
+
+
 def test_regions_on_the_sky_lie_where_the_wcs_says(tmp_path):
     found = drawn(tmp_path, 'icrs\ncircle(150.0,2.0,0.49")\n', on_sky())
     y, x = np.mgrid[1 : SHAPE[0] + 1, 1 : SHAPE[1] + 1]

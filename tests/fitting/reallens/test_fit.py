@@ -15,7 +15,7 @@ from haloformer.cli import main
 from haloformer.devices import one_thread
 from haloformer.errors import InputError
 from haloformer.fitting.reallens import Prior, run
-from haloformer.fitting.reallens.figures import _critical_lines
+from haloformer.fitting.reallens.figures import _critical_lines, _stretch
 from haloformer.fitting.reallens.files import LensFiles, read_observation
 from haloformer.fitting.reallens.like import priors_like
 from haloformer.fitting.reallens.optimise import fit_at
@@ -648,3 +648,13 @@ def test_critical_curves_are_where_the_magnification_is_infinite(smooth):
     (cx, cy), (dx, dy) = source(x, y + step), source(x, y - step)
     det = ((ax - bx) * (cy - dy) - (ay - by) * (cx - dx)) / (2 * step) ** 2
     np.testing.assert_allclose(det, 0, atol=0.02)
+
+
+def test_arcs_show_beside_a_bright_lens_in_the_first_panel():
+    y, x = np.mgrid[-20:21, -20:21]
+    radius = np.hypot(x, y)
+    arcs = np.where((abs(radius - 13) < 1.5) & (x > 0), 0.15, 0.0)
+    image = 0.1 + 60 * np.exp(-radius) + arcs
+    norm = _stretch(image, arcs, 0.005)
+    on, beside = (float(norm(image[20, 20 + 13 * side])) for side in (1, -1))
+    assert on - beside > 0.2  # of the colours

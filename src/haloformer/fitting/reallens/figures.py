@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 
 _FINE = 301  # pixels per side, on which critical curves are found
+_LIT = 0.3  # of the arcs' peak, above which they are bright
 
 
 @styled
@@ -33,7 +34,7 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
     bright = {"cmap": "inferno", "vmin": -0.1 * top, "vmax": top}
     faint = {
         "cmap": "inferno",
-        "norm": _stretch(seen.image, float(np.median(seen.noise[seen.mask]))),
+        "norm": _stretch(seen.image, arcs, float(np.median(seen.noise[seen.mask]))),
     }
     shown = [
         (panels[0, 0], seen.image, literal(seen.name), "Pixel value", faint),
@@ -54,12 +55,15 @@ def draw_fit(fit: "RealLensFit") -> "Figure":
     return figure
 
 
-def _stretch(image: np.ndarray, noise: float) -> Any:
-    """Returns a scale that is linear within the noise and logarithmic above, on which arcs show beside the lens."""
+def _stretch(image: np.ndarray, arcs: np.ndarray, noise: float) -> Any:
+    """Returns a scale on which arcs show beside the lens: it ends a little above what the image has where they are bright, and is nearly linear there."""
     from matplotlib.colors import AsinhNorm
 
+    lit = arcs > _LIT * _top(arcs, 99.7)
+    there = image[lit] if lit.any() else image
+    width = max(float(np.nanmedian(there)) / 2, 3 * noise)
     return AsinhNorm(
-        linear_width=3 * noise, vmin=-2 * noise, vmax=max(_top(image, 99.9), 3 * noise)
+        linear_width=width, vmin=-2 * noise, vmax=max(1.2 * _top(there, 99.7), 3 * noise)
     )
 
 

@@ -19,17 +19,23 @@ from haloformer.fitting.reallens.saving import Format, save
 from haloformer.io.folders import refuse_existing
 from haloformer.io.progress import tell
 from haloformer.io.quantities import noise_factor
-from haloformer.readers.extensions import EXTENSION, named_extension, own_extension
+from haloformer.readers.extensions import (
+    EXTENSION,
+    check_standard_deviation,
+    named_extension,
+    own_extension,
+)
 from haloformer.readers.fits import (
     FitsImage,
     choose_hdus,
     choose_planes,
+    first_image,
     fits_hdus,
 )
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
 from haloformer.readers.reading import Reading
 from haloformer.readers.sky import oversampling_of
-from haloformer.simulation.psf import first_image, scale_by_oversampling
+from haloformer.simulation.psf import scale_by_oversampling
 
 
 @dataclass(frozen=True)
@@ -97,7 +103,8 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         its_scale = scale_by_oversampling(oversampling, scale, f"psf {files.psf}", told)
     noise = None
     if files.noise_map is not None:
-        _check_name_of_noise(files.noise_map)
+        if files.noise_map.startswith(EXTENSION):
+            check_standard_deviation(files.noise_map, files.noise_map.removeprefix(EXTENSION))
         noise, *_, unit = _read_part("noise_map", files.noise_map, files.image, read.hdu)
         _check_not_image("noise_map", files.noise_map, noise, image, "the standard deviations")
         factor = noise_factor(unit, read.unit, f"noise_map {files.noise_map}")
@@ -124,20 +131,6 @@ def _check_not_image(
     """Refuses the image in place of what belongs to it."""
     if part.shape == image.shape and np.array_equal(part, image, equal_nan=True):
         raise InputError(f"{name} {value} is the image itself: give {wanted}, or hdu:NAME")
-
-
-_NO_SIGMA = {"VAR": "variance", "VARIANCE": "variance", "IVAR": "weight", "INVVAR": "weight", "WHT": "weight", "WEIGHT": "weight"}  # fmt: skip
-
-
-def _check_name_of_noise(noise_map: str) -> None:
-    """Refuses an extension that is a variance or a weight by its name."""
-    name = noise_map.removeprefix(EXTENSION) if noise_map.startswith(EXTENSION) else ""
-    kind = _NO_SIGMA.get(name.split(",")[0].strip().upper())
-    if kind is not None:
-        root = "square root" if kind == "variance" else "inverse square root"
-        raise InputError(
-            f"noise_map {noise_map} is a {kind} by its name: a standard deviation is needed, its {root}, as a file of its own"
-        )
 
 
 def _check_there(files: LensFiles) -> None:
@@ -227,6 +220,8 @@ def _read_part(
     pixels: np.ndarray = read_image(path, channels=1, hdu=hdu, nan="mask")[0]
     with fits_hdus(Path(path), path) as hdus:
         number = choose_hdus(hdus, path, hdu)[0]
+        if name == "noise_map":
+            check_standard_deviation(value, hdus[number].name)
         found = FitsImage(hdus, number, path, Reading())
         return pixels, found.scales, oversampling_of(hdus[number].header), found.unit
 

@@ -10,11 +10,10 @@ import numpy as np
 
 from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.fitting.reallens.observation import Observation
-from haloformer.io.quantities import noise_factor, refuse_logarithms
+from haloformer.io.quantities import NOT_SQUARE, noise_factor, refuse_logarithms
 from haloformer.simulation.psf import scales_of_header
 
 _USUAL_SCALE = 0.05
-_NOT_SQUARE = 0.01  # by which the sides of a pixel may differ
 _SKEW = 1.0  # degrees by which its axes may be off a right angle
 
 
@@ -206,7 +205,7 @@ def _sides_of(wcs: Any) -> tuple[float, float]:
 
 def square(sides: Sequence[float] | np.ndarray, where: str, option: str) -> float:
     """Returns the side of pixels in arcsec; raises InputError where they are no squares."""
-    if not np.isfinite(sides).all() or max(sides) > (1 + _NOT_SQUARE) * min(sides):
+    if not np.isfinite(sides).all() or max(sides) > (1 + NOT_SQUARE) * min(sides):
         raise InputError(
             f"{where} has pixels of {sides[0]:.4g}″ by {sides[1]:.4g}″: square ones are needed; resample it, or give {option} if that is wrong"
         )
@@ -223,9 +222,9 @@ def told_otherwise(seen: Observation, sides: Sequence[float] | None) -> Observat
     if sides is None:
         return seen
     low, high = min(sides), max(sides)
-    if max(high / seen.pixel_scale, seen.pixel_scale / low) <= 1 + _NOT_SQUARE:
+    if max(high / seen.pixel_scale, seen.pixel_scale / low) <= 1 + NOT_SQUARE:
         return seen
-    said = f"{high:.4g}″" if high <= (1 + _NOT_SQUARE) * low else f"{sides[0]:.4g}″ by {sides[1]:.4g}″"  # fmt: skip
+    said = f"{high:.4g}″" if high <= (1 + NOT_SQUARE) * low else f"{sides[0]:.4g}″ by {sides[1]:.4g}″"  # fmt: skip
     note = (
         f"pixels are taken to be of {seen.pixel_scale:.4g}″, as was given, though the header says {said}: radii and masses go with that, "
         "and RA, Dec and position angles are the header's"
