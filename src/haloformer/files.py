@@ -51,6 +51,19 @@ def check_regular(path: str | Path) -> None:
             raise InputError(f"{path} is not a regular file: it is {what}")
 
 
+def not_there(what: str, path: str | Path) -> InputError:
+    """Returns the error for a file that a survey names and that is not there.
+
+    Args:
+        what: What names it, such as ``psf_file``.
+        path: As it is written there.
+    """
+    about = (
+        "" if Path(path).is_absolute() else f": there is none in {Path.cwd()}, from where it counts"
+    )
+    return InputError(f"{what} {path} does not exist{about}")
+
+
 def as_name(value: object, what: str, instead: str) -> str:
     """Returns a name or path as text.
 

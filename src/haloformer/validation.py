@@ -290,6 +290,19 @@ def _has_tag(kind: type[Any], tag: int | str) -> bool:
     return any(typing.get_args(annotation) == (tag,) for annotation in _annotations(kind).values())
 
 
+def check_one_of(where: str, **given: Any) -> None:
+    """Raises InputError unless one of some values is given, and the others are None.
+
+    Args:
+        where: What takes it, for the message.
+        given: The values by their names.
+    """
+    there = [name for name, value in given.items() if value is not None]
+    if len(there) != 1:
+        which = "none of them is given" if not there else f"{' and '.join(there)} are given"
+        raise InputError(f"{where} takes one of {', '.join(given)}: {which}")
+
+
 def check_name(what: str, name: str) -> None:
     """Raises InputError for a name that could not be a folder's or a column's on every system.
 

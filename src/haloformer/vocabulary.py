@@ -99,7 +99,7 @@ def unknown_class(where: object, what: str, name: str, known: Iterable[str]) -> 
     error = unknown_name(what, name, known)
     key = f'"{name}"' if ":" in name else name
     return InputError(
-        f"{where}: {error}; class_map (of haloformer convert) says what others mean ({{{key}: cdm}}) or keeps them ({{{key}: {key}}})"
+        f"{where}: {error}; class_map of haloformer convert maps it ({{{key}: cdm}}) or keeps it ({{{key}: {key}}})"
     )
 
 

@@ -45,7 +45,7 @@ def test_what_reads_a_folder_of_images_says_which_command_has_the_options(tmp_pa
     assert "--nan zero of haloformer convert reads it" in capsys.readouterr().err
     (folder / "cdm").rename(folder / "clumpy")
     assert main(["inspect", str(folder)]) == 2
-    assert "class_map (of haloformer convert) says what others mean" in capsys.readouterr().err
+    assert "class_map of haloformer convert maps it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("packed", [False, True])

@@ -2,6 +2,7 @@
 
 import pytest
 
+from haloformer.cli import main
 from haloformer.data.conversion import open_labelled
 from haloformer.data.finding import find_images
 from haloformer.data.shards import simulate_shards
@@ -21,3 +22,9 @@ def test_a_folder_of_shards_is_told_as_such(tmp_path):
     ):
         with pytest.raises(InputError, match=r"folder of shards.*part-00000\.h5"):
             use(folder)
+
+
+def test_a_size_of_shards_without_shards_is_told(tmp_path, capsys):
+    words = ["simulate", "model_ii", "--n", "3", "--shard_size", "3", "--out"]
+    assert main([*words, str(tmp_path / "x.h5")]) == 0
+    assert "without --workers it changes nothing" in capsys.readouterr().err

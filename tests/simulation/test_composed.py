@@ -345,7 +345,7 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
         ({"substructure": {}}, "names no class"),
         ({"substructure": {"cdm": [{"kind": "epl"}]}}, "epl is a component of the lens"),
         ({"z_source": 0.3}, "z_lens"),
-        ({"z_source": None}, "either z_source or z_beyond"),
+        ({"z_source": None}, "one of z_source, z_beyond: none of them"),
         ({"source": {"light": [], "snr": 10}}, "at least one component"),
         ({"source": {"light": [{"kind": "sersic"}]}}, "one of snr, flux, magnitude and amp"),
         ({"source": {"light": [{"kind": "sersic"}], "snr": -3}}, "snr must be positive"),

@@ -491,7 +491,7 @@ def test_a_file_that_is_missing_is_told_in_one_line(tmp_path, capsys):
     refused = ["simulate", str(tmp_path / "mine.yaml"), "--n", "3", "--out", str(tmp_path / "x.h5")]
     assert main(refused) == 2
     said = capsys.readouterr().err.strip()
-    assert "Galaxy10_DECals.h5 does not exist" in said
+    assert f"Galaxy10_DECals.h5 does not exist: there is none in {Path.cwd()}" in said
     assert "\n" not in said
 
 

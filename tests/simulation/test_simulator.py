@@ -107,7 +107,10 @@ def test_shipped_surveys_are_listed_with_a_description():
         ({"instrument": "euclid_viss"}, "euclid_vis"),
         ({"instrument": {"num_pix": 64}}, "pixel_scale"),
         ({"instrument": {"base": "euclid_vis", "num_pix": 1e9}}, "4096"),
-        ({"source": {"base": "disc_mag20", "amp": 3}}, "either amp or magnitude"),
+        (
+            {"source": {"base": "disc_mag20", "amp": 3}},
+            "one of amp, magnitude: amp and magnitude are given",
+        ),
         ({"source": {"base": "disc_mag20", "x": {"unifrom": [0, 1]}}}, "uniform"),
         ({"source": {"base": "disc_mag20", "x": {"uniform": [1, 0]}}}, "lies above"),
         ({"source": {"base": "disc_mag20", "x": "left"}}, "source.x"),

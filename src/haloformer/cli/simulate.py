@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from haloformer.cli.present import say
 from haloformer.cli.registry import Command
-from haloformer.errors import InputError
+from haloformer.errors import InputError, InputWarning
 
 if TYPE_CHECKING:
     from haloformer.cli.planning import Plan
     from haloformer.simulation import LensBatch, Simulator
+
+_SHARD = 8192  # images
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def simulate(
     backend: Literal["auto", "numba", "torch", "lenstronomy"] = "auto",
     batch_size: int = 256,
     workers: int = 0,
-    shard_size: int = 8192,
+    shard_size: int = _SHARD,
     ray_address: str | None = None,
     overwrite: bool = False,
     quiet: bool = False,
@@ -119,6 +122,12 @@ def simulate(
         quiet: Print nothing but warnings and errors.
     """
     _check_format(format, out, workers, ray_address)
+    if shard_size != _SHARD and not workers and ray_address is None:
+        warnings.warn(
+            "--shard_size is of several processes: without --workers it changes nothing",
+            InputWarning,
+            stacklevel=2,
+        )
     simulator = simulator_of(
         survey,
         classes=classes,

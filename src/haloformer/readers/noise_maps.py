@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputWarning
+from haloformer.files import not_there
 from haloformer.io.quantities import rate_factor
 from haloformer.readers.extensions import check_standard_deviation, named_extension
 from haloformer.readers.fits import FitsImage, choose_hdus, first_image, fits_hdus
@@ -28,7 +29,7 @@ def read_noise_map(path: Path, pixel_scale: float) -> np.ndarray:
         InputError: It cannot be read, is a variance or a weight by its name, or is in another unit.
     """
     if not path.is_file():
-        raise InputError(f"noise_map {path} does not exist")
+        raise not_there("noise_map", path)
     found = named_extension("noise_map", path, None)
     number = first_image(path) if found is None else found
     sigma: np.ndarray = read_image(path, channels=1, hdu=number, nan="mask")[0]

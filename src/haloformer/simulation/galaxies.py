@@ -21,6 +21,7 @@ from scipy import ndimage
 from torch import Tensor
 
 from haloformer.errors import InputError, InputWarning
+from haloformer.files import not_there
 from haloformer.readers.fits import FitsImage, fits_hdus, is_fits_image, is_sky_image, is_sky_name
 from haloformer.readers.hdf5_checks import open_hdf5, plain_dataset, read_errors, survives_hdf5
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix
@@ -386,7 +387,7 @@ def _read_stamps(
     z_max: float | None,
 ) -> Iterator[Stamp]:
     if not path.exists():
-        raise InputError(f"{path} does not exist; it is to be a folder or a file of galaxies")
+        raise not_there("the folder or file of galaxies", path)
     if path.is_dir() or image_suffix(path.name) in FITS_SUFFIXES:
         stamps = _fits_stamps(path, pixel_scale, band)
     elif path.suffix.lower() in (".h5", ".hdf5"):

@@ -18,6 +18,7 @@ from scipy import fft, ndimage
 from torch import Tensor
 
 from haloformer.errors import InputError, InputWarning
+from haloformer.files import not_there
 from haloformer.readers.extensions import named_extension
 from haloformer.readers.fits import FitsImage, choose_hdus, first_image, fits_hdus
 from haloformer.readers.reading import Reading
@@ -280,7 +281,7 @@ def read_kernel(
     """
     name, path = str(path), Path(path)
     if not path.exists():
-        raise InputError(f"psf_file {name} does not exist")
+        raise not_there("psf_file", name)
     wanted = named_extension("psf", path, None) if hdu is None else hdu
     wanted = first_image(path) if wanted is None else wanted
     with fits_hdus(path, name) as hdus:

@@ -38,7 +38,7 @@ from haloformer.simulation.parts import (
 )
 from haloformer.simulation.sources import SersicSource
 from haloformer.simulation.substructure import PointSubhalos, Substructure, Vortex
-from haloformer.validation import Number, check_name, checked, input_error, validated
+from haloformer.validation import Number, check_name, check_one_of, checked, input_error, validated
 from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
 OriginalNoise = Literal["double_poisson", "doubled", "instrument"]
@@ -112,10 +112,8 @@ class Survey:
         if not 0 < self.z_lens < self.z_source:
             raise InputError(f"needs 0 < z_lens < z_source, not {self.z_lens} and {self.z_source}")
         check_redshift("z_source", self.z_source)
-        if (self.source.amp is None) == (self.source.magnitude is None):
-            raise InputError("source needs either amp or magnitude")
-        if (self.deflector.mass is None) == (self.deflector.theta_E is None):
-            raise InputError("deflector needs either mass or theta_E")
+        check_one_of("source", amp=self.source.amp, magnitude=self.source.magnitude)
+        check_one_of("deflector", mass=self.deflector.mass, theta_E=self.deflector.theta_E)
         if self.source.magnitude is not None and self.instrument.magnitude_zero_point is None:
             raise InputError(
                 "source.magnitude needs instrument.magnitude_zero_point; give source.amp instead"

@@ -26,7 +26,7 @@ from haloformer.simulation.distributions import (
 )
 from haloformer.simulation.instruments import Instrument
 from haloformer.simulation.parts import named_part
-from haloformer.validation import Number, check_name, checked
+from haloformer.validation import Number, check_name, check_one_of, checked
 from haloformer.vocabulary import CLASS_NAMES, unknown_name
 
 Matching = Literal["none", "mass", "moments"]
@@ -172,8 +172,7 @@ class ComposedSurvey:
             check_name("class name", name)
         for name in ("z_lens", "z_source", "z_beyond"):
             check_not_negative(name, getattr(self, name), zero=False)
-        if (self.z_source is None) == (self.z_beyond is None):
-            raise InputError("a survey needs either z_source or z_beyond")
+        check_one_of("a survey", z_source=self.z_source, z_beyond=self.z_beyond)
         subtracted = self.lens_light is not None and self.lens_light.mode == "subtracted"
         if subtracted and self.original_noise == "double_poisson":
             raise InputError("lens_light: subtracted light needs original_noise: instrument")
