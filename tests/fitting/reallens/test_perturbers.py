@@ -233,3 +233,24 @@ def test_a_stiff_lens_is_hardly_unlike_what_is_expected_where_something_is(light
         assert strict.priors[name].sd == pytest.approx(share * prior.sd), name
         assert strict.priors[name].mean == prior.mean
     assert strict.bounds()[0] == pytest.approx(usual.bounds()[0])
+
+
+@pytest.mark.parametrize(("even", "found"), [(60.0, 60.0), (90.0, 80.0)])
+def test_multipoles_go_on_from_the_more_probable_of_two_fits(monkeypatch, even, found):
+    problem = SimpleNamespace(mass=Mass())
+    problem.with_mass = lambda mass: SimpleNamespace(mass=mass)
+    smooth, twin = (
+        Found(problem=problem, vector=np.zeros(8), source=name, evidence=100.0)
+        for name in ("its own", "even")
+    )
+
+    def begun(problem, source, vector, smoothness):
+        assert len(vector) == len(problem.mass.names) == 14
+        return Found(source=source, evidence=80.0)
+
+    monkeypatch.setattr(perturbers, "fit_at", begun)
+    monkeypatch.setattr(perturbers, "on_grid_of", lambda *rest: Found(source="own", evidence=even))
+    monkeypatch.setattr(perturbers, "improve", lambda fit, *rest: fit)
+    monkeypatch.setattr(perturbers, "settled", lambda fit, *rest: fit)
+    monkeypatch.setattr(perturbers, "lengths_of", lambda source: (0.0, 1.0))
+    assert perturbers.with_multipoles(smooth, twin).evidence == found
