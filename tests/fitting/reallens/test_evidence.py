@@ -1,6 +1,7 @@
 """The evidence of a real lens: it is what Gaussian statistics say, its slopes are exact, and compiled loops are the matrices that they stand for."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -373,3 +374,18 @@ def test_errors_that_hold_the_hyper_parameters_are_those_of_the_evidences_second
         np.testing.assert_allclose(
             found, by_both, rtol=2e-2, atol=2e-2 * np.abs(by_both).max(), err_msg=name
         )
+
+
+@pytest.mark.parametrize(("last", "rounds"), [(True, 2), (False, 5)])
+def test_a_fit_that_has_not_converged_goes_on_though_it_gains_little(monkeypatch, last, rounds):
+    done = []
+
+    def improved(fit, steps, tolerance, report):
+        done.append(fit)
+        return SimpleNamespace(evidence=fit.evidence - 0.1, converged=last and len(done) > 1)
+
+    monkeypatch.setattr(optimise, "smoothed", lambda fit, lengths: fit)
+    monkeypatch.setattr(optimise, "improve", improved)
+    begun = SimpleNamespace(evidence=10.0, converged=False)
+    found = optimise.settled(begun, (0.1, 1.0), 0.5)
+    assert (len(done), found.converged) == (rounds, last)

@@ -113,7 +113,7 @@ def settled(
     for _ in range(_ROUNDS):
         before = fit.evidence
         fit = improve(smoothed(fit, lengths), 8, tolerance, report)
-        if before - fit.evidence < 2 * tolerance:
+        if fit.converged and before - fit.evidence < 2 * tolerance:
             break
     return fit
 
