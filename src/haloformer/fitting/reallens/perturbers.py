@@ -254,11 +254,10 @@ def detect(
         jobs = [functools.partial(one, k, each) for k, each in enumerate(given)]
         return side_by_side(jobs, report, threads=threads)
 
-    def stays(fit: Fit) -> bool:
-        return scanned.holds(fit.value("perturber_x"), fit.value("perturber_y"))
-
     def best_first(fits: list[Fit]) -> list[Fit]:
-        return sorted(filter(stays, fits), key=lambda fit: fit.evidence)
+        """Those that stayed where it was scanned."""
+        stay = [fit for fit in fits if scanned.holds(*_perturber(fit)[:2])]
+        return sorted(stay, key=lambda fit: fit.evidence)
 
     begins = [(search, place) for search in searches for place in search.places]
     if not begins:
@@ -384,13 +383,14 @@ def prior_volume(fit: Fit, places: float | None) -> float:
     return found if places is None else found + float(np.log(places * LARGEST_M))
 
 
-def with_multipoles(smooth: Fit, twin: Fit, report: Report | None = None) -> Fit:
+def with_multipoles(smooth: Fit, twin: Fit, report: Report | None = None, threads: int = 1) -> Fit:
     """Fits multipoles of orders 1, 3 and 4 to what the smooth lens leaves: the usual impostors of perturbers.
 
     Args:
         smooth: The best fit without them.
         twin: Its :func:`~.searches.even_twin`. Fits come farther from there, and sometimes end at a worse place than one from the smooth lens.
         report: Called after each step.
+        threads: In which both fits run side by side.
     """
     mass = dataclasses.replace(smooth.problem.mass, multipoles=True)
     problem = smooth.problem.with_mass(mass)
@@ -399,7 +399,13 @@ def with_multipoles(smooth: Fit, twin: Fit, report: Report | None = None) -> Fit
         vector = np.concatenate([fit.vector, np.zeros(len(mass.names) - len(fit.vector))])
         return fit_at(problem, fit.source, vector, fit.smoothness)
 
-    from_even = on_grid_of(smooth, twin, improve(begun(twin), 8, 2.0, report), problem)
-    better = [improve(start, 4, 2.0, report) for start in (begun(smooth), from_even)]
-    best = min(better, key=lambda fit: fit.evidence)
+    def from_smooth(report: Report) -> Fit:
+        return improve(begun(smooth), 4, 2.0, report)
+
+    def from_even(report: Report) -> Fit:
+        coarse = improve(begun(twin), 8, 2.0, report)
+        return improve(on_grid_of(smooth, twin, coarse, problem), 4, 2.0, report)
+
+    both = side_by_side([from_smooth, from_even], report, threads=threads)
+    best = min(both, key=lambda fit: fit.evidence)
     return settled(best, lengths_of(smooth.source), 0.5, report)

@@ -186,7 +186,9 @@ def _fit_observation(
         twin = even_of(smooth, "even", "smooth")
         wide = smooth.problem.with_mass(dataclasses.replace(mass, multipoles=True))
         free = done.fit(
-            "multipoles", wide, lambda: with_multipoles(smooth, twin, _told(report, "multipoles"))
+            "multipoles",
+            wide,
+            lambda: with_multipoles(smooth, twin, _told(report, "multipoles"), threads),
         )
     base = free if options.multipoles and free is not None else smooth
     found = RealLensFit(ready, base, others=others)
@@ -201,7 +203,7 @@ def _fit_observation(
                 again = done.fit(
                     "multipoles_again",
                     wide,
-                    lambda: with_multipoles(better, twin, _told(report, "multipoles")),
+                    lambda: with_multipoles(better, twin, _told(report, "multipoles"), threads),
                 )
                 free = min(free, again, key=lambda fit: fit.evidence)
             gain = marginal_of_smooth(better) - marginal_of_smooth(free)

@@ -178,7 +178,7 @@ def _series(c: np.ndarray, gamma: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def terms_of(e1: Tensor, e2: Tensor) -> int:
-    """Returns how many terms of the angular series change the last digits of the roundest to the flattest of some lenses: few, of round ones."""
+    """Returns how many terms of the angular series the flattest of some lenses needs, beyond which no digit changes: the rounder, the fewer."""
     c = float(torch.hypot(e1, e2).max().clamp(1e-9, 0.99))
     enough = math.ceil(math.log(torch.finfo(e1.dtype).eps) / math.log(c))
     return min(1 + enough, TERMS[e1.dtype])
