@@ -174,6 +174,29 @@ def test_a_pixel_scale_against_the_header_is_told_and_one_that_agrees_is_not(tmp
         read(path, pixel_scale=0.0501)
 
 
+@pytest.mark.parametrize("scale", [{"PIXSCALE": 0.2}, {"PIXSCAL1": 0.05, "PIXSCAL2": 0.2}])
+def test_a_keyword_against_the_wcs_is_told_and_one_that_agrees_is_not(tmp_path, scale):
+    """The WCS counted, and nothing was said: the scale of one of the two is wrong by a factor."""
+    cards = fits.Header({**SKY, **MATRIX, **scale})
+    path = written(tmp_path / "x.fits", fits.PrimaryHDU(PIXELS, cards))
+    said = f"as the WCS says, though a header has {next(iter(scale))} = "
+    with pytest.warns(InputWarning, match=said):
+        (image,) = read(path)
+    ours = image.scales[1]
+    silent = [
+        {**SKY, **MATRIX, **dict.fromkeys(scale, round(ours, 3))},
+        {**SKY, **MATRIX, "CCDSCALE": 0.2},  # stays that of the camera where an image is resampled
+        {**SKY, **MATRIX, "PIXSCALE": "unknown"},
+        {**SKY, **MATRIX, "PIXSCAL1": 0.2},  # that of y is missing
+    ]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        for k, each in enumerate(silent):
+            read(written(tmp_path / f"{k}.fits", fits.PrimaryHDU(PIXELS, fits.Header(each))))
+    with pytest.warns(InputWarning, match="as was given"):
+        read(path, pixel_scale=3 * ours)
+
+
 @pytest.mark.parametrize("terms", [{"A_ORDER": 2, "B_ORDER": 2}, {}])
 def test_sip_terms_that_may_not_apply_are_no_ground_for_positions(tmp_path, terms, caplog, capfd):
     cards = {**SKY, **MATRIX, **terms, "A_1_1": 1e-4, "B_1_1": 1e-4}

@@ -29,6 +29,7 @@ from haloformer.readers.sky import (
     is_surface_brightness,
     is_wcs_key,
     ra_dec,
+    scale_beside_wcs,
 )
 
 _GZIP = b"\x1f\x8b"
@@ -371,6 +372,7 @@ class FitsImage:
         wcs: Of the two sky axes; None where there is none.
         scales: Sides of a pixel along y and x in arcsec, by the options or the header; None if unknown.
         header_scales: The same by the header alone.
+        doubt: What is told where the header has another scale than its WCS, which counts; else empty.
         unit: Of its values, as the header writes it; empty if it does not.
         per_area: The values are surface brightness, not light per pixel.
     """
@@ -402,6 +404,7 @@ class FitsImage:
                 self.header_scales = header_scales(header, self.wcs, name)
         else:
             self.scales = self.header_scales = header_scales(header, self.wcs, name)
+        self.doubt = "" if reading.pixel_scale is not None else scale_beside_wcs(header, self.wcs)
         self.unit = _unit(header)
         self.per_area = is_surface_brightness(header)
 

@@ -35,6 +35,12 @@ _SCALE_KEYS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 """Keywords of the pixel scale in arcsec, along x and y where there are two; PIXAR_A2 is an area."""
 
+_OF_THE_CAMERA = ("CCDSCALE", "PLATESCL", "PLTSCALE", "PIXAR_A2")
+"""Those of `_SCALE_KEYS` that stay what they are where an image is resampled."""
+
+_AGREES = 0.05
+"""A scale by keyword that is off the WCS's by no more than this is a round number, or one elsewhere in the field."""
+
 SKY_KEYS = ("BUNIT", "FILTER", "FILTER1", "FILTER2", "BAND", *(k for ks in _SCALE_KEYS for k in ks))
 """What a primary header says of the image in an extension, beside the WCS."""
 
@@ -169,6 +175,30 @@ def header_scales(header: Any, wcs: Any, name: str) -> tuple[float, float] | Non
             f"{name}: {wrong}, which is no pixel scale of an image of a lens; --pixel_scale, in arcsec, says what it is"
         )
     return None
+
+
+def scale_beside_wcs(header: Any, wcs: Any) -> str:
+    """Returns what is told where a keyword such as PIXSCALE gives pixels of another size than the WCS, which counts; else nothing.
+
+    Args:
+        header: The header.
+        wcs: Its WCS, as `celestial` returns it.
+    """
+    if wcs is None:
+        return ""
+    y, x = pixel_scales(wcs)
+    for keys in _SCALE_KEYS:
+        if keys[0] in _OF_THE_CAMERA or any(key not in header for key in keys):
+            continue
+        sides = [_number(header[key]) for key in keys]
+        if not all(map(_is_scale, sides)):
+            continue
+        if max(sides[0] / x, x / sides[0], sides[-1] / y, y / sides[-1]) > 1 + _AGREES:
+            return (
+                f"pixels are taken to be of {x:.4g}″, as the WCS says, though a header has "
+                f"{' and '.join(f'{key} = {header[key]}' for key in keys)}: where that is right, --pixel_scale says so"
+            )
+    return ""
 
 
 def oversampling_of(header: Any) -> float:

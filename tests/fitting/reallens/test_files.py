@@ -286,6 +286,24 @@ def test_a_cube_is_told_how_its_plane_is_chosen(paths):
     np.testing.assert_allclose(seen.image, 2 * paths["image"], rtol=1e-5)
 
 
+def test_a_keyword_against_the_wcs_is_told(paths, monkeypatch):
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    cards = {
+        "CTYPE1": "RA---TAN",
+        "CTYPE2": "DEC--TAN",
+        "CDELT1": -0.05 / 3600,
+        "CDELT2": 0.05 / 3600,
+    }
+    image = in_file(paths["folder"] / "two.fits", paths["image"], PIXSCALE=0.1, **cards)
+    said = "of 0.05″, as the WCS says, though a header has PIXSCALE = 0.1"
+    with pytest.warns(InputWarning, match=said):
+        seen = read_observation(LensFiles(image, psf), Reading())
+    assert any(said in note for note in seen.notes)
+    monkeypatch.setattr(run, "fit_observation", lambda seen, *_, **__: seen)
+    with fits.open(image) as hdus, pytest.warns(InputWarning, match=said):
+        assert any(said in note for note in run.fit(hdus[0], psf=paths["psf"]).notes)
+
+
 def test_a_pixel_scale_against_the_header_is_told(paths, monkeypatch):
     """The Einstein radius goes with it, and nothing was said."""
     psf = in_file(paths["folder"] / "psf.fits", paths["psf"])

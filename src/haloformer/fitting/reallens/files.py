@@ -122,6 +122,8 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         wcs=read.wcs,
         unit=read.unit,
     )
+    if read.doubt:
+        seen = seen.warned(read.doubt)
     return told_otherwise(seen, read.header_scales)
 
 
@@ -157,6 +159,7 @@ class _Image:
         wcs: Of astropy; None if it has none.
         hdu: Number of its extension; None in files that have none.
         unit: Of its values, as the header writes it.
+        doubt: As `FitsImage.doubt`.
     """
 
     pixels: np.ndarray
@@ -165,6 +168,7 @@ class _Image:
     wcs: Any = None
     hdu: int | None = None
     unit: str = ""
+    doubt: str = ""
 
 
 def _read(path: str, reading: Reading) -> _Image:
@@ -185,7 +189,9 @@ def _read(path: str, reading: Reading) -> _Image:
         pixels = found.pixels((slice(None), slice(None)), plane, 1, path)[0]
         scale = None if found.scales is None else square(found.scales, path, "--pixel_scale")
         check_not_skewed(found.wcs, path)
-        return _Image(pixels, scale, found.header_scales, found.wcs, number, found.unit)
+        return _Image(
+            pixels, scale, found.header_scales, found.wcs, number, found.unit, found.doubt
+        )
 
 
 def _read_mask(files: LensFiles, image: _Image) -> np.ndarray | None:

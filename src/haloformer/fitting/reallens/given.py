@@ -1,6 +1,5 @@
 """What people give in Python as an image, its noise, its point-spread function and its scale, as plain arrays and numbers."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from haloformer.errors import InputError, InputWarning, reason_of
+from haloformer.errors import InputError, reason_of
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.io.quantities import NOT_SQUARE, noise_factor, refuse_logarithms
+from haloformer.readers.sky import scale_beside_wcs
 from haloformer.simulation.psf import scales_of_header
 
 _USUAL_SCALE = 0.05
@@ -52,6 +52,10 @@ class Given:
         if self.header is None:
             return None
         return scales_of_header(self.header, None, "the image", "pixel_scale says otherwise")
+
+    def doubt(self) -> str:
+        """Returns what is told where an HDU's header has another scale than its WCS, which counts; else nothing."""
+        return "" if self.header is None else scale_beside_wcs(self.header, self.wcs)
 
     def psf_scale(self, pixel_scale: float) -> float | None:
         """Returns the side of the PSF's pixels in arcsec that its header says; None where it says nothing.
@@ -229,8 +233,7 @@ def told_otherwise(seen: Observation, sides: Sequence[float] | None) -> Observat
         f"pixels are taken to be of {seen.pixel_scale:.4g}″, as was given, though the header says {said}: radii and masses go with that, "
         "and RA, Dec and position angles are the header's"
     )
-    warnings.warn(note, InputWarning, stacklevel=2)
-    return seen.noted(note)
+    return seen.warned(note)
 
 
 def check_not_skewed(wcs: Any, where: str) -> None:

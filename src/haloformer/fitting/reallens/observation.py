@@ -80,6 +80,12 @@ class Observation:
         """Returns the same with further notes."""
         return dataclasses.replace(self, notes=(*self.notes, *notes))
 
+    def warned(self, *notes: str) -> "Observation":
+        """Returns the same with further notes, which are told as warnings, too."""
+        for note in notes:
+            warnings.warn(note, InputWarning, stacklevel=3)
+        return self.noted(*notes)
+
     def sky(self, x: float, y: float) -> Mapping[str, float]:
         """Returns ``ra`` and ``dec`` in degrees of a place in arcsec from the middle; nothing without a WCS."""
         if self.wcs is None:
@@ -185,9 +191,7 @@ def checked_observation(
         raise InputError(
             f"{name}: mask and radius leave {left} pixels to fit; at least {_LEAST_PIXELS} are needed (a mask is 0 where a pixel counts)"
         )
-    for note in notes:
-        warnings.warn(note, InputWarning, stacklevel=2)
-    return found.noted(*notes)
+    return found.warned(*notes)
 
 
 def _finer(psf_scale: float | None, pixel_scale: float) -> float:

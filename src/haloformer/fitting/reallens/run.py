@@ -4,7 +4,6 @@ import contextlib
 import dataclasses
 import functools
 import time
-import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from haloformer.devices import one_thread
-from haloformer.errors import InputError, InputWarning
+from haloformer.errors import InputError
 from haloformer.fitting.reallens.evidence import Problem
 from haloformer.fitting.reallens.given import check_not_skewed, scale_of, taken, told_otherwise
 from haloformer.fitting.reallens.masses import PRIORS, PROFILES, Mass, Prior
@@ -375,6 +374,7 @@ def fit(
             seen = told_otherwise(seen, given.header_scales())
     elif given.header_scales() is None:
         note = f"without pixel_scale and WCS, pixels are taken to be of {seen.pixel_scale:g}″"
-        warnings.warn(note, InputWarning, stacklevel=2)
-        seen = seen.noted(note)
+        seen = seen.warned(note)
+    elif note := given.doubt():
+        seen = seen.warned(note)
     return fit_observation(seen, chosen, priors, report=report)
