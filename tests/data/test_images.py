@@ -50,8 +50,8 @@ def test_every_axis_order_becomes_channels_first(tmp_path, stored, channels, sha
 @pytest.mark.parametrize(
     ("stored", "channels", "message"),
     [
-        (np.stack([PIXELS] * 3), 1, "has 3 channels, and 1 are needed"),
-        (PIXELS, 3, "has 1 channels, and 3 are needed"),
+        (np.stack([PIXELS] * 3), 1, "has 3 channels; 1 is needed"),
+        (PIXELS, 3, "has 1 channel; 3 are needed"),
         (np.zeros((2, 2, 5, 6)), None, "has the shape"),
         (np.zeros(7), None, "has the shape"),
         (np.zeros((0, 5)), None, "has the shape"),
@@ -221,7 +221,7 @@ def test_the_pages_of_a_tiff_are_planes(tmp_path):
     )
     assert found.pixels.shape == (1, 5, 6)
     assert found.pixels[0, 0, 0] == 300.5
-    with pytest.raises(InputError, match="has 3 channels, and 1 are needed"):
+    with pytest.raises(InputError, match="has 3 channels; 1 is needed"):
         read_image(tmp_path / "x.tiff", channels=1)
     pages[0].save(tmp_path / "x.tiff", save_all=True, append_images=pages[:1] * 16)
     with pytest.raises(InputError, match="more than 16 pages"):

@@ -159,7 +159,7 @@ def test_keywords_reach_the_model_and_win_over_the_registry():
         (("hf-hub:someone/something", 64), {}, "unknown model"),
         (("timm:hf-hub:someone/something", 64), {}, "unknown timm model"),
         (("resnet18", 64), {"foo": 1}, "resnet18.*foo"),
-        (("vit_nano", 64), {"foo": 1}, "foo"),
+        (("vit_nano", 64), {"foo": 1}, "model 'vit_nano'.*foo"),
         (("hybrid_nano", 64), {"num_heads": 5}, "num_heads=5 does not divide"),
         (("hybrid_nano", 64), {"pretrained": True}, "no pretrained weights"),
         (("resnet18",), {}, r"img_size is missing: .* create_model\('resnet18', img_size=64\)"),

@@ -45,7 +45,7 @@ def refuse_logarithms(unit: str, name: str) -> None:
 _SPELT = {"cps": "count / s", "counts": "count", "cts": "count", "dn": "adu", "e-": "electron", "e": "electron", "electrons": "electron", "sec": "s", "second": "s", "seconds": "s"}  # fmt: skip
 
 
-_RATES = ("count / s", "electron / s", "photon / s", "adu / s", "DN / s")
+_RATES = ("count / s", "electron / s", "photon / s", "adu / s")
 _POWER = re.compile(r"(1 ?/ ?)?\(([^()]+)\) ?(?:\^|\*\*)? ?([+-]?\d)")
 """A power of a unit in brackets, which astropy does not read."""
 
@@ -127,8 +127,12 @@ def _kind(theirs: Any, ours: Any) -> str:
 
 def _known_unit(unit: Any) -> Any:
     """Returns a unit as astropy has it, the text where it knows none; None of None."""
-    if unit is None or not isinstance(unit, str):
-        return unit
+    if unit is None:
+        return None
+    if not isinstance(
+        unit, str
+    ):  # astropy has DN and adu as two units, though both are counts of one converter
+        return _known_unit(str(unit)) if re.search(r"\bDN\b", str(unit)) else unit
     from astropy.units import Unit
 
     text = " ".join(unit.split())
@@ -140,7 +144,17 @@ def _known_unit(unit: Any) -> Any:
     shouted = text.isupper()  # ELECTRONS/S are per second, not per siemens
     for each in (spelt.lower(), text, spelt) if shouted else (text, spelt, spelt.lower()):
         try:
-            return Unit(each) if each else ""
+            return _in_adu(Unit(each)) if each else ""
         except ValueError:  # a header may say anything
             continue
     return text
+
+
+def _in_adu(unit: Any) -> Any:
+    """Returns a unit with adu in place of DN, which astropy keeps apart though both are counts of a converter."""
+    from astropy.units import DN, adu
+
+    for base, power in zip(getattr(unit, "bases", ()), getattr(unit, "powers", ())):
+        if base == DN:
+            unit = unit * (adu / DN) ** power
+    return unit

@@ -77,7 +77,13 @@ class PaddedInput(nn.Module):
 
 
 def build_at_native_size(
-    timm_name: str, img_size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any
+    timm_name: str,
+    img_size: tuple[int, int],
+    in_chans: int,
+    num_classes: int,
+    *,
+    called: str | None = None,
+    **kwargs: Any,
 ) -> nn.Module:
     """Builds a timm model for images of exactly ``img_size``, padded only where it must be.
 
@@ -86,15 +92,17 @@ def build_at_native_size(
         img_size: Height and width in pixels.
         in_chans: Channels of the images.
         num_classes: Length of the output.
+        called: What it is called in messages; None: as in timm's registry.
         **kwargs: What else the entry is given.
 
     Raises:
         InputError: The model cannot run at this size.
     """
+    called = called or timm_name
     reasons: list[str] = []
     for size in _sizes_to_try(img_size):
         try:
-            model = _build(timm_name, size, in_chans, num_classes, **kwargs)
+            model = _build(timm_name, called, size, in_chans, num_classes, **kwargs)
         except InputError:
             raise
         except _SIZE_ERRORS as error:
@@ -104,7 +112,7 @@ def build_at_native_size(
         if size[0] % multiple[0] or size[1] % multiple[1]:
             reasons.append(f"its {multiple[0]}-pixel patches do not divide {size[0]}×{size[1]}")
             rounded = (_round_up(size[0], multiple[0]), _round_up(size[1], multiple[1]))
-            model = _build(timm_name, rounded, in_chans, num_classes, **kwargs)
+            model = _build(timm_name, called, rounded, in_chans, num_classes, **kwargs)
             size = rounded
         built = repr((timm_name, size, sorted(kwargs.items())))
         failure = None if built in _RUNNING else _dry_run(model, in_chans, size)
@@ -113,7 +121,7 @@ def build_at_native_size(
             return model if size == img_size else PaddedInput(model, img_size, size)
         reasons.append(failure)
     raise InputError(
-        f"model '{timm_name}' cannot be built for {img_size[0]}×{img_size[1]} images: {reasons[0]}"
+        f"model '{called}' cannot be built for {img_size[0]}×{img_size[1]} images: {reasons[0]}"
     )
 
 
@@ -157,7 +165,12 @@ def patch_size(model: nn.Module) -> tuple[int, int]:
 
 
 def _build(
-    timm_name: str, size: tuple[int, int], in_chans: int, num_classes: int, **kwargs: Any
+    timm_name: str,
+    called: str,
+    size: tuple[int, int],
+    in_chans: int,
+    num_classes: int,
+    **kwargs: Any,
 ) -> nn.Module:
     """Builds with ``img_size`` where the model takes it.
 
@@ -176,7 +189,7 @@ def _build(
         raise
     except Exception as error:  # what an unfit keyword leads to is of every kind
         raise InputError(
-            f"model '{timm_name}' cannot be built with these keywords: {_one_line(error)}"
+            f"model '{called}' cannot be built with these keywords: {_one_line(error)}"
         ) from error
 
 

@@ -54,9 +54,9 @@ def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.nda
     ):
         array = np.moveaxis(array, 2, 0)
     if channels is not None and array.shape[0] != channels:
-        raise InputError(
-            f"{name} has {array.shape[0]} channels, and {channels} are needed (its shape is {shape})"
-        )
+        has = "1 channel" if array.shape[0] == 1 else f"{array.shape[0]} channels"
+        needed = "1 is" if channels == 1 else f"{channels} are"
+        raise InputError(f"{name} has {has}; {needed} needed (its shape is {shape})")
     if channels is None and array.shape[0] > _MAX_CHANNELS:
         raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
     if min(array.shape[1:]) < 2:
