@@ -60,6 +60,10 @@ _IN_BF16 = (
 INPUTS = {"image": "none", "residual": "residual", "detail": "detail"}
 _PILOT = "model_ii-detail-pilot"  # the learning rates are chosen there: images without noise, of 64 pixels, tell soonest
 RATES = (1e-3, 3e-3)
+LOWER = (1e-3, 3e-4)
+"""Tried in turn, below its rate, with a network that stays at chance: of noisy images alone some learn nothing at the pilot's rates."""
+CHANCE = 0.6
+"""Validation macro AUC below which a network has learnt nothing."""
 PILOT, IMAGES, EPOCH = 9_600, 60_000, 12_000
 TEST = {"n": 15_000, "seed": 1_000_000}
 
@@ -163,7 +167,23 @@ def run(
     for first in range(0, len(missing), max(at_once, 1)):
         part = missing[first : first + at_once]
         final(survey, given, part, pilot(part, workers, bf16), seed, workers, images, bf16)
-    final(survey, given, models, pilot(models, workers, bf16), seed, workers, images, bf16)
+    rates = pilot(models, workers, bf16)
+    final(survey, given, models, rates, seed, workers, images, bf16)
+    for lower in LOWER:
+        still = _at_chance(survey, given, models, seed, images)
+        slower = {model: lower for model in still if lower < rates.get(model, 0)}
+        final(survey, given, list(slower), slower, seed, workers, images, bf16, lower)
+
+
+def _at_chance(survey: str, given: str, models: list[str], seed: int, images: int) -> list[str]:
+    """Returns those of the networks that have learnt nothing at any rate so far."""
+    best: dict[str, float] = {}
+    for record in _records(RUNS / f"{survey}-{given}"):
+        model = record.get("options", {}).get("model")
+        names = [_row(model, images, lower) for lower in (None, *LOWER)]
+        if record["status"] == "ok" and record["seed"] == seed and record["variant"] in names:
+            best[model] = max(best.get(model, 0.0), record["val"]["val_macro_auc"])
+    return [model for model in models if best.get(model, 1.0) < CHANCE]
 
 
 def prepare(survey: str, workers: int) -> None:
@@ -207,9 +227,10 @@ def speeds() -> None:
     write_text(RESULTS / SPEEDS, json.dumps({**facts, "images_per_second": found}, indent=1) + "\n")
 
 
-def _row(model: str, images: int) -> str:
-    """Returns the name of a network's row: its own, with the number of images where that is not the usual one."""
-    return model if images == IMAGES else f"{model}-{images}"
+def _row(model: str, images: int, lower: float | None = None) -> str:
+    """Returns the name of a network's row: its own, with the number of images where that is not the usual one, and a rate below the pilot's."""
+    name = model if images == IMAGES else f"{model}-{images}"
+    return name if lower is None else f"{name}-{rate_name(lower)}"
 
 
 def _cost(model: str) -> float:
@@ -226,11 +247,17 @@ def final(
     workers: int,
     images: int = IMAGES,
     bf16: bool = False,
+    lower: float | None = None,
 ) -> None:
-    """Trains and tests networks at their learning rates; on another number of images they are rows of their own."""
+    """Trains and tests networks at their learning rates; on another number of images, or at a ``lower`` rate, they are variants of their own."""
     more = {} if images == IMAGES else {"epochs": images // EPOCH}
     variants = {
-        _row(model, images): {"model": model, "lr": rates[model], **more, **faster(model, bf16)}
+        _row(model, images, lower): {
+            "model": model,
+            "lr": rates[model],
+            **more,
+            **faster(model, bf16),
+        }
         for model in models
         if model in rates
     }
@@ -289,7 +316,8 @@ def how_made() -> str:
     rates = " and ".join(f"{rate:g}" for rate in RATES)
     return (
         f"Each network is trained on {IMAGES:,} images, each seen once, in batches of {_COMMON['batch_size']}, at the better of "
-        f"the learning rates {rates} by the validation images of a training on {PILOT:,} of Model II (detail), and tested on "
+        f"the learning rates {rates} by the validation images of a training on {PILOT:,} of Model II (detail); where it stays at chance "
+        f"(validation macro AUC below {CHANCE}), again at {' and '.join(f'{rate:g}' for rate in LOWER)} until it does not. It is tested on "
         f"{TEST['n']:,} images of seed {TEST['seed']}, which chose nothing."
     )
 

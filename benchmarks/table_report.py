@@ -76,7 +76,7 @@ def report(runs: Path, results: Path, document: Path, pilot: str, how: str) -> N
     differences = compare(results / COMPARED, [r for r in rows if place_of(r) == COMPARED])
     drawn = {}
     for place in dict.fromkeys(map(place_of, rows)):
-        drawn |= _figures(results / place)
+        drawn |= _figures(results / place, [r["run"] for r in rows if place_of(r) == place])
     for name, figure in drawn.items():
         style.save(figure, results / name)
         for ending in ("pdf", "svg"):  # hundreds of curves
@@ -87,13 +87,20 @@ def report(runs: Path, results: Path, document: Path, pilot: str, how: str) -> N
 
 
 def rows_of(results: Path, pilot: str) -> list[Row]:
-    """Returns the rows of the table, best first within a survey and input."""
-    rows = []
+    """Returns the rows of the table, best first within a survey and input; of several learning rates that of the best validation AUC."""
+    rows: dict[tuple[object, ...], Row] = {}
     for path in sorted(results.glob("*-*/results.jsonl")):
-        if path.parent.name != pilot:
-            survey, _, given = path.parent.name.partition("-")
-            rows += [row_of(r, survey, given) for r in _records(path) if r["status"] == "ok"]
-    return sorted(rows, key=lambda row: (row["survey"], row["input"], -row["macro_auc"]))
+        if path.parent.name == pilot:
+            continue
+        survey, _, given = path.parent.name.partition("-")
+        for record in _records(path):
+            if record["status"] != "ok":
+                continue
+            row = row_of(record, survey, given)
+            key = tuple(row[name] for name in ("survey", "input", "model", "seed", "images"))
+            if key not in rows or row["val_macro_auc"] > rows[key]["val_macro_auc"]:
+                rows[key] = row
+    return sorted(rows.values(), key=lambda row: (row["survey"], row["input"], -row["macro_auc"]))
 
 
 def with_speeds(rows: list[Row], path: Path) -> None:
@@ -115,6 +122,7 @@ def row_of(record: Row, survey: str, given: str) -> Row:
     model = options["model"]
     theirs = best_published(find_model(model).family, survey)
     row = {
+        "run": f"{record['variant']}-seed{record['seed']}",
         "survey": survey,
         "model": model,
         "family": find_model(model).family,
@@ -199,7 +207,7 @@ def compare(folder: Path, rows: list[Row]) -> list[Row]:
     """
     answers = {}
     for row in rows:
-        path = folder / "logits" / f"{row['model']}-seed{row['seed']}.npz"
+        path = folder / "logits" / f"{row['run']}.npz"
         if row["seed"] == 0 and path.exists():
             with np.load(path) as kept:
                 answers[row["model"]] = kept["labels"].astype(int), kept["logits"].astype(float)
@@ -244,9 +252,10 @@ def _difference_cells(row: Row) -> list[str]:
 # --- pictures ---------------------------------------------------------------------------------------------------------
 
 
-def _figures(folder: Path) -> dict[str, "Figure"]:
+def _figures(folder: Path, runs: list[str]) -> dict[str, "Figure"]:
     path = folder / "answers.json"
-    answers = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    answers = {name: known[name] for name in runs if name in known}
     if not answers:
         return {}
     return {

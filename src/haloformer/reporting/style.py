@@ -98,7 +98,11 @@ def data_uri(figure: "Figure", dpi: int = 90) -> str:
     import matplotlib
 
     with matplotlib.rc_context(STYLE):
-        picture = figure_bytes(figure, "png", dpi=dpi)
+        return png_uri(figure_bytes(figure, "png", dpi=dpi))
+
+
+def png_uri(picture: bytes) -> str:
+    """Returns a PNG as a data URI."""
     return "data:image/png;base64," + base64.b64encode(picture).decode("ascii")
 
 

@@ -24,12 +24,15 @@ _PERTURBER = (
 )
 
 
-def to_html(fit: "RealLensFit") -> str:
-    """Returns a self-contained page."""
+def to_html(fit: "RealLensFit", picture: str) -> str:
+    """Returns a self-contained page.
+
+    Args:
+        fit: The fit.
+        picture: Its figure, as a data URI.
+    """
     sections = [
-        html.section(
-            "", html.photo(data_uri(fit.plot(), 110), "the six panels of the fit", wide=True)
-        ),
+        html.section("", html.photo(picture, "the six panels of the fit", wide=True)),
         html.section("Parameters", html.pairs_table(fit.rows())),
         html.section("What was done", html.paragraph(_METHODS), *_about_perturber(fit)),
     ]

@@ -16,7 +16,7 @@ from haloformer.io.astropy_tables import ascii_of
 from haloformer.io.folders import new_folder
 from haloformer.io.strict_json import to_json
 from haloformer.io.tables import made_by
-from haloformer.reporting.style import STYLE
+from haloformer.reporting.style import STYLE, png_uri
 
 if TYPE_CHECKING:
     from haloformer.fitting.reallens.result import RealLensFit
@@ -49,7 +49,8 @@ def save(
             fit.plot().savefig(part / "fit.png", dpi=150)
             if fit.samples is not None:
                 draw_samples(fit, fit.samples).savefig(part / SAMPLES_FIGURE, dpi=110)
-        (part / "fit.html").write_text(to_html(fit), encoding="utf-8")
+        picture = png_uri((part / "fit.png").read_bytes())
+        (part / "fit.html").write_text(to_html(fit, picture), encoding="utf-8")
         fit.write(part / "fit.ecsv")
         (part / "fit.reg").write_text(to_regions(fit), encoding="utf-8")
         if format == "lenstronomy":

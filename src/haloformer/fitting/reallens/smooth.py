@@ -1,6 +1,7 @@
 """The best smooth lens of an image, with a pixelised source: from the image alone to the most probable mass model."""
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from haloformer.fitting.reallens.optimise import (
     settled,
     smoothed,
 )
+from haloformer.fitting.reallens.side_by_side import side_by_side
 from haloformer.fitting.reallens.start import (
     Light,
     arc_light,
@@ -150,7 +152,7 @@ def fit_smooth_lens(
         mass: The mass model, without a perturber.
         report: Called after each step.
         start: Names and values with which to begin; None: without any start value.
-        threads: In which the first fits run side by side.
+        threads: In which fits run side by side.
 
     Returns:
         The best fit, and another one where there is another lens that is nearly as probable, which the errors of the first do not hold.
@@ -162,15 +164,21 @@ def fit_smooth_lens(
     vectors = None if start is None else [_vector(mass, start)]
     light, arcs, falling = ready.light, ready.arcs, ready.falling
     starts = coarse_fits(first, light, arcs, seen, report, vectors, falling, threads)
-    best = refine(ready, starts[0], report)
     probable = [fit for fit in starts[1:] if fit.evidence <= starts[0].evidence + NEARLY]
-    error = np.sqrt(np.diag(covariance(best))) if probable else np.inf
+    error = _errors(starts[0]) if probable else np.inf
     others = [fit for fit in probable if _another(fit, starts[0], error)]
-    if not others:
+    jobs = [functools.partial(refine, ready, fit) for fit in (starts[0], *others[:1])]
+    best, *rest = sorted(side_by_side(jobs, report, threads=threads), key=lambda fit: fit.evidence)
+    if not rest:
         return [best]
-    best, other = sorted([best, refine(ready, others[0], report)], key=lambda fit: fit.evidence)
+    other, error = rest[0], _errors(best)
     told = other.evidence <= best.evidence + NEARLY and _another(other, best, error)
     return [best, other] if told else [best]
+
+
+def _errors(fit: Fit) -> np.ndarray:
+    """Returns the standard deviations (K,) of a fit's parameters."""
+    return np.sqrt(np.diag(covariance(fit)))
 
 
 def _another(fit: Fit, best: Fit, error: np.ndarray | float) -> bool:
