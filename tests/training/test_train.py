@@ -414,3 +414,10 @@ def test_the_time_left_is_that_of_what_is_left_also_after_a_resumption(monkeypat
 def test_what_is_no_name_is_refused_with_what_would_be_right(given, message):
     with pytest.raises(InputError, match=message):
         train(**given)
+
+
+def test_a_network_that_stays_at_chance_is_told_as_such_with_what_helps(tmp_path, capsys):
+    small = {**SMALL, "epochs": 1, "epoch_size": 64, "progress": True, "lr": 1e-9}
+    train("model_ii", "hybrid_nano", tmp_path / "run", **small)
+    advice = "a lower learning rate, such as 3e-10, more images or epochs, or the residual"
+    assert f"hardly better than guessing, 0.5: try {advice}" in capsys.readouterr().out

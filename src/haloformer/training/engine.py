@@ -23,6 +23,7 @@ from haloformer.files import as_name
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.targets import Scaling
+from haloformer.simulation import names_survey
 from haloformer.training.callbacks import (
     Checkpoints,
     EpochHook,
@@ -351,7 +352,22 @@ def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> Ru
     metric = {"val_macro_auc": "validation macro AUC", "val_mae": "validation MAE"}[task.monitor]
     value = result.metrics[task.monitor]
     say(experiment, f"best epoch {result.best_epoch}: {metric} {value:.4f}; {folder.path}")
+    if task.monitor == "val_macro_auc" and value < _AT_CHANCE:
+        say(experiment, _learnt_nothing(experiment))
     return result
+
+
+_AT_CHANCE = 0.6
+"""Macro AUC on validation images below which a network has learnt nothing worth the name."""
+
+
+def _learnt_nothing(experiment: Experiment) -> str:
+    """Returns what to try with a network that stays at chance."""
+    rate, physics = experiment.optimizer.lr, experiment.data.physics
+    tips = [f"a lower learning rate, such as {rate / 3:.1g}", "more images or epochs"]
+    if physics == "none" and names_survey(experiment.data.source):
+        tips.append("the residual of a smooth lens (physics: detail)")
+    return f"it tells the classes hardly better than guessing, 0.5: try {', '.join(tips[:-1])}, or {tips[-1]}"
 
 
 def _outputs(experiment: Experiment, feed: Feed) -> Outputs:
