@@ -22,7 +22,12 @@ from haloformer.files import not_there
 from haloformer.readers.extensions import named_extension
 from haloformer.readers.fits import FitsImage, choose_hdus, first_image, fits_hdus
 from haloformer.readers.reading import Reading
-from haloformer.readers.sky import celestial, header_scales, oversampling_of
+from haloformer.readers.sky import (
+    celestial,
+    header_scales,
+    oversampling_of,
+    scale_beside_wcs,
+)
 from haloformer.simulation.instruments import (
     Instrument,
     convolve_psf,
@@ -354,6 +359,11 @@ def scales_of_header(
         scale = scale_by_oversampling(oversampling_of(header), image_scale, name, instead)
         sides = None if scale is None else (scale, scale)
     return sides
+
+
+def doubt_of_header(header: Any) -> str:
+    """Returns what is told where a header has another scale than its WCS, which counts; else nothing."""
+    return scale_beside_wcs(header, celestial(header))
 
 
 def checked_kernel(kernel: np.ndarray, name: str) -> np.ndarray:

@@ -10,8 +10,7 @@ import numpy as np
 from haloformer.errors import InputError, reason_of
 from haloformer.fitting.reallens.observation import Observation
 from haloformer.io.quantities import NOT_SQUARE, noise_factor, refuse_logarithms
-from haloformer.readers.sky import scale_beside_wcs
-from haloformer.simulation.psf import scales_of_header
+from haloformer.simulation.psf import doubt_of_header, scales_of_header
 
 _USUAL_SCALE = 0.05
 _SKEW = 1.0  # degrees by which its axes may be off a right angle
@@ -55,7 +54,7 @@ class Given:
 
     def doubt(self) -> str:
         """Returns what is told where an HDU's header has another scale than its WCS, which counts; else nothing."""
-        return "" if self.header is None else scale_beside_wcs(self.header, self.wcs)
+        return "" if self.header is None else doubt_of_header(self.header)
 
     def psf_scale(self, pixel_scale: float) -> float | None:
         """Returns the side of the PSF's pixels in arcsec that its header says; None where it says nothing.
