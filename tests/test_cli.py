@@ -573,6 +573,16 @@ def test_an_empty_argument_is_not_the_current_folder(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("out", [["--out=~/a.txt"], ["--out", "~/a.txt"]])
+def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    assert run("surveys", "hst", *out) == 0
+    assert (tmp_path / "home" / "a.txt").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 @pytest.mark.parametrize(
     ("error", "said"),
     [

@@ -64,8 +64,13 @@ def not_there(what: str, path: str | Path) -> InputError:
     return InputError(f"{what} {path} does not exist{about}")
 
 
+def with_home(name: str) -> str:
+    """Returns a name with the user's own folder in place of a ``~`` that it begins with."""
+    return os.path.expanduser(name) if name == "~" or name.startswith("~/") else name
+
+
 def as_name(value: object, what: str, instead: str) -> str:
-    """Returns a name or path as text.
+    """Returns a name or path as text, with the user's own folder in place of ``~``.
 
     Args:
         value: What was given.
@@ -78,7 +83,7 @@ def as_name(value: object, what: str, instead: str) -> str:
     if isinstance(value, str | os.PathLike):
         if not (name := os.fsdecode(value)).strip():
             raise InputError(f"{what} is empty: give a name")
-        return name
+        return with_home(name)
     raise InputError(f"{what} is a {type(value).__name__}: {instead}")
 
 

@@ -26,7 +26,8 @@ def survey(folder, mass, matching):
 
 
 def test_a_fair_survey_passes_every_test(tmp_path):
-    found = audit(survey=survey(tmp_path, "1.0e+8", "moments"), out=str(tmp_path / "a"), n=600)
+    file = survey(tmp_path, "1.0e+8", "moments")
+    found = audit(survey=file, out=str(tmp_path / "a"), n=600)
     assert list(found["tests"]) == ["moments", "macro", "blurred", "permuted", "smooth"]
     assert all(test["low"] < test["auc"] < test["high"] for test in found["tests"].values())
     assert all(test["low"] <= 0.52 for test in found["tests"].values())
@@ -34,7 +35,9 @@ def test_a_fair_survey_passes_every_test(tmp_path):
     assert stored["survey"] == "fair"
     assert stored["tests"] == found["tests"]
     assert "## " not in found["verdict"]
-    assert (tmp_path / "a" / "audit.md").read_text().count("| yes |") >= 4
+    page = (tmp_path / "a" / "audit.md").read_text()
+    assert page.count("| yes |") >= 4
+    assert f"--survey {file} --n" in page  # not by the name in it
 
 
 def test_mass_that_is_added_is_found(tmp_path):
@@ -70,3 +73,13 @@ def test_what_cannot_be_is_refused(tmp_path, options, message):
     with pytest.raises(InputError, match=message):
         audit(out=str(tmp_path / "a"), **options)
     assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize(("name", "message"), [("file", "is not a folder"), ("folder", "holds something else than an audit of a survey")])  # fmt: skip
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, name, message):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=message):
+        audit(survey="model_ii", out=str(tmp_path / name), n=90, overwrite=True)
+    assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from haloformer.cli import main
@@ -74,6 +75,30 @@ def test_what_cannot_be_is_refused(folder, tmp_path, survey, message):
         arguments = ["--survey", survey, "--out", str(tmp_path / "x.h5"), *dry_run]
         assert main(["convert", str(folder), *arguments]) == 2
     assert not (tmp_path / "x.h5").exists()
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_images_that_are_not_scaled_as_the_surveys_are_refused(tmp_path, capsys, kind):
+    """Bytes from 0 to 255 where the survey has 0 to 1: what the file would say of them is wrong."""
+    images = Simulator("common_task", seed=3).batch(range(3)).images.numpy()
+    for name, factor in (("scaled", 1), ("bytes", 255)):
+        values = (images * factor).astype(np.float32 if factor == 1 else np.uint8)
+        src = tmp_path / name
+        if kind == "folder":
+            (src / "no").mkdir(parents=True)
+            for number, image in enumerate(values):
+                np.save(src / "no" / f"{number}.npy", image[0])
+        else:
+            src = src.with_suffix(".npz")
+            np.savez(src, images=values, labels=[0, 0, 0], class_names=["no_sub"])
+        for dry_run in (["--dry_run"], []):
+            out = str(tmp_path / f"{name}.h5")
+            words = ["convert", str(src), "--survey", "common_task", "--out", out, *dry_run]
+            assert main(words) == (0 if factor == 1 else 2)
+            if factor > 1:
+                said = capsys.readouterr().err
+                assert "pixels go from 0 to 255; images of survey common_task have 0 at" in said
+    assert not (tmp_path / "bytes.h5").exists()
 
 
 def test_noise_needs_a_survey(folder, tmp_path, capsys):

@@ -31,6 +31,15 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_else(tmp_path, error
     assert os.listdir(tmp_path) == ["x.txt"]
 
 
+def test_no_folder_called_tilde_is_made(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/ada")
+    for write in (lambda: free_file(Path("~/x.h5"), False), lambda: check_writable(Path("~/x"))):
+        with pytest.raises(InputError, match=r"no folder ~ here; write /home/ada/x"):
+            write()
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("exclusive", [False, True])
 def test_the_file_appears_when_the_block_ends(tmp_path, exclusive):
     path = tmp_path / "x.txt"

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from haloformer.oracle.scene import Lens
 from haloformer.simulation import Simulator, get_any_survey
 from haloformer.simulation.composed import ComposedRenderer
 
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SEED = 5
 
 
@@ -171,10 +173,28 @@ def test_limits_that_are_there_are_not_replaced_unasked(limits, capsys):
     assert (limits / "limits.json").read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "words"), [("file", "is not a folder"), ("folder", "holds something else than limits")])  # fmt: skip
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, capsys, name, words):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes.txt").write_text("mine")
+    out = tmp_path / name
+    assert main(["limits", "ladder_1_camera", "--out", str(out), "--overwrite"]) == 2
+    message = capsys.readouterr().err
+    assert words in message
+    assert len(message.splitlines()) == 1
+    assert (tmp_path / "folder" / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize(
     ("survey", "options", "words"),
     [
         ("model_i", [], "its lens is always the same"),
+        (
+            str(EXAMPLES / "own_survey.yaml"),
+            [],
+            "it is not composed; limits are of composed surveys",
+        ),
         ("model_iv_fair", [], "bands"),
         ("hstt", [], "hst"),
         ("hst", ["--lenses", "1"], "lenses is 1: must be at least 2"),

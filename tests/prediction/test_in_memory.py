@@ -107,6 +107,20 @@ def test_a_pixel_that_is_no_number_is_refused_wherever_it_lies(predictor, lenses
     assert predictor.answers(images, masked=True).probabilities.isfinite().all()
 
 
+def test_an_empty_batch_is_refused_in_one_line(predictor, lenses):
+    for ask in (predictor.numbers, predictor.answers, predictor.probabilities):
+        with pytest.raises(InputError, match=r"the shape \(0, 1, 64, 64\): there are none"):
+            ask(lenses.images[:0])
+
+
+def test_what_is_advised_for_pixels_that_are_no_numbers_can_be_done(predictor, lenses):
+    images = lenses.images[:2].clone()
+    images[1, 0, 0, 0] = np.nan
+    with pytest.raises(InputError, match=r"haloformer.predict reads it, by nan='mask'"):
+        predictor.probabilities(images)
+    assert len(haloformer.predict(predictor, images, nan="mask")) == 2
+
+
 def of_magnitudes(images):
     from astropy import units
 

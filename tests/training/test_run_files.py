@@ -7,8 +7,10 @@ import os
 import pytest
 import torch
 
+import haloformer
 from haloformer.artefact.write import write_calibration
 from haloformer.errors import LONGEST, InputError
+from haloformer.training import engine
 from haloformer.training.callbacks import SafeCheckpointIO
 from haloformer.training.config import compose
 from haloformer.training.run_folder import RunFolder
@@ -121,3 +123,22 @@ def test_a_result_is_a_table_of_epochs_with_learning_curves(train_once):
     assert gone.picture() is None
     with pytest.raises(InputError, match="no epochs to draw"):
         gone.plot()
+
+
+def test_a_folder_of_other_things_is_refused_before_images_are_made(tmp_path, monkeypatch):
+    def prepare(*_):
+        raise AssertionError("images were made for nothing")
+
+    monkeypatch.setattr(engine, "_prepare", prepare)
+    (tmp_path / "notes.txt").write_text("mine")
+    for out in (tmp_path, tmp_path / "notes.txt"):
+        with pytest.raises(InputError, match="is not a run folder"):
+            haloformer.train("model_ii", "vit_nano", str(out), progress=False)
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=f"{tmp_path}/notes: exists and is not a run folder"):
+        haloformer.train("model_ii", "vit_nano", "~/notes", progress=False)

@@ -1,8 +1,11 @@
 """Searches: what is tried, what is kept, and that an interrupted search goes on as if nothing had been."""
 
 import csv
+import dataclasses
 import math
 import multiprocessing
+import shlex
+import shutil
 import sys
 import threading
 import time
@@ -13,6 +16,7 @@ import torch
 import yaml
 
 import haloformer.training
+from haloformer.cli.next_steps import next_step
 from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.training import RunResult, engine
@@ -127,6 +131,15 @@ def test_all_trials_are_judged_by_the_same_validation_images_and_never_by_test_i
         == 1
     )
     assert "Chosen on validation images" in (result.out / "best.yaml").read_text()
+
+
+def test_the_next_command_trains_with_another_seed(finished, tmp_path):
+    result, _ = finished
+    folder = tmp_path / "a search"
+    folder.mkdir()
+    shutil.copy(result.out / "best.yaml", folder)
+    words = shlex.split(next_step("tune", {}, dataclasses.replace(result, out=folder)))
+    assert words[3:6] == [str(folder / "best.yaml"), "--seed", "1"]
 
 
 def test_best_yaml_is_the_experiment_of_the_best_trial(finished):

@@ -7,6 +7,7 @@ seed and tested on those of another.
 import datetime
 import os
 import platform
+import shlex
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 from haloformer._version import code_version
 from haloformer.audit.shortcut import image_moments, moment_classifiers
 from haloformer.audit.words import with_ci
-from haloformer.errors import InputError, exists_already
+from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc
+from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import to_json
 from haloformer.io.writing import write_text
@@ -38,6 +40,7 @@ TESTS = {
 }
 """The tests of a survey, each with the classifier that must do no better than chance."""
 
+_FILES = ("audit.json", "audit.md")
 _SIDE = 48  # pixels of the images that the small networks see
 _BLURRED_SIDE = 24
 _BATCH = 150
@@ -79,8 +82,7 @@ def audit_survey(
     if len(names) < 2:
         raise InputError(f"survey {simulator.survey.name}: has one class; there is nothing to tell")
     target = Path(out)
-    if (target / "audit.json").exists() and not overwrite:
-        raise exists_already(target / "audit.json", "the audit")
+    refuse_existing(target, overwrite, _FILES, "audit of a survey")
     paired = isinstance(simulator.survey, ComposedSurvey)
     with progress_bar(f"audit {simulator.survey.name}", 2 * n * (1 + paired), progress) as bar:
         sets = [_seen(Simulator(survey, seed=s), n, bar) for s in (seed + 1, seed)]
@@ -101,9 +103,9 @@ def audit_survey(
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }
-    target.mkdir(parents=True, exist_ok=True)
-    write_text(target / "audit.json", to_json(result))
-    write_text(target / "audit.md", _markdown(result, tests))
+    with new_folder(target, overwrite, _FILES, "audit of a survey") as part:
+        write_text(part / "audit.json", to_json(result))
+        write_text(part / "audit.md", _markdown(survey, result, tests))
     report = str(target / "audit.md")
     return {**result, "verdict": verdict(result), "out": str(target), "report": report}
 
@@ -256,7 +258,7 @@ def _network(k: int) -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, k))
 
 
-def _markdown(result: dict[str, Any], tests: dict[str, Interval]) -> str:
+def _markdown(survey: str, result: dict[str, Any], tests: dict[str, Interval]) -> str:
     lines = [
         f"# Has survey {result['survey']} shortcuts?",
         "",
@@ -270,7 +272,7 @@ def _markdown(result: dict[str, Any], tests: dict[str, Interval]) -> str:
         lines.append(f"| {name} | {TESTS[name]} | {with_ci(auc)} | {passed} |")
     lines += [
         "",
-        f"`haloformer audit --survey {result['survey']}`: {result['n']:,} test images of seed {result['seed']}, as many to train each "
+        f"`haloformer audit --survey {shlex.quote(survey)} --n {result['n']} --seed {result['seed']}`: {result['n']:,} test images of seed {result['seed']}, as many to train each "
         f"classifier; {result['date']}, {result['hardware']}, code {result['code_version']}. Intervals: DeLong, over test images.",
     ]
     return "\n".join(lines) + "\n"

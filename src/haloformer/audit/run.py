@@ -19,7 +19,7 @@ from haloformer.data.reader import find_inputs
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import training_of
 from haloformer.io.strict_json import read_any_json, to_json
-from haloformer.io.writing import file_sha256, write_text
+from haloformer.io.writing import check_parents, file_sha256, write_text
 from haloformer.prediction.predictor import load
 from haloformer.reporting import style
 from haloformer.vocabulary import unknown_name
@@ -128,6 +128,7 @@ def _stored_parts(
     overwrite: bool,
 ) -> dict[str, StoredPart]:
     """Returns the parts that need not be measured again; raises InputError if the folder cannot take the audit."""
+    check_parents(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
         raise InputError(f"{target}: is not a folder; choose another name for the audit")
     if not target.exists() or not any(target.iterdir()):

@@ -87,7 +87,9 @@ def _best_run(result: Any) -> Path | None:
 
 
 def _after_tune(keywords: Options, result: Any) -> Step:
-    return ["train", "--config", result.out / "best.yaml", "--out", "runs/best"]
+    from haloformer.tuning.report import training_of_best
+
+    return training_of_best(result.out)
 
 
 def _after_evaluate(keywords: Options, result: Any) -> Step:

@@ -24,7 +24,7 @@ from haloformer.cli.layout import filled, filled_paragraphs
 from haloformer.cli.registry import Command
 from haloformer.cli.shared import OPTIONS, Shared
 from haloformer.errors import InputError
-from haloformer.files import read_yaml
+from haloformer.files import read_yaml, with_home
 from haloformer.vocabulary import did_you_mean
 
 _READING = (
@@ -343,20 +343,20 @@ def _reading_texts() -> Mapping[str, str]:
 def _usual_spelling(arguments: Sequence[str], hints: Mapping[str, object]) -> list[str]:
     """Takes ``--batch-size`` for ``--batch_size`` and ``--overwrite`` for ``--overwrite true``.
 
-    Values stay as they are.
+    Values stay as they are, but for ``~/``, which shells leave in ``--out=~/x`` and in quotes.
     """
     translated: list[str] = []
     for i, argument in enumerate(arguments):
         if argument == "--":
-            return [*translated, *arguments[i:]]
+            return [*translated, *map(with_home, arguments[i:])]
         if argument.startswith("--"):
             option, equals, value = argument.removeprefix("--").partition("=")
             option = _short(option.replace("-", "_"))
             is_switch = bool in _alternatives(hints.get(option))
             if is_switch and not equals and not _is_value(arguments[i + 1 : i + 2], hints[option]):
                 equals, value = "=", "true"
-            argument = f"--{option}{equals}{value}"
-        translated.append(argument)
+            argument = f"--{option}{equals}{with_home(value)}"
+        translated.append(with_home(argument))
     return translated
 
 

@@ -259,7 +259,8 @@ def _convert_source(
         overwrite=overwrite,
     ) as writer:
         files: list[str] = []
-        for batch in _batches(itertools.chain([first], items), size, source.class_names):
+        checked = _checked_scales(itertools.chain([first], items), source, stated)
+        for batch in _batches(checked, size, source.class_names):
             writer.write(batch, files=batch.files)
             files += batch.files or []
             if progress is not None:
@@ -268,6 +269,16 @@ def _convert_source(
         _note(writer, source.left_out)
         _note_pairs(writer, source, files)
     return _summary(out, source.left_out)
+
+
+def _checked_scales(
+    items: Iterable[LabelledImage], source: LabelledSource, stated: StatedSurvey | None
+) -> Iterator[LabelledImage]:
+    """Yields images, of which each is scaled as those of the survey that they are said to be of."""
+    for item in items:
+        if stated is not None:
+            stated.check_scale(item.image, f"{source.src}/{item.file}")
+        yield item
 
 
 def _note(writer: DatasetWriter, left_out: LeftOut) -> None:
@@ -397,6 +408,9 @@ def _convert_hdf5(
             with damage_named(src):
                 columns = {name: dataset[start:stop] for name, dataset in parameters.items()}
             rows = np.array(numbers, dtype=int) - start
+            if stated is not None:
+                for image, number in zip(found, numbers, strict=True):
+                    stated.check_scale(image, f"{src}: image {number}")
             if found:
                 writer.write(
                     _Batch(

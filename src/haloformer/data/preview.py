@@ -73,14 +73,18 @@ def preview_conversion(
         items = iter(source)
         first = next(items)
         shape: tuple[int, ...] = first.image.shape
+        example, where = first.image, f"{src}/{first.file}"
         n_read, are_all = _read_some(itertools.chain([first], items), began)
         n, names = source.n, source.class_names
     else:
         with open_stored_images(src, channels=channels, class_map=class_map, nan=nan) as stored:
             n, shape, names = stored.n, stored.image_shape, stored.class_names
+            example, where = next(stored.each()), f"{src}: image 0"
             n_read, are_all = _read_some(stored.each(), began)
     if survey is not None:
-        StatedSurvey(survey, noise).check(shape, names)
+        stated = StatedSurvey(survey, noise)
+        stated.check(shape, names)
+        stated.check_scale(example, where)
     n = n_read if are_all else n
     if n is not None and compression is None:
         n_bytes = 4 * n

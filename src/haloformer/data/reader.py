@@ -31,6 +31,7 @@ from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
 from haloformer.readers.images import decode_image, image_suffix, read_image
 from haloformer.readers.npy import read_bytes, read_npy
 from haloformer.readers.pixels import (
+    IN_MEMORY,
     bands_are_last,
     channels_first,
     in_single_precision,
@@ -248,7 +249,8 @@ def _channels_last(shape: tuple[int, ...], grid: PixelGrid) -> bool:
 def why_not_finite(image: Tensor | np.ndarray, name: str) -> InputError:
     """Returns why a model has no finite answer for an image (C, H, W) that was in memory."""
     try:
-        known_pixels(np.asarray(torch.as_tensor(image).float().cpu()), "error", name)
+        pixels = np.asarray(torch.as_tensor(image).float().cpu())
+        known_pixels(pixels, "error", name, IN_MEMORY)
     except InputError as error:
         return error
     return not_answered(name)

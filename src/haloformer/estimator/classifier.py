@@ -17,7 +17,7 @@ from haloformer.errors import InputError
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.prediction.in_memory import as_tensor
 from haloformer.prediction.predictor import Predictor, load
-from haloformer.readers.pixels import bands_are_last, known_pixels
+from haloformer.readers.pixels import IN_TRAINING, bands_are_last, known_pixels
 from haloformer.training import train
 from haloformer.validation import check_name
 
@@ -114,7 +114,7 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
             InputError: Images and labels do not fit, or are too few.
         """
         images, labels = self._images(X), _labels(y)
-        known_pixels(images.numpy(), "error", "X")
+        known_pixels(images.numpy(), "error", "X", IN_TRAINING)
         if labels.shape != (len(images),):
             raise InputError(
                 f"y has the shape {labels.shape}, X holds {len(images)} images: one label each is needed"

@@ -23,13 +23,16 @@ def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: s
         raise InputError(f"{target}: give the name of a folder to write")
     check_writable(target)
     if target.is_symlink() or (target.exists() and not target.is_dir()):
-        raise InputError(f"{target}: is not a folder; choose another name for the {what}")
+        kind = "a link" if target.is_symlink() else "not a folder"
+        raise InputError(f"{target}: is {kind}; choose another name for the {what}")
     if not target.exists() or not any(target.iterdir()):
         return
-    if not overwrite:
-        raise exists_already(target)
     if not all((target / name).is_file() for name in files):
-        raise InputError(f"{target}: holds something else than {_a(what)} and is not overwritten")
+        raise InputError(
+            f"{target}: holds something else than {_a(what)} and is not overwritten; choose another name"
+        )
+    if not overwrite:
+        raise exists_already(target, f"the {what}")
 
 
 @contextmanager
@@ -90,4 +93,6 @@ def _opened(folder: Path) -> int:
 
 
 def _a(what: str) -> str:
+    if what.endswith("s"):
+        return what
     return f"{'an' if what[0] in 'aeiou' else 'a'} {what}"

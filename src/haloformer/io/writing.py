@@ -125,7 +125,11 @@ def check_target(path: Path) -> None:
 
 
 def check_parents(path: Path) -> None:
-    """Refuses a path whose folder is a file."""
+    """Refuses a path whose folder is a file, or a ``~`` that a shell would have replaced."""
+    if path.parts[:1] == ("~",) and not Path("~").exists():
+        raise InputError(
+            f"{path}: there is no folder ~ here; write {path.expanduser()} for the one in your home folder"
+        )
     around = next((parent for parent in path.parents if parent.exists()), None)
     if around is not None and not around.is_dir():
         raise InputError(f"{path}: {around} is a file, not a folder")

@@ -3,6 +3,7 @@
 import datetime
 import os
 import platform
+import shlex
 import textwrap
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,8 +15,9 @@ import numpy as np
 
 from haloformer._version import code_version
 from haloformer.devices import one_blas_thread
-from haloformer.errors import InputError, exists_already
+from haloformer.errors import InputError
 from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc
+from haloformer.io.folders import new_folder, refuse_existing
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import to_json
 from haloformer.io.writing import write_text
@@ -25,6 +27,7 @@ from haloformer.oracle.scene import Lens, smooth_class
 from haloformer.reporting import style
 from haloformer.reporting.interval import Interval, format_interval
 from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.distributions import Distribution
 from haloformer.simulation.surveys import get_any_survey
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ LEVELS = {
 }
 """What the observer has to give up, one after the other; the last that there is is the survey's limit."""
 
+_FILES = ("limits.json", "limits.md")
 _RESAMPLES = 300
 _LEAST = 0.03  # signal / noise that is drawn
 
@@ -81,8 +85,7 @@ def survey_limits(
     """
     given = _checked(survey)
     target = Path(out)
-    if (target / "limits.json").exists() and not overwrite:
-        raise exists_already(target / "limits.json", "the limits")
+    refuse_existing(target, overwrite, _FILES, "limits")
     classes = [name for name in given.class_names if given.substructure[name]]
     levels = {name: _Level([], [], {}, {}) for name in LEVELS if name != "source" or has_structure(given)}  # fmt: skip
     total = lenses * realisations * len(classes)
@@ -101,14 +104,19 @@ def survey_limits(
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip
-    return {**result, **_written(target, result, levels)}
+    with new_folder(target, overwrite, _FILES, "limits") as part:
+        _write(part, survey, result, levels)
+    report = str(target / "limits.md")
+    return {**result, "verdict": verdict(result), "out": str(target), "report": report}
 
 
 def _checked(survey: str) -> ComposedSurvey:
     given = get_any_survey(survey)
     if not isinstance(given, ComposedSurvey):
+        varies = any(isinstance(value, Distribution) for value in vars(given.deflector).values())
+        what = "it is not composed" if varies else "its lens is always the same"
         raise InputError(
-            f"survey {given.name}: its lens is always the same; limits are of composed surveys, whose lenses vary, such as model_i_fair or hst"
+            f"survey {given.name}: {what}; limits are of composed surveys, such as model_i_fair or hst, and of files with such a base"
         )
     if given.bands:
         raise InputError(f"survey {given.name}: has bands; limits are of surveys of one band")
@@ -222,15 +230,13 @@ def verdict(result: dict[str, Any]) -> str:
     )
 
 
-def _written(target: Path, result: dict[str, Any], levels: dict[str, _Level]) -> dict[str, str]:
-    target.mkdir(parents=True, exist_ok=True)
-    write_text(target / "limits.json", to_json(result))
-    write_text(target / "limits.md", _markdown(result))
-    style.save(_figure(levels), target / "limits")
-    return {"verdict": verdict(result), "out": str(target), "report": str(target / "limits.md")}
+def _write(folder: Path, survey: str, result: dict[str, Any], levels: dict[str, _Level]) -> None:
+    write_text(folder / "limits.json", to_json(result))
+    write_text(folder / "limits.md", _markdown(survey, result))
+    style.save(_figure(levels), folder / "limits")
 
 
-def _markdown(result: dict[str, Any]) -> str:
+def _markdown(survey: str, result: dict[str, Any]) -> str:
     names = result["classes"]
     lines = [
         f"# How well can the classes of {result['survey']} be told apart?",
@@ -259,7 +265,7 @@ def _markdown(result: dict[str, Any]) -> str:
         "",
         "![Signals of the classes](limits.png)",
         "",
-        f"`haloformer limits {result['survey']} --lenses {result['lenses']} --realisations {result['realisations']} --seed {result['seed']}`: "
+        f"`haloformer limits {shlex.quote(survey)} --lenses {result['lenses']} --realisations {result['realisations']} --seed {result['seed']}`: "
         f"{result['date']}, {result['hardware']}, code {result['code_version']}. Intervals: over lenses.",
     ]
     return "\n".join(lines) + "\n"

@@ -103,7 +103,10 @@ def as_batch(images: Any, grid: PixelGrid) -> Tensor:
     """
     if isinstance(images, LensBatch) or _has_header(images) or _are_apart(images):
         return stacked(read_in_memory(images, grid, Reading(nan="mask")))
-    return images_in_memory(as_tensor(images), grid)
+    found = as_tensor(images)
+    if not found.numel():
+        raise InputError(f"images have the shape {tuple(found.shape)}: there are none")
+    return images_in_memory(found, grid)
 
 
 def read_in_memory(images: Any, grid: PixelGrid, reading: Reading) -> list[ReadImage]:

@@ -87,6 +87,10 @@ AS_A_MASK = "--nan zero or --nan mask reads it (in Python nan='mask')"
 """What commands that classify or fit images do with a mask of NaN."""
 AS_ZERO = "--nan zero of haloformer convert reads it (in Python nan='zero')"
 """The same of those that read labelled images."""
+IN_MEMORY = "haloformer.predict reads it, by nan='mask'"
+"""The same of a predictor that is given images."""
+IN_TRAINING = "leave these images out, or put numbers there (numpy.nan_to_num)"
+"""The same of those that learn from images in memory."""
 
 
 def known_pixels(image: np.ndarray, nan: str, name: str, remedy: str = AS_A_MASK) -> np.ndarray:

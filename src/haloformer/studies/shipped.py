@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from haloformer.errors import InputError, reason_of
-from haloformer.io.writing import write_text
+from haloformer.io.writing import check_parents, write_text
 from haloformer.training.config import read_options
 from haloformer.vocabulary import unknown_name
 
@@ -83,6 +83,7 @@ def check_folder(file: Path, kind: str) -> None:
         InputError: Says so.
     """
     folder = file.parent
+    check_parents(folder)
     if folder.exists() and not file.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder}: exists and is not the folder of a {kind}: choose another out")
 

@@ -18,7 +18,7 @@ from haloformer._version import code_version
 from haloformer.errors import InputError, reason_of
 from haloformer.io.locks import LOCK, one_process_only
 from haloformer.io.strict_json import read_any_json, read_json
-from haloformer.io.writing import file_sha256, write_text
+from haloformer.io.writing import check_parents, file_sha256, write_text
 from haloformer.models import find_model
 from haloformer.models.weights import weights_file, weights_url
 from haloformer.reporting.tabular import Column, Tabular
@@ -201,6 +201,7 @@ class RunFolder:
             InputError: Says so.
         """
         path = self.path
+        check_parents(path)
         if (
             not self.config.exists()
             and path.exists()

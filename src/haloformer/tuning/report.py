@@ -1,5 +1,6 @@
 """The report of a search."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,6 +85,13 @@ def write_report(
             f"{result.n_missing} are missing\n"
             f"best: trial {best.number}, {metric_in_words(plan)} {interval.format_value(value_of(best))} with {values_in_words(values)}\n"
             f"chosen on validation images, so too good by what luck adds: train with another seed and test\n"
-            f"  haloformer train --config {folder / 'best.yaml'} --seed {compose(None, plan.base).trainer.seed + 1} --out runs/best"
+            f"  {shlex.join(['haloformer', *training_of_best(folder)])}"
         )
     return result
+
+
+def training_of_best(folder: Path) -> list[str]:
+    """Returns the command that trains the best setting of a search's folder anew, with another seed."""
+    best = folder / "best.yaml"
+    seed = compose(str(best)).trainer.seed + 1
+    return ["train", "--config", str(best), "--seed", str(seed), "--out", "runs/best"]

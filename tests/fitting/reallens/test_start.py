@@ -119,3 +119,5 @@ def test_the_message_about_a_start_file_names_the_option(tmp_path):
 
     with pytest.raises(InputError, match=r"--start.*nowhere\.json does not exist"):
         read_start(str(tmp_path / "nowhere.json"))
+    with pytest.raises(InputError, match=r"is a folder: name a file, such as its fit\.json"):
+        read_start(str(tmp_path))

@@ -29,6 +29,8 @@ def read_start(path: str) -> Start:
     Raises:
         InputError: It is none of these, or has not just one power law.
     """
+    if Path(path).is_dir():
+        raise InputError(f"start (--start): {path} is a folder: name a file, such as its fit.json")
     if not Path(path).is_file():
         raise InputError(f"start (--start): {path} does not exist")
     found = read_json(Path(path), _MOST_BYTES)
