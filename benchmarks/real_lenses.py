@@ -83,7 +83,9 @@ def j0946(folder: Path, prior: str, independent: bool) -> None:
     print(f"verdict: {published.verdict}")
     detection = published.detection
     assert detection is not None
-    print("where its starts ended, the best first (place, mass, ΔE):")
+    print(
+        "where its starts ended (place, mass, ΔE beside the smooth lens, or that of a search that did not go on):"
+    )
     for x, y, m, gain in detection.others:
         mass = published.best.problem.mass.solar_masses(m) or 0.0
         print(f"  ({x:.3f}, {y:.3f})″  {mass / 1e9:.2f}e9 M_sun  {gain:.1f}")

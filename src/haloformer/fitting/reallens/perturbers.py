@@ -89,7 +89,7 @@ class Detection:
         delta_evidence: By how much −2 ln evidence falls, source and lens light integrated over, at the best parameters of each model.
         delta_marginal: The same with all parameters integrated over, those of the perturber over all places that were scanned.
         others: Where starts ended: x, y, m and what each gains at its best parameters; first those that were finished, then those that were
-            not, at last those that went no further than a fit on fewer coefficients of the source.
+            not, both beside the smooth lens; at last those that went no further than the lens and source of their own search, which they gain beside.
         covariance: (K, K) of all parameters.
     """
 
