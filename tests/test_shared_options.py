@@ -279,6 +279,7 @@ def test_the_next_command_is_one_that_its_parser_takes(name, tmp_path):
     keywords = {**request_of(name, arguments).keywords}
     out = tmp_path / "out"
     (out / "runs" / "best-seed0" / "artefact").mkdir(parents=True)
+    (out / "best.yaml").write_text("data: model_ii\nseed: 4\n")
     values = {"out": out, "n_errors": 0, "rows": [{"variant": "best", "macro_auc": 0.9}]}
     models = [{"name": "y", "macro_auc": {"value": 0.9}}]
     result = {"models": models} if name == "compare" else types.SimpleNamespace(**values)
@@ -289,6 +290,7 @@ def test_the_next_command_is_one_that_its_parser_takes(name, tmp_path):
     assert step is not None
     _, command, *words = shlex.split(step)
     request_of(command, words)
+    assert name != "tune" or words[words.index("--seed") + 1] == "5"
 
 
 def test_an_error_of_our_own_is_one_line_and_with_verbose_a_traceback(monkeypatch, capsys):

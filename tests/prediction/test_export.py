@@ -282,7 +282,7 @@ def test_a_card_without_measurements_says_so(run):
         ({"precision": "int8", "format": "torch_export", "out": "x.pt2"}, "for the format onnx"),
         ({"out": "x.pt2"}, "written as .onnx"),
         ({"out": "there.onnx"}, "exists already"),
-        ({"format": "hub", "out": "there"}, "exists already"),
+        ({"format": "hub", "out": "there"}, "holds something else than a"),
         ({"format": "hub", "out": "there.txt"}, "is a file"),
         ({"format": "hub", "out": "x.onnx"}, "the format hub writes a folder"),
         ({"format": "hub", "out": "x.pt2"}, "the format hub writes a folder"),

@@ -128,6 +128,16 @@ def test_other_arguments_on_the_same_folder_are_refused_with_the_difference(run)
         train("model_ii", out=str(out), resume=False, **SMALL)
 
 
+def test_a_folder_in_which_a_run_ended_before_it_had_begun_is_taken(tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".lock").touch()
+    RunFolder(out).check()
+    (out / "notes.txt").touch()
+    with pytest.raises(InputError, match="not a run folder"):
+        RunFolder(out).check()
+
+
 def test_a_second_process_is_kept_off_a_run_that_another_trains(tmp_path):
     out = tmp_path / "run"
     folder = RunFolder(out)

@@ -89,7 +89,7 @@ def _best_run(result: Any) -> Path | None:
 def _after_tune(keywords: Options, result: Any) -> Step:
     from haloformer.tuning.report import training_of_best
 
-    return training_of_best(result.out)
+    return training_of_best(result.out) if (result.out / "best.yaml").is_file() else None
 
 
 def _after_evaluate(keywords: Options, result: Any) -> Step:

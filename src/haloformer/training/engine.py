@@ -129,8 +129,8 @@ def run(experiment: Experiment, *, on_epoch: OnEpoch | None = None) -> RunResult
         return result
     hardware = Hardware.of(experiment)
     if is_first_process():
-        folder.check()
         folder.check_free()
+        folder.check()
     with explained_memory(experiment), contextlib.ExitStack() as held:
         prepared = _prepare(experiment, folder, hardware, held)
         _log.info("data and network are ready")

@@ -205,7 +205,7 @@ class RunFolder:
         if (
             not self.config.exists()
             and path.exists()
-            and (not path.is_dir() or any(path.iterdir()))
+            and (not path.is_dir() or any(each.name != LOCK for each in path.iterdir()))
         ):
             raise InputError(f"{path}: exists and is not a run folder: choose another out")
 
