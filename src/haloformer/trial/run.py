@@ -78,7 +78,7 @@ def carry_out(out: str) -> TrialSummary:
     _put_images(folder)
     lens, psf, noise_map = (str(folder / name) for name in LENS)
     tell(
-        "[1/2] fitting a simulated HST image of a lens: its mass, its light, and the source (some 30 s)"
+        "[1/2] fitting a simulated HST image of a lens: its mass, its light, and the source (under a minute)"
     )
     files = LensFiles(lens, psf, noise_map, radius=RADIUS)
     fitted = fit_files(files, Reading(), OPTIONS, out=str(folder / "fit"), overwrite=True)
