@@ -36,6 +36,7 @@ from haloformer.models.cost import count_macs
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
 from haloformer.training.config import compose
+from haloformer.training.engine import AT_CHANCE
 from haloformer.training.preparing import parts_of
 
 ROOT = Path(__file__).parents[1]
@@ -62,8 +63,6 @@ _PILOT = "model_ii-detail-pilot"  # the learning rates are chosen there: images 
 RATES = (1e-3, 3e-3)
 LOWER = (1e-3, 3e-4)
 """Tried in turn, below its rate, with a network that stays at chance: of noisy images alone some learn nothing at the pilot's rates."""
-CHANCE = 0.6
-"""Validation macro AUC below which a network has learnt nothing."""
 PILOT, IMAGES, EPOCH = 9_600, 60_000, 12_000
 TEST = {"n": 15_000, "seed": 1_000_000}
 
@@ -183,7 +182,7 @@ def _at_chance(survey: str, given: str, models: list[str], seed: int, images: in
         names = [_row(model, images, lower) for lower in (None, *LOWER)]
         if record["status"] == "ok" and record["seed"] == seed and record["variant"] in names:
             best[model] = max(best.get(model, 0.0), record["val"]["val_macro_auc"])
-    return [model for model in models if best.get(model, 1.0) < CHANCE]
+    return [model for model in models if best.get(model, 1.0) < AT_CHANCE]
 
 
 def prepare(survey: str, workers: int) -> None:
@@ -317,7 +316,7 @@ def how_made() -> str:
     return (
         f"Each network is trained on {IMAGES:,} images, each seen once, in batches of {_COMMON['batch_size']}, at the better of "
         f"the learning rates {rates} by the validation images of a training on {PILOT:,} of Model II (detail); where it stays at chance "
-        f"(validation macro AUC below {CHANCE}), again at {' and '.join(f'{rate:g}' for rate in LOWER)} until it does not. It is tested on "
+        f"(validation macro AUC below {AT_CHANCE}), again at {' and '.join(f'{rate:g}' for rate in LOWER)} until it does not. It is tested on "
         f"{TEST['n']:,} images of seed {TEST['seed']}, which chose nothing."
     )
 

@@ -129,10 +129,8 @@ def _known_unit(unit: Any) -> Any:
     """Returns a unit as astropy has it, the text where it knows none; None of None."""
     if unit is None:
         return None
-    if not isinstance(
-        unit, str
-    ):  # astropy has DN and adu as two units, though both are counts of one converter
-        return _known_unit(str(unit)) if re.search(r"\bDN\b", str(unit)) else unit
+    if not isinstance(unit, str):
+        return _in_adu(unit)
     from astropy.units import Unit
 
     text = " ".join(unit.split())

@@ -186,13 +186,13 @@ def scale_beside_wcs(header: Any, wcs: Any) -> str:
     """
     if wcs is None:
         return ""
-    y, x = pixel_scales(wcs)
     for keys in _SCALE_KEYS:
         if keys[0] in _OF_THE_CAMERA or any(key not in header for key in keys):
             continue
         sides = [_number(header[key]) for key in keys]
         if not all(map(_is_scale, sides)):
             continue
+        y, x = pixel_scales(wcs)  # only now: most headers have no such keyword
         if max(sides[0] / x, x / sides[0], sides[-1] / y, y / sides[-1]) > 1 + _AGREES:
             return (
                 f"pixels are taken to be of {x:.4g}″, as the WCS says, though a header has "

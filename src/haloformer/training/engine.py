@@ -55,6 +55,9 @@ _log = logging.getLogger(__name__)
 OnEpoch = Callable[[int, dict[str, float]], bool]
 """(epoch from 1, its metrics) → whether the run ends there."""
 
+AT_CHANCE = 0.6
+"""Macro AUC on validation images below which a network has learnt nothing worth the name."""
+
 
 _INSTEAD = {
     "data": "name a survey or a dataset file; haloformer.LensClassifier learns from images in memory",
@@ -353,13 +356,9 @@ def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> Ru
     metric = {"val_macro_auc": "validation macro AUC", "val_mae": "validation MAE"}[task.monitor]
     value = result.metrics[task.monitor]
     say(experiment, f"best epoch {result.best_epoch}: {metric} {value:.4f}; {folder.path}")
-    if task.monitor == "val_macro_auc" and value < _AT_CHANCE:
+    if task.monitor == "val_macro_auc" and value < AT_CHANCE:
         say(experiment, _learnt_nothing(experiment))
     return result
-
-
-_AT_CHANCE = 0.6
-"""Macro AUC on validation images below which a network has learnt nothing worth the name."""
 
 
 def _learnt_nothing(experiment: Experiment) -> str:
