@@ -2,6 +2,7 @@
 
 import pytest
 
+from haloformer.errors import InputError
 from haloformer.training import survey_feed
 from haloformer.training.config import compose
 
@@ -14,3 +15,19 @@ def test_as_many_images_calibrate_as_val_size_says(monkeypatch, size, batches):
     for _ in range(2):  # it can be gone through again
         assert [len(batch.images) for batch in calibration] == batches
     assert len(calibration) == len(batches)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"epoch_size": 32}, "the 32 images of an epoch: a smaller one, or a larger epoch_size"),
+        ({"n_images": 100, "epoch_size": 32}, "the 32 images of an epoch"),
+        ({"n_images": 32}, "the 32 training images: a smaller one, or epoch_size: 640"),
+    ],
+)
+def test_a_batch_that_no_epoch_fills_is_refused_before_images_are_made(tmp_path, options, words):
+    stored = tmp_path / "prepared"
+    given = {"data": "model_ii", "model": "vit_nano", "batch_size": 64, "prepared": str(stored)}
+    with pytest.raises(InputError, match=f"batch_size 64 is more than {words}"):
+        survey_feed.open_survey_feed(compose(None, {**given, **options}))
+    assert not list(stored.rglob("*.h5"))

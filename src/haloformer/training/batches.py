@@ -40,6 +40,21 @@ class EpochPlan:
     batch_size: int
     seed: int
 
+    def __post_init__(self) -> None:
+        """Raises InputError where an epoch has no whole batch, before any image is made."""
+        if self.steps >= 1:
+            return
+        if self.images is None or self.epoch_size < len(self.images):
+            raise InputError(
+                f"batch_size {self.batch_size} is more than the {self.epoch_size} images of an epoch: "
+                f"a smaller one, or a larger epoch_size, such as {10 * self.batch_size}"
+            )
+        raise InputError(
+            f"batch_size {self.batch_size} is more than the {self.n_images} training images: "
+            f"a smaller one, or epoch_size: {10 * self.batch_size}, which uses each several times "
+            "an epoch"
+        )
+
     @property
     def n_images(self) -> int:
         """Different training images; of an endless stream, those of one epoch."""

@@ -34,11 +34,4 @@ def open_feed(experiment: Experiment) -> Feed:
             "`haloformer convert` makes a dataset of images"
         )
     opened = open_file_feed if suffix in DATASET_SUFFIXES else open_survey_feed
-    feed = opened(experiment)
-    if feed.steps < 1:
-        raise InputError(
-            f"batch_size {data.batch_size} is more than the {feed.n_train} training images: "
-            f"a smaller one, or epoch_size: {10 * data.batch_size}, which uses each several times "
-            "an epoch"
-        )
-    return feed
+    return opened(experiment)
