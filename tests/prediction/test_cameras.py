@@ -247,7 +247,8 @@ def test_what_serves_no_image_ends_the_command(model, folder, capsys, options, m
 def test_a_psf_that_does_not_add_up_to_one_is_said(model, folder, camera, capsys):
     fits.PrimaryHDU(3 * camera[0]).writeto("bright.fits")
     _, (row,) = answers(model, "images/0.fits", "--psf", "bright.fits")
-    assert "adds up to 3" in " ".join(capsys.readouterr().err.split())
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.count("adds up to 3") == 1  # though it is read more than once
     _, (right,) = answers(model, "images/0.fits", "--psf", "psf.fits")
     assert float(row["p_cdm"]) == pytest.approx(float(right["p_cdm"]), rel=1e-4)
 

@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
     command = command or "haloformer"
     try:
         with warnings.catch_warnings(), _termination_raised():
-            warnings.showwarning = _show_warning
+            warnings.showwarning = _Warnings().show
             code = _answer(arguments)
         return _flushed(command, code)
     except InputError as error:
@@ -173,19 +173,29 @@ def _drop_output() -> None:
 _show_any_warning = warnings.showwarning
 
 
-def _show_warning(
-    message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
-) -> None:
-    """Prints a warning about what the user gave in one line, without the place in the code."""
-    if issubclass(category, InputWarning):
-        print(told(f"warning: {brief(message)}"), file=sys.stderr)
-    else:
-        _show_any_warning(message, category, filename, lineno, file, line)
+class _Warnings:
+    """Prints the warnings of one call."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def show(
+        self,
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        """Prints a warning about what the user gave in one line, without the place in the code, and once."""
+        if not issubclass(category, InputWarning):
+            _show_any_warning(message, category, filename, lineno, file, line)
+            return
+        text = told(f"warning: {brief(message)}")
+        if text not in self._told:
+            self._told.add(text)
+            print(text, file=sys.stderr)
 
 
 def _file_trouble(error: OSError) -> str | None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, cast
 
-from haloformer.cli.present import print_table, print_warnings, say
+from haloformer.cli.present import print_table, print_warnings, rows_in_words, say
 from haloformer.cli.registry import Command
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def _present_lens(summary: "LensSummary") -> int:
 def _present_table(summary: "FitSummary") -> int:
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
     say(
-        f"wrote {summary.n_rows} rows to {summary.out}: median chi2 {summary.chi2:.3f}, "
+        f"wrote {rows_in_words(summary.n_rows)} to {summary.out}: median chi2 {summary.chi2:.3f}, "
         f"{summary.n_good} good fits, {summary.n_unsettled} not converged{errors}"
     )
     if poor := summary.n_rows - summary.n_errors - summary.n_good:

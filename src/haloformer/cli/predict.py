@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from haloformer.cli.layout import filled, screen_width
-from haloformer.cli.present import print_notes, print_table, print_warnings, say
+from haloformer.cli.present import print_notes, print_table, print_warnings, rows_in_words, say
 from haloformer.cli.registry import Command
 from haloformer.vocabulary import UNKNOWN
 
@@ -24,7 +24,7 @@ def present(summary: "PredictionSummary") -> int:
     counts = ", ".join(f"{count} {name}" for name, count in summary.class_counts.items())
     ood = "" if summary.n_ood is None else f", {summary.n_ood} out of distribution"
     errors = f", {summary.n_errors} errors" if summary.n_errors else ""
-    start = f"wrote {summary.n_rows} rows to {summary.out}{': ' if counts else ''}"
+    start = f"wrote {rows_in_words(summary.n_rows)} to {summary.out}{': ' if counts else ''}"
     say(f"{start}{counts}{ood}{errors}")
     print_notes(summary.notes)
     if summary.n_ood:

@@ -74,6 +74,11 @@ def say(text: str) -> None:
     print(filled(text, screen_width(piped=10_000)))
 
 
+def rows_in_words(number: int) -> str:
+    """Returns how many rows there are: ``1 row``, ``2 rows``."""
+    return f"{number} row{'' if number == 1 else 's'}"
+
+
 def print_warnings(warnings: Iterable[str]) -> None:
     """Prints warnings on standard error."""
     for warning in warnings:
