@@ -12,7 +12,8 @@ from scipy import linalg, stats
 from haloformer.cli import main
 from haloformer.evaluation.metrics import log_odds, macro_auc
 from haloformer.oracle.freedoms import marginal, source_columns, spread_of, survey_columns
-from haloformer.oracle.likelihood import answers, known, observe
+from haloformer.oracle.kept import Found, Kept
+from haloformer.oracle.likelihood import Seen, answers, known, observe
 from haloformer.oracle.scene import Lens
 from haloformer.simulation import Simulator, get_any_survey
 from haloformer.simulation.composed import ComposedRenderer
@@ -164,6 +165,47 @@ def test_the_command_writes_what_it_found(limits):
     assert sizes == sorted(sizes, reverse=True)
     assert "haloformer limits ladder_1_camera --lenses 2" in (limits / "limits.md").read_text()
     assert (limits / "limits.png").stat().st_size > 10_000
+
+
+def test_a_call_that_was_ended_goes_on_where_it_was(limits, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "ladder"
+    arguments = ["limits", "ladder_1_camera", "--lenses", "2", "--realisations", "20", "--out", str(out)]  # fmt: skip
+    drawn, of = [], Lens.of
+
+    def lens(survey, seed, number):
+        drawn.append(number)
+        if drawn == [0, 1]:
+            raise KeyboardInterrupt
+        return of(survey, seed, number)
+
+    monkeypatch.setattr(Lens, "of", lens)
+    assert main(arguments) == 130
+    assert [path.name for path in out.iterdir()] == ["lenses"]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert drawn == [0, 1, 1]
+    assert "1 of 2 lenses are known from an earlier call" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {path.name for path in limits.iterdir()}
+    once, twice = (json.loads((folder / "limits.json").read_text()) for folder in (limits, out))
+    assert once["levels"] == twice["levels"]
+
+
+def test_what_is_kept_of_other_draws_or_damaged_is_not_taken(tmp_path, hst):
+    rng = np.random.default_rng(4)
+    seen = Seen(np.arange(3), rng.normal(size=(3, 2)))
+    ends = rng.normal(size=(2, 4))
+    one = Found(seen, seen, {("cdm", "no_sub"): (ends[0], ends[1])}, {"cdm": ends[0]})
+    kept = Kept(tmp_path, hst.survey, 1, 20)
+    kept.write(7, {"known": one})
+    again = kept.read(7)["known"]
+    np.testing.assert_array_equal(again.tested.ratios, seen.ratios)
+    np.testing.assert_array_equal(again.pairs["cdm", "no_sub"][1], ends[1])
+    np.testing.assert_array_equal(again.sizes["cdm"], ends[0])
+    assert Kept(tmp_path, hst.survey, 2, 20).read(7) is None
+    assert Kept(tmp_path, hst.survey, 1, 30).read(7) is None
+    (file,) = kept.folder.iterdir()
+    file.write_bytes(file.read_bytes()[:400])
+    assert kept.read(7) is None
 
 
 def test_limits_that_are_there_are_not_replaced_unasked(limits, capsys):

@@ -27,7 +27,7 @@ def limits(
     tested on the others; it can be reached. bound: that of an observer who knows both images, and asks which of them it is; nobody
     can do better. The noise is that of the smooth lens's image, and all changes of lens and source count to first order.
 
-    The folder ``out`` gets ``limits.json``, ``limits.md`` and a figure. It takes some minutes.
+    The folder ``out`` gets ``limits.json``, ``limits.md`` and a figure. It takes some minutes; a call that was ended goes on where it was.
 
     Args:
         survey: Name of a composed survey, such as hst, or a YAML file.

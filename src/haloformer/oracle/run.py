@@ -17,11 +17,12 @@ from haloformer._version import code_version
 from haloformer.devices import one_blas_thread
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc
-from haloformer.io.folders import new_folder, refuse_existing
-from haloformer.io.progress import progress_bar
+from haloformer.io.folders import refuse_existing, whole_folder
+from haloformer.io.progress import progress_bar, tell
 from haloformer.io.strict_json import to_json
 from haloformer.io.writing import write_text
 from haloformer.oracle.freedoms import has_structure, marginal, source_columns, survey_columns
+from haloformer.oracle.kept import FOLDER, Found, Kept
 from haloformer.oracle.likelihood import Seen, answers, known, observe
 from haloformer.oracle.scene import Lens, smooth_class
 from haloformer.reporting import style
@@ -54,6 +55,16 @@ class _Level:
     pairs: dict[tuple[str, str], list[tuple[np.ndarray, np.ndarray]]]
     sizes: dict[str, list[np.ndarray]]
 
+    @classmethod
+    def of(cls, lenses: list[Found]) -> "_Level":
+        """Puts what was found of each lens together."""
+        return cls(
+            [one.learned for one in lenses],
+            [one.tested for one in lenses],
+            {pair: [one.pairs[pair] for one in lenses] for pair in lenses[0].pairs},
+            {name: [one.sizes[name] for one in lenses] for name in lenses[0].sizes},
+        )
+
 
 @one_blas_thread()
 def survey_limits(
@@ -85,13 +96,10 @@ def survey_limits(
     """
     given = _checked(survey)
     target = Path(out)
-    refuse_existing(target, overwrite, _FILES, "limits")
-    classes = [name for name in given.class_names if given.substructure[name]]
-    levels = {name: _Level([], [], {}, {}) for name in LEVELS if name != "source" or has_structure(given)}  # fmt: skip
-    total = lenses * realisations * len(classes)
-    with progress_bar(f"limits {given.name}", total, progress) as advance:
-        for number in range(lenses):
-            _one_lens(given, classes, levels, seed, number, realisations, advance)
+    _refuse(target, overwrite)
+    names = [name for name in LEVELS if name != "source" or has_structure(given)]
+    found = _of_lenses(given, names, Kept(target, given, seed, realisations), seed, lenses, realisations, progress)  # fmt: skip
+    levels = {name: _Level.of([one[name] for one in found]) for name in names}
     result = {
         "survey": given.name,
         "classes": list(given.class_names),
@@ -104,7 +112,7 @@ def survey_limits(
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M"),
         "hardware": f"{platform.machine()}, {os.cpu_count()} cores",
     }  # fmt: skip
-    with new_folder(target, overwrite, _FILES, "limits") as part:
+    with whole_folder(target, lambda: _refuse(target, overwrite)) as part:
         _write(part, survey, result, levels)
     report = str(target / "limits.md")
     return {**result, "verdict": verdict(result), "out": str(target), "report": report}
@@ -130,16 +138,44 @@ def _checked(survey: str) -> ComposedSurvey:
     return given
 
 
-def _one_lens(
+def _refuse(target: Path, overwrite: bool) -> None:
+    """Refuses a folder that may not be written; one of a call that was ended may."""
+    if target.is_dir() and not target.is_symlink() and os.listdir(target) == [FOLDER]:
+        return
+    refuse_existing(target, overwrite, _FILES, "limits")
+
+
+def _of_lenses(
+    survey: ComposedSurvey, levels: list[str], kept: Kept, seed: int, lenses: int, realisations: int, progress: bool | None
+) -> list[dict[str, Found]]:  # fmt: skip
+    """Returns what is found of each lens, on each of the levels."""
+    classes = [name for name in survey.class_names if survey.substructure[name]]
+    known_before = {number: kept.read(number) for number in range(lenses)}
+    if done := sum(one is not None for one in known_before.values()):
+        tell(f"{done} of {lenses} lenses are known from an earlier call")
+    found = []
+    each = realisations * len(classes)
+    with progress_bar(f"limits {survey.name}", lenses * each, progress) as advance:
+        for number, one in known_before.items():
+            if one is None:
+                one = _of_lens(survey, classes, levels, seed, number, realisations, advance)
+                kept.write(number, one)
+            else:
+                advance(each)
+            found.append(one)
+    return found
+
+
+def _of_lens(
     survey: ComposedSurvey,
     classes: list[str],
-    levels: dict[str, _Level],
+    levels: list[str],
     seed: int,
     number: int,
     realisations: int,
     advance: Callable[[int], None],
-) -> None:
-    """Adds what is found of a lens to each of the levels."""
+) -> dict[str, Found]:
+    """Returns what is found of a lens, on each of the levels."""
     lens = Lens.of(survey, seed, number)
     signals: dict[str, np.ndarray] = {}
     for name in classes:
@@ -149,7 +185,8 @@ def _one_lens(
             advance(len(part))
         signals[name] = np.concatenate(parts)
     columns: list[np.ndarray] = []
-    for level, found in levels.items():
+    found = {}
+    for level in levels:
         if level == "survey":
             columns.append(survey_columns(lens))
         elif level == "source":
@@ -158,21 +195,21 @@ def _one_lens(
             name: marginal(s, np.concatenate(columns)) if columns else s
             for name, s in signals.items()
         }
-        _add(found, left, survey.class_names, np.random.default_rng([seed, number]))
+        found[level] = _seen(left, survey.class_names, np.random.default_rng([seed, number]))
+    return found
 
 
-def _add(
-    level: _Level, signals: dict[str, np.ndarray], names: tuple[str, ...], rng: np.random.Generator
-) -> None:
+def _seen(
+    signals: dict[str, np.ndarray], names: tuple[str, ...], rng: np.random.Generator
+) -> Found:
     learned, tested = observe(signals, names, rng)
-    level.learned.append(learned)
-    level.tested.append(tested)
     nothing = np.zeros_like(next(iter(signals.values())))
-    for first, second in combinations(names, 2):
-        pair = known(signals.get(first, nothing), signals.get(second, nothing), rng)
-        level.pairs.setdefault((first, second), []).append(pair)
-    for name, s in signals.items():
-        level.sizes.setdefault(name, []).append(np.sqrt((s**2).sum(1)))
+    pairs = {
+        (first, second): known(signals.get(first, nothing), signals.get(second, nothing), rng)
+        for first, second in combinations(names, 2)
+    }
+    sizes = {name: np.sqrt((s**2).sum(1)) for name, s in signals.items()}
+    return Found(learned, tested, pairs, sizes)
 
 
 def _summary(level: _Level, names: tuple[str, ...], seed: int) -> dict[str, Any]:
