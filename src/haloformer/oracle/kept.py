@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 
 from haloformer._version import code_version
-from haloformer.data.prepared import code_digest
 from haloformer.io.writing import write_bytes
 from haloformer.oracle.likelihood import Seen
 from haloformer.simulation import describe_survey
@@ -54,9 +53,7 @@ class Kept:
             seed: the draws, and
             realisations: of each lens, and the version of the code decide what is found.
         """
-        text = json.dumps(
-            [describe_survey(survey), seed, realisations, code_version(), code_digest()]
-        )
+        text = json.dumps([describe_survey(survey), seed, realisations, code_version()])
         self.folder = target / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def read(self, number: int) -> dict[str, Found] | None:
