@@ -119,6 +119,7 @@ def test_what_scikit_learn_checks_of_estimators_that_are_not_fitted(check):
 def test_what_cannot_be_learned_from_is_refused_in_one_line(lenses, fitted):
     X, y = lenses
     for images, labels, message in (
+        (X, None, "y is missing: give a label"),
         (X, y[:5], "60 images: one label each"),
         (X, np.zeros(60), "two classes or more"),
         (X[:12], y[:12], "of 10 images each at least; y has 4 of axion"),

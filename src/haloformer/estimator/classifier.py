@@ -239,6 +239,8 @@ def _labels(y: Any) -> np.ndarray:
     Raises:
         InputError: One is missing, or is no name and no whole number.
     """
+    if y is None:
+        raise InputError("y is missing: give a label for each image, a name or a whole number")
     labels = np.asarray(y)
     masked = np.ma.getmaskarray(y) if isinstance(y, np.ma.MaskedArray) else np.zeros(labels.shape)
     # Of a list of names NumPy would make NaN a name.
