@@ -2,6 +2,7 @@
 
     python benchmarks/real_lenses.py j0946 FOLDER        # data.fits, noise_map.fits, psf.fits of SLACS J0946+1006; some 4 minutes
     python benchmarks/real_lenses.py j0946 FOLDER --source_prior falling   # what the fit does by default, and the evidence prefers
+    python benchmarks/real_lenses.py j0946 FOLDER --independent   # the noise map as it is given, as in published fits: all checks pass
     python benchmarks/real_lenses.py simulated FOLDER --n 10 --twins 50   # 10 lenses with a perturber of 3e9 M_sun, 50 without; 3 minutes each
     python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth   # the smooth fits of lenses without alone; some 20 s each
     python benchmarks/real_lenses.py simulated FOLDER --n 10 --smooth --white   # noise of independent pixels
