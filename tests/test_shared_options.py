@@ -278,7 +278,8 @@ def test_the_next_command_is_one_that_its_parser_takes(name, tmp_path):
         arguments = ["--data", "model_ii", "--n", "9", "--prepared=images", "--quiet"]
     keywords = {**request_of(name, arguments).keywords}
     out = tmp_path / "out"
-    (out / "runs" / "best-seed0" / "artefact").mkdir(parents=True)
+    (artefact := out / "runs" / "best-seed0" / "artefact").mkdir(parents=True)
+    (artefact / "artefact.json").write_text('{"survey": "model_ii"}')
     (out / "best.yaml").write_text("data: model_ii\nseed: 4\n")
     values = {"out": out, "n_errors": 0, "rows": [{"variant": "best", "macro_auc": 0.9}]}
     models = [{"name": "y", "macro_auc": {"value": 0.9}}]
