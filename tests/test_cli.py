@@ -250,6 +250,26 @@ def test_print_config_and_config_round_trip(tmp_path, capsys):
         assert len(file["images"]) == 3
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images: dl", "images must be a list of texts, such as [a, b], not 'dl'"),
+        ("images: 3", "images must be a list of texts, such as [a, b], not 3"),
+        ("images: [3]", "images must be a list of texts, such as [a, b], not [3]"),
+        ("images: {a: 3}", "images must be a list of texts, such as [a, b], not {'a': 3}"),
+        ("run: [a]", "run must be a text, not ['a']"),
+        ("run: null", "run is null: write what it is, or remove the line"),
+        ("hello", "options are needed, a name and a value each"),
+        ("", "options are needed, a name and a value each"),
+    ],
+)
+def test_a_file_of_options_of_the_wrong_kind_is_refused_in_words(tmp_path, capsys, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    arguments = ["x", "y.npy", "--out", tmp_path / "p.csv", "--config", tmp_path / "c.yaml"]
+    assert run("predict", *arguments) == 2
+    assert message in one_line_error(capsys)
+
+
 def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, capsys, unpictured):
     assert run("evaluate", trained, "--data", "model_ii", "--n", 60, "--out", tmp_path / "e") == 0
     text = capsys.readouterr().out
