@@ -239,6 +239,15 @@ def test_inspect_prints_tables_json_and_a_figure(dataset, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["n"] == 90
 
 
+def test_help_of_a_command_is_what_the_command_says_of_itself(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run("help", "inspect")
+    said = capsys.readouterr().out
+    assert "usage: haloformer inspect" in said
+    assert run("help", "inspct") == 2
+    assert "did you mean 'inspect'" in capsys.readouterr().err
+
+
 def test_print_config_and_config_round_trip(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("simulate", "model_ii", "--n", 3, "--out", tmp_path / "a.h5", "--print_config")
