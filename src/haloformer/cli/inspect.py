@@ -51,8 +51,8 @@ def inspect(
     Of an image it shows the extensions, which of them is read by default, pixels, pixel scale, and what is unusual.
 
     Args:
-        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz; or one image (.fits,
-            .npy, .png, .jpg, .tiff), or a folder of images.
+        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz; or a file of
+            one image or more (.fits, .npy, .npz, .png, .jpg, .tiff), or a folder of such files.
         figure: Also draw sample images of each class, or the image, or the first of the folder, to this file (.png, .svg, .pdf).
         per_class: Images per class in the figure.
         seed: Seed that chooses the images of the figure.
