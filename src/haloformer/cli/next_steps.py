@@ -93,7 +93,7 @@ def _best_run(result: Any) -> Path | None:
     ranked = sorted(comparable, key=lambda row: -(row.get("macro_auc") or 0))
     for row in ranked:
         for folder in sorted((result.out / "runs").glob(f"{row['variant']}-seed*")):
-            if (folder / "artefact").is_dir():
+            if (folder / "artefact" / "artefact.json").is_file():
                 return Path(folder)
     return None
 
