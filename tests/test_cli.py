@@ -239,6 +239,15 @@ def test_inspect_prints_tables_json_and_a_figure(dataset, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["n"] == 90
 
 
+def test_help_of_a_command_is_what_the_command_says_of_itself(capsys):
+    with pytest.raises(SystemExit, match="0"):
+        run("help", "inspect")
+    said = capsys.readouterr().out
+    assert "usage: haloformer inspect" in said
+    assert run("help", "inspct") == 2
+    assert "did you mean 'inspect'" in capsys.readouterr().err
+
+
 def test_print_config_and_config_round_trip(tmp_path, capsys):
     with pytest.raises(SystemExit):
         run("simulate", "model_ii", "--n", 3, "--out", tmp_path / "a.h5", "--print_config")
@@ -248,6 +257,26 @@ def test_print_config_and_config_round_trip(tmp_path, capsys):
     assert run("simulate", "model_ii", "--config", config, "--quiet") == 0
     with h5py.File(tmp_path / "a.h5") as file:
         assert len(file["images"]) == 3
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("images: dl", "images must be a list of texts, such as [a, b], not 'dl'"),
+        ("images: 3", "images must be a list of texts, such as [a, b], not 3"),
+        ("images: [3]", "images must be a list of texts, such as [a, b], not [3]"),
+        ("images: {a: 3}", "images must be a list of texts, such as [a, b], not {'a': 3}"),
+        ("run: [a]", "run must be a text, not ['a']"),
+        ("run: null", "run is null: write what it is, or remove the line"),
+        ("hello", "options are needed, a name and a value each"),
+        ("", "options are needed, a name and a value each"),
+    ],
+)
+def test_a_file_of_options_of_the_wrong_kind_is_refused_in_words(tmp_path, capsys, text, message):
+    (tmp_path / "c.yaml").write_text(text)
+    arguments = ["x", "y.npy", "--out", tmp_path / "p.csv", "--config", tmp_path / "c.yaml"]
+    assert run("predict", *arguments) == 2
+    assert message in one_line_error(capsys)
 
 
 def test_train_evaluate_predict_from_end_to_end(trained, dataset, tmp_path, capsys, unpictured):

@@ -278,7 +278,8 @@ def test_the_next_command_is_one_that_its_parser_takes(name, tmp_path):
         arguments = ["--data", "model_ii", "--n", "9", "--prepared=images", "--quiet"]
     keywords = {**request_of(name, arguments).keywords}
     out = tmp_path / "out"
-    (out / "runs" / "best-seed0" / "artefact").mkdir(parents=True)
+    (artefact := out / "runs" / "best-seed0" / "artefact").mkdir(parents=True)
+    (artefact / "artefact.json").write_text('{"survey": "model_ii"}')
     (out / "best.yaml").write_text("data: model_ii\nseed: 4\n")
     values = {"out": out, "n_errors": 0, "rows": [{"variant": "best", "macro_auc": 0.9}]}
     models = [{"name": "y", "macro_auc": {"value": 0.9}}]
@@ -291,6 +292,22 @@ def test_the_next_command_is_one_that_its_parser_takes(name, tmp_path):
     _, command, *words = shlex.split(step)
     request_of(command, words)
     assert name != "tune" or words[words.index("--seed") + 1] == "5"
+
+
+def test_without_a_known_survey_no_command_that_needs_one_comes_next(tmp_path):
+    for folder in ("runs/x", "hub"):
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "artefact.json").write_text(
+            '{"survey": "", "training": {"data": "train.h5"}}'
+        )
+    run, hub = str(tmp_path / "runs/x"), str(tmp_path / "hub")
+    step = next_step("evaluate", {"run": run, "data": "val.h5"}, None)
+    assert step == f"haloformer explain {run} val.h5 --out why"
+    assert next_step("calibrate", {"run": run, "data": "val.h5"}, None) is None
+    assert next_step("explain", {"run": run}, None) is None
+    assert next_step("export", {"model": run, "out": hub, "format": "hub"}, None) is None
+    assert next_step("export", {"model": run, "out": "x.onnx"}, None) is None
+    assert next_step("explain", {"run": "model_i"}, None) is not None
 
 
 def test_an_error_of_our_own_is_one_line_and_with_verbose_a_traceback(monkeypatch, capsys):

@@ -226,7 +226,9 @@ def test_a_compressed_archive_is_never_rewound(tmp_path, monkeypatch):
 def test_sets_are_never_mixed_and_one_can_be_chosen(tmp_path):
     entries = {**files("d/train/"), **files("d/val/")}
     for source in (folder(tmp_path / "f", entries), archive(tmp_path / "x.tgz", entries)):
-        with pytest.raises(InputError, match=r"several sets .*d/train.*d/val.* must not be mixed"):
+        with pytest.raises(
+            InputError, match=r"several sets .*d/val.* must not be mixed: .* --subset d/train"
+        ):
             list(LabelledSource(source))
         check(LabelledSource(source, subset="val"))
         check(LabelledSource(source, subset="d/train"))

@@ -174,6 +174,17 @@ def test_a_pixel_scale_against_the_header_is_told_and_one_that_agrees_is_not(tmp
         read(path, pixel_scale=0.0501)
 
 
+def test_pixels_that_are_no_squares_are_not_said_to_be_given(tmp_path):
+    cards = fits.Header({"PIXSCAL1": 0.065, "PIXSCAL2": 0.05})
+    path = written(tmp_path / "x.fits", fits.PrimaryHDU(PIXELS, cards))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", InputWarning)
+        (image,) = read(path)
+    assert image.scales == (0.05, 0.065)
+    with pytest.warns(InputWarning, match="of 0.065″, as was given, .* 0.065″ by 0.05″"):
+        read(path, pixel_scale=0.065)
+
+
 @pytest.mark.parametrize("scale", [{"PIXSCALE": 0.2}, {"PIXSCAL1": 0.05, "PIXSCAL2": 0.2}])
 def test_a_keyword_against_the_wcs_is_told_and_one_that_agrees_is_not(tmp_path, scale):
     """The WCS counted, and nothing was said: the scale of one of the two is wrong by a factor."""

@@ -148,6 +148,46 @@ def test_a_folder_of_images_is_listed_and_drawn(cutout, tmp_path, capsys):
         assert drawn.width > 2 * drawn.height / 2  # two panels beside each other
 
 
+def test_arrays_of_many_images_are_listed_and_drawn_as_predict_takes_them(tmp_path, capsys):
+    many = RNG.normal(0.1, 1, (20, 30, 40)).astype(np.float32)
+    np.save(tmp_path / "many.npy", many)
+    np.savez(tmp_path / "x.npz", images=many, redshifts=np.ones(20), psf=np.ones((5, 5)))
+    np.savez(tmp_path / "y.npz", one=many[0], other=many[0, :20])
+    (row,) = describe_image(tmp_path / "many.npy")["images"]
+    assert (row["shape"], row["read"]) == ([20, 30, 40], True)
+    assert row["max"] == many.max()
+    shown = {name: describe_image(tmp_path / name)["images"] for name in ("x.npz", "y.npz")}
+    assert [(row["name"], row["read"]) for row in shown["x.npz"]] == [
+        ("images", True),
+        ("psf", False),
+    ]
+    assert [(row["name"], row["read"]) for row in shown["y.npz"]] == [
+        ("one", False),
+        ("other", False),
+    ]
+    figure = tmp_path / "x.png"
+    assert main(["inspect", str(tmp_path / "x.npz"), "--figure", str(figure)]) == 0
+    assert "20×30×40" in capsys.readouterr().out
+    assert figure.is_file()
+    np.savez(tmp_path / "z.npz", images=many, labels=np.repeat(["cdm", "no_sub"], 10))
+    assert main(["inspect", str(tmp_path / "z.npz"), "--json"]) == 0
+    assert set(json.loads(capsys.readouterr().out)["classes"]) == {"cdm", "no_sub"}
+
+
+def test_folders_that_are_no_classes_are_listed_and_those_of_classes_are_a_dataset(
+    tmp_path, capsys
+):
+    for name in ("field_1/a.npy", "field_2/deep/a.npy"):
+        (tmp_path / "x" / name).parent.mkdir(parents=True)
+        np.save(tmp_path / "x" / name, PIXELS)
+    assert main(["inspect", str(tmp_path / "x"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert [row["name"] for row in found["images"]] == ["field_1/a.npy", "field_2/deep/a.npy"]
+    (tmp_path / "x" / "field_1").rename(tmp_path / "x" / "cdm")
+    assert main(["inspect", str(tmp_path / "x")]) == 2
+    assert "unknown class folder 'deep'" in capsys.readouterr().err
+
+
 def test_an_image_is_drawn_so_that_what_is_faint_shows(cutout, tmp_path):
     out = tmp_path / "x.png"
     assert main(["inspect", str(cutout), "--figure", str(out)]) == 0

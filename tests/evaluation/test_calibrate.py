@@ -6,6 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -134,6 +135,16 @@ def test_an_artefact_that_does_not_know_its_images_asks_for_them(run, key, messa
     (run / "artefact" / "artefact.json").write_text(json.dumps(content))
     with pytest.raises(InputError, match=message):
         calibrate(str(run), device="cpu")
+
+
+def test_class_folders_calibrate_as_the_file_made_of_them_does(run, tmp_path):
+    lenses = simulate("model_ii", 60, seed=5, noise="instrument")
+    for k, (image, label) in enumerate(zip(lenses.images.numpy(), lenses.labels)):
+        folder = tmp_path / "images" / lenses.class_names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        np.save(folder / f"{k}.npy", image)
+    result = calibrate(str(run), data=str(tmp_path / "images"), device="cpu")
+    assert result["calibration"]["n"] == 60
 
 
 def test_of_a_model_whose_fit_finds_the_lens_it_measures_what_other_pixel_scales_do(tmp_path):

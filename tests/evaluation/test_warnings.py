@@ -95,7 +95,26 @@ def test_without_data_it_is_the_survey_of_the_training(run, tmp_path, undrawn):
     assert result["n_images"] == 9
     told = json.loads((run / "artefact" / "artefact.json").read_text())
     (run / "artefact" / "artefact.json").write_text(json.dumps({**told, "survey": "mine"}))
-    with pytest.raises(InputError, match="not trained on a shipped survey: name a dataset"):
+    with pytest.raises(InputError, match=r"no survey is found here: name a dataset .*--data"):
+        evaluate(str(run), n=9, out=str(tmp_path / "b"), device="cpu")
+
+
+def test_without_data_it_is_the_survey_of_ones_own_of_the_training(run, tmp_path, undrawn):
+    path = tmp_path / "model_ii.yaml"  # the name of a shipped one, whose lens is larger
+    path.write_text("base: model_ii\ndeflector: {base: sie_1e12, mass: 5.0e+11}\n")
+    described = run / "artefact" / "artefact.json"
+    told = json.loads(described.read_text())
+    told["training"]["data"] = str(path)
+    described.write_text(json.dumps(told))
+    evaluate(str(run), n=9, seed=5, out=str(tmp_path / "own"), device="cpu")
+    evaluate(str(run), str(path), n=9, seed=5, out=str(tmp_path / "named"), device="cpu")
+    evaluate(str(run), "model_ii", n=9, seed=5, out=str(tmp_path / "shipped"), device="cpu")
+    own, named, shipped = (
+        (tmp_path / name / "predictions.csv").read_text() for name in ("own", "named", "shipped")
+    )
+    assert own == named != shipped
+    path.unlink()
+    with pytest.raises(InputError, match=r"model_ii\.yaml, of which no survey is found here"):
         evaluate(str(run), n=9, out=str(tmp_path / "b"), device="cpu")
 
 

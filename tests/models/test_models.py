@@ -163,6 +163,7 @@ def test_keywords_reach_the_model_and_win_over_the_registry():
         (("hybrid_nano", 64), {"num_heads": 5}, "num_heads=5 does not divide"),
         (("hybrid_nano", 64), {"pretrained": True}, "no pretrained weights"),
         (("resnet18",), {}, r"img_size is missing: .* create_model\('resnet18', img_size=64\)"),
+        (("resnet19",), {}, "unknown model 'resnet19': did you mean 'resnet18'"),
         (("resnet18", 2), {}, "img_size must be"),
         (("resnet18", (64, 64, 64)), {}, "img_size must be"),
         (("resnet18", 64, 0), {}, "in_chans must be"),

@@ -687,6 +687,12 @@ COVERED = """() => [...document.querySelectorAll('.hf-file')].filter(field => {
   const a = icon.getBoundingClientRect(), b = label.getBoundingClientRect();
   return a.width > 0 && a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
 }).length"""
+BROKEN = """() => [...document.querySelectorAll('.hf-table tbody th, .hf-table tbody td')].filter(cell => {
+  const text = document.createRange();
+  text.selectNodeContents(cell);
+  const lines = new Set([...text.getClientRects()].map(line => Math.round(line.top)));
+  return cell.checkVisibility() && /^[\\w.]+$/.test(cell.textContent.trim()) && lines.size > 1;
+}).map(cell => cell.textContent)"""
 TABS = ("Classify", "Fit", "Simulate", "Models")
 
 
@@ -716,6 +722,7 @@ def test_every_tab_is_readable_and_fits_the_screen(served, folder, width, scheme
         assert len(widths) == 1  # the page does not jump from tab to tab
         cells = page.locator(".hf-table td:visible")
         assert cells.count() > 20
+        assert page.evaluate(BROKEN) == []  # no name is broken within
         if width < 400:  # nothing of a table lies beyond the screen
             edges = cells.evaluate_all("all => all.map(e => e.getBoundingClientRect().right)")
             assert max(edges) <= width

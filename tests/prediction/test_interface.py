@@ -10,6 +10,7 @@ from astropy.io import fits
 from astropy.nddata import CCDData, NDData
 from astropy.table import Table
 from astropy.wcs import WCS
+from torch.utils.data import DataLoader
 
 import haloformer
 from haloformer.data import LensDataset, write_dataset
@@ -103,6 +104,16 @@ def test_a_dataset_and_a_column_of_pandas_are_read(predictor, lenses, expected, 
     assert haloformer.predict(predictor, names).classes == expected.classes[:1]
     images = pandas.Series(list(lenses.images[:, 0].numpy()))
     assert haloformer.predict(predictor, images).classes == expected.classes
+
+
+def test_part_of_an_answer_is_an_answer(predictor, lenses):
+    found = predictor(lenses.images)
+    part = found[1:]
+    assert len(part) == 2
+    assert part.classes == found.classes[1:]
+    assert np.array_equal(part.images[0], found.images[1])
+    assert part.to_table()["class"][-1] == found[-1]["class"]
+    assert part.plot() is not None
 
 
 def test_the_table_is_that_of_the_command(predictor, lenses, tmp_path):
@@ -234,7 +245,8 @@ WRONG = {
     "one axis": (np.zeros(64), r"\(64, 64\) for one image"),
     "three channels": (np.zeros((2, 3, 64, 64)), "3 × 64 × 64 .* takes 1 × 64 × 64"),
     "no image": (np.zeros((0, 64, 64)), "there are no images"),
-    "nothing": (None, "not real numbers"),
+    "nothing": (None, "not real numbers: an array, a tensor"),
+    "batches": (DataLoader(np.zeros((2, 64, 64))), "DataLoader .* not real numbers: an array"),
     "magnitudes": (np.ones((64, 64)) * u.mag, "logarithms"),
     "a table": (Table({"a": np.zeros((2, 64, 64))}), "give one of its columns, a"),
     "NaN": (np.full((64, 64), np.nan), "NaN or infinite"),

@@ -3,10 +3,12 @@
 import csv
 import os
 import resource
+import shutil
 
 import numpy as np
 import pytest
 
+from haloformer.cli import main
 from haloformer.data import reader
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
@@ -88,6 +90,21 @@ def test_dataset_rows_carry_index_and_true_class(original_run, dataset, out, len
     rows = read(out)
     assert [int(row["index"]) for row in rows] == list(range(12))
     assert [row["label"] for row in rows] == [lenses.class_names[label] for label in lenses.labels]
+
+
+def test_files_of_one_name_are_told_apart_by_their_folders(original_run, folder, out, capsys):
+    for name in ("no", "vort"):
+        (folder / name).mkdir()
+        shutil.copy(folder / "lens_01.npy", folder / name / "1.npy")
+    arguments = [str(original_run), str(folder / "no"), str(folder / "vort"), "--out", str(out)]
+    assert main(["predict", *arguments, "--device", "cpu"]) == 0
+    shown = capsys.readouterr().out
+    assert "no/1.npy" in shown
+    assert "vort/1.npy" in shown
+    assert (
+        main(["predict", *arguments[:2], "--out", str(out), "--device", "cpu", "--overwrite"]) == 0
+    )
+    assert "no/1.npy" not in capsys.readouterr().out
 
 
 def test_files_patterns_and_datasets_mix(original_run, folder, dataset, out):

@@ -410,7 +410,9 @@ def test_the_best_run_is_one_that_can_be_compared(told):
         variants={"usual": {}, "two": {"classes": "axion_cdm"}},
     )
     for name in ("usual", "two"):
-        (result.out / "runs" / f"{name}-seed0" / "artefact").mkdir(parents=True)
+        artefact = result.out / "runs" / f"{name}-seed0" / "artefact"
+        artefact.mkdir(parents=True)
+        (artefact / "artefact.json").write_text('{"survey": "model_ii"}')
     assert "usual-seed0" in next_step("study", {}, result)
     assert "Their AUCs answer different questions" in (result.out / "table.md").read_text()
 

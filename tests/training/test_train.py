@@ -138,6 +138,14 @@ def test_a_folder_in_which_a_run_ended_before_it_had_begun_is_taken(tmp_path):
         RunFolder(out).check()
 
 
+def test_a_network_that_is_not_known_is_refused_before_images_are_made(tmp_path, monkeypatch):
+    made: list[object] = []
+    monkeypatch.setattr("haloformer.training.engine.open_feed", made.append)
+    with pytest.raises(InputError, match="did you mean 'hybrid_nano'"):
+        train("model_ii", model="hybrid_nan", out=str(tmp_path / "run"), **SMALL)
+    assert made == []
+
+
 def test_a_second_process_is_kept_off_a_run_that_another_trains(tmp_path):
     out = tmp_path / "run"
     folder = RunFolder(out)

@@ -24,6 +24,7 @@ from haloformer.evaluation.metrics import class_aucs, log_odds, macro_auc, paire
 from haloformer.evaluation.testset import (
     classes_of_use,
     order_of,
+    own_survey,
     training_noise,
     training_of,
     unused_seed,
@@ -31,7 +32,7 @@ from haloformer.evaluation.testset import (
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import Interval
-from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey, list_surveys
+from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey
 
 _QUANTILE = 0.99  # of the pixels: a brightness that neither a hot pixel nor the empty sky decides
 
@@ -240,13 +241,9 @@ def audited_model(
         recipe = get_survey(survey)
     elif predictor.residual is not None:  # which carries the definition
         recipe = get_survey(json.loads(predictor.residual.survey))
-    elif predictor.artefact.get("survey") in list_surveys():
-        recipe = get_survey(predictor.artefact["survey"])
     else:
-        raise InputError(
-            f"{run}: was trained on survey {predictor.artefact.get('survey')!r}, which does not come with the package: "
-            "give its YAML file as survey"
-        )
+        wanted = "name it (--survey; in Python survey)"
+        recipe = get_survey(own_survey(predictor, run, wanted))
     side = recipe.instrument.num_pix
     if predictor.image_shape[-2:] != (side, side):
         height, width = predictor.image_shape[-2:]

@@ -51,8 +51,8 @@ def inspect(
     Of an image it shows the extensions, which of them is read by default, pixels, pixel scale, and what is unusual.
 
     Args:
-        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz; or one image (.fits,
-            .npy, .png, .jpg, .tiff), or a folder of images.
+        data: Dataset file (.h5), or what convert makes one of: class folders, archives, .npz; or a file of
+            one image or more (.fits, .npy, .npz, .png, .jpg, .tiff), or a folder of such files.
         figure: Also draw sample images of each class, or the image, or the first of the folder, to this file (.png, .svg, .pdf).
         per_class: Images per class in the figure.
         seed: Seed that chooses the images of the figure.
@@ -60,14 +60,14 @@ def inspect(
     """
     from haloformer.data import inspect as inspection
     from haloformer.data.conversion import open_labelled
-    from haloformer.readers.images import image_suffix, is_image_name
+    from haloformer.readers.images import is_image_name
 
     path = Path(data)
     if figure is not None:
         inspection.check_figure(Path(figure))
         if Path(figure).exists() and not overwrite:
             raise exists_already(figure)
-    if is_image_name(data) and image_suffix(data) != ".npz" and not path.is_dir():
+    if is_image_name(data) and not path.is_dir() and not _is_labelled(path):
         return _of_images(data, [path], figure)
     if path.is_dir() and (files := _without_classes(path)):
         return _of_images(data, files, figure)
@@ -78,6 +78,18 @@ def inspect(
             name = Path(data).name
             inspection.figure(dataset, figure, per_class=per_class, seed=seed, title=name)
     return summary if figure is None else {**summary, "figure": figure}
+
+
+def _is_labelled(path: Path) -> bool:
+    """Tells whether a file is a ``.npz`` of images with their labels, which is a dataset."""
+    from haloformer.readers.images import image_suffix
+    from haloformer.readers.npz import npz_shapes
+
+    return (
+        image_suffix(path.name) == ".npz"
+        and path.is_file()
+        and "labels" in npz_shapes(path, str(path))
+    )
 
 
 def _of_images(data: str, files: list[Path], figure: str | None) -> dict[str, Any]:
@@ -92,13 +104,16 @@ def _of_images(data: str, files: list[Path], figure: str | None) -> dict[str, An
 
 
 def _without_classes(folder: Path) -> list[Path]:
-    """Returns the images of a folder that has no class folders; none where it has."""
+    """Returns the images of a folder, and of those in it, where none is a class folder; none where one is."""
     from haloformer.data.finding import find_images
     from haloformer.readers.images import is_image_name
+    from haloformer.vocabulary import CLASS_ALIASES, plain_name
 
     files = find_images(folder)
-    flat = all(file.parent == folder and is_image_name(file.name) for file in files)
-    return files if flat else []  # archives may each be a class
+    folders = {part for file in files for part in file.relative_to(folder).parts[:-1]}
+    named = any(plain_name(name) in CLASS_ALIASES for name in (folder.name, *folders))
+    alone = all(is_image_name(file.name) for file in files)  # archives may each be a class
+    return files if alone and not (named and folders) else []
 
 
 def _check_kind(path: Path) -> None:

@@ -70,9 +70,21 @@ def _after_train(keywords: Options, result: Any) -> Step:
     return ["explain", result.out, data, "--out", "why"]
 
 
+def _is_of_survey(run: object) -> bool:
+    """Tells whether a model's lenses can be simulated; of models that come along they can."""
+    from haloformer.evaluation.exported import survey_of
+
+    return not Path(str(run)).exists() or survey_of(str(run)) is not None
+
+
+def _audit(run: object) -> Step:
+    name = Path(str(run)).name
+    return ["audit", run, "--out", f"audits/{name}"] if _is_of_survey(run) else None
+
+
 def _after_study(keywords: Options, result: Any) -> Step:
     best = _best_run(result)
-    return None if best is None else ["audit", best, "--out", f"audits/{best.name}"]
+    return None if best is None else _audit(best)
 
 
 def _best_run(result: Any) -> Path | None:
@@ -81,7 +93,7 @@ def _best_run(result: Any) -> Path | None:
     ranked = sorted(comparable, key=lambda row: -(row.get("macro_auc") or 0))
     for row in ranked:
         for folder in sorted((result.out / "runs").glob(f"{row['variant']}-seed*")):
-            if (folder / "artefact").is_dir():
+            if (folder / "artefact" / "artefact.json").is_file():
                 return Path(folder)
     return None
 
@@ -93,12 +105,12 @@ def _after_tune(keywords: Options, result: Any) -> Step:
 
 
 def _after_evaluate(keywords: Options, result: Any) -> Step:
-    run = keywords["run"]
-    return ["audit", run, "--out", f"audits/{Path(run).name}"]
+    run, data = keywords["run"], keywords.get("data")
+    return _audit(run) or (None if data is None else ["explain", run, data, "--out", "why"])
 
 
 def _after_calibrate(keywords: Options, result: Any) -> Step:
-    return ["evaluate", keywords["run"]]
+    return ["evaluate", keywords["run"]] if _is_of_survey(keywords["run"]) else None
 
 
 def _train_on_survey(survey: str) -> Step:
@@ -114,7 +126,7 @@ def _after_audit(keywords: Options, result: Any) -> Step:
 def _after_compare(keywords: Options, result: Any) -> Step:
     best = max(result["models"], key=lambda model: model["macro_auc"]["value"])
     runs = [run for run in keywords["runs"] if Path(run).name == best["name"]]
-    return ["audit", runs[0], "--out", f"audits/{best['name']}"] if runs else None
+    return _audit(runs[0]) if runs else None
 
 
 def _after_predict(keywords: Options, result: Any) -> Step:
@@ -126,7 +138,7 @@ def _after_predict(keywords: Options, result: Any) -> Step:
 
 def _after_export(keywords: Options, result: Any) -> Step:
     if keywords.get("format") == "hub":
-        return ["evaluate", keywords["out"]]
+        return ["evaluate", keywords["out"]] if _is_of_survey(keywords["out"]) else None
     from haloformer.evaluation.exported import survey_of
 
     if keywords.get("check") or survey_of(keywords["model"]) is None:
@@ -152,8 +164,7 @@ def _after_fit(keywords: Options, result: Any) -> Step:
 
 
 def _after_explain(keywords: Options, result: Any) -> Step:
-    run = keywords["run"]
-    return ["audit", run, "--out", f"audits/{Path(run).name}"]
+    return _audit(keywords["run"])
 
 
 _STEPS: dict[str, Callable[[Options, Any], Step]] = {

@@ -137,7 +137,7 @@ def read(
     parameters = inspect.signature(function).parameters
     parser = parser_of(name, command, function)
     if not command.experiment:
-        _check_configs(arguments)
+        _check_configs(arguments, {key: parameters[key] for key in command.positional})
     values = parser.parse_args(_usual_spelling(arguments, parser.hints)).as_dict()
     shared = Shared.of(values)
     ours = {key for key in OPTIONS if key not in parameters}
@@ -214,13 +214,37 @@ def _add_shared(parser: _Parser, command: Command, skip: typing.Container[str]) 
         )
 
 
-def _check_configs(arguments: Sequence[str]) -> None:
-    """Reads the files given by ``--config`` under our limits, before the parser does without any."""
+def _check_configs(arguments: Sequence[str], positional: Mapping[str, inspect.Parameter]) -> None:
+    """Reads the files given by ``--config`` under our limits, before the parser does without any.
+
+    Args:
+        arguments: What follows the command.
+        positional: What has no ``--``: of its kinds in a file the parser tells nothing that a user understands.
+    """
     for i, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
         following = value if equals else next(iter(arguments[i + 1 : i + 2]), "")
-        if option == "--config" and os.path.exists(following):
-            read_yaml(following)
+        if option != "--config" or not os.path.exists(following):
+            continue
+        found = read_yaml(following)
+        if not isinstance(found, dict):
+            raise InputError(
+                f"{following}: options are needed, a name and a value each, such as out: x.csv"
+            )
+        for name in positional.keys() & found.keys():
+            _check_positional(f"{following}: {name}", found[name], positional[name])
+
+
+def _check_positional(what: str, value: object, parameter: inspect.Parameter) -> None:
+    if value is None:
+        if parameter.default is inspect.Parameter.empty:
+            raise InputError(f"{what} is null: write what it is, or remove the line")
+        return
+    many = "list" in str(parameter.annotation)
+    texts = value if many else [value]
+    if not isinstance(texts, list) or not all(isinstance(each, str) for each in texts):
+        kind = "a list of texts, such as [a, b]" if many else "a text"
+        raise InputError(f"{what} must be {kind}, not {value!r}")
 
 
 def _add_function(parser: _Parser, function: Callable[..., object], command: Command) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,7 +50,8 @@ def _print_rows(path: Path, n: int) -> None:
         rows = list(itertools.islice(csv.DictReader(file), _FEW))
     names = list(rows[0])
     reasons: dict[str, str] = {}
-    columns: dict[str, list[str]] = {"file": [_place(row) for row in rows]}
+    called = short_names([row["file"] for row in rows])
+    columns: dict[str, list[str]] = {"file": [_place(row, called) for row in rows]}
     if any(row.get("label") for row in rows):
         columns["true"] = [row["label"] or "–" for row in rows]
     if "class" in names:
@@ -70,9 +71,19 @@ def _print_rows(path: Path, n: int) -> None:
         print(filled(f"{mark}  {reason}", width, hanging=" " * (len(mark) + 2)))
 
 
-def _place(row: Mapping[str, str]) -> str:
-    """Returns the name of a file without its folder, and which of its images it is: ``test.h5[3]``."""
-    name, index = Path(row["file"]).name, row.get("index")
+def short_names(files: Iterable[str]) -> dict[str, str]:
+    """Returns the names of files without their folders, or with as many of these as tell two of one name apart."""
+    parts = {file: Path(file).parts for file in files}
+    for depth in range(1, max(map(len, parts.values())) + 1):
+        names = {file: "/".join(each[-depth:]) for file, each in parts.items()}
+        if len(set(names.values())) == len(set(parts.values())):
+            break
+    return names
+
+
+def _place(row: Mapping[str, str], called: Mapping[str, str]) -> str:
+    """Returns the short name of a file, and which of its images it is: ``test.h5[3]``."""
+    name, index = called[row["file"]], row.get("index")
     return f"{name}[{index}]" if index else name
 
 

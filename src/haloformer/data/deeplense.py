@@ -328,8 +328,8 @@ class LabelledSource:
         if self._subset is None and len(self._subsets_seen) > 1:
             first, second = sorted(self._subsets_seen)[:2]
             raise InputError(
-                f"{self.src} holds several sets ('{first}' and '{second}'), which must not be mixed: "
-                "choose one with subset"
+                f"{self.src} holds several sets ('{first}' and '{second}'), which must not be mixed: `haloformer convert` "
+                f"takes one with --subset {first} (in Python subset)"
             )
         return _Place(class_name, subset)
 

@@ -1,5 +1,6 @@
 """What one image file holds: its extensions, pixels and pixel scale, and which of it would be read."""
 
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,9 @@ from haloformer.readers.fits import (
     is_sky_image,
 )
 from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
+from haloformer.readers.npy import read_npy_file
+from haloformer.readers.npz import choose_arrays, npz_arrays, npz_shapes
+from haloformer.readers.pixels import channels_first, stack_length
 from haloformer.readers.reading import Reading
 
 _MOST = 40  # extensions
@@ -32,7 +36,7 @@ def describe_image(path: str | Path) -> dict[str, Any]:
     """Returns what an image file holds, JSON-able.
 
     Args:
-        path: A FITS, PNG, JPEG, TIFF or ``.npy`` file.
+        path: A FITS, PNG, JPEG, TIFF, ``.npy`` or ``.npz`` file.
 
     Returns:
         ``path``, ``bytes``, ``images`` (one row for each image or extension: number, name, shape, pixel_scale in arcsec or
@@ -46,9 +50,15 @@ def describe_image(path: str | Path) -> dict[str, Any]:
     path = Path(path)
     if not path.is_file():
         raise InputError(f"{path}: there is no such file")
-    fits = image_suffix(path.name) in FITS_SUFFIXES
-    images, header = _of_fits(path) if fits else ([_row(0, "", read_image(path, nan="mask"))], {})
-    images[0]["read"] = True if not fits else images[0]["read"]
+    header: dict[str, Any] = {}
+    if image_suffix(path.name) in FITS_SUFFIXES:
+        images, header = _of_fits(path)
+    elif arrays := _arrays(path):
+        images = [_row(k, key, array) for k, (key, array, _) in enumerate(arrays)]
+        for row, (_, _, read) in zip(images, arrays):
+            row["read"] = read
+    else:
+        images = [{**_row(0, "", read_image(path, nan="mask")), "read": True}]
     return {
         "path": str(path),
         "bytes": path.stat().st_size,
@@ -144,8 +154,13 @@ def _to_draw(path: Path) -> tuple[np.ndarray, float | None]:
     """Returns the pixels (H, W) of the image that is read by default, the mean of its planes, and its pixel scale."""
     described = describe_image(path)["images"]
     row = next((each for each in described if each["read"]), described[0])
-    hdu = row["number"] if image_suffix(path.name) in FITS_SUFFIXES else None
-    pixels = read_image(path, nan="mask", hdu=hdu)
+    if arrays := _arrays(path):
+        array = arrays[row["number"]][1]
+        first = array[0] if stack_length(array.shape) else array
+        pixels = channels_first(first, None, str(path))
+    else:
+        hdu = row["number"] if image_suffix(path.name) in FITS_SUFFIXES else None
+        pixels = read_image(path, nan="mask", hdu=hdu)
     if max(pixels.shape[-2:]) > _LARGEST:
         raise InputError(f"{path} has more than {_LARGEST} pixels per side: too large to draw")
     return pixels.mean(axis=0), row["pixel_scale"]
@@ -178,6 +193,24 @@ def _of_fits(path: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     return rows, {
         key: value if isinstance(value, int | float) else str(value) for key, value in facts.items()
     }
+
+
+def _arrays(path: Path) -> list[tuple[str, np.ndarray, bool]]:
+    """Returns key, values and whether it is read by default of each array in a ``.npz`` file, or of a ``.npy`` file of many images; else none."""
+    suffix = image_suffix(path.name)
+    if suffix == ".npy":
+        array, _ = read_npy_file(path)
+        return [("", array, True)] if stack_length(array.shape) else []
+    if suffix != ".npz":
+        return []
+    shapes = npz_shapes(path, str(path))
+    keys = [key for key, shape in shapes.items() if shape and len(shape) > 1]
+    read: list[str] = []
+    with contextlib.suppress(InputError):  # there are several that may be meant, or none
+        read = choose_arrays(shapes, str(path), None)
+    if not keys:
+        raise InputError(f"{path} holds no array that may be an image")
+    return [(key, array, key in read) for key, array in npz_arrays(path, keys, str(path))]
 
 
 def _chosen(hdus: Sequence[Hdu], name: str) -> int | None:

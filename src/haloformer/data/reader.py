@@ -376,6 +376,8 @@ def _other_scale(stored: FitsImage) -> str:
     """Returns what is told where the header has pixels of another size than the options, or two; the same for all such files."""
     if stored.doubt or stored.scales is None or stored.header_scales is None:
         return stored.doubt
+    if stored.scales == stored.header_scales:  # none was given; the sides may differ
+        return ""
     given, (y, x) = stored.scales[1], stored.header_scales
     if max(x, y, given) <= (1 + NOT_SQUARE) * min(x, y, given):
         return ""

@@ -17,8 +17,10 @@ from haloformer.evaluation.testset import (
     TestImages,
     class_order,
     classes_of_use,
+    is_stored,
     open_test_images,
     order_of,
+    own_survey,
     training_of,
 )
 from haloformer.io.progress import progress_bar
@@ -110,12 +112,11 @@ def _calibration_images(
     """Opens the images to calibrate with: by default those that validated the training."""
     training = training_of(predictor)
     if data is None:
-        data = predictor.artefact.get("survey")
-        if not isinstance(data, str) or training.get("data") != data:
-            raise InputError(
-                f"{run}: was not trained on a shipped survey: name images of the same kind (data)"
-            )
-    if seed is None and not Path(data).is_file():
+        wanted = "name images of the same kind (--data; in Python data)"
+        data = own_survey(predictor, run, wanted)
+        if training.get("data") != data:
+            raise InputError(f"{run}: was trained on stored images: {wanted}")
+    if seed is None and not is_stored(data):
         seed = training.get("val_seed")
         if not isinstance(seed, int):
             raise InputError(

@@ -10,6 +10,7 @@ import torch
 from haloformer.artefact.read import artefact_files
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.errors import InputError
+from haloformer.evaluation import testset
 from haloformer.evaluation.metrics import log_odds, macro_auc
 from haloformer.evaluation.testset import class_order, open_test_images
 from haloformer.io.progress import progress_bar
@@ -97,9 +98,8 @@ def check_export(
 
 
 def survey_of(model: str) -> str | None:
-    """Returns the survey of which a model's description says that it is; None where it says none."""
-    survey = read_json(artefact_files(Path(model))[0]).get("survey")
-    return survey if isinstance(survey, str) and survey else None
+    """Returns the survey that a model was trained on, as `testset.survey_of` does, of its run folder or name."""
+    return testset.survey_of(read_json(artefact_files(Path(model))[0]))
 
 
 def check_has_survey(model: str) -> str:
@@ -107,7 +107,7 @@ def check_has_survey(model: str) -> str:
     survey = survey_of(model)
     if survey is None:
         raise InputError(
-            "the model was trained on a file without a survey: there is nothing to simulate for a check"
+            "the model was trained on images of which no survey is found here: there is nothing to simulate for a check"
         )
     return survey
 

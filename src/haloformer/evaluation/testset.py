@@ -21,6 +21,8 @@ from haloformer.simulation import NOISE_MODES, Simulator, batches_ahead, list_su
 from haloformer.vocabulary import CLASS_ALIASES
 
 N_SIMULATED = 3000
+NAME_DATA = "name a dataset or a survey (--data; in Python data)"
+_YAML = (".yaml", ".yml")
 
 
 @dataclass
@@ -60,22 +62,38 @@ class TestImages:
     calibration: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
-def own_survey(predictor: Predictor, run: str) -> str:
-    """Returns the name of the shipped survey that a model was trained on.
+def survey_of(artefact: Mapping[str, Any]) -> str | None:
+    """Returns the survey that a model was trained on: a shipped one's name, or the YAML file of another, if it is there."""
+    survey, data = artefact.get("survey"), (artefact.get("training") or {}).get("data")
+    if isinstance(data, str) and Path(data).suffix.lower() in _YAML:  # of whatever name
+        return data if Path(data).is_file() else None
+    return survey if isinstance(survey, str) and survey in list_surveys() else None
+
+
+def own_survey(predictor: Predictor, run: str, wanted: str = NAME_DATA) -> str:
+    """Returns what :func:`survey_of` does.
 
     Args:
         predictor: The model.
         run: What the user calls it.
+        wanted: What the user can do where the survey is not known.
 
     Raises:
-        InputError: It was trained on something else.
+        InputError: It was trained on something else, or the YAML file is not where it was.
     """
-    survey = predictor.artefact.get("survey")
-    if not isinstance(survey, str) or survey not in list_surveys():
-        raise InputError(
-            f"{run}: was not trained on a shipped survey: name a dataset or a survey (data)"
-        )
-    return survey
+    found = survey_of(predictor.artefact)
+    if found is None:
+        data = training_of(predictor).get("data")
+        on = f"on {data}, of which" if isinstance(data, str) else "on what"
+        raise InputError(f"{run}: was trained {on} no survey is found here: {wanted}")
+    return found
+
+
+def is_stored(data: str) -> bool:
+    """Tells whether images are those of a file or folder; those of a survey are simulated."""
+    path = Path(data)
+    suffix = path.suffix.lower()
+    return suffix in DATASET_SUFFIXES or path.is_dir() or (path.is_file() and suffix not in _YAML)
 
 
 def training_noise(predictor: Predictor) -> str:
@@ -94,15 +112,13 @@ def open_test_images(
     skip_bad: bool = False,
 ) -> TestImages:
     """Opens labelled images, or prepares to simulate ``n`` new images of a survey; arguments as in ``evaluate``."""
-    path = Path(data)
-    yaml = path.suffix.lower() in (".yaml", ".yml")
-    if path.suffix.lower() in DATASET_SUFFIXES or path.is_dir() or (path.is_file() and not yaml):
+    if is_stored(data):
         for option, value in (("n", n), ("seed", seed), ("noise", noise)):
             if value is not None:
                 raise InputError(
                     f"'{option}' is for images simulated from a survey; '{data}' is a file"
                 )
-        return _from_file(path, predictor, skip_bad)
+        return _from_file(Path(data), predictor, skip_bad)
     seed = unused_seed(training_of(predictor)) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:

@@ -71,7 +71,7 @@ def fit(
         band: The one plane of a cube, or the name of a band.
         pixel_scale: Of the images, in arcsec; goes before what a FITS header (WCS) says, which of a real lens is told. Images of another scale than the survey's are resampled
             to it, which ties the noise of neighbouring pixels to each other: chi2 is then no longer 1 for a smooth lens.
-        catalog: CSV file of positions in the one FITS image given: columns ra and dec, or x and y.
+        catalog: Table of positions in the one FITS image given: columns ra and dec, or x and y.
         size: With a catalog: side of the cutouts in arcsec.
         overwrite: Replace ``out`` and ``figure`` if they exist.
         on_error: What an unreadable image does: ``"row"`` gives it a row whose column ``error`` says why, ``"stop"`` ends the run and

@@ -58,6 +58,7 @@ def create_model(
         ...
         haloformer.errors.InputError: img_size is missing: networks are built for images of one size; give the side in pixels, such as create_model('vit_nano', img_size=64)
     """
+    info = find_model(name)
     if img_size is None:
         raise InputError(
             "img_size is missing: networks are built for images of one size; give the side in "
@@ -67,7 +68,6 @@ def create_model(
     for what, value in (("in_chans", in_chans), ("num_classes", num_classes)):
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InputError(f"{what} must be a whole number of at least 1, not {value!r}")
-    info = find_model(name)
     weights = _file_weights(pretrained)
     if pretrained is True and not info.pretrained:
         raise InputError(

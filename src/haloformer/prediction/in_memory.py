@@ -61,7 +61,12 @@ def _as_given(images: Any, name: str) -> Tensor:
         return found if found.layout == torch.strided else found.to_dense()
     array = _as_array(images, name)
     if array.dtype.kind not in "biuf":
-        raise InputError(f"{name} are {type(images).__name__} of {array.dtype}, not real numbers")
+        what = f"{name} are {type(images).__name__} of {array.dtype}, not real numbers"
+        raise InputError(
+            what
+            if array.ndim
+            else f"{what}: an array, a tensor, a list of them, or an image of astropy is taken"
+        )
     if array.dtype != np.float64:
         array = in_single_precision(array, name)
     return torch.from_numpy(np.array(array))

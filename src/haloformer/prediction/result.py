@@ -50,7 +50,7 @@ _PARTS = {
 class Predictions(Tabular):
     """What a model says of N images, as a table with one row for each.
 
-    ``found["class"]`` is a column, ``found[0]`` a row, ``len(found)`` the number of images.
+    ``found["class"]`` is a column, ``found[0]`` a row, ``found[:2]`` the first two, ``len(found)`` the number of images.
 
     Attributes:
         names: The columns' names, in order.
@@ -86,7 +86,13 @@ class Predictions(Tabular):
     def __iter__(self) -> Iterator[dict[str, Any]]:
         return iter(self.rows)
 
-    def __getitem__(self, key: str | int) -> Any:
+    def __getitem__(self, key: str | int | slice) -> Any:
+        if isinstance(key, slice):
+            images = [*self.images, *[None] * (len(self) - len(self.images))]
+            return Predictions(
+                self.names, self.rows[key], self.class_names, self.model,
+                images[key][:_MOST_DRAWN], self.pixel_scale,
+            )  # fmt: skip
         if not isinstance(key, str):
             row = self.rows[key]
             return {name: row.get(name) for name in self.names}

@@ -20,6 +20,7 @@ from haloformer.data.normalization import Normalization
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.files import as_name
+from haloformer.models import find_model
 from haloformer.outputs.layout import Outputs
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.targets import Scaling
@@ -199,6 +200,7 @@ def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | s
         pretrained: Weights to start from, as ``transfer.pretrained``; False for none.
     """
     data, settings = experiment.data, experiment.trainer
+    find_model(experiment.model.name)  # which fails before images are made, not after
     feed = open_feed(experiment)
     processes = settings.devices * settings.nodes
     if feed.n_val < processes:

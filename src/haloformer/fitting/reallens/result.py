@@ -193,9 +193,17 @@ class RealLensFit(Tabular):
         if self.chi2 > 1.5 * self.pixels:
             row, column = np.unravel_index(np.nanargmax(np.abs(self.residual)), self.residual.shape)
             x, y = self.seen.axes()
+            same = (
+                np.ptp(self.seen.noise[self.seen.mask]) == 0
+            )  # as where it was measured in the corners
+            noise = (
+                "give a noise map that knows the photon noise of bright pixels"
+                if same
+                else "check the noise map"
+            )
             found.append(
                 f"χ² is {self.chi2 / self.pixels:.2f} per pixel: the model does not describe the image, worst at x = {x[column]:.2f}″, "
-                f"y = {y[row]:.2f}″; mask what is not the lens (a star, a neighbour), or check the noise map"
+                f"y = {y[row]:.2f}″; mask what is not the lens (a star, a neighbour), or {noise}"
             )
         if self.magnification < 1.5:
             found.append(
