@@ -87,7 +87,8 @@ next: is there a subhalo in it? (3 minutes or more)
     --z_lens {truth["Z_LENS"]:.4f} --z_source {truth["Z_SOURCE"]:.4f} \\
     --perturber --out {at}/subhalo
 your own cutout:
-  haloformer fit cutout.fits --psf psf.fits --out fit
+  haloformer fit cutout.fits --psf psf.fits \\
+    --noise_map noise.fits --out fit
 your own network (minutes), and how good it is:
   haloformer train --preset quick,noise_free \\
     --data model_ii --out runs/first

@@ -113,6 +113,36 @@ def test_the_lens_is_sought_about_the_place_that_a_start_says():
     assert (told.x, told.y) == pytest.approx((-0.1, 0.0), abs=0.08)
 
 
+@pytest.mark.parametrize(
+    "hidden", ["its brightest pixels", "beside its centre", "more on one side"]
+)
+def test_the_lens_is_where_it_is_whatever_of_its_middle_is_masked(hidden):
+    """As saturated cores are: what is left of the light must not be taken for all of it."""
+    from astropy.io import fits
+
+    from haloformer.trial.run import IMAGES, LENS
+
+    image, psf, noise = (fits.getdata(IMAGES / name).astype(float) for name in LENS)
+    y, x = (np.indices(image.shape) - (len(image) - 1) / 2) * 0.05
+    masks = {
+        "nothing": None,
+        "its brightest pixels": image > np.percentile(image, 99),
+        "beside its centre": np.hypot(x - 0.1, y + 0.05) < 0.3,
+        "more on one side": (x > -0.05) & (np.hypot(x, y) < 0.35),
+    }
+    whole, left = (
+        first_light(
+            checked_observation(
+                image, psf=psf, noise=noise, mask=masks[name], pixel_scale=0.05, radius=2.1
+            ),
+            True,
+        )
+        for name in ("nothing", hidden)
+    )
+    assert (left.x, left.y) == pytest.approx((whole.x, whole.y), abs=0.02)
+    assert left.components[0].q == pytest.approx(whole.components[0].q, abs=0.05)
+
+
 def test_the_message_about_a_start_file_names_the_option(tmp_path):
     from haloformer.errors import InputError
     from haloformer.fitting.reallens.start_file import read_start

@@ -58,6 +58,9 @@ class Light:
     significance: np.ndarray
 
 
+_AROUND, _LEAST_NEAR = (1.0, 2.0, 4.0), 0.1
+"""Widths in pixels of Gaussians, and the share of one that pixels which count must make, with which others are taken for those around."""
+
 _REACH, _REACH_OF_START = 0.6, 0.2  # arcsec, within which the lens's light is brightest
 
 
@@ -100,8 +103,11 @@ def first_light(seen: Observation, present: bool, near: tuple[float, float] | No
 def _shape(
     seen: Observation, X: np.ndarray, Y: np.ndarray, reach: float
 ) -> tuple[float, float, float, float]:
-    """Centre, axis ratio and angle of the light that is brightest within reach of the middle, by moments."""
-    image = np.where(seen.mask, seen.image, 0.0)
+    """Centre, axis ratio and angle of the light that is brightest within reach of the middle, by moments.
+
+    Where the lens's centre is masked, its light is what lies around: else the middle of a ring's half would be its centre.
+    """
+    image = _filled(seen)
     blurred = ndimage.gaussian_filter(image, 1.0)
     near = (np.hypot(X, Y) < reach) & seen.mask
     if not near.any():
@@ -125,6 +131,19 @@ def _shape(
     size = min(0.6, 2 * float(np.hypot(xx - yy, 2 * xy) / (xx + yy)))
     q = float(np.sqrt((1 - size) / (1 + size)))
     return x, y, min(q, 0.97), float(np.arctan2(2 * xy, xx - yy) / 2)
+
+
+def _filled(seen: Observation) -> np.ndarray:
+    """Returns the image (H, W) with pixels that do not count as those around them; 0 where there are none."""
+    image, known = np.where(seen.mask, seen.image, 0.0), seen.mask.astype(float)
+    for width in _AROUND:
+        if known.all():
+            break
+        near = ndimage.gaussian_filter(known, width)
+        found = ndimage.gaussian_filter(image * known, width) / np.maximum(near, _LEAST_NEAR)
+        new = (known == 0) & (near > _LEAST_NEAR)
+        image[new], known[new] = found[new], 1.0
+    return image
 
 
 def _components(seen: Observation, shape: tuple[float, float, float, float]) -> Sequence[Gaussian]:
