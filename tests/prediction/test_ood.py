@@ -21,6 +21,7 @@ from haloformer.outputs.out_of_distribution import (
     ood_features,
 )
 from haloformer.prediction import load, predict
+from haloformer.prediction.scaled import why_scaled
 from haloformer.simulation import simulate
 
 
@@ -82,6 +83,19 @@ def test_the_reason_names_what_was_changed(predictor, lenses):
     assert all(
         "brightness unlike" in reason for reason in predictor.ood(1000 * lenses.images).reasons
     )
+
+
+def test_images_that_look_scaled_are_said_to(predictor, lenses):
+    pixels = lenses.images.flatten(1)
+    low, high = pixels.amin(1)[:, None, None, None], pixels.amax(1)[:, None, None, None]
+    verdict = predictor.ood((lenses.images - low) / (high - low))
+    assert verdict.flag.all()
+    assert all(reason.startswith("its values reach from 0 to 1") for reason in verdict.reasons)
+    raw = (lenses.images - low) / (high - low)
+    assert all(why_scaled({"survey": "model_i", "noise": "original"}, raw))
+    assert not any(why_scaled({"survey": "common_task", "noise": "original"}, raw))
+    assert not any(why_scaled({"survey": "mine", "noise": "original"}, raw))
+    assert not any(why_scaled({"survey": "model_i", "noise": "original"}, raw + 0.01))
 
 
 def test_features_of_an_image_do_not_depend_on_those_beside_it(lenses):

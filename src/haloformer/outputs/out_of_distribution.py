@@ -89,6 +89,14 @@ class OodVerdict:
         ]
         return OodVerdict(score, flag, reasons)
 
+    def because(self, causes: Sequence[str]) -> "OodVerdict":
+        """Returns the verdict with causes before the reasons of images that are flagged: B texts, empty where none is known."""
+        reasons = [
+            "; ".join(filter(None, (cause if flag else "", reason)))
+            for cause, flag, reason in zip(causes, self.flag.tolist(), self.reasons, strict=True)
+        ]
+        return OodVerdict(self.score, self.flag, reasons)
+
 
 @torch.no_grad()
 def image_features(images: Tensor) -> Tensor:

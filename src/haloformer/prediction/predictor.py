@@ -37,6 +37,7 @@ from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_
 from haloformer.outputs.temperature import temperature_of
 from haloformer.prediction.geometry import why_withdrawn
 from haloformer.prediction.in_memory import as_batch
+from haloformer.prediction.scaled import why_scaled
 
 if TYPE_CHECKING:
     from haloformer.prediction.in_memory import Images
@@ -223,7 +224,7 @@ class Predictor:
             logits = self.outputs.split(numbers)[0]
             assert logits is not None  # a model with a geometry check has classes
             verdict = verdict.also(why_withdrawn(self, raw, look, logits.argmax(1)))
-        return numbers, verdict
+        return numbers, verdict.because(why_scaled(self.artefact, raw))
 
     def ood(self, images: "Images") -> OodVerdict | None:
         """Returns how unlike the training images these raw images (B, C, H, W) are; None if the artefact cannot tell."""
