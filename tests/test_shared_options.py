@@ -1,5 +1,6 @@
 """What all commands have in common: options, help that fits, dry runs, and what comes next."""
 
+import contextlib
 import json
 import os
 import re
@@ -479,6 +480,25 @@ def test_tables_fit_and_no_word_is_broken(rows, width):
     assert max(map(len, lines)) <= width
     shown = set(" ".join(lines).split())
     assert {word for row in rows for cell in row for word in cell.split()} <= shown
+
+
+def test_the_second_of_two_columns_goes_below_names_that_leave_it_no_room():
+    rows = [("published_mahanta_2022_mass_model_ii_iii", "log10 of the axion mass"), ("x", "short")]
+    assert layout.table_lines(["name", "what it is"], rows, 40) == [
+        "published_mahanta_2022_mass_model_ii_iii",
+        "  log10 of the axion mass",
+        "x",
+        "  short",
+    ]
+    assert len(layout.table_lines(["name", "what it is"], rows, 60)) == 4 + 1  # beside it
+
+
+@pytest.mark.parametrize("arguments", [["presets"], ["surveys"], ["explain", "--help"]])
+def test_what_is_printed_fits_sixty_columns(arguments, monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "60")
+    with contextlib.suppress(SystemExit):
+        main(arguments)
+    assert max(map(len, capsys.readouterr().out.splitlines())) <= 60
 
 
 def test_a_command_that_is_broken_over_lines_is_the_same_command():

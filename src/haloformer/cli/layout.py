@@ -88,7 +88,7 @@ def table_lines(
     """Returns a table as lines of at most ``width`` columns, if its words are that short.
 
     What is too wide is broken between words. Columns that do not fit even so follow in a second
-    table below, which begins with the first column again.
+    table below, which begins with the first column again; the second of two follows below each row.
 
     Args:
         columns: Headings.
@@ -101,6 +101,10 @@ def table_lines(
         max(_longest_piece(cell) for cell in (name if headed else "", *(row[i] for row in rows)))
         for i, name in enumerate(columns)
     ]
+    if len(columns) == 2 and sum(least) + 1 > width:  # the second column goes below the first
+        return [
+            line for name, text in rows for line in (name, *filled(text, width, "  ").splitlines())
+        ]
     gap = _GAP if sum(least) + len(_GAP) * (len(least) - 1) <= width else " "
     lines: list[str] = []
     for group in _groups(least, width, gap):

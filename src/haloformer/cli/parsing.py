@@ -308,6 +308,8 @@ def _default_text(default: object) -> str:
         return ""
     if isinstance(default, bool):
         return "default: yes" if default else ""
+    if isinstance(default, str):
+        default = default.split(",")  # which are lists, too: broken between their items
     shown = ", ".join(map(str, default)) if isinstance(default, tuple | list) else default
     return f"default: {shown}"
 
