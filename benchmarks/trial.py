@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from real_lenses import MASS, SEED, How, simulated, smooth_survey
+from real_lenses import MASS, NOISE_MAP, SEED, How, simulated, smooth_survey
 
 from haloformer._version import code_version
 from haloformer.io.writing import whole_file
@@ -30,7 +30,10 @@ Cards = dict[str, tuple[Any, str]]
 def hst_like() -> dict[str, tuple[np.ndarray, Cards]]:
     """Returns the lens, its noise map and its point-spread function, by the names of their files, with what their headers say."""
     lens = simulated(NUMBER, True, How())
-    drawn = Simulator(smooth_survey(), seed=SEED, noise="none").parameters([NUMBER])
+    survey = smooth_survey()
+    drawn = Simulator(survey, seed=SEED, noise="none").parameters([NUMBER])
+    # Drizzling made the noise smaller: of photons that were detected, there are fewer than its scatter says.
+    seconds = float(drawn["exposure_time"][0]) * survey.instrument.num_exposures / NOISE_MAP**2
     truth: Cards = {
         "Z_LENS": (lens.z[0], "redshift of the lens"),
         "Z_SOURCE": (lens.z[1], "redshift of the source"),
@@ -43,8 +46,9 @@ def hst_like() -> dict[str, tuple[np.ndarray, Cards]]:
     }
     made = _made("hst", SEED, NUMBER, lens.seen.pixel_scale)
     unit: Cards = {"BUNIT": ("electron/s", "")}
+    exposed: Cards = {"EXPTIME": (round(seconds, 1), "s, total")}
     return {
-        "simulated_lens.fits": (lens.seen.image, {**made, **unit, **truth}),
+        "simulated_lens.fits": (lens.seen.image, {**made, **unit, **exposed, **truth}),
         "noise.fits": (lens.noise_map, {**made, **unit}),
         "psf.fits": (lens.seen.psf, made),
     }

@@ -116,6 +116,26 @@ def rate_factor(unit: str, noise: str) -> float:
     )
 
 
+def electrons_per_unit(unit: Any, seconds: Any) -> float | None:
+    """Returns how many electrons one of an image's unit stands for; None where that is not known.
+
+    Args:
+        unit: Of the image: an astropy unit, or what a header says. Counts of a converter do not say it.
+        seconds: Exposure time, as a header says it.
+    """
+    from astropy.units import Unit
+
+    its = _known_unit(unit)
+    if its in (None, "") or isinstance(its, str):
+        return None
+    if its == Unit("electron"):
+        return 1.0
+    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    if its == Unit("electron / s") and number and 0 < seconds < np.inf:
+        return float(seconds)
+    return None
+
+
 def _kind(theirs: Any, ours: Any) -> str:
     """Returns what a map in a unit that is not ours may be instead, in words."""
     if theirs.is_equivalent(ours**2):

@@ -16,6 +16,7 @@ import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.files import check_regular
+from haloformer.io.quantities import electrons_per_unit
 from haloformer.readers.inflation import check_fits
 from haloformer.readers.npy import MAX_FILE_BYTES, read_bytes
 from haloformer.readers.pixels import bands_are_last, channels_first, check_size
@@ -375,6 +376,7 @@ class FitsImage:
         doubt: What is told where the header has another scale than its WCS, which counts; else empty.
         unit: Of its values, as the header writes it; empty if it does not.
         per_area: The values are surface brightness, not light per pixel.
+        electrons: That one of its unit stands for (BUNIT and EXPTIME); None where the headers do not say it.
     """
 
     def __init__(self, hdus: Sequence[Hdu], number: int, name: str, reading: Reading) -> None:
@@ -407,6 +409,8 @@ class FitsImage:
         self.doubt = "" if reading.pixel_scale is not None else scale_beside_wcs(header, self.wcs)
         self.unit = _unit(header)
         self.per_area = is_surface_brightness(header)
+        seconds = header.get("EXPTIME", hdus[0].header.get("EXPTIME"))
+        self.electrons = electrons_per_unit(self.unit, seconds)
 
     def ra_dec(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the position of pixels in degrees, NaN without a WCS."""

@@ -277,6 +277,18 @@ def test_what_no_name_tells_is_refused_and_of_another_file_told(paths):
         read_observation(LensFiles(lone, ""), scale)
 
 
+def test_unit_and_exposure_of_a_header_tell_the_photon_noise(paths):
+    image = paths["image"] + 30 * (np.hypot(*(np.mgrid[:30, :30] - 15)) < 5)
+    psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
+    file = paths["folder"] / "lens.fits"
+    primary = fits.PrimaryHDU(header=fits.Header({"EXPTIME": 200.0}))
+    fits.HDUList([primary, fits.ImageHDU(image, fits.Header({"BUNIT": "ELECTRONS/S"}), "SCI")]).writeto(file)  # fmt: skip
+    files = LensFiles(str(file), psf, neighbour_correlation=0.0)
+    with pytest.warns(InputWarning, match="200 electrons per unit of the image, as its header"):
+        seen = read_observation(files, Reading(pixel_scale=0.05))
+    assert seen.noise[15, 15] == pytest.approx(np.sqrt(seen.noise[0, 0] ** 2 + 30 / 200), rel=0.1)
+
+
 def test_a_cube_is_told_how_its_plane_is_chosen(paths):
     psf = in_file(paths["folder"] / "psf.fits", paths["psf"])
     cube = in_file(paths["folder"] / "cube.fits", np.stack([paths["image"], 2 * paths["image"]]))

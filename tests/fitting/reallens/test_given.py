@@ -68,6 +68,23 @@ def test_quantities_cutouts_and_hdus_are_taken(seen):
     assert found.wcs is not None
 
 
+def test_photon_noise_follows_from_an_image_s_own_header(seen):
+    image = IMAGE + 100 * (np.hypot(*(np.mgrid[:40, :40] - 20)) < 6)
+    header = fits.Header({"EXPTIME": 500.0, "BUNIT": "ELECTRONS/S"})
+    plain = {"noise": None, "neighbour_correlation": 0.0}
+    for given in (
+        fits.ImageHDU(image, header),
+        CCDData(image, unit="electron / s", meta={"EXPTIME": 500.0}),
+    ):
+        with pytest.warns(InputWarning, match="500 electrons per unit"):
+            noise = seen(given, **plain).noise
+        blank = noise[0, 0]
+        assert noise[20, 20] == pytest.approx(np.hypot(blank, np.sqrt(image[20, 20] / 500)), rel=0.02)  # fmt: skip
+    with pytest.warns(InputWarning, match="photon noise of bright pixels is not known"):
+        noise = seen(image, **plain).noise
+    assert np.ptp(noise) == 0
+
+
 def test_noise_is_brought_to_the_unit_of_the_image(seen):
     image, noise = IMAGE * units.Jy, np.full((40, 40), 500.0) * units.mJy
     uncertain = NDData(image, uncertainty=StdDevUncertainty(noise))

@@ -93,6 +93,29 @@ def test_without_a_noise_map_the_corners_tell_the_noise_and_how_alike_neighbours
     assert seen.correlation == 0
 
 
+@pytest.mark.parametrize("a", [0.0, 0.15])
+def test_photon_noise_follows_from_the_electrons_of_the_image(a):
+    """Counts are scattered, and then made alike as drizzling does: bright pixels scatter as the noise says."""
+    side, electrons, sky = 81, 400.0, 0.25
+    y, x = np.mgrid[:side, :side] - side // 2
+    light = sky + 3 * np.exp(-(x**2 + y**2) / (2 * 12.0**2))
+    white = np.random.default_rng(8).standard_normal((300, side + 2, side + 2))
+    alike = np.stack([_alike(one, a) for one in white])
+    scatter = np.sqrt(light / electrons / larger_areas(a))
+    images = light + scatter * alike
+    middle = (slice(None), slice(35, 46), slice(35, 46))
+    with pytest.warns(InputWarning, match="400 electrons per unit"):
+        seen = checked_observation(images[0], psf=kernel(5), electrons=electrons, pixel_scale=0.05)
+    bright = (slice(35, 46), slice(35, 46))
+    assert np.median(seen.noise[bright]) == pytest.approx(images[middle].std(0).mean(), rel=0.1)
+    assert np.median(seen.noise[:10, :10]) == pytest.approx(scatter[0, 0], rel=0.15)
+
+
+def _alike(white, a):
+    rows = white[:, :-2] * a + white[:, 1:-1] + white[:, 2:] * a
+    return (rows[:-2] * a + rows[1:-1] + rows[2:] * a) / (1 + 2 * a**2)
+
+
 def test_a_noise_map_that_allows_for_correlated_noise_is_told_from_the_corners():
     image = 0.02 * correlated(0.15)
     with pytest.warns(

@@ -72,11 +72,13 @@ class Blank:
         scatter: Its standard deviation.
         a: Of the kernel; 0 if it cannot be told from none.
         pixels: How many there are.
+        level: What they have in the middle: the sky, if it was not subtracted.
     """
 
     scatter: float
     a: float
     pixels: int
+    level: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +112,9 @@ def of_corners(image: np.ndarray, counted: np.ndarray) -> Blank | None:
     if not found:
         return None
     noisy = sorted(corner.scatter for corner in found if corner.scatter > 0)
+    level = float(np.median(np.concatenate([corner.values for corner in found])))
     if not noisy:
-        return Blank(0.0, 0.0, sum(len(corner.values) for corner in found))
+        return Blank(0.0, 0.0, sum(len(corner.values) for corner in found), level)
     usual = noisy[(len(noisy) - 1) // 2]
     found = [corner for corner in found if usual / _ALIKE <= corner.scatter <= usual * _ALIKE]
     pixels = sum(len(corner.values) for corner in found)
@@ -123,8 +126,8 @@ def of_corners(image: np.ndarray, counted: np.ndarray) -> Blank | None:
     )
     worth, scatter = _likelihood(found, 0.0)
     if worth - best.fun < _SURE:
-        return Blank(scatter, 0.0, pixels)
-    return Blank(_likelihood(found, best.x)[1], float(best.x), pixels)
+        return Blank(scatter, 0.0, pixels, level)
+    return Blank(_likelihood(found, best.x)[1], float(best.x), pixels, level)
 
 
 def _blank_part(corner: np.ndarray) -> _Corner:

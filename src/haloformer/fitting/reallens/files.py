@@ -121,6 +121,7 @@ def read_observation(files: LensFiles, reading: Reading) -> Observation:
         name=Path(files.image).name,
         wcs=read.wcs,
         unit=read.unit,
+        electrons=read.electrons,
     )
     if read.doubt:
         seen = seen.warned(read.doubt)
@@ -160,6 +161,7 @@ class _Image:
         hdu: Number of its extension; None in files that have none.
         unit: Of its values, as the header writes it.
         doubt: As `FitsImage.doubt`.
+        electrons: As `FitsImage.electrons`.
     """
 
     pixels: np.ndarray
@@ -169,6 +171,7 @@ class _Image:
     hdu: int | None = None
     unit: str = ""
     doubt: str = ""
+    electrons: float | None = None
 
 
 def _read(path: str, reading: Reading) -> _Image:
@@ -190,8 +193,8 @@ def _read(path: str, reading: Reading) -> _Image:
         scale = None if found.scales is None else square(found.scales, path, "--pixel_scale")
         check_not_skewed(found.wcs, path)
         return _Image(
-            pixels, scale, found.header_scales, found.wcs, number, found.unit, found.doubt
-        )
+            pixels, scale, found.header_scales, found.wcs, number, found.unit, found.doubt, found.electrons
+        )  # fmt: skip
 
 
 def _read_mask(files: LensFiles, image: _Image) -> np.ndarray | None:

@@ -9,7 +9,12 @@ import numpy as np
 
 from haloformer.errors import InputError, reason_of
 from haloformer.fitting.reallens.observation import Observation
-from haloformer.io.quantities import NOT_SQUARE, noise_factor, refuse_logarithms
+from haloformer.io.quantities import (
+    NOT_SQUARE,
+    electrons_per_unit,
+    noise_factor,
+    refuse_logarithms,
+)
 from haloformer.simulation.psf import doubt_of_header, scales_of_header
 
 _USUAL_SCALE = 0.05
@@ -29,6 +34,7 @@ class Given:
         psf_header: Of an HDU that was given as point-spread function; None: of others.
         header: Of an HDU that was given as image; None: of others.
         unit: Of the image's values; empty if it is not known.
+        exposure_time: In seconds, as the header of an image of astropy says; None where it does not.
     """
 
     image: Any
@@ -39,6 +45,7 @@ class Given:
     psf_header: Any = None
     header: Any = None
     unit: str = ""
+    exposure_time: Any = None
 
     def header_scales(self) -> Sequence[float] | None:
         """Returns the sides of the image's pixels in arcsec along y and x, as its WCS or an HDU's header says; None where they say nothing.
@@ -55,6 +62,10 @@ class Given:
     def doubt(self) -> str:
         """Returns what is told where an HDU's header has another scale than its WCS, which counts; else nothing."""
         return "" if self.header is None else doubt_of_header(self.header)
+
+    def electrons(self) -> float | None:
+        """Returns how many electrons one of the image's unit stands for, as its header says; None where it does not."""
+        return electrons_per_unit(self.unit, self.exposure_time)
 
     def psf_scale(self, pixel_scale: float) -> float | None:
         """Returns the side of the PSF's pixels in arcsec that its header says; None where it says nothing.
@@ -103,7 +114,9 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
         mask = more if mask is None else (np.nan_to_num(mask.astype(float), nan=1.0) != 0) | more
     header = getattr(parts["psf"], "header", None)
     own_header = getattr(image, "header", None) if getattr(image, "is_image", False) else None
-    return Given(pixels, psf, noise, mask, parts["wcs"], header, own_header, str(_unit_of(image) or ""))  # fmt: skip
+    said = getattr(image, "header", getattr(image, "meta", None))
+    seconds = said.get("EXPTIME") if hasattr(said, "get") else None
+    return Given(pixels, psf, noise, mask, parts["wcs"], header, own_header, str(_unit_of(image) or ""), seconds)  # fmt: skip
 
 
 def _is_cutout(image: Any) -> bool:

@@ -122,6 +122,7 @@ def checked_observation(
     name: str = "lens",
     wcs: Any = None,
     unit: str = "",
+    electrons: float | None = None,
 ) -> Observation:
     """Checks an image and what belongs to it.
 
@@ -139,6 +140,7 @@ def checked_observation(
         name: Of the lens.
         wcs: Of astropy.
         unit: Of the image's values, as a header writes it.
+        electrons: That one of this unit stands for: without ``noise`` the photon noise of bright pixels follows from it. None: it is not known.
 
     Raises:
         InputError: What was given cannot be used.
@@ -166,7 +168,9 @@ def checked_observation(
         sharp, kernel = kernel, resampled(kernel, pixel_scale / finer, pixel_scale)
     counted, about = _counted(known, mask, image)
     notes += about
-    sigma, a, about = _noise(noise, neighbour_correlation, np.where(known, image, np.nan), counted)
+    sigma, a, about = _noise(
+        noise, neighbour_correlation, np.where(known, image, np.nan), counted, electrons
+    )
     notes += about
     counted &= np.isfinite(sigma)
     found = Observation(
@@ -333,11 +337,12 @@ def _noise(
     neighbour: float | None,
     image: np.ndarray,
     counted: np.ndarray,
+    electrons: float | None,
 ) -> tuple[np.ndarray, float, list[str]]:
     """Returns each pixel's standard deviation, NaN where it is not known, how alike neighbours are, and notes."""
     given = None if neighbour is None else kernel_of(neighbour)
     if noise is None:
-        return _noise_of_corners(image, counted, given)
+        return _noise_of_corners(image, counted, given, electrons)
     sigma = np.asarray(noise, dtype=float)
     if sigma.ndim == 0:
         sigma = np.full(image.shape, float(sigma))
@@ -389,9 +394,12 @@ def _noise_beside_map(image: np.ndarray, counted: np.ndarray) -> tuple[float, fl
 
 
 def _noise_of_corners(
-    image: np.ndarray, counted: np.ndarray, given: float | None
+    image: np.ndarray, counted: np.ndarray, given: float | None, electrons: float | None
 ) -> tuple[np.ndarray, float, list[str]]:
-    """The scatter of the four corners, and how alike neighbouring pixels are there."""
+    """The scatter of the four corners with the photon noise of what is brighter, and how alike neighbouring pixels are there.
+
+    Drizzling makes the noise of a pixel smaller as it makes neighbours alike, that of photons as that of the sky.
+    """
     blank = of_corners(image, counted)
     if blank is None:
         raise InputError(
@@ -405,8 +413,13 @@ def _noise_of_corners(
     alike = "neighbouring pixels are independent"
     if a > 0:
         alike = f"that of neighbouring pixels is {in_words(a)}"
+    photons, variance = "is not known", np.full(image.shape, blank.scatter**2)
+    if electrons is not None:
+        light = np.clip(np.nan_to_num(image) - blank.level, 0, None)
+        variance += light / (electrons * larger_areas(a))
+        photons = f"is that of {electrons:,.6g} electrons per unit of the image, as its header says"
     note = (
         f"without a noise map, a standard deviation of {blank.scatter:.4g} was measured in the corners; {alike}"
-        f"{'' if given is None else ', as was given'}; photon noise of bright pixels is not known"
+        f"{'' if given is None else ', as was given'}; photon noise of bright pixels {photons}"
     )
-    return np.full(image.shape, blank.scatter), a, [note]
+    return np.sqrt(variance), a, [note]

@@ -368,6 +368,7 @@ def fit(
         given.image, psf=given.psf, noise=given.noise, mask=given.mask, wcs=given.wcs,
         neighbour_correlation=neighbour_correlation, psf_scale=given.psf_scale(its_scale) if fine is None else fine,
         pixel_scale=its_scale, radius=in_arcsec(radius, "radius"), name=name, unit=given.unit,
+        electrons=given.electrons(),
     )  # fmt: skip
     if scale is not None:
         with contextlib.suppress(InputError):  # a header that the argument is there to correct
