@@ -81,7 +81,8 @@ def fit(
         progress: Show a progress bar; by default when standard error is a terminal.
         psf: Real lens: FITS file of the point-spread function, or hdu:NAME, an extension of the image's own file; so are the next two. Of a file of several
             images the one is taken whose name says what it is, and goes with the image's (NIR_H_PSF with NIR_H_FLUX).
-        noise_map: Real lens: FITS file of the noise's standard deviation in each pixel; without it the noise is measured in the corners, and that of photons follows from BUNIT (electrons) and EXPTIME.
+        noise_map: Real lens: FITS file of the noise's standard deviation in each pixel; without it the noise is measured in the corners,
+            and that of photons follows from BUNIT (electrons) and EXPTIME.
         mask: Real lens: FITS file that is not 0 in pixels that do not count, or a file of DS9 regions (.reg) about them.
         radius: Real lens: pixels farther than this from the middle do not count, in arcsec.
         perturber: Real lens: look for one, as a pseudo-Jaffe profile; or its profile, pseudo_jaffe, tnfw or point.
