@@ -122,6 +122,11 @@ def test_noise_is_brought_to_the_unit_of_the_image(seen):
         (IMAGE, {"psf": np.ma.masked_less(PSF, 1e-3)}, "psf: .* of its pixels are masked"),
         (IMAGE, {"noise": 1.0 * units.mag}, "noise: its values are in 'mag'"),
         (IMAGE, {"noise_map": 1.0}, "unknown option 'noise_map': in Python it is noise"),
+        (
+            IMAGE,
+            {"survey": "model_i"},
+            "those of a survey are fitted by haloformer.fitting.fit_smooth",
+        ),
         (IMAGE, {"pixel_scales": 1.0}, "did you mean 'pixel_scale'"),
         (IMAGE, {"psf": [["a"]]}, "psf is list of <U1: an array of real numbers"),
         (IMAGE, {"noise": [[1.0, 2.0], [3.0]]}, "noise is list, and no array"),

@@ -357,6 +357,11 @@ def fit(
     if unknown := sorted(set(options) - known):
         if unknown[0] == "noise_map":
             raise InputError("unknown option 'noise_map': in Python it is noise")
+        if unknown[0] == "survey":
+            raise InputError(
+                "unknown option 'survey': this fits a real lens; those of a survey are fitted by "
+                "haloformer.fitting.fit_smooth(images, survey)"
+            )
         raise unknown_name("option", unknown[0], known | set(fit.__kwdefaults__ or ()))
     chosen = Options(**options)
     given = taken(image, {"psf": psf, "noise": noise, "mask": mask, "wcs": wcs})
