@@ -114,7 +114,7 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
         mask = more if mask is None else (np.nan_to_num(mask.astype(float), nan=1.0) != 0) | more
     header = getattr(parts["psf"], "header", None)
     own_header = getattr(image, "header", None) if getattr(image, "is_image", False) else None
-    said = getattr(image, "header", getattr(image, "meta", None))
+    said: Any = getattr(image, "header", getattr(image, "meta", None))
     seconds = said.get("EXPTIME") if hasattr(said, "get") else None
     return Given(pixels, psf, noise, mask, parts["wcs"], header, own_header, str(_unit_of(image) or ""), seconds)  # fmt: skip
 
