@@ -23,7 +23,7 @@ def paired(source, **options):
 
 
 def test_training_images_are_paired_and_validation_images_are_not():
-    makers = SurveyMakers.of(paired("model_i_fair", val_size=6, epoch_size=6))
+    makers = SurveyMakers.of(paired("model_i_fair", val_size=6, epoch_size=6, batch_size=6))
     train, held_out = (maker.batch(range(6)).parameters for maker in (makers.train, makers.held_out))  # fmt: skip
     radius = train["lens_theta_E"]
     assert radius[0] == radius[1] == radius[2] != radius[3]
