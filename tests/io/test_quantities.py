@@ -1,5 +1,6 @@
 """Units of images and noise maps, as headers and astropy spell them."""
 
+import numpy as np
 import pytest
 from astropy import units
 
@@ -22,6 +23,7 @@ def test_a_scale_before_either_name_counts():
     [
         ("ELECTRONS/S", 2065.0, 2065.0),
         ("e-/s", 100, 100.0),
+        ("e-/s", np.float32(50), 50.0),
         (units.electron / units.s, 10.0, 10.0),
         ("electrons", 2065.0, 1.0),
         ("electron", None, 1.0),

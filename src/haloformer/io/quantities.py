@@ -2,6 +2,7 @@
 
 import re
 import warnings
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -130,7 +131,7 @@ def electrons_per_unit(unit: Any, seconds: Any) -> float | None:
         return None
     if its == Unit("electron"):
         return 1.0
-    number = isinstance(seconds, int | float) and not isinstance(seconds, bool)
+    number = isinstance(seconds, Real) and not isinstance(seconds, bool)
     if its == Unit("electron / s") and number and 0 < seconds < np.inf:
         return float(seconds)
     return None

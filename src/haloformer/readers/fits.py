@@ -376,7 +376,6 @@ class FitsImage:
         doubt: What is told where the header has another scale than its WCS, which counts; else empty.
         unit: Of its values, as the header writes it; empty if it does not.
         per_area: The values are surface brightness, not light per pixel.
-        electrons: That one of its unit stands for (BUNIT and EXPTIME); None where the headers do not say it.
     """
 
     def __init__(self, hdus: Sequence[Hdu], number: int, name: str, reading: Reading) -> None:
@@ -409,8 +408,15 @@ class FitsImage:
         self.doubt = "" if reading.pixel_scale is not None else scale_beside_wcs(header, self.wcs)
         self.unit = _unit(header)
         self.per_area = is_surface_brightness(header)
-        seconds = header.get("EXPTIME", hdus[0].header.get("EXPTIME"))
-        self.electrons = electrons_per_unit(self.unit, seconds)
+        self._headers: tuple[Any, Any] = (header, hdus[0].header)
+
+    @property
+    def electrons(self) -> float | None:
+        """How many electrons one of its unit stands for, by BUNIT and EXPTIME; None where the headers do not say it."""
+        with contextlib.suppress(Exception):  # a hostile header fails in any of many ways
+            own, primary = self._headers
+            return electrons_per_unit(self.unit, own.get("EXPTIME", primary.get("EXPTIME")))
+        return None
 
     def ra_dec(self, x: float | np.ndarray, y: float | np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the position of pixels in degrees, NaN without a WCS."""

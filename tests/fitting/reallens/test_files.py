@@ -287,6 +287,9 @@ def test_unit_and_exposure_of_a_header_tell_the_photon_noise(paths):
     with pytest.warns(InputWarning, match="200 electrons per unit of the image, as its header"):
         seen = read_observation(files, Reading(pixel_scale=0.05))
     assert seen.noise[15, 15] == pytest.approx(np.sqrt(seen.noise[0, 0] ** 2 + 30 / 200), rel=0.1)
+    file.write_bytes(file.read_bytes().replace(b"200.0", b"2:0.0"))  # no number
+    with pytest.warns(InputWarning, match="photon noise of bright pixels is not known"):
+        assert np.ptp(read_observation(files, Reading(pixel_scale=0.05)).noise) == 0
 
 
 def test_a_cube_is_told_how_its_plane_is_chosen(paths):

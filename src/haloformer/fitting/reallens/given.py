@@ -1,5 +1,6 @@
 """What people give in Python as an image, its noise, its point-spread function and its scale, as plain arrays and numbers."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,8 +115,9 @@ def taken(image: Any, given: Mapping[str, Any]) -> Given:
         mask = more if mask is None else (np.nan_to_num(mask.astype(float), nan=1.0) != 0) | more
     header = getattr(parts["psf"], "header", None)
     own_header = getattr(image, "header", None) if getattr(image, "is_image", False) else None
-    said: Any = getattr(image, "header", getattr(image, "meta", None))
-    seconds = said.get("EXPTIME") if hasattr(said, "get") else None
+    seconds = None
+    with contextlib.suppress(Exception):  # cards of a header may be damaged
+        seconds = getattr(image, "header", getattr(image, "meta", {})).get("EXPTIME")
     return Given(pixels, psf, noise, mask, parts["wcs"], header, own_header, str(_unit_of(image) or ""), seconds)  # fmt: skip
 
 
