@@ -45,13 +45,13 @@ class Kept:
     """Keeps what was found of each lens, by level, in a file of its own."""
 
     def __init__(self, target: Path, survey: ComposedSurvey, seed: int, realisations: int) -> None:
-        """Says where.
+        """Says where; what was found of another survey, other draws, or by another version of the code lies elsewhere.
 
         Args:
             target: The folder of the limits.
-            survey: What was measured, as
-            seed: the draws, and
-            realisations: of each lens, and the version of the code decide what is found.
+            survey: What is measured.
+            seed: Of the draws.
+            realisations: In each lens.
         """
         text = json.dumps([describe_survey(survey), seed, realisations, code_version()])
         self.folder = target / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:16]
