@@ -69,7 +69,7 @@ def _stretch(image: np.ndarray, arcs: np.ndarray, noise: float) -> Any:
 
 def _critical_lines(fit: "RealLensFit", reach: float) -> list[tuple[np.ndarray, np.ndarray]]:
     """Returns critical curves and their caustics, pairs of places (N, 2) in arcsec: where the determinant of ∂β/∂θ is 0."""
-    from matplotlib.figure import Figure
+    from contourpy import contour_generator  # that of matplotlib
 
     axis = np.linspace(-reach, reach, _FINE)
     x, y = (each.ravel() for each in np.meshgrid(axis, axis))
@@ -85,8 +85,8 @@ def _critical_lines(fit: "RealLensFit", reach: float) -> list[tuple[np.ndarray, 
         for beta in source(x, y)
         for part in np.gradient(beta.reshape(_FINE, _FINE), step, step)[::-1]
     )
-    found = Figure().add_subplot().contour(axis, axis, xx * yy - xy * yx, levels=[0.0])
-    long = [np.asarray(curve) for curve in found.allsegs[0] if len(curve) > _FINE // 4]
+    found = contour_generator(axis, axis, xx * yy - xy * yx, line_type="Separate").lines(0.0)
+    long = [np.asarray(curve) for curve in found if len(curve) > _FINE // 4]
     return [(curve, np.stack(source(*curve.T.copy()), axis=1)) for curve in long]
 
 

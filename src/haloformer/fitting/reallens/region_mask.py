@@ -11,6 +11,7 @@ from haloformer.files import check_regular
 
 REGION_SUFFIX = ".reg"
 
+_LEAST_CORNERS = 3  # of a polygon
 _MOST_BYTES = 1 << 20
 
 
@@ -33,6 +34,11 @@ def region_mask(path: str | Path, shape: tuple[int, int], wcs: Any) -> np.ndarra
     inside, outside = np.zeros(shape, bool), np.zeros(shape, bool)
     without = []
     for region in drawn:
+        corners = getattr(region, "vertices", None)
+        if corners is not None and len(corners) < _LEAST_CORNERS:
+            raise InputError(
+                f"{path}: a {_kind(region)} has no area: it has fewer than three corners"
+            )
         try:
             found = region.to_mask(mode="center").to_image(shape)
         except ValueError as error:
