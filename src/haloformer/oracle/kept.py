@@ -62,7 +62,7 @@ class Kept:
             with np.load(self._file(number), allow_pickle=False) as file:
                 arrays = {tuple(name.split(_BETWEEN)): file[name] for name in file.files}
             return _unpacked(arrays)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        except (OSError, ValueError, LookupError, EOFError, zipfile.BadZipFile):
             return None
 
     def write(self, number: int, found: Mapping[str, Found]) -> None:

@@ -400,6 +400,8 @@ def test_a_star_beside_is_told_and_a_mask_helps():
     uneven = fit.seen.noise * np.linspace(1, 1.01, image.shape[1])
     ready = dataclasses.replace(fit.ready, seen=dataclasses.replace(fit.seen, noise=uneven))
     assert "or check the noise map" in " ".join(dataclasses.replace(fit, ready=ready).flags)
+    own = dataclasses.replace(ready, seen=dataclasses.replace(ready.seen, noise_measured=True))
+    assert "or give a noise map" in " ".join(dataclasses.replace(fit, ready=own).flags)
     assert all(item["error"] is None for item in fit.parameters.values())
     shown = fit._repr_html_()
     assert "<img" in shown

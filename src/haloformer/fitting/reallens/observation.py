@@ -48,6 +48,7 @@ class Observation:
         unit: Of the image's values, as a header writes it; empty if it is not known.
         sharp_psf: (2r+1, 2r+1) the same on finer pixels, averaged over these; None: it is known at the image's pixels only.
         sharp_scale: Of those pixels, in arcsec.
+        noise_measured: The noise follows from the image itself, and was not given.
         correlation: How alike the noise of neighbouring pixels is, the ``a`` of :mod:`~haloformer.fitting.reallens.correlation`; 0 if independent.
     """
 
@@ -63,6 +64,7 @@ class Observation:
     sharp_psf: np.ndarray | None = None
     sharp_scale: float = 0.0
     unit: str = ""
+    noise_measured: bool = False
 
     def axes(self) -> tuple[np.ndarray, np.ndarray]:
         """Positions of the columns and of the rows in arcsec from the middle, (W,) and (H,)."""
@@ -185,6 +187,7 @@ def checked_observation(
         sharp_psf=sharp,
         sharp_scale=pixel_scale / finer,
         unit=unit,
+        noise_measured=noise is None,
     )
     if radius is not None:
         if radius <= 2 * pixel_scale:

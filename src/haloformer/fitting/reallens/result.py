@@ -193,14 +193,9 @@ class RealLensFit(Tabular):
         if self.chi2 > 1.5 * self.pixels:
             row, column = np.unravel_index(np.nanargmax(np.abs(self.residual)), self.residual.shape)
             x, y = self.seen.axes()
-            same = (
-                np.ptp(self.seen.noise[self.seen.mask]) == 0
-            )  # as where it was measured in the corners
-            noise = (
-                "give a noise map that knows the photon noise of bright pixels"
-                if same
-                else "check the noise map"
-            )
+            noise = "check the noise map"
+            if self.seen.noise_measured or np.ptp(self.seen.noise[self.seen.mask]) == 0:
+                noise = "give a noise map that knows the photon noise of bright pixels"
             found.append(
                 f"χ² is {self.chi2 / self.pixels:.2f} per pixel: the model does not describe the image, worst at x = {x[column]:.2f}″, "
                 f"y = {y[row]:.2f}″; mask what is not the lens (a star, a neighbour), or {noise}"
