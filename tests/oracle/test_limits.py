@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 from scipy import linalg, stats
 
 from haloformer.cli import main
@@ -17,6 +18,7 @@ from haloformer.oracle.likelihood import Seen, answers, known, observe
 from haloformer.oracle.scene import Lens
 from haloformer.simulation import Simulator, get_any_survey
 from haloformer.simulation.composed import ComposedRenderer
+from haloformer.simulation.surveys import describe_survey
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 SEED = 5
@@ -83,7 +85,7 @@ def test_a_change_of_the_lens_is_explained_by_it(hst, columns, name):
     signal = hst.white(images)
     left = np.linalg.norm(marginal(signal, columns))
     # Who knows the survey's prior, of width w, keeps 1e-3 / w of it at most.
-    allowed = 1e-3 / spread_of(hst.survey)[name]
+    allowed = 1e-3 / spread_of(hst.survey)[name, 0]
     assert left < 1.1 * allowed + 0.1 * np.linalg.norm(signal)
     assert np.linalg.norm(signal) > 3 * left
 
@@ -98,6 +100,62 @@ def test_a_clump_of_the_source_is_explained_by_its_structure_alone(hst, columns)
     by_lens = np.linalg.norm(marginal(signal, columns))
     both = np.concatenate([columns, source_columns(hst)])
     assert np.linalg.norm(marginal(signal, both)) < 0.7 * by_lens
+
+
+@pytest.fixture(scope="module")
+def banded():
+    """A lens of a survey of three bands, whose camera has fewer pixels and whose lens galaxy's magnitude varies in one."""
+    fields = describe_survey(get_any_survey("model_iv_fair").with_camera(num_pix=32))
+    fields["bands"]["r"]["lens_light_magnitudes"] = [{"normal": [18, 0.3]}, 28]
+    return Lens.of(get_any_survey(fields), SEED, 2)
+
+
+def test_each_band_has_noise_of_its_own(banded):
+    noisy = Simulator(banded.survey, classes=["no_sub"], seed=SEED, noise="instrument", paired=True)
+    image = noisy.batch([2]).images.double().numpy()
+    off = banded.white(image)[0].reshape(3, -1)
+    assert off.shape == (3, 32 * 32)
+    for band in off:
+        assert band.mean() == pytest.approx(0, abs=4 / 32)
+        assert band.var() == pytest.approx(1, abs=0.2)
+    assert np.abs(np.corrcoef(off) - np.eye(3)).max() < 4 / 32
+
+
+def test_flux_and_lens_light_of_a_band_are_free_in_that_band_alone(banded):
+    spread = spread_of(banded.survey)
+    varied = [place for place in spread if place[0].startswith("lens_light")]
+    assert varied == [("lens_light_sersic_flux", 1)]
+    seen = survey_columns(banded).reshape(-1, 3, 32 * 32)
+    shown = np.abs(seen).max(2) > 0
+    assert shown[:-3].sum(1).tolist() == [1 if place in varied else 3 for place in spread]
+    np.testing.assert_array_equal(shown[-3:], np.eye(3, dtype=bool))  # the source's flux
+
+
+def test_bands_that_show_the_same_galaxy_differ_alike_in_its_structure(banded):
+    columns = source_columns(banded).reshape(-1, 3, 32 * 32)
+    in_counts = columns * banded._sigma(banded._moments(banded.image[None])).reshape(1, 3, -1)
+    flux = banded.parameters["source_flux"][0]
+    per_flux = in_counts / flux[:, None]
+    np.testing.assert_allclose(per_flux[:, 1], per_flux[:, 2], atol=1e-4 * np.abs(per_flux).max())
+
+
+def test_three_bands_tell_more_than_one(banded):
+    fields = describe_survey(banded.survey)
+    fields["bands"] = {"i": fields["bands"]["i"]}
+    alone = Lens.of(get_any_survey(fields), SEED, 2)
+    (three,), (one,) = (lens.signals("cdm", 1) for lens in (banded, alone))
+    np.testing.assert_allclose(three.reshape(3, -1)[2], one[0], atol=1e-3 * np.abs(one).max())
+    assert (three**2).sum() > (one**2).sum()
+
+
+def test_limits_of_a_survey_with_bands(tmp_path, banded):
+    survey = tmp_path / "mine.yaml"
+    survey.write_text(yaml.safe_dump(describe_survey(banded.survey)))
+    out = tmp_path / "limits"
+    assert main(["limits", str(survey), "--lenses", "2", "--realisations", "20", "--out", str(out)]) == 0  # fmt: skip
+    found = json.loads((out / "limits.json").read_text())
+    assert list(found["levels"]) == ["known", "survey", "source"]
+    assert all(0.4 < level["bound"] <= 1 for level in found["levels"].values())
 
 
 def test_what_is_left_has_the_covariance_of_noise_and_freedoms_together():
@@ -237,7 +295,7 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(tmp_path, cap
             [],
             "it is not composed; limits are of composed surveys",
         ),
-        ("model_iv_fair", [], "bands"),
+        ("model_iv", [], "its classes have different lenses"),
         ("hstt", [], "hst"),
         ("hst", ["--lenses", "1"], "lenses is 1: must be at least 2"),
         ("hst", ["--realisations", "5"], "realisations is 5: must be at least 20"),

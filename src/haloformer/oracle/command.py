@@ -42,8 +42,8 @@ def limits(
         The content of ``limits.json``, with ``out`` and ``report``, the paths of the folder and of the page, and ``verdict``.
 
     Raises:
-        InputError: An unknown survey; one without limits, as its lens never varies, its images have no noise, several bands, or no smooth
-            class; or ``out`` holds limits.
+        InputError: An unknown survey; one without limits, as its lens never varies, its images have no noise, or without a smooth class;
+            or ``out`` holds limits.
 
     Examples:
         >>> found = haloformer.limits("hst", out="limits/hst")  # doctest: +SKIP

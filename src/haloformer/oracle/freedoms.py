@@ -9,6 +9,7 @@ from scipy import sparse
 
 from haloformer.oracle.scene import Lens, smooth_class
 from haloformer.simulation.components import Sersic
+from haloformer.simulation.components.component import LightComponent
 from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, draw_scenes
 from haloformer.simulation.psf import observe, ray_axis
 from haloformer.simulation.surveys import describe_survey, get_any_survey
@@ -28,28 +29,33 @@ _LEFT_OUT, _MOST_MODES = 1e-3, 600  # of the variance of what differs
 def survey_columns(lens: Lens) -> np.ndarray:
     """Returns what a standard deviation of each number that the survey draws changes of an image.
 
-    Lens, place and shape of the source, light of the lens galaxy; then the source's flux and the exposure, where it matters. By central
-    differences.
+    Lens, place and shape of the source, light of the lens galaxy; then the source's flux, in each band, and the exposure, where it matters.
+    By central differences.
 
     Returns:
-        (P, N·N), as :meth:`Lens.white`.
+        (P, D), as :meth:`Lens.white`.
     """
+    steps = {
+        place: _STEP * size
+        for place, size in spread_of(lens.survey).items()
+        if place[0] in lens.parameters
+    }
+    for band in range(max(1, len(lens.survey.bands))):
+        flux = np.ravel(lens.parameters["source_flux"])[band]
+        steps["source_flux", band] = _STEP * float(flux)  # by ln(flux)
+    rows = {name: np.repeat(v, 2 * len(steps), axis=0) for name, v in lens.parameters.items()}
+    for k, ((name, band), step) in enumerate(steps.items()):
+        numbers = rows[name].reshape(2 * len(steps), -1)  # a view: of one number, or of one a band
+        numbers[2 * k : 2 * k + 2, band] += step * np.array([1.0, -1.0])
     renderer = ComposedRenderer(lens.survey, torch.float64)
-    spread = spread_of(lens.survey)
-    names = [name for name in spread if name in lens.parameters]
-    rows = {name: np.repeat(v, 2 * len(names), axis=0) for name, v in lens.parameters.items()}
-    for k, name in enumerate(names):
-        rows[name] = rows[name].copy()
-        rows[name][2 * k : 2 * k + 2] += _STEP * spread[name] * np.array([1.0, -1.0])
     images = np.concatenate(
         [
             renderer.images({name: v[k : k + 8] for name, v in rows.items()}).images.numpy()
-            for k in range(0, 2 * len(names), 8)
+            for k in range(0, 2 * len(steps), 8)
         ]
     )
     white = lens.white(images)
     columns = [(white[0::2] - white[1::2]) / (2 * _STEP)]
-    columns.append((lens.white(lens.image[None] * (1 + _STEP))) / _STEP)  # by ln(flux)
     if (by_time := lens.by_exposure()) is not None:
         columns.append(by_time)
     found: np.ndarray = np.concatenate(columns)
@@ -57,13 +63,16 @@ def survey_columns(lens: Lens) -> np.ndarray:
     return np.compress(there, found, axis=0)
 
 
-def spread_of(survey: ComposedSurvey) -> dict[str, float]:
-    """Returns the standard deviations of what is drawn of smooth lenses and their sources, of numbers that vary and are no counts."""
+def spread_of(survey: ComposedSurvey) -> dict[tuple[str, int], float]:
+    """Returns the standard deviations of what is drawn of smooth lenses and their sources, of numbers that vary and are no counts.
+
+    By the parameter's name and the band; the first, 0, of what is the same in all bands.
+    """
     return _spread(json.dumps(describe_survey(survey)))
 
 
 @functools.lru_cache(maxsize=8)
-def _spread(description: str) -> dict[str, float]:
+def _spread(description: str) -> dict[tuple[str, int], float]:
     survey = get_any_survey(json.loads(description))
     assert isinstance(survey, ComposedSurvey)
     label = survey.class_names.index(smooth_class(survey))
@@ -72,10 +81,13 @@ def _spread(description: str) -> dict[str, float]:
     drawn = draw_scenes(survey, labels, index, 0, survey.class_names).parameters
     found = {}
     for name, values in drawn.items():
-        if name.startswith(_NOT_OF_THE_LENS) or values.ndim != 1 or not np.isfinite(values).all():
+        in_bands = bool(survey.bands) and values.shape == (_DRAWS, len(survey.bands))
+        if name.startswith(_NOT_OF_THE_LENS) or not (values.ndim == 1 or in_bands):
             continue
-        if np.ptp(values) > 1e-12 and not (values == np.round(values)).all():
-            found[name] = float(values.std())
+        for band, each in enumerate(values.reshape(_DRAWS, -1).T):
+            varies = np.isfinite(each).all() and np.ptp(each) > 1e-12
+            if varies and not (each == np.round(each)).all():
+                found[name, band] = float(each.std())
     return found
 
 
@@ -88,27 +100,40 @@ def source_columns(lens: Lens) -> np.ndarray:
     """Returns what a source that is not quite this one would change of an image.
 
     Its brightness S differs by a Gaussian field of covariance (A² S_i S_j) exp(−r²/2l²), A and l being :data:`CLUMPS` and
-    :data:`CORRELATION`: the modes of it on a grid about the source, lensed and observed.
+    :data:`CORRELATION`: the modes of it on a grid about the source, lensed and observed. In bands that show the same galaxy it differs
+    alike, else in each by a field of its own.
 
     Returns:
-        (P, N·N), as :meth:`Lens.white`.
+        (P, D), as :meth:`Lens.white`.
     """
-    modes, axis = _modes(lens)
+    survey = lens.survey
+    reach = 0.5 * _SPACING * (_MOST_SIDE - 1)
+    axis = np.linspace(-reach, reach, _MOST_SIDE)
     rays = _rays_on_grid(lens, axis)
-    n = len(ray_axis(lens.survey.instrument))
+    flux = np.ravel(lens.parameters["source_flux"])
+    looks = survey.band_looks(survey.source.light)
     columns = []
-    for first in range(0, modes.shape[1], 50):
-        bright = (rays @ modes[:, first : first + 50]).T.reshape(-1, n, n)
-        seen = observe(torch.from_numpy(bright), lens.survey.instrument).numpy()
-        columns.append(lens.white(lens.image[None] + _STEP * seen) / _STEP)
+    for number, light in enumerate(looks):
+        shown = flux if len(looks) == 1 else np.where(np.arange(len(flux)) == number, flux, 0.0)
+        modes = _modes(_brightness(lens, light, axis), axis)
+        for first in range(0, modes.shape[1], 50):
+            seen = _observed(lens, rays @ modes[:, first : first + 50])
+            seen = seen[:, None] * shown[:, None, None] if survey.bands else seen * shown
+            columns.append(lens.white(lens.image[None] + _STEP * seen) / _STEP)
     return np.concatenate(columns)
 
 
-def _modes(lens: Lens) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the modes (side², P) of a source's brightness in counts/s/arcsec², and the axis (side,) of their grid in arcsec from its place."""
-    reach = 0.5 * _SPACING * (_MOST_SIDE - 1)
-    axis = np.linspace(-reach, reach, _MOST_SIDE)
-    brightness = _brightness(lens, axis).ravel()
+def _observed(lens: Lens, at_rays: np.ndarray) -> np.ndarray:
+    """Returns what the camera sees, (P, N, N) in counts/s, of brightness at its rays (rays, P)."""
+    n = len(ray_axis(lens.survey.instrument))
+    bright = torch.from_numpy(np.ascontiguousarray(at_rays.T).reshape(-1, n, n))
+    seen: np.ndarray = observe(bright, lens.survey.instrument).numpy()
+    return seen
+
+
+def _modes(brightness: np.ndarray, axis: np.ndarray) -> np.ndarray:
+    """Returns the modes (side², P) in which a source of brightness (side, side) on a grid of that axis differs, per arcsec² as it is."""
+    brightness = brightness.ravel()
     x, y = (each.ravel() for each in np.meshgrid(axis, axis))
     square = (x[:, None] - x[None]) ** 2 + (y[:, None] - y[None]) ** 2
     like = np.exp(-0.5 * square / CORRELATION**2)
@@ -117,18 +142,17 @@ def _modes(lens: Lens) -> tuple[np.ndarray, np.ndarray]:
     values, vectors = values[::-1].clip(min=0), vectors[:, ::-1]
     kept = int(np.searchsorted(np.cumsum(values), (1 - _LEFT_OUT) * values.sum())) + 1
     kept = min(kept, _MOST_MODES)
-    return vectors[:, :kept] * np.sqrt(values[:kept]), axis
+    found: np.ndarray = vectors[:, :kept] * np.sqrt(values[:kept])
+    return found
 
 
-def _brightness(lens: Lens, axis: np.ndarray) -> np.ndarray:
-    """Returns the source's brightness (side, side) in counts/s/arcsec² on a grid about its place."""
+def _brightness(lens: Lens, light: tuple[LightComponent, ...], axis: np.ndarray) -> np.ndarray:
+    """Returns the brightness (side, side) per arcsec² of a source of flux 1 on a grid about its place, of components as a band shows them."""
     grid = torch.from_numpy(axis)
     x, y = torch.broadcast_tensors(grid[None, None, :], grid[None, :, None])
     renderer = ComposedRenderer(lens.survey, torch.float64)
-    seen = renderer.brightness(
-        lens.survey.source.light, lens.parameters, x.contiguous(), y.contiguous()
-    )
-    found: np.ndarray = seen[0].numpy() * float(lens.parameters["source_flux"][0])
+    seen = renderer.brightness(light, lens.parameters, x.contiguous(), y.contiguous())
+    found: np.ndarray = seen[0].numpy()
     return found.clip(min=0)
 
 

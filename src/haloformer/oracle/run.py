@@ -126,8 +126,6 @@ def _checked(survey: str) -> ComposedSurvey:
         raise InputError(
             f"survey {given.name}: {what}; limits are of composed surveys, such as model_i_fair or hst, and of files with such a base"
         )
-    if given.bands:
-        raise InputError(f"survey {given.name}: has bands; limits are of surveys of one band")
     if not given.has_noise("original"):
         raise InputError(f"survey {given.name}: its images have no noise, and so no limits")
     if given.lens_of_class:

@@ -26,7 +26,7 @@ class Lens:
         seed: Of all draws.
         number: Of the lens.
         parameters: Of the scene, arrays (1,) or (1, n) by name; ``source_flux`` is known.
-        image: (N, N) without noise, in counts/s.
+        image: (N, N) without noise, in counts/s; (bands, N, N) of a survey with bands, as the two that follow.
         unseen: (N, N) light whose photons are in the noise alone: the sky, and what was subtracted.
         kept: (N, N) 0 where pixels are masked, else 1.
         background: Noise without light, in counts/s: a number, or the camera's map (N, N).
@@ -71,17 +71,17 @@ class Lens:
         To first order in the difference: the noise is that of this lens's image.
 
         Args:
-            images: (B, N, N) without noise, in counts/s.
+            images: (B, N, N) or (B, bands, N, N) without noise, in counts/s.
 
         Returns:
-            (B, N·N) float32.
+            (B, D) float32, D being the number of pixels of all bands.
         """
         here, there = self._moments(self.image[None]), self._moments(images)
         found = (there.mean - here.mean).numpy() / self._sigma(here) * self.kept
         return self._decorrelated(found).reshape(len(images), -1).astype(np.float32)
 
     def by_exposure(self) -> np.ndarray | None:
-        """Returns (1, N·N) the same of an exposure that is longer by a factor e, to first order; None where it is known.
+        """Returns (1, D) the same of an exposure that is longer by a factor e, to first order; None where it is known.
 
         Only counts depend on it, not counts/s.
         """
@@ -93,7 +93,7 @@ class Lens:
         return white.reshape(1, -1).astype(np.float32)
 
     def signals(self, class_name: str, realisations: int) -> Iterator[np.ndarray]:
-        """Yields what realisations of a class's dark matter change of the image, (B, N·N) as :meth:`white`, B at a time.
+        """Yields what realisations of a class's dark matter change of the image, (B, D) as :meth:`white`, B at a time.
 
         Args:
             class_name: The class.
@@ -111,7 +111,7 @@ class Lens:
             yield self.white(renderer.images(parameters).images.double().numpy())
 
     def _moments(self, images: np.ndarray) -> Moments:
-        """Returns mean and variance of noisy images, of (B, N, N) without noise."""
+        """Returns mean and variance of noisy images, of (B, …, N, N) without noise."""
         seconds = self.parameters["exposure_time"][0] * self.survey.instrument.num_exposures
         base = torch.from_numpy(images + self.unseen)
         return noise_moments(
@@ -122,15 +122,17 @@ class Lens:
         )
 
     def _sigma(self, moments: Moments) -> np.ndarray:
-        """Returns the noise's standard deviation, (N, N) or (B, N, N)."""
+        """Returns the noise's standard deviation, (N, N) or (B, …, N, N)."""
         if isinstance(self.background, np.ndarray):  # a map is of all of the noise
             return self.background
         return moments.variance.sqrt().numpy()
 
     def _decorrelated(self, images: np.ndarray) -> np.ndarray:
-        """Takes the camera's correlation out of images (B, N, N) that are in standard deviations of the noise."""
+        """Takes the camera's correlation out of images (B, …, N, N) that are in standard deviations of the noise."""
         a = float(self.parameters.get("noise_correlation", np.zeros(1))[0])
-        return whitened(images, a) if a else images
+        if not a:
+            return images
+        return whitened(images.reshape(-1, *images.shape[-2:]), a).reshape(images.shape)
 
 
 def smooth_class(survey: ComposedSurvey) -> str:
