@@ -357,6 +357,8 @@ def with_table(text: str, rows: list[Row]) -> str:
 
 _HEADER = ("model", "kind", "macro AUC (95 %)", "axion", "cdm", "no_sub", "accuracy", "published", "lr", "parameters", "MACs", "images/s", "trained on", "training [s]")  # fmt: skip
 _DIFFERENCES = ("model", "kind", "macro AUC of the reference more by (95 %)", "p (Holm)")
+_SEEDS = ("model", "mean macro AUC", "standard deviation", "each seed")
+_SEEDS_READ = "Each seed has other first weights, and trains on other images of the survey; the test images are the same."
 _READ = (
     "Intervals: 95 %, over test images (DeLong), not over trainings. Published AUCs are the best of that architecture on the released "
     "images, of the papers' own sizes, pretraining and budgets, without a fit; * marks rows below them. Trained in 32 bits, but where bf16 stands at "
@@ -402,7 +404,8 @@ def _heading(place: str) -> str:
 
 
 def _summary(rows: list[Row]) -> str:
-    """Returns how many of the rows reach what was published of their architecture."""
+    """Returns how many of the rows reach what was published of their architecture, each at its first training seed."""
+    rows = [row for row in rows if row["seed"] == 0]
     known = [row for row in rows if row["published_macro_auc"] is not None]
     below = [row["model"] for row in known if _cells(row)[7].endswith("*")]
     text = f"{len(rows)} networks; {len(known) - len(below)} of {len(known)} with a published AUC reach it"
@@ -410,6 +413,19 @@ def _summary(rows: list[Row]) -> str:
     if rows[0]["survey"] in AGAIN:
         text += " The published AUCs are of the original images, which these are simulated after: docs/deeplense.md."
     return text
+
+
+def _over_seeds(rows: list[Row]) -> list[list[str]]:
+    """Returns the cells of the networks that were trained with several seeds, the best mean first."""
+    values: dict[str, list[float]] = {}
+    for row in sorted(rows, key=lambda row: row["seed"]):
+        values.setdefault(row["model"], []).append(row["macro_auc"])
+    several = {model: found for model, found in values.items() if len(found) > 1}
+    best_first = sorted(several.items(), key=lambda each: -np.mean(each[1]))
+    return [
+        [model, format_value(np.mean(found)), f"{np.std(found, ddof=1):.5f}", *[", ".join(map(format_value, found))]]
+        for model, found in best_first
+    ]  # fmt: skip
 
 
 def _captions(place: str, drawn: list[str]) -> list[tuple[str, str]]:
@@ -444,6 +460,9 @@ def _markdown(rows: list[Row], differences: list[Row], how: str, drawn: list[str
                 "",
             ]
             lines += markdown.markdown_table(_DIFFERENCES, map(_difference_cells, differences))
+        if seeds := _over_seeds(group):
+            lines += ["", "### Over training seeds", "", *textwrap.wrap(_SEEDS_READ, 100), ""]
+            lines += markdown.markdown_table(_SEEDS, seeds)
     return "\n".join(lines) + "\n"
 
 
@@ -460,6 +479,9 @@ def _page(rows: list[Row], differences: list[Row], how: str, drawn: list[str]) -
             sections.append(
                 html.section("More than chance?", html.paragraph(_compared(differences)), compared)
             )
+        if seeds := _over_seeds(group):
+            table = html.table(_SEEDS, seeds, "numbers plain")
+            sections.append(html.section("Over training seeds", html.paragraph(_SEEDS_READ), table))
         pictures = [html.photo(f"{name}.png", text, text) for name, text in _captions(place, drawn)]
         sections += [html.section("", *pictures)]
     lead = [html.paragraph(how), html.paragraph(_READ)]

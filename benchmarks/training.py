@@ -30,7 +30,7 @@ from isolated import CHILD, one_line, run_isolated, versions
 
 MODELS = ("hybrid_nano", "resnet_nano", "vit_nano")
 VARIANTS: dict[str, dict[str, Any]] = {
-    "32 bits, fused AdamW": {},
+    "32 bits, channels first, fused AdamW": {},
     "AdamW not fused": {"fused": False},
     "`channels_last`": {"channels_last": True},
     "`precision: bf16`": {"precision": "bf16"},
@@ -201,13 +201,14 @@ def network_alone(task: dict[str, Any], experiment: Any) -> dict[str, float]:
     from haloformer.models import create_model
     from haloformer.simulation import Simulator
     from haloformer.training.cuda_graphs import graphed
+    from haloformer.training.hardware import Hardware
     from haloformer.training.optim import build_optimizer
 
     torch.manual_seed(0)
     device = torch.device(task["device"])
     side = experiment.data.crop or Simulator(experiment.data.source).image_shape[-1]
     network = create_model(experiment.model.name, side, CHANNELS[experiment.data.physics])
-    layout = torch.channels_last if experiment.trainer.channels_last else torch.contiguous_format
+    layout = Hardware.of(experiment).layout
     network = network.to(device, memory_format=layout)
     optimizer = build_optimizer(network, lr=1e-3, weight_decay=0.05, fused=True)
     n = experiment.data.batch_size
@@ -294,7 +295,8 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
                 "disk": own(data=task["file"], in_memory=False),
             },
             "variants": lambda: {
-                name: own(data=task["file"], **changes) for name, changes in VARIANTS.items()
+                name: own(data=task["file"], **{"channels_last": False, **changes})
+                for name, changes in VARIANTS.items()
             },
             "peers": lambda: {
                 "field": usual(FIELD_SIZE),
@@ -310,16 +312,20 @@ def measure(task: dict[str, Any]) -> dict[str, Any]:
             "pipeline": lambda: pipeline_rows(
                 task, own, scratch, lambda: network_alone(task, _experiment(task))
             ),
+            "layouts": lambda: {
+                name: lambda last=last: network_alone(task, _experiment(task, channels_last=last))
+                for name, last in (("first", False), ("last", True))
+            },
         }[task["table"]]()
         return in_turn(rows, task["repeats"])
 
 
-def _experiment(task: dict[str, Any]) -> Any:
+def _experiment(task: dict[str, Any], **more: Any) -> Any:
     """The experiment of a preset, as far as its network is concerned."""
     from haloformer.training.config import compose
 
-    sizes = {"model": task["model"], "batch_size": task["batch_size"]}
-    return compose(None, {**task["given"], **sizes, "out": "x"})
+    sizes = {"model": task["model"], "batch_size": task["batch_size"], "device": task["device"]}
+    return compose(None, {**task["given"], **sizes, **more, "out": "x"})
 
 
 def in_turn(rows: dict[str, Callable[[], dict[str, float]]], repeats: int) -> dict[str, Any]:
@@ -553,6 +559,24 @@ def pipeline_section(
     )
 
 
+def layouts_section(
+    measured: Measured, sets: dict[str, Any], options: argparse.Namespace
+) -> tuple[str, str]:
+    from simulation import table
+
+    survey = options.surveys[0]
+    rows = [["network", "channels first, images/s", "channels last, images/s", "ratio"]]
+    for model in options.models:
+        data = {**sets[survey], "given": {"data": survey, **PIPELINES[survey]}}
+        result = measured("layouts", model, data, options.batch_size)
+        first, last = (result.get(key, result) for key in ("first", "last"))
+        beside = [speed(first, "fastest"), speed(last, "fastest"), ratio(last, first, "fastest")]
+        rows.append([f"`{model}`", *beside])
+    return "How do images lie in memory?", (
+        f"{table(rows)}\n\nThe network alone, images as those of {survey} with residual and detail. Images/s of the fastest step{CLOCKED}, on one batch."
+    )
+
+
 PIPELINES: dict[str, dict[str, Any]] = {
     "model_i": {"physics": "detail", "crop": 96},
     "model_ii": {"physics": "detail", "normalization": "asinh_faint"},
@@ -565,6 +589,7 @@ SECTIONS = {
     "variants": variants_section,
     "peers": peers_section,
     "pipeline": pipeline_section,
+    "layouts": layouts_section,
 }
 
 

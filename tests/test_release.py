@@ -303,6 +303,15 @@ def test_the_benchmarks_table_takes_sets_simulated_again_and_says_what_was_publi
     assert "simulated after" not in report._summary([{**row, "survey": "model_i"}])
 
 
+def test_the_benchmarks_table_counts_a_network_once_and_shows_the_spread_over_its_seeds():
+    report = _benchmark("table_report")
+    row = {"survey": "model_i", "published_macro_auc": None}
+    runs = [("resnet18", 0, 0.97), ("resnet18", 2, 0.95), ("resnet18", 1, 0.99), ("vit_nano", 0, 0.9)]  # fmt: skip
+    rows = [{**row, "model": model, "seed": seed, "macro_auc": auc} for model, seed, auc in runs]
+    assert report._summary(rows).startswith("2 networks")
+    assert report._over_seeds(rows) == [["resnet18", "0.9700", "0.02000", "0.9700, 0.9900, 0.9500"]]
+
+
 def test_the_audits_of_the_surveys_are_those_of_the_document():
     audits = _benchmark("audits")
     document = audits.DOCUMENT.read_text(encoding="utf-8")

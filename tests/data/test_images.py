@@ -50,7 +50,11 @@ def test_every_axis_order_becomes_channels_first(tmp_path, stored, channels, sha
 @pytest.mark.parametrize(
     ("stored", "channels", "message"),
     [
-        (np.stack([PIXELS] * 3), 1, "has 3 channels; 1 is needed"),
+        (
+            np.stack([PIXELS] * 3),
+            1,
+            r"has 3 channels; 1 is needed .*; if it is 3 images, their shape is \(3, 1, \d+, \d+\)\)",
+        ),
         (PIXELS, 3, "has 1 channel; 3 are needed"),
         (np.zeros((2, 2, 5, 6)), None, "has the shape"),
         (np.zeros(7), None, "has the shape"),

@@ -324,8 +324,8 @@ class TrainerConfig(Strict):
         checkpoint_minutes: Save a checkpoint after so many minutes, besides after every epoch.
         patience: Stop after so many epochs without a better validation result; 0 never stops early.
         compile: Compile the network by torch.compile: slow to start, then faster.
-        channels_last: Keep images in memory with the channel last: often faster for convolutions on
-            GPUs.
+        channels_last: Keep images in memory with the channel last. auto does on a CPU in 32 bits,
+            where networks with convolutions train up to 1.5 times as fast and others as fast.
         cuda_graphs: On a GPU, record a step's kernels once and start them together, where that is
             found to be faster: small networks.
         loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be
@@ -353,7 +353,7 @@ class TrainerConfig(Strict):
     checkpoint_minutes: Number = Field(default=5.0, ge=0)
     patience: WholeNumber = Field(default=20, ge=0)
     compile: StrictBool = False
-    channels_last: StrictBool = False
+    channels_last: StrictBool | Literal["auto"] = "auto"
     cuda_graphs: StrictBool = True
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
     prepared: Annotated[Text, Field(min_length=1)] | None = None
@@ -414,7 +414,7 @@ _SHORT_OF = {place: short for short, place in SHORT_NAMES.items()}
 
 RUN_ONLY = {
     *("out", "resume", "device", "num_workers", "progress", "checkpoint_minutes", "loggers"),
-    *("prepared", "prepared_gb", "cuda_graphs", "simulate_on"),
+    *("prepared", "prepared_gb", "cuda_graphs", "channels_last", "simulate_on"),
 }
 """Fields that say where and how a run is carried out, not what is learned: they may change when a
 run is resumed, and are not in the artefact."""

@@ -217,7 +217,7 @@ def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | s
     input_shape = framing.output_shape(feed.image_shape)
     network = build_network(experiment, input_shape, outputs.n, pretrained=pretrained)
     task = LensTask(
-        tuned_network(network, experiment, hardware.accelerator),
+        tuned_network(network, experiment, hardware),
         framing,
         normalization,
         outputs,
@@ -225,6 +225,7 @@ def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | s
         steps_per_epoch=feed.steps,
         noise_model=feed.noise_model,
         residual=feed.residual,
+        layout=hardware.layout,
     )
     return Assembled(feed, task, input_shape, framing, normalization, outputs)
 
@@ -330,9 +331,7 @@ def _graph(run: _Prepared) -> str | None:
         return None
     task.to(resolve_device(settings.device))
     shape = (run.experiment.data.batch_size, *run.input_shape)
-    inputs = torch.randn(shape, device=task.device)
-    if settings.channels_last:
-        inputs = inputs.contiguous(memory_format=torch.channels_last)
+    inputs = torch.randn(shape, device=task.device).contiguous(memory_format=hardware.layout)
     task.graphed, reason = graphed(task.model, inputs, hardware.dtype)
     return f"trained {reason}"
 

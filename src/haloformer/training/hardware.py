@@ -7,7 +7,7 @@ import torch
 
 from haloformer.devices import resolve_device
 from haloformer.errors import InputError
-from haloformer.training.config import Experiment
+from haloformer.training.config import Experiment, TrainerConfig
 
 Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
@@ -21,12 +21,16 @@ class Hardware:
         devices: How many devices, or the index of the one.
         precision: Of the numbers.
         reason: Why this precision.
+        layout: How images lie in memory: ``torch.channels_last`` or ``torch.contiguous_format``.
+        layout_reason: Why they lie so.
     """
 
     accelerator: str
     devices: int | list[int]
     precision: Precision
     reason: str
+    layout: torch.memory_format
+    layout_reason: str
 
     @classmethod
     def of(cls, experiment: Experiment) -> "Hardware":
@@ -49,7 +53,8 @@ class Hardware:
         if device.type == "cuda" and wanted > torch.cuda.device_count():
             raise InputError(f"devices {wanted}: this machine has {torch.cuda.device_count()} GPUs")
         devices = wanted if device.index is None else [device.index]
-        return cls(device.type, devices, *_precision(settings.precision, device.type))
+        precision = _precision(settings.precision, device.type)
+        return cls(device.type, devices, *precision, *_layout(settings, device.type, precision[0]))
 
     @property
     def dtype(self) -> torch.dtype:
@@ -69,7 +74,24 @@ class Hardware:
             numbers = self.devices if isinstance(self.devices, list) else range(self.devices)
             found = dict.fromkeys(torch.cuda.get_device_name(number) for number in numbers)
             where = f"on {len(numbers)} × {', '.join(found)}"
-        return f"{where} in {names[self.precision]} ({self.reason})"
+        layout = {torch.channels_last: "last", torch.contiguous_format: "first"}[self.layout]
+        return f"{where} in {names[self.precision]} ({self.reason}), channels {layout} ({self.layout_reason})"
+
+
+def _layout(
+    settings: TrainerConfig, accelerator: str, precision: Precision
+) -> tuple[torch.memory_format, str]:
+    """Returns how images lie in memory, and why."""
+    formats = {True: torch.channels_last, False: torch.contiguous_format}
+    if settings.channels_last != "auto":
+        return formats[settings.channels_last], "as channels_last says"
+    if settings.devices * settings.nodes > 1:
+        return formats[
+            False
+        ], "channels_last: auto; of one process alone"  # else DDP copies gradients
+    if accelerator != "cpu" or precision != "32-true":
+        return formats[False], "channels_last: auto; last is for CPUs in 32 bits"
+    return formats[True], "channels_last: auto; convolutions on CPUs are faster so"
 
 
 def _precision(precision: str, accelerator: str) -> tuple[Precision, str]:

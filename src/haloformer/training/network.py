@@ -8,6 +8,7 @@ from torch import nn
 
 from haloformer.models import create_model
 from haloformer.training.config import Experiment
+from haloformer.training.hardware import Hardware
 from haloformer.training.transfer import prepare_for_tuning
 
 
@@ -39,7 +40,7 @@ def build_network(
     )
 
 
-def tuned_network(network: nn.Module, experiment: Experiment, accelerator: str) -> nn.Module:
+def tuned_network(network: nn.Module, experiment: Experiment, hardware: Hardware) -> nn.Module:
     """Returns a fresh network as it is trained: frozen, synchronised, laid out as asked for."""
     transfer, settings = experiment.transfer, experiment.trainer
     tuned = prepare_for_tuning(
@@ -49,11 +50,13 @@ def tuned_network(network: nn.Module, experiment: Experiment, accelerator: str) 
         lora_rank=transfer.lora_rank,
         lora_alpha=transfer.lora_alpha,
     )
-    if settings.devices * settings.nodes > 1 and accelerator == "cuda":
+    if settings.devices * settings.nodes > 1 and hardware.accelerator == "cuda":
         # timm's, as torch's would lose the activations of timm's norms
         tuned = convert_sync_batchnorm(tuned)
-    if settings.channels_last:
-        tuned = tuned.to(memory_format=torch.channels_last)
+    with torch.no_grad():
+        for tensor in (*tuned.parameters(), *tuned.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.contiguous(memory_format=hardware.layout)
     return tuned
 
 

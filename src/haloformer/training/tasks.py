@@ -58,6 +58,7 @@ class LensTask(pl.LightningModule):
         steps_per_epoch: int,
         noise_model: NoiseModel | None = None,
         residual: Residual | None = None,
+        layout: torch.memory_format = torch.contiguous_format,
     ) -> None:
         """Puts the parts of a training run together.
 
@@ -70,10 +71,12 @@ class LensTask(pl.LightningModule):
             steps_per_epoch: Batches per epoch.
             noise_model: Draws fresh noise on noise-free images; None: images are used as they are.
             residual: Examples come with a residual channel, which this has added.
+            layout: Of the network's input in memory.
         """
         super().__init__()
         self.model = model
         self.graphed: GraphedNetwork | None = None
+        self.layout = layout
         self.framing, self.normalization, self.outputs, self.experiment = (
             framing,
             normalization,
@@ -123,9 +126,7 @@ class LensTask(pl.LightningModule):
     def prepare(self, images: Tensor) -> Tensor:
         """Returns the network's input (B, C', H', W') for raw images (B, C, H, W)."""
         inputs = network_input(images, self.framing, self.normalization, self.residual is not None)
-        if self.experiment.trainer.channels_last:
-            inputs = inputs.contiguous(memory_format=torch.channels_last)
-        return inputs
+        return inputs.contiguous(memory_format=self.layout)
 
     def on_train_batch_start(self, batch: Examples, batch_idx: int) -> None:
         """Seeds a step's random numbers by the run's seed and the step's place alone."""
