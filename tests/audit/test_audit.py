@@ -121,6 +121,26 @@ def test_what_is_measured_is_not_measured_again_and_new_parts_are_added(
     assert main([*arguments, "noise", "--overwrite"]) == 0
 
 
+def test_what_was_measured_of_a_survey_that_has_changed_is_not_taken(
+    train_once, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr("haloformer.audit.report.draw", lambda result: {})
+    survey = tmp_path / "mine.yaml"
+    short = "base: model_ii\ninstrument: {base: euclid_vis, exposure_time: 300}\n"
+    survey.write_text(short)
+    small = {"model": "resnet_nano", "epochs": 1, "epoch_size": 32, "batch_size": 16}
+    run = train_once(data=str(survey), **small, val_size=24, device="cpu", progress=False)
+    arguments = ["audit", str(run.out), "--survey", str(survey), "--out", str(tmp_path / "a")]
+    arguments += ["--n", "30", "--device", "cpu", "--parts", "symmetry"]
+    assert main(arguments) == 0
+    survey.write_text("# as it was\n" + short)
+    assert main(arguments) == 0
+    survey.write_text(short.replace("300", "3000"))
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "with another model or other options" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

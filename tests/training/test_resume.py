@@ -168,6 +168,19 @@ def test_a_run_does_not_go_on_with_other_images(tmp_path, monkeypatch):
     assert train(**options).epochs == SMALL["epochs"]
 
 
+def test_a_run_does_not_go_on_with_another_survey_of_the_same_name(tmp_path, monkeypatch):
+    survey = tmp_path / "mine.yaml"
+    shallow = "base: model_ii\ninstrument: {base: euclid_vis, exposure_time: 300}\n"
+    survey.write_text(shallow)
+    options = {**SMALL, "data": str(survey), "out": str(tmp_path / "run")}
+    _interrupted_at(monkeypatch, 1, 1, **options)
+    survey.write_text(shallow.replace("300", "3000"))
+    with pytest.raises(InputError, match="began with other images"):
+        train(**options)
+    survey.write_text("# as it was\n" + shallow)
+    assert train(**options).epochs == SMALL["epochs"]
+
+
 def test_of_epochs_with_the_same_auc_the_one_of_the_smaller_loss_is_kept():
     checkpoints = object.__new__(Checkpoints)
     checkpoints.sign, checkpoints.metric = 1.0, "val_macro_auc"

@@ -22,6 +22,7 @@ from haloformer.io.strict_json import read_any_json, to_json
 from haloformer.io.writing import check_parents, file_sha256, write_text
 from haloformer.prediction.predictor import load
 from haloformer.reporting import style
+from haloformer.simulation.surveys import digest_of_own
 from haloformer.vocabulary import unknown_name
 
 AUDIT_FORMAT = 1
@@ -105,6 +106,8 @@ def _measured_parts(
 ) -> dict[str, StoredPart]:
     """Measures the wanted parts that the folder does not hold; returns all that it then holds."""
     shared = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}
+    if own := digest_of_own(audited.survey):
+        shared["survey_digest"] = own
     keys = {name: {**shared, **part.settings(audited, inputs)} for name, part in PARTS.items()}
     stored = _stored_parts(target, keys, wanted, overwrite)
     (target / "parts").mkdir(parents=True, exist_ok=True)

@@ -9,6 +9,7 @@ import numpy as np
 
 from haloformer.fitting.channels import N_WRONG, Residual
 from haloformer.simulation import LensBatch, Simulator, describe_survey
+from haloformer.simulation.named_files import file_digests
 from haloformer.simulation.rng import name_word, uniform
 
 
@@ -52,8 +53,11 @@ class FittedSimulator:
     def settings(self) -> dict[str, Any]:
         """All that the images depend on but their numbers and the code, JSON-able."""
         simulator = self.simulator
+        survey = describe_survey(simulator.survey)
+        files = file_digests(survey)
         return {
-            "survey": describe_survey(simulator.survey),
+            "survey": survey,
+            **({"files": files} if files else {}),
             "classes": list(simulator.class_names),
             "seed": simulator.seed,
             "noise": simulator.noise,

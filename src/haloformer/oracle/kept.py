@@ -17,6 +17,7 @@ from haloformer.io.writing import write_bytes
 from haloformer.oracle.likelihood import Seen
 from haloformer.simulation import describe_survey
 from haloformer.simulation.composed import ComposedSurvey
+from haloformer.simulation.named_files import file_digests
 
 FOLDER = "lenses"
 """Of finished lenses, in the folder of the limits, as long as these are not finished."""
@@ -53,7 +54,8 @@ class Kept:
             seed: Of the draws.
             realisations: In each lens.
         """
-        text = json.dumps([describe_survey(survey), seed, realisations, code_version()])
+        described = describe_survey(survey)
+        text = json.dumps([described, file_digests(described), seed, realisations, code_version()])
         self.folder = target / FOLDER / hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def read(self, number: int) -> dict[str, Found] | None:

@@ -7,7 +7,6 @@ whatever other galaxies are beside it. Two bands of one galaxy are two galaxies 
 
 import functools
 import hashlib
-import os
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -30,6 +29,7 @@ from haloformer.readers.pixels import check_size
 from haloformer.readers.reading import Reading
 from haloformer.readers.resample import resample
 from haloformer.readers.unpacked import check_chunks
+from haloformer.simulation.named_files import Versions, file_versions
 from haloformer.simulation.sampling import spline_coefficients
 
 SIDE = 128
@@ -139,23 +139,13 @@ def read_library(
         InputError: A file cannot be read, or most galaxies, or one of ``which``, cannot be used: its file and number are named.
     """
     chosen = (pixel_scale, band, galaxy_class, z_max, which, whole, most)
-    return _library(path, _versions(Path(path)), *chosen)
-
-
-def _versions(path: Path) -> tuple[tuple[str, int, int], ...]:
-    """Returns what changes when one of a library's files does, or where it lies; asked for each batch, so that it must be quick."""
-    if not path.is_dir():
-        files = [(str(path.absolute()), path.stat())] if path.exists() else []
-    else:
-        with os.scandir(path.absolute()) as entries:
-            files = sorted((entry.path, entry.stat()) for entry in entries)
-    return tuple((name, found.st_mtime_ns, found.st_size) for name, found in files)
+    return _library(path, file_versions(Path(path)), *chosen)
 
 
 @functools.lru_cache(maxsize=8)
 def _library(
     path: str,
-    versions: tuple[tuple[str, int, int], ...],
+    versions: Versions,
     pixel_scale: float | None,
     band: int | None,
     galaxy_class: int | None,

@@ -8,6 +8,8 @@ checks them.
 
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import resources
@@ -29,6 +31,7 @@ from haloformer.simulation.cosmology import (
 from haloformer.simulation.deflectors import SIEShear
 from haloformer.simulation.distributions import Distribution, describe_quantity
 from haloformer.simulation.instruments import Instrument
+from haloformer.simulation.named_files import file_digests
 from haloformer.simulation.parts import (
     SECTIONS,
     named_part,
@@ -289,6 +292,19 @@ def describe_survey(survey: AnySurvey) -> dict[str, object]:
     elif survey.deflection_scale is not None:
         described["deflection_scale"] = survey.deflection_scale
     return described
+
+
+def digest_of_own(survey: AnySurvey) -> str | None:
+    """Returns what a survey of one's own is known by: a digest of its definition and of the files that it names; None of a shipped one.
+
+    Its name does not tell whether it is still the survey of which something was stored.
+    """
+    described = describe_survey(survey)
+    name = survey.name
+    if name in _shipped_survey_names() and described == describe_survey(get_any_survey(name)):
+        return None
+    text = json.dumps([described, file_digests(described)], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _describe_part(part: Part) -> dict[str, object]:

@@ -248,17 +248,17 @@ class RunFolder:
         """Raises InputError if a run that goes on would do so with other images than it began with.
 
         Args:
-            digest: Of the images of dataset files; None: they are simulated.
+            digest: Of the dataset files, or the survey of one's own, that the images come from; None: there are none.
         """
         if digest is None or not (self.can_resume and self.data.exists()):
             return
         if read_json(self.data).get("digest") != digest:
             raise InputError(
-                f"{self.path}: the run began with other images: the dataset file has changed since; choose another out"
+                f"{self.path}: the run began with other images: a file that they come from has changed since; choose another out"
             )
 
     def record_data(self, digest: str | None) -> None:
-        """Writes what the images of dataset files are known by, once."""
+        """Writes what the files that images come from are known by, once."""
         if digest is not None and not self.data.exists():
             write_text(self.data, json.dumps({"digest": digest}) + "\n")
 

@@ -17,6 +17,7 @@ from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
 from haloformer.outputs.targets import TARGETS
 from haloformer.simulation import BatchMaker, Simulator, batches_ahead
+from haloformer.simulation.surveys import digest_of_own
 from haloformer.training.batches import (
     FIT_IMAGES,
     VALIDATION_BATCH,
@@ -165,7 +166,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
             "pixel_scale": survey.attributes["pixel_scale"],
             "train_seed": seed,
             "val_seed": validation_seed(seed) if data.val_data is None else None,
-            "digest": None,
+            "digest": digest_of_own(survey.survey),
         },
     )
 
