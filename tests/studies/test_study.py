@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -96,6 +97,26 @@ def test_an_interrupted_study_goes_on_without_repeating_a_run(finished):
     assert (result.n_runs, result.n_failed, result.n_missing) == (4, 2, 0)
     after = {(r["variant"], r["seed"]): r for r in results(result.out)}
     assert all(after[r["variant"], r["seed"]] == r for r in before if r["status"] == "ok")
+
+
+def test_runs_of_a_survey_that_has_changed_are_not_taken_for_those_of_the_present_one(
+    tmp_path, monkeypatch
+):
+    survey = tmp_path / "mine.yaml"
+    short = "base: model_ii\ninstrument: {base: euclid_vis, exposure_time: 300}\n"
+    survey.write_text(short)
+    base = {**BASE, "data": str(survey), "epoch_size": 32, "val_size": 24}
+    name = write(tmp_path / "one.yaml", base=base, test={"n": 30}, seeds=1, variants={"plain": {}})
+    options = {"out": str(tmp_path / "out"), "progress": False}
+    assert study(name, **options).n_runs == 1
+    assert list(results(tmp_path / "out")[0]["contents"]) == [str(survey)]
+    never = mock.Mock(side_effect=AssertionError("trained again"))
+    monkeypatch.setattr(haloformer.training, "train", never)
+    survey.write_text("# as it was\n" + short)
+    assert study(name, **options).n_runs == 1
+    survey.write_text(short.replace("300", "3000"))
+    with pytest.raises(InputError, match=r"was run before .*mine\.yaml changed"):
+        study(name, **options)
 
 
 def test_a_failed_run_is_in_the_table_with_its_message_and_the_others_are_done(finished):

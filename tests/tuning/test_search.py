@@ -355,6 +355,23 @@ def test_nothing_begins_after_the_time_is_over(tmp_path, monkeypatch):
     assert (result.n_complete, result.n_missing) == (1, 2)
 
 
+def test_trials_on_a_survey_that_has_changed_are_not_taken_for_those_on_the_present_one(
+    tmp_path, monkeypatch
+):
+    monkeypatch.setattr(haloformer.training, "train", scripted(near_3e_3))
+    survey = tmp_path / "mine.yaml"
+    short = "base: model_ii\ninstrument: {base: euclid_vis, exposure_time: 300}\n"
+    survey.write_text(short)
+    name, options = write(tmp_path / "s.yaml"), {"data": str(survey)}
+    given = {"out": str(tmp_path / "out"), "options": options, "progress": False}
+    tune(name, trials=1, **given)
+    survey.write_text("# as it was\n" + short)
+    tune(name, trials=1, **given)
+    survey.write_text(short.replace("300", "3000"))
+    with pytest.raises(InputError, match=r"holds another search \(.*mine\.yaml has changed\)"):
+        tune(name, trials=1, **given)
+
+
 def test_options_change_the_base_but_not_what_is_searched(tmp_path, monkeypatch):
     train = scripted(near_3e_3)
     monkeypatch.setattr(haloformer.training, "train", train)

@@ -39,7 +39,12 @@ def file_digests(description: Mapping[str, object]) -> dict[str, str]:
         The name of each file or folder, as the survey has it → a digest of what it holds, or of all files in it.
     """
     names = sorted(set(_named(description)))
-    return {name: _digest(file_versions(Path(name))) for name in names}
+    return {name: content_digest(name) for name in names}
+
+
+def content_digest(path: str | Path) -> str:
+    """Returns a digest of what a file holds, or of all files in a folder; that of nothing where nothing is there."""
+    return _digest(file_versions(Path(path)))
 
 
 def _named(part: object) -> Iterator[str]:

@@ -28,6 +28,7 @@ from haloformer.models.cost import count_macs, count_parameters
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval
 from haloformer.simulation import Simulator, batches_ahead
+from haloformer.studies.contents import contents_of
 from haloformer.studies.plan import PRETRAINED
 from haloformer.studies.results import Record
 from haloformer.studies.runs import HeldOut, Run
@@ -68,6 +69,7 @@ def _train_and_test(folder: Path, run: Run) -> Record:
         "changes": run.changes,
         "options": run.options,
         "test_images": run.test,
+        "contents": contents_of(run),
     }
     place = folder / "runs" / run.key
     try:

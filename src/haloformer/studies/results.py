@@ -16,6 +16,7 @@ from haloformer.files import check_regular
 from haloformer.io.strict_json import parse_json, to_json_line
 from haloformer.io.writing import write_text
 from haloformer.reporting.interval import CONFIDENCE, Difference, Interval
+from haloformer.studies.contents import contents_of
 from haloformer.studies.plan import PRETRAINED, Study, Variant
 from haloformer.studies.runs import Run, run_of
 from haloformer.studies.settings import one_line, settings_of
@@ -166,9 +167,22 @@ def usable_results(folder: Path, plan: Study) -> list[Record]:
             raise InputError(
                 f"{folder}: variant '{run.variant}' was run with other settings ({'; '.join(said)}): choose another out"
             )
+        if not differing and record["status"] == "ok":
+            _check_contents(folder, record, run)
         if not differing and record["test_images"] == run.test:
             usable.append(record)
     return usable
+
+
+def _check_contents(folder: Path, record: Record, run: Run) -> None:
+    """Raises InputError if a finished run's images come from a file that holds something else now."""
+    now, then = contents_of(run), record.get("contents")
+    then = then if isinstance(then, dict) else {}  # of earlier versions
+    for name in now.keys() & then.keys():
+        if now[name] != then[name]:
+            raise InputError(
+                f"{folder}: variant '{run.variant}' was run before {name} changed: choose another out"
+            )
 
 
 def over_seeds(values: Sequence[float], low: float = -np.inf, high: float = np.inf) -> Interval:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from haloformer.errors import InputError, how_to_install, reason_of
+from haloformer.studies.contents import contents
 from haloformer.training.config import RUN_ONLY, compose
 from haloformer.tuning.plan import (
     HyperbandPruner,
@@ -114,7 +115,8 @@ def check_same_search(folder: Path, plan: Search, study: "optuna.Study") -> None
         key: value for key, value in compose(None, plan.base).flat().items() if key not in RUN_ONLY
     }
     space = [dataclasses.asdict(parameter) for parameter in plan.space]
-    mine = json.loads(json.dumps({"base": base, "space": space, "metric": plan.metric}))
+    found = {"base": base, "space": space, "metric": plan.metric, "contents": contents(base)}
+    mine = json.loads(json.dumps(found))
     theirs = study.user_attrs.get("search")
     if theirs is None:
         study.set_user_attr("search", mine)
@@ -122,8 +124,10 @@ def check_same_search(folder: Path, plan: Search, study: "optuna.Study") -> None
     said = [
         f"{key}: {theirs['base'].get(key)!r} there, {mine['base'].get(key)!r} here"
         for key in {**mine["base"], **theirs["base"]}
-        if mine["base"].get(key) != theirs["base"].get(key)
+        if key not in RUN_ONLY and mine["base"].get(key) != theirs["base"].get(key)
     ]
+    then, now = theirs.get("contents", {}), mine["contents"]  # earlier versions kept none
+    said += [f"{name} has changed" for name in then.keys() & now.keys() if then[name] != now[name]]
     said += [f"{key} differs" for key in ("space", "metric") if mine[key] != theirs[key]]
     if said:
         raise InputError(
