@@ -1,6 +1,8 @@
 """A folder of shards in place of a file: what it is, and what to give."""
 
+import numpy as np
 import pytest
+from astropy.io import fits
 
 from haloformer.cli import main
 from haloformer.data.conversion import open_labelled
@@ -22,6 +24,23 @@ def test_a_folder_of_shards_is_told_as_such(tmp_path):
     ):
         with pytest.raises(InputError, match=r"folder of shards.*part-00000\.h5"):
             use(folder)
+
+
+def test_shards_of_a_camera_whose_file_was_replaced_are_not_taken(tmp_path):
+    psf, survey = tmp_path / "psf.fits", tmp_path / "mine.yaml"
+    camera = f"{{base: hst_acs_f814w, num_pix: 40, psf_file: {psf}}}"
+    survey.write_text(f"base: ladder_1_camera\ninstrument: {camera}\n")
+
+    def shards():
+        given = {"n": 4, "shard_size": 2, "workers": 1, "progress": False}
+        simulate_shards(Simulator(str(survey)), tmp_path / "many", **given)
+
+    fits.PrimaryHDU(np.full((3, 3), 1 / 9)).writeto(psf)
+    shards()
+    shards()
+    fits.PrimaryHDU(np.full((5, 5), 1 / 25)).writeto(psf, overwrite=True)
+    with pytest.raises(InputError, match=r"another configuration \(files"):
+        shards()
 
 
 def test_a_size_of_shards_without_shards_is_told(tmp_path, capsys):

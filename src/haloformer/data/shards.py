@@ -14,7 +14,8 @@ from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.errors import InputError, exists_already
 from haloformer.io.progress import progress_bar
 from haloformer.io.shards import Shards, Workers, check_counts, make_missing_shards
-from haloformer.simulation import LensBatch, Simulator, iterate
+from haloformer.simulation import LensBatch, Simulator, describe_survey, iterate
+from haloformer.simulation.named_files import file_digests
 
 _DATASETS = (".h5", ".hdf5")
 _MERGED_AT_ONCE = 1024  # images in memory
@@ -63,6 +64,7 @@ def simulate_shards(
         raise exists_already(out)
     attributes = simulator.attributes
     provenance = {key: value for key, value in attributes.items() if key != "units"}
+    files = file_digests(describe_survey(simulator.survey))
     shards = Shards(
         folder=out.with_name(out.name + ".shards") if merged else out,
         suffix=".h5",
@@ -74,6 +76,7 @@ def simulate_shards(
             "class_names": list(simulator.class_names),
             "device": simulator.device.type,
             "start": start,
+            **({"files": files} if files else {}),
         },
     )
     shards.prepare(overwrite)
