@@ -602,9 +602,10 @@ def test_an_empty_argument_is_not_the_current_folder(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("out", [["--out=~/a.txt"], ["--out", "~/a.txt"]])
+@pytest.mark.parametrize("out", [["--out=~/a.txt"], ["--out", "~/a.txt"], ["--config", "c.yaml"]])
 def test_a_tilde_that_the_shell_left_is_the_home_folder(tmp_path, monkeypatch, out):
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("out: ~/a.txt\n")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     (tmp_path / "home").mkdir()
     assert run("surveys", "hst", *out) == 0

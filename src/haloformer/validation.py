@@ -12,10 +12,18 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 
 import pydantic.dataclasses
-from pydantic import BaseModel, BeforeValidator, ConfigDict, TypeAdapter, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    TypeAdapter,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails, PydanticKnownError
 
 from haloformer.errors import InputError, reason_of
+from haloformer.files import with_home
 from haloformer.vocabulary import did_you_mean, unknown_name
 
 
@@ -44,6 +52,9 @@ def _no_bool(fault: Literal["float_type", "int_type"]) -> BeforeValidator:
 
 Number = Annotated[float, _no_bool("float_type")]
 """A finite number; as a text, too, because YAML reads ``1e6`` as one."""
+
+FileName = Annotated[str, AfterValidator(with_home)]
+"""Of a file or folder; ``~`` is the user's own folder, as in a shell."""
 
 WholeNumber = Annotated[int, _no_bool("int_type")]
 """A whole number, which may be written as ``1e6``."""

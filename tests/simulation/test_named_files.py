@@ -56,6 +56,14 @@ def test_only_what_files_hold_counts(survey, tmp_path):
     assert file_digests(describe_survey(get_any_survey("hst"))) == {}
 
 
+def test_a_tilde_is_the_home_folder(survey, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(mine.read_text().replace(str(tmp_path), "~"))
+    assert "~" in mine.read_text()
+    assert describe_survey(get_any_survey(mine)) == describe_survey(survey)
+
+
 def test_a_file_that_is_not_there_is_told_where_it_is_read(survey, tmp_path):
     (tmp_path / "psf.fits").unlink()
     assert set(_digests(survey)) == {f"{tmp_path}/psf.fits", f"{tmp_path}/galaxies"}

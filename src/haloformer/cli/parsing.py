@@ -139,6 +139,7 @@ def read(
     if not command.experiment:
         _check_configs(arguments, {key: parameters[key] for key in command.positional})
     values = parser.parse_args(_usual_spelling(arguments, parser.hints)).as_dict()
+    values = {key: _at_home(value) for key, value in values.items()}  # those of --config, too
     shared = Shared.of(values)
     ours = {key for key in OPTIONS if key not in parameters}
     out = values.get("out") if command.text else None
@@ -150,6 +151,13 @@ def read(
     fields = {key for key in values if key not in parameters}
     keywords = {key: value for key, value in values.items() if key not in fields}
     return Request({**keywords, "options": {key: values[key] for key in fields}}, shared, out)
+
+
+def _at_home(value: object) -> object:
+    """Returns a text, or a list of texts, with the user's own folder in place of ``~/``."""
+    if isinstance(value, list):
+        return [_at_home(each) for each in value]
+    return with_home(value) if isinstance(value, str) else value
 
 
 def _refuse_nothing(arguments: Sequence[str]) -> None:

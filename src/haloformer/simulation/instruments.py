@@ -11,7 +11,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.simulation.distributions import Quantity, check_not_negative, least_of
-from haloformer.validation import Number, WholeNumber, checked
+from haloformer.validation import FileName, Number, WholeNumber, checked
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
@@ -56,12 +56,12 @@ class Instrument:
     read_noise: Annotated[Number, Field(ge=0)] = 0.0
     background_rms: Annotated[Number, Field(ge=0)] | None = None
     psf_beta: Annotated[Number, Field(gt=1, le=100)] | None = None
-    psf_file: str | None = None
+    psf_file: FileName | None = None
     psf_hdu: WholeNumber | str | None = None
     psf_pixel_scale: Annotated[Number, Field(gt=0)] | None = None
     supersampling: Annotated[WholeNumber, Field(ge=1, le=3)] | None = None
     noise_correlation: Quantity | None = None
-    noise_map: str | None = None
+    noise_map: FileName | None = None
     sky: Annotated[Number, Field(ge=0)] | None = None
 
     def __post_init__(self) -> None:

@@ -11,9 +11,17 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, StrictBool, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    StrictBool,
+    ValidationError,
+    model_validator,
+)
 
 from haloformer.errors import InputError
+from haloformer.files import with_home
 from haloformer.training.presets import (
     list_presets,
     preset_options,
@@ -50,6 +58,7 @@ def _split_names(value: object) -> object:
 
 
 Text = Annotated[str, BeforeValidator(_path_to_text)]
+Place = Annotated[Text, AfterValidator(with_home)]
 Share = Annotated[Number, Field(ge=0, lt=1)]
 Positive = Annotated[Number, Field(gt=0)]
 
@@ -100,8 +109,8 @@ class DataConfig(Strict):
         num_workers: Processes that read a dataset file too large for memory.
     """
 
-    source: Text = ""
-    val_data: Text | None = None
+    source: Place = ""
+    val_data: Place | None = None
     val_size: WholeNumber = Field(default=1500, ge=1)
     val_fraction: Number = Field(default=0.1, gt=0, lt=1)
     noise: Noise = "original"
@@ -272,7 +281,7 @@ class TransferConfig(Strict):
         lora_alpha: Their weight is lora_alpha / lora_rank.
     """
 
-    pretrained: StrictBool | Text = False
+    pretrained: StrictBool | Place = False
     tune: Literal["full", "probe", "last_blocks", "lora"] = "full"
     last_blocks: WholeNumber = Field(default=1, ge=1)
     layer_decay: Number = Field(default=1.0, gt=0, le=1)
@@ -339,7 +348,7 @@ class TrainerConfig(Strict):
         progress: Show a progress bar and a line per epoch.
     """
 
-    out: Annotated[Text, Field(min_length=1)] = "runs/latest"
+    out: Annotated[Place, Field(min_length=1)] = "runs/latest"
     seed: WholeNumber = Field(default=0, ge=0, lt=2**32)
     precision: Annotated[Literal["auto", "32", "bf16", "16"], BeforeValidator(_int_to_text)] = (
         "auto"
@@ -356,7 +365,7 @@ class TrainerConfig(Strict):
     channels_last: StrictBool | Literal["auto"] = "auto"
     cuda_graphs: StrictBool = True
     loggers: Annotated[tuple[str, ...], BeforeValidator(_split_names)] = ("tensorboard",)
-    prepared: Annotated[Text, Field(min_length=1)] | None = None
+    prepared: Annotated[Place, Field(min_length=1)] | None = None
     prepared_gb: Number = Field(default=20.0, gt=0)
     resume: StrictBool = True
     progress: StrictBool = True

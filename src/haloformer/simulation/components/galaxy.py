@@ -23,7 +23,7 @@ from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import LogNormal, Quantity, Uniform, check_not_negative
 from haloformer.simulation.galaxies import GalaxyLibrary, read_library
 from haloformer.simulation.sampling import sample_bilinear, sample_cubic
-from haloformer.validation import Number, WholeNumber, checked
+from haloformer.validation import FileName, Number, WholeNumber, checked
 
 _SIZE = LogNormal(0.18, 0.4, 0.06, 0.6)
 
@@ -52,7 +52,7 @@ class RealGalaxy(LightComponent):
     """
 
     kind: Literal["galaxy"] = field(default="galaxy", kw_only=True)
-    path: str
+    path: FileName
     split: Literal["train", "test", "all"] = "train"
     R: Quantity = _SIZE
     physical: bool = False
