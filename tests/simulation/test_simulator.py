@@ -19,7 +19,7 @@ from haloformer.simulation import (
 )
 from haloformer.simulation.distributions import Normal, Uniform
 from haloformer.simulation.substructure import PointSubhalos, Vortex
-from haloformer.simulation.surveys import get_any_survey
+from haloformer.simulation.surveys import Survey, get_any_survey
 
 
 @pytest.mark.parametrize("survey", ["model_i", "model_ii"])
@@ -258,3 +258,9 @@ def test_precision_may_be_said_in_words():
 def test_lenses_do_not_repel(scale):
     with pytest.raises(InputError, match="deflection_scale must be positive"):
         get_any_survey({"base": "model_ii", "deflection_scale": scale})
+
+
+@pytest.mark.parametrize("name", ["model_i", "hst", "mine.yaml"])
+def test_a_survey_by_its_name_alone_is_told_how_to_be_had(name):
+    with pytest.raises(InputError, match=rf"simulation\.get_any_survey\('{name}'\) returns"):
+        Survey(name)

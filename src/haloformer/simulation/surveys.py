@@ -108,6 +108,14 @@ class Survey:
     original_noise: OriginalNoise = "instrument"
     description: Annotated[str, BeforeValidator(str)] = ""
 
+    def __new__(cls, *parts: object, **fields: object) -> "Survey":
+        """Raises InputError if all that is given is the name of a survey that is there already."""
+        if len(parts) == 1 and not fields and names_survey(str(parts[0])):
+            raise InputError(
+                f"Survey makes a survey of its parts: haloformer.simulation.get_any_survey({str(parts[0])!r}) returns the one of that name"
+            )
+        return super().__new__(cls)
+
     def __post_init__(self) -> None:
         check_name("survey name", self.name)
         for name in self.substructure:
