@@ -84,7 +84,7 @@ def speed(seconds: float) -> tuple[list[list[str]], list[str]]:
     old = rate(fitter, old_images, seconds, 1)
     converged = float(fitter(old_images).converged.double().mean())
     theirs, remark = lenstronomy_fit()
-    for name, size in (*SURVEYS, ("hst", None)):
+    for name, size in (*SURVEYS, ("hst", None), ("euclid", None), ("jwst", None)):
         survey = get_any_survey(name)
         images, _ = images_of(name, size, 64, ["no_sub"])
         ours = ComposedFitter(survey, size=size)

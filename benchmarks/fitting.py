@@ -266,7 +266,7 @@ def of_composed_surveys(say: Callable[..., None], seconds: float, quick: bool) -
     say(
         "## Composed surveys: images per second of one core\n",
         table(rows),
-        f"\n`no_sub` images of seed {composed.SEED} in batches of 64, the best of 3 repeats; `hst` has clumpy sources, of which one Sérsic profile is "
+        f"\n`no_sub` images of seed {composed.SEED} in batches of 64, the best of 3 repeats; the last three have clumpy sources, of which one Sérsic profile is "
         "an approximation. Ratios: to the former code by tensors, and to lenstronomy.\n",
         "\n".join(remarks) + "\n",
     )

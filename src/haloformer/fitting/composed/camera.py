@@ -26,9 +26,10 @@ class FitCamera:
         across: (terms, K) float32 weights along the rows, K a multiple of 4; see
             :class:`~haloformer.simulation.psf.SeparablePsf`.
         down: (terms, K) float32 down the columns.
-        fast_across: As ``across``, with fewer terms, for derivatives.
+        fast_across: As ``across``, with fewer terms or less far out, for derivatives.
         fast_down: See there.
         radius: Of the kernel, in rays.
+        fast_radius: Of that for derivatives.
         rays: Per side of a pixel.
         pixel_scale: Arcsec per pixel.
     """
@@ -39,6 +40,7 @@ class FitCamera:
     fast_across: np.ndarray
     fast_down: np.ndarray
     radius: int
+    fast_radius: int
     rays: int
     pixel_scale: float
 
@@ -78,8 +80,9 @@ class FitCamera:
     def _of(cls, kernel: np.ndarray, pixel_scale: float, side: int, rays: int) -> "FitCamera":
         number = side * rays
         axis = (np.arange(number) - (number - 1) / 2) * (pixel_scale / rays)
-        weights = *_separated(kernel, rays, _LEFT_OUT), *_separated(kernel, rays, _FAST_LEFT_OUT)
-        return cls(axis, *weights, len(kernel) // 2, rays, pixel_scale)
+        across, down = _separated(kernel, rays, _LEFT_OUT)
+        fast = _cheapest(kernel, rays, _FAST_LEFT_OUT)
+        return cls(axis, across, down, *fast[:2], len(kernel) // 2, fast[2], rays, pixel_scale)
 
     @property
     def side(self) -> int:
@@ -91,7 +94,7 @@ class FitCamera:
         """The camera as the kernels take it."""
         area = np.float32(self.pixel_scale**2)
         weights = self.across, self.down, self.fast_across, self.fast_down
-        return self.axis, *weights, self.radius, self.rays, area
+        return self.axis, *weights, self.radius, self.fast_radius, self.rays, area
 
 
 def _checked(psf: np.ndarray, side: int, rays: int, oversampling: int) -> np.ndarray:
@@ -125,6 +128,21 @@ def _separated(kernel: np.ndarray, rays: int, left_out: float) -> tuple[np.ndarr
     down *= kernel.sum() / float(across.sum(1) @ down.sum(1))
     more = ((0, 0), (0, -across.shape[1] % 4))
     return np.pad(across, more).astype(np.float32), np.pad(down, more).astype(np.float32)
+
+
+def _cheapest(kernel: np.ndarray, rays: int, left_out: float) -> tuple[np.ndarray, np.ndarray, int]:
+    """Returns weights as :func:`_separated`, of the kernel or its middle, whichever takes the fewest, and their radius in rays."""
+    middle, light = len(kernel) // 2, kernel.sum()
+    best = (*_separated(kernel, rays, left_out), middle)
+    for radius in range(middle - 1, 0, -1):
+        part = kernel[middle - radius : middle + radius + 1, middle - radius : middle + radius + 1]
+        outside = light - part.sum()
+        if not outside < left_out:
+            break
+        across, down = _separated(part, rays, left_out - outside)
+        if across.size < best[0].size:
+            best = across, down * np.float32(light / part.sum()), radius
+    return best
 
 
 def _binned(kernel: np.ndarray, factor: int) -> np.ndarray:

@@ -142,7 +142,7 @@ def render(u, wanted, camera, work, pixels):
         work: Space for use in between: (22,), (3, TERMS), (SCRATCH,) and its memory as int32, and (1 + len(wanted), M, M).
         pixels: See above.
     """
-    axis, across, down, fast_across, fast_down, radius, rays, area = camera
+    axis, across, down, fast_across, fast_down, radius, fast_radius, rays, area = camera
     p, coefficients, s, bits, sharp = work
     physical(u, p)
     frame = axis_of(u)
@@ -151,7 +151,7 @@ def render(u, wanted, camera, work, pixels):
         p, (math.cos(frame), math.sin(frame)), wanted, axis, coefficients, s, bits, sharp[:count]
     )
     observe(sharp[:1], across, down, radius, rays, area, pixels[:1])
-    observe(sharp[1:count], fast_across, fast_down, radius, rays, area, pixels[1:count])
+    observe(sharp[1:count], fast_across, fast_down, fast_radius, rays, area, pixels[1:count])
 
 
 @njit(nogil=True, cache=True)
@@ -168,8 +168,8 @@ def fit_images(
         free: (P,) numbers of what is fitted, rising.
         wanted: Those of them that are no exposure.
         seconds: (B,) total exposure where it is not fitted, else the number of exposures.
-        camera: Positions of the rays (M,), the point-spread function across and down, the same with fewer terms for derivatives, its
-            radius, rays per side of a pixel, and area of a pixel in arcsec²; see :func:`~haloformer.simulation.components.ray_kernels.observe`.
+        camera: Positions of the rays (M,), the point-spread function across and down, the same with fewer terms for derivatives, the
+            radius of both, rays per side of a pixel, and area of a pixel in arcsec²; see :func:`~haloformer.simulation.components.ray_kernels.observe`.
         noise: See :func:`moments`.
         prior: (5, 22) mean, inverse variance, lower and upper bounds, and largest steps.
         linear: Whether the flux is solved for.

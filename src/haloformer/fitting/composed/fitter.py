@@ -228,7 +228,9 @@ class ComposedFitter:
         if self.problem.subtracted is not None and not fine.extra_only:
             extra = hidden_variance(self.problem, u, fine)
             fine = dataclasses.replace(fine, extra=extra)
-            extra = rescaled(extra, fine, method.finish(self.problem, fine, u, False))
+            extra = rescaled(
+                extra, fine, method.finish(self.problem.without_shape(), fine, u, False)
+            )
             fine = dataclasses.replace(fine, extra=extra)
             coarse = dataclasses.replace(coarse, extra=_binned(extra))
         u, _ = method.fit(self.problem, fine, u[:, None], steps, steps)

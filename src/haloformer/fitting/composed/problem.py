@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from haloformer.errors import InputError
-from haloformer.fitting.composed.names import LENS, LOGARITHMIC, MULTIPOLES, NAMES
+from haloformer.fitting.composed.names import FLUX, LENS, LOGARITHMIC, MULTIPOLES, NAMES, SECONDS
 from haloformer.simulation.components import LensLight, Sersic
 from haloformer.simulation.components.component import LightComponent
 from haloformer.simulation.composed import ComposedSurvey, draw_scenes
@@ -151,6 +151,13 @@ class ComposedProblem:
         light = self.survey.lens_light
         is_there = isinstance(light, LensLight) and light.mode == "subtracted"
         return light if is_there else None  # type: ignore[return-value]  # the check above
+
+    def without_shape(self) -> "ComposedProblem":
+        """Returns the same of which flux and exposure alone are free: what a fit has left is known without the derivatives by the others."""
+        kept = [k for k, number in enumerate(self.free) if number in (FLUX, SECONDS)]
+        return dataclasses.replace(
+            self, names=tuple(self.names[k] for k in kept), free=self.free[kept]
+        )
 
     def with_free_place(self, reach: float) -> "ComposedProblem":
         """Returns the same for lenses whose centre may lie anywhere within ``reach`` arcsec of the survey's, in x and in y."""

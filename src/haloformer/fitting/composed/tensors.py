@@ -46,13 +46,15 @@ class TensorCamera:
 
     def __init__(self, camera: FitCamera, device: torch.device) -> None:
         self.axis = torch.as_tensor(camera.axis, device=device)
-        self.full = self._matrices(camera, camera.across, camera.down, device)
-        self.fast = self._matrices(camera, camera.fast_across, camera.fast_down, device)
+        self.full = self._matrices(camera, camera.across, camera.down, camera.radius, device)
+        self.fast = self._matrices(
+            camera, camera.fast_across, camera.fast_down, camera.fast_radius, device
+        )
         self.area = camera.pixel_scale**2
 
     @staticmethod
     def _matrices(
-        camera: FitCamera, across: np.ndarray, down: np.ndarray, device: torch.device
+        camera: FitCamera, across: np.ndarray, down: np.ndarray, radius: int, device: torch.device
     ) -> list[tuple[Tensor, Tensor]]:
         side, rays, last = camera.side, camera.rays, len(camera.axis) - 1
         found = []
@@ -61,7 +63,7 @@ class TensorCamera:
             for weights in pair:
                 matrix = np.zeros((side, last + 1), np.float32)
                 for k, weight in enumerate(weights):
-                    where = np.clip(np.arange(side) * rays - camera.radius + k, 0, last)
+                    where = np.clip(np.arange(side) * rays - radius + k, 0, last)
                     np.add.at(matrix, (np.arange(side), where), weight)
                 both.append(torch.from_numpy(matrix).to(device))
             found.append((both[1], both[0].T.contiguous()))
