@@ -92,6 +92,8 @@ _SURVEYS: dict[str, dict[str, Any]] = {
     "ladder_3_multipoles": {},
     "ladder_4_clumpy": {},
     "hst": {},
+    "euclid": {},
+    "jwst": {},
 }
 
 
