@@ -55,6 +55,11 @@ def test_every_axis_order_becomes_channels_first(tmp_path, stored, channels, sha
             1,
             r"has 3 channels; 1 is needed .*; if it is 3 images, their shape is \(3, 1, \d+, \d+\)\)",
         ),
+        (
+            np.stack([PIXELS] * 3, -1),
+            1,
+            r"has 3 channels; 1 is needed \(its shape is \(\d+, \d+, 3\)\)",
+        ),
         (PIXELS, 3, "has 1 channel; 3 are needed"),
         (np.zeros((2, 2, 5, 6)), None, "has the shape"),
         (np.zeros(7), None, "has the shape"),

@@ -56,11 +56,11 @@ def channels_first(array: np.ndarray, channels: int | None, name: str) -> np.nda
     if channels is not None and array.shape[0] != channels:
         has = "1 channel" if array.shape[0] == 1 else f"{array.shape[0]} channels"
         needed = "1 is" if channels == 1 else f"{channels} are"
-        count, height, width = array.shape
-        right = f"; if it is {count} images, their shape is ({count}, 1, {height}, {width})"
-        raise InputError(
-            f"{name} has {has}; {needed} needed (its shape is {shape}{right if channels == 1 else ''})"
-        )
+        right = ""
+        if channels == 1 and array.shape == shape:  # channels last are colours
+            count, height, width = shape
+            right = f"; if it is {count} images, their shape is ({count}, 1, {height}, {width})"
+        raise InputError(f"{name} has {has}; {needed} needed (its shape is {shape}{right})")
     if channels is None and array.shape[0] > _MAX_CHANNELS:
         raise InputError(f"{name} has the shape {shape}; (H, W), (C, H, W) or (H, W, C) is needed")
     if min(array.shape[1:]) < 2:
