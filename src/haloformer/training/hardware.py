@@ -86,9 +86,8 @@ def _layout(
     if settings.channels_last != "auto":
         return formats[settings.channels_last], "as channels_last says"
     if settings.devices * settings.nodes > 1:
-        return formats[
-            False
-        ], "channels_last: auto; of one process alone"  # else DDP copies gradients
+        # DDP would copy the gradients of 1×1 convolutions.
+        return formats[False], "channels_last: auto; of one process alone"
     if accelerator != "cpu" or precision != "32-true":
         return formats[False], "channels_last: auto; last is for CPUs in 32 bits"
     return formats[True], "channels_last: auto; convolutions on CPUs are faster so"

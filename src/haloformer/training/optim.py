@@ -11,7 +11,7 @@ from timm.optim import (
     param_groups_layer_decay,
     param_groups_weight_decay,
 )
-from torch import nn
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR, LinearLR, LRScheduler, ReduceLROnPlateau
 
 from haloformer.errors import InputError
@@ -242,6 +242,18 @@ def _parameter_groups(
 def _has_fused_kernel(model: nn.Module) -> bool:
     devices = {parameter.device.type for parameter in model.parameters() if parameter.requires_grad}
     return devices in ({"cuda"}, {"cpu"})
+
+
+def match_layout(optimizer: torch.optim.Optimizer) -> None:
+    """Lays out what an optimiser has of each parameter as the parameter lies in memory.
+
+    Fused kernels go through memory as it comes. What was read from a checkpoint lies as it did in the run that wrote it.
+    """
+    for parameter, state in optimizer.state.items():
+        for name, value in state.items():
+            alike = isinstance(value, Tensor) and value.shape == parameter.shape
+            if alike and value.stride() != parameter.stride():
+                state[name] = torch.empty_like(parameter, dtype=value.dtype).copy_(value)
 
 
 def _half_cosine(start: float, end: float, progress: float) -> float:

@@ -35,6 +35,7 @@ from haloformer.training.optim import (
     build_optimizer,
     build_plateau,
     build_schedule,
+    match_layout,
     scaled_lr,
 )
 from haloformer.training.transfer import frozen_modules_to_eval
@@ -311,7 +312,9 @@ class LensTask(pl.LightningModule):
         self._plateau_state = checkpoint.get("plateau")
 
     def on_train_start(self) -> None:
-        """Restores the state of the plateau schedule."""
+        """Restores the state of the plateau schedule, and lays out that of the optimisers."""
+        for optimizer in self.trainer.optimizers:
+            match_layout(optimizer)
         if self.plateau is not None and self._plateau_state:
             self.plateau.load_state_dict(self._plateau_state)
 
