@@ -31,8 +31,10 @@ WITHOUT_CHECKPOINTING = {
 @pytest.mark.usefixtures("uninitialised")
 def test_every_architecture_runs_at_the_native_size_of_the_image(name):
     model = create_model(name, 150, in_chans=2, num_classes=5).eval()
+    # Laid out as trainings on a CPU do
+    images = torch.randn(1, 2, 150, 150).contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
-        assert model(torch.randn(1, 2, 150, 150)).shape == (1, 5)
+        assert model(images).shape == (1, 5)
 
 
 @pytest.mark.parametrize("name", NAMES)
