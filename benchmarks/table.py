@@ -171,10 +171,19 @@ def run(
         final(survey, given, part, pilot(part, workers, bf16), seed, workers, images, bf16)
     rates = pilot(models, workers, bf16)
     final(survey, given, models, rates, seed, workers, images, bf16)
-    for lower in LOWER:
+    for lower in LOWER if _limit(survey) > LITTLE else ():  # else nobody can learn more
         still = _learnt_little(survey, given, models, seed, images)
         slower = {model: lower for model in still if lower < rates.get(model, 0)}
         final(survey, given, list(slower), slower, seed, workers, images, bf16, lower)
+
+
+def _limit(survey: str) -> float:
+    """Returns the macro AUC that can be reached on a survey, of results/limits; 1 where it is not known."""
+    path = Path("results/limits") / survey / "limits.json"
+    if not path.exists():
+        return 1.0
+    found = json.loads(path.read_text(encoding="utf-8"))
+    return float(found["levels"][found["limit"]]["reached"]["value"])
 
 
 def _learnt_little(survey: str, given: str, models: list[str], seed: int, images: int) -> list[str]:
@@ -319,7 +328,7 @@ def how_made() -> str:
     return (
         f"Each network is trained on {IMAGES:,} images, each seen once, in batches of {_COMMON['batch_size']}, at the better of "
         f"the learning rates {rates} by the validation images of a training on {PILOT:,} of Model II (detail); where it learns little "
-        f"(validation macro AUC below {LITTLE}), again at {' and '.join(f'{rate:g}' for rate in LOWER)} until it does not. It is tested on "
+        f"(validation macro AUC below {LITTLE}), again at {' and '.join(f'{rate:g}' for rate in LOWER)} until it does not, unless nobody can learn more (results/limits). It is tested on "
         f"{TEST['n']:,} images of seed {TEST['seed']}, which chose nothing."
     )
 
