@@ -423,7 +423,7 @@ def _over_seeds(rows: list[Row]) -> list[list[str]]:
     several = {model: found for model, found in values.items() if len(found) > 1}
     best_first = sorted(several.items(), key=lambda each: -np.mean(each[1]))
     return [
-        [model, format_value(np.mean(found)), f"{np.std(found, ddof=1):.5f}", *[", ".join(map(format_value, found))]]
+        [model, format_value(np.mean(found)), f"{np.std(found, ddof=1):.5f}", ", ".join(map(format_value, found))]
         for model, found in best_first
     ]  # fmt: skip
 

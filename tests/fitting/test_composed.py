@@ -22,6 +22,7 @@ from haloformer.fitting.fitted import FittedSimulator
 from haloformer.prediction.export import export_model
 from haloformer.simulation import Simulator, describe_survey, get_any_survey
 from haloformer.simulation.components import EPL, Multipoles, Sersic, Shear
+from haloformer.simulation.components.ray_kernels import observe
 from haloformer.simulation.psf import psf_kernel
 from haloformer.training import train
 from small_survey import small
@@ -417,3 +418,17 @@ def test_a_model_is_trained_on_them_and_answers_with_a_cutouts_own_noise(tmp_pat
         predictor(images, noise_map=np.ones((5, 40, 40)))
     with pytest.raises(InputError, match="cannot be exported"):
         export_model(predictor, tmp_path / "x.pt2", format="torch_export")
+
+
+@pytest.mark.parametrize("name", ["hst", "euclid", "jwst", "rubin"])
+def test_the_camera_for_derivatives_shows_a_point_as_the_whole_one_does(name):
+    camera = FitCamera.of(get_any_survey(name).instrument, 40)
+    rays = len(camera.axis)
+    point = np.zeros((1, rays, rays), np.float32)
+    point[0, rays // 2 + 1, rays // 2 - 4] = 1  # off the middle, so that a wrong radius shows
+    whole, fast = np.empty((2, 1, 40, 40), np.float32)
+    observe(point, camera.across, camera.down, camera.radius, camera.rays, 1.0, whole)
+    observe(point, camera.fast_across, camera.fast_down, camera.fast_radius, camera.rays, 1.0, fast)
+    assert fast.sum() == pytest.approx(whole.sum(), rel=0.01)
+    assert np.abs(fast - whole).sum() < 0.07 * whole.sum()
+    assert camera.fast_across.size < camera.across.size

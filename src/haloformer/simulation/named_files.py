@@ -9,8 +9,6 @@ from pathlib import Path
 _KEYS = ("psf_file", "noise_map", "path")
 """Of a survey's description, whose values are files or folders."""
 
-_AT_ONCE = 2**20  # bytes
-
 Versions = tuple[tuple[str, int, int], ...]
 
 
@@ -68,6 +66,5 @@ def _digest(versions: Versions) -> str:
         digest.update(f"{Path(name).name if len(versions) > 1 else ''}\0{size}\0".encode())
         if Path(name).is_file():
             with open(name, "rb") as file:
-                while part := file.read(_AT_ONCE):
-                    digest.update(part)
+                digest.update(hashlib.file_digest(file, "sha256").digest())
     return digest.hexdigest()[:16]

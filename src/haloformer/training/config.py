@@ -334,7 +334,7 @@ class TrainerConfig(Strict):
         patience: Stop after so many epochs without a better validation result; 0 never stops early.
         compile: Compile the network by torch.compile: slow to start, then faster.
         channels_last: Keep images in memory with the channel last. auto does on a CPU in 32 bits,
-            where networks with convolutions train up to 1.5 times as fast and others as fast.
+            where networks with convolutions train up to 1.5 times as fast and others about as fast.
         cuda_graphs: On a GPU, record a step's kernels once and start them together, where that is
             found to be faster: small networks.
         loggers: Where to log besides metrics.csv: tensorboard, wandb, mlflow. The last two must be
