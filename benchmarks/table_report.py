@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import yaml
 
 from haloformer.evaluation.metrics import (
     confusion_matrix,
@@ -157,8 +158,8 @@ def _records(path: Path) -> list[Row]:
 def _copy(folder: Path, target: Path, tested: bool) -> None:
     """Copies a study's results, and what is drawn of its answers, which are large."""
     target.mkdir(parents=True, exist_ok=True)
-    for name in ("results.jsonl", "study.yaml"):
-        shutil.copy(folder / name, target / name)
+    shutil.copy(folder / "results.jsonl", target / "results.jsonl")
+    write_text(target / "study.yaml", described((folder / "study.yaml").read_text(encoding="utf-8"), _records(folder / "results.jsonl")))  # fmt: skip
     if not tested:
         return
     path = target / "answers.json"
@@ -175,6 +176,16 @@ def _copy(folder: Path, target: Path, tested: bool) -> None:
             with whole_file(target / "logits" / file.name) as part, part.open("wb") as out:
                 np.savez_compressed(out, labels=labels.astype(np.uint8), logits=logits.astype(np.float16))  # fmt: skip
     write_text(path, json.dumps(known, sort_keys=True).replace('}, "', '},\n"') + "\n")
+
+
+def described(text: str, records: list[Row]) -> str:
+    """Returns the description of a study, which is that of the last call, with all variants and seeds that have results."""
+    done = [record for record in records if record["status"] == "ok"]
+    study = yaml.safe_load(text)
+    study["variants"] = {record["variant"]: record["changes"] for record in done}
+    study["seeds"] = sorted({record["seed"] for record in done})
+    said = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    return said + yaml.safe_dump(study, sort_keys=False, allow_unicode=True, width=100)
 
 
 def answers_of(labels: np.ndarray, logits: np.ndarray, names: list[str]) -> Row:
@@ -288,7 +299,9 @@ def _roc(answers: dict[str, Row]) -> "Figure":
         axes.tick_params(labelsize=7)
         axes.grid(color=style.FAINT, alpha=0.25, linewidth=0.5)
         axes.set_title(_title(run), fontsize=8)
-    figure.axes[0].legend(fontsize=7, loc="lower right")
+    figure.axes[0].legend(
+        fontsize=7, loc="best"
+    )  # a poor one leaves the top free, a good one the bottom
     figure.supxlabel("False positive rate", fontsize=9)
     figure.supylabel("True positive rate", fontsize=9)
     return figure

@@ -1,6 +1,8 @@
 """What all commands have in common: options, help that fits, dry runs, and what comes next."""
 
 import contextlib
+import functools
+import importlib
 import json
 import os
 import re
@@ -193,6 +195,27 @@ def test_a_few_rows_are_printed_with_reasons_below(tmp_path, capsys, monkeypatch
     assert "(1)  out of distribution: its light lies elsewhere than" in out
     assert "… and 10 more" in out
     assert max(map(len, out.splitlines())) <= 60
+
+
+@pytest.mark.parametrize(
+    "words", [["predict", "model_ii", "x.npy"], ["fit", "x.npy", "--survey", "model_ii"]]
+)
+def test_a_table_that_exists_is_told_of_before_anything_is_loaded(
+    words, tmp_path, capsys, monkeypatch
+):
+    place = tmp_path / "p.csv"
+    place.write_text("precious")
+
+    home = importlib.import_module(HOMES[words[0]])
+
+    @functools.wraps(getattr(home, words[0]))
+    def begun(*_: object, **__: object) -> None:
+        raise AssertionError("the command began")
+
+    monkeypatch.setattr(home, words[0], begun)
+    assert main([*words, "--out", str(place)]) == 2
+    assert "p.csv exists already" in capsys.readouterr().err
+    assert place.read_text() == "precious"
 
 
 DRY = {

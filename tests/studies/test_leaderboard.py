@@ -5,6 +5,7 @@ import csv
 import numpy as np
 import pytest
 
+from haloformer.cli import main
 from haloformer.errors import InputError
 from haloformer.evaluation.published import best_published, published_aucs
 from haloformer.simulation.surveys import list_surveys
@@ -157,3 +158,8 @@ def test_a_composed_survey_can_be_benchmarked():
     assert found.data == {"common_task": {"data": "common_task", "noise": "original"}}
     theirs = best_published("C8 CNN", "alexander_2020_b")
     assert theirs.macro == pytest.approx(0.9937, abs=1e-4)
+
+
+def test_a_mistake_is_told_with_the_commands_name_once(capsys):
+    assert main(["benchmark", "--models", "resnat18"]) == 2
+    assert capsys.readouterr().err.startswith("haloformer benchmark: variant 'resnat18")

@@ -140,3 +140,14 @@ def test_defaults_presets_and_files_of_options_are_no_news(tmp_path, capsys):
     assert "warning: noise (for surveys; " in capsys.readouterr().err
     with pytest.raises(InputError), pytest.warns(InputWarning, match="noise .*, momentum .* have"):
         train("a.h5", out=str(tmp_path / "x"), noise="none", momentum=0.5)
+
+
+def test_a_run_is_taken_for_its_options(tmp_path, capsys):
+    (tmp_path / "config.yaml").write_text(
+        compose(None, {"data": "model_ii", "lr": 0.007}).to_yaml()
+    )
+    assert main(["train", "--config", str(tmp_path), "--print_config"]) == 0
+    assert "lr: 0.007" in capsys.readouterr().out
+    (tmp_path / "none").mkdir()
+    assert main(["train", "--config", str(tmp_path / "none"), "--print_config"]) == 2
+    assert "it is a folder" in capsys.readouterr().err

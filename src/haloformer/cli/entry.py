@@ -67,7 +67,8 @@ def main(arguments: list[str] | None = None) -> int:
             code = _answer(arguments)
         return _flushed(command, code)
     except InputError as error:
-        return _fail(f"{command}: {error}")
+        own = f"{command.removeprefix('haloformer ')}: "  # how the study of `benchmark` begins, too
+        return _fail(f"{command}: {str(error).removeprefix(own)}")
     except KeyboardInterrupt:
         _fail(f"{command}: interrupted")
         return EXIT_INTERRUPTED

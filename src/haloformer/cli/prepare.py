@@ -60,7 +60,7 @@ def prepare(
 
     Args:
         preset: Recipes, as for train.
-        config: YAML file with options, such as the config.yaml of a run.
+        config: YAML file with options, or a run, whose config.yaml is taken.
         n: Training images; by default as many as the training uses.
         n_test: Test images to prepare, too, as `haloformer study` and `benchmark` simulate them.
         test_seed: Seed of the test images; by default that of studies.

@@ -14,7 +14,7 @@ from typing import Any
 
 from haloformer.cli.registry import HOMES, Command
 from haloformer.cli.shared import Streams, duration, verbosely
-from haloformer.errors import InputError
+from haloformer.errors import InputError, exists_already
 
 _TEXT_SUFFIXES = ("", ".txt", ".md", ".json")
 
@@ -88,8 +88,12 @@ def _check_places(keywords: dict[str, Any]) -> None:
 
     given = {**(keywords.get("options") or {}), **keywords}
     for place in (given.get(name) for name in ("out", "figure")):
-        if isinstance(place, str) and place not in ("", "-") and not Path(place).exists():
+        if not isinstance(place, str) or place in ("", "-"):
+            continue
+        if not Path(place).exists():
             check_writable(Path(place))
+        elif Path(place).is_file() and keywords.get("overwrite") is False:
+            raise exists_already(Path(place))
 
 
 def _given(keywords: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ def train(
     Args:
         preset: Recipes and models to start from, such as standard,swin; `haloformer presets` lists
             them. Or YAML files.
-        config: YAML file with options, such as the config.yaml of another run.
+        config: YAML file with options, or another run, whose config.yaml is taken.
         print_config: Print the whole experiment as YAML, with all options, and train nothing.
         options: Fields of the experiment, by short name.
     """

@@ -54,11 +54,13 @@ def preset_options(name: str) -> Mapping[str, Any]:
 
 
 def read_options(path: Path) -> dict[str, Any]:
-    """Returns the options that a YAML file holds.
+    """Returns the options that a YAML file holds, or the ``config.yaml`` of a run's folder.
 
     Raises:
         InputError: It cannot be read, or is no mapping.
     """
+    if path.is_dir() and (path / "config.yaml").exists():
+        path = path / "config.yaml"
     content = read_yaml(path)
     if content is None:
         return {}
