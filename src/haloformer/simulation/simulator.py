@@ -315,7 +315,9 @@ class Simulator:
     ) -> Tensor:
         """Returns images with the simulator's noise, or their central part; masked pixels are 0."""
         assert isinstance(self.survey, ComposedSurvey)
-        images = rendered.images + (self.survey.instrument.sky or 0.0)
+        images = rendered.images
+        if sky := self.survey.instrument.sky:
+            images = images + sky
         if rendered.hidden is None:
             noisy = self._noisy(images, scenes, side)
         else:  # what was subtracted is gone, but for the noise of its photons

@@ -236,6 +236,34 @@ def add_points(axis, number, weight, x0, y0, which, into, alpha_x, alpha_y):
             alpha_y[into[k], row] += line_y
 
 
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def points_at_points(x, y, weight, x0, y0, alpha_x, alpha_y):
+    """Sums the deflections of point masses at a few positions, in float64.
+
+    Args:
+        x: (B, P) positions in arcsec, none of them exactly on a mass, as ``y``.
+        y: See ``x``.
+        weight: (B, n) θ_E², 0 of those that are missing.
+        x0: (B, n) positions of the masses, as ``y0``.
+        y0: See ``x0``.
+        alpha_x: (B, P) receives the deflections, as ``alpha_y``.
+        alpha_y: See ``alpha_x``.
+    """
+    for i in range(x.shape[0]):
+        along, up, out_x, out_y = x[i], y[i], alpha_x[i], alpha_y[i]
+        out_x[:] = 0.0
+        out_y[:] = 0.0
+        for m in range(weight.shape[1]):
+            w, at_x, at_y = weight[i, m], x0[i, m], y0[i, m]
+            if w == 0.0:
+                continue
+            for j in range(along.size):
+                dx, dy = along[j] - at_x, up[j] - at_y
+                over = w / (dx * dx + dy * dy)
+                out_x[j] += over * dx
+                out_y[j] += over * dy
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def add_vortices(axis, number, line, pairs, moments, which, into, alpha_x, alpha_y):
     """Adds vortex lines; beside one of them a ray's deflection is summed in float64.

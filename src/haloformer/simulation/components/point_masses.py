@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -26,6 +27,7 @@ from haloformer.simulation.components.populations import (
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import PowerLaw, Quantity, Uniform, check_not_negative
+from haloformer.simulation.noise import has_numba
 from haloformer.validation import WholeNumber, checked
 
 _ASIDE = 1e-12  # arcsec; as far from a mass a position exactly on top of it is seen
@@ -76,6 +78,15 @@ class PointMasses(MassComponent):
         alpha_x, alpha_y = sum_over_members(x + _ASIDE, y, members, _one)
         return alpha_x, alpha_y
 
+    def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The compiled sum, where numba is, on a CPU."""
+        if not has_numba() or x.device.type != "cpu":
+            return super().at_points(x, y, parameters)
+        theta_E, x0, y0 = (parameters[name] for name in ("theta_E", "x", "y"))
+        there = ~np.isnan(theta_E)
+        masses = (np.where(there, v, 0.0) for v in (theta_E**2, x0, y0))
+        return masses_at_points(x, y, *masses)
+
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
         """The compiled kernel."""
         from haloformer.simulation.components import grid_kernels
@@ -102,6 +113,22 @@ class PointMasses(MassComponent):
         )
         inside: np.ndarray = np.where(distance < radius[:, None], parameters["mass"], 0.0).sum(1)
         return inside
+
+
+def masses_at_points(
+    x: Tensor, y: Tensor, weight: np.ndarray, x0: np.ndarray, y0: np.ndarray
+) -> tuple[Tensor, Tensor]:
+    """Returns the deflections (B, …) float32 of masses of squared Einstein radii ``weight`` (B, n) at positions (B, …), compiled."""
+    from haloformer.simulation.components import grid_kernels
+
+    shape = (len(weight), *x.shape[1:])
+    at_x, at_y = (
+        np.ascontiguousarray(v.expand(shape).double().flatten(1).numpy()) for v in (x + _ASIDE, y)
+    )
+    alpha_x, alpha_y = np.empty_like(at_x), np.empty_like(at_y)
+    grid_kernels.points_at_points(at_x, at_y, weight, x0, y0, alpha_x, alpha_y)
+    found_x, found_y = (torch.from_numpy(v).float().reshape(shape) for v in (alpha_x, alpha_y))
+    return found_x, found_y
 
 
 def placed(

@@ -15,6 +15,34 @@ _ROWS = 8
 """Rows of pixels that are blurred at a time."""
 
 
+@njit(nogil=True, cache=True, error_model="numpy")
+def at_source(axis, place, which, some, alpha_x, alpha_y, x, y):
+    """Follows rays to the source's plane: where they meet it, from the source's place.
+
+    Args:
+        axis: (N,) float64 positions of the rays in arcsec.
+        place: (2, B) float64 the sources' x and y.
+        which: (K,) sources.
+        some: (K,) images.
+        alpha_x: (B', N, N) float32 deflections, as ``alpha_y``.
+        alpha_y: See ``alpha_x``.
+        x: (K, N, N) float32 receives positions, as ``y``.
+        y: See ``x``.
+    """
+    f = np.float32
+    from_x = np.empty(axis.size, f)
+    for k in range(which.size):
+        for j in range(axis.size):
+            from_x[j] = f(axis[j] - place[0, which[k]])
+        for row in range(axis.size):
+            from_y = f(axis[row] - place[1, which[k]])
+            line_x, line_y = alpha_x[some[k], row], alpha_y[some[k], row]
+            out_x, out_y = x[k, row], y[k, row]
+            for j in range(axis.size):
+                out_x[j] = from_x[j] - line_x[j]
+                out_y[j] = from_y - line_y[j]
+
+
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def add_sersic(shape, r_min, which, into, x, y, total):
     """Adds elliptical Sérsic profiles; see :func:`~haloformer.simulation.sources.sersic_ellipse`.

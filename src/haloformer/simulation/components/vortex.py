@@ -20,6 +20,7 @@ from haloformer.simulation.components.component import (
     Tensors,
     column,
 )
+from haloformer.simulation.components.point_masses import masses_at_points
 from haloformer.simulation.components.populations import CENTER_UNITS, centers
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.deflectors import vortex_deflection
@@ -29,6 +30,7 @@ from haloformer.simulation.distributions import (
     check_log10_m_axion,
     check_not_negative,
 )
+from haloformer.simulation.noise import has_numba
 from haloformer.simulation.substructure import vortex_half_length
 from haloformer.validation import WholeNumber, checked
 
@@ -126,6 +128,17 @@ class VortexLine(MassComponent):
                 alpha_y.index_copy(0, rows, part_y),
             )
         return alpha_x, alpha_y
+
+    def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
+        """The compiled sum over the masses, where numba is, on a CPU, for lines of one number of masses."""
+        number = parameters["n_masses"]
+        if not has_numba() or x.device.type != "cpu" or (number != number[0]).any():
+            return super().at_points(x, y, parameters)
+        along = np.linspace(-1, 1, int(number[0])) * parameters["half_length"][:, None]
+        x0 = parameters["x"][:, None] + along * np.cos(parameters["angle"])[:, None]
+        y0 = parameters["y"][:, None] + along * np.sin(parameters["angle"])[:, None]
+        weight = np.broadcast_to(parameters["theta_E"][:, None] ** 2, x0.shape)
+        return masses_at_points(x, y, np.ascontiguousarray(weight), x0, y0)
 
     def on_grid(self, axis: np.ndarray, parameters: Parameters) -> OnGrid:
         """The compiled kernel, for lines of one number of masses."""

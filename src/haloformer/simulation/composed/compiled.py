@@ -231,10 +231,9 @@ class _Work:
         """Renders the images ``some`` among the K, whose numbers in the batch are ``rows[some]``."""
         if not len(some):
             return
-        from_x = self.axis[None, None, :] - self.place[0, rows[some], None, None]
-        from_y = self.axis[None, :, None] - self.place[1, rows[some], None, None]
-        x = from_x.astype(np.float32) - alpha_x[some]
-        y = from_y.astype(np.float32) - alpha_y[some]
+        shape = (len(some), *alpha_x.shape[1:])
+        x, y = np.empty(shape, np.float32), np.empty(shape, np.float32)
+        ray_kernels.at_source(self.axis, self.place, rows[some], some, alpha_x, alpha_y, x, y)
         for look, light in enumerate(self.looks):
             total = np.zeros_like(x)
             for part in light:

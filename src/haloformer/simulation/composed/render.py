@@ -103,7 +103,10 @@ class ComposedRenderer:
             # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
             flux = self._flux(parameters, peak)
             scale = self._tensor(flux)
-            images = images * scale[..., None, None]
+            if scale.dim() == images.dim() - 2 and scale.shape == images.shape[:-2]:
+                images *= scale[..., None, None]  # they are nobody else's
+            else:
+                images = images * scale[..., None, None]
             light = self.survey.lens_light
             if light is None or light.mode == "none":
                 return Rendered(images, None, None, flux)
