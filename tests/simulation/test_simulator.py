@@ -136,6 +136,7 @@ def test_shipped_surveys_are_listed_with_a_description():
         ),
         ({"distances": "comoving"}, "angular_diameter"),
         ({"cosmology": {"H0": -1}}, "H0"),
+        ({"cosmology": {"H0": 0.7}}, "H0"),
         ({"colour": "red"}, "colour"),
     ],
 )

@@ -37,7 +37,7 @@ def check_redshift(name: str, z: float) -> None:
 class Cosmology:
     """Flat ΛCDM: Hubble constant ``H0`` in km/s/Mpc and matter density ``Om0``."""
 
-    H0: Annotated[Number, Field(gt=0)] = 70.0
+    H0: Annotated[Number, Field(ge=10, le=1000)] = 70.0  # beyond, another unit is meant
     Om0: Annotated[Number, Field(gt=0, le=1)] = 0.3
 
     @functools.lru_cache(maxsize=64)  # noqa: B019 - frozen and tiny
