@@ -290,6 +290,8 @@ LAYERS = {
         "evaluation",
         "studies",
         "tuning",
+        "audit",
+        "oracle",
     ),
 }
 # The only parts of `fitting` that know of more than simulation.

@@ -21,6 +21,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import haloformer
 from haloformer.cli import COMMANDS, layout, main, parsing, planning, session
 from haloformer.cli.as_json import as_document
 from haloformer.cli.completion import completion
@@ -30,7 +31,10 @@ from haloformer.cli.shared import OPTIONS, duration, size
 from haloformer.training import measuring
 
 ROOT = Path(__file__).resolve().parents[1]
-LONG_WORK = ("simulate", "convert", "prepare", "train", "study", "benchmark", "tune")
+LONG_WORK = (
+    *("simulate", "convert", "prepare", "train", "study", "benchmark", "tune"),
+    *("audit", "limits", "fit"),
+)
 NEEDED = {
     "simulate": ["model_ii", "--out", "x.h5"],
     "convert": ["folder", "--out", "x.h5"],
@@ -227,6 +231,9 @@ DRY = {
     "train on a survey": ["train", "--data", "model_ii", "--out", "{tmp}/r"],
     "study": ["study", "augmentation", "--only", "none", "--seeds", "1", "--out", "{tmp}/s"],
     "benchmark": ["benchmark", "--models", "vit_nano", "--seeds", "2", "--out", "{tmp}/b"],
+    "audit of a survey": ["audit", "--survey", "model_ii", "--out", "{tmp}/a"],
+    "limits": ["limits", "hst", "--lenses", "4", "--out", "{tmp}/l"],
+    "fit": ["fit", "{data}", "--survey", "model_ii", "--noise", "none", "--out", "{tmp}/f.csv"],
     "tune": ["tune", "quick", "--data", "model_ii", "--trials", "3", "--out", "{tmp}/t"],
 }
 
@@ -243,6 +250,25 @@ def test_a_dry_run_estimates_and_writes_nothing(case, dataset, tmp_path, capsys,
     assert plan["seconds"] > 0
     assert plan["n_bytes"] > 0
     assert plan["n_bytes_free"] > 0
+    assert list(tmp_path.iterdir()) == []
+
+
+LENS = Path(haloformer.__file__).parent / "trial" / "images"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["audit", "model_ii", "--parts", "noise,shift", "--out", "{tmp}/a"],
+        ["fit", f"{LENS}/simulated_lens.fits", "--psf", f"{LENS}/psf.fits", "--out", "{tmp}/f"],
+    ],
+)
+def test_a_dry_run_checks_what_is_given_where_its_time_cannot_be_told(words, tmp_path, capsys):
+    words = [word.format(tmp=tmp_path) for word in words]
+    assert main([*words, "--dry_run"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"time \(estimate\)\W+cannot be told", out)
+    assert "noise, shift" in out or "88×88 pixels of 0.05″" in out
     assert list(tmp_path.iterdir()) == []
 
 
@@ -270,6 +296,14 @@ def test_a_dry_run_is_shown_as_an_estimate(tmp_path, capsys, quick, monkeypatch)
         (["study", "augmentations"], "'augmentation'"),
         (["study", "augmentation", "--out", "{tmp}"], "not the folder of a study"),
         (["prepare", "--data", "model_ii"], "name the folder"),
+        (["limits", "hst", "--lenses", "1", "--out", "{tmp}/l"], "lenses is 1"),
+        (["limits", "model_i", "--out", "{tmp}/l"], "its lens is always the same"),
+        (["audit", "--survey", "hst", "--n", "9", "--out", "{tmp}/a"], "at least 90"),
+        (["audit", "model_ii", "--parts", "zz", "--out", "{tmp}/a"], "unknown part 'zz'"),
+        (["audit", "model_ii", "--out", "{tmp}"], "something else than an audit"),
+        (["fit", "{tmp}/x.npy", "--survey", "hst", "--out", "{tmp}/f.csv"], "x.npy"),
+        (["fit", "{tmp}/x.fits", "--psf", "{tmp}/p.fits", "--out", "{tmp}/f"], "does not exist"),
+        (["fit", "x.fits", "--psf", "p", "--start", "{tmp}/s.json", "--out", "{tmp}/f"], "s.json"),
     ],
 )
 def test_a_dry_run_refuses_what_the_command_would_refuse(

@@ -1,6 +1,5 @@
 """The command ``audit``."""
 
-from collections.abc import Mapping
 from typing import Any
 
 from haloformer.errors import InputError
@@ -60,7 +59,11 @@ def audit(
         InputError: The model cannot be read or is no classifier, or ``out`` holds something else.
     """
     if run is None:
-        return _of_survey(survey, out, n=n, seed=seed, overwrite=overwrite, progress=progress, others={"parts": parts, "compare": compare, "real": real, "galaxies": galaxies})  # fmt: skip
+        from haloformer.audit.fairness import audit_survey
+
+        name = named_survey(survey, parts=parts, compare=compare, real=real, galaxies=galaxies)
+        seed = SURVEY_SEED if seed is None else seed
+        return audit_survey(name, out, n=n, seed=seed, overwrite=overwrite, progress=progress)
     from haloformer.audit.run import run_audit
 
     return run_audit(
@@ -80,16 +83,12 @@ def audit(
     )
 
 
-def _of_survey(
-    survey: str | None,
-    out: str,
-    *,
-    n: int,
-    seed: int | None,
-    overwrite: bool,
-    progress: bool | None,
-    others: Mapping[str, object],
-) -> dict[str, Any]:
+SURVEY_SEED = 1000
+"""Of the test images of a survey without a run."""
+
+
+def named_survey(survey: str | None, **others: object) -> str:
+    """Returns the survey that is tested without a run; raises InputError where there is none, or something beside that a run needs."""
     if survey is None:
         raise InputError("audit needs a run, or a survey to be tested without one: --survey hst")
     for name, value in others.items():
@@ -97,9 +96,4 @@ def _of_survey(
             raise InputError(
                 f"'{name}' is for the audit of a model; survey {survey} is tested without one"
             )
-    if n < 90:
-        raise InputError(f"n is {n}: must be at least 90")
-    from haloformer.audit.fairness import audit_survey
-
-    seed = 1000 if seed is None else seed
-    return audit_survey(survey, out, n=n, seed=seed, overwrite=overwrite, progress=progress)
+    return survey

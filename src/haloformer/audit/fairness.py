@@ -40,6 +40,9 @@ TESTS = {
 }
 """The tests of a survey, each with the classifier that must do no better than chance."""
 
+LEAST = 90
+"""Test images at least."""
+
 _FILES = ("audit.json", "audit.md")
 _SIDE = 48  # pixels of the images that the small networks see
 _BLURRED_SIDE = 24
@@ -77,19 +80,10 @@ def audit_survey(
     Raises:
         InputError: An unknown survey, one with fewer than two classes, or a folder with an audit.
     """
-    simulator = Simulator(survey, seed=seed)
-    names = simulator.class_names
-    if len(names) < 2:
-        raise InputError(f"survey {simulator.survey.name}: has one class; there is nothing to tell")
-    target = Path(out)
-    refuse_existing(target, overwrite, _FILES, "audit of a survey")
-    paired = isinstance(simulator.survey, ComposedSurvey)
-    with progress_bar(f"audit {simulator.survey.name}", 2 * n * (1 + paired), progress) as bar:
-        sets = [_seen(Simulator(survey, seed=s), n, bar) for s in (seed + 1, seed)]
-        twins = [
-            _seen(Simulator(survey, seed=s, paired=True), n, bar) for s in (seed + 3, seed + 2)
-        ] if paired else None  # fmt: skip
-    tests = _tests(sets[0], sets[1], twins, names, simulator, seed)
+    simulator, target = checked(survey, out, n=n, seed=seed, overwrite=overwrite)
+    names, total = simulator.class_names, 2 * n * (1 + _has_twins(simulator))
+    with progress_bar(f"audit {simulator.survey.name}", total, progress) as bar:
+        tests = carried_out(survey, simulator, n, seed, bar)
     result: dict[str, Any] = {
         "survey": simulator.survey.name,
         "tests": {
@@ -108,6 +102,32 @@ def audit_survey(
         write_text(part / "audit.md", _markdown(survey, result, tests))
     report = str(target / "audit.md")
     return {**result, "verdict": verdict(result), "out": str(target), "report": report}
+
+
+def checked(survey: str, out: str, *, n: int, seed: int, overwrite: bool) -> tuple[Simulator, Path]:
+    """Returns the simulator of the test images and the folder to write; raises InputError."""
+    if n < LEAST:
+        raise InputError(f"n is {n}: must be at least {LEAST}")
+    simulator = Simulator(survey, seed=seed)
+    if len(simulator.class_names) < 2:
+        raise InputError(f"survey {simulator.survey.name}: has one class; there is nothing to tell")
+    refuse_existing(Path(out), overwrite, _FILES, "audit of a survey")
+    return simulator, Path(out)
+
+
+def carried_out(
+    survey: str, simulator: Simulator, n: int, seed: int, advance: Callable[[int], None]
+) -> dict[str, Interval]:
+    """Returns what the tests find, with n images for training and as many to test, twice of a composed survey."""
+    sets = [_seen(Simulator(survey, seed=s), n, advance) for s in (seed + 1, seed)]
+    twins = None
+    if _has_twins(simulator):
+        twins = [_seen(Simulator(survey, seed=s, paired=True), n, advance) for s in (seed + 3, seed + 2)]  # fmt: skip
+    return _tests(sets[0], sets[1], twins, simulator.class_names, simulator, seed)
+
+
+def _has_twins(simulator: Simulator) -> bool:
+    return isinstance(simulator.survey, ComposedSurvey)
 
 
 def verdict(result: dict[str, Any]) -> str:

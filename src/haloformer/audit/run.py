@@ -6,6 +6,7 @@ import os
 import platform
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,35 @@ StoredPart = dict[str, Any]
 """Content of a file in ``parts/``: ``key`` (what decides the result), ``date``, ``code_version`` and ``result``."""
 
 
-def run_audit(
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured, checked.
+
+    Attributes:
+        audited: The model.
+        inputs: What else was given.
+        wanted: The parts that are asked for.
+        target: Folder to write.
+        protocol: What stands in the report of how it was measured.
+        keys: Part → what decides its result.
+        stored: Parts that the folder holds.
+    """
+
+    audited: AuditedModel
+    inputs: Inputs
+    wanted: list[str]
+    target: Path
+    protocol: dict[str, object]
+    keys: dict[str, dict[str, object]]
+    stored: dict[str, StoredPart]
+
+    @property
+    def missing(self) -> list[str]:
+        """The parts that are to be measured."""
+        return [name for name in PARTS if name in self.wanted and name not in self.stored]
+
+
+def asked_for(
     run: str,
     *,
     out: str,
@@ -46,8 +75,8 @@ def run_audit(
     device: str,
     overwrite: bool,
     progress: bool | None,
-) -> dict[str, Any]:
-    """Carries out :func:`haloformer.audit.audit` (see there for the arguments)."""
+) -> Asked:
+    """Checks the arguments of :func:`haloformer.audit.audit`; raises InputError."""
     wanted = _listed(parts) or list(PARTS)
     _check_options(wanted, n, batch_size)
     files = [_listed(real), _listed(galaxies)]
@@ -69,16 +98,25 @@ def run_audit(
 
     audited = prepared(run, survey, seed)
     others = {name: prepared(name, None, audited.seed) for name in _listed(compare)}
-    inputs = Inputs(others, *files)
-    protocol = _protocol(audited, run)
-    target = Path(out)
-    stored = _measured_parts(target, wanted, overwrite, audited, inputs, protocol)
+    inputs, protocol = Inputs(others, *files), _protocol(audited, run)
+    shared = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}
+    if own := digest_of_own(audited.survey):
+        shared["survey_digest"] = own
+    keys = {name: {**shared, **part.settings(audited, inputs)} for name, part in PARTS.items()}
+    stored = _stored_parts(Path(out), keys, wanted, overwrite)
+    return Asked(audited, inputs, wanted, Path(out), protocol, keys, stored)
+
+
+def run_audit(run: str, **given: Any) -> dict[str, Any]:
+    """Carries out :func:`haloformer.audit.audit` (see :func:`asked_for` for the arguments)."""
+    asked = asked_for(run, **given)
+    stored = _measured_parts(asked)
     # As read back, so that a resumed audit gives the same as one that was done at once.
     found = {name: json.loads(to_json(stored[name]))["result"] for name in PARTS if name in stored}
-    result = {"format": AUDIT_FORMAT, "protocol": protocol, "parts": found}
+    result = {"format": AUDIT_FORMAT, "protocol": asked.protocol, "parts": found}
     result["verdict"] = report.verdict(result)
-    _write(target, result)
-    return {**result, "out": str(target), "report": str(target / "audit.html")}
+    _write(asked.target, result)
+    return {**result, "out": str(asked.target), "report": str(asked.target / "audit.html")}
 
 
 def _listed(value: list[str] | str | None) -> list[str]:
@@ -96,31 +134,18 @@ def _check_options(wanted: Sequence[str], n: int, batch_size: int) -> None:
             raise InputError(f"{name} is {value}: must be at least {least}")
 
 
-def _measured_parts(
-    target: Path,
-    wanted: Sequence[str],
-    overwrite: bool,
-    audited: AuditedModel,
-    inputs: Inputs,
-    protocol: Mapping[str, object],
-) -> dict[str, StoredPart]:
+def _measured_parts(asked: Asked) -> dict[str, StoredPart]:
     """Measures the wanted parts that the folder does not hold; returns all that it then holds."""
-    shared = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}
-    if own := digest_of_own(audited.survey):
-        shared["survey_digest"] = own
-    keys = {name: {**shared, **part.settings(audited, inputs)} for name, part in PARTS.items()}
-    stored = _stored_parts(target, keys, wanted, overwrite)
-    (target / "parts").mkdir(parents=True, exist_ok=True)
-    for name, part in PARTS.items():
-        if name in wanted and name not in stored:
-            measured = part.measure(audited, inputs)
-            stored[name] = {
-                "key": keys[name],
-                "date": _today(),
-                "code_version": code_version(),
-                "result": measured,
-            }
-            write_text(target / "parts" / f"{name}.json", to_json(stored[name]))
+    stored = dict(asked.stored)
+    (asked.target / "parts").mkdir(parents=True, exist_ok=True)
+    for name in asked.missing:
+        stored[name] = {
+            "key": asked.keys[name],
+            "date": _today(),
+            "code_version": code_version(),
+            "result": PARTS[name].measure(asked.audited, asked.inputs),
+        }
+        write_text(asked.target / "parts" / f"{name}.json", to_json(stored[name]))
     return stored
 
 

@@ -19,6 +19,7 @@ COMMAND = Command(
     "out-of-distribution images; or whether a survey has shortcuts",
     positional=("run",),
     present=present,
+    dry_run=True,
     examples=(
         "haloformer audit model_i --out audits/model_i",
         "haloformer audit runs/x --out audits/x --parts noise,shift --n 600",

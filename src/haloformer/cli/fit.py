@@ -57,6 +57,7 @@ COMMAND = Command(
     "fit lenses: images of a survey into a table, or one real lens with a pixelised source",
     positional=("images",),
     present=present,
+    dry_run=True,
     table=lambda options: options.get("survey") is not None,
     examples=(
         "haloformer fit cutouts/ --survey model_ii --noise instrument --out fits.csv",

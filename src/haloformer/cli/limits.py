@@ -18,6 +18,7 @@ COMMAND = Command(
     "measure how well a survey's classes can be told apart at all, whoever tries",
     positional=("survey",),
     present=present,
+    dry_run=True,
     examples=(
         "haloformer limits hst --out limits/hst",
         "haloformer limits my_survey.yaml --lenses 8 --out limits/mine",

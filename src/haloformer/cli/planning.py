@@ -87,6 +87,7 @@ _OWN = ("simulate", "convert", "prepare")  # whose light modules plan them, too
 _HOMES = {
     **{name: f"haloformer.cli.{name}" for name in _OWN},
     **dict.fromkeys(("train", "study", "benchmark", "tune"), "haloformer.cli.planning_training"),
+    **dict.fromkeys(("audit", "limits", "fit"), "haloformer.cli.planning_measuring"),
 }
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from haloformer.errors import InputError
 
 if TYPE_CHECKING:
-    from haloformer.fitting.reallens.files import LensSummary
+    from haloformer.fitting.reallens.files import LensFiles, LensSummary
+    from haloformer.fitting.reallens.run import Options
     from haloformer.fitting.to_table import FitSummary
+    from haloformer.readers.reading import Reading
 
 
 def fit(
@@ -105,32 +107,51 @@ def fit(
             everywhere (even).
     """
     given = dict(locals())
-    from haloformer.readers.reading import Reading
-
-    reading = Reading(hdu, band, nan, pixel_scale, catalog, size)
     if survey is not None:
         from haloformer.fitting.to_table import fit_to_table
 
-        if wrong := changed(given, _OF_REAL_LENSES):
-            raise InputError(
-                f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"
-            )
         return fit_to_table(
             images,
             survey=survey,
             out=out,
             noise=noise,
             figure=figure,
-            reading=reading,
+            reading=reading_of(given),
             batch_size=batch_size,
             overwrite=overwrite,
             on_error=on_error,
             progress=progress,
         )
-    from haloformer.fitting.reallens.files import LensFiles, fit_files
-    from haloformer.fitting.reallens.run import Options
-    from haloformer.fitting.reallens.start_file import read_start
+    from haloformer.fitting.reallens.files import fit_files
 
+    return fit_files(
+        lens_of(given),
+        reading_of(given),
+        options_of(given),
+        out=out,
+        like=like,
+        format=format,
+        overwrite=overwrite,
+        progress=progress,
+    )
+
+
+def reading_of(given: Mapping[str, Any]) -> "Reading":
+    """Returns how images are read, of the arguments of :func:`fit`; raises InputError for those of a real lens beside a survey."""
+    from haloformer.readers.reading import Reading
+
+    if given["survey"] is not None and (wrong := changed(given, _OF_REAL_LENSES)):
+        raise InputError(
+            f"{wrong[0]} is for a real lens, and survey for images of a survey: give one"
+        )
+    return Reading(*(given[k] for k in ("hdu", "band", "nan", "pixel_scale", "catalog", "size")))
+
+
+def lens_of(given: Mapping[str, Any]) -> "LensFiles":
+    """Returns what a real lens is read from, of the arguments of :func:`fit`; raises InputError for those of a survey."""
+    from haloformer.fitting.reallens.files import LensFiles
+
+    images = given["images"]
     if len(images) != 1:
         raise InputError(
             f"{len(images)} images: give --survey NAME to fit images of a survey, or one image and --psf FILE for a real lens"
@@ -139,32 +160,27 @@ def fit(
         raise InputError(
             f"{wrong[0]} is for images of a survey, which --survey names; a real lens is fitted without it"
         )
-    if nan == "zero":
+    if given["nan"] == "zero":
         raise InputError(
             "nan is for images of a survey: of a real lens, unknown pixels do not count"
         )
-    profile = ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber
-    return fit_files(
-        LensFiles(images[0], psf, noise_map, mask, radius, psf_scale, neighbour_correlation),
-        reading,
-        Options(
-            lens_light,
-            multipoles,
-            profile,
-            r_trunc,
-            z_lens,
-            z_source,
-            supersampling,
-            start=None if start is None else read_start(start),
-            sample=sample,
-            live=live,
-            source_prior=source_prior,
-        ),
-        out=out,
-        like=like,
-        format=format,
-        overwrite=overwrite,
-        progress=progress,
+    names = ("psf", "noise_map", "mask", "radius", "psf_scale", "neighbour_correlation")
+    return LensFiles(images[0], *(given[k] for k in names))
+
+
+def options_of(given: Mapping[str, Any]) -> "Options":
+    """Returns how a real lens is fitted, of the arguments of :func:`fit`; raises InputError."""
+    from haloformer.fitting.reallens.run import Options
+    from haloformer.fitting.reallens.start_file import read_start
+
+    perturber, start = given["perturber"], given["start"]
+    names = ("r_trunc", "z_lens", "z_source", "supersampling", "sample", "live", "source_prior")
+    return Options(
+        given["lens_light"],
+        given["multipoles"],
+        ("pseudo_jaffe" if perturber else None) if isinstance(perturber, bool) else perturber,
+        start=None if start is None else read_start(start),
+        **{name: given[name] for name in names},
     )
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from haloformer.data.reader import (
+    InputFile,
     PixelGrid,
     ReadImage,
     Reading,
@@ -34,7 +35,8 @@ from haloformer.io.writing import figure_bytes, whole_file
 from haloformer.simulation import Simulator
 from haloformer.simulation.surveys import AnySurvey, get_any_survey
 
-_N_USUAL = 300  # simulated images, of all classes in turn
+N_USUAL = 300
+"""Simulated images, of all classes in turn, by which it is known what χ² is usual."""
 _USUAL_SEED = 977_001
 _ABOUT = {
     "file": "path of the image",
@@ -74,6 +76,52 @@ class FitSummary:
     chi2: float = float("nan")
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is to be fitted, checked.
+
+    Attributes:
+        survey: What the images are of.
+        fitter: Of the survey and the noise.
+        inputs: The images.
+        target: Table to write.
+        picture: Picture to draw.
+    """
+
+    survey: AnySurvey
+    fitter: SmoothFitter | ComposedFitter
+    inputs: Sequence[InputFile]
+    target: Path
+    picture: Path | None
+
+    @classmethod
+    def of(
+        cls,
+        *,
+        images: Sequence[str],
+        survey: str,
+        out: str,
+        noise: str,
+        figure: str | None,
+        reading: Reading,
+        overwrite: bool,
+        on_error: str,
+    ) -> "Asked":
+        """Checks the arguments of :func:`fit_to_table`; raises InputError."""
+        reading.check()
+        target = checked_table_path(Path(out), overwrite)
+        picture = None if figure is None else _checked_figure(Path(figure), overwrite)
+        recipe = get_any_survey(survey)
+        fitter = smooth_fitter(recipe, noise=noise)
+        inputs = find_inputs(images, keep_errors=on_error == "row", reading=reading)
+        return cls(recipe, fitter, inputs, target, picture)
+
+    @property
+    def n(self) -> int:
+        """How many images."""
+        return sum(each.n for each in self.inputs)
+
+
 def fit_to_table(
     images: Sequence[str],
     *,
@@ -102,13 +150,11 @@ def fit_to_table(
         progress: Show a progress bar; by default when standard error is a terminal.
     """
     check_choices(on_error, batch_size)
-    reading.check()
-    target = checked_table_path(Path(out), overwrite)
-    picture = None if figure is None else _checked_figure(Path(figure), overwrite)
-    recipe = get_any_survey(survey)
-    fitter = smooth_fitter(recipe, noise=noise)
+    asked = Asked.of(
+        images=images, survey=survey, out=out, noise=noise, figure=figure, reading=reading, overwrite=overwrite, on_error=on_error
+    )  # fmt: skip
+    recipe, fitter, inputs, target, picture = asked.survey, asked.fitter, asked.inputs, asked.target, asked.picture  # fmt: skip
     grid = PixelGrid((1, fitter.size, fitter.size), recipe.instrument.pixel_scale)
-    inputs = find_inputs(images, keep_errors=on_error == "row", reading=reading)
     columns = ["file"]
     columns += [name + what for name in fitter.names for what in ("", "_error")]
     columns += ["chi2", "converged", "good_fit", *location_columns(inputs)]
@@ -124,7 +170,7 @@ def fit_to_table(
     fits = _Fits(fitter, FitSummary(target, picture, usual=usual_chi2(recipe, fitter, noise)))
     with (
         table(target, columns, overwrite, made_of, about, units) as write,
-        progress_bar("fit", sum(each.n for each in inputs), progress) as advance,
+        progress_bar("fit", asked.n, progress) as advance,
     ):
         for batch in read_images(inputs, grid, reading, batch_size=batch_size):
             if on_error == "stop":
@@ -151,7 +197,7 @@ def usual_chi2(
         fitter: Of the survey and the noise.
         noise: The images' noise.
     """
-    lenses = Simulator(survey, seed=_USUAL_SEED, noise=noise).batch(range(_N_USUAL))
+    lenses = Simulator(survey, seed=_USUAL_SEED, noise=noise).batch(range(N_USUAL))
     chi2 = fitter(lenses.images).chi2
     return float(chi2.min()) / _MARGIN, float(chi2.max()) * _MARGIN
 

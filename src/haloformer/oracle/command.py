@@ -2,10 +2,6 @@
 
 from typing import Any
 
-from haloformer.errors import InputError
-
-_LEAST_LENSES, _LEAST_REALISATIONS = 2, 20
-
 
 def limits(
     survey: str,
@@ -49,9 +45,6 @@ def limits(
         >>> found = haloformer.limits("hst", out="limits/hst")  # doctest: +SKIP
         >>> found["levels"]["source"]["bound"]  # doctest: +SKIP
     """
-    for name, value, least in (("lenses", lenses, _LEAST_LENSES), ("realisations", realisations, _LEAST_REALISATIONS)):  # fmt: skip
-        if value < least:
-            raise InputError(f"{name} is {value}: must be at least {least}")
     from haloformer.oracle.run import survey_limits
 
     return survey_limits(

@@ -41,6 +41,8 @@ LEVELS = {
 }
 """What the observer has to give up, one after the other; the last that there is is the survey's limit."""
 
+LEAST_LENSES, LEAST_REALISATIONS = 2, 20
+
 _FILES = ("limits.json", "limits.md")
 _RESAMPLES = 300
 _LEAST = 0.03  # signal / noise that is drawn
@@ -64,6 +66,40 @@ class _Level:
             {pair: [one.pairs[pair] for one in lenses] for pair in lenses[0].pairs},
             {name: [one.sizes[name] for one in lenses] for name in lenses[0].sizes},
         )
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is to be measured, checked.
+
+    Attributes:
+        survey: The survey.
+        target: Folder to write.
+        levels: Those of :data:`LEVELS` that there are.
+        kept: What earlier calls found of its lenses.
+    """
+
+    survey: ComposedSurvey
+    target: Path
+    levels: list[str]
+    kept: Kept
+
+    @classmethod
+    def of(
+        cls, survey: str, out: str, *, lenses: int, realisations: int, seed: int, overwrite: bool
+    ) -> "Asked":
+        """Checks the arguments of :func:`survey_limits`; raises InputError."""
+        for name, value, least in (("lenses", lenses, LEAST_LENSES), ("realisations", realisations, LEAST_REALISATIONS)):  # fmt: skip
+            if value < least:
+                raise InputError(f"{name} is {value}: must be at least {least}")
+        given, target = _checked(survey), Path(out)
+        _refuse(target, overwrite)
+        levels = [name for name in LEVELS if name != "source" or has_structure(given)]
+        return cls(given, target, levels, Kept(target, given, seed, realisations))
+
+    def classes(self) -> list[str]:
+        """Returns the classes with substructure."""
+        return [name for name in self.survey.class_names if self.survey.substructure[name]]
 
 
 @one_blas_thread()
@@ -94,12 +130,10 @@ def survey_limits(
     Raises:
         InputError: A survey without such limits, or a folder with some.
     """
-    given = _checked(survey)
-    target = Path(out)
-    _refuse(target, overwrite)
-    names = [name for name in LEVELS if name != "source" or has_structure(given)]
-    found = _of_lenses(given, names, Kept(target, given, seed, realisations), seed, lenses, realisations, progress)  # fmt: skip
-    levels = {name: _Level.of([one[name] for one in found]) for name in names}
+    asked = Asked.of(survey, out, lenses=lenses, realisations=realisations, seed=seed, overwrite=overwrite)  # fmt: skip
+    given, target = asked.survey, asked.target
+    found = _of_lenses(given, asked.levels, asked.kept, seed, lenses, realisations, progress)
+    levels = {name: _Level.of([one[name] for one in found]) for name in asked.levels}
     result = {
         "survey": given.name,
         "classes": list(given.class_names),
@@ -156,7 +190,7 @@ def _of_lenses(
     with progress_bar(f"limits {survey.name}", lenses * each, progress) as advance:
         for number, one in known_before.items():
             if one is None:
-                one = _of_lens(survey, classes, levels, seed, number, realisations, advance)
+                one = of_lens(survey, classes, levels, seed, number, realisations, advance)
                 kept.write(number, one)
             else:
                 advance(each)
@@ -164,7 +198,7 @@ def _of_lenses(
     return found
 
 
-def _of_lens(
+def of_lens(
     survey: ComposedSurvey,
     classes: list[str],
     levels: list[str],

@@ -1,7 +1,7 @@
 """The fit of a real lens as files have it: image, noise map, point-spread function and mask are read, the results are written."""
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +10,7 @@ import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.fitting.reallens.given import check_not_skewed, square, told_otherwise
+from haloformer.fitting.reallens.masses import Prior
 from haloformer.fitting.reallens.observation import Observation, checked_observation
 from haloformer.fitting.reallens.optimise import Report
 from haloformer.fitting.reallens.region_mask import REGION_SUFFIX, region_mask
@@ -235,6 +236,19 @@ def _read_part(
         return pixels, found.scales, oversampling_of(hdus[number].header), found.unit
 
 
+def asked_for(
+    files: LensFiles, reading: Reading, target: Path, like: str | None, overwrite: bool
+) -> tuple[Observation, Mapping[str, Prior] | None]:
+    """Returns the lens and the priors, as :func:`fit_files` takes them; raises InputError."""
+    refuse_existing(target, overwrite, ("fit.json",), "fit")
+    priors = None
+    if like is not None:
+        from haloformer.fitting.reallens.like import priors_like
+
+        priors = priors_like(like)
+    return read_observation(files, reading), priors
+
+
 def fit_files(
     files: LensFiles,
     reading: Reading,
@@ -259,13 +273,7 @@ def fit_files(
         progress: Show what is being done and the evidence; by default when standard error is a terminal.
     """
     target = Path(out)
-    refuse_existing(target, overwrite, ("fit.json",), "fit")
-    priors = None
-    if like is not None:
-        from haloformer.fitting.reallens.like import priors_like
-
-        priors = priors_like(like)
-    seen = read_observation(files, reading)
+    seen, priors = asked_for(files, reading, target, like, overwrite)
     target.absolute().parent.mkdir(parents=True, exist_ok=True)
     stages = target.with_name(f".{target.name}.unfinished.json")
     with _shown(seen.name, progress) as report, _kept_told(stages):
