@@ -41,7 +41,7 @@ def run_command(name: str, command: Command, arguments: list[str]) -> int:
     shared, keywords = request.shared, request.keywords
     with verbosely(shared) as log:
         log.info("haloformer %s: %s", name, _given(keywords))
-        _check_places(keywords)
+        _check_places(command, keywords)
         if shared.dry_run:
             return _dry_run(name, request)
         to_stdout = _is_table_asked_for(name, command, keywords)
@@ -82,17 +82,18 @@ def _is_table_asked_for(name: str, command: Command, keywords: dict[str, Any]) -
     return True
 
 
-def _check_places(keywords: dict[str, Any]) -> None:
-    """Refuses files and folders that cannot be written before the work for them begins."""
+def _check_places(command: Command, keywords: dict[str, Any]) -> None:
+    """Refuses files and folders that cannot be written, and tables that are there, before the work for them begins."""
     from haloformer.io.writing import check_writable
 
     given = {**(keywords.get("options") or {}), **keywords}
+    is_table = command.table is not None and command.table(keywords)
     for place in (given.get(name) for name in ("out", "figure")):
         if not isinstance(place, str) or place in ("", "-"):
             continue
         if not Path(place).exists():
             check_writable(Path(place))
-        elif Path(place).is_file() and keywords.get("overwrite") is False:
+        elif is_table and Path(place).is_file() and not keywords.get("overwrite"):
             raise exists_already(Path(place))
 
 
