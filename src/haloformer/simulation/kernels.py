@@ -12,10 +12,15 @@ pools do not survive a fork, which data loaders do).
 """
 
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numba import njit
+
+from haloformer.simulation.stale import drop_stale
+
+drop_stale(Path(__file__).parents[1])  # before the first of them is called
 
 FLAGS = {"contract", "reassoc", "arcp", "nsz", "afn"}
 _BESIDE = 0.01  # arcsec; closer than this to a point mass, single precision (and the pairing of masses) is not enough

@@ -145,29 +145,36 @@ def observe(brightness, across, down, radius, rays, area, out):
     N, K, terms = out.shape[1], across.shape[1], across.shape[0]
     M = brightness.shape[2]
     side = N + K // rays + 1
+    apart = np.empty((M, M), f)  # rows: pixels' first rays, second rays, …
     blurred = np.empty((terms, _ROWS, M), f)  # down the columns
-    phases = np.zeros(
-        (rays, _ROWS * side + K), f
-    )  # of padded rows: pixels' first rays, second rays, …
+    phases = np.zeros((rays, _ROWS * side + K), f)  # as rows of apart, padded
     line = np.empty(_ROWS * side, f)  # several rows at once, so that the loop over them is long
     for i in range(out.shape[0]):
+        for row in range(M):
+            together = brightness[i, row]
+            for p in range(rays):
+                target = apart[row, p * N : (p + 1) * N]
+                for j in range(N):
+                    target[j] = together[j * rays + p]
         for first in range(0, N, _ROWS):
             rows = min(_ROWS, N - first)
-            for term in range(terms):
+            for term in range(0, terms - 2, 3):
+                three = down[term : term + 3]
                 for row in range(rows):
-                    _blur_down(
-                        brightness[i], down[term], (first + row) * rays - radius, blurred[term, row]
-                    )
+                    start = (first + row) * rays - radius
+                    _blur_down_thrice(
+                        apart, three, start, blurred[term, row], blurred[term + 1, row], blurred[term + 2, row]
+                    )  # fmt: skip
+            for term in range(terms - terms % 3, terms):
+                for row in range(rows):
+                    _blur_down(apart, down[term], (first + row) * rays - radius, blurred[term, row])
             n = rows * side
             for j in range(n):
                 line[j] = f(0.0)
             for term in range(terms):
                 for row in range(rows):
-                    source = blurred[term, row]
                     for p in range(rays):
-                        phase = phases[p, row * side : (row + 1) * side]
-                        for j in range(side):
-                            phase[j] = source[min(max(j * rays + p - radius, 0), M - 1)]
+                        _padded(blurred[term, row], N, rays, p - radius, phases[p, row * side : (row + 1) * side])  # fmt: skip
                 for k in range(0, K, 4):
                     w0, w1 = across[term, k] * area, across[term, k + 1] * area
                     w2, w3 = across[term, k + 2] * area, across[term, k + 3] * area
@@ -178,6 +185,43 @@ def observe(brightness, across, down, radius, rays, area, out):
                         line[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
             for row in range(rows):
                 out[i, first + row] = line[row * side : row * side + N]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _padded(row, N, rays, offset, out):
+    """Writes the rays j · ``rays`` + ``offset`` of a row whose rays lie apart into ``out``; those outside are the outermost ones."""
+    which = offset % rays
+    shift = (offset - which) // rays
+    low, high = min(max(-shift, 0), out.size), min(max(N - shift, 0), out.size)
+    out[:low] = row[0]
+    out[high:] = row[row.size - 1]
+    inside, to = row[which * N + low + shift : which * N + high + shift], out[low:high]
+    for j in range(to.size):
+        to[j] = inside[j]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _blur_down_thrice(brightness, weights, first, out0, out1, out2):
+    """As :func:`_blur_down` by three kernels (3, K) into as many (M,): rows are read once."""
+    f = np.float32
+    last = brightness.shape[0] - 1
+    for j in range(out0.size):
+        out0[j] = f(0.0)
+        out1[j] = f(0.0)
+        out2[j] = f(0.0)
+    for k in range(0, weights.shape[1], 4):
+        v0 = brightness[min(max(first + k, 0), last)]
+        v1 = brightness[min(max(first + k + 1, 0), last)]
+        v2 = brightness[min(max(first + k + 2, 0), last)]
+        v3 = brightness[min(max(first + k + 3, 0), last)]
+        a0, a1, a2, a3 = weights[0, k], weights[0, k + 1], weights[0, k + 2], weights[0, k + 3]
+        b0, b1, b2, b3 = weights[1, k], weights[1, k + 1], weights[1, k + 2], weights[1, k + 3]
+        c0, c1, c2, c3 = weights[2, k], weights[2, k + 1], weights[2, k + 2], weights[2, k + 3]
+        for j in range(out0.size):
+            u0, u1, u2, u3 = v0[j], v1[j], v2[j], v3[j]
+            out0[j] += a0 * u0 + a1 * u1 + a2 * u2 + a3 * u3
+            out1[j] += b0 * u0 + b1 * u1 + b2 * u2 + b3 * u3
+            out2[j] += c0 * u0 + c1 * u1 + c2 * u2 + c3 * u3
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
