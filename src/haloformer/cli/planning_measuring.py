@@ -2,6 +2,8 @@
 
 import dataclasses
 import inspect
+import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -136,6 +138,9 @@ def _fit_of_survey(given: dict[str, Any]) -> Plan:
     from haloformer.simulation import Simulator
 
     check_choices(given["on_error"], given["batch_size"])
+    shown = given["out"] == "-"
+    if shown:
+        given["out"] = str(Path(tempfile.gettempdir()) / f"haloformer-{os.getpid()}.csv")
     names = ("images", "survey", "out", "noise", "figure", "overwrite", "on_error")
     asked = Asked.of(reading=reading_of(given), **{name: given[name] for name in names})
     simulator = Simulator(asked.survey, noise=given["noise"])
@@ -146,7 +151,8 @@ def _fit_of_survey(given: dict[str, Any]) -> Plan:
     }
     n_bytes = asked.n * (2 * len(asked.fitter.names) + 4) * 12
     what = f"fit {asked.n:,} images of {asked.survey.name}"
-    return Plan(what, facts, (asked.n + N_USUAL) * each, n_bytes, str(asked.target), f"{measured} and fitted")  # fmt: skip
+    out = "standard output" if shown else str(asked.target)
+    return Plan(what, facts, (asked.n + N_USUAL) * each, n_bytes, out, f"{measured} and fitted")
 
 
 def _fit_of_lens(given: dict[str, Any]) -> Plan:

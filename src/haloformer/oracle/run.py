@@ -132,7 +132,7 @@ def survey_limits(
     """
     asked = Asked.of(survey, out, lenses=lenses, realisations=realisations, seed=seed, overwrite=overwrite)  # fmt: skip
     given, target = asked.survey, asked.target
-    found = _of_lenses(given, asked.levels, asked.kept, seed, lenses, realisations, progress)
+    found = _of_lenses(asked, seed, lenses, realisations, progress)
     levels = {name: _Level.of([one[name] for one in found]) for name in asked.levels}
     result = {
         "survey": given.name,
@@ -178,10 +178,10 @@ def _refuse(target: Path, overwrite: bool) -> None:
 
 
 def _of_lenses(
-    survey: ComposedSurvey, levels: list[str], kept: Kept, seed: int, lenses: int, realisations: int, progress: bool | None
-) -> list[dict[str, Found]]:  # fmt: skip
+    asked: Asked, seed: int, lenses: int, realisations: int, progress: bool | None
+) -> list[dict[str, Found]]:
     """Returns what is found of each lens, on each of the levels."""
-    classes = [name for name in survey.class_names if survey.substructure[name]]
+    survey, kept, classes = asked.survey, asked.kept, asked.classes()
     known_before = {number: kept.read(number) for number in range(lenses)}
     if done := sum(one is not None for one in known_before.values()):
         tell(f"{done} of {lenses} lenses are known from an earlier call")
@@ -190,7 +190,7 @@ def _of_lenses(
     with progress_bar(f"limits {survey.name}", lenses * each, progress) as advance:
         for number, one in known_before.items():
             if one is None:
-                one = of_lens(survey, classes, levels, seed, number, realisations, advance)
+                one = of_lens(survey, classes, asked.levels, seed, number, realisations, advance)
                 kept.write(number, one)
             else:
                 advance(each)
