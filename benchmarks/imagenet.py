@@ -86,7 +86,11 @@ def report() -> None:
     rows = []
     for line in (RUNS / "results.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        record["options"]["pretrained"] = Path(str(record["options"].get("pretrained"))).name
+        for told in (
+            record["options"],
+            record["changes"],
+        ):  # its file lies elsewhere on each machine
+            told["pretrained"] = Path(str(told.get("pretrained"))).name
         rows.append(record)
     write_text(RESULTS / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     (RESULTS / "logits").mkdir(exist_ok=True)
