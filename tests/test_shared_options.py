@@ -14,6 +14,7 @@ import sys
 import time
 import types
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -623,6 +624,15 @@ def test_the_option_that_takes_a_file_is_told(tmp_path, capsys):
     assert "did you mean --noise_map?" in capsys.readouterr().err
     assert main(["fit", "x.fits", "--psf", "psf.fits", "--noise", "loud", "--out", "f"]) == 2
     assert "noise_map" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("given", [["--noise", "rms.fits", "--psf", "p"], ["--noise=rms.fits"]])
+def test_a_choice_is_told_with_what_was_given_by_older_versions_of_jsonargparse_too(given):
+    message = 'Parser key "noise":\n  Cannot take a Union of no types.'
+    hints = {"noise": Literal["original", "none"], "noise_map": str}
+    told = parsing._in_our_words(message, hints, given)
+    assert told == "noise must be one of original, none, not rms.fits: did you mean --noise_map?"
+    assert parsing._in_our_words(message, hints, []) == "noise must be one of original, none"
 
 
 @pytest.mark.parametrize("policy", [None, "ACTIVE"])

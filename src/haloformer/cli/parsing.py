@@ -75,6 +75,7 @@ class _Parser(ArgumentParser):
 
     Attributes:
         hints: Option → its type.
+        given: The arguments that are parsed, in the usual spelling.
     """
 
     def __init__(self, name: str, description: str) -> None:
@@ -82,6 +83,7 @@ class _Parser(ArgumentParser):
             prog=f"haloformer {name}", description=description, formatter_class=_Formatter
         )
         self.hints: dict[str, object] = {}
+        self.given: Sequence[str] = ()
 
     def format_help(self, *arguments: Any, **more: Any) -> str:
         """Returns the help, in our words where they are the library's."""
@@ -93,7 +95,9 @@ class _Parser(ArgumentParser):
         return text
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        raise InputError(f"{_in_our_words(message, self.hints)} (see {self.prog} --help)")
+        raise InputError(
+            f"{_in_our_words(message, self.hints, self.given)} (see {self.prog} --help)"
+        )
 
 
 @dataclass(frozen=True)
@@ -138,7 +142,8 @@ def read(
     parser = parser_of(name, command, function)
     if not command.experiment:
         _check_configs(arguments, {key: parameters[key] for key in command.positional})
-    values = parser.parse_args(_usual_spelling(arguments, parser.hints)).as_dict()
+    parser.given = _usual_spelling(arguments, parser.hints)
+    values = parser.parse_args(parser.given).as_dict()
     values = {key: _at_home(value) for key, value in values.items()}  # those of --config, too
     shared = Shared.of(values)
     ours = {key for key in OPTIONS if key not in parameters}
@@ -411,8 +416,14 @@ def _short(option: str) -> str:
     return short_name(option) if group in GROUPS else option
 
 
-def _in_our_words(message: str, hints: Mapping[str, object]) -> str:
-    """Returns one of jsonargparse's messages as one line that says what would be right."""
+def _in_our_words(message: str, hints: Mapping[str, object], given: Sequence[str]) -> str:
+    """Returns one of jsonargparse's messages as one line that says what would be right.
+
+    Args:
+        message: What jsonargparse says; of a choice its older versions do not say what was given.
+        hints: Option → its type.
+        given: The arguments.
+    """
     text = " ".join(message.split()).removeprefix("Validation failed: ").removeprefix("error: ")
     if found := re.search(r"unrecognized arguments: ([^\s=]+)", text, flags=re.IGNORECASE):
         unknown = found[1]
@@ -425,9 +436,20 @@ def _in_our_words(message: str, hints: Mapping[str, object]) -> str:
         if name not in hints:
             return f"{name}: {reason}"
         _, got, value = reason.rpartition("value: ")
+        value = value if got else _value_of(name, given)
         wanted = f"{name} must be {type_in_words(hints[name])}"
-        return wanted + (f", not {value}{_meant_by_file(name, value, hints)}" if got else "")
+        return wanted + (f", not {value}{_meant_by_file(name, value, hints)}" if value else "")
     return text
+
+
+def _value_of(name: str, given: Sequence[str]) -> str:
+    """Returns what an option was given, or nothing."""
+    value = ""
+    for argument, following in zip(given, [*given[1:], ""]):
+        option, equals, joined = argument.partition("=")
+        if option == f"--{name}":
+            value = joined if equals else following
+    return value
 
 
 def _meant_by_file(name: str, value: str, hints: Mapping[str, object]) -> str:
