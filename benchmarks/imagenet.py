@@ -12,14 +12,13 @@ import argparse
 import importlib
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from haloformer.evaluation.metrics import holm, paired_difference
-from haloformer.io.writing import write_text
+from haloformer.io.writing import whole_file, write_text
 from haloformer.studies.plan import parse_study
 from haloformer.studies.run import carry_out
 
@@ -95,7 +94,8 @@ def report() -> None:
     write_text(RESULTS / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     (RESULTS / "logits").mkdir(exist_ok=True)
     for path in (RUNS / "logits").glob("*.npz"):
-        shutil.copy(path, RESULTS / "logits" / path.name)
+        with np.load(path) as kept, whole_file(RESULTS / "logits" / path.name) as part, part.open("wb") as out:  # fmt: skip
+            np.savez_compressed(out, labels=kept["labels"].astype(np.uint8), logits=kept["logits"].astype(np.float16))  # fmt: skip
     found = {row["variant"]: row for row in rows if row["status"] == "ok"}
     pairs = [
         (size, labels)

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import matplotlib
 import numpy as np
 import yaml
 
@@ -19,7 +20,7 @@ from haloformer.evaluation.metrics import (
     roc_curve,
 )
 from haloformer.evaluation.published import AGAIN, best_published
-from haloformer.io.writing import whole_file, write_text
+from haloformer.io.writing import figure_bytes, whole_file, write_text
 from haloformer.models import find_model
 from haloformer.reporting import html, markdown, style
 from haloformer.reporting.interval import format_value
@@ -44,6 +45,7 @@ COLUMNS = (
 )  # fmt: skip
 
 _FALSE_RATES = np.logspace(-4, 0, 81)
+_DPI = 120  # of the pictures: they come along with the source
 _CNNS = ("EfficientNet", "ResNet")
 
 
@@ -79,9 +81,10 @@ def report(runs: Path, results: Path, document: Path, pilot: str, how: str) -> N
     for place in dict.fromkeys(map(place_of, rows)):
         drawn |= _figures(results / place, [r["run"] for r in rows if place_of(r) == place])
     for name, figure in drawn.items():
-        style.save(figure, results / name)
-        for ending in ("pdf", "svg"):  # hundreds of curves
-            (results / f"{name}.{ending}").unlink(missing_ok=True)
+        with matplotlib.rc_context(
+            style.STYLE
+        ):  # no drawing by lines: there are hundreds of curves
+            (results / f"{name}.png").write_bytes(figure_bytes(figure, "png", dpi=_DPI))
     write_text(results / "table.md", _markdown(rows, differences, how, list(drawn)))
     write_text(results / "table.html", _page(rows, differences, how, list(drawn)))
     print(f"{len(rows)} runs in {results / 'table.csv'}")
