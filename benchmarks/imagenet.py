@@ -85,10 +85,7 @@ def report() -> None:
     rows = []
     for line in (RUNS / "results.jsonl").read_text(encoding="utf-8").splitlines():
         record = json.loads(line)
-        for told in (
-            record["options"],
-            record["changes"],
-        ):  # its file lies elsewhere on each machine
+        for told in (record["options"], record["changes"]):  # whose path is that of a machine
             told["pretrained"] = Path(str(told.get("pretrained"))).name
         rows.append(record)
     write_text(RESULTS / "results.jsonl", "".join(json.dumps(row) + "\n" for row in rows))

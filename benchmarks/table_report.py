@@ -45,7 +45,7 @@ COLUMNS = (
 )  # fmt: skip
 
 _FALSE_RATES = np.logspace(-4, 0, 81)
-_DPI = 120  # of the pictures: they come along with the source
+_DPI = 120  # of the pictures: each is kept in the repository
 _CNNS = ("EfficientNet", "ResNet")
 
 
@@ -81,9 +81,7 @@ def report(runs: Path, results: Path, document: Path, pilot: str, how: str) -> N
     for place in dict.fromkeys(map(place_of, rows)):
         drawn |= _figures(results / place, [r["run"] for r in rows if place_of(r) == place])
     for name, figure in drawn.items():
-        with matplotlib.rc_context(
-            style.STYLE
-        ):  # no drawing by lines: there are hundreds of curves
+        with matplotlib.rc_context(style.STYLE):  # no SVG: there are hundreds of curves
             (results / f"{name}.png").write_bytes(figure_bytes(figure, "png", dpi=_DPI))
     write_text(results / "table.md", _markdown(rows, differences, how, list(drawn)))
     write_text(results / "table.html", _page(rows, differences, how, list(drawn)))
@@ -302,9 +300,7 @@ def _roc(answers: dict[str, Row]) -> "Figure":
         axes.tick_params(labelsize=7)
         axes.grid(color=style.FAINT, alpha=0.25, linewidth=0.5)
         axes.set_title(_title(run), fontsize=8)
-    figure.axes[0].legend(
-        fontsize=7, loc="best"
-    )  # a poor one leaves the top free, a good one the bottom
+    figure.axes[0].legend(fontsize=7, loc="best")
     figure.supxlabel("False positive rate", fontsize=9)
     figure.supylabel("True positive rate", fontsize=9)
     return figure

@@ -5,6 +5,7 @@ import inspect
 import os
 import tempfile
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,21 +15,15 @@ _TRIED = 120  # images of each of a survey's audit's sets, by which its time is 
 _FIGURE = 400_000  # bytes that a report with its pictures has
 
 
-def limits(
-    survey: str,
-    *,
-    out: str,
-    lenses: int = 24,
-    realisations: int = 200,
-    seed: int = 1000,
-    overwrite: bool = False,
-    **_: Any,
-) -> Plan:
+def limits(**options: Any) -> Plan:
     """Plans `haloformer limits`."""
+    from haloformer.oracle.command import limits as command
     from haloformer.oracle.run import LEAST_REALISATIONS, Asked, of_lens
     from haloformer.oracle.scene import Lens
 
-    asked = Asked.of(survey, out, lenses=lenses, realisations=realisations, seed=seed, overwrite=overwrite)  # fmt: skip
+    given = _all_of(command, options)
+    asked = Asked.of(**{name: value for name, value in given.items() if name != "progress"})
+    lenses, realisations, seed = (given[name] for name in ("lenses", "realisations", "seed"))
     there = sum(asked.kept.read(number) is not None for number in range(lenses))
     classes, few = asked.classes(), LEAST_REALISATIONS
     lens = Lens.of(asked.survey, seed, 0)
@@ -50,45 +45,19 @@ def limits(
         "realisations": f"{realisations} of each of {len(classes)} classes in each lens",
     }  # fmt: skip
     measured = f"{few} realisations in one lens"
-    return Plan(f"measure the limits of {asked.survey.name}", facts, seconds, _FIGURE, out, measured)  # fmt: skip
+    what = f"measure the limits of {asked.survey.name}"
+    return Plan(what, facts, seconds, _FIGURE, given["out"], measured)
 
 
-def audit(
-    run: str | None = None,
-    *,
-    out: str,
-    parts: list[str] | str | None = None,
-    survey: str | None = None,
-    compare: list[str] | str | None = None,
-    real: list[str] | str | None = None,
-    galaxies: list[str] | str | None = None,
-    n: int = 1500,
-    seed: int | None = None,
-    batch_size: int = 256,
-    device: str = "auto",
-    overwrite: bool = False,
-    **_: Any,
-) -> Plan:
+def audit(**options: Any) -> Plan:
     """Plans `haloformer audit`."""
-    if run is None:
-        return _audit_of_survey(survey, out, n, seed, overwrite, parts=parts, compare=compare, real=real, galaxies=galaxies)  # fmt: skip
+    from haloformer.audit.command import audit as command
     from haloformer.audit.run import asked_for
 
-    asked = asked_for(
-        run,
-        out=out,
-        parts=parts,
-        survey=survey,
-        compare=compare,
-        real=real,
-        galaxies=galaxies,
-        n=n,
-        seed=seed,
-        batch_size=batch_size,
-        device=device,
-        overwrite=overwrite,
-        progress=False,
-    )
+    given = _all_of(command, options)
+    if given["run"] is None:
+        return _audit_of_survey(given)
+    asked = asked_for(**{**given, "progress": False})
     model = dataclasses.replace(asked.audited, progress=False)
 
     def answered(numbers: range) -> None:
@@ -97,21 +66,22 @@ def audit(
     each, measured = seconds_each(answered)
     facts = {
         "parts": ", ".join(asked.missing) or "none: all are there",
-        "images": f"{n:,} per condition",
+        "images": f"{given['n']:,} per condition",
         "an image": f"{each * 1e3:.1f} ms to simulate and classify",
     }
     notes = ["How often the model sees each image depends on the part; each shows its progress."]
-    return Plan(f"audit {run}", facts, None, _FIGURE, out, measured, notes)
+    return Plan(f"audit {given['run']}", facts, None, _FIGURE, given["out"], measured, notes)
 
 
-def _audit_of_survey(
-    survey: str | None, out: str, n: int, seed: int | None, overwrite: bool, **others: object
-) -> Plan:
+def _audit_of_survey(given: dict[str, Any]) -> Plan:
     from haloformer.audit.command import SURVEY_SEED, named_survey
     from haloformer.audit.fairness import carried_out, checked
 
-    name, seed = named_survey(survey, **others), SURVEY_SEED if seed is None else seed
-    simulator, _ = checked(name, out, n=n, seed=seed, overwrite=overwrite)
+    others = ("parts", "compare", "real", "galaxies")
+    name = named_survey(given["survey"], **{other: given[other] for other in others})
+    n, out = given["n"], given["out"]
+    seed = SURVEY_SEED if given["seed"] is None else given["seed"]
+    simulator, _ = checked(name, out, n=n, seed=seed, overwrite=given["overwrite"])
     simulator.batch(range(8))  # compiles what is compiled
     began = time.perf_counter()
     carried_out(name, simulator, _TRIED, seed, lambda done: None)
@@ -121,13 +91,11 @@ def _audit_of_survey(
     return Plan(f"audit the survey {name}", facts, seconds, 20_000, out, measured)
 
 
-def fit(images: list[str], **options: Any) -> Plan:
+def fit(**options: Any) -> Plan:
     """Plans `haloformer fit`."""
     from haloformer.fitting.command import fit as command
 
-    bound = inspect.signature(command).bind(images, **options)
-    bound.apply_defaults()
-    given = bound.arguments
+    given = _all_of(command, options)
     return _fit_of_lens(given) if given["survey"] is None else _fit_of_survey(given)
 
 
@@ -174,3 +142,10 @@ def _fit_of_lens(given: dict[str, Any]) -> Plan:
     }  # fmt: skip
     measured = "the size of such folders; how long a lens takes, its arcs decide"
     return Plan(f"fit the lens {seen.name}", facts, None, _FIGURE, str(target), measured)
+
+
+def _all_of(command: Callable[..., object], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns all arguments of a command's function: those that are given, and the others' defaults."""
+    bound = inspect.signature(command).bind(**options)
+    bound.apply_defaults()
+    return dict(bound.arguments)

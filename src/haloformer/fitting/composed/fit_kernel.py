@@ -247,7 +247,7 @@ def fit_images(
                             turn(here, turned)
                         before = chi2[k] + _penalty(here, prior, free)
                     after = -np.inf
-                    if wary:
+                    if wary:  # the cost alone: nothing is below −∞, so nothing is kept
                         after = _arrive(
                             trial, image, there, more, weights[k], True, free, wanted[:0], seconds[i], camera, noise, prior,
                             linear, work, pixels, flat, rows, bits, means[k], hessian, -np.inf,

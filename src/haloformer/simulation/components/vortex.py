@@ -36,6 +36,7 @@ from haloformer.validation import WholeNumber, checked
 
 _LOG10_M_AXION = Uniform(-24.0, -22.0)  # of lines of which nothing is said
 _ARGUMENTS = {"x": "x0", "y": "y0"}
+_MOST_SUMMED = 200  # masses; of more the closed form is quicker
 
 
 @checked
@@ -130,9 +131,10 @@ class VortexLine(MassComponent):
         return alpha_x, alpha_y
 
     def at_points(self, x: Tensor, y: Tensor, parameters: Parameters) -> tuple[Tensor, Tensor]:
-        """The compiled sum over the masses, where numba is, on a CPU, for lines of one number of masses."""
+        """The compiled sum over the masses, where numba is, on a CPU, for lines of one number of masses that is no large one."""
         number = parameters["n_masses"]
-        if not has_numba() or x.device.type != "cpu" or (number != number[0]).any():
+        alike = (number == number[0]).all() and number[0] <= _MOST_SUMMED
+        if not has_numba() or x.device.type != "cpu" or not alike:
             return super().at_points(x, y, parameters)
         along = np.linspace(-1, 1, int(number[0])) * parameters["half_length"][:, None]
         x0 = parameters["x"][:, None] + along * np.cos(parameters["angle"])[:, None]

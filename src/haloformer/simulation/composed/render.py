@@ -103,7 +103,7 @@ class ComposedRenderer:
             # By the image of the smooth lens: neither class nor substructure decides how bright a source is.
             flux = self._flux(parameters, peak)
             scale = self._tensor(flux)
-            if scale.dim() == images.dim() - 2 and scale.shape == images.shape[:-2]:
+            if scale.shape == images.shape[:-2]:
                 images *= scale[..., None, None]  # they are nobody else's
             else:
                 images = images * scale[..., None, None]
