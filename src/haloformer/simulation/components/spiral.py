@@ -26,7 +26,7 @@ from haloformer.validation import WholeNumber, checked
 _SIZE = LogNormal(0.1, 0.2, 0.05, 0.15)
 _INNER = 0.4  # half-light radii within which the arms fade
 _STEEPEST = (0.05, 1.2)  # pitch angles in radian
-_GRID, _REACH = (
+PICTURE_SIDE, _REACH = (
     601,
     8.0,
 )  # of lenstronomy's picture: pixels per side, and half its side in half-light radii
@@ -125,11 +125,11 @@ class Spiral(LightComponent):
     def lenstronomy(self, parameters: Mapping[str, Any]) -> list[Profile]:
         """``INTERPOL`` of a fine picture, which is bilinear; lenstronomy has no such profile."""
         half = _REACH * float(parameters["R"])
-        axis = torch.linspace(-half, half, _GRID, dtype=torch.float64)
+        axis = torch.linspace(-half, half, PICTURE_SIDE, dtype=torch.float64)
         one = {name: torch.tensor([float(value)]).double() for name, value in parameters.items()}
         image = self.brightness(axis[None, None, :], axis[None, :, None], one)[0].numpy()
         centre = {"center_x": 0, "center_y": 0, "phi_G": 0}
-        scale = 2 * half / (_GRID - 1)
+        scale = 2 * half / (PICTURE_SIDE - 1)
         return [("INTERPOL", {"image": image, "amp": 1, "scale": scale, **centre})]
 
 
