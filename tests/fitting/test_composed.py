@@ -17,12 +17,12 @@ from haloformer.fitting.composed import fitter as fitting
 from haloformer.fitting.composed.camera import FitCamera
 from haloformer.fitting.composed.columns import log_gamma, sharp_columns
 from haloformer.fitting.composed.names import LOGARITHMIC, MULTIPOLES, NAMES
-from haloformer.fitting.composed.tensors import BY_TENSORS
+from haloformer.fitting.composed.tensors import BY_TENSORS, TensorCamera
 from haloformer.fitting.fitted import FittedSimulator
 from haloformer.prediction.export import export_model
 from haloformer.simulation import Simulator, describe_survey, get_any_survey
 from haloformer.simulation.components import EPL, Multipoles, Sersic, Shear
-from haloformer.simulation.components.ray_kernels import observe
+from haloformer.simulation.components.ray_kernels import observe, trace_back
 from haloformer.simulation.psf import psf_kernel
 from haloformer.training import train
 from small_survey import small
@@ -420,15 +420,40 @@ def test_a_model_is_trained_on_them_and_answers_with_a_cutouts_own_noise(tmp_pat
         export_model(predictor, tmp_path / "x.pt2", format="torch_export")
 
 
+@pytest.mark.parametrize("name", ["hst", "euclid", "rubin"])  # 2, 3 and 1 rays a pixel
+def test_pixels_are_traced_back_to_the_rays_that_they_show(name):
+    camera = FitCamera.of(get_any_survey(name).instrument, 24)
+    random = np.random.default_rng(3)
+    pixels = random.normal(size=(24, 24)).astype(np.float32)
+    blur = camera.columns
+    light = random.uniform(size=(1, 24 * blur.rays, 24 * blur.rays)).astype(np.float32)
+    shown, back = np.empty((1, 24, 24), np.float32), np.empty(light.shape[1:], np.float32)
+    weights = blur.across, blur.down, blur.radius, blur.rays, np.float32(camera.pixel_scale**2)
+    observe(light, *weights, shown)
+    trace_back(pixels, *weights, back)
+    size = float(np.linalg.norm(shown) * np.linalg.norm(pixels))
+    assert (shown[0] * pixels).sum() == pytest.approx((light[0] * back).sum(), abs=1e-6 * size)
+    by_tensors = TensorCamera(camera, torch.device("cpu"))
+    torch.testing.assert_close(
+        by_tensors.trace_back(torch.from_numpy(pixels)[None])[0], torch.from_numpy(back), rtol=1e-4, atol=1e-6
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize("name", ["hst", "euclid", "jwst", "rubin"])
 def test_the_camera_for_derivatives_shows_a_point_as_the_whole_one_does(name):
     camera = FitCamera.of(get_any_survey(name).instrument, 40)
-    rays = len(camera.axis)
-    point = np.zeros((1, rays, rays), np.float32)
-    point[0, rays // 2 + 1, rays // 2 - 4] = 1  # off the middle, so that a wrong radius shows
-    whole, fast = np.empty((2, 1, 40, 40), np.float32)
-    observe(point, camera.across, camera.down, camera.radius, camera.rays, 1.0, whole)
-    observe(point, camera.fast_across, camera.fast_down, camera.fast_radius, camera.rays, 1.0, fast)
-    assert fast.sum() == pytest.approx(whole.sum(), rel=0.01)
-    assert np.abs(fast - whole).sum() < 0.07 * whole.sum()
-    assert camera.fast_across.size < camera.across.size
+    found = []
+    for blur in (camera.image, camera.columns, camera.quick):
+        point = np.zeros((1, 40 * blur.rays, 40 * blur.rays), np.float32)
+        # Off the middle, so that a wrong radius shows; all rays of a pixel, which a step has one of.
+        row, column = (slice(k * blur.rays, (k + 1) * blur.rays) for k in (22, 15))
+        point[0, row, column] = 1
+        found.append(np.empty((1, 40, 40), np.float32))
+        observe(point, blur.across, blur.down, blur.radius, blur.rays, 1.0, found[-1])
+    whole, fast, once = found
+    for other, most in ((fast, 0.07), (once, 0.6)):
+        assert other.sum() == pytest.approx(whole.sum(), rel=0.01)
+        assert np.abs(other - whole).sum() < most * whole.sum()
+    assert camera.columns.across.size < camera.image.across.size
+    assert camera.quick.rays == 1
+    assert camera.quick.across.size < camera.columns.across.size

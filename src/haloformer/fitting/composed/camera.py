@@ -1,6 +1,6 @@
 """The camera as the fit takes it: rays, point-spread function as a sum of separable ones, and the same on coarser pixels."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -8,8 +8,9 @@ from haloformer.errors import InputError
 from haloformer.simulation.instruments import Instrument
 from haloformer.simulation.psf import checked_kernel, psf_kernel, rays_per_pixel, resampled
 
-_LEFT_OUT, _FAST_LEFT_OUT = 3e-4, 0.03
-"""Of the light, what the terms may leave out: far below the noise of any pixel; and what steps may be a little less good for."""
+_LEFT_OUT, _FAST_LEFT_OUT, _QUICK_LEFT_OUT = 3e-4, 0.03, 0.3
+"""Of the light, what the terms may leave out: far below the noise of any pixel; what derivatives may be a little less good for; and what
+steps may be a little shorter for."""
 
 _MOST_TERMS = 16
 
@@ -18,30 +19,44 @@ COARSE = 2
 
 
 @dataclass(frozen=True)
-class FitCamera:
-    """What blurs and adds up light.
+class Blur:
+    """How light at rays becomes pixels.
 
     Attributes:
         axis: (rays · side,) positions of the rays in arcsec.
         across: (terms, K) float32 weights along the rows, K a multiple of 4; see
             :class:`~haloformer.simulation.psf.SeparablePsf`.
         down: (terms, K) float32 down the columns.
-        fast_across: As ``across``, with fewer terms or less far out, for derivatives.
-        fast_down: See there.
         radius: Of the kernel, in rays.
-        fast_radius: Of that for derivatives.
         rays: Per side of a pixel.
-        pixel_scale: Arcsec per pixel.
     """
 
     axis: np.ndarray
     across: np.ndarray
     down: np.ndarray
-    fast_across: np.ndarray
-    fast_down: np.ndarray
     radius: int
-    fast_radius: int
     rays: int
+
+    @property
+    def side(self) -> int:
+        """Pixels per side."""
+        return len(self.axis) // self.rays
+
+
+@dataclass(frozen=True)
+class FitCamera:
+    """What blurs and adds up light.
+
+    Attributes:
+        image: Of the image itself.
+        columns: Of its derivatives: as of the image, with fewer terms or less far out.
+        quick: Of derivatives that only say how long a step is, with one ray a pixel, and much less far out.
+        pixel_scale: Arcsec per pixel.
+    """
+
+    image: Blur
+    columns: Blur
+    quick: Blur
     pixel_scale: float
 
     @classmethod
@@ -70,31 +85,38 @@ class FitCamera:
         """Returns nearly the same on pixels :data:`COARSE` times as large, one ray each; the last pixels of odd sides are left out."""
         rays = rays_per_pixel(camera)
         kernel = psf_kernel(camera) if psf is None else _checked(psf, side, rays, oversampling)
-        found = cls._of(
-            _binned(kernel, COARSE * rays), COARSE * camera.pixel_scale, side // COARSE, 1
-        )
         middle = 0.5 * (side - side // COARSE * COARSE) * camera.pixel_scale
-        return cls(found.axis - middle, *(getattr(found, k.name) for k in fields(found)[1:]))  # fmt: skip
+        return cls._of(
+            _binned(kernel, COARSE * rays), COARSE * camera.pixel_scale, side // COARSE, 1, -middle
+        )
 
     @classmethod
-    def _of(cls, kernel: np.ndarray, pixel_scale: float, side: int, rays: int) -> "FitCamera":
-        number = side * rays
-        axis = (np.arange(number) - (number - 1) / 2) * (pixel_scale / rays)
+    def _of(
+        cls, kernel: np.ndarray, pixel_scale: float, side: int, rays: int, middle: float = 0.0
+    ) -> "FitCamera":
+        axis, one = (
+            (np.arange(side * n) - (side * n - 1) / 2) * (pixel_scale / n) + middle
+            for n in (rays, 1)
+        )
         across, down = _separated(kernel, rays, _LEFT_OUT)
-        fast = _cheapest(kernel, rays, _FAST_LEFT_OUT)
-        return cls(axis, across, down, *fast[:2], len(kernel) // 2, fast[2], rays, pixel_scale)
+        columns = Blur(axis, *_cheapest(kernel, rays, _FAST_LEFT_OUT), rays)
+        small = kernel if rays == 1 else _binned(kernel, rays)
+        quick = Blur(one, *_cheapest(small, 1, _QUICK_LEFT_OUT), 1)
+        return cls(Blur(axis, across, down, len(kernel) // 2, rays), columns, quick, pixel_scale)
 
     @property
     def side(self) -> int:
         """Pixels per side."""
-        return len(self.axis) // self.rays
+        return self.image.side
 
     @property
     def arguments(self) -> tuple[np.ndarray | int | np.float32, ...]:
         """The camera as the kernels take it."""
         area = np.float32(self.pixel_scale**2)
-        weights = self.across, self.down, self.fast_across, self.fast_down
-        return self.axis, *weights, self.radius, self.fast_radius, self.rays, area
+        columns, quick = (
+            (blur.across, blur.down, blur.radius) for blur in (self.columns, self.quick)
+        )
+        return (*vars(self.image).values(), *columns, *quick, area)
 
 
 def _checked(psf: np.ndarray, side: int, rays: int, oversampling: int) -> np.ndarray:

@@ -35,12 +35,10 @@ from haloformer.fitting.composed.sums_kernel import (
     solved,
 )
 from haloformer.fitting.convergence import SETTLED
-from haloformer.simulation.components.ray_kernels import observe
+from haloformer.simulation.components.ray_kernels import observe, trace_back
 from haloformer.simulation.kernels import FLAGS
 
 _HOPELESS = 0.05  # standard deviations: a step that is as short and leads nowhere ends a fit
-_WARY = 2
-"""Steps after one that led nowhere that are tried by the image alone, which takes a fifth of the time: often they lead nowhere, too."""
 
 
 @njit(nogil=True, cache=True)
@@ -83,11 +81,11 @@ def _chi2(data, mean, weight):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
-def _rescaled(columns, data, weight, sky, low, high):
-    """Multiplies all columns by the factor of the first that fits the data best, within bounds, and returns its logarithm."""
+def _rescaled(image, data, weight, sky, low, high):
+    """Multiplies an image by the factor that fits the data best, within bounds, and returns its logarithm."""
     f = np.float32
     there, seen = 0.0, 0.0
-    light, image = f(sky), columns[0]
+    light = f(sky)
     for start in range(0, data.size, BLOCK):
         one, two = f(0.0), f(0.0)
         for j in range(start, min(start + BLOCK, data.size)):
@@ -98,10 +96,8 @@ def _rescaled(columns, data, weight, sky, low, high):
         seen += float(two)
     factor = seen / max(there, 1e-30)
     factor = min(max(factor, math.exp(max(low, -60.0))), math.exp(min(high, 60.0)))
-    for m in range(columns.shape[0]):
-        column = columns[m]
-        for j in range(data.size):
-            column[j] *= f(factor)
+    for j in range(data.size):
+        image[j] *= f(factor)
     return math.log(factor)
 
 
@@ -141,19 +137,102 @@ def render(u, wanted, camera, work, pixels):
         u: (22,) what is fitted.
         wanted: Numbers of the parameters whose derivatives are wanted, the multipoles' axis staying where it is.
         camera: See :func:`fit_images`.
-        work: Space for use in between: (22,), (3, TERMS), (SCRATCH,) and its memory as int32, and (1 + len(wanted), M, M).
+        work: Of :func:`_space`.
         pixels: See above.
     """
-    axis, across, down, fast_across, fast_down, radius, fast_radius, rays, area = camera
-    p, coefficients, s, bits, sharp = work
-    physical(u, p)
-    frame = axis_of(u)
+    _, across, down, radius, rays, fast_across, fast_down, fast_radius, _, _, _, area = camera
+    sharp = work[4]
+    _sharp(u, wanted, camera, work)
     count = 1 + wanted.size
-    sharp_columns(
-        p, (math.cos(frame), math.sin(frame)), wanted, axis, coefficients, s, bits, sharp[:count]
-    )
     observe(sharp[:1], across, down, radius, rays, area, pixels[:1])
     observe(sharp[1:count], fast_across, fast_down, fast_radius, rays, area, pixels[1:count])
+
+
+@njit(nogil=True, cache=True)
+def _sharp(u, wanted, camera, work):
+    """Computes the light at the rays and its derivatives, the fifth of ``work``."""
+    p, coefficients, s, bits, sharp = work[:5]
+    physical(u, p)
+    frame = axis_of(u)
+    turned = math.cos(frame), math.sin(frame)
+    sharp_columns(p, turned, wanted, camera[0], coefficients, s, bits, sharp[: 1 + wanted.size])
+
+
+@njit(nogil=True, cache=True)
+def _space(numbers, count, side, rays):
+    """Returns space for use in between: values, coefficients, scratch and its memory as int32, the light at the rays, and twice that of pixels."""
+    s = np.zeros(SCRATCH, np.float32)
+    M = side * rays
+    sharp, small = np.empty((count, M, M), np.float32), np.empty((count, side, side), np.float32)
+    return np.empty(numbers), np.empty((3, TERMS)), s, s.view(np.int32), sharp, small, np.empty((M, M), np.float32)  # fmt: skip
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _binned(sharp, rays, out):
+    """Receives in ``out`` (C, N, N) the mean light (C, M, M) of each pixel's rays."""
+    f = np.float32
+    share, N = f(1.0 / rays**2), out.shape[1]
+    line = np.empty(N * rays, f)
+    for i in range(out.shape[0]):
+        for row in range(N):
+            line[:] = sharp[i, row * rays]
+            for k in range(1, rays):
+                other = sharp[i, row * rays + k]
+                for j in range(line.size):
+                    line[j] += other[j]
+            target = out[i, row]
+            if rays == 2:
+                for j in range(N):
+                    target[j] = share * (line[2 * j] + line[2 * j + 1])
+            elif rays == 3:
+                for j in range(N):
+                    target[j] = share * (line[3 * j] + line[3 * j + 1] + line[3 * j + 2])
+            else:
+                for j in range(N):
+                    some = f(0.0)
+                    for p in range(rays):
+                        some += line[j * rays + p]
+                    target[j] = share * some
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def _dot(a, b):
+    """Returns the sum of products of two images (M, M) float32."""
+    total = 0.0
+    for row in range(a.shape[0]):
+        one, two, some = a[row], b[row], np.float32(0.0)
+        for j in range(one.size):
+            some += one[j] * two[j]
+        total += float(some)
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _normal(
+    scale, wanted, camera, work, pixels, flat, growth, weight, by_time, data, mean, free, scratch, hessian
+):  # fmt: skip
+    """Receives in ``hessian`` (P + 1, P + 1) the matrix of a step, of derivatives that are nearly right, and last the slope, of right ones.
+
+    The derivatives at the rays, which are in ``work`` but for a factor ``scale``, are not blurred for the slope: the pixels' residuals, of
+    which there is one image, are traced back to the rays.
+    """
+    _, _, _, _, rays, across, down, radius, quick_across, quick_down, quick_radius, area = camera
+    sharp, small, back = work[4:]
+    P, count, N = free.size, 1 + wanted.size, pixels.shape[1]
+    area *= np.float32(scale)
+    one = sharp[1:count]
+    if rays > 1:
+        one = small[1:count]
+        _binned(sharp[1:count], rays, one)
+    observe(one, quick_across, quick_down, quick_radius, 1, area, pixels[1:count])
+    columns = flat[1:]
+    _weighted(columns, growth, weight, P - 1 if free[P - 1] == SECONDS else -1, by_time, data, mean, P)  # fmt: skip
+    products(columns, P + 1, hessian)
+    for j in range(scratch.size):
+        scratch[j] = growth[j] * weight[j] * (data[j] - mean[j])
+    trace_back(scratch.reshape(N, N), across, down, radius, rays, area, back)
+    for p in range(wanted.size):
+        hessian[P, p] = _dot(sharp[1 + p], back)
 
 
 @njit(nogil=True, cache=True)
@@ -170,8 +249,9 @@ def fit_images(
         free: (P,) numbers of what is fitted, rising.
         wanted: Those of them that are no exposure.
         seconds: (B,) total exposure where it is not fitted, else the number of exposures.
-        camera: Positions of the rays (M,), the point-spread function across and down, the same with fewer terms for derivatives, the
-            radius of both, rays per side of a pixel, and area of a pixel in arcsec²; see :func:`~haloformer.simulation.components.ray_kernels.observe`.
+        camera: Positions of the rays (M,), the point-spread function across and down, its radius, and rays per side of a pixel; across,
+            down and radius of that for derivatives, and of the quick one; and the area of a pixel in arcsec²: see
+            :func:`~haloformer.simulation.components.ray_kernels.observe`.
         noise: See :func:`moments`.
         prior: (5, 22) mean, inverse variance, lower and upper bounds, and largest steps.
         linear: Whether the flux is solved for.
@@ -181,11 +261,9 @@ def fit_images(
         first_steps: Of the total, those that each start may take before only the best goes on.
     """
     B, N, K, P = data.shape[0], data.shape[1], starts.shape[1], free.size
-    M = camera[0].size
     pixels = np.empty((P + 2, N, N), np.float32)
     flat = pixels.reshape(P + 2, N * N)
-    s = np.zeros(SCRATCH, np.float32)
-    work = (np.empty(u.shape[1]), np.empty((3, TERMS)), s, s.view(np.int32), np.empty((P + 1, M, M), np.float32))  # fmt: skip
+    work = _space(u.shape[1], P + 1, N, camera[4])
     rows = np.empty((6, N * N), np.float32)
     bits = rows[5].view(np.int32)
     hessian, gradient = np.empty((P + 1, P + 1)), np.empty(P)
@@ -213,7 +291,7 @@ def fit_images(
                 todo = steps - first_steps if k == best else 0
                 if stage == 0:
                     todo = first_steps + 1
-                wary = 0
+                hopeful = True
                 for _ in range(todo):
                     if not going[k]:
                         break
@@ -246,26 +324,18 @@ def fit_images(
                             turn(trial, turned)
                             turn(here, turned)
                         before = chi2[k] + _penalty(here, prior, free)
-                    after = -np.inf
-                    if wary:  # the cost alone: nothing is below −∞, so nothing is kept
-                        after = _arrive(
-                            trial, image, there, more, weights[k], True, free, wanted[:0], seconds[i], camera, noise, prior,
-                            linear, work, pixels, flat, rows, bits, means[k], hessian, -np.inf,
-                        )  # fmt: skip
-                    if after < before:
-                        after = _arrive(
-                            trial, image, there, more, weights[k], not begins, free, wanted, seconds[i], camera, noise, prior,
-                            linear, work, pixels, flat, rows, bits, means[k], hessian, before,
-                        )  # fmt: skip
-                    if after < before or begins:
-                        wary = max(wary - 1, 0)
+                    after = _arrive(
+                        trial, image, there, more, weights[k], not begins, hopeful, free, wanted, seconds[i], camera, noise, prior, linear,
+                        work, pixels, flat, rows, bits, means[k], hessian, before,
+                    )  # fmt: skip
+                    hopeful = after < before or begins
+                    if hopeful:
                         ends[k] = trial
                         sums[k] = hessian
                         chi2[k] = _chi2(image, means[k], weights[k])
                         cost[i, k] = chi2[k] + _penalty(trial, prior, free)
                         damping[k] = 1e-3 if begins else max(damping[k] * 0.1, 1e-7)
                     else:
-                        wary = _WARY
                         damping[k] = min(damping[k] * 10.0, 1e7)
                         if damping[k] >= 1e7 or moved < _HOPELESS**2:
                             going[k] = False
@@ -290,22 +360,26 @@ def _penalty(u, prior, free):
 
 @njit(nogil=True, cache=True)
 def _arrive(
-    u, image, there, more, weight, has_weight, free, wanted, seconds, camera, noise, prior, linear, work, pixels, flat, rows, bits, mean,
+    u, image, there, more, weight, has_weight, hopeful, free, wanted, seconds, camera, noise, prior, linear, work, pixels, flat, rows, bits, mean,
     hessian, before,
 ):  # fmt: skip
     """Renders at ``u`` and returns the cost with the weights before; if that is better, writes mean, new weights and products.
 
-    Without weights from before they are those of the image itself where the flux is solved for.
+    Without weights from before they are those of the image itself where the flux is solved for. If it is not ``hopeful``, the derivatives
+    are computed only when they are wanted.
     """
     P = free.size
     new_mean, new_weight, growth, by_time, scratch = rows[0], rows[1], rows[2], rows[3], rows[5]
-    render(u, wanted, camera, work, pixels)
+    _, across, down, radius, rays, _, _, _, _, _, _, area = camera
+    _sharp(u, wanted if hopeful else wanted[:0], camera, work)
+    observe(work[4][:1], across, down, radius, rays, area, pixels[:1])
     time = math.exp(u[SECONDS]) * seconds if free[P - 1] == SECONDS else seconds
+    flux = u[FLUX]
     if linear:
         if not has_weight:  # of a flux that makes the light of the model that of the image
-            u[FLUX] += _rescaled(flat[: 1 + wanted.size], image, there, noise[2], prior[2, FLUX] - u[FLUX], prior[3, FLUX] - u[FLUX])  # fmt: skip
+            u[FLUX] += _rescaled(flat[0], image, there, noise[2], prior[2, FLUX] - u[FLUX], prior[3, FLUX] - u[FLUX])  # fmt: skip
             moments(flat[0], time, noise, more, there, new_mean, weight, growth, by_time, scratch, bits)  # fmt: skip
-        u[FLUX] += _rescaled(flat[: 1 + wanted.size], image, weight, noise[2], prior[2, FLUX] - u[FLUX], prior[3, FLUX] - u[FLUX])  # fmt: skip
+        u[FLUX] += _rescaled(flat[0], image, weight, noise[2], prior[2, FLUX] - u[FLUX], prior[3, FLUX] - u[FLUX])  # fmt: skip
     moments(flat[0], time, noise, more, there, new_mean, new_weight, growth, by_time, scratch, bits)
     cost = _chi2(image, new_mean, weight if has_weight else new_weight)
     cost += _penalty(u, prior, free)
@@ -313,9 +387,13 @@ def _arrive(
         return cost
     mean[:] = new_mean
     weight[:] = new_weight
-    columns = flat[1:]
-    _weighted(columns, growth, new_weight, P - 1 if free[P - 1] == SECONDS else -1, by_time, image, new_mean, P)  # fmt: skip
-    products(columns, P + 1, hessian)
+    if not hopeful:
+        _sharp(u, wanted, camera, work)
+        flux = u[FLUX]
+    _normal(
+        math.exp(u[FLUX] - flux), wanted, camera, work, pixels, flat, growth, new_weight, by_time, image, new_mean, free, scratch,
+        hessian,
+    )  # fmt: skip
     return cost
 
 
@@ -348,11 +426,10 @@ def finish_images(
         score: (B, P) float64 receives the score.
     """
     B, N, Q = data.shape[0], data.shape[1], free.size
-    P, M = score.shape[1], camera[0].size
+    P = score.shape[1]
     pixels = np.empty((Q + 2, N, N), np.float32)
     flat = pixels.reshape(Q + 2, N * N)
-    s = np.zeros(SCRATCH, np.float32)
-    work = (np.empty(u.shape[1]), np.empty((3, TERMS)), s, s.view(np.int32), np.empty((Q + 1, M, M), np.float32))  # fmt: skip
+    work = _space(u.shape[1], Q + 1, N, camera[4])
     rows = np.empty((6, N * N), np.float32)
     bits, scratch = rows[5].view(np.int32), rows[3].reshape(N, N)
     sums, matrix, right, amounts = (

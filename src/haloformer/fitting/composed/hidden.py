@@ -28,9 +28,7 @@ def hidden_variance(problem: ComposedProblem, u: Tensor, images: FitImages) -> T
     light = problem.subtracted
     assert light is not None  # by the caller
     size, index, contrast = (_middle(each) for each in (light.R, light.n_sersic, light.contrast))
-    axis = torch.as_tensor(images.camera.axis, device=u.device)
-    rays = images.camera.rays
-    axis = axis.reshape(-1, rays).mean(1)
+    axis = torch.as_tensor(images.camera.quick.axis, device=u.device)  # middles of the pixels
     values = [u[:, k, None, None] for k in (E1, E2, X, Y)]
     c, cos, sin = axes_of(values[0], values[1])
     dx, dy = axis[None, None, :] - values[2], axis[None, :, None] - values[3]

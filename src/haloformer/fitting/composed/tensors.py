@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from haloformer.fitting.composed.camera import FitCamera
+from haloformer.fitting.composed.camera import Blur, FitCamera
 from haloformer.fitting.composed.columns import physical, sharp_columns
 from haloformer.fitting.composed.method import (
     DOUBLE_POISSON,
@@ -45,44 +45,46 @@ class TensorCamera:
     """Blurs and adds up light by products with band matrices."""
 
     def __init__(self, camera: FitCamera, device: torch.device) -> None:
-        self.axis = torch.as_tensor(camera.axis, device=device)
-        self.full = self._matrices(camera, camera.across, camera.down, camera.radius, device)
-        self.fast = self._matrices(
-            camera, camera.fast_across, camera.fast_down, camera.fast_radius, device
-        )
+        self.axis = torch.as_tensor(camera.image.axis, device=device)
+        rays = camera.image.rays
+        self.image = self._matrices(camera.image, device)
+        self.columns = self._matrices(camera.columns, device)
+        self.quick = [
+            (down.repeat_interleave(rays, 1) / rays, across.repeat_interleave(rays, 0) / rays)
+            for down, across in self._matrices(camera.quick, device)
+        ]
         self.area = camera.pixel_scale**2
 
     @staticmethod
-    def _matrices(
-        camera: FitCamera, across: np.ndarray, down: np.ndarray, radius: int, device: torch.device
-    ) -> list[tuple[Tensor, Tensor]]:
-        side, rays, last = camera.side, camera.rays, len(camera.axis) - 1
+    def _matrices(blur: Blur, device: torch.device) -> list[tuple[Tensor, Tensor]]:
+        side, rays, last = blur.side, blur.rays, len(blur.axis) - 1
         found = []
-        for pair in zip(across, down):
+        for pair in zip(blur.across, blur.down):
             both = []
             for weights in pair:
                 matrix = np.zeros((side, last + 1), np.float32)
                 for k, weight in enumerate(weights):
-                    where = np.clip(np.arange(side) * rays - radius + k, 0, last)
+                    where = np.clip(np.arange(side) * rays - blur.radius + k, 0, last)
                     np.add.at(matrix, (np.arange(side), where), weight)
                 both.append(torch.from_numpy(matrix).to(device))
             found.append((both[1], both[0].T.contiguous()))
         return found
 
-    def observe(self, sharp: Tensor) -> Tensor:
-        """Returns (B, C, N, N) counts/s per pixel of brightness and its derivatives (B, C, M, M)."""
+    def observe(self, sharp: Tensor, blur: list[tuple[Tensor, Tensor]]) -> Tensor:
+        """Returns (B, C, N, N) counts/s per pixel of brightness (B, C, M, M), by one of the three kinds of blur."""
+        total = blur[0][0] @ sharp @ blur[0][1]
+        for down, across in blur[1:]:
+            total = total + down @ sharp @ across
+        scaled: Tensor = total * self.area
+        return scaled
 
-        def blurred(images: Tensor, terms: list[tuple[Tensor, Tensor]]) -> Tensor:
-            total = terms[0][0] @ images @ terms[0][1]
-            for down, across in terms[1:]:
-                total = total + down @ images @ across
-            scaled: Tensor = total * self.area
-            return scaled
-
-        image = blurred(sharp[:, :1], self.full)
-        if sharp.shape[1] == 1:
-            return image
-        return torch.cat([image, blurred(sharp[:, 1:], self.fast)], 1)
+    def trace_back(self, pixels: Tensor) -> Tensor:
+        """Returns (B, M, M) how much the brightness at each ray counts in a sum of pixels of the derivatives, with weights (B, N, N)."""
+        total = self.columns[0][0].T @ pixels @ self.columns[0][1].T
+        for down, across in self.columns[1:]:
+            total = total + down.T @ pixels @ across.T
+        scaled: Tensor = total * self.area
+        return scaled
 
 
 @dataclass
@@ -148,46 +150,52 @@ class _Fit:
 
         Without those they are of a flux that makes the model's light the image's.
         """
-        images, problem = self.images, self.problem
-        columns = self.camera.observe(sharp_columns(physical(u), self.wanted, self.camera.axis))
+        images, problem, camera = self.images, self.problem, self.camera
+        sharp = sharp_columns(physical(u), self.wanted, camera.axis)
+        image = camera.observe(sharp[:, :1], camera.image)[:, 0]
+        scale = torch.ones_like(image[:, :1, :1])
         if problem.linear:
             if weight is None:
-                columns, u = self._rescaled(columns, u, images.known)
-                weight = images.known / self.moments(columns[:, 0], u)[1]
-            columns, u = self._rescaled(columns, u, weight)
-        mean, variance, growth, by_time = self.moments(columns[:, 0], u)
+                image, u, scale = self._rescaled(image, u, images.known)
+                weight = images.known / self.moments(image, u)[1]
+            image, u, again = self._rescaled(image, u, weight)
+            scale = scale * again
+        mean, variance, growth, by_time = self.moments(image, u)
         new = images.known / variance
-        rows = [columns[:, 1 + k] * growth for k in range(len(self.wanted))]
+        # The slope is that of good derivatives, by one image that is traced back to the rays; how far a step goes, of quick ones.
+        off = images.data - mean
+        back = camera.trace_back(growth * new * off * scale)
+        slopes = [(sharp[:, 1:].flatten(2) @ back.flatten(1)[:, :, None])[:, :, 0].double()]
+        columns = camera.observe(sharp[:, 1:], camera.quick) * scale[:, None]
+        rows = [columns[:, k] * growth for k in range(len(self.wanted))]
         if self.timed:
             assert by_time is not None  # the exposure is fitted to counts
             rows.append(by_time)
+            slopes.append((by_time * new * off).sum((1, 2), dtype=torch.float64)[:, None])
         root = new.sqrt()
         jacobian = (torch.stack(rows, 1) * root[:, None]).flatten(2)
-        left = ((images.data - mean) * root).flatten(1)
         hessian = (jacobian @ jacobian.transpose(1, 2)).double()
-        score = (jacobian @ left[:, :, None])[:, :, 0].double()
-        off = (u - self.mean)[:, self.free]
+        distance = (u - self.mean)[:, self.free]
         inverse = self.inverse[self.free]
-        state = _State(
-            u, mean, new, hessian + torch.diag(inverse), score - inverse * off, left.double().square().sum(1)
-        )  # fmt: skip
-        before = state.chi2
+        score = torch.cat(slopes, 1) - inverse * distance
+        chi2 = (new * off * off).double().sum((1, 2))
+        state = _State(u, mean, new, hessian + torch.diag(inverse), score, chi2)
+        before = chi2
         if weight is not None:
-            before = (weight * (images.data - mean) ** 2).double().sum((1, 2))
+            before = (weight * off**2).double().sum((1, 2))
         return state, before
 
-    def _rescaled(self, columns: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        """Multiplies columns by the factor of the image that fits the data best, within bounds."""
+    def _rescaled(self, image: Tensor, u: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Multiplies images (B, N, N) by the factor that fits the data best, within bounds; returns it last, (B, 1, 1)."""
         sky = self.images.noise(self.problem)[2]
-        image = columns[:, 0]
         there = (weight * image * image).double().sum((1, 2)).clamp(min=1e-30)
         factor = (weight * image * (self.images.data - sky)).double().sum((1, 2)) / there
         low, high = (each[FLUX] - u[:, FLUX] for each in (self.low, self.high))
         factor = factor.clamp(min=1e-26).log()
         factor = torch.minimum(torch.maximum(factor, low), high)
-        scale = factor.exp().to(columns.dtype)[:, None, None, None]
+        scale = factor.exp().to(image.dtype)[:, None, None]
         change = F.one_hot(torch.tensor(FLUX, device=u.device), len(NAMES)).to(u.dtype)
-        return columns * scale, u + factor[:, None] * change
+        return image * scale, u + factor[:, None] * change, scale
 
     def bounded(self, u: Tensor) -> Tensor:
         """Brings parameters within their bounds, and ellipticities within those of an ellipse."""
@@ -267,9 +275,12 @@ def _finish(problem: ComposedProblem, images: FitImages, u: Tensor, detail: bool
         nuisance = torch.zeros(len(numbers), dtype=torch.bool)
     wanted = [int(k) for k in numbers if k != SECONDS]
     u = u.double()
-    columns = fit.camera.observe(sharp_columns(physical(u), wanted, fit.camera.axis))
-    mean, variance, growth, by_time = fit.moments(columns[:, 0], u)
-    rows = [columns[:, 1 + k] * growth for k in range(len(wanted))]
+    camera = fit.camera
+    sharp = sharp_columns(physical(u), wanted, camera.axis)
+    image = camera.observe(sharp[:, :1], camera.image)[:, 0]
+    columns = camera.observe(sharp[:, 1:], camera.columns)
+    mean, variance, growth, by_time = fit.moments(image, u)
+    rows = [columns[:, k] * growth for k in range(len(wanted))]
     if fit.timed:
         assert by_time is not None  # the exposure is fitted to counts
         rows.append(by_time)
@@ -318,7 +329,7 @@ def _correlated(patterns: Tensor, a: float) -> Tensor:
 def _render(problem: ComposedProblem, u: Tensor, camera: FitCamera) -> Tensor:
     made = TensorCamera(camera, u.device)
     parts = [
-        made.observe(sharp_columns(physical(part.double()), [], made.axis))[:, 0]
+        made.observe(sharp_columns(physical(part.double()), [], made.axis), made.image)[:, 0]
         for part in u.split(256)
     ]
     return torch.cat(parts)

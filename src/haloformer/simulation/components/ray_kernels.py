@@ -188,6 +188,62 @@ def observe(brightness, across, down, radius, rays, area, out):
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
+def trace_back(pixels, across, down, radius, rays, area, out):
+    """The transpose of :func:`observe`: how much the brightness at each ray counts in a sum of pixels.
+
+    Args:
+        pixels: (N, N) what each pixel is multiplied by in that sum.
+        across: See :func:`observe`, as for those up to ``area``.
+        down: See there.
+        radius: See there.
+        rays: See there.
+        area: See there.
+        out: (s·N, s·N) written.
+    """
+    f = np.float32
+    N, K, terms = pixels.shape[0], across.shape[1], across.shape[0]
+    M, reach = out.shape[0], rays * (N - 1) + K  # with the rays outside
+    side = N + K // rays + 1
+    spread = np.empty((N, rays, side), f)  # along the rows; first rays of pixels, second rays, …
+    lines = spread.reshape(N, rays * side)
+    total = np.zeros((M, rays * side), f)
+    for term in range(terms):
+        spread[:] = f(0.0)
+        for row in range(N):
+            line = pixels[row]
+            for p in range(rays):
+                target = spread[row, p]
+                for k in range(p, K, rays):
+                    weight, some = across[term, k] * area, target[k // rays : k // rays + N]
+                    for j in range(N):
+                        some[j] += weight * line[j]
+        for k in range(reach):
+            target = total[min(max(k - radius, 0), M - 1)]
+            row, last = max((k - K + rays) // rays, 0), min(k // rays, N - 1)
+            while row + 3 <= last:
+                w0, w1 = down[term, k - rays * row], down[term, k - rays * (row + 1)]
+                w2, w3 = down[term, k - rays * (row + 2)], down[term, k - rays * (row + 3)]
+                v0, v1, v2, v3 = lines[row], lines[row + 1], lines[row + 2], lines[row + 3]
+                for j in range(target.size):
+                    target[j] += w0 * v0[j] + w1 * v1[j] + w2 * v2[j] + w3 * v3[j]
+                row += 4
+            while row <= last:
+                weight, line = down[term, k - rays * row], lines[row]
+                for j in range(target.size):
+                    target[j] += weight * line[j]
+                row += 1
+    for row in range(M):
+        target = out[row]
+        target[:] = f(0.0)
+        for p in range(rays):
+            line = total[row, p * side : (p + 1) * side]
+            for j in range(side):
+                where = j * rays + p
+                if where < reach:
+                    target[min(max(where - radius, 0), M - 1)] += line[j]
+
+
+@njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")
 def _padded(row, N, rays, offset, out):
     """Writes the rays j · ``rays`` + ``offset`` of a row whose rays lie apart into ``out``; those outside are the outermost ones."""
     which = offset % rays
