@@ -259,7 +259,9 @@ def on_a_gpu(
     )
 
 
-def of_composed_surveys(say: Callable[..., None], seconds: float, quick: bool) -> None:
+def of_composed_surveys(
+    say: Callable[..., None], seconds: float, quick: bool, rates: bool = False
+) -> None:
     """The tables of surveys whose lens, source and exposure vary."""
     n, pulled, more, each = (64, 128, 64, 32) if quick else (300, 2000, 500, 200)
     rows, remarks = composed.speed(seconds)
@@ -270,6 +272,8 @@ def of_composed_surveys(say: Callable[..., None], seconds: float, quick: bool) -
         "an approximation. Ratios: to the former code by tensors, and to lenstronomy.\n",
         "\n".join(remarks) + "\n",
     )
+    if rates:
+        return
     say(
         "## Composed surveys: convergence\n",
         table(composed.convergence(n)),
@@ -302,6 +306,7 @@ def main() -> None:
     parser.add_argument(
         "--composed", action="store_true", help="only the tables of composed surveys"
     )
+    parser.add_argument("--rates", action="store_true", help="with --composed: only their rates")
     parser.add_argument("--gpu", action="store_true", help="only the table of a GPU")
     parser.add_argument("--batch", type=int, default=2048, help="images at a time on the GPU")
     parser.add_argument("--surveys", nargs="+", help="with --gpu: only these")
@@ -317,7 +322,7 @@ def main() -> None:
     versions = ", ".join(f"{p} {metadata.version(p)}" for p in named)
     flags = "".join(
         f" --{name}"
-        for name in ("quick", "accuracy", "composed", "gpu", "fused")
+        for name in ("quick", "accuracy", "composed", "rates", "gpu", "fused")
         if getattr(options, name)
     )
     report = [
@@ -337,7 +342,7 @@ def main() -> None:
     elif not options.composed:
         of_one_lens(say, options.accuracy, seconds, few, many)
     if not options.accuracy and not options.gpu:
-        of_composed_surveys(say, seconds, options.quick)
+        of_composed_surveys(say, seconds, options.quick, options.rates)
     if options.out:
         target = Path(options.out)
         part = target.with_name(target.name + ".part")
