@@ -103,6 +103,7 @@ def report() -> None:
     differences = [_difference(*([name_of(*pair, s) for s in STARTS])) for pair in pairs]
     p_values = holm([difference.p for difference in differences])
     any_row = next(iter(found.values()))
+    days = sorted(row["date"][:10] for row in found.values())
     lines = [
         "# Do weights from photographs help?",
         "",
@@ -111,7 +112,7 @@ def report() -> None:
         f"in the same order, learning rate 0.001, one training seed, tested on {TEST['n']:,} images. The epoch",
         "is chosen by 1,500 validation images, which have labels, too. Macro AUC with 95 % interval and",
         "paired difference by DeLong over test images, not over trainings; p corrected by Holm for all rows.",
-        f"{any_row['date'][:10]}, {any_row['hardware']}.",
+        f"{' to '.join(sorted({days[0], days[-1]}))}, {any_row['hardware']}.",
         "",
         "| network | labels | images seen | from ImageNet weights | from scratch | difference (95 %) | p |",
         "|---" * 7 + "|",
