@@ -181,18 +181,11 @@ def _binned(sharp, rays, out):
                 for j in range(line.size):
                     line[j] += other[j]
             target = out[i, row]
-            if rays == 2:
-                for j in range(N):
-                    target[j] = share * (line[2 * j] + line[2 * j + 1])
-            elif rays == 3:
-                for j in range(N):
-                    target[j] = share * (line[3 * j] + line[3 * j + 1] + line[3 * j + 2])
-            else:
-                for j in range(N):
-                    some = f(0.0)
-                    for p in range(rays):
-                        some += line[j * rays + p]
-                    target[j] = share * some
+            for j in range(N):
+                some = f(0.0)
+                for p in range(rays):
+                    some += line[j * rays + p]
+                target[j] = share * some
 
 
 @njit(nogil=True, cache=True, fastmath=FLAGS, error_model="numpy")

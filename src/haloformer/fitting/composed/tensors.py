@@ -164,9 +164,10 @@ class _Fit:
         new = images.known / variance
         # The slope is that of good derivatives, by one image that is traced back to the rays; how far a step goes, of quick ones.
         off = images.data - mean
-        back = camera.trace_back(growth * new * off * scale)
+        growth = growth * scale
+        back = camera.trace_back(growth * new * off)
         slopes = [(sharp[:, 1:].flatten(2) @ back.flatten(1)[:, :, None])[:, :, 0].double()]
-        columns = camera.observe(sharp[:, 1:], camera.quick) * scale[:, None]
+        columns = camera.observe(sharp[:, 1:], camera.quick)
         rows = [columns[:, k] * growth for k in range(len(self.wanted))]
         if self.timed:
             assert by_time is not None  # the exposure is fitted to counts
