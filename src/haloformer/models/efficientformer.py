@@ -3,6 +3,9 @@
 Li et al. 2022, "EfficientFormer: Vision Transformers at MobileNet Speed"
 (https://arxiv.org/abs/2206.01191). The network is timm's; its attention biases are made for the 7×7
 tokens of a 224-pixel image, here for those of the image's own size.
+
+Its blocks of pooling learn no filters: all that the network sees between neighbouring pixels it
+learns in the strided convolutions. The small ones here have two more in the stem.
 """
 
 from typing import Any
@@ -12,14 +15,22 @@ from timm.layers import to_2tuple
 from timm.models import efficientformer as timm_efficientformer
 from timm.models import generate_default_cfgs, register_model
 from timm.models.efficientformer import Attention, EfficientFormer
-from torch import Tensor
+from torch import Tensor, nn
 
 from haloformer.models.backbone import build, weights_cfg
 from haloformer.models.info import SMALL_HEAD, ModelInfo
 
 
 class NativeEfficientFormer(EfficientFormer):
-    """timm's EfficientFormer with attention biases for ``img_size``."""
+    """timm's EfficientFormer with attention biases for ``img_size``.
+
+    Args:
+        img_size: Pixels per side, or (height, width).
+        embed_dims: Channels of each stage.
+        downsamples: Whether each stage begins with a convolution of stride 2.
+        stem_refine: Whether a 3×3 convolution of stride 1 follows each of the stem's strided ones.
+        **kwargs: As timm's.
+    """
 
     def __init__(
         self,
@@ -27,9 +38,15 @@ class NativeEfficientFormer(EfficientFormer):
         img_size: int | tuple[int, int] = 224,
         embed_dims: tuple[int, ...] = (48, 96, 224, 448),
         downsamples: tuple[bool, ...] = (False, True, True, True),
+        stem_refine: bool = False,
         **kwargs: Any,
     ) -> None:
         super().__init__(embed_dims=embed_dims, downsamples=downsamples, **kwargs)
+        if stem_refine:
+            for number, width in ((1, embed_dims[0] // 2), (2, embed_dims[0])):
+                refined = nn.Sequential(getattr(self.stem, f"act{number}"), _refining(width))
+                setattr(self.stem, f"act{number}", refined)
+                refined.apply(self._init_weights)
         stride = 4 * 2 ** sum(downsamples)
         # Every stride is that of a 3×3 convolution with padding, which rounds up.
         self.token_grid: tuple[int, ...] = tuple(-(-side // stride) for side in to_2tuple(img_size))
@@ -37,6 +54,12 @@ class NativeEfficientFormer(EfficientFormer):
             if isinstance(getattr(block, "token_mixer", None), Attention):
                 block.token_mixer = Attention(embed_dims[-1], resolution=self.token_grid)  # type: ignore[arg-type]
                 block.token_mixer.apply(self._init_weights)
+
+
+def _refining(width: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()
+    )
 
 
 def checkpoint_filter_fn(state_dict: dict[str, Tensor], model: Any) -> dict[str, Tensor]:
@@ -87,27 +110,29 @@ def _create(variant: str, pretrained: bool, **kwargs: Any) -> NativeEfficientFor
 def efficientformer_nano(pretrained: bool = False, **kwargs: Any) -> NativeEfficientFormer:
     """Narrow and shallow, 16-pixel tokens.
 
-    Layer scale starts at 0.1, as 1e-5 delays learning by thousands of steps.
+    Layer scale starts at 1: at 1e-5 it delays learning by thousands of steps, and 0.1 still delays it.
     """
     numbers = dict(
         depths=(1, 1, 1, 3),
         embed_dims=(24, 48, 128, 128),
         downsamples=(False, True, True, False),
         num_vit=2,
-        layer_scale_init_value=0.1,
+        layer_scale_init_value=1.0,
+        stem_refine=True,
     )
     return _create("efficientformer_nano", pretrained, **{**numbers, **kwargs})
 
 
 @register_model
 def efficientformer_tiny(pretrained: bool = False, **kwargs: Any) -> NativeEfficientFormer:
-    """L1 narrowed, 16-pixel tokens."""
+    """L1 narrowed, 16-pixel tokens; see :func:`efficientformer_nano`."""
     numbers = dict(
         depths=(2, 2, 3, 4),
         embed_dims=(48, 96, 256, 256),
         downsamples=(False, True, True, False),
         num_vit=2,
-        layer_scale_init_value=0.1,
+        layer_scale_init_value=1.0,
+        stem_refine=True,
     )
     return _create("efficientformer_tiny", pretrained, **{**numbers, **kwargs})
 
@@ -141,7 +166,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "EfficientFormer",
         _PAPER,
         "efficientformer_nano",
-        "pooling blocks, then two of attention",
+        "two more convolutions in the stem, pooling blocks, then two of attention",
         SMALL_HEAD,
         size="nano",
     ),
@@ -150,7 +175,7 @@ MODELS: tuple[ModelInfo, ...] = (
         "EfficientFormer",
         _PAPER,
         "efficientformer_tiny",
-        "pooling blocks, then two of attention",
+        "two more convolutions in the stem, pooling blocks, then two of attention",
         SMALL_HEAD,
         size="tiny",
     ),
