@@ -2,6 +2,7 @@
 
     python benchmarks/table.py run model_i detail --workers 2             # goes on where it stopped; some ten hours of one core
     python benchmarks/table.py run model_i image --models 'vit_nano,c?_nano'
+    python benchmarks/table.py run model_i detail --models levit_tiny     # one of 4 to 7 million parameters
     python benchmarks/table.py run common_task detail --models 'resnet18,equivariant_*' --images 1200000   # for a GPU
     python benchmarks/table.py prepare model_i --workers 16               # images for all of the trainings, beforehand, on the CPU
     python benchmarks/table.py speeds                                     # of all networks, one after the other, on an idle CPU
@@ -50,6 +51,11 @@ MODELS = (
     *("equivariant_c4_nano", "equivariant_c8_nano", "equivariant_d4_nano", "equivariant_d8_nano"),
     *("haloformer_nano", "haloformer_c8_nano"),
 )  # fmt: skip
+
+LARGER = (
+    *("haloformer_tiny", "rvt_tiny", "cct_tiny", "coat_tiny", "levit_tiny", "mobile_former_tiny", "efficientformer_tiny"),
+)  # fmt: skip
+"""Networks of 4 to 7 million parameters, which are trained where they are named."""
 
 _IN_BF16 = (
     *("crossformer_nano", "convit_lens_nano", "resnet18", "haloformer_c8_nano", "equivariant_c4_nano", "equivariant_c8_nano"),
@@ -344,7 +350,12 @@ def main() -> None:
     runs = commands.add_parser("run")
     runs.add_argument("survey", choices=_SURVEYS)
     runs.add_argument("input", choices=INPUTS)
-    runs.add_argument("--models", default="*", help="names or patterns, separated by commas")
+    runs.add_argument(
+        "--models",
+        default="*",
+        help="names or patterns, separated by commas; the larger ones by name: "
+        + ", ".join(LARGER),
+    )
     runs.add_argument("--seed", type=int, default=0)
     runs.add_argument("--workers", type=int, default=1)
     runs.add_argument(
@@ -366,6 +377,7 @@ def main() -> None:
         return
     patterns = arguments.models.split(",")
     models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
+    models += [name for name in LARGER if name in patterns]
     if arguments.images < EPOCH:
         parser.error(f"--images must be at least {EPOCH}")
     run(*(getattr(arguments, name) for name in ("survey", "input")), models, arguments.seed, arguments.workers, arguments.images, arguments.bf16)  # fmt: skip
