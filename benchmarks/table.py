@@ -53,8 +53,9 @@ MODELS = (
 )  # fmt: skip
 
 LARGER = (
-    *("haloformer_tiny", "rvt_tiny", "cct_tiny", "coat_tiny", "levit_tiny", "mobile_former_tiny", "efficientformer_tiny"),
-)  # fmt: skip
+    *("haloformer_tiny", "rvt_tiny", "cct_tiny", "coat_tiny"),
+    *("levit_tiny", "mobile_former_tiny", "efficientformer_tiny"),
+)
 """Networks of 4 to 7 million parameters, which are trained where they are named."""
 
 _IN_BF16 = (
