@@ -199,3 +199,15 @@ def test_preparing_counts_the_images_wanted(tmp_path):
     images = PreparedImages(plain(), tmp_path)
     assert list(images.prepare(range(300))) == [SHARD_IMAGES, 300 - SHARD_IMAGES]
     assert len(list(tmp_path.rglob("*.h5"))) == 2
+
+
+def test_kinds_that_are_in_use_make_no_room_for_each_other(tmp_path):
+    stored = 64 * 64 * 2 * SHARD_IMAGES
+    train, val = (PreparedImages(plain(seed), tmp_path, gigabytes=1.5 * stored / 1e9) for seed in (3, 4))  # fmt: skip
+    assert list(train.prepare(range(3))) == [3]
+    with pytest.warns(InputWarning, match="may hold"), pytest.raises(InputError, match="stored"):
+        list(val.prepare(range(3)))
+    assert train.n_missing(range(3)) == 0
+    del train  # what is no longer in use makes room
+    again = PreparedImages(plain(4), tmp_path, gigabytes=1.5 * stored / 1e9)
+    assert list(again.prepare(range(3))) == [3]

@@ -534,6 +534,7 @@ def test_an_explanation_is_replaced_only_if_told_so_and_nothing_else_ever(
         ({"survey": "model_ii", "target": "wimp"}, "wimp"),
         ({"survey": "model_ii", "n": 0}, "n is 0"),
         ({"images": ["absent.npy"], "seed": 3}, "'seed' is for images simulated"),
+        ({"images": ["absent.npy"], "n": 3}, "'n' is for images simulated"),
     ],
 )
 def test_what_cannot_be_explained_is_refused_and_leaves_nothing(options, message, run, tmp_path):

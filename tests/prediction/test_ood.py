@@ -274,3 +274,9 @@ def test_lost_or_damaged_statistics_are_named(spoilt):
     path.unlink()
     with pytest.raises(InputError, match="no such file"):
         load(spoilt, "cpu")
+
+
+@pytest.mark.parametrize("side", [8, 9, 11, 12])
+def test_small_images_have_features_too(side):
+    images = torch.randn(3, 1, side, side, generator=torch.Generator().manual_seed(0))
+    assert image_features(images).isfinite().all()

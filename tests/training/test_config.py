@@ -151,3 +151,8 @@ def test_a_run_is_taken_for_its_options(tmp_path, capsys):
     (tmp_path / "none").mkdir()
     assert main(["train", "--config", str(tmp_path / "none"), "--print_config"]) == 2
     assert "it is a folder" in capsys.readouterr().err
+
+
+def test_targets_differ():
+    with pytest.raises(InputError, match="targets must differ"):
+        compose(None, {"targets": "log10_m_axion,log10_m_axion"})

@@ -336,3 +336,13 @@ def test_every_schedule_goes_on_exactly_from_its_saved_state(name, warmup):
 )
 def test_learning_rate_of_another_batch_size(name, lr_batch, batch_size, factor):
     assert scaled_lr(1e-3, lr_batch, batch_size, name) == pytest.approx(factor * 1e-3)
+
+
+def test_sgd_without_momentum_is_the_plain_step():
+    weight = nn.Linear(1, 1, bias=False)
+    optimizer = build_optimizer(weight, name="sgd", lr=0.1, weight_decay=0.0, momentum=0.0)
+    before = weight.weight.item()
+    for _ in range(2):
+        weight.weight.grad = torch.ones_like(weight.weight)
+        optimizer.step()
+    assert weight.weight.item() == pytest.approx(before - 0.2)

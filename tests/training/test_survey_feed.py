@@ -31,3 +31,16 @@ def test_a_batch_that_no_epoch_fills_is_refused_before_images_are_made(tmp_path,
     with pytest.raises(InputError, match=f"batch_size 64 is more than {words}"):
         survey_feed.open_survey_feed(compose(None, {**given, **options}))
     assert not list(stored.rglob("*.h5"))
+
+
+def test_labels_per_class_are_of_the_classes_of_the_task():
+    options = {"data": "model_ii", "n_images": 60, "labels_per_class": 8, "val_size": 6, "batch_size": 8}  # fmt: skip
+    feed = survey_feed.open_survey_feed(compose(None, {**options, "classes": "substructure"}))
+    labels = [label for batch in feed.epoch(0, 0, (0, 1)) for label in batch.labels.tolist()]
+    assert feed.n_train == 16
+    assert sorted(labels) == [0] * 8 + [1] * 8
+
+
+def test_a_regression_needs_no_grouping_of_the_classes():
+    options = {"data": "model_ii", "task": "regression", "classes": "axion_cdm", "val_size": 60}
+    assert survey_feed.open_survey_feed(compose(None, options)).class_names == ("axion",)

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import warnings
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -144,6 +145,7 @@ class PreparedImages:
                 f"prepared {folder} is a file: name a folder, which is made if missing"
             )
         check_parents(self.root)
+        _OPEN.add(self)
         for kind in (self.folder, *self._others):
             with contextlib.suppress(OSError):  # not there, or of somebody else
                 os.utime(kind / _DESCRIPTION)
@@ -300,7 +302,9 @@ class PreparedImages:
         need = SHARD_IMAGES * int(np.prod(self.image_shape)) * self.bytes_per_value
         while _size(self.root) + need > self.limit:
             others = [p for p in self.root.iterdir() if (p / _DESCRIPTION).exists()]
-            others = [p for p in others if p not in (self.folder, *self._others)]
+            # A run reads several kinds (training, validation, test): none of them makes room for another.
+            open_here = {kind for each in _OPEN for kind in (each.folder, *each._others)}
+            others = [p for p in others if p not in open_here]
             if not others:
                 return self._give_up(f"{self.root} may hold {self.limit / 1e9:g} GB (prepared_gb)")
             oldest = min(others, key=_used)
@@ -326,6 +330,10 @@ class PreparedImages:
                 write_text(self.folder / _DESCRIPTION, text + "\n")
         except OSError as error:
             raise InputError(f"{self.folder}: cannot be written: {reason_of(error)}") from error
+
+
+_OPEN: "weakref.WeakSet[PreparedImages]" = weakref.WeakSet()
+"""Those that are in use in this process."""
 
 
 def _shard_name(shard: int) -> str:

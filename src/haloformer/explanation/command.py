@@ -9,7 +9,7 @@ def explain(
     *,
     out: str,
     survey: str | None = None,
-    n: int = 64,
+    n: int | None = None,
     seed: int | None = None,
     noise: Literal["original", "instrument", "none"] | None = None,
     methods: list[str] | str = "attention,rollout,gradcam,integrated_gradients",
@@ -37,7 +37,7 @@ def explain(
             if a survey is given.
         out: Folder to write.
         survey: Survey to simulate, with and without substructure, for the scores; one image of each class is shown.
-        n: Number of images to simulate in all, balanced over the classes that have substructure; for a survey only.
+        n: Number of images to simulate in all, balanced over the classes that have substructure, by default 64; for a survey only.
         seed: Of the images to simulate; by default the first after the seeds of the training; for a survey only.
         noise: Of the images to simulate; by default that of the training; for a survey only.
         methods: Some of attention, rollout, gradcam, integrated_gradients; the last two need captum.

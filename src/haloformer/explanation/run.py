@@ -54,7 +54,7 @@ def run_explanation(
     *,
     out: str,
     survey: str | None,
-    n: int,
+    n: int | None,
     seed: int | None,
     noise: str | None,
     methods: list[str] | str,
@@ -76,6 +76,7 @@ def run_explanation(
     reading = Reading(hdu, band, nan, pixel_scale)
     reading.check()
     _check_request(images, survey, n=n, limit=limit, seed=seed, noise=noise)
+    n_simulated = 0 if survey is None else 64 if n is None else n
     folder = Path(out)
     refuse_existing(folder, overwrite, _FILES, "explanation")
     predictor = load(run, device)
@@ -85,7 +86,7 @@ def run_explanation(
         find_inputs(images, keep_errors=True, channels=channels, reading=reading) if images else []
     )
     n_images = sum(each.n for each in inputs)
-    total = min(limit, n_images) + (n if survey is not None else 0)
+    total = min(limit, n_images) + n_simulated
     explainer = _Explainer(predictor, chosen, target)
     with (
         new_folder(folder, overwrite, _FILES, "explanation") as part,
@@ -100,7 +101,7 @@ def run_explanation(
             "model": predictor.artefact["model"]["name"],
         }
         if survey is not None:
-            simulated = _Simulated(survey, n, seed, noise)
+            simulated = _Simulated(survey, n_simulated, seed, noise)
             protocol |= _explain_simulated(explainer, simulated, batch_size, advance)
         explainer.unread.refuse_if_all(explainer.n_explained)
         explainer.warnings += explainer.unread.notes
@@ -136,14 +137,14 @@ def _check_request(
     images: list[str] | None,
     survey: str | None,
     *,
-    n: int,
+    n: int | None,
     limit: int,
     seed: int | None,
     noise: str | None,
 ) -> None:
     """Raises InputError if there is nothing to explain, or if an option has no use or no meaning."""
     for name, value in (("n", n), ("limit", limit)):
-        if value < 1:
+        if value is not None and value < 1:
             raise InputError(f"{name} is {value}: must be at least 1")
     if survey is not None:
         return
@@ -151,7 +152,7 @@ def _check_request(
         raise InputError(
             "nothing to explain: name images, or a survey to simulate (--survey model_i)"
         )
-    for name, given in (("seed", seed), ("noise", noise)):
+    for name, given in (("n", n), ("seed", seed), ("noise", noise)):
         if given is not None:
             raise InputError(
                 f"'{name}' is for images simulated from a survey: give one (--survey model_i), or leave it out"

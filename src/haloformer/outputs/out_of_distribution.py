@@ -132,6 +132,8 @@ def image_features(images: Tensor) -> Tensor:
     grain = F.conv2d(x[:, None], kernel[None, None], padding=1)[:, 0].square()
     inside = torch.zeros_like(frame)
     inside[1:-1, 1:-1] = True
+    # The frame of a small image is its outermost pixels, which have no second differences.
+    sky_inside = frame & inside if (frame & inside).any() else inside
 
     def log(value: Tensor) -> Tensor:
         return value.clamp(min=1e-6).log()
@@ -146,7 +148,7 @@ def image_features(images: Tensor) -> Tensor:
         "sky": sky.median(1).values,
         "minimum": x.amin((1, 2)),
         "log_sky_rms": log(sky.std(1)),
-        "log_sky_grain": log(grain[:, frame & inside].mean(1).sqrt()),
+        "log_sky_grain": log(grain[:, sky_inside].mean(1).sqrt()),
         "log_grain": log(grain[:, inside].mean(1).sqrt()),
         "centre": share(radius < 0.2),
         "inner": share((radius >= 0.2) & (radius < 0.5)),

@@ -38,7 +38,7 @@ class Instrument:
         psf_file: FITS image of the point-spread function, which goes before width and exponent.
         psf_hdu: Extension of that file; if None that whose name says that it is a PSF, else the first that holds an image.
         psf_pixel_scale: Arcsec per pixel of that file; what its header says if None, else those of the camera.
-        supersampling: Rays per side of a pixel, 1 to 3; 1 if None.
+        supersampling: Rays per side of a pixel, 1 to 10; 1 if None.
         noise_correlation: The ``a`` of :mod:`haloformer.simulation.correlation`; may be a distribution; 0 if None.
         noise_map: FITS image of the noise per pixel in counts/s, which goes before background and photon noise.
         sky: Light of the sky in counts/s per pixel that is left in the images, with the noise of its photons: nobody subtracted it. Of
@@ -59,7 +59,7 @@ class Instrument:
     psf_file: FileName | None = None
     psf_hdu: WholeNumber | str | None = None
     psf_pixel_scale: Annotated[Number, Field(gt=0)] | None = None
-    supersampling: Annotated[WholeNumber, Field(ge=1, le=3)] | None = None
+    supersampling: Annotated[WholeNumber, Field(ge=1, le=10)] | None = None
     noise_correlation: Quantity | None = None
     noise_map: FileName | None = None
     sky: Annotated[Number, Field(ge=0)] | None = None

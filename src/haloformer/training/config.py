@@ -313,6 +313,12 @@ class TaskConfig(Strict):
     coverage: Number = Field(default=0.9, gt=0, lt=1)
     regression_weight: Positive = 0.3
 
+    @model_validator(mode="after")
+    def _check_targets(self) -> "TaskConfig":
+        if len(set(self.targets)) < len(self.targets):
+            raise ValueError(f"targets must differ, not {', '.join(self.targets)}")
+        return self
+
 
 class TrainerConfig(Strict):
     """How and where the run is carried out.

@@ -82,6 +82,7 @@ def open_file_feed(experiment: Experiment) -> Feed:
         counts = _with_targets(reader, spare, labelling)
     else:
         file = open_validation_file(experiment, dataset.class_names, dataset.image_shape, residual)
+        _refuse_shared_lenses(dataset, file.reader.dataset)
         datasets.append(file.reader.dataset)
         val, spare = _halves(file.usable, file.reader.dataset.labels, labelling)
         validation = file.batches(val, model)
@@ -109,7 +110,9 @@ def open_file_feed(experiment: Experiment) -> Feed:
             "noise": experiment.augmentation.fresh_noise if model else attributes.get("noise"),
             "pixel_scale": attributes.get("pixel_scale"),
             "train_seed": attributes.get("seed"),
-            "val_seed": None,
+            "val_seed": None
+            if data.val_data is None
+            else seed_of(datasets[1], attributes.get("survey")),
             "digest": _digest(datasets),
         },
     )
@@ -254,6 +257,33 @@ def open_validation_file(
     labelling = Labelling.of(experiment, dataset.class_names)
     usable = np.flatnonzero(labelling.labels[dataset.labels] != LEFT_OUT)
     return ValidationFile(FileExamples(dataset, labelling, residual), labelling, usable)
+
+
+def seed_of(dataset: LensDataset, survey: object) -> int | None:
+    """Returns the seed of a file's images if they are of a survey, else None."""
+    seed = dataset.attributes.get("seed")
+    known = survey not in (None, "") and dataset.attributes.get("survey") == survey
+    return seed if known and isinstance(seed, int) else None
+
+
+def _refuse_shared_lenses(training: LensDataset, validation: LensDataset) -> None:
+    """Raises InputError if lenses of the one file are in the other, too, whatever their noise.
+
+    Those of one survey and seed can be: they are told by their parameters, as a file that was cut in two has one seed, too.
+    """
+    survey, seed = (training.attributes.get(key) for key in ("survey", "seed"))
+    if seed is None or seed_of(validation, survey) != seed:
+        return
+    names = sorted(set(training.parameter_names) & set(validation.parameter_names))
+    rows = [
+        {row.tobytes() for row in np.stack([file.parameters(n) for n in names], 1).astype(float)}
+        for file in (training, validation)
+        if names
+    ]
+    if not names or rows[0] & rows[1]:
+        raise InputError(
+            f"{validation.path}: val_data holds lenses of the training images: both are of {survey} with seed {seed}; simulate it with another seed"
+        )
 
 
 class _OrderedBatches(Protocol):

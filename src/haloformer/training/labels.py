@@ -39,7 +39,6 @@ class Labelling:
         """
         task = experiment.task
         targets = () if task.name == "classification" else task.targets
-        names, labels = group_classes(class_names, experiment.data.classes)
         if task.name == "regression":  # the images of other classes would teach nothing
             wanted = [TARGETS[name].class_name for name in targets if name in TARGETS]
             if missing := [name for name in wanted if name not in class_names]:
@@ -51,6 +50,8 @@ class Labelling:
             labels = np.array(
                 [names.index(name) if name in names else LEFT_OUT for name in class_names]
             )
+        else:
+            names, labels = group_classes(class_names, experiment.data.classes)
         return cls(names, labels, targets)
 
     def examples(self, batch: LensBatch) -> Examples:

@@ -6,6 +6,7 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from haloformer.errors import InputError
 from haloformer.models import create_model
 from haloformer.training.config import Experiment
 from haloformer.training.hardware import Hardware
@@ -30,14 +31,23 @@ def build_network(
     """
     channels, height, width = input_shape
     torch.manual_seed(experiment.trainer.seed)
-    return create_model(
-        experiment.model.name,
-        img_size=height if height == width else (height, width),
-        in_chans=channels,
-        num_classes=n_outputs,
-        pretrained=pretrained,
-        **network_args(experiment),
-    )
+    try:
+        return create_model(
+            experiment.model.name,
+            img_size=height if height == width else (height, width),
+            in_chans=channels,
+            num_classes=n_outputs,
+            pretrained=pretrained,
+            **network_args(experiment),
+        )
+    except InputError as error:
+        for name, ours in _REGULARIZATION.items():
+            given = getattr(experiment.regularization, ours)
+            if given is not None and f"unexpected keyword argument '{name}'" in str(error):
+                raise InputError(
+                    f"{ours}: {experiment.model.name} has none; leave it null"
+                ) from error
+        raise
 
 
 def tuned_network(network: nn.Module, experiment: Experiment, hardware: Hardware) -> nn.Module:
@@ -60,15 +70,21 @@ def tuned_network(network: nn.Module, experiment: Experiment, hardware: Hardware
     return tuned
 
 
+_REGULARIZATION = {
+    "drop_rate": "dropout",
+    "attn_drop_rate": "attention_dropout",
+    "drop_path_rate": "stochastic_depth",
+}
+"""The regularisation's options by the names that timm's networks have for them."""
+
+
 def network_args(experiment: Experiment) -> dict[str, Any]:
     """Returns the network's keywords, with the regularisation's as timm spells them."""
     given = experiment.regularization
-    rates = {
-        "drop_rate": given.dropout,
-        "attn_drop_rate": given.attention_dropout,
-        "drop_path_rate": given.stochastic_depth,
-    }
-    return {
-        **{name: value for name, value in rates.items() if value is not None},
-        **experiment.model.model_args,
-    }
+    rates = {name: getattr(given, ours) for name, ours in _REGULARIZATION.items()}
+    rates = {name: value for name, value in rates.items() if value is not None}
+    if twice := sorted(set(rates) & set(experiment.model.model_args)):
+        raise InputError(
+            f"model_args: {twice[0]} is given by {_REGULARIZATION[twice[0]]} ({rates[twice[0]]:g}), too: leave one out"
+        )
+    return {**rates, **experiment.model.model_args}

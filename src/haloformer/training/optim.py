@@ -91,6 +91,8 @@ def build_optimizer(
         options["betas"] = tuple(betas)
     if fused and name == "adamw" and _has_fused_kernel(model):
         options["fused"] = True
+    if name == "sgd" and not momentum:
+        name = "momentum"  # timm's sgd is Nesterov's, which needs some
     groups = _parameter_groups(model, lr, weight_decay, layer_decay)
     optimizer = create_optimizer_v2(groups, name, lr=lr, weight_decay=weight_decay, **options)
     if "fused" in options:

@@ -29,7 +29,7 @@ from haloformer.training.batches import (
 )
 from haloformer.training.config import Experiment
 from haloformer.training.examples import WHOLE, Batches, Examples, Feed, Share
-from haloformer.training.file_feed import open_validation_file
+from haloformer.training.file_feed import open_validation_file, seed_of
 from haloformer.training.labels import Labelling, check_calibration, residual_of
 
 STREAM_EPOCH = 6000
@@ -104,7 +104,7 @@ class SurveyMakers:
             labelling=Labelling.of(experiment, tuple(used)),
             train=maker(seed, "none" if model else data.noise, wrong_fits, data.paired),
             held_out=maker(validation_seed(seed), held_out_noise),
-            plan=_epoch_plan(experiment, used),
+            plan=_epoch_plan(experiment, Labelling.of(experiment, tuple(used))),
             residual=residual,
             noise_model=model,
             held_out_noise=held_out_noise,
@@ -140,9 +140,15 @@ def open_survey_feed(experiment: Experiment) -> Feed:
     batches = _training_batches(plan, train, labelling, device)
     if data.val_data is None:
         validation, n_val = _simulated_validation(held_out, labelling, data.val_size, device)
+        val_seed: int | None = validation_seed(seed)
     else:
         file = open_validation_file(experiment, survey.class_names, survey.image_shape, residual)
         validation, n_val = file.batches(file.usable, None), len(file.usable)
+        val_seed = seed_of(file.reader.dataset, survey.survey.name)
+        if val_seed == seed:
+            raise InputError(
+                f"{data.val_data}: val_data holds lenses of the training images: both are of {survey.survey.name} with seed {seed}; simulate it with another seed"
+            )
     # The images after those of the validation neither train nor choose the best epoch.
     spare = spare_images(data.val_size)
     fit = _simulated(train, labelling, np.unique(plan.numbers(0))[:FIT_IMAGES], device)
@@ -165,7 +171,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
             "noise": makers.held_out_noise,
             "pixel_scale": survey.attributes["pixel_scale"],
             "train_seed": seed,
-            "val_seed": validation_seed(seed) if data.val_data is None else None,
+            "val_seed": val_seed,
             "digest": digest_of_own(survey.survey),
         },
     )
@@ -257,7 +263,7 @@ class AllSimulated:
         return itertools.chain.from_iterable(self._parts)
 
 
-def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan:
+def _epoch_plan(experiment: Experiment, labelling: Labelling) -> EpochPlan:
     data, seed = experiment.data, experiment.trainer.seed
     if data.n_images is None:
         if data.labels_per_class is not None:
@@ -270,8 +276,10 @@ def _epoch_plan(experiment: Experiment, class_names: Sequence[str]) -> EpochPlan
         raise InputError(
             "paired is for an endless stream, in which images of one lens follow one another; with n_images they would be shuffled"
         )
-    labels = np.arange(data.n_images) % len(class_names)
-    images = choose_labelled(labels, data.labels_per_class, seed, class_names, data.source)
+    labels = labelling.labels[np.arange(data.n_images) % len(labelling.labels)]
+    images = choose_labelled(
+        labels, data.labels_per_class, seed, labelling.class_names, data.source
+    )
     return EpochPlan(images, data.epoch_size or len(images), data.batch_size, seed)
 
 
