@@ -39,7 +39,7 @@ def test_other_lenses_of_one_seed_are_taken(tmp_path):
 def test_the_seed_that_chose_the_weights_is_known(tmp_path, data):
     training = made(tmp_path, 0) if data == "file" else data
     run = str(tmp_path / "run")
-    small = {"model": "vit_nano", "model_args": {"depth": 1, "embed_dim": 32}, "epochs": 1, "seed": 0}  # fmt: skip
+    small = {"model": "vit_nano", "model_args": {"depth": 1, "embed_dim": 32, "num_heads": 2}, "epochs": 1, "seed": 0}  # fmt: skip
     train(**{**OPTIONS, **small, "data": training, "val_data": made(tmp_path, 1), "out": run})
     by_default = evaluate(run, "model_ii", n=6, out=str(tmp_path / "e"))
     assert by_default["protocol"]["seed"] == 2

@@ -275,12 +275,14 @@ def _refuse_shared_lenses(training: LensDataset, validation: LensDataset) -> Non
     if seed is None or seed_of(validation, survey) != seed:
         return
     names = sorted(set(training.parameter_names) & set(validation.parameter_names))
-    rows = [
-        {row.tobytes() for row in np.stack([file.parameters(n) for n in names], 1).astype(float)}
-        for file in (training, validation)
-        if names
-    ]
-    if not names or rows[0] & rows[1]:
+    lenses = []
+    for file in (training, validation):
+        columns = (np.asarray(file.parameters(name), float) for name in names)
+        numbers = [
+            column for column in columns if column.ndim == 1
+        ]  # those of populations vary in length
+        lenses.append({row.tobytes() for row in np.stack(numbers, 1)} if numbers else {b""})
+    if lenses[0] & lenses[1]:
         raise InputError(
             f"{validation.path}: val_data holds lenses of the training images: both are of {survey} with seed {seed}; simulate it with another seed"
         )
