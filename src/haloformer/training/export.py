@@ -44,7 +44,7 @@ class Exporter:
     outputs: Outputs
 
     def description(
-        self, pretrained: dict[str, str | None], epoch: int, metrics: dict[str, float]
+        self, pretrained: dict[str, Any], epoch: int, metrics: dict[str, float]
     ) -> dict[str, Any]:
         """Returns the content of ``artefact.json``.
 

@@ -1,5 +1,6 @@
 """The network of an experiment: built, frozen where it is not to learn, and laid out in memory."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -7,16 +8,19 @@ from timm.layers import convert_sync_batchnorm
 from torch import nn
 
 from haloformer.errors import InputError
-from haloformer.models import create_model
+from haloformer.models.factory import build_model
+from haloformer.models.weights import weights_description
+from haloformer.outputs.layout import Outputs
 from haloformer.training.config import Experiment
 from haloformer.training.hardware import Hardware
 from haloformer.training.transfer import prepare_for_tuning
+from haloformer.vocabulary import canonical_class
 
 
 def build_network(
     experiment: Experiment,
     input_shape: tuple[int, int, int],
-    n_outputs: int,
+    outputs: Outputs,
     *,
     pretrained: bool | str,
 ) -> nn.Module:
@@ -25,18 +29,19 @@ def build_network(
     Args:
         experiment: Names the network and its keywords.
         input_shape: (C, H, W) of the network's input.
-        n_outputs: Numbers that it returns per image.
+        outputs: What it returns per image.
         pretrained: As ``create_model`` takes it; False for a network whose weights are loaded
             later.
     """
     channels, height, width = input_shape
     torch.manual_seed(experiment.trainer.seed)
     try:
-        return create_model(
+        return build_model(
+            not (isinstance(pretrained, str) and _of_others(pretrained, outputs)),
             experiment.model.name,
             img_size=height if height == width else (height, width),
             in_chans=channels,
-            num_classes=n_outputs,
+            num_classes=outputs.n,
             pretrained=pretrained,
             **network_args(experiment),
         )
@@ -48,6 +53,22 @@ def build_network(
                     f"{ours}: {experiment.model.name} has none; leave it null"
                 ) from error
         raise
+
+
+def _of_others(pretrained: str, outputs: Outputs) -> bool:
+    """Whether weights are known to be those of an artefact that puts out something else."""
+    described = weights_description(pretrained)
+    if not described:
+        return False
+    told = described.get("outputs")
+    before = Outputs.from_dict(told if isinstance(told, Mapping) else described, pretrained)
+    return _meaning(before) != _meaning(outputs)
+
+
+def _meaning(outputs: Outputs) -> tuple[object, ...]:
+    """What each of a network's numbers stands for."""
+    classes = tuple(canonical_class(name) for name in outputs.class_names)
+    return classes, outputs.targets, outputs.loss if outputs.targets else None
 
 
 def tuned_network(network: nn.Module, experiment: Experiment, hardware: Hardware) -> nn.Module:

@@ -6,6 +6,7 @@ import errno
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from haloformer.io.locks import LOCK, one_process_only
 from haloformer.io.strict_json import read_any_json, read_json
 from haloformer.io.writing import check_parents, file_sha256, write_text
 from haloformer.models import find_model
-from haloformer.models.weights import weights_file, weights_url
+from haloformer.models.weights import weights_description, weights_file, weights_url
 from haloformer.reporting.tabular import Column, Tabular
 from haloformer.training.config import Experiment, read_config
 from haloformer.training.console import is_first_process
@@ -262,19 +263,22 @@ class RunFolder:
         if digest is not None and not self.data.exists():
             write_text(self.data, json.dumps({"digest": digest}) + "\n")
 
-    def record_pretrained(self, experiment: Experiment) -> dict[str, str | None]:
+    def record_pretrained(self, experiment: Experiment) -> dict[str, Any]:
         """Writes to ``pretrained.json`` which weights the run starts from, and returns it.
 
-        Empty for none. A run that goes on reads what was written: the weights' file may be gone.
+        Of weights that come from an artefact it tells which images these have seen. Empty for none.
+        A run that goes on reads what was written: the weights' file may be gone.
         """
         pretrained = experiment.transfer.pretrained
         if not pretrained:
             return {}
-        record: dict[str, str | None]
+        record: dict[str, Any]
         if self.can_resume:
             return read_json(self.pretrained) if self.pretrained.exists() else {}
         if isinstance(pretrained, str):
             record = {"file": pretrained, "sha256": file_sha256(weights_file(pretrained))}
+            if described := weights_description(pretrained):
+                record["trainings"] = _trainings(described)
         else:
             record = {"url": weights_url(find_model(experiment.model.name))}
         write_text(self.pretrained, json.dumps(record, indent=2) + "\n")
@@ -288,6 +292,17 @@ class RunFolder:
             "metrics": result.metrics,
         }
         write_text(self.finished, json.dumps(summary, indent=2) + "\n")
+
+
+def _trainings(described: Mapping[str, Any]) -> list[Any]:
+    """Returns what trainings saw of which the weights of an artefact come, its own first."""
+    told = described.get("training")
+    training = told if isinstance(told, dict) else {}
+    own = {key: training.get(key) for key in ("data", "val_data", "train_seed", "val_seed")}
+    weights = training.get("pretrained_weights")
+    before = weights.get("trainings") if isinstance(weights, dict) else None
+    own = {"survey": described.get("survey"), **own}
+    return [own, *(before if isinstance(before, list) else [])]
 
 
 def _environment() -> dict[str, object]:
