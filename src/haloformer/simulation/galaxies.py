@@ -83,6 +83,7 @@ class GalaxyLibrary:
         redshift: (n,) NaN where unknown.
         in_test: (n,) whether a galaxy is on the test's side.
         names: File and number of each.
+        offset: (n, 2) x and y of the centres of light from the middle of these grids, in their pixels: grids are cut at whole pixels of a stamp.
     """
 
     images: np.ndarray
@@ -91,6 +92,7 @@ class GalaxyLibrary:
     redshift: np.ndarray
     in_test: np.ndarray
     names: tuple[str, ...]
+    offset: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -108,11 +110,14 @@ class GalaxyLibrary:
         return found
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - libraries are few, and live as long as their process
-    def on(self, device: torch.device, dtype: torch.dtype, cubic: bool) -> tuple[Tensor, Tensor]:
-        """Returns images, or their splines' coefficients, and radii on a device."""
+    def on(
+        self, device: torch.device, dtype: torch.dtype, cubic: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns images, or their splines' coefficients, radii and offsets on a device."""
         images = torch.as_tensor(self.images).to(device=device, dtype=dtype)
         radius = torch.as_tensor(self.radius).to(device=device, dtype=dtype)
-        return (spline_coefficients(images) if cubic else images), radius
+        offset = torch.as_tensor(self.offset).to(device=device, dtype=dtype)
+        return (spline_coefficients(images) if cubic else images), radius, offset
 
 
 def read_library(
@@ -231,10 +236,11 @@ def build_libraries(
             )
         images.append(one.images)
         in_test = stamp.content / 2**64 < TEST_SHARE
-        rows.append((one.radius, one.step * stamp.pixel_scale, stamp.redshift, in_test))
+        scale = one.step * stamp.pixel_scale
+        rows.append((one.radius, scale, stamp.redshift, in_test, *one.offset))
         names.append(stamp.name)
     _tell_bad(bad, len(rows), path)
-    radius, scale, redshift, in_test = np.array(rows, dtype=float).T
+    radius, scale, redshift, in_test, *offset = np.array(rows, dtype=float).T
     return tuple(
         GalaxyLibrary(
             images=np.stack(own),
@@ -243,6 +249,7 @@ def build_libraries(
             redshift=redshift,
             in_test=in_test > 0,
             names=tuple(names),
+            offset=np.stack(offset, 1),
         )
         for own in zip(*images)
     )
@@ -282,6 +289,8 @@ class PreparedBands:
     images: np.ndarray
     step: float
     radius: float
+    offset: tuple[float, float] = (0.0, 0.0)
+    """x and y of the centre of light from the grid's middle, in its pixels."""
 
 
 def prepare(pixels: np.ndarray, name: str) -> Prepared:
@@ -311,7 +320,9 @@ def prepare_bands(bands: np.ndarray, name: str) -> PreparedBands:
     """
     if len(bands) == 1:
         one = prepare(bands[0], name)
-        return PreparedBands(one.image[None], one.step, half_light_radius(one.image))
+        return PreparedBands(
+            one.image[None], one.step, half_light_radius(one.image), _offset(one.image)
+        )
     smooth = [_found(own, f"{name}, band {k}")[0] for k, own in enumerate(bands)]
     together, galaxy = _found(bands.mean(0, dtype=float), f"{name}, the mean of its bands")
     fade = _fade(galaxy)
@@ -321,8 +332,8 @@ def prepare_bands(bands: np.ndarray, name: str) -> PreparedBands:
         _on_grid(_cut(own, fade, f"{name}, band {k}"), center, step).image
         for k, own in enumerate(smooth)
     ]
-    radius = half_light_radius(_on_grid(mean, center, step).image)
-    return PreparedBands(np.stack(images), step, radius)
+    whole = _on_grid(mean, center, step).image
+    return PreparedBands(np.stack(images), step, half_light_radius(whole), _offset(whole))
 
 
 def _found(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -456,6 +467,14 @@ def _grid(light: np.ndarray) -> tuple[tuple[float, float], float]:
     reach = max(np.abs(rows - y).max(), np.abs(columns - x).max()) + 1
     step = max(1.0, 2 * float(reach) / SIDE)
     return (y, x), step
+
+
+def _offset(image: np.ndarray) -> tuple[float, float]:
+    """Returns x and y of an image's centre of light from its middle, in pixels."""
+    axis = np.arange(len(image)) - (len(image) - 1) / 2
+    light = image.astype(float)
+    x, y = float(light.sum(0) @ axis), float(light.sum(1) @ axis)
+    return x / light.sum(), y / light.sum()
 
 
 def _on_grid(light: np.ndarray, center: tuple[float, float], step: float) -> Prepared:

@@ -172,6 +172,11 @@ def test_bands_keep_their_sizes_and_places(tmp_path):
         assert flux == pytest.approx(1, abs=0.01)
 
 
+def test_the_centre_of_light_is_where_the_galaxy_is(tmp_path):
+    galaxy = cubes(tmp_path / "aside.npz", [disc(x=0.45)])
+    assert abs(seen(galaxy, 0)[1]) < 0.02 * 0.3 / galaxy.library.radius[0]
+
+
 def test_a_galaxy_that_is_bad_in_one_band_is_left_out_of_all(tmp_path):
     lengths = (1.0, 0.5, 1.0, 2.0)
     galaxies = [[disc(q=q), disc(q=q)] for q in lengths]

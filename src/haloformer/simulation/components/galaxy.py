@@ -147,12 +147,16 @@ class RealGalaxy(LightComponent):
         """The library's picture at turned positions."""
         R, angle = parameters["R"], parameters["angle"].double()
         cubic = self.interpolation == "cubic"
-        images, radius = self.library.on(R.device, R.dtype, cubic)
+        images, radius, offset = self.library.on(R.device, R.dtype, cubic)
         galaxy = parameters["galaxy"].round().long()
         scale = R / radius[galaxy]
         cos, sin = (column(f(angle).to(R.dtype)) for f in (torch.cos, torch.sin))
         mirror = column(1 - 2 * parameters["flip"])
         u, v = (cos * x + sin * y) * mirror, cos * y - sin * x
+        beside = (
+            offset[galaxy] * scale[:, None]
+        )  # the middle of the picture is not that of the light
+        u, v = u + column(beside[:, 0]), v + column(beside[:, 1])
         sample = sample_cubic if cubic else sample_bilinear
         found = sample(images[galaxy], u, v, scale) / column(scale**2)
         # A spline swings a little below 0 beside what is bright.
@@ -165,7 +169,10 @@ class RealGalaxy(LightComponent):
         image = library.images[galaxy].astype(float) / scale**2
         if parameters["flip"]:
             image = image[:, ::-1]
-        turned = {"center_x": 0, "center_y": 0, "phi_G": float(parameters["angle"])}
+        x, y = scale * library.offset[galaxy] * (-1 if parameters["flip"] else 1, 1)
+        angle = float(parameters["angle"])
+        cos, sin = math.cos(angle), math.sin(angle)
+        turned = {"center_x": sin * y - cos * x, "center_y": -sin * x - cos * y, "phi_G": angle}
         return [("INTERPOL", {"image": image, "amp": 1, "scale": scale, **turned})]
 
 
