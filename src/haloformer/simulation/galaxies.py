@@ -2,7 +2,8 @@
 
 Of each stamp the background is taken away, the galaxy is cut out with a soft edge, its noise is smoothed, and its light becomes 1.
 A galaxy belongs to the training's or to the test's side by a hash of its pixels, so that it stays there whatever file it is in and
-whatever other galaxies are beside it. Two bands of one galaxy are two galaxies here.
+whatever other galaxies are beside it. Two bands of one galaxy are two galaxies here, unless all bands are read together
+(:func:`read_bands`): place, size and edge are then those of their mean, so that gradients of colour stay.
 """
 
 import functools
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -40,6 +42,9 @@ TEST_SHARE = 0.2
 
 SPLITS = ("train", "test", "all")
 
+BandChoice = int | Literal["each"] | None
+"""A band counted from 0, each of them, or their mean."""
+
 _THRESHOLD = 2.0  # standard deviations of the background
 _EDGE = 3.0  # pixels over which the light fades outside of the galaxy
 _LEAST_PIXELS = 12  # of a galaxy
@@ -53,11 +58,11 @@ class Stamp:
     """A picture of a galaxy as a file has it.
 
     Attributes:
-        pixels: (H, W) float32 light per pixel.
+        pixels: (H, W) float32 light per pixel, or (bands, H, W) where each band is wanted.
         name: File and number, for messages.
         pixel_scale: Arcsec per pixel, NaN where nobody says.
         redshift: NaN where nobody says.
-        content: Hash of the pixels, 0 to 2⁶⁴.
+        content: Hash of the pixels, of several bands those of the first, 0 to 2⁶⁴.
     """
 
     pixels: np.ndarray
@@ -73,11 +78,12 @@ class GalaxyLibrary:
 
     Attributes:
         images: (n, 128, 128) float32, each of sum 1; (n, side, side) of whole pictures.
-        radius: (n,) half-light radii in pixels of these grids; of whole pictures, half of their side.
+        radius: (n,) half-light radii in pixels of these grids, of bands that were read together that of their mean; of whole pictures, half of their side.
         arcsec: (n,) half-light radii on the sky in arcsec, NaN where the pixel scale is unknown.
         redshift: (n,) NaN where unknown.
         in_test: (n,) whether a galaxy is on the test's side.
         names: File and number of each.
+        offset: (n, 2) x and y of the centres of light from the middle of these grids, in their pixels: grids are cut at whole pixels of a stamp.
     """
 
     images: np.ndarray
@@ -86,6 +92,7 @@ class GalaxyLibrary:
     redshift: np.ndarray
     in_test: np.ndarray
     names: tuple[str, ...]
+    offset: np.ndarray
 
     def __len__(self) -> int:
         return len(self.images)
@@ -103,11 +110,14 @@ class GalaxyLibrary:
         return found
 
     @functools.lru_cache(maxsize=8)  # noqa: B019 - libraries are few, and live as long as their process
-    def on(self, device: torch.device, dtype: torch.dtype, cubic: bool) -> tuple[Tensor, Tensor]:
-        """Returns images, or their splines' coefficients, and radii on a device."""
+    def on(
+        self, device: torch.device, dtype: torch.dtype, cubic: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns images, or their splines' coefficients, radii and offsets on a device."""
         images = torch.as_tensor(self.images).to(device=device, dtype=dtype)
         radius = torch.as_tensor(self.radius).to(device=device, dtype=dtype)
-        return (spline_coefficients(images) if cubic else images), radius
+        offset = torch.as_tensor(self.offset).to(device=device, dtype=dtype)
+        return (spline_coefficients(images) if cubic else images), radius, offset
 
 
 def read_library(
@@ -139,43 +149,63 @@ def read_library(
         InputError: A file cannot be read, or most galaxies, or one of ``which``, cannot be used: its file and number are named.
     """
     chosen = (pixel_scale, band, galaxy_class, z_max, which, whole, most)
-    return _library(path, file_versions(Path(path)), *chosen)
+    (library,) = _libraries(path, file_versions(Path(path)), *chosen)
+    return library
+
+
+def read_bands(
+    path: str,
+    *,
+    pixel_scale: float | None = None,
+    galaxy_class: int | None = None,
+    z_max: float | None = None,
+    which: tuple[int, ...] = (),
+    whole: bool = False,
+    most: int = 1000,
+) -> tuple[GalaxyLibrary, ...]:
+    """Reads the bands of a library together, see :func:`read_library`.
+
+    A galaxy has the same number in all of them, and is left out of all if it cannot be used in one. Its place, edge, grid,
+    half-light radius and side (of training or test) are the same, too; its light is 1 in each.
+    """
+    chosen = (pixel_scale, "each", galaxy_class, z_max, which, whole, most)
+    return _libraries(path, file_versions(Path(path)), *chosen)
 
 
 @functools.lru_cache(maxsize=8)
-def _library(
+def _libraries(
     path: str,
     versions: Versions,
     pixel_scale: float | None,
-    band: int | None,
+    band: BandChoice,
     galaxy_class: int | None,
     z_max: float | None,
     which: tuple[int, ...],
     whole: bool,
     most: int,
-) -> GalaxyLibrary:
-    """Reads a library as :func:`read_library` says, whose files have these versions."""
+) -> tuple[GalaxyLibrary, ...]:
+    """Reads a library, or that of each band, as :func:`read_library` says, whose files have these versions."""
     stamps = _read_stamps(Path(path), pixel_scale, band, galaxy_class, z_max)
     if which:
         stamps = _chosen(stamps, which, path)
-    library = build_library(islice(stamps, most), path, whole=whole, named=bool(which))
+    libraries = build_libraries(islice(stamps, most), path, whole=whole, named=bool(which))
     if next(stamps, None) is not None:
         warnings.warn(
             f"{path} holds more than {most} galaxies: the first {most} are used",
             InputWarning,
             stacklevel=2,
         )
-    return library
+    return libraries
 
 
-def build_library(
+def build_libraries(
     stamps: Iterable[Stamp],
     path: str = "the library",
     *,
     whole: bool = False,
     named: bool = False,
-) -> GalaxyLibrary:
-    """Prepares stamps one after another as a library; those that cannot be used are left out, in a warning.
+) -> tuple[GalaxyLibrary, ...]:
+    """Prepares stamps one after another as a library for each of their bands; those that cannot be used are left out, in a warning.
 
     Args:
         stamps: The galaxies.
@@ -184,37 +214,44 @@ def build_library(
         named: Somebody chose these very ones, so that none is left out.
 
     Raises:
-        InputError: More than half, or one of those that were chosen, cannot be used; or there are none.
+        InputError: More than half, or one of those that were chosen, cannot be used; or there are none; or some have more bands than others.
     """
     images: list[np.ndarray] = []
     rows, names, bad = [], [], list[str]()
     for stamp in stamps:
+        bands = stamp.pixels if stamp.pixels.ndim == 3 else stamp.pixels[None]
+        if images and len(bands) != len(images[0]):
+            raise InputError(f"{stamp.name} has {len(bands)} bands, others {len(images[0])}")
         try:
-            one = (whole_picture if whole else prepare)(stamp.pixels, stamp.name)
+            one = (_whole_bands if whole else prepare_bands)(bands, stamp.name)
         except InputError as error:
             if named:
                 raise
             bad.append(str(error))
             continue
-        if images and one.image.shape != images[0].shape:
+        if images and one.images.shape != images[0].shape:
             raise InputError(
-                f"{stamp.name} has {len(one.image)} pixels per side, others {len(images[0])}: whole pictures must be of one size"
+                f"{stamp.name} has {one.images.shape[-1]} pixels per side, others {images[0].shape[-1]}: "
+                "whole pictures must be of one size"
             )
-        images.append(one.image)
-        scale = one.step * stamp.pixel_scale
+        images.append(one.images)
         in_test = stamp.content / 2**64 < TEST_SHARE
-        radius = len(one.image) / 2 if whole else half_light_radius(one.image)
-        rows.append((radius, scale, stamp.redshift, in_test))
+        scale = one.step * stamp.pixel_scale
+        rows.append((one.radius, scale, stamp.redshift, in_test, *one.offset))
         names.append(stamp.name)
     _tell_bad(bad, len(rows), path)
-    radius, scale, redshift, in_test = np.array(rows, dtype=float).T
-    return GalaxyLibrary(
-        images=np.stack(images),
-        radius=radius,
-        arcsec=radius * scale,
-        redshift=redshift,
-        in_test=in_test > 0,
-        names=tuple(names),
+    radius, scale, redshift, in_test, *offset = np.array(rows, dtype=float).T
+    return tuple(
+        GalaxyLibrary(
+            images=np.stack(own),
+            radius=radius,
+            arcsec=radius * scale,
+            redshift=redshift,
+            in_test=in_test > 0,
+            names=tuple(names),
+            offset=np.stack(offset, 1),
+        )
+        for own in zip(*images)
     )
 
 
@@ -245,6 +282,17 @@ class Prepared:
     step: float
 
 
+@dataclass(frozen=True)
+class PreparedBands:
+    """A galaxy's bands (bands, side, side) float32, each of sum 1, on one grid; side of its pixels in the stamp's own, and half-light radius in its pixels."""
+
+    images: np.ndarray
+    step: float
+    radius: float
+    offset: tuple[float, float] = (0.0, 0.0)
+    """x and y of the centre of light from the grid's middle, in its pixels."""
+
+
 def prepare(pixels: np.ndarray, name: str) -> Prepared:
     """Cuts a galaxy out of its stamp.
 
@@ -256,6 +304,40 @@ def prepare(pixels: np.ndarray, name: str) -> Prepared:
         pixels: (H, W).
         name: For messages.
     """
+    smooth, galaxy = _found(pixels, name)
+    light = _cut(smooth, _fade(galaxy), name)
+    return _on_grid(light, *_grid(light))
+
+
+def prepare_bands(bands: np.ndarray, name: str) -> PreparedBands:
+    """Cuts a galaxy out of all bands of its stamp alike, as :func:`prepare` does where there is one.
+
+    It must stand out in each of them. Edge, centre, grid and half-light radius are those of the mean of the bands.
+
+    Args:
+        bands: (bands, H, W).
+        name: For messages.
+    """
+    if len(bands) == 1:
+        one = prepare(bands[0], name)
+        return PreparedBands(
+            one.image[None], one.step, half_light_radius(one.image), _offset(one.image)
+        )
+    smooth = [_found(own, f"{name}, band {k}")[0] for k, own in enumerate(bands)]
+    together, galaxy = _found(bands.mean(0, dtype=float), f"{name}, the mean of its bands")
+    fade = _fade(galaxy)
+    mean = _cut(together, fade, name)
+    center, step = _grid(mean)
+    images = [
+        _on_grid(_cut(own, fade, f"{name}, band {k}"), center, step).image
+        for k, own in enumerate(smooth)
+    ]
+    whole = _on_grid(mean, center, step).image
+    return PreparedBands(np.stack(images), step, half_light_radius(whole), _offset(whole))
+
+
+def _found(pixels: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the smoothed stamp without its background, and which pixels the galaxy has; raises InputError if there is none."""
     _check_stamp(pixels, name)
     smooth = ndimage.gaussian_filter(pixels.astype(float), 1.0)
     corners = _corners(smooth, pixels != 0)
@@ -271,11 +353,23 @@ def prepare(pixels: np.ndarray, name: str) -> Prepared:
     own = (pixels - background)[galaxy]
     if own.max() > 0.5 * own.sum():
         raise InputError(f"{name}: the light of its galaxy is that of one pixel")
+    return smooth, galaxy
+
+
+def _fade(galaxy: np.ndarray) -> np.ndarray:
+    """Returns how much of the light stays: 1 in the galaxy, less outside of its edge."""
     outside = ndimage.distance_transform_edt(~galaxy)
-    fade = np.sin(np.pi / 2 * np.clip(1 - outside / (_EDGE + 1), 0, 1)) ** 2
-    light = smooth.clip(min=0) * fade
-    light /= light.sum()
-    return _on_grid(light)
+    fade: np.ndarray = np.sin(np.pi / 2 * np.clip(1 - outside / (_EDGE + 1), 0, 1)) ** 2
+    return fade
+
+
+def _cut(smooth: np.ndarray, fade: np.ndarray, name: str) -> np.ndarray:
+    light: np.ndarray = smooth.clip(min=0) * fade
+    total = light.sum()
+    if not total > 0:  # a band whose light is elsewhere
+        raise InputError(f"{name}: there is no light where the galaxy is")
+    light /= total
+    return light
 
 
 def whole_picture(pixels: np.ndarray, name: str) -> Prepared:
@@ -295,6 +389,16 @@ def whole_picture(pixels: np.ndarray, name: str) -> Prepared:
     if total <= 0:
         raise InputError(f"{name}: the picture is darker than its corner on the whole")
     return Prepared((light / total).astype(np.float32), 1.0)
+
+
+def _whole_bands(bands: np.ndarray, name: str) -> PreparedBands:
+    """Takes each band as :func:`whole_picture` does; half of the side stands for the radius."""
+    pictures = [
+        whole_picture(own, f"{name}, band {k}" if len(bands) > 1 else name)
+        for k, own in enumerate(bands)
+    ]
+    images = np.stack([one.image for one in pictures])
+    return PreparedBands(images, 1.0, images.shape[-1] / 2)
 
 
 def half_light_radius(image: np.ndarray) -> float:
@@ -355,13 +459,26 @@ def _connected(bright: np.ndarray, light: np.ndarray) -> np.ndarray:
     return found
 
 
-def _on_grid(light: np.ndarray) -> Prepared:
+def _grid(light: np.ndarray) -> tuple[tuple[float, float], float]:
+    """Returns the centre (y, x) of the light in pixels, and the side of the grid's pixels that holds all of it."""
     height, width = light.shape
     y, x = float(light.sum(1) @ np.arange(height)), float(light.sum(0) @ np.arange(width))
     rows, columns = np.nonzero(light > 0)
     reach = max(np.abs(rows - y).max(), np.abs(columns - x).max()) + 1
     step = max(1.0, 2 * float(reach) / SIDE)
-    grid = resample(light[None].astype(np.float32), (step, step), (SIDE, SIDE), center=(y, x))[0]
+    return (y, x), step
+
+
+def _offset(image: np.ndarray) -> tuple[float, float]:
+    """Returns x and y of an image's centre of light from its middle, in pixels."""
+    axis = np.arange(len(image)) - (len(image) - 1) / 2
+    light = image.astype(float)
+    x, y = float(light.sum(0) @ axis), float(light.sum(1) @ axis)
+    return x / light.sum(), y / light.sum()
+
+
+def _on_grid(light: np.ndarray, center: tuple[float, float], step: float) -> Prepared:
+    grid = resample(light[None].astype(np.float32), (step, step), (SIDE, SIDE), center=center)[0]
     total = grid.sum(dtype=float)
     return Prepared((grid / total).astype(np.float32), step)
 
@@ -372,7 +489,7 @@ def _on_grid(light: np.ndarray) -> Prepared:
 def _read_stamps(
     path: Path,
     pixel_scale: float | None,
-    band: int | None,
+    band: BandChoice,
     galaxy_class: int | None,
     z_max: float | None,
 ) -> Iterator[Stamp]:
@@ -407,12 +524,13 @@ def _stamp(pixels: np.ndarray, name: str, scale: float | None, redshift: float) 
         raise InputError(f"{name} holds {pixels.dtype}, not real numbers")
     with np.errstate(over="ignore"):
         values = np.ascontiguousarray(pixels, dtype="<f4")
-    digest = hashlib.blake2b(values.tobytes() + str(values.shape).encode(), digest_size=8)
+    hashed = values if values.ndim == 2 else values[0]
+    digest = hashlib.blake2b(hashed.tobytes() + str(hashed.shape).encode(), digest_size=8)
     content = int.from_bytes(digest.digest(), "big")
     return Stamp(values, name, np.nan if scale is None else scale, redshift, content)
 
 
-def _fits_stamps(path: Path, pixel_scale: float | None, band: int | None) -> Iterator[Stamp]:
+def _fits_stamps(path: Path, pixel_scale: float | None, band: BandChoice) -> Iterator[Stamp]:
     files = sorted(path.iterdir()) if path.is_dir() else [path]
     for file in files:
         if image_suffix(file.name) not in FITS_SUFFIXES or file.name.startswith("."):
@@ -438,17 +556,19 @@ def _fits_stamps(path: Path, pixel_scale: float | None, band: int | None) -> Ite
                 )
 
 
-def _band_of_fits(image: FitsImage, band: int | None, name: str) -> np.ndarray:
-    """Returns (H, W) of an image, or of a cube of bands."""
+def _band_of_fits(image: FitsImage, band: BandChoice, name: str) -> np.ndarray:
+    """Returns (H, W) of an image, or of a cube of bands; (bands, H, W) of each."""
     everything = (slice(None), slice(None))
     if len(image.shape) == 2:
         return _one_band(image.pixels(everything, None, 1, name)[0], band, name)
     return _one_band(np.moveaxis(image.pixels(everything, None, None, name), 0, 2), band, name)
 
 
-def _one_band(pixels: np.ndarray, band: int | None, name: str) -> np.ndarray:
-    """Returns (H, W) of (H, W) or (H, W, bands)."""
+def _one_band(pixels: np.ndarray, band: BandChoice, name: str) -> np.ndarray:
+    """Returns (H, W) of (H, W) or (H, W, bands); (bands, H, W) of each band."""
     if pixels.ndim == 2:
+        if band == "each":
+            return pixels[None]
         if band:
             raise InputError(f"{name} has no band {band}; there is one, 0")
         return pixels
@@ -457,6 +577,8 @@ def _one_band(pixels: np.ndarray, band: int | None, name: str) -> np.ndarray:
     if band is None:
         mean: np.ndarray = pixels.mean(axis=2, dtype=float)
         return mean
+    if band == "each":
+        return np.moveaxis(pixels, 2, 0)
     if not 0 <= band < pixels.shape[2]:
         raise InputError(f"{name} has no band {band}; there are 0 to {pixels.shape[2] - 1}")
     one: np.ndarray = pixels[:, :, band]
@@ -464,7 +586,7 @@ def _one_band(pixels: np.ndarray, band: int | None, name: str) -> np.ndarray:
 
 
 def _hdf5_stamps(
-    path: Path, pixel_scale: float | None, band: int | None, galaxy_class: int | None
+    path: Path, pixel_scale: float | None, band: BandChoice, galaxy_class: int | None
 ) -> Iterator[Stamp]:
     def look() -> None:
         with open_hdf5(path) as file:
@@ -508,7 +630,7 @@ def _column(path: Path, file: h5py.File, name: str, n: int) -> np.ndarray:
     return values
 
 
-def _npz_stamps(path: Path, pixel_scale: float | None, band: int | None) -> Iterator[Stamp]:
+def _npz_stamps(path: Path, pixel_scale: float | None, band: BandChoice) -> Iterator[Stamp]:
     shapes = npz_shapes(path, str(path))
     stacks = [key for key, shape in shapes.items() if shape is not None and len(shape) in (3, 4)]
     if "images" in stacks:

@@ -11,7 +11,13 @@ from hypothesis.extra.numpy import array_shapes, arrays
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.simulation.components import RealGalaxy
-from haloformer.simulation.galaxies import SIDE, half_light_radius, prepare, read_library
+from haloformer.simulation.galaxies import (
+    SIDE,
+    half_light_radius,
+    prepare,
+    read_bands,
+    read_library,
+)
 
 NOISE = 0.02
 
@@ -123,6 +129,80 @@ def test_a_side_without_galaxies_is_refused(light, tmp_path):
     side = "train" if read_library(path).in_test[0] else "test"
     with pytest.raises(InputError, match=f"none of the 1 galaxies .*side of {side}"):
         light.drawn(RealGalaxy(path=path, split=side))
+
+
+# --- each band ---------------------------------------------------------------------------------------------------------
+
+
+def disc(R=3.0, x=0.0, q=1.0):
+    """A galaxy with a little noise, its centre ``x`` pixels aside, ``q`` times as long along y as along x."""
+    axis = np.arange(64) - 31.5
+    light = np.exp(-np.hypot(axis - x, axis[:, None] / q) / R)
+    return (light + 5e-4 * np.random.default_rng(1).normal(size=light.shape)).astype(np.float32)
+
+
+def cubes(path, *galaxies):
+    """Writes galaxies of several bands each."""
+    np.savez(path, images=np.moveaxis(np.array(galaxies, np.float32), 1, 3))
+    return RealGalaxy(path=str(path), split="all", band="each")
+
+
+def seen(galaxy, band, number=0):
+    """Returns flux, place along x, rms along x, and its ratio to that along y, of what a band shows of a galaxy of R = 0.3″."""
+    axis = torch.linspace(-2.5, 2.5, 201, dtype=torch.float64)
+    x, y = (part[None] for part in torch.meshgrid(axis, axis, indexing="xy"))
+    drawn = {"galaxy": number, "R": 0.3, "angle": 0.0, "flip": 0.0}
+    own = {name: torch.tensor([value], dtype=torch.float64) for name, value in drawn.items()}
+    image = galaxy.in_band(band).brightness(x, y, own) * 0.025**2
+    flux = image.sum()
+    place = (image * x).sum() / flux
+    along, up = (image * (x - place) ** 2).sum() / flux, (image * y**2).sum() / flux
+    return tuple(v.item() for v in (flux, place, along.sqrt(), (up / along).sqrt()))
+
+
+def test_bands_keep_their_sizes_and_places(tmp_path):
+    larger = cubes(tmp_path / "larger.npz", [disc(2), disc(4)])
+    small, large = (seen(larger, band) for band in (0, 1))
+    assert large[2] / small[2] > 1.7
+    moved = cubes(tmp_path / "moved.npz", [disc(), disc(x=3.2)])
+    first, second = (seen(moved, band) for band in (0, 1))
+    pixel = 0.3 / moved.library.radius[0]
+    assert (second[1] - first[1]) / pixel == pytest.approx(3.2, abs=0.1)
+    for flux, *_ in (small, large, first, second):
+        assert flux == pytest.approx(1, abs=0.01)
+
+
+def test_the_centre_of_light_is_where_the_galaxy_is(tmp_path):
+    galaxy = cubes(tmp_path / "aside.npz", [disc(x=0.45)])
+    assert abs(seen(galaxy, 0)[1]) < 0.02 * 0.3 / galaxy.library.radius[0]
+
+
+def test_a_galaxy_that_is_bad_in_one_band_is_left_out_of_all(tmp_path):
+    lengths = (1.0, 0.5, 1.0, 2.0)
+    galaxies = [[disc(q=q), disc(q=q)] for q in lengths]
+    galaxies[0][1] = np.full((64, 64), np.nan)
+    galaxy = cubes(tmp_path / "bad.npz", *galaxies)
+    with pytest.warns(InputWarning, match=r"1 of 4 galaxies .*\[0\], band 1: .*NaN"):
+        assert len(galaxy.library) == 3
+    for number, q in enumerate(lengths[1:]):
+        for band in (0, 1):
+            assert seen(galaxy, band, number)[3] == pytest.approx(q, rel=0.15)
+    with pytest.raises(InputError, match="no band 2; there are 0 to 1"):
+        seen(galaxy, 2)
+
+
+def test_one_band_is_what_it_is_without_the_others(tmp_path):
+    pixels = stamp(1)
+    np.savez(tmp_path / "one.npz", images=pixels[None])
+    cubes(tmp_path / "same.npz", [pixels])
+    alone = read_library(str(tmp_path / "one.npz"))
+    for name in ("one.npz", "same.npz"):
+        (band,) = read_bands(str(tmp_path / name))
+        assert np.array_equal(band.images, alone.images)
+        assert np.array_equal(band.radius, alone.radius)
+        assert np.array_equal(band.in_test, alone.in_test)
+    np.savez(tmp_path / "twice.npz", images=np.stack([pixels, pixels], 2)[None])
+    assert len(read_bands(str(tmp_path / "twice.npz"))) == 2
 
 
 # --- preparing --------------------------------------------------------------------------------------------------------

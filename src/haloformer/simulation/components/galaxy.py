@@ -1,9 +1,8 @@
 """Real galaxies: pictures from a library, of any size, turned and mirrored."""
 
-import dataclasses
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
@@ -21,7 +20,7 @@ from haloformer.simulation.components.component import (
 )
 from haloformer.simulation.components.setting import Setting
 from haloformer.simulation.distributions import LogNormal, Quantity, Uniform, check_not_negative
-from haloformer.simulation.galaxies import GalaxyLibrary, read_library
+from haloformer.simulation.galaxies import GalaxyLibrary, read_bands, read_library
 from haloformer.simulation.sampling import sample_bilinear, sample_cubic
 from haloformer.validation import FileName, Number, WholeNumber, checked
 
@@ -80,20 +79,41 @@ class RealGalaxy(LightComponent):
     @property
     def library(self) -> GalaxyLibrary:
         """The galaxies, which are read once; where they are of each band, those of the first."""
-        return read_library(
+        return self._library(0)
+
+    def _library(self, shown: int) -> GalaxyLibrary:
+        """Returns the galaxies; where they are of each band, those of the band ``shown``."""
+        if self.band != "each":
+            return read_library(
+                self.path,
+                pixel_scale=self.pixel_scale,
+                band=self.band,
+                galaxy_class=self.galaxy_class,
+                z_max=self.z_max,
+                which=self.which,
+                whole=self.whole,
+                most=self.most,
+            )
+        bands = read_bands(
             self.path,
             pixel_scale=self.pixel_scale,
-            band=0 if self.band == "each" else self.band,
             galaxy_class=self.galaxy_class,
             z_max=self.z_max,
             which=self.which,
             whole=self.whole,
             most=self.most,
         )
+        if shown >= len(bands):
+            there = "there is one, 0" if len(bands) == 1 else f"there are 0 to {len(bands) - 1}"
+            raise InputError(f"{bands[0].names[0]} has no band {shown}; {there}")
+        return bands[shown]
 
     def in_band(self, band: int) -> "RealGalaxy":
         """The same galaxy in a band of its own, where the library has one for each."""
-        return dataclasses.replace(self, band=band) if self.band == "each" else self
+        if self.band != "each":
+            return self
+        own = {one.name: getattr(self, one.name) for one in fields(RealGalaxy)}
+        return _RealGalaxyInBand(**own, shown=band)
 
     def draw(self, draws: Draws, setting: Setting) -> dict[str, np.ndarray]:
         """Draws the galaxy's number in its library, which is the same whatever the split, its size, angle and mirroring."""
@@ -127,12 +147,16 @@ class RealGalaxy(LightComponent):
         """The library's picture at turned positions."""
         R, angle = parameters["R"], parameters["angle"].double()
         cubic = self.interpolation == "cubic"
-        images, radius = self.library.on(R.device, R.dtype, cubic)
+        images, radius, offset = self.library.on(R.device, R.dtype, cubic)
         galaxy = parameters["galaxy"].round().long()
         scale = R / radius[galaxy]
         cos, sin = (column(f(angle).to(R.dtype)) for f in (torch.cos, torch.sin))
         mirror = column(1 - 2 * parameters["flip"])
         u, v = (cos * x + sin * y) * mirror, cos * y - sin * x
+        beside = (
+            offset[galaxy] * scale[:, None]
+        )  # the middle of the picture is not that of the light
+        u, v = u + column(beside[:, 0]), v + column(beside[:, 1])
         sample = sample_cubic if cubic else sample_bilinear
         found = sample(images[galaxy], u, v, scale) / column(scale**2)
         # A spline swings a little below 0 beside what is bright.
@@ -145,5 +169,28 @@ class RealGalaxy(LightComponent):
         image = library.images[galaxy].astype(float) / scale**2
         if parameters["flip"]:
             image = image[:, ::-1]
-        turned = {"center_x": 0, "center_y": 0, "phi_G": float(parameters["angle"])}
+        x, y = scale * library.offset[galaxy] * (-1 if parameters["flip"] else 1, 1)
+        angle = float(parameters["angle"])
+        cos, sin = math.cos(angle), math.sin(angle)
+        turned = {"center_x": sin * y - cos * x, "center_y": -sin * x - cos * y, "phi_G": angle}
         return [("INTERPOL", {"image": image, "amp": 1, "scale": scale, **turned})]
+
+
+@dataclass(frozen=True)
+class _RealGalaxyInBand(RealGalaxy):
+    """A galaxy of each band as one of them shows it: cut out as in the others.
+
+    Attributes:
+        shown: The band.
+    """
+
+    shown: int = field(default=0, kw_only=True)
+
+    @property
+    def library(self) -> GalaxyLibrary:
+        """The galaxies in this band."""
+        return self._library(self.shown)
+
+    def in_band(self, band: int) -> RealGalaxy:
+        """Itself: it is of a band already."""
+        return self
