@@ -9,6 +9,7 @@ import time
 
 import pytest
 import torch
+from pytorch_lightning.callbacks import EarlyStopping
 
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
@@ -16,6 +17,7 @@ from haloformer.simulation import simulate
 from haloformer.training import train
 from haloformer.training.callbacks import Checkpoints
 from haloformer.training.config import compose, read_config
+from haloformer.training.export import Exporter
 from haloformer.training.feeds import open_feed
 from haloformer.training.tasks import LensTask
 
@@ -234,6 +236,48 @@ def test_a_power_cut_within_an_epoch_changes_nothing(recipe, train_once, tmp_pat
     _interrupted_at(monkeypatch, 2, 2, **options, out=out)
     train(**options, out=out)
     _assert_same(whole, tmp_path / "cut")
+
+
+def _after_two_epochs(epoch, metrics):
+    return epoch == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+@pytest.mark.parametrize(
+    "why", [{"patience": 2}, {"on_epoch": _after_two_epochs}], ids=["patience", "hook"]
+)
+@pytest.mark.parametrize("when", ["last_step", "calibration"])
+def test_a_run_that_was_stopped_early_trains_no_further_when_resumed(
+    why, when, tmp_path, monkeypatch
+):
+    options = {"data": "model_ii", **SMALL, **why, "epochs": 6}
+    # No epoch is an improvement, so patience ends the run as soon as it can.
+    monkeypatch.setattr(EarlyStopping, "monitor_op", lambda self, value, best: False)
+    whole = train(**options, out=str(tmp_path / "whole"))
+    assert whole.epochs == 2
+    training_step = LensTask.training_step
+
+    def terminated(self, batch, batch_idx):
+        if (self.current_epoch, batch_idx) == (1, 5):
+            os.kill(os.getpid(), signal.SIGTERM)
+        return training_step(self, batch, batch_idx)
+
+    def cut(*args):
+        raise PowerCut
+
+    with monkeypatch.context() as patch:
+        if when == "last_step":
+            patch.setattr(LensTask, "training_step", terminated)
+        else:
+            patch.setattr(Exporter, "calibrate", cut)
+        with pytest.raises((SystemExit, PowerCut)):
+            train(**options, out=str(tmp_path / "cut"))
+    assert not (tmp_path / "cut" / "finished.json").exists()
+    resumed = train(**options, out=str(tmp_path / "cut"))
+    assert (resumed.epochs, resumed.best_epoch) == (whole.epochs, whole.best_epoch)
+    _assert_same(whole.out, resumed.out)
+    weights = [out / "artefact" / "weights.safetensors" for out in (whole.out, resumed.out)]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
 
 
 def test_a_power_cut_within_an_epoch_of_a_file_changes_nothing(tmp_path, monkeypatch):

@@ -296,6 +296,31 @@ def test_a_stopped_real_training_leaves_a_finished_run(tmp_path):
     assert (tmp_path / "out/trials/0000/finished.json").exists()
 
 
+@pytest.mark.parametrize("when", ["calibration", "recording"])
+def test_a_pruned_trial_stays_pruned_if_its_process_is_killed_before_that_is_recorded(
+    when, tmp_path, monkeypatch
+):
+    class Killed(BaseException):
+        pass
+
+    def kill(*args):
+        raise Killed
+
+    name = write(tmp_path / "s.yaml", base={**BASE, "epochs": 5}, trials=1, pruner="median")
+    monkeypatch.setattr(optuna.pruners.MedianPruner, "prune", lambda self, study, trial: True)
+    with monkeypatch.context() as patch:
+        if when == "calibration":
+            patch.setattr(engine.Exporter, "calibrate", kill)
+        else:
+            patch.setattr(trials, "_tell", kill)
+        with pytest.raises(Killed):
+            tune(name, out=str(tmp_path / "out"), progress=False)
+    with pytest.raises(InputError, match="no trial was trained to the end"):
+        tune(name, out=str(tmp_path / "out"), progress=False)
+    found = [(row["state"], row["epochs"]) for row in rows(tmp_path / "out")]
+    assert found == [("interrupted", ""), ("pruned", "1")]
+
+
 def test_a_failed_trial_is_recorded_with_its_message_and_the_others_are_done(tmp_path, monkeypatch):
     train = scripted(
         lambda options, epoch: float("nan") if len(train.calls) == 1 else near_3e_3(options, epoch)

@@ -125,6 +125,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     Attributes:
         begun: Whether the training has, from a checkpoint or anew.
+        stopped: Whether the last epoch ended the run before its time.
     """
 
     _ASK_EVERY = 20  # steps; several processes must agree on saving, which costs a message
@@ -153,7 +154,12 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.best_epoch = 0
         self.best: dict[str, float] = {}
         self.begun = False
+        self.stopped = False
         self._saved_at = time.monotonic()
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Lets a run that had been stopped before it was interrupted train no further: Lightning forgets that."""
+        trainer.should_stop = self.stopped
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Starts the clock; all that is restored has been, for this callback is asked last."""
@@ -201,6 +207,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             self.best_epoch, self.best = trainer.current_epoch + 1, metrics
             self.export(trainer, self.best_epoch, metrics)
             trainer.save_checkpoint(self.folder / "best.ckpt")
+        self.stopped = trainer.should_stop
         self._save_last(trainer, pl_module)
         self.interruption.stop()
 
@@ -217,11 +224,12 @@ class Checkpoints(pl.callbacks.Checkpoint):
 
     def state_dict(self) -> dict[str, Any]:
         """Returns what resuming needs."""
-        return {"best_epoch": self.best_epoch, "best": self.best}
+        return {"best_epoch": self.best_epoch, "best": self.best, "stopped": self.stopped}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restores it."""
         self.best_epoch, self.best = state_dict["best_epoch"], state_dict["best"]
+        self.stopped = state_dict.get("stopped", False)  # earlier versions kept none
 
 
 class EpochHook(pl.Callback):

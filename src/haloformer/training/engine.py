@@ -339,7 +339,9 @@ def _graph(run: _Prepared) -> str | None:
 def _finish(run: _Prepared, trainer: pl.Trainer, checkpoints: Checkpoints) -> RunResult:
     """Calibrates the artefact and marks the run as complete."""
     experiment, folder, task = run.experiment, run.folder, run.task
-    result = RunResult(folder.path, checkpoints.best_epoch, trainer.current_epoch, checkpoints.best)
+    # Not current_epoch: of a run that is resumed after its last epoch, that is still the last one.
+    epochs = trainer.fit_loop.epoch_progress.current.processed  # type: ignore[attr-defined]  # Lightning declares less
+    result = RunResult(folder.path, checkpoints.best_epoch, epochs, checkpoints.best)
     if trainer.is_global_zero:
         if run.feed.n_val < MIN_IMAGES:
             warnings.warn(

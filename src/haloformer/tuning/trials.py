@@ -215,12 +215,17 @@ def _trial(folder: Path, plan: Search, number: int, values: Mapping[str, object]
 
 
 class _Watch:
-    """Reports each epoch of a trial to Optuna, and says whether the trial stops there."""
+    """Reports each epoch of a trial to Optuna, and says whether the trial stops there.
+
+    The study keeps that verdict: of a trial that is killed after its last epoch, no epoch comes again.
+    """
 
     def __init__(self, folder: Path, plan: Search, number: int, epochs: int) -> None:
-        self.metric, self.number, self.epochs, self.pruned = plan.metric, number, epochs, False
+        self.metric, self.number, self.epochs = plan.metric, number, epochs
         self.study = open_study(folder, plan)
-        self.trial_id = self.study.get_trials(deepcopy=False)[number]._trial_id
+        trial = self.study.get_trials(deepcopy=False)[number]
+        self.trial_id = trial._trial_id
+        self.pruned = bool(trial.user_attrs.get("pruned", False))
 
     def __call__(self, epoch: int, metrics: Mapping[str, float]) -> bool:
         value = metrics[self.metric]
@@ -229,7 +234,11 @@ class _Watch:
         self.study._storage.set_trial_intermediate_value(self.trial_id, epoch, value)
         if epoch < self.epochs:  # after the last epoch there is nothing to spare
             trial = self.study.get_trials(deepcopy=False)[self.number]
-            self.pruned = self.study.pruner.prune(self.study, trial)
+            # Of NumPy, by the median, which the study cannot store.
+            pruned = bool(self.study.pruner.prune(self.study, trial))
+            if pruned != self.pruned:
+                self.study._storage.set_trial_user_attr(self.trial_id, "pruned", pruned)
+            self.pruned = pruned
         return self.pruned
 
 
