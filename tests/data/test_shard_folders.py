@@ -47,3 +47,16 @@ def test_a_size_of_shards_without_shards_is_told(tmp_path, capsys):
     words = ["simulate", "model_ii", "--n", "3", "--shard_size", "3", "--out"]
     assert main([*words, str(tmp_path / "x.h5")]) == 0
     assert "without --workers it changes nothing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_shards_of_pairs_and_of_others_are_not_mixed(tmp_path, paired):
+    def shards(paired):
+        given = {"n": 2, "shard_size": 2, "workers": 1, "progress": False}
+        simulate_shards(Simulator("ladder_1_camera", paired=paired), tmp_path / "many", **given)
+
+    shards(paired)
+    there_and_here = f"paired: {paired} there, {not paired} here"
+    with pytest.raises(InputError, match=rf"another configuration \({there_and_here}\)"):
+        shards(not paired)
+    shards(paired)

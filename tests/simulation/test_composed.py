@@ -285,10 +285,47 @@ def test_components_of_one_class_have_one_axion():
         small(substructure={"axion": both})
 
 
-def test_a_lens_lighter_than_its_substructure_is_refused():
+@pytest.mark.parametrize("matching", ["mass", "moments"])
+def test_a_lens_lighter_than_its_substructure_is_refused(matching):
     heavy = {"cdm": [{"kind": "point_masses", "mass": 1e12}], "no_sub": []}
     with pytest.raises(InputError, match="weighs more than the lens"):
-        Simulator(small(matching="mass", substructure=heavy)).batch(range(2))
+        Simulator(small(matching=matching, substructure=heavy)).batch(range(2))
+
+
+@pytest.mark.parametrize("gamma", [1.1, 2.9])
+def test_substructure_without_mass_leaves_lenses_of_any_slope_as_they_are(gamma):
+    lens = [{"kind": "epl", "theta_E": 1.2, "gamma": gamma}]
+    light = {"cdm": [{"kind": "point_masses", "mass": 1e-3}], "no_sub": []}
+    survey = small(lens=lens, substructure=light)
+    images = Simulator(survey, noise="none", paired=True).batch(range(2)).images
+    assert (images[0] - images[1]).abs().max() < 1e-4 * images.max()
+
+
+@pytest.mark.parametrize(
+    "redshifts",
+    [
+        {"z_lens": {"uniform": [0.5, 1]}, "z_source": {"uniform": [0.2, 0.7]}},
+        {"z_source": None, "z_beyond": 0.05},
+    ],
+)
+def test_sources_that_mostly_lie_in_front_of_their_lenses_are_refused(redshifts):
+    with pytest.raises(InputError, match="a source lies behind its lens") as caught:
+        Simulator(small(**redshifts))
+    assert "\n" not in str(caught.value)
+    Simulator(small(z_lens=0.5, z_source=None, z_beyond=0.1))
+
+
+@pytest.mark.parametrize("backend", ["numba", "torch"])
+@pytest.mark.parametrize(
+    ("name", "value"), [("matched_x", np.nan), ("matched_slope", np.nan), ("tnfw_x", np.inf)]
+)
+def test_substructure_that_is_no_number_is_no_black_image(backend, name, value):
+    survey = small(substructure={"cdm": [{"kind": "tnfw", "Sigma_sub": 0.1}]})
+    simulator = Simulator(survey, noise="none", backend=backend)
+    parameters = simulator.parameters(range(2))
+    bad = {**parameters, name: np.full_like(parameters[name], value)}
+    with pytest.raises(InputError, match=f"{name.removeprefix('tnfw_')} is (no number|infinite)"):
+        simulator._renderer.images(bad)
 
 
 @pytest.mark.parametrize("mode", ["subtracted", "present"])
@@ -402,6 +439,40 @@ def test_all_parameters_travel_in_a_dataset_file_batch_by_batch(tmp_path):
             r"an ellipticity of 2: at most 0\.429",
         ),
         ({"source": {"light": [{"kind": "sersic", "e1": 0.9, "e2": 0.9}], "snr": 9}}, r"of 1\.27"),
+        *(
+            (
+                {"lens": [{"kind": "epl"}, {"kind": kind}], "substructure": {"no_sub": []}},
+                f"lens: {kind} belongs to substructure",
+            )
+            for kind in ("tnfw", "line_of_sight")
+        ),
+        *(
+            ({"substructure": {"cdm": [{"kind": "tnfw", "slope": slope}]}}, "slope must be below 0")
+            for slope in (1.9, 60, 0, -6)
+        ),
+        *(
+            (
+                {"substructure": {"cdm": [{"kind": "point_masses", "mass": {"power_law": law}}]}},
+                message,
+            )
+            for law, message in (
+                ([1e6, 1e10, 60], "slope of power_law must be -20 to 20, not 60"),
+                ([1e6, 1e10, -60], "slope of power_law must be -20 to 20, not -60"),
+                ([1e6, 1e20, 20], "power_law of slope 20 between .* beyond what computers count"),
+            )
+        ),
+        ({"substructure": {"axion": [{"kind": "granules", "pixels": 100000}]}}, "at most 2048"),
+        (
+            {"z_lens": {"uniform": [0.5, 1]}, "z_source": {"uniform": [0.2, 0.4]}},
+            "z_source lies in front of z_lens",
+        ),
+        *(
+            (
+                {"instrument": {**SMALL["instrument"], "psf_fwhm": fwhm, "psf_truncation": cut}},
+                "psf_truncation of .* cuts a point-spread function",
+            )
+            for fwhm, cut in ((0.1, 0.1), (0.3, 0.9), (0.1, 1.1))
+        ),
     ],
 )
 def test_a_survey_that_cannot_be_is_refused_in_one_line(changes, message):

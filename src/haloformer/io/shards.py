@@ -76,10 +76,11 @@ class Shards:
         manifest = self.folder / MANIFEST
         if manifest.exists():
             there, mine = read_json(manifest), self._manifest(finished=False)
-            differences = [key for key in mine if key != "finished" and there.get(key) != mine[key]]
+            keys = [key for key in {**mine, **there} if key != "finished"]
+            differences = [key for key in keys if there.get(key) != mine.get(key)]
             if differences and not overwrite:
                 shown = "; ".join(
-                    f"{key}: {_brief(there.get(key))} there, {_brief(mine[key])} here"
+                    f"{key}: {_brief(there, key, mine)} there, {_brief(mine, key, there)} here"
                     for key in differences[:4]
                 )
                 raise InputError(
@@ -225,6 +226,7 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _brief(value: object) -> str:
-    text = repr(value)
+def _brief(these: Mapping[str, object], key: str, others: Mapping[str, object]) -> str:
+    """Returns what one configuration says of a key; a switch that only the other one has is off."""
+    text = repr(these.get(key, False if isinstance(others.get(key), bool) else None))
     return text if len(text) <= 40 else text[:37] + "…"

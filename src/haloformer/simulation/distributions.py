@@ -51,6 +51,9 @@ class LogUniform:
         return self.low * (self.high / self.low) ** u
 
 
+_STEEPEST = 20.0  # power law; steeper ones overflow, and are a constant as good as
+
+
 @checked
 @dataclass(frozen=True)
 class PowerLaw:
@@ -64,6 +67,16 @@ class PowerLaw:
         _check_limits(self.low, self.high, positive=True)
         if self.slope == -1:
             raise InputError("a power law of slope -1 is written log_uniform")
+        if abs(self.slope) > _STEEPEST:
+            raise InputError(
+                f"the slope of power_law must be -{_STEEPEST:g} to {_STEEPEST:g}, not {self.slope:g}"
+            )
+        size = max(abs(math.log10(self.low)), abs(math.log10(self.high)))
+        if size * abs(1 + self.slope) > 300:
+            raise InputError(
+                f"power_law of slope {self.slope:g} between {self.low:g} and {self.high:g} is beyond what "
+                "computers count: limits nearer to 1, or a slope nearer to -1"
+            )
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
@@ -113,13 +126,22 @@ class TruncatedNormal:
 
     def _shares(self) -> np.ndarray:
         limits = (np.array([self.low, self.high]) - self.mean) / self.sigma
+        if self._far_above():
+            limits = -limits[::-1]
         shares: np.ndarray = special.ndtr(limits)
         return shares
+
+    def _far_above(self) -> bool:
+        """Whether shares are counted from the upper end: up there those from the lower one are all but 1."""
+        return self.low - self.mean > 5 * self.sigma
 
     def quantile(self, u: np.ndarray) -> np.ndarray:
         """The value below which a share ``u`` of the draws lies."""
         below, up_to = self._shares()
-        drawn = self.mean + self.sigma * special.ndtri(below + u * (up_to - below))
+        if self._far_above():
+            drawn = self.mean - self.sigma * special.ndtri(up_to - u * (up_to - below))
+        else:
+            drawn = self.mean + self.sigma * special.ndtri(below + u * (up_to - below))
         result: np.ndarray = np.clip(drawn, self.low, self.high)
         return result
 

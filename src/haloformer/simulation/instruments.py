@@ -73,6 +73,13 @@ class Instrument:
             )
         if psf_radius(self.psf_fwhm, self.psf_truncation, self.pixel_scale) * 2 >= self.num_pix:
             raise InputError(f"psf_fwhm of {self.psf_fwhm} arcsec is wider than the image")
+        if self.psf_fwhm > 0 and self.psf_file is None:
+            none = psf_radius(self.psf_fwhm, self.psf_truncation, self.pixel_scale) == 0
+            if self.psf_truncation < 1 or (none and self.psf_fwhm >= self.pixel_scale):
+                raise InputError(
+                    f"psf_truncation of {self.psf_truncation:g} σ cuts a point-spread function of psf_fwhm {self.psf_fwhm:g} arcsec "
+                    "to next to nothing: 1 or more, usually 3 to 5; psf_fwhm: 0 is none"
+                )
 
 
 def pixel_axis(instrument: Instrument) -> np.ndarray:

@@ -7,7 +7,12 @@ import numpy as np
 
 from haloformer.errors import InputError
 from haloformer.simulation import rng
-from haloformer.simulation.composed.scenes import RandomDraws, lens_setting, source_place
+from haloformer.simulation.composed.scenes import (
+    RandomDraws,
+    drawn_redshifts,
+    lens_setting,
+    source_place,
+)
 from haloformer.simulation.composed.survey import ComposedSurvey, prefix
 from haloformer.simulation.possible import check_possible
 from haloformer.simulation.surveys import AnySurvey, Survey
@@ -37,6 +42,7 @@ def check_visible(survey: AnySurvey) -> None:
     """
     check_possible(survey)
     if isinstance(survey, ComposedSurvey):
+        _check_behind(survey)
         if any(part.kind not in _ONLY_DISTORT for part in survey.lens[1:]):
             return
         places = _of_composed(survey)
@@ -58,6 +64,18 @@ def check_visible(survey: AnySurvey) -> None:
         raise InputError(
             f"{name}{radius}, and the source lies {_told(offset)} from it: images {np.median(away):.3g} arcsec off, "
             f"of which a picture of {side:.3g} arcsec shows none; theta_E, x and y must fit it, or num_pix and pixel_scale"
+        )
+
+
+def _check_behind(survey: ComposedSurvey) -> None:
+    """Raises InputError if most sources would have to be moved behind the lens."""
+    z_lens, z_source = drawn_redshifts(survey, _draws(survey))
+    share = float((z_source < z_lens + survey.z_behind - 1e-9).mean())
+    if share > _MOST_WITHOUT:
+        wanted = "z_source" if survey.z_beyond is None else "z_lens + z_beyond"
+        raise InputError(
+            f"survey {survey.name}: {wanted} is below z_lens + z_behind ({survey.z_behind:g}) in {100 * share:.0f} % of the lenses: "
+            "a source lies behind its lens"
         )
 
 

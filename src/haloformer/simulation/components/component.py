@@ -74,12 +74,14 @@ class MassComponent(abc.ABC):
         PREFIX: What stands before its parameters' names where they travel with an image; its kind if None.
         UNITS: The parameters that travel with an image, without that prefix, with their units. All that :meth:`deflection` needs is
             among them, so that an image can be rendered from what its file says.
+        IN_LENS: It may be one of the components of ``lens``, which every image has; else it belongs to ``substructure`` alone.
         IN_LENS_PLANE: It lies where the lens is. What does not needs :meth:`beside`, as its effect depends on all that does.
     """
 
     kind: str
     PREFIX: ClassVar[str | None] = None
     UNITS: ClassVar[Mapping[str, str]]
+    IN_LENS: ClassVar[bool] = True
     IN_LENS_PLANE: ClassVar[bool] = True
 
     @abc.abstractmethod

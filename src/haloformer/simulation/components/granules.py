@@ -85,7 +85,7 @@ class Granules(MassComponent):
     host_concentration: Quantity = 5.5
     slope: Number = -0.5
     width: Annotated[Number, Field(gt=0)] = 10.0
-    pixels: Annotated[WholeNumber, Field(ge=16)] = 256
+    pixels: Annotated[WholeNumber, Field(ge=16, le=2048)] = 256
 
     UNITS: ClassVar[Mapping[str, str]] = {
         "log10_m_axion": "log10(eV)",

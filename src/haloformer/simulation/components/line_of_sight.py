@@ -149,6 +149,7 @@ class LineOfSight(MassComponent):
     concentration_scatter: Annotated[Number, Field(ge=0)] = 0.16
     n_max: Annotated[WholeNumber, Field(ge=1)] | None = None
 
+    IN_LENS: ClassVar[bool] = False
     IN_LENS_PLANE: ClassVar[bool] = False
     UNITS: ClassVar[Mapping[str, str]] = {
         **{f"{side}_{name}": unit for side in _SIDES for name, unit in _HALO_UNITS.items()},

@@ -72,7 +72,7 @@ class TNFW(MassComponent):
     Attributes:
         kind: Its name in YAML.
         Sigma_sub: Normalisation in 1/kpc².
-        slope: Of the mass function, dN/dM.
+        slope: Of the mass function, dN/dM; from -5 to below 0.
         mass_low: Least M_200 in M_sun.
         mass_high: Largest M_200 in M_sun.
         disc_radius: In arcsec; at least 2 θ_E + 1 covers what is seen.
@@ -101,6 +101,7 @@ class TNFW(MassComponent):
     mean_sheet: bool = False
     n_max: Annotated[WholeNumber, Field(ge=1)] | None = None
 
+    IN_LENS: ClassVar[bool] = False
     UNITS: ClassVar[Mapping[str, str]] = {
         "Sigma_sub": "1/kpc^2",
         "log10_m_hm": "log10(M_sun)",
@@ -121,6 +122,10 @@ class TNFW(MassComponent):
         check_not_negative("concentration_factor", self.concentration_factor, zero=False)
         check_not_negative("tau", self.tau, zero=False, clipped=True)
         check_smaller("mass_low", self.mass_low, "mass_high", self.mass_high)
+        if not -5 <= self.slope < 0:
+            raise InputError(
+                f"slope must be below 0, and -5 or more, not {self.slope:g}: dN/dM falls with M"
+            )
         check_log10("log10_m_hm", self.log10_m_hm, 0, 20)
         check_log10_m_axion(self.log10_m_axion)
 

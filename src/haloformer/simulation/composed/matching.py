@@ -27,7 +27,7 @@ ANGLES = 96
 """Points on each circle."""
 
 SLOPES = (1.2, 2.8)
-"""Between which the slope of a lens stays that gives up some."""
+"""Between which the slope of a lens stays that gives up some; one that is drawn beyond goes no farther."""
 
 
 def matched(
@@ -71,9 +71,10 @@ def matched(
         alpha_y[where] += more_y
     x, y, alpha_x, alpha_y = (each.cpu() for each in (x, y, alpha_x, alpha_y))
     center_x, center_y = (torch.from_numpy(lens[k])[:, None, None] for k in ("x", "y"))
+    x, y = x - center_x, y - center_y
     fit = _moments if survey.matching == "moments" else _mass
-    found |= fit(x - center_x, y - center_y, alpha_x, alpha_y, lens)
-    if survey.matching == "mass" and (found["matched_theta_E"] >= lens["theta_E"]).any():
+    found |= fit(x, y, alpha_x, alpha_y, lens)
+    if (_share_left(x, y, alpha_x, alpha_y, lens) <= 0).any():
         raise InputError(
             f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched"
         )
@@ -96,12 +97,25 @@ def _mass(
 
     A power law of θ_E' = θ_E (1 − κ/f)^(1/(γ − 1)), f the share of an ellipsoid's mass within the circle, weighs less by that.
     """
-    ring = len(RADII) // 2
-    theta_E, gamma = lens["theta_E"], lens.get("gamma", np.full(len(lens["theta_E"]), 2.0))
+    theta_E, gamma = lens["theta_E"], _gamma(lens)
+    share = np.clip(_share_left(x, y, alpha_x, alpha_y, lens), 0, None)
+    return {"matched_theta_E": theta_E * (1 - share ** (1 / (gamma - 1)))}
+
+
+def _share_left(
+    x: Tensor, y: Tensor, alpha_x: Tensor, alpha_y: Tensor, lens: Mapping[str, np.ndarray]
+) -> np.ndarray:
+    """Returns the share (B,) of a lens's mass within the ring that its substructure leaves to it."""
+    ring, theta_E = len(RADII) // 2, lens["theta_E"]
     radial = (alpha_x * x + alpha_y * y)[:, ring] / torch.from_numpy(theta_E)[:, None]
     kappa = radial.mean(1).numpy() / theta_E
-    share = np.clip(1 - kappa / mass_factor(lens["e1"], lens["e2"], gamma), 0, None)
-    return {"matched_theta_E": theta_E * (1 - share ** (1 / (gamma - 1)))}
+    e1, e2 = (lens.get(name, np.zeros(len(theta_E))) for name in ("e1", "e2"))
+    left: np.ndarray = 1 - kappa / mass_factor(e1, e2, _gamma(lens))
+    return left
+
+
+def _gamma(lens: Mapping[str, np.ndarray]) -> np.ndarray:
+    return lens.get("gamma", np.full(len(lens["theta_E"]), 2.0))
 
 
 def _moments(
@@ -129,5 +143,6 @@ def _moments(
     products = patterns @ patterns.transpose(0, 2, 1)
     kappa, steeper = np.linalg.solve(products, patterns @ radial[:, :, None])[..., 0].T
     slope = gamma[:, 0]
-    left = np.clip(slope + steeper, *SLOPES)
+    low, high = SLOPES
+    left = np.clip(slope + steeper, np.minimum(low, slope), np.maximum(high, slope))
     return {**found, "matched_kappa": kappa, "matched_slope": slope - left}

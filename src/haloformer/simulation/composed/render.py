@@ -19,6 +19,7 @@ from haloformer.simulation.components.lens_light import LensLight
 from haloformer.simulation.composed.lens_galaxy import LensGalaxyLight, component_prefix
 from haloformer.simulation.composed.planes import outside_lens_plane
 from haloformer.simulation.composed.survey import (
+    MATCHED_UNITS,
     ComposedSurvey,
     component_parameters,
     given_up,
@@ -126,12 +127,16 @@ class ComposedRenderer:
             )
 
     def _check(self, parameters: Parameters) -> None:
-        """Raises InputError if something of lens or source, which every image has, is no number."""
+        """Raises InputError if something that every image has is no number, or something of substructure is infinite."""
         for part in self.survey.lens:
             for name, values in component_parameters(part, parameters).items():
                 if not np.isfinite(values).all():
                     raise InputError(f"survey {self.survey.name}: {part.kind}: {name} is no number in some image")  # fmt: skip
-        for name in ("source_x", "source_y"):
+        for part in self.extra:  # populations end with NaN
+            for name, values in component_parameters(part, parameters).items():
+                if np.isinf(values).any():
+                    raise InputError(f"survey {self.survey.name}: {part.kind}: {name} is infinite in some image")  # fmt: skip
+        for name in ("source_x", "source_y", *MATCHED_UNITS):
             if not np.isfinite(parameters[name]).all():
                 raise InputError(f"survey {self.survey.name}: {name} is no number in some image")
 

@@ -195,14 +195,20 @@ def rows_of(setting: Setting, rows: np.ndarray) -> Setting:
 
 def lens_setting(survey: ComposedSurvey, draws: RandomDraws) -> Setting:
     """Draws the redshifts of lenses and sources."""
+    z_lens, z_source = drawn_redshifts(survey, draws)
+    z_source = np.maximum(z_source, z_lens + survey.z_behind)
+    return Setting.of(survey.cosmology, z_lens, z_source, survey.distances)
+
+
+def drawn_redshifts(survey: ComposedSurvey, draws: RandomDraws) -> tuple[np.ndarray, np.ndarray]:
+    """Draws the redshifts (B,) of lenses and sources, wherever the source would lie."""
     z_lens = draws.draw(survey.z_lens, "z_lens")
     if survey.z_source is not None:
         z_source = draws.draw(survey.z_source, "z_source")
     else:
         assert survey.z_beyond is not None  # the survey checks it
         z_source = z_lens + draws.draw(survey.z_beyond, "z_beyond")
-    z_source = np.maximum(z_source, z_lens + survey.z_behind)
-    return Setting.of(survey.cosmology, z_lens, z_source, survey.distances)
+    return z_lens, z_source
 
 
 def _put(

@@ -166,6 +166,9 @@ class ComposedSurvey:
         check_name("survey name", self.name)
         if not self.lens or "theta_E" not in self.lens[0].UNITS:
             raise InputError("lens: the first component must be a lens galaxy, such as {kind: epl}")
+        for part in self.lens:
+            if not part.IN_LENS:
+                raise InputError(f"lens: {part.kind} belongs to substructure, in each class")
         if not self.substructure:
             raise InputError("substructure names no class")
         for name in self.substructure:
@@ -345,6 +348,11 @@ def _check_redshifts(z_lens: Quantity, z_source: Quantity | None, behind: float)
     if isinstance(z_source, float | int) and -least_of(z_lens, -1) + behind > z_source:
         raise InputError(
             f"needs z_lens + {behind:g} ≤ z_source, not {describe_quantity(z_lens)} and {z_source:g}"
+        )
+    if z_source is not None and -least_of(z_source, -1) < least_of(z_lens) + behind:
+        raise InputError(
+            f"z_source lies in front of z_lens + {behind:g} in all draws: needs z_lens + {behind:g} ≤ z_source, "
+            f"not {describe_quantity(z_lens)} and {describe_quantity(z_source)}"
         )
 
 
