@@ -227,22 +227,28 @@ def _prepared_part(task: tuple[dict[str, Any], str, np.ndarray]) -> int:
     return sum(made.prepare(numbers))
 
 
-def speeds() -> None:
-    """Measures how many images/s each network alone classifies on one thread of the CPU, and writes it down."""
+def speeds(models: list[str]) -> None:
+    """Measures how many images/s each of some networks alone classifies on one thread of the CPU, and writes it down; the others stay."""
     from simulation import best_rate, hardware
 
     torch.set_num_threads(1)
-    found: dict[str, dict[str, float]] = {}
-    for model in MODELS:
+    path = RESULTS / SPEEDS
+    known = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    found: dict[str, dict[str, float]] = dict(known.get("images_per_second", {}))
+    for model in models:
+        found[model] = {}
         for side in (64, 96):
             network, batch = create_model(model, side, 3).eval(), torch.randn(64, 3, side, side)
             with torch.inference_mode():
                 rate = best_rate(lambda n=network, b=batch: len(n(b)), 1.0, repeats=5)
-            found.setdefault(model, {})[str(side)] = round(rate, 1)
+            found[model][str(side)] = round(rate, 1)
         print(f"{model}: {found[model]} images/s", flush=True)
     date = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     facts = {"hardware": f"{hardware()}, one thread", "date": date, "torch": torch.__version__}
-    write_text(RESULTS / SPEEDS, json.dumps({**facts, "images_per_second": found}, indent=1) + "\n")
+    if set(found) - set(models):  # of another day
+        later = {**known.get("later", {}), **{model: facts for model in models}}
+        facts = {key: known[key] for key in facts} | {"later": later}
+    write_text(path, json.dumps({**facts, "images_per_second": found}, indent=1) + "\n")
 
 
 def _row(model: str, images: int, lower: float | None = None) -> str:
@@ -340,10 +346,18 @@ def how_made() -> str:
     )
 
 
+def _chosen(given: str) -> list[str]:
+    """Returns the networks of some names or patterns; larger ones by name alone."""
+    patterns = given.split(",")
+    models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
+    return models + [name for name in LARGER if name in patterns]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)  # fmt: skip
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("speeds")
+    alone = commands.add_parser("speeds")
+    alone.add_argument("--models", default="*", help="names or patterns, separated by commas")
     commands.add_parser("report")
     before = commands.add_parser("prepare")
     before.add_argument("survey", choices=_SURVEYS)
@@ -368,7 +382,7 @@ def main() -> None:
     arguments = parser.parse_args()
     os.chdir(ROOT)
     if arguments.command == "speeds":
-        speeds()
+        speeds(_chosen(arguments.models))
         return
     if arguments.command == "report":
         report(RUNS, RESULTS, Path("docs/models/README.md"), _PILOT, how_made())
@@ -376,9 +390,7 @@ def main() -> None:
     if arguments.command == "prepare":
         prepare(arguments.survey, arguments.workers)
         return
-    patterns = arguments.models.split(",")
-    models = [name for name in MODELS if any(fnmatch.fnmatch(name, p) for p in patterns)]
-    models += [name for name in LARGER if name in patterns]
+    models = _chosen(arguments.models)
     if arguments.images < EPOCH:
         parser.error(f"--images must be at least {EPOCH}")
     run(*(getattr(arguments, name) for name in ("survey", "input")), models, arguments.seed, arguments.workers, arguments.images, arguments.bf16)  # fmt: skip
