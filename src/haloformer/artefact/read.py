@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import math
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from haloformer.errors import InputError
 from haloformer.files import check_regular
 from haloformer.io.strict_json import read_json
 from haloformer.models.shapes import Shapes, network_shapes
+from haloformer.models.weights import weights_file
 
 _MAX_HEADER_BYTES = 1 << 23  # a tensor takes about a hundred
 # A network under construction has several parts for each tensor that is saved: layers, tables, heads that are replaced.
@@ -90,6 +92,25 @@ def artefact_files(path: Path) -> tuple[Path, Path]:
     folder = artefact_folder(path)
     names = ARTEFACT_FILES if (folder / ARTEFACT_FILES[0]).is_file() else HUB_FILES
     return folder / names[0], folder / names[1]
+
+
+def weights_description(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """Returns what an artefact says of its weights; empty for weights that do not come from one.
+
+    Args:
+        path: As `haloformer.models.weights.weights_file` takes it.
+
+    Raises:
+        InputError: The file beside the weights is damaged.
+    """
+    file = weights_file(path)
+    for description, weights in (ARTEFACT_FILES, HUB_FILES):
+        beside = file.with_name(description)
+        if file.name == weights and beside.is_file():
+            described = read_json(beside)
+            # Other packages, too, write a config.json beside model.safetensors.
+            return described if isinstance(described.get("class_names"), list) else {}
+    return {}
 
 
 def run_folder(path: Path) -> Path:

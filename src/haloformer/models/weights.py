@@ -27,14 +27,12 @@ from torch import Tensor, nn
 
 from haloformer.errors import InputError
 from haloformer.files import check_regular
-from haloformer.io.strict_json import read_json
 from haloformer.models.convert import StateDict, convert_state_dict, resize_positions
 from haloformer.models.head import classifier_names
 from haloformer.models.info import ModelInfo
 from haloformer.models.native_size import PaddedInput
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".tar")
-_DESCRIPTIONS = {"weights.safetensors": "artefact.json", "model.safetensors": "config.json"}
 _log = logging.getLogger(__name__)
 _MAX_BYTES = 8 << 30  # ten times the largest model here, with its optimizer's state
 # Where training scripts put the weights; averaged ones first, as timm prefers them.
@@ -57,24 +55,6 @@ def weights_file(path: str | os.PathLike[str]) -> Path:
             f"{path}: holds no weights (artefact/weights.safetensors); has its training finished an epoch?"
         )
     return next((file for file in candidates if file.is_file()), path)
-
-
-def weights_description(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Returns what an artefact says of its weights; empty for weights that do not come from one.
-
-    Args:
-        path: As `weights_file` takes it.
-
-    Raises:
-        InputError: The file beside the weights is damaged.
-    """
-    file = weights_file(path)
-    beside = file.with_name(_DESCRIPTIONS.get(file.name, file.name))
-    if beside == file or not beside.is_file():
-        return {}
-    described = read_json(beside)
-    # Other packages, too, write a config.json beside model.safetensors.
-    return described if isinstance(described.get("class_names"), list) else {}
 
 
 def read_weights(path: str | os.PathLike[str]) -> StateDict:

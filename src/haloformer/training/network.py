@@ -7,9 +7,9 @@ import torch
 from timm.layers import convert_sync_batchnorm
 from torch import nn
 
+from haloformer.artefact.read import weights_description
 from haloformer.errors import InputError
 from haloformer.models.factory import build_model
-from haloformer.models.weights import weights_description
 from haloformer.outputs.layout import Outputs
 from haloformer.training.config import Experiment
 from haloformer.training.hardware import Hardware

@@ -16,12 +16,13 @@ import pytorch_lightning as pl
 import torch
 
 from haloformer._version import code_version
+from haloformer.artefact.read import weights_description
 from haloformer.errors import InputError, reason_of
 from haloformer.io.locks import LOCK, one_process_only
 from haloformer.io.strict_json import read_any_json, read_json
 from haloformer.io.writing import check_parents, file_sha256, write_text
 from haloformer.models import find_model
-from haloformer.models.weights import weights_description, weights_file, weights_url
+from haloformer.models.weights import weights_file, weights_url
 from haloformer.reporting.tabular import Column, Tabular
 from haloformer.training.config import Experiment, read_config
 from haloformer.training.console import is_first_process
