@@ -266,6 +266,13 @@ def seed_of(dataset: LensDataset, survey: object) -> int | None:
     return seed if known and isinstance(seed, int) else None
 
 
+def shared_lenses(path: object, survey: object, seed: int) -> InputError:
+    """Returns the error for validation images that are of the training's lenses."""
+    return InputError(
+        f"{path}: val_data holds lenses of the training images: both are of {survey} with seed {seed}; simulate it with another seed"
+    )
+
+
 def _refuse_shared_lenses(training: LensDataset, validation: LensDataset) -> None:
     """Raises InputError if lenses of the one file are in the other, too, whatever their noise.
 
@@ -278,14 +285,11 @@ def _refuse_shared_lenses(training: LensDataset, validation: LensDataset) -> Non
     lenses = []
     for file in (training, validation):
         columns = (np.asarray(file.parameters(name), float) for name in names)
-        numbers = [
-            column for column in columns if column.ndim == 1
-        ]  # those of populations vary in length
+        # Those of populations have as many numbers as the largest one of their file.
+        numbers = [column for column in columns if column.ndim == 1]
         lenses.append({row.tobytes() for row in np.stack(numbers, 1)} if numbers else {b""})
     if lenses[0] & lenses[1]:
-        raise InputError(
-            f"{validation.path}: val_data holds lenses of the training images: both are of {survey} with seed {seed}; simulate it with another seed"
-        )
+        raise shared_lenses(validation.path, survey, seed)
 
 
 class _OrderedBatches(Protocol):

@@ -29,7 +29,7 @@ from haloformer.training.batches import (
 )
 from haloformer.training.config import Experiment
 from haloformer.training.examples import WHOLE, Batches, Examples, Feed, Share
-from haloformer.training.file_feed import open_validation_file, seed_of
+from haloformer.training.file_feed import open_validation_file, seed_of, shared_lenses
 from haloformer.training.labels import Labelling, check_calibration, residual_of
 
 STREAM_EPOCH = 6000
@@ -146,9 +146,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
         validation, n_val = file.batches(file.usable, None), len(file.usable)
         val_seed = seed_of(file.reader.dataset, survey.survey.name)
         if val_seed == seed:
-            raise InputError(
-                f"{data.val_data}: val_data holds lenses of the training images: both are of {survey.survey.name} with seed {seed}; simulate it with another seed"
-            )
+            raise shared_lenses(data.val_data, survey.survey.name, seed)
     # The images after those of the validation neither train nor choose the best epoch.
     spare = spare_images(data.val_size)
     fit = _simulated(train, labelling, np.unique(plan.numbers(0))[:FIT_IMAGES], device)

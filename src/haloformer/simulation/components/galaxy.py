@@ -153,9 +153,8 @@ class RealGalaxy(LightComponent):
         cos, sin = (column(f(angle).to(R.dtype)) for f in (torch.cos, torch.sin))
         mirror = column(1 - 2 * parameters["flip"])
         u, v = (cos * x + sin * y) * mirror, cos * y - sin * x
-        beside = (
-            offset[galaxy] * scale[:, None]
-        )  # the middle of the picture is not that of the light
+        # The middle of the picture is not that of the light.
+        beside = offset[galaxy] * scale[:, None]
         u, v = u + column(beside[:, 0]), v + column(beside[:, 1])
         sample = sample_cubic if cubic else sample_bilinear
         found = sample(images[galaxy], u, v, scale) / column(scale**2)
