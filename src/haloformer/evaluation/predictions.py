@@ -1,7 +1,7 @@
 """Predictions of a model for test images, beside the true values."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -85,7 +85,7 @@ def predictions_of_all(
         batch_size: Images in memory at a time.
         progress: Show a bar.
     """
-    fits = _Fits(predictors, images.calibration)
+    fits = _Fits(predictors, images)
     collected = [_Collected(*each, images) for each in zip(predictors, orders, strict=True)]
     with progress_bar("evaluate", images.n, progress) as advance:
         for batch, labels, values in images.batches(batch_size):
@@ -99,16 +99,17 @@ def predictions_of_all(
 class _Fits:
     """What the smooth fit leaves of a batch, fitted once for all models that want the same, with the images' own camera where it is another."""
 
-    def __init__(
-        self, predictors: Sequence[Predictor], calibration: Mapping[str, np.ndarray]
-    ) -> None:
+    def __init__(self, predictors: Sequence[Predictor], images: TestImages) -> None:
         asked = [predictor.residual for predictor in predictors if predictor.residual is not None]
         # The detail comes after the fit, and beside what the others see.
         self.fits = {
             replace(one, detail=False): replace(one, detail=replace(one, detail=True) in asked)
             for one in asked
         }
-        self.cameras = {kind: own_camera(kind, calibration) for kind in self.fits}
+        definition = images.attributes.get("survey_definition")
+        self.cameras = {
+            kind: own_camera(kind, images.calibration, definition) for kind in self.fits
+        }
         self.looks: dict[tuple[Residual, bytes], Look] = {}
 
     def begin(self) -> None:

@@ -22,7 +22,7 @@ from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.parametric import SmoothFitter, composed_fitter, smooth_fitter
 from haloformer.fitting.problem import PLACE
 from haloformer.fitting.result import SmoothFit
-from haloformer.simulation.instruments import Instrument, central_part
+from haloformer.simulation.instruments import MOST_RAYS, Instrument, central_part
 from haloformer.simulation.noise import NOISE_MODES
 from haloformer.simulation.psf import psf_kernel, rays_per_pixel
 from haloformer.simulation.surveys import get_any_survey
@@ -329,24 +329,38 @@ class OwnCamera(TypedDict, total=False):
     noise_map: np.ndarray
 
 
-def own_camera(residual: Residual, calibration: Mapping[str, np.ndarray]) -> OwnCamera:
+def own_camera(
+    residual: Residual, calibration: Mapping[str, np.ndarray], definition: object = None
+) -> OwnCamera:
     """Returns what a file says of its images' camera, for :meth:`Residual.look`; nothing where that is the survey's.
 
     Args:
         residual: Of the file's images.
         calibration: The file's ``/calibration``: ``psf`` at the spacing of the rays, and perhaps ``noise_map``.
+        definition: Its attribute ``survey_definition``, whose rays may be others than those of ``residual``.
     """
     if not residual.is_composed:
         return {}
     camera, found = residual.camera, OwnCamera()
     if "psf" in calibration:
         psf = calibration["psf"].astype(float)
-        own = psf_kernel(camera)
+        rays = _rays_of(definition) or rays_per_pixel(camera)
+        own = psf_kernel(replace(camera, supersampling=rays))
         if psf.shape != own.shape or np.abs(psf - own).sum() > _SAME_PSF:
-            found |= {"psf": psf, "psf_oversampling": rays_per_pixel(camera)}
+            found |= {"psf": psf, "psf_oversampling": rays}
     if "noise_map" in calibration:
         found |= {"noise_map": calibration["noise_map"]}
     return found
+
+
+def _rays_of(definition: object) -> int | None:
+    """Returns the rays per side of a pixel of a survey's description in JSON; None where it says nothing that can be."""
+    try:
+        camera = json.loads(definition)["instrument"] if isinstance(definition, str) else {}
+        rays = camera.get("supersampling")
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return rays if type(rays) is int and 1 <= rays <= MOST_RAYS else None
 
 
 @lru_cache(maxsize=N_WRONG)

@@ -330,7 +330,10 @@ def _of_dataset(predictor: "Predictor", source: InputFile) -> ImageCamera | None
     """Returns the camera that a dataset says, where it is another than the survey's."""
     assert predictor.residual is not None
     with LensDataset(source.path) as dataset:
-        found: dict[str, Any] = dict(own_camera(predictor.residual, dataset.calibration))
+        definition = dataset.attributes.get("survey_definition")
+        found: dict[str, Any] = dict(
+            own_camera(predictor.residual, dataset.calibration, definition)
+        )
     return ImageCamera(**found) if found else None
 
 

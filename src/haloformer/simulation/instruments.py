@@ -15,6 +15,9 @@ from haloformer.validation import FileName, Number, WholeNumber, checked
 
 FWHM_PER_SIGMA = 2 * math.sqrt(2 * math.log(2))
 
+MOST_RAYS = 10
+"""Rays per side of a pixel at most."""
+
 
 @checked
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ class Instrument:
     psf_file: FileName | None = None
     psf_hdu: WholeNumber | str | None = None
     psf_pixel_scale: Annotated[Number, Field(gt=0)] | None = None
-    supersampling: Annotated[WholeNumber, Field(ge=1, le=10)] | None = None
+    supersampling: Annotated[WholeNumber, Field(ge=1, le=MOST_RAYS)] | None = None
     noise_correlation: Quantity | None = None
     noise_map: FileName | None = None
     sky: Annotated[Number, Field(ge=0)] | None = None

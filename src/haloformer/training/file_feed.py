@@ -147,7 +147,10 @@ class FileExamples(Dataset[Examples]):
             names = [name for name in ("log10_m_axion", "subhalo_mass") if name in known]
             parameters: dict[str, np.ndarray] = {name: dataset.parameters(name) for name in names}
             self.targets = target_values(labelling.targets, parameters, str(dataset.path))
-        self._own_camera = {} if residual is None else own_camera(residual, dataset.calibration)
+        definition = dataset.attributes.get("survey_definition")
+        self._own_camera = (
+            {} if residual is None else own_camera(residual, dataset.calibration, definition)
+        )
         if "exposure_time" in known:
             seconds = dataset.parameters("exposure_time").astype(np.float32)
             self.exposure_time = torch.from_numpy(seconds)

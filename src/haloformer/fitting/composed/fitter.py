@@ -5,6 +5,7 @@ goes on there, and then on the image's own pixels. What has not converged, or le
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -28,6 +29,8 @@ from haloformer.fitting.problem import MOST, check_exposures, checked_size
 from haloformer.fitting.result import SmoothFit
 from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.correlation import correlation
+from haloformer.simulation.instruments import Instrument
+from haloformer.simulation.psf import rays_per_pixel
 
 STEPS = 12
 """Gauss–Newton steps on an image's own pixels at most."""
@@ -45,6 +48,9 @@ _UNUSUAL = 2.0  # standard deviations of what the priors add to χ², beyond whi
 _CORRECTIONS, _OF_PEAK = (("coarse", 2), ("fine", 2)), 64
 """Of how images were scaled, on coarse pixels and then on their own; and how many images tell a survey's usual peak."""
 
+_APART = (
+    0.034  # arcsec between rays, close enough for a Sérsic profile that is fitted to another source
+)
 _MASK_MARGIN = 0.3  # arcsec beyond a mask's radius within which dark pixels are its
 _NEAR = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Places at which a lens is looked for, in pixels of the templates, if it may lie anywhere."""
@@ -90,6 +96,15 @@ class ComposedFitter:
         return self.problem.names
 
     @property
+    def camera(self) -> Instrument:
+        """The survey's camera, with fewer rays where those are for what its sources have that no Sérsic profile has."""
+        camera = self.survey.instrument
+        enough = math.ceil(camera.pixel_scale / _APART)
+        if has_sersic(self.survey) or rays_per_pixel(camera) <= enough:
+            return camera
+        return dataclasses.replace(camera, supersampling=enough)
+
+    @property
     def _starts(self) -> int:
         """From how many draws fits begin: half a ring is like its other half, if the lens may lie anywhere."""
         return 3 * _STARTS if self.free_place else _STARTS
@@ -99,7 +114,7 @@ class ComposedFitter:
         where = torch.device(device)
         if self._templates is None or self._templates.u.device != where:
             u = torch.from_numpy(self.problem.draws).to(where)
-            camera = FitCamera.coarse(self.survey.instrument, self.size)
+            camera = FitCamera.coarse(self.camera, self.size)
             images = self._method(where).render(self.problem, u, camera)
             self._templates = Templates.of(images, u)
         return self
@@ -203,7 +218,7 @@ class ComposedFitter:
         """Returns how bright the brightest pixel of the survey's images is, in counts/s, in the mean."""
         if self._peak_found is None:
             u = torch.from_numpy(self.problem.draws[:_OF_PEAK])
-            camera = FitCamera.of(self.survey.instrument, self.size)
+            camera = FitCamera.of(self.camera, self.size)
             images = self._method(u.device).render(self.problem, u, camera)
             sky = self.survey.instrument.sky or 0.0
             self._peak_found = sky + float(images.flatten(1).amax(1).mean())
@@ -275,7 +290,7 @@ class ComposedFitter:
             extra=extra,
             extra_only=given is not None,
             seconds=self._seconds(n, exposure_time, device),
-            camera=FitCamera.of(camera, self.size, *psf),
+            camera=FitCamera.of(self.camera, self.size, *psf),
             # Correlated noise, summed over as many pixels as a change of the lens concerns
             factor=(1 + 2 * lag + 2 * correlation(problem.correlation, 2)) ** 2,
         )
@@ -333,7 +348,7 @@ class ComposedFitter:
     def _coarse(self, fine: FitImages, psf: tuple[np.ndarray | None, int] = (None, 1)) -> FitImages:
         """Returns the images on coarse pixels, of which those count that do so wholly."""
         known = -F.max_pool2d(-fine.known[:, None], COARSE)[:, 0]
-        camera = FitCamera.coarse(self.survey.instrument, self.size, *psf)
+        camera = FitCamera.coarse(self.camera, self.size, *psf)
         return dataclasses.replace(
             fine, data=_binned(fine.data), known=known, extra=_binned(fine.extra), camera=camera, factor=fine.factor / COARSE**2
         )  # fmt: skip
