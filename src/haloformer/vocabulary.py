@@ -1,7 +1,8 @@
 """Names that the whole package shares: the classes, their order, and how other people's data spell them."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from haloformer.errors import InputError
 
@@ -34,6 +35,26 @@ def plain_name(name: str) -> str:
 def canonical_class(name: str) -> str:
     """Returns the class that a name stands for (``vort``: ``axion``); another name is a class of its own."""
     return CLASS_ALIASES.get(plain_name(name), name)
+
+
+_YAML_WORDS = ("no", "off", "false", "n", "yes", "on", "true", "y", "null", "~")
+
+
+def mapped_classes(class_map: Mapping[Any, Any] | None) -> dict[str, str]:
+    """Returns a user's class map with plain names and canonical classes.
+
+    Raises:
+        InputError: A name or class is neither text nor a number: YAML reads ``no`` as false.
+    """
+    found = {}
+    for key, value in (class_map or {}).items():
+        for each in (key, value):
+            if isinstance(each, bool) or not isinstance(each, str | int):
+                raise InputError(
+                    f"class_map has {each!r}, which is no name: YAML reads no, off and the like as false, and 1.5 as a number; put names in quotes"
+                )
+        found[plain_name(str(key))] = canonical_class(str(value))
+    return found
 
 
 ARTEFACT_FORMAT = 1
@@ -97,7 +118,7 @@ def unknown_class(where: object, what: str, name: str, known: Iterable[str]) -> 
         known: The names that exist.
     """
     error = unknown_name(what, name, known)
-    key = f'"{name}"' if ":" in name else name
+    key = f'"{name}"' if ":" in name or name.lower() in _YAML_WORDS else name
     return InputError(
         f"{where}: {error}; class_map of haloformer convert maps it ({{{key}: cdm}}) or keeps it ({{{key}: {key}}})"
     )

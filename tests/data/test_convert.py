@@ -173,3 +173,22 @@ def test_what_cannot_be_a_source_is_refused(tmp_path):
     (tmp_path / "x.h5").write_text("x")
     with pytest.raises(InputError, match="is not an HDF5 file"):
         convert(tmp_path / "x.h5", tmp_path / "o.h5")
+
+
+@pytest.mark.parametrize("name", ["x.csv", "x.fits.gz", "x.npz", "x.zip"])
+def test_a_name_of_another_format_is_refused(tmp_path, name):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"], file["labels"] = np.zeros((2, 5, 5)), ["no", "vort"]
+    with pytest.raises(InputError, match=r"what is written is HDF5: give a name that ends in \.h5"):
+        convert(tmp_path / "a.h5", tmp_path / name)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_file_of_ones_own_has_classes_by_any_of_their_names(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["images"] = np.zeros((3, 1, 5, 5), np.float32)
+        file["labels"] = np.arange(3)
+        file.attrs["class_names"] = ["no", "sphere", "vort"]
+    with LensDataset(tmp_path / "a.h5") as data:
+        assert data.class_names == ("no_sub", "cdm", "axion")
+        assert data.labels.tolist() == [0, 1, 2]

@@ -248,6 +248,14 @@ def test_other_class_names_need_a_map(tmp_path):
     assert item.class_name == "axion"
 
 
+def test_class_maps_may_have_numbers_and_nothing_that_yaml_reads_as_no_name(tmp_path):
+    source = folder(tmp_path, {"0/0.npy": content(IMAGES["axion"][0])})
+    (item,) = LabelledSource(source, class_map={0: "cdm"})
+    assert item.class_name == "cdm"
+    with pytest.raises(InputError, match=r"class_map has False, which is no name.*in quotes"):
+        LabelledSource(source, class_map={False: "no_sub"})
+
+
 def test_unlabelled_missing_and_empty_sources_say_what_to_do(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         LabelledSource(tmp_path / "x")

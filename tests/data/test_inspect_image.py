@@ -93,6 +93,8 @@ def test_pictures_are_said_to_be_pictures(tmp_path):
     found = describe_image(tmp_path / "x.png")
     assert found["images"][0]["shape"] == [1, 20, 30]
     assert any("8-bit" in note for note in found["notes"])
+    np.save(tmp_path / "counts.npy", np.arange(240, dtype=np.float32).reshape(12, 20))
+    assert not any("8-bit" in note for note in describe_image(tmp_path / "counts.npy")["notes"])
 
 
 def test_of_very_large_images_the_middle_is_looked_at(tmp_path, monkeypatch):

@@ -393,6 +393,26 @@ def test_a_file_says_what_camera_its_images_have(survey):
     assert own_camera(plain, wide) == {}
 
 
+def test_a_file_whose_rays_are_others_has_the_same_camera_all_the_same(survey):
+    residual = Residual(json.dumps(describe_survey(survey)), "original")
+    before = survey.with_camera(supersampling=2)
+    file = {"psf": psf_kernel(before.instrument)}
+    definition = json.dumps(describe_survey(before))
+    assert own_camera(residual, file, definition) == {}
+    wide = {"psf": psf_kernel(before.with_camera(psf_fwhm=0.25).instrument)}
+    assert own_camera(residual, wide, definition)["psf_oversampling"] == 2
+    rays = survey.instrument.supersampling or 1
+    for nothing in (
+        None,
+        "",
+        "{",
+        "[]",
+        '{"instrument": 3}',
+        '{"instrument": {"supersampling": 99}}',
+    ):
+        assert own_camera(residual, wide, nothing)["psf_oversampling"] == rays
+
+
 def test_a_model_is_trained_on_them_and_answers_with_a_cutouts_own_noise(tmp_path, survey):
     path = tmp_path / "bell.yaml"
     path.write_text(yaml.safe_dump(describe_survey(survey)))
@@ -420,7 +440,7 @@ def test_a_model_is_trained_on_them_and_answers_with_a_cutouts_own_noise(tmp_pat
         export_model(predictor, tmp_path / "x.pt2", format="torch_export")
 
 
-@pytest.mark.parametrize("name", ["hst", "euclid", "rubin"])  # 2, 3 and 1 rays a pixel
+@pytest.mark.parametrize("name", ["hst", "euclid", "rubin"])  # 3, 5 and 7 rays a pixel
 def test_pixels_are_traced_back_to_the_rays_that_they_show(name):
     camera = FitCamera.of(get_any_survey(name).instrument, 24)
     random = np.random.default_rng(3)
@@ -437,6 +457,26 @@ def test_pixels_are_traced_back_to_the_rays_that_they_show(name):
     torch.testing.assert_close(
         by_tensors.trace_back(torch.from_numpy(pixels)[None])[0], torch.from_numpy(back), rtol=1e-4, atol=1e-6
     )  # fmt: skip
+
+
+def test_a_fit_of_a_sersic_profile_to_other_sources_takes_no_more_rays_than_that_profile_needs():
+    def rays(name):
+        return ComposedFitter(get_any_survey(name)).camera.supersampling
+
+    assert {n: rays(n) for n in ("hst", "jwst", "euclid", "rubin")} == {
+        "hst": 2,
+        "jwst": 2,
+        "euclid": 3,
+        "rubin": 6,
+    }
+    assert (
+        rays("ladder_3_multipoles") == 2
+    )  # those of its camera, as its sources are what is fitted
+    fine = {
+        "base": "ladder_3_multipoles",
+        "instrument": {"base": "hst_acs_f814w", "supersampling": 5},
+    }
+    assert rays(fine) == 5
 
 
 @pytest.mark.parametrize("name", ["hst", "euclid", "jwst", "rubin"])

@@ -192,8 +192,10 @@ def test_the_table_can_be_written_anew_without_training(finished, monkeypatch):
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(finished):
     result, _, _, name = finished
+    described = (result.out / "study.yaml").read_text()
     with pytest.raises(InputError, match=r"lr: 0\.003 there, 0\.01 here"):
         study(name, out=str(result.out), options={"lr": 0.01}, progress=False)
+    assert (result.out / "study.yaml").read_text() == described
 
 
 def test_runs_start_from_the_pretraining_of_their_seed_in_several_processes(
@@ -349,6 +351,22 @@ def test_a_copy_of_the_training_images_is_no_test(tmp_path):
     name = write(tmp_path / "s.yaml", variants={"a": {}}, **options)
     with pytest.raises(InputError, match=r"copy\.h5 is data of variant 'a', too"):
         study(name, out=str(tmp_path / "out"))
+
+
+def test_a_folder_of_images_is_no_test_and_the_way_to_one_is_told(tmp_path):
+    (tmp_path / "images").mkdir()
+    test = {"data": str(tmp_path / "images")}
+    name = write(tmp_path / "s.yaml", variants={"a": {}}, base=BASE, test=test)
+    with pytest.raises(InputError, match=r"images is neither a dataset file .* haloformer convert"):
+        study(name, out=str(tmp_path / "out"))
+
+
+def test_a_hint_of_what_comes_next_is_no_error_where_there_is_none(tmp_path):
+    (tmp_path / "evaluation").mkdir()
+    model = {"name": "evaluation", "macro_auc": {"value": 0.9}}
+    runs = [str(tmp_path / "evaluation"), "other"]
+    assert next_step("compare", {"runs": runs}, {"models": [model]}) is None
+    assert next_step("evaluate", {"run": runs[0]}, None) is None
 
 
 def outcome(variant, classes=("axion", "cdm", "no_sub"), auc=0.9, **images):

@@ -5,6 +5,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from haloformer.errors import InputError
+
 Step = Sequence[object] | None
 Options = Mapping[str, Any]
 
@@ -23,7 +25,10 @@ def next_step(
     if name == "prepare":
         step: Step = _after_prepare(arguments, keywords)
     else:
-        step = _STEPS[name](keywords, result) if name in _STEPS else None
+        try:
+            step = _STEPS[name](keywords, result) if name in _STEPS else None
+        except InputError:  # what the hint would need is not there; the command has ended well
+            step = None
     return None if step is None else shlex.join(["haloformer", *map(str, step)])
 
 
@@ -126,7 +131,7 @@ def _after_audit(keywords: Options, result: Any) -> Step:
 def _after_compare(keywords: Options, result: Any) -> Step:
     best = max(result["models"], key=lambda model: model["macro_auc"]["value"])
     runs = [run for run in keywords["runs"] if Path(run).name == best["name"]]
-    return _audit(runs[0]) if runs else None
+    return _audit(runs[0]) if runs and (Path(runs[0]) / "artefact").is_dir() else None
 
 
 def _after_predict(keywords: Options, result: Any) -> Step:

@@ -25,6 +25,7 @@ from haloformer.data.pairs import PAIRED, TABLE
 from haloformer.data.stated import StatedSurvey
 from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.files import check_regular, printable
+from haloformer.io.tables import TABLE_SUFFIXES
 from haloformer.readers.archives import ARCHIVE_SUFFIXES, is_archive
 from haloformer.readers.hdf5_checks import (
     damage_named,
@@ -36,11 +37,11 @@ from haloformer.readers.hdf5_checks import (
     survives_hdf5,
     unit_of,
 )
-from haloformer.readers.images import image_suffix
+from haloformer.readers.images import SUFFIXES, image_suffix
 from haloformer.readers.npz import npz_arrays, npz_shapes
 from haloformer.readers.pixels import AS_ZERO, channels_first, known_pixels
 from haloformer.readers.unpacked import check_chunks
-from haloformer.vocabulary import CLASS_ALIASES, canonical_class, plain_name, unknown_class
+from haloformer.vocabulary import CLASS_ALIASES, mapped_classes, plain_name, unknown_class
 
 _CHUNK_BYTES = 2**24  # images in memory at a time
 
@@ -135,6 +136,9 @@ def checked_paths(src: str | Path, out: str | Path) -> tuple[Path, Path]:
         raise InputError(f"{src} does not exist")
     if not src.is_dir():
         check_regular(src)
+    suffix = image_suffix(out.name) or out.suffix.lower()
+    if suffix in (*SUFFIXES, *ARCHIVE_SUFFIXES, *TABLE_SUFFIXES):
+        raise InputError(f"{out}: what is written is HDF5: give a name that ends in .h5")
     return src, out
 
 
@@ -485,7 +489,7 @@ def _labels(
 ) -> tuple[np.ndarray, tuple[str, ...]]:
     """Returns labels in this package's class order, whatever the file's own order and spelling."""
     labels, own_names = _stored_labels(src, file, n, has_map=class_map is not None)
-    known = {plain_name(key): canonical_class(value) for key, value in (class_map or {}).items()}
+    known = mapped_classes(class_map)
     # Our own files may have classes of any name.
     own = read_attributes(file).get("format") is not None
     renamed = []

@@ -40,7 +40,7 @@ from haloformer.readers.walking import (
 from haloformer.vocabulary import (
     CLASS_ALIASES,
     CLASS_NAMES,
-    canonical_class,
+    mapped_classes,
     plain_name,
     unknown_class,
 )
@@ -100,10 +100,7 @@ class LabelledSource:
                 ``left_out`` tells them when the images are read.
         """
         self.src = Path(src)
-        self._classes = {
-            **CLASS_ALIASES,
-            **{plain_name(key): canonical_class(value) for key, value in (class_map or {}).items()},
-        }
+        self._classes = {**CLASS_ALIASES, **mapped_classes(class_map)}
         self._subset = subset
         self._options: dict[str, Any] = {
             "channels": channels,

@@ -19,7 +19,12 @@ from haloformer.readers.fits import (
     is_fits_image,
     is_sky_image,
 )
-from haloformer.readers.images import FITS_SUFFIXES, image_suffix, read_image
+from haloformer.readers.images import (
+    FITS_SUFFIXES,
+    PICTURE_SUFFIXES,
+    image_suffix,
+    read_image,
+)
 from haloformer.readers.npy import read_npy_file
 from haloformer.readers.npz import choose_arrays, npz_arrays, npz_shapes
 from haloformer.readers.pixels import channels_first, stack_length
@@ -64,7 +69,7 @@ def describe_image(path: str | Path) -> dict[str, Any]:
         "bytes": path.stat().st_size,
         "images": images,
         "header": header,
-        "notes": _notes(images),
+        "notes": _notes(images, picture=image_suffix(path.name) in PICTURE_SUFFIXES),
     }
 
 
@@ -251,7 +256,7 @@ def _row(number: int, name: str, pixels: np.ndarray) -> dict[str, Any]:
     }
 
 
-def _notes(images: Sequence[dict[str, Any]]) -> list[str]:
+def _notes(images: Sequence[dict[str, Any]], picture: bool) -> list[str]:
     notes = [
         f"Of {row['name'] or 'the image'} the {row['part'][0]}×{row['part'][1]} pixels in the middle were looked at."
         for row in images
@@ -280,7 +285,7 @@ def _notes(images: Sequence[dict[str, Any]]) -> list[str]:
         )
     elif low >= 0 and read["negative"] == 0 and abs(high - 1) < _NEAR_0:
         notes.append("The largest value is 1: the image looks divided by its brightest pixel.")
-    elif high > 1 and float(high).is_integer() and high <= 255 and low >= 0 and float(low).is_integer():  # fmt: skip
+    elif picture and 1 < high <= 255 and low >= 0 and float(high).is_integer() and float(low).is_integer():  # fmt: skip
         notes.append(
             "The values are those of an 8-bit picture, which stretches and cuts: not the light of a detector."
         )

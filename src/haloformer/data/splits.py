@@ -1,7 +1,7 @@
 """Seeded, stratified splits: the same labels, fractions and seed give the same split everywhere."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -9,7 +9,10 @@ from haloformer.errors import InputError
 
 
 def stratified_split(
-    labels: np.ndarray, fractions: Mapping[str, float], seed: int
+    labels: np.ndarray,
+    fractions: Mapping[str, float],
+    seed: int,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Splits images into named parts with the same share of every class.
 
@@ -17,6 +20,7 @@ def stratified_split(
         labels: (N,) integers.
         fractions: Part → share of the images, adding up to 1, such as ``{"train": 0.9, "val": 0.1}``.
         seed: Chooses the split.
+        class_names: Of the labels, for messages.
 
     Returns:
         Part → sorted indices; the parts are disjoint and together hold every image once.
@@ -42,8 +46,7 @@ def stratified_split(
         counts = _counts(len(members), np.array(list(fractions.values())))
         if counts.min() < 1:
             raise InputError(
-                f"class {label} has {len(members)} images, too few for a split into {dict(fractions)}: "
-                "every part needs one"
+                f"{len(members)} images of {_name(label, class_names)} are too few for a split ({_in_words(fractions)}): every part needs one"
             )
         # One generator per class: the split of a class does not depend on which others are there. Its raw output is what
         # numpy promises never to change, so a split stays what it is across versions.
@@ -56,7 +59,11 @@ def stratified_split(
 
 
 def split_of_groups(
-    groups: np.ndarray, labels: np.ndarray, fractions: Mapping[str, float], seed: int
+    groups: np.ndarray,
+    labels: np.ndarray,
+    fractions: Mapping[str, float],
+    seed: int,
+    class_names: Sequence[str] | None = None,
 ) -> dict[str, np.ndarray]:
     """Splits images into named parts, those of one group into the same part: images of one lens are no test of each other.
 
@@ -65,6 +72,7 @@ def split_of_groups(
         labels: (N,) integers: every part gets images of each of them.
         fractions: Part → share of the groups, adding up to 1.
         seed: Chooses the split.
+        class_names: Of the labels, for messages.
 
     Returns:
         Part → sorted indices, as :func:`stratified_split`.
@@ -73,14 +81,22 @@ def split_of_groups(
         InputError: As there, or a class has no image in some part.
     """
     names, group = np.unique(groups, return_inverse=True)
-    parts = stratified_split(np.zeros(len(names), int), fractions, seed)
+    parts = stratified_split(np.zeros(len(names), int), fractions, seed, ["any class"])
     found = {name: np.flatnonzero(np.isin(group, chosen)) for name, chosen in parts.items()}
     for name, indices in found.items():
         if missing := set(np.unique(labels)) - set(labels[indices]):
             raise InputError(
-                f"class {min(missing)} has no image in {name}: images of one lens are kept together, and there are too few lenses for a split into {dict(fractions)}"
+                f"{_name(min(missing), class_names)} has no image in {name}: images of one lens are kept together, and there are too few lenses for a split ({_in_words(fractions)})"
             )
     return found
+
+
+def _name(label: int, class_names: Sequence[str] | None) -> str:
+    return f"class {label}" if class_names is None else class_names[label]
+
+
+def _in_words(fractions: Mapping[str, float]) -> str:
+    return ", ".join(f"{part} {share:.0%}" for part, share in fractions.items())
 
 
 def _counts(n: int, shares: np.ndarray) -> np.ndarray:

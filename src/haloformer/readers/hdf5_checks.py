@@ -17,6 +17,7 @@ import numpy as np
 from haloformer.errors import InputError, reason_of
 from haloformer.files import check_regular, printable
 from haloformer.io.strict_json import parse_json
+from haloformer.vocabulary import canonical_class
 
 MAX_IMAGE_VALUES = 2**26
 """Values (C·H·W) that one image may have: 64 Mi, 256 MiB as float32. More is taken for a corrupt or hostile file."""
@@ -198,13 +199,16 @@ def read_class_names(path: Path, file: h5py.File) -> tuple[str, ...] | None:
 
 
 def checked_class_names(path: Path, file: h5py.File) -> tuple[str, ...]:
-    """Returns the attribute ``class_names``; raises InputError where there is none."""
+    """Returns the attribute ``class_names``, canonical where a name is known (``vort``: ``axion``); raises InputError where there is none."""
     names = read_class_names(path, file)
     if names is None:
         raise InputError(
             f"{path}: the attribute class_names is missing, so the labels have no meaning"
         )
-    return names
+    if read_attributes(file).get("format") is not None:
+        return names  # of our own files classes may have any name
+    known = tuple(canonical_class(name) for name in names)
+    return known if len(set(known)) == len(known) else names
 
 
 def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:

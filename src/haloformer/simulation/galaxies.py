@@ -503,6 +503,10 @@ def _read_stamps(
         stamps = _npz_stamps(path, pixel_scale, band)
     else:
         raise InputError(f"{path} is neither a folder nor a FITS, HDF5 or .npz file of galaxies")
+    if galaxy_class is not None and path.suffix.lower() not in (".h5", ".hdf5"):
+        raise InputError(
+            f"{path} says no classes of its galaxies; galaxy_class is that of an HDF5 file's /ans"
+        )
     for stamp in stamps:
         if z_max is None or stamp.redshift < z_max:
             yield stamp

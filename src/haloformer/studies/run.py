@@ -68,8 +68,8 @@ def carry_out(
     runs = runs_of(plan, chosen(plan, only))
     check_test_images(runs)
     warn_of_idle_options(plan, runs, options)
+    usable_results(folder, plan)  # refuses results of other settings before anything is written
     write_description(folder, plan, command)
-    usable_results(folder, plan)  # refuses results of other settings before anything is trained
     pretraining = [run for run in runs if run.variant == PRETRAINED]
     try:
         for stage in (pretraining, [run for run in runs if run.variant != PRETRAINED]):

@@ -8,7 +8,7 @@ from typing import Required, TypedDict
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.evaluation.testset import N_SIMULATED
-from haloformer.simulation import get_any_survey
+from haloformer.simulation import get_any_survey, names_survey
 from haloformer.studies.plan import PRETRAINED, HeldOutImages, Study, Variant
 from haloformer.studies.settings import settings_of
 from haloformer.training.config import Experiment, compose
@@ -102,6 +102,10 @@ def test_images_of(test: HeldOutImages, experiment: Experiment) -> HeldOut:
         if given := sorted(test.model_fields_set - {"data"}):
             raise InputError(f"test: {given[0]} is for simulated images; {data} is a file")
         return {"data": data}
+    if Path(data).exists() and not names_survey(data):
+        raise InputError(
+            f"test: {data} is neither a dataset file (.h5) nor a survey (.yaml); `haloformer convert` makes a dataset of images"
+        )
     get_any_survey(data)
     fresh = experiment.augmentation.fresh_noise
     return {

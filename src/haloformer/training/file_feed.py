@@ -357,11 +357,17 @@ def _split(
     held_out = train[:0]
     if data.val_data is None:
         shares = {"train": 1 - data.val_fraction, "val": data.val_fraction}
-        if dataset.attributes.get("paired"):  # images of one lens
-            lenses = dataset.parameters("index")[train].astype(int)
-            parts = split_of_groups(lenses, labels[train], shares, seed)
-        else:
-            parts = stratified_split(labels[train], shares, seed)
+        names = labelling.class_names
+        try:
+            if dataset.attributes.get("paired"):  # images of one lens
+                lenses = dataset.parameters("index")[train].astype(int)
+                parts = split_of_groups(lenses, labels[train], shares, seed, names)
+            else:
+                parts = stratified_split(labels[train], shares, seed, names)
+        except InputError as error:
+            raise InputError(
+                f"{data.source}: {error}; more images, another val_fraction, or val_data"
+            ) from error
         train, held_out = train[parts["train"]], train[parts["val"]]
     chosen = choose_labelled(
         labels[train], data.labels_per_class, seed, labelling.class_names, data.source

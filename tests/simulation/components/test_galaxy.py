@@ -94,6 +94,12 @@ def test_physical_sizes_without_a_scale_are_refused(light, library):
         light.drawn(RealGalaxy(path=library, split="all", physical=True))
 
 
+def test_redshifts_at_which_no_galaxy_is_are_refused(light, tmp_path):
+    path = npz(tmp_path / "z.npz", redshifts=np.full(12, 1500.0), pixel_sizes=np.full(12, 0.03))
+    with pytest.raises(InputError, match=r"z\.npz\[\d+\] has a redshift of 1500"):
+        light.drawn(RealGalaxy(path=path, split="all", physical=True))
+
+
 # --- splits -----------------------------------------------------------------------------------------------------------
 
 
@@ -276,6 +282,14 @@ def test_a_folder_of_fits_files_is_a_library(tmp_path):
     assert library.arcsec[1] == pytest.approx(library.radius[1] * 0.05)
     assert np.isnan(library.arcsec[0])
     assert library.redshift[1] == 0.4
+
+
+def test_a_class_is_refused_where_files_say_none(tmp_path):
+    np.savez(tmp_path / "g.npz", images=np.stack([stamp(k) for k in range(3)]))
+    fits.PrimaryHDU(stamp(0)).writeto(tmp_path / "g.fits")
+    for path in (tmp_path, tmp_path / "g.npz", tmp_path / "g.fits"):
+        with pytest.raises(InputError, match="says no classes"):
+            read_library(str(path), galaxy_class=6)
 
 
 def test_galaxy10_is_a_library(tmp_path):

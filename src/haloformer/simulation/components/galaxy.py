@@ -25,6 +25,7 @@ from haloformer.simulation.sampling import sample_bilinear, sample_cubic
 from haloformer.validation import FileName, Number, WholeNumber, checked
 
 _SIZE = LogNormal(0.18, 0.4, 0.06, 0.6)
+_FARTHEST = 20.0  # redshift; of the farthest galaxies that are known it is 14
 
 
 @checked
@@ -137,6 +138,12 @@ class RealGalaxy(LightComponent):
             name = library.names[galaxy[unknown[galaxy]][0]]
             raise InputError(
                 f"{name} has no pixel scale or no redshift, from which its size would follow: give R instead of physical"
+            )
+        far = library.redshift > _FARTHEST
+        if far[galaxy].any():
+            number = galaxy[far[galaxy]][0]
+            raise InputError(
+                f"{library.names[number]} has a redshift of {library.redshift[number]:g}, where no galaxy is seen: at most {_FARTHEST:g}"
             )
         distance = setting.cosmology.angular_diameter_distances
         own, there = distance(library.redshift[galaxy]), distance(setting.z_source)

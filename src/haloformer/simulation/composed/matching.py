@@ -29,6 +29,10 @@ ANGLES = 96
 SLOPES = (1.2, 2.8)
 """Between which the slope of a lens stays that gives up some; one that is drawn beyond goes no farther."""
 
+_LEAST_LEFT = {"mass": (0.0, "the lens"), "moments": (-1.0, "twice the lens")}
+"""The share of a lens's mass that substructure must leave to it: of one with a lighter profile some; one that gives up a sheet may be outweighed
+within the ring, as a light lens is once in some ten thousand."""
+
 
 def matched(
     survey: ComposedSurvey,
@@ -74,9 +78,10 @@ def matched(
     x, y = x - center_x, y - center_y
     fit = _moments if survey.matching == "moments" else _mass
     found |= fit(x, y, alpha_x, alpha_y, lens)
-    if (_share_left(x, y, alpha_x, alpha_y, lens) <= 0).any():
+    least, weight = _LEAST_LEFT[survey.matching]
+    if (_share_left(x, y, alpha_x, alpha_y, lens) <= least).any():
         raise InputError(
-            f"survey {survey.name}: the substructure weighs more than the lens; its mass cannot be matched"
+            f"survey {survey.name}: the substructure weighs more than {weight}; its mass cannot be matched"
         )
     return found
 
