@@ -222,6 +222,7 @@ def test_the_command_writes_what_it_found(limits):
     sizes = [level["signal"]["cdm"]["p50"] for level in found["levels"].values()]
     assert sizes == sorted(sizes, reverse=True)
     assert "haloformer limits ladder_1_camera --lenses 2" in (limits / "limits.md").read_text()
+    assert "of 2 lenses: its interval is too narrow" in (limits / "limits.md").read_text()
     assert (limits / "limits.png").stat().st_size > 10_000
 
 
@@ -318,3 +319,12 @@ def test_a_survey_without_a_smooth_class_is_refused(tmp_path):
     classes = {name: parts for name, parts in survey.substructure.items() if parts}
     with pytest.raises(InputError, match="needs an empty list"):
         smooth_class(dataclasses.replace(survey, substructure=classes))
+
+
+@pytest.mark.parametrize("classes", [{"a": [], "b": []}, {"no_sub": []}])
+def test_a_survey_without_substructure_is_refused_before_the_work(tmp_path, capsys, classes):
+    path = tmp_path / "smooth.yaml"
+    path.write_text(yaml.safe_dump({"base": "ladder_1_camera", "substructure": classes}))
+    assert main(["limits", str(path), "--out", str(tmp_path / "out")]) == 2
+    assert "none of its classes has substructure" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

@@ -7,6 +7,7 @@ from astropy.io import fits
 
 from haloformer.errors import InputError, InputWarning
 from haloformer.simulation.correlation import (
+    Whitening,
     add_correlated_noise,
     correlated_noise,
     correlation,
@@ -151,3 +152,19 @@ def test_a_users_noise_map_is_found_by_its_name_and_another_pixel_scale_is_told(
     image = fits.PrimaryHDU(5 + sigma)
     fits.HDUList([image, fits.ImageHDU(sigma, name="ERR")]).writeto(path, overwrite=True)
     assert np.array_equal(read_noise_map(camera), sigma)
+
+
+@pytest.mark.parametrize("share", [1.0, 0.7])
+def test_signals_are_weighed_by_the_covariance_of_the_pixels_that_are_seen(share):
+    random = np.random.default_rng(4)
+    seen, a = random.random((12, 9)) < share, 0.19
+    rows, columns = np.nonzero(seen)
+    lags = [
+        np.vectorize(lambda lag: correlation(a, int(lag)))(np.subtract.outer(each, each))
+        for each in (rows, columns)
+    ]
+    images = random.normal(size=(3, 12, 9))
+    white = Whitening(seen, a)(images)
+    exact = np.linalg.solve(lags[0] * lags[1], images[:, seen].T)
+    assert (white**2).sum((1, 2)) == pytest.approx((images[:, seen].T * exact).sum(0))
+    assert not white[:, ~seen].any()

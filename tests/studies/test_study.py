@@ -357,7 +357,9 @@ def test_a_folder_of_images_is_no_test_and_the_way_to_one_is_told(tmp_path):
     (tmp_path / "images").mkdir()
     test = {"data": str(tmp_path / "images")}
     name = write(tmp_path / "s.yaml", variants={"a": {}}, base=BASE, test=test)
-    with pytest.raises(InputError, match=r"images is neither a dataset file .* `haloformer convert"):
+    with pytest.raises(
+        InputError, match=r"images is neither a dataset file .* `haloformer convert"
+    ):
         study(name, out=str(tmp_path / "out"))
 
 

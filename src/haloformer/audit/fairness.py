@@ -292,6 +292,8 @@ def _markdown(survey: str, result: dict[str, Any], tests: dict[str, Interval]) -
         lines.append(f"| {name} | {TESTS[name]} | {with_ci(auc)} | {passed} |")
     lines += [
         "",
+        f"Of surveys without shortcuts, too, one interval in forty lies above 0.5 by chance; {len(tests)} are here. Another `--seed` tells.",
+        "",
         f"`haloformer audit --survey {shlex.quote(survey)} --n {result['n']} --seed {result['seed']}`: {result['n']:,} test images of seed {result['seed']}, as many to train each "
         f"classifier; {result['date']}, {result['hardware']}, code {result['code_version']}. Intervals: DeLong, over test images.",
     ]

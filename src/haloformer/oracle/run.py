@@ -46,6 +46,7 @@ LEAST_LENSES, LEAST_REALISATIONS = 2, 20
 _FILES = ("limits.json", "limits.md")
 _RESAMPLES = 300
 _LEAST = 0.03  # signal / noise that is drawn
+_FEW = 10  # lenses, of which percentiles of resamples say too little
 
 
 @dataclass
@@ -167,6 +168,10 @@ def _checked(survey: str) -> ComposedSurvey:
             f"survey {given.name}: its classes have different lenses, which tell them apart without dark matter"
         )
     smooth_class(given)
+    if not any(given.substructure.values()):
+        raise InputError(
+            f"survey {given.name}: none of its classes has substructure ({', '.join(given.class_names)}): there is nothing to tell"
+        )
     return given
 
 
@@ -293,9 +298,10 @@ def verdict(result: dict[str, Any]) -> str:
     """Says how well the survey's classes can be told apart."""
     level = result["levels"][result["limit"]]
     reached = Interval(**level["reached"])
+    few = f" (of {result['lenses']} lenses: its interval is too narrow)" * (result["lenses"] < _FEW)
     return (
         f"Survey {result['survey']}: who knows how its lenses, sources, noise and dark matter vary can reach a macro AUC of "
-        f"{format_interval(reached, 3)}; nobody can do better than {level['bound']:.3f}."
+        f"{format_interval(reached, 3)}{few}; nobody can do better than {level['bound']:.3f}."
     )
 
 

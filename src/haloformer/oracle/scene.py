@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ import torch
 from haloformer.errors import InputError
 from haloformer.fitting.moments import Moments, noise_moments
 from haloformer.simulation.composed import ComposedRenderer, ComposedSurvey, draw_scenes
-from haloformer.simulation.correlation import whitened
+from haloformer.simulation.correlation import Whitening
 from haloformer.simulation.noise import has_numba
 
 Parameters = dict[str, np.ndarray]
@@ -129,10 +130,20 @@ class Lens:
 
     def _decorrelated(self, images: np.ndarray) -> np.ndarray:
         """Takes the camera's correlation out of images (B, …, N, N) that are in standard deviations of the noise."""
+        if self._whitening is None:
+            return images
+        if images.ndim == 3:
+            return self._whitening[0](images)
+        bands = [one(images[:, k]) for k, one in enumerate(self._whitening)]
+        return np.stack(bands, axis=1)
+
+    @cached_property
+    def _whitening(self) -> list[Whitening] | None:
+        """For each band; None where noise is not correlated."""
         a = float(self.parameters.get("noise_correlation", np.zeros(1))[0])
         if not a:
-            return images
-        return whitened(images.reshape(-1, *images.shape[-2:]), a).reshape(images.shape)
+            return None
+        return [Whitening(kept > 0, a) for kept in self.kept.reshape(-1, *self.kept.shape[-2:])]
 
 
 def smooth_class(survey: ComposedSurvey) -> str:

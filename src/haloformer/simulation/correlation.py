@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from scipy import linalg
 from torch import Tensor
 
 from haloformer.errors import InputError
@@ -18,8 +19,6 @@ from haloformer.simulation.fields import standard_normal
 from haloformer.simulation.instruments import Instrument, central_part
 
 _NUMBER = 2001  # of the draws of a pixel, apart from those of white noise
-
-_MARGIN = 8  # pixels around images, so that their edges do not meet when noise is made white
 
 _MASK = np.uint64(0xFFFFFFFF)
 
@@ -61,18 +60,39 @@ def correlated_noise(
     return noise / (1 + 2 * a**2)
 
 
-def whitened(images: np.ndarray, a: float) -> np.ndarray:
-    """Returns images in which the noise of :func:`correlated_noise` is white again, by division of their Fourier transforms.
+class Whitening:
+    """Makes the noise of :func:`correlated_noise` independent, of those pixels alone that are seen: what noise the others have, nobody knows."""
 
-    Args:
-        images: (B, N, N) in standard deviations of the noise.
-        a: Of the kernel, below 1/2, so that its transform has no zero.
-    """
-    wide = np.pad(images, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)))
-    wave = 2 * np.pi * np.fft.fftfreq(wide.shape[-1])
-    row = (1 + 2 * a * np.cos(wave)) / np.sqrt(1 + 2 * a**2)
-    white: np.ndarray = np.fft.ifft2(np.fft.fft2(wide) / (row[:, None] * row[None, :])).real
-    return white[:, _MARGIN:-_MARGIN, _MARGIN:-_MARGIN]
+    def __init__(self, seen: np.ndarray, a: float) -> None:
+        """Factorises the covariance of the pixels, whose rows are banded.
+
+        Args:
+            seen: (H, W) bool.
+            a: Of the kernel, below 1/2.
+        """
+        self.seen = seen
+        number = np.full((seen.shape[0] + 2, seen.shape[1] + 4), -1)
+        number[:-2, 2:-2][seen] = np.arange(seen.sum())
+        rows, columns = np.nonzero(seen)
+        band = np.zeros(
+            (2 * seen.shape[1] + 3, len(rows))
+        )  # two rows down, two pixels to the right
+        for down in range(3):
+            for right in range(-2, 3):
+                later = number[rows + down, columns + 2 + right]
+                here = np.arange(len(rows))
+                there = later >= here
+                offset = (later - here)[there]
+                band[offset, here[there]] = correlation(a, down) * correlation(a, right)
+        self._factor = linalg.cholesky_banded(band, lower=True)
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns images (B, H, W) in standard deviations of the noise with independent noise; 0 where nothing is seen."""
+        (solve,) = linalg.get_lapack_funcs(("tbtrs",), (self._factor,))
+        found, _ = solve(self._factor, images[:, self.seen].T, uplo="L")
+        white = np.zeros(images.shape)
+        white[:, self.seen] = found.T
+        return white
 
 
 def noise_sigma(images: Tensor, exposure_time: Tensor, background_rms: float) -> Tensor:
