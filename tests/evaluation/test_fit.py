@@ -4,16 +4,18 @@ import csv
 
 import numpy as np
 import pytest
+import yaml
 from astropy.io import votable
 from astropy.table import Table
 
 from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
-from haloformer.fitting import SmoothFitter, fit_smooth
+from haloformer.fitting import SmoothFitter, fit_smooth, to_table
 from haloformer.fitting.command import fit
 from haloformer.fitting.to_table import usual_chi2
-from haloformer.simulation import get_survey, simulate
+from haloformer.simulation import describe_survey, get_survey, simulate
+from small_survey import small
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
 
@@ -185,3 +187,25 @@ def test_an_unreadable_image_gets_a_row_and_the_others_their_fits(lenses, tmp_pa
 def test_what_cannot_be_done_is_said_before_anything_is_read(options, message, tmp_path):
     with pytest.raises(InputError, match=message):
         fit(["absent"], **{"survey": "model_ii", "out": str(tmp_path / "a.csv"), **options})
+
+
+def test_a_dataset_is_fitted_with_its_own_camera_and_exposures(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(to_table, "N_USUAL", 6)
+    description = describe_survey(small())
+    wide = {"psf_fwhm": 0.3, "exposure_time": {"uniform": [100, 900]}, "num_exposures": 2}
+    for name, camera in (("narrow", {}), ("wide", wide)):
+        changed = description | {"name": name, "instrument": description["instrument"] | camera}
+        (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump(changed))
+    simulate_arguments = ["--n", "6", "--seed", "3", "--out", str(tmp_path / "wide.h5")]
+    assert main(["simulate", str(tmp_path / "wide.yaml"), *simulate_arguments]) == 0
+    chi2 = {}
+    for name in ("narrow", "wide"):
+        out = tmp_path / f"{name}.csv"
+        capsys.readouterr()
+        arguments = ["--survey", str(tmp_path / f"{name}.yaml"), "--out", str(out)]
+        assert main(["fit", str(tmp_path / "wide.h5"), *arguments]) == 0
+        said = capsys.readouterr().out
+        assert ("its own point-spread function and exposure times" in said) == (name == "narrow")
+        assert ("its own exposure times" in said) == (name == "wide")
+        chi2[name] = [float(row["chi2"]) for row in rows(out)]
+    assert chi2["narrow"] == pytest.approx(chi2["wide"], rel=0.02)

@@ -261,6 +261,60 @@ def test_what_is_known_of_a_cutout_is_used(survey):
     assert torch.allclose(each.residual, one.residual, atol=1e-3)
 
 
+@pytest.mark.parametrize("large", [np.inf, 1e30, 1e3])
+def test_pixels_of_endless_noise_are_unknown_ones(survey, smooth, large):
+    images = smooth.images[:4].clone()
+    sigma = np.full((40, 40), 0.05)
+    sigma[:30] = large  # most of the map
+    masked = fit_smooth(images, survey, noise_map=sigma)
+    images[:, :, :30] = torch.nan
+    unknown = fit_smooth(images, survey, noise_map=0.05)
+    assert torch.allclose(masked.chi2, unknown.chi2, atol=1e-3)
+    assert torch.allclose(masked.values, unknown.values, atol=1e-3)
+    assert torch.isfinite(masked.sigma).all()
+    assert not masked.residual[:, :, :30].any()
+    nothing = fit_smooth(smooth.images[:2], survey, noise_map=np.inf)
+    assert torch.isfinite(nothing.chi2).all()
+    assert not nothing.converged.any()
+
+
+@pytest.mark.filterwarnings("error")
+def test_numbers_lists_and_arrays_are_as_good_as_tensors(survey, smooth):
+    images = smooth.images[:3]
+    array, each = images.numpy().copy(), np.full((3, 40, 40), 0.05)
+    array.flags.writeable = each.flags.writeable = False
+    wanted = fit_smooth(
+        images, survey, noise_map=torch.full((40, 40), 0.05), exposure_time=torch.full((3,), 522.0)
+    )
+    for seconds, sigma in (
+        (522.0, 0.05),
+        ([522.0] * 3, each),
+        (np.full(3, 522), each.astype(">f4")),
+    ):
+        found = fit_smooth(array, survey, noise_map=sigma, exposure_time=seconds)
+        assert torch.allclose(found.values, wanted.values, atol=1e-4)
+        fitter = ComposedFitter(survey, exposure_known=True)
+        found = fitter(array, seconds, noise_map=sigma)
+        assert torch.allclose(found.values, wanted.values, atol=1e-4)
+
+
+def test_a_lens_may_lie_elsewhere_along_one_axis_alone(survey, smooth):
+    problem = ComposedFitter(survey).problem
+    for axis, other in (("x", "y"), ("y", "x")):
+        fitter = ComposedFitter(survey, free_place=(f"place_{axis}",))
+        moved, kept = (NAMES.index(f"lens_{each}") for each in (axis, other))
+        assert fitter.problem.prior[1, moved] == 0 < problem.prior[1, kept]
+        assert np.array_equal(fitter.problem.prior[:, kept], problem.prior[:, kept])
+    images = smooth.images[:16]
+    here, there = (
+        ComposedFitter(survey, free_place=("place_x",))(each)
+        for each in (images, images.roll(4, 3))
+    )
+    k = here.names.index("lens_x")
+    shift = (there.values[:, k] - here.values[:, k]) / survey.instrument.pixel_scale
+    assert (shift - 4).abs().median() < 0.2
+
+
 def test_a_lens_that_was_cut_out_elsewhere_is_found(survey, smooth):
     moved = smooth.images.roll((2, -3), (2, 3))  # what leaves on one side enters on the other
     residual = Residual(
@@ -351,6 +405,16 @@ def test_arguments_that_cannot_be_are_one_line(survey, smooth):
         ({"noise_map": np.ones((3, 40, 40))}, "3 maps for 2 images"),
         ({"place": (0.5, 0.5, 0.0)}, "use free_place"),
         ({"free_place": ("place_scale",)}, "place_scale cannot be told"),
+        ({"free_place": ("place_z",)}, "free_place"),
+        ({"free_place": "place_x"}, "must be a tuple of names"),
+        ({"free_place": ("place_x", "place_x")}, "each once"),
+        ({"noise_map": "none"}, "noise_map must be real numbers, not str"),
+        ({"noise_map": -1.0}, "not positive"),
+        ({"noise_map": [[1.0], [1.0, 2.0]]}, "noise_map must be real numbers"),
+        ({"psf": "hst"}, "psf must be real numbers"),
+        ({"exposure_time": "522"}, "exposure_time must be real numbers"),
+        ({"exposure_time": [522.0]}, "2 positive numbers"),
+        ({"exposure_time": -1.0}, "2 positive numbers"),
     ):
         with pytest.raises(InputError, match=message):
             fit_smooth(images, survey, **options)

@@ -79,6 +79,19 @@ def test_a_known_exposure_time_is_not_fitted():
             fit_smooth(lenses.images, "model_i", exposure_time=wrong, batch_size=3)
 
 
+@pytest.mark.filterwarnings("error")
+def test_images_and_exposures_may_be_arrays_lists_and_numbers():
+    lenses = simulate("model_i", 3, seed=2)
+    array = lenses.images.numpy().copy()
+    array.flags.writeable = False
+    wanted = fit_smooth(lenses.images, "model_i", exposure_time=torch.full((3,), 1000.0))
+    for seconds in (1000, [1000.0] * 3, np.full(3, 1000.0)):
+        found = fit_smooth(array, "model_i", exposure_time=seconds)
+        assert torch.equal(found.values, wanted.values)
+    with pytest.raises(InputError, match="images must be real numbers"):
+        fit_smooth("lens.fits", "model_i")
+
+
 def test_moments_are_those_of_the_noise():
     base = torch.linspace(
         0, 0.1, 8, dtype=torch.float64

@@ -105,6 +105,8 @@ def test_kernel_and_tensors_see_the_same_lens_wherever_it_lies(survey, noise, mo
 def test_what_is_no_part_of_a_place_is_refused_and_so_is_what_is_fitted_already():
     with pytest.raises(InputError, match="free_place"):
         SmoothFitter("model_ii", free_place=("place_z",))
+    with pytest.raises(InputError, match="must be a tuple of names"):
+        SmoothFitter("model_ii", free_place="place_x")
     definition = describe_survey(get_survey("model_ii"))
     definition["deflector"]["x"] = {"uniform": [-0.1, 0.1]}
     with pytest.raises(InputError, match="lens_x for every image"):

@@ -40,6 +40,8 @@ def _present_table(summary: "FitSummary") -> int:
         f"wrote {rows_in_words(summary.n_rows)} to {summary.out}: median chi2 {summary.chi2:.3f}, "
         f"{summary.n_good} good fits, {summary.n_unsettled} not converged{errors}"
     )
+    for note in summary.notes:
+        say(note)
     if poor := summary.n_rows - summary.n_errors - summary.n_good:
         low, high = summary.usual
         print_warnings(

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.fitting.composed.fitter import ComposedFitter
+from haloformer.fitting.given import given_array
 from haloformer.fitting.parametric import SmoothFitter, composed_fitter, smooth_fitter
 from haloformer.fitting.problem import PLACE
 from haloformer.fitting.result import SmoothFit
@@ -223,7 +224,7 @@ class Residual:
         """Returns what :meth:`look` does, for images with a camera of their own."""
         fitter, maps = composed_fitter(self._fitter), None
         if noise_map is not None:
-            given = torch.as_tensor(np.asarray(noise_map, dtype=np.float32))
+            given = torch.from_numpy(given_array(noise_map, "noise_map"))
             if tuple(given.shape) not in (
                 tuple(images.shape[2:]),
                 (len(images), *images.shape[2:]),
@@ -339,12 +340,18 @@ def own_camera(
         calibration: The file's ``/calibration``: ``psf`` at the spacing of the rays, and perhaps ``noise_map``.
         definition: Its attribute ``survey_definition``, whose rays may be others than those of ``residual``.
     """
-    if not residual.is_composed:
-        return {}
-    camera, found = residual.camera, OwnCamera()
+    return other_camera(residual.camera, calibration, definition) if residual.is_composed else {}
+
+
+def other_camera(
+    camera: Instrument, calibration: Mapping[str, np.ndarray], definition: object = None
+) -> OwnCamera:
+    """Returns what a file says of its images' camera; nothing where that is the ``camera`` of a composed survey. See :func:`own_camera`."""
+    found = OwnCamera()
     if "psf" in calibration:
         psf = calibration["psf"].astype(float)
-        rays = _rays_of(definition) or rays_per_pixel(camera)
+        rays = camera_number(definition, "supersampling")
+        rays = rays if rays is not None and rays <= MOST_RAYS else rays_per_pixel(camera)
         own = psf_kernel(replace(camera, supersampling=rays))
         if psf.shape != own.shape or np.abs(psf - own).sum() > _SAME_PSF:
             found |= {"psf": psf, "psf_oversampling": rays}
@@ -353,14 +360,14 @@ def own_camera(
     return found
 
 
-def _rays_of(definition: object) -> int | None:
-    """Returns the rays per side of a pixel of a survey's description in JSON; None where it says nothing that can be."""
+def camera_number(definition: object, name: str) -> int | None:
+    """Returns a number of the camera in a survey's description in JSON, such as ``supersampling``; None where it says nothing that can be."""
     try:
         camera = json.loads(definition)["instrument"] if isinstance(definition, str) else {}
-        rays = camera.get("supersampling")
+        number = camera.get(name)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
-    return rays if type(rays) is int and 1 <= rays <= MOST_RAYS else None
+    return number if type(number) is int and number >= 1 else None
 
 
 @lru_cache(maxsize=N_WRONG)

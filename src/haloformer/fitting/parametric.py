@@ -22,6 +22,12 @@ from haloformer.fitting.compiled import can_be_compiled, fit_by_kernel
 from haloformer.fitting.composed.fitter import STEPS as COMPOSED_STEPS
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.detail import residual_detail
+from haloformer.fitting.given import (
+    Values,
+    given_images,
+    given_noise_map,
+    given_seconds,
+)
 from haloformer.fitting.linear import damped_step, inverse
 from haloformer.fitting.model import SmoothModel
 from haloformer.fitting.problem import PLACE, FitProblem, check_exposures
@@ -46,18 +52,18 @@ _SIGNIFICANT = 5.0  # standard deviations that the fitted light must have
 
 
 def fit_smooth(
-    images: Tensor,
+    images: Tensor | np.ndarray,
     survey: str | AnySurvey,
     *,
     noise: str = "original",
-    exposure_time: Tensor | None = None,
+    exposure_time: Values | None = None,
     steps: int | None = None,
     detail: bool = False,
     place: tuple[float, float, float] | None = None,
     free_place: tuple[str, ...] = (),
     batch_size: int | None = None,
     psf: np.ndarray | None = None,
-    noise_map: np.ndarray | None = None,
+    noise_map: Values | None = None,
 ) -> SmoothFit:
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
 
@@ -67,7 +73,7 @@ def fit_smooth(
         survey: The survey that they are of, or its name.
         noise: The images' noise, ``"original"``, ``"instrument"`` or ``"none"``; with it goes their unit. Of noise-free images the
             residual is in units of the noise that the instrument would have.
-        exposure_time: (B,) seconds of one exposure where it is known; else it is the survey's. Where that draws it anew it is fitted to
+        exposure_time: (B,) seconds of one exposure where it is known, or one number for all; else it is the survey's. Where that draws it anew it is fitted to
             images in counts, and of images in counts/s, which hardly tell it, the middle of the draws is taken.
         steps: Gauss–Newton steps at most; 8 where the lens never varies, 12 of composed surveys.
         detail: Also compute :attr:`SmoothFit.detail`.
@@ -77,7 +83,8 @@ def fit_smooth(
             :data:`~haloformer.fitting.problem.PLACE`, for surveys whose lens always lies on the same point.
         batch_size: Images fitted at once; changes nothing else.
         psf: (odd, odd) the images' own point-spread function on pixels as large as theirs, of composed surveys; the survey's if None.
-        noise_map: (H, W) or (B, H, W) standard deviation of the images' own noise in their unit, of composed surveys.
+        noise_map: (H, W) or (B, H, W) standard deviation of the images' own noise in their unit, or one number for all, of composed surveys.
+            Pixels where it is infinite, or more than 1000 times that of the quietest twentieth of them, are left out.
 
     Returns:
         The fit. Images without a lens are no error: see :attr:`SmoothFit.converged`.
@@ -93,25 +100,27 @@ def fit_smooth(
         >>> fit.names
         ('source_x', 'source_y', 'exposure_time')
     """
+    images = given_images(images)
     if images.ndim != 4 or images.shape[1] != 1:
         raise InputError(f"fit_smooth takes images (B, 1, H, W), not {tuple(images.shape)}")
     batch_size = 64 if batch_size is None else batch_size
     if batch_size < 1 or (steps is not None and steps < 1):
         raise InputError(f"batch_size and steps must be at least 1, not {batch_size} and {steps}")
-    if exposure_time is not None:
-        check_exposures(exposure_time, len(images))
+    exposures = given_seconds(exposure_time, len(images))
+    if exposures is not None:
+        check_exposures(exposures, len(images))
     fitter = smooth_fitter(
         survey,
         noise=noise,
         size=tuple(images.shape[-2:]),
-        exposure_known=exposure_time is not None,
+        exposure_known=exposures is not None,
         free_place=free_place,
     )
     maps = _maps_of(fitter, images, psf, noise_map)
     parts = []
     for first in range(0, max(len(images), 1), batch_size):
         rows = slice(first, first + batch_size)
-        seconds = None if exposure_time is None else exposure_time[rows]
+        seconds = None if exposures is None else exposures[rows]
         if isinstance(fitter, ComposedFitter):
             part = fitter(
                 images[rows], seconds, steps=steps or COMPOSED_STEPS, detail=detail, place=place, psf=psf,
@@ -149,14 +158,14 @@ def _maps_of(
     fitter: "SmoothFitter | ComposedFitter",
     images: Tensor,
     psf: np.ndarray | None,
-    noise_map: np.ndarray | None,
+    noise_map: Values | None,
 ) -> np.ndarray | None:
     """Returns a noise map for each image, if there is any."""
     if psf is not None or noise_map is not None:
         composed_fitter(fitter)
-    if noise_map is None:
+    given = given_noise_map(noise_map, (fitter.size, fitter.size))
+    if given is None:
         return None
-    given = np.asarray(noise_map)
     if given.ndim == 3 and len(given) != len(images):
         raise InputError(f"noise_map holds {len(given)} maps for {len(images)} images")
     shape = (len(images), *given.shape[-2:])
@@ -240,8 +249,8 @@ class SmoothFitter:
 
     def __call__(
         self,
-        images: Tensor,
-        exposure_time: Tensor | None = None,
+        images: Tensor | np.ndarray,
+        exposure_time: Values | None = None,
         *,
         steps: int = STEPS,
         detail: bool = False,
@@ -251,12 +260,14 @@ class SmoothFitter:
 
         The other arguments are those of :func:`fit_smooth`; ``place`` may be (B, 3), one for each image.
         """
+        images = given_images(images)
         if images.shape[1:] != (1, self.size, self.size):
             raise InputError(
                 f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
             )
         with torch.no_grad():
-            return self._fit(images, exposure_time, steps, detail, place)
+            seconds = given_seconds(exposure_time, len(images))
+            return self._fit(images, seconds, steps, detail, place)
 
     def prepare(self, device: torch.device | str = "cpu") -> "SmoothFitter":
         """Computes all that does not depend on the images, which a graph then holds as constants; see :meth:`residual`."""

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -104,6 +104,7 @@ class FitProblem:
         full = survey.instrument.num_pix
         margin = (full - side) // 2
         draws = _smooth_draws(json.dumps(describe_survey(survey)))
+        free_place = checked_free_place(free_place)
         _check_free_place(free_place, survey, draws)
         draws = draws | {name: np.zeros_like(draws["exposure_time"]) for name in PLACE}
         exposure_is_free = kind == "double_poisson" and not exposure_known
@@ -194,11 +195,14 @@ class FitProblem:
 
 def check_exposures(exposure_time: Tensor, n: int) -> None:
     """Raises InputError unless there is a positive number of seconds for each of n images."""
-    # Far beyond any telescope's, and what float32 still squares
-    if exposure_time.shape != (n,) or not bool(
-        ((exposure_time > 1e-6) & (exposure_time < 1e12)).all()
-    ):
+    if exposure_time.shape != (n,) or not are_exposures(exposure_time):
         raise InputError(f"exposure_time must hold {n} positive numbers of seconds, one per image")
+
+
+def are_exposures(seconds: Tensor) -> bool:
+    """Tells whether all are positive numbers of seconds."""
+    # Far beyond any telescope's, and what float32 still squares
+    return bool(((seconds > 1e-6) & (seconds < 1e12)).all())
 
 
 def checked_size(
@@ -238,12 +242,24 @@ def _bounds(
     return low, high
 
 
+def checked_free_place(free_place: Sequence[str]) -> tuple[str, ...]:
+    """Returns what is fitted of where lenses lie; raises InputError unless these are names of ``PLACE``, each once."""
+    if not isinstance(free_place, list | tuple):
+        raise InputError(
+            f"free_place must be a tuple of names, such as ('place_x', 'place_y'), not {free_place!r}"
+        )
+    for name in free_place:
+        if name not in PLACE:
+            raise unknown_name("free_place", str(name), PLACE)
+    if len(set(free_place)) < len(free_place):
+        raise InputError(f"free_place must name each once, not {', '.join(free_place)}")
+    return tuple(free_place)
+
+
 def _check_free_place(
     free: tuple[str, ...], survey: Survey, draws: Mapping[str, np.ndarray]
 ) -> None:
     for name in free:
-        if name not in PLACE:
-            raise unknown_name("free_place", name, PLACE)
         lens = name.replace("place", "lens")
         if np.ptp(draws.get(lens, np.zeros(1))) > 0:
             raise InputError(

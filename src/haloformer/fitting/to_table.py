@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import (
     InputFile,
     PixelGrid,
@@ -25,9 +27,11 @@ from haloformer.data.reader import (
     stacked,
 )
 from haloformer.errors import InputError, exists_already
+from haloformer.fitting.channels import OwnCamera, camera_number, other_camera
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.figures import DRAWN, draw_fits
-from haloformer.fitting.parametric import SmoothFitter, fit_facts, smooth_fitter
+from haloformer.fitting.parametric import SmoothFitter, composed_fitter, fit_facts, smooth_fitter
+from haloformer.fitting.problem import are_exposures
 from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
@@ -47,6 +51,7 @@ _ABOUT = {
     "index": "number of the image, from 0",
     "label": "true class, where the images say so",
 }
+_SAME_SECONDS = 0.01
 _MARGIN = 3.0
 """χ² beyond this many times the largest, or below the smallest divided by it, is of no lens of the survey."""
 
@@ -62,6 +67,7 @@ class FitSummary:
         n_errors: How many of them are errors.
         n_unsettled: How many fits did not converge.
         n_good: How many did, with a χ² that lenses of the survey have.
+        notes: What datasets say of their images that was taken instead of the survey's.
         usual: The least and the largest χ² of a good fit.
         chi2: The median χ²; NaN without a fit.
     """
@@ -72,6 +78,7 @@ class FitSummary:
     n_errors: int = 0
     n_unsettled: int = 0
     n_good: int = 0
+    notes: tuple[str, ...] = ()
     usual: tuple[float, float] = (0.0, float("inf"))
     chi2: float = float("nan")
 
@@ -167,7 +174,11 @@ def fit_to_table(
     }
     about = {f"{name}_error": f"error of {name}" for name in fitter.names} | _ABOUT
     made_of = {"SURVEY": facts["survey"], "NOISE": noise, "PIXSCALE": facts["pixel_scale"]}
-    fits = _Fits(fitter, FitSummary(target, picture, usual=usual_chi2(recipe, fitter, noise)))
+    files = {each.name: _OwnFacts.of(fitter, each.path, grid, reading) for each in inputs if each.is_dataset and each.error is None}  # fmt: skip
+    own = {name: facts for name, facts in files.items() if facts.said}
+    notes = tuple(f"{name}: fitted with its own {facts.said}" for name, facts in own.items())
+    usual = usual_chi2(recipe, fitter, noise)
+    fits = _Fits(fitter, FitSummary(target, picture, usual=usual, notes=notes), own)
     with (
         table(target, columns, overwrite, made_of, about, units) as write,
         progress_bar("fit", asked.n, progress) as advance,
@@ -220,12 +231,66 @@ def count_good_fits(images: Tensor, survey: str, noise: str) -> int:
     return int((found.converged & (found.chi2 >= low) & (found.chi2 <= high)).sum())
 
 
+@dataclass(frozen=True)
+class _OwnFacts:
+    """What a dataset says of its images that the fit would else take from the survey.
+
+    Attributes:
+        camera: Its point-spread function and noise map, where they are others.
+        seconds: (n,) exposure times, of as many exposures as the survey has; None where they are fitted, or the survey's.
+    """
+
+    camera: OwnCamera
+    seconds: Tensor | None
+
+    @classmethod
+    def of(
+        cls, fitter: SmoothFitter | ComposedFitter, path: Path, grid: PixelGrid, reading: Reading
+    ) -> "_OwnFacts":
+        """Reads them from a dataset, whose images are fitted on a grid."""
+        if not isinstance(fitter, ComposedFitter):
+            return cls({}, None)
+        with LensDataset(path) as dataset:
+            scale = reading.pixel_scale
+            camera = OwnCamera()
+            # Of images that are resampled, neither noise nor blur is what their camera's was.
+            if dataset.image_shape == grid.shape and scale in (None, grid.pixel_scale):
+                definition = dataset.attributes.get("survey_definition")
+                camera = other_camera(fitter.survey.instrument, dataset.calibration, definition)
+            seconds = None
+            if "exposure_time" in dataset.parameter_names and "exposure_time" not in fitter.names:
+                seconds = torch.from_numpy(dataset.parameters("exposure_time").astype(float))
+            number = camera_number(dataset.attributes.get("survey_definition"), "num_exposures")
+        if seconds is None or not are_exposures(seconds):
+            return cls(camera, None)
+        problem = fitter.problem
+        seconds *= (number or problem.exposures) / problem.exposures
+        same = bool((seconds * problem.exposures - problem.seconds).abs().max() < _SAME_SECONDS)
+        return cls(camera, None if same else seconds)
+
+    @property
+    def said(self) -> str:
+        """What is another, in words; empty if nothing is."""
+        words = [("psf", "point-spread function"), ("noise_map", "noise map")]
+        found = [word for name, word in words if name in self.camera]
+        found += ["exposure times"] if self.seconds is not None else []
+        return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
+    def fit(
+        self, fitter: SmoothFitter | ComposedFitter, images: Tensor, rows: list[int], detail: bool
+    ) -> SmoothFit:
+        """Fits images (B, 1, H, W), those of the dataset's ``rows``."""
+        seconds = None if self.seconds is None else self.seconds[rows]
+        return composed_fitter(fitter)(images, seconds, detail=detail, **self.camera)
+
+
 @dataclass
 class _Fits:
     """Fits batch after batch, and keeps what the summary and the picture need."""
 
     fitter: SmoothFitter | ComposedFitter
     summary: FitSummary
+    own: dict[str, _OwnFacts] = field(default_factory=dict)
     chi2: list[float] = field(default_factory=list)
     drawn: list[tuple[str, np.ndarray, SmoothFit]] = field(default_factory=list)
     good_drawn: list[bool] = field(default_factory=list)
@@ -234,8 +299,11 @@ class _Fits:
         """Returns the rows of a batch of images, of which some may be errors."""
         rows: list[dict[str, Any]] = [{**image.row()} for image in batch]
         good = [i for i, image in enumerate(batch) if image.error is None]
-        if good:
-            self._fit([batch[i] for i in good], [rows[i] for i in good])
+        names = [image.file if image.file in self.own else None for image in batch]
+        for name in dict.fromkeys(names[i] for i in good):
+            chosen = [i for i in good if names[i] == name]
+            facts = None if name is None else self.own[name]
+            self._fit([batch[i] for i in chosen], [rows[i] for i in chosen], facts)
         for image, row in zip(batch, rows):
             if image.error is not None:
                 row["error"] = printable(image.error)
@@ -243,11 +311,26 @@ class _Fits:
         self.summary.n_rows += len(rows)
         return rows
 
-    def _fit(self, images: Sequence[ReadImage], rows: Sequence[dict[str, Any]]) -> None:
-        """Fits images, all of which could be read, and completes their rows."""
+    def _fit(
+        self,
+        images: Sequence[ReadImage],
+        rows: Sequence[dict[str, Any]],
+        own: _OwnFacts | None,
+    ) -> None:
+        """Fits images, all of which could be read, and completes their rows.
+
+        Args:
+            images: All of one dataset, or of files that say nothing of their camera.
+            rows: Theirs.
+            own: What the dataset says.
+        """
         to_draw = 0 if self.summary.figure is None else DRAWN - len(self.drawn)
         batch = stacked(images)
-        found = self.fitter(batch, detail=to_draw > 0)
+        if own is None:
+            found = self.fitter(batch, detail=to_draw > 0)
+        else:
+            numbers = [image.index or 0 for image in images]
+            found = own.fit(self.fitter, batch, numbers, to_draw > 0)
         low, high = self.summary.usual
         good = (found.converged & (found.chi2 >= low) & (found.chi2 <= high)).tolist()
         for column in found.columns():

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.fitting.given import given_array
 from haloformer.simulation.instruments import Instrument
 from haloformer.simulation.psf import checked_kernel, psf_kernel, rays_per_pixel, resampled
 
@@ -120,7 +121,7 @@ class FitCamera:
 
 
 def _checked(psf: np.ndarray, side: int, rays: int, oversampling: int) -> np.ndarray:
-    psf = np.asarray(psf, dtype=float)
+    psf = given_array(psf, "psf")
     if psf.ndim != 2:
         raise InputError(f"psf has shape {psf.shape}: one image (K, K) is needed")
     kernel = checked_kernel(psf, "psf")

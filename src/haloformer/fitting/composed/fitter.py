@@ -25,7 +25,14 @@ from haloformer.fitting.composed.scaled import Unscaling, wide
 from haloformer.fitting.composed.start import Templates
 from haloformer.fitting.composed.tensors import BY_TENSORS
 from haloformer.fitting.convergence import UNSEEN
-from haloformer.fitting.problem import MOST, check_exposures, checked_size
+from haloformer.fitting.given import (
+    Values,
+    given_images,
+    given_noise_map,
+    given_seconds,
+    weighty,
+)
+from haloformer.fitting.problem import MOST, check_exposures, checked_free_place, checked_size
 from haloformer.fitting.result import SmoothFit
 from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.correlation import correlation
@@ -73,13 +80,15 @@ class ComposedFitter:
         Raises:
             InputError: The fit does not know something of the survey, or another size or place.
         """
+        free_place = checked_free_place(free_place)
         if "place_scale" in free_place:
             raise InputError(
                 f"survey {survey.name} draws its lenses' sizes: place_scale cannot be told from them; place_x and place_y can be fitted"
             )
         problem = ComposedProblem.of_survey(survey, noise=noise, exposure_known=exposure_known)
         if free_place:
-            problem = problem.with_free_place(MOST["place_x"] * survey.instrument.pixel_scale)
+            reach = MOST["place_x"] * survey.instrument.pixel_scale
+            problem = problem.with_free_place(reach, free_place)
         self.problem, self.free_place = problem, free_place
         self.size = checked_size(survey, size, LEAST_SIDE)
         self._templates: Templates | None = None
@@ -121,31 +130,33 @@ class ComposedFitter:
 
     def __call__(
         self,
-        images: Tensor,
-        exposure_time: Tensor | None = None,
+        images: Tensor | np.ndarray,
+        exposure_time: Values | None = None,
         *,
         steps: int = STEPS,
         detail: bool = False,
         place: tuple[float, float, float] | Tensor | None = None,
         psf: np.ndarray | None = None,
-        noise_map: np.ndarray | None = None,
+        noise_map: Values | None = None,
         psf_oversampling: int = 1,
     ) -> SmoothFit:
         """Fits images.
 
         Args:
             images: (B, 1, N, N); pixels that are not finite are left out.
-            exposure_time: (B,) seconds of one exposure where it is known.
+            exposure_time: (B,) seconds of one exposure where it is known, or one number for all.
             steps: Steps on the images' own pixels at most.
             detail: Also compute what is left of the residual when all freedoms of the lens are fitted to it.
             place: Not of composed surveys, which fit the lens's centre.
             psf: (odd, odd) the images' own point-spread function, on pixels as large as theirs.
-            noise_map: (N, N) or (B, N, N) standard deviation of the images' noise, in their unit.
+            noise_map: (N, N) or (B, N, N) standard deviation of the images' noise, in their unit, or one number for all. Pixels where it is
+                infinite, or more than 1000 times that of the quietest twentieth of them, are left out.
             psf_oversampling: Pixels of ``psf`` per side of one of the images.
 
         Raises:
             InputError: Images, exposure times, a point-spread function or a noise map that cannot be.
         """
+        images = given_images(images)
         if images.shape[1:] != (1, self.size, self.size):
             raise InputError(
                 f"images have shape {tuple(images.shape)}, but {(1, self.size, self.size)} each are fitted"
@@ -156,7 +167,9 @@ class ComposedFitter:
             )
         with torch.no_grad():
             own = (psf, psf_oversampling)
-            return self._fit(images, exposure_time, steps, detail, own, noise_map)
+            seconds = given_seconds(exposure_time, len(images))
+            sigma = given_noise_map(noise_map, (self.size, self.size))
+            return self._fit(images, seconds, steps, detail, own, sigma)
 
     def _method(self, device: torch.device) -> Method:
         if kernel_serves(device):
@@ -282,7 +295,11 @@ class ComposedFitter:
             given = read_noise_map(camera)[margin : margin + self.size, margin : margin + self.size]
         extra = torch.zeros(1, self.size, self.size, device=device)
         if given is not None:
-            extra = self._variance(given, n).to(device)
+            sigma = self._noise(given, n)
+            counts = weighty(sigma)
+            known = known & torch.from_numpy(counts).to(device)
+            variance = np.where(counts, sigma, 1.0) ** 2
+            extra = torch.from_numpy(variance).to(device, torch.float32)
         lag = correlation(problem.correlation, 1)
         return FitImages(
             data=data,
@@ -295,8 +312,9 @@ class ComposedFitter:
             factor=(1 + 2 * lag + 2 * correlation(problem.correlation, 2)) ** 2,
         )
 
-    def _variance(self, noise_map: np.ndarray, n: int) -> Tensor:
-        sigma = torch.as_tensor(np.asarray(noise_map, dtype=np.float32))
+    def _noise(self, noise_map: np.ndarray, n: int) -> np.ndarray:
+        """Returns a checked noise map (B or 1, N, N) of n images."""
+        sigma = np.asarray(noise_map, dtype=np.float64)
         sigma = sigma[None] if sigma.ndim == 2 else sigma
         if tuple(sigma.shape) not in ((1, self.size, self.size), (n, self.size, self.size)):
             raise InputError(
@@ -308,7 +326,7 @@ class ComposedFitter:
             raise InputError(
                 f"noise_map: the noise of survey {self.survey.name} is that of counts, which no map describes: noise must be instrument"
             )
-        return sigma**2
+        return sigma
 
     def _seconds(self, n: int, exposure_time: Tensor | None, device: torch.device) -> Tensor:
         """Returns the total exposure (B,), or where it is fitted the number of exposures."""
@@ -365,7 +383,11 @@ class ComposedFitter:
         assert self._templates is not None  # by prepare
         sky = (self.survey.instrument.sky or 0.0) * coarse.known
         seen = (coarse.data - sky) * coarse.known
-        moves = _NEAR if self.free_place else ((0, 0),)
+        moves = tuple(
+            (y, x)
+            for y, x in _NEAR
+            if ("place_y" in self.free_place or not y) and ("place_x" in self.free_place or not x)
+        )
         starts, moved = self._templates.nearest(seen, count + skip, moves)
         starts, moved = starts[:, skip:], moved[:, skip:]
         if self.problem.noise == "double_poisson":

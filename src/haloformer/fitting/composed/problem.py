@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -159,10 +159,13 @@ class ComposedProblem:
             self, names=tuple(self.names[k] for k in kept), free=self.free[kept]
         )
 
-    def with_free_place(self, reach: float) -> "ComposedProblem":
-        """Returns the same for lenses whose centre may lie anywhere within ``reach`` arcsec of the survey's, in x and in y."""
+    def with_free_place(self, reach: float, free_place: Collection[str]) -> "ComposedProblem":
+        """Returns the same for lenses whose centre may lie anywhere within ``reach`` arcsec of the survey's, along ``place_x`` and ``place_y``."""
         prior, names = self.prior.copy(), list(self.names)
-        for lens, source in (("lens_x", "source_x"), ("lens_y", "source_y")):
+        for axis in ("x", "y"):
+            if f"place_{axis}" not in free_place:
+                continue
+            lens, source = f"lens_{axis}", f"source_{axis}"
             k, j = NAMES.index(lens), NAMES.index(source)
             prior[1, k] = 0.0
             prior[2:4, k] = prior[0, k] - reach, prior[0, k] + reach
