@@ -146,6 +146,17 @@ def test_a_dataset_brings_its_own(model, folder, lenses, camera):
     np.testing.assert_allclose([float(row["p_cdm"]) for row in rows], wanted[:, 0], rtol=1e-4)
 
 
+def test_of_images_that_are_resampled_a_dataset_brings_none(model, folder, lenses, camera):
+    psf, maps = camera
+    write_dataset("lenses.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes)  # fmt: skip
+    _, before = answers(model, "lenses.h5", "--pixel_scale", "0.06")
+    with h5py.File("lenses.h5", "r+") as file:
+        file["calibration/psf"] = psf.astype(np.float32)
+        file["calibration/noise_map"] = maps[0]
+    _, rows = answers(model, "lenses.h5", "--pixel_scale", "0.06")
+    assert [row["p_cdm"] for row in rows] == [row["p_cdm"] for row in before]
+
+
 def test_an_evaluation_takes_the_images_own_camera_too(model, folder, survey, camera):
     psf, maps = camera
     two = {"classes": ("cdm", "no_sub")}

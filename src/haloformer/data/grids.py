@@ -1,5 +1,6 @@
 """Images brought to the pixel grid of a model: its shape and, where both are known, its pixel scale."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,12 @@ class PixelGrid:
 
     shape: tuple[int, int, int]
     pixel_scale: float | None = None
+
+    def is_that_of(self, shape: tuple[int, ...], pixel_scale: float | None) -> bool:
+        """Tells whether images of a shape and pixel scale are on this grid as they are; a scale that is not known is taken to be right."""
+        if pixel_scale is None or self.pixel_scale is None:
+            return shape == self.shape
+        return shape == self.shape and math.isclose(pixel_scale, self.pixel_scale, rel_tol=1e-3)
 
     def step(self, scales: tuple[float, float] | None) -> tuple[float, float] | None:
         """Returns the sides of a grid pixel along y and x in pixels of an image; None if unknown.

@@ -251,10 +251,9 @@ class _OwnFacts:
         if not isinstance(fitter, ComposedFitter):
             return cls({}, None)
         with LensDataset(path) as dataset:
-            scale = reading.pixel_scale
             camera = OwnCamera()
             # Of images that are resampled, neither noise nor blur is what their camera's was.
-            if dataset.image_shape == grid.shape and scale in (None, grid.pixel_scale):
+            if grid.is_that_of(dataset.image_shape, reading.pixel_scale):
                 definition = dataset.attributes.get("survey_definition")
                 camera = other_camera(fitter.survey.instrument, dataset.calibration, definition)
             seconds = None

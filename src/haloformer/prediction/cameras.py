@@ -128,7 +128,7 @@ def _of_source(
     batches = read_images([source], predictor.grid, reading, batch_size=batch_size)
     images = itertools.chain.from_iterable(batches)
     if not files.given:
-        camera = _of_dataset(predictor, source) if source.is_dataset else None
+        camera = _of_dataset(predictor, source, reading) if source.is_dataset else None
         yield from (replace(image, camera=camera) for image in images)
         return
     try:
@@ -326,10 +326,12 @@ def _map_input(value: str, source: InputFile) -> InputFile:
     return found[0]
 
 
-def _of_dataset(predictor: "Predictor", source: InputFile) -> ImageCamera | None:
-    """Returns the camera that a dataset says, where it is another than the survey's."""
+def _of_dataset(predictor: "Predictor", source: InputFile, reading: Reading) -> ImageCamera | None:
+    """Returns the camera that a dataset says, where it is another than the survey's; None of images that are resampled, whose noise and blur are not what it has."""
     assert predictor.residual is not None
     with LensDataset(source.path) as dataset:
+        if not predictor.grid.is_that_of(dataset.image_shape, reading.pixel_scale):
+            return None
         definition = dataset.attributes.get("survey_definition")
         found: dict[str, Any] = dict(
             own_camera(predictor.residual, dataset.calibration, definition)
