@@ -170,6 +170,17 @@ def test_wrong_size_says_what_was_found_and_what_is_wanted(original_run, folder,
         predict(str(original_run), [str(folder)], str(out), on_error="stop", device="cpu")
 
 
+def test_images_of_one_file_that_have_the_same_fault_share_a_mark(
+    original_run, tmp_path, out, capsys
+):
+    np.save(tmp_path / "small.npy", np.zeros((20, 20, 20), np.float32))
+    arguments = ["predict", str(original_run), str(tmp_path / "small.npy"), "--out", str(out)]
+    assert main([*arguments, "--device", "cpu"]) == 1
+    said = capsys.readouterr().out
+    assert said.count("(1)") == 21  # of each row, and of what it means
+    assert "(2)" not in said
+
+
 def test_masked_cutout_can_be_read_with_zeros(original_run, folder, out):
     BAD["not a number"](folder / "lens_07.npy")
     predict(str(original_run), [str(folder)], str(out), nan="zero", device="cpu")

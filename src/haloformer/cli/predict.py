@@ -90,6 +90,7 @@ def _place(row: Mapping[str, str], called: Mapping[str, str]) -> str:
 def _mark(row: Mapping[str, str], reasons: dict[str, str]) -> str:
     """Returns the mark of a row that is an error or out of distribution; each reason has one."""
     reason = (row.get("error") or "").removeprefix(f"{row['file']}: ")
+    reason = reason.removeprefix(f"image {row.get('index')}: ")  # of the others as well, perhaps
     reason = reason.replace(row["file"], Path(row["file"]).name)
     if not reason and row.get("ood") == "True":
         reason = f"out of distribution: {row.get('ood_reason') or 'unlike the training images'}"
