@@ -141,8 +141,8 @@ class Simulated:
 
 
 def smooth_survey() -> ComposedSurvey:
-    """HST lenses as the survey hst has them, with the lens's light in the image and without substructure."""
-    survey = get_any_survey("hst")
+    """HST lenses as the survey hst has them, with the lens's light in the image and without substructure; of as many rays as fits of real lenses have."""
+    survey = get_any_survey("hst").with_camera(supersampling=Options().supersampling)
     light = dataclasses.replace(survey.lens_light, mode="present")
     return dataclasses.replace(survey, substructure={"no_sub": ()}, lens_light=light)
 

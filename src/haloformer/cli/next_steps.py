@@ -131,7 +131,7 @@ def _after_audit(keywords: Options, result: Any) -> Step:
 def _after_compare(keywords: Options, result: Any) -> Step:
     best = max(result["models"], key=lambda model: model["macro_auc"]["value"])
     runs = [run for run in keywords["runs"] if Path(run).name == best["name"]]
-    return _audit(runs[0]) if runs and (Path(runs[0]) / "artefact").is_dir() else None
+    return _audit(runs[0]) if runs else None
 
 
 def _after_predict(keywords: Options, result: Any) -> Step:
