@@ -293,7 +293,7 @@ def test_a_lens_lighter_than_its_substructure_is_refused(matching):
 
 
 def test_a_light_lens_in_much_substructure_is_one_image_of_many_and_no_error():
-    """Of 30,000 images of jwst one is such a lens: no run may end by it."""
+    """In tens of thousands of images of jwst there is such a lens: no run may end by it."""
     lens = [{"kind": "epl", "theta_E": 0.3}]
     heavy = {"cdm": [{"kind": "point_masses", "mass": 1.3e9, "number": 25, "radius": 0.2}]}
     survey = small(lens=lens, substructure={**heavy, "no_sub": []}, matching="moments")

@@ -136,8 +136,7 @@ def checked_paths(src: str | Path, out: str | Path) -> tuple[Path, Path]:
         raise InputError(f"{src} does not exist")
     if not src.is_dir():
         check_regular(src)
-    suffix = image_suffix(out.name) or out.suffix.lower()
-    if suffix in (*SUFFIXES, *ARCHIVE_SUFFIXES, *TABLE_SUFFIXES):
+    if image_suffix(out.name) in (*SUFFIXES, *ARCHIVE_SUFFIXES, *TABLE_SUFFIXES):
         raise InputError(f"{out}: what is written is HDF5: give a name that ends in .h5")
     return src, out
 

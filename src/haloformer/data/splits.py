@@ -46,7 +46,7 @@ def stratified_split(
         counts = _counts(len(members), np.array(list(fractions.values())))
         if counts.min() < 1:
             raise InputError(
-                f"{len(members)} images of {_name(label, class_names)} are too few for a split ({_in_words(fractions)}): every part needs one"
+                f"too few images of {_name(label, class_names)}, {len(members)}, for a split ({_in_words(fractions)}): every part needs one"
             )
         # One generator per class: the split of a class does not depend on which others are there. Its raw output is what
         # numpy promises never to change, so a split stays what it is across versions.

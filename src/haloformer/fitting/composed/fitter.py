@@ -55,9 +55,9 @@ _UNUSUAL = 2.0  # standard deviations of what the priors add to χ², beyond whi
 _CORRECTIONS, _OF_PEAK = (("coarse", 2), ("fine", 2)), 64
 """Of how images were scaled, on coarse pixels and then on their own; and how many images tell a survey's usual peak."""
 
-_APART = (
-    0.034  # arcsec between rays, close enough for a Sérsic profile that is fitted to another source
-)
+_APART = 0.034
+"""Arcsec between rays, close enough for a Sérsic profile that is fitted to another source."""
+
 _MASK_MARGIN = 0.3  # arcsec beyond a mask's radius within which dark pixels are its
 _NEAR = tuple((y, x) for y in (-1, 0, 1) for x in (-1, 0, 1))
 """Places at which a lens is looked for, in pixels of the templates, if it may lie anywhere."""

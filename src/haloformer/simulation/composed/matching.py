@@ -31,7 +31,7 @@ SLOPES = (1.2, 2.8)
 
 _LEAST_LEFT = {"mass": (0.0, "the lens"), "moments": (-1.0, "twice the lens")}
 """The share of a lens's mass that substructure must leave to it: of one with a lighter profile some; one that gives up a sheet may be outweighed
-within the ring, as a light lens is once in some ten thousand."""
+within the ring, as a light lens of `jwst` is once in tens of thousands."""
 
 
 def matched(
