@@ -15,6 +15,7 @@ from torch import Tensor
 from haloformer.simulation import Simulator, get_any_survey, list_surveys
 from haloformer.simulation.components import Clumpy, LensLight, Sersic, Setting, spiral
 from haloformer.simulation.components.component import as_tensors
+from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.composed.render import ComposedRenderer
 from haloformer.simulation.cosmology import Cosmology
 from haloformer.simulation.distributions import Uniform
@@ -119,6 +120,14 @@ def galaxies(count: int = 6) -> None:
         print(f"| {name} | {' | '.join(f'{error:.0e}' for error in errors)} |", flush=True)
 
 
+def without_lens_galaxy(name: str) -> ComposedSurvey:
+    """Returns a composed survey without light of the lens galaxy, if that follows the arcs."""
+    survey = get_any_survey(name)
+    if isinstance(survey.lens_light, LensLight):
+        survey = dataclasses.replace(survey, lens_light=None)
+    return survey
+
+
 def composed_surveys(count: int = 6) -> None:
     """Prints images of composed surveys against lenstronomy, in parts of the peak; without light of the lens galaxy, if it follows the arcs.
 
@@ -127,13 +136,9 @@ def composed_surveys(count: int = 6) -> None:
     print("\n| survey | torch float64 | torch float32 | compiled float32 |")
     print("|---|---|---|---|")
     for name in list_surveys(composed=True):
-        survey = get_any_survey(name)
-        if isinstance(survey.lens_light, LensLight):
-            survey = dataclasses.replace(survey, lens_light=None)
-        camera = survey.instrument
-        if rays_per_pixel(camera) > RAYS:
-            camera = dataclasses.replace(camera, supersampling=RAYS)
-            survey = dataclasses.replace(survey, instrument=camera)
+        survey = without_lens_galaxy(name)
+        if rays_per_pixel(survey.instrument) > RAYS:
+            survey = survey.with_camera(supersampling=RAYS)
         given = {"seed": 5, "noise": "none"}
         ways = [("torch", torch.float64), ("torch", torch.float32), ("numba", torch.float32)]
         theirs = (
@@ -172,9 +177,7 @@ def finer_rays(count: int = 24) -> None:
     )
     print("|---|---|---|---|---|---|---|---|")
     for name in list_surveys(composed=True):
-        survey = get_any_survey(name)
-        if isinstance(survey.lens_light, LensLight):
-            survey = dataclasses.replace(survey, lens_light=None)
+        survey = without_lens_galaxy(name)
         camera = survey.instrument
         rays = rays_per_pixel(camera)
         finer = min(4 * rays, 10)
@@ -182,9 +185,7 @@ def finer_rays(count: int = 24) -> None:
         parameters = dict(simulator.batch(range(count * len(simulator.class_names))).parameters)
         found = []
         for n in (rays, finer):
-            traced = dataclasses.replace(
-                survey, instrument=dataclasses.replace(camera, supersampling=n)
-            )
+            traced = survey.with_camera(supersampling=n)
             made = ComposedRenderer(traced, torch.float32, compiled=True).images(parameters)
             found.append(made.images.double().reshape(len(made.images), -1))
         seconds = torch.as_tensor(parameters["exposure_time"] * camera.num_exposures)[:, None]

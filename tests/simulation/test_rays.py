@@ -17,10 +17,7 @@ def error_of_rays(survey, rays, finer=10, count=6):
     simulator = Simulator(survey, classes=["no_sub"], seed=5, noise="none")
     parameters = dict(simulator.batch(range(count)).parameters)
     images = [
-        ComposedRenderer(
-            dataclasses.replace(survey, instrument=dataclasses.replace(camera, supersampling=n)),
-            torch.float32,
-        )
+        ComposedRenderer(survey.with_camera(supersampling=n), torch.float32)
         .images(parameters)
         .images.double()
         for n in (rays, finer)
