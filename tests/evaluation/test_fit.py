@@ -2,6 +2,7 @@
 
 import csv
 
+import h5py
 import numpy as np
 import pytest
 import yaml
@@ -209,3 +210,25 @@ def test_a_dataset_is_fitted_with_its_own_camera_and_exposures(tmp_path, capsys,
         assert ("its own exposure times" in said) == (name == "wide")
         chi2[name] = [float(row["chi2"]) for row in rows(out)]
     assert chi2["narrow"] == pytest.approx(chi2["wide"], rel=0.02)
+
+
+def test_a_dataset_whose_noise_map_cannot_be_leaves_the_others_their_fits(tmp_path, monkeypatch):
+    monkeypatch.setattr(to_table, "N_USUAL", 6)
+    survey = tmp_path / "own.yaml"
+    survey.write_text(yaml.safe_dump(describe_survey(small()) | {"name": "own"}))
+    for seed, name in ((3, "good.h5"), (4, "bad.h5")):
+        arguments = ["--n", "3", "--seed", str(seed), "--out", str(tmp_path / name)]
+        assert main(["simulate", str(survey), *arguments]) == 0
+    with h5py.File(tmp_path / "bad.h5", "a") as file:
+        side = file["images"].shape[-1]
+        file["calibration/noise_map"] = np.full((side, side), -1.0, np.float32)
+    files = [str(tmp_path / name) for name in ("good.h5", "bad.h5")]
+    given = {"survey": str(survey), "out": str(tmp_path / "a.csv")}
+    with pytest.raises(InputError, match="not positive numbers"):
+        fit(files, on_error="stop", **given)
+    assert not (tmp_path / "a.csv").exists()
+    summary = fit(files, **given)
+    assert (summary.n_rows, summary.n_errors) == (6, 3)
+    for row in rows(tmp_path / "a.csv"):
+        of_bad = "bad.h5" in row["file"]
+        assert bool(row["error"]) == of_bad == (not row["chi2"])

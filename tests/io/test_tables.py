@@ -171,3 +171,18 @@ def test_tables_of_any_names_are_written_without_a_warning(tmp_path, suffix):
         assert infos.items() >= {"MODEL": "a", "code version": "1", "a.b": "2"}.items()
         ids = [each.ID for each in (*fields, *document.resources[0].infos)]
         assert len(set(ids)) == len(ids)
+
+
+def test_a_whole_table_is_not_lost_where_somebody_wrote_one_meanwhile(tmp_path):
+    path = tmp_path / "a.csv"
+
+    def write():
+        with table(path, ["file"], False) as rows:
+            rows([{"file": "x.npy"}])
+            path.write_text("another's")
+
+    with pytest.raises(InputError, match=r"a\.csv exists already.*the new one is .*a-2\.csv$"):
+        write()
+    assert path.read_text() == "another's"
+    assert (tmp_path / "a-2.csv").read_text() == "file\nx.npy\n"
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a-2.csv", "a.csv"]

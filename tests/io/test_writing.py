@@ -168,6 +168,23 @@ def test_a_folder_is_there_whole_or_not_at_all(tmp_path, error):
     assert sorted(os.listdir(tmp_path)) == ["x", "x.old", "x.part"]
 
 
+def test_what_is_whole_is_not_lost_where_somebody_wrote_meanwhile(tmp_path):
+    target, taken = tmp_path / "x", tmp_path / "x-2"
+    taken.mkdir()
+
+    def write():
+        with new_folder(target, False, ["f"], "test") as part:
+            (part / "f").write_text("new")
+            target.mkdir()
+            (target / "f").write_text("another's")
+
+    with pytest.raises(InputError, match=r"x exists already.*the new one is .*x-3$"):
+        write()
+    assert (target / "f").read_text() == "another's"
+    assert (tmp_path / "x-3" / "f").read_text() == "new"
+    assert sorted(os.listdir(tmp_path)) == ["x", "x-2", "x-3"]
+
+
 def test_a_folder_that_is_a_file_is_named(tmp_path):
     (tmp_path / "x").touch()
     with pytest.raises(InputError, match="x is a file, not a folder"):

@@ -174,9 +174,15 @@ def fit_to_table(
     }
     about = {f"{name}_error": f"error of {name}" for name in fitter.names} | _ABOUT
     made_of = {"SURVEY": facts["survey"], "NOISE": noise, "PIXSCALE": facts["pixel_scale"]}
-    files = {each.name: _OwnFacts.of(fitter, each.path, grid, reading) for each in inputs if each.is_dataset and each.error is None}  # fmt: skip
-    own = {name: facts for name, facts in files.items() if facts.said}
-    notes = tuple(f"{name}: fitted with its own {facts.said}" for name, facts in own.items())
+    files = {
+        each.name: _OwnFacts.of(fitter, each.path, grid, reading, on_error == "row")
+        for each in inputs
+        if each.is_dataset and each.error is None
+    }
+    own = {name: facts for name, facts in files.items() if facts.said or facts.error}
+    notes = tuple(
+        f"{name}: fitted with its own {facts.said}" for name, facts in own.items() if facts.said
+    )
     usual = usual_chi2(recipe, fitter, noise)
     fits = _Fits(fitter, FitSummary(target, picture, usual=usual, notes=notes), own)
     with (
@@ -238,16 +244,41 @@ class _OwnFacts:
     Attributes:
         camera: Its point-spread function and noise map, where they are others.
         seconds: (n,) exposure times, of as many exposures as the survey has; None where they are fitted, or the survey's.
+        error: Why its images cannot be fitted with them; None: they can.
     """
 
     camera: OwnCamera
     seconds: Tensor | None
+    error: str | None = None
 
     @classmethod
     def of(
+        cls,
+        fitter: SmoothFitter | ComposedFitter,
+        path: Path,
+        grid: PixelGrid,
+        reading: Reading,
+        keep_errors: bool,
+    ) -> "_OwnFacts":
+        """Reads them from a dataset, whose images are fitted on a grid, and tries them on one of its images.
+
+        Raises:
+            InputError: They cannot be used, and ``keep_errors`` does not keep that as the error of its images.
+        """
+        try:
+            found = cls._read(fitter, path, grid, reading)
+            if found.said:
+                found.fit(fitter, torch.zeros(1, 1, fitter.size, fitter.size), [0], False)
+        except InputError as error:
+            if not keep_errors:
+                raise
+            return cls({}, None, str(error))
+        return found
+
+    @classmethod
+    def _read(
         cls, fitter: SmoothFitter | ComposedFitter, path: Path, grid: PixelGrid, reading: Reading
     ) -> "_OwnFacts":
-        """Reads them from a dataset, whose images are fitted on a grid."""
         if not isinstance(fitter, ComposedFitter):
             return cls({}, None)
         with LensDataset(path) as dataset:
@@ -302,6 +333,11 @@ class _Fits:
         for name in dict.fromkeys(names[i] for i in good):
             chosen = [i for i in good if names[i] == name]
             facts = None if name is None else self.own[name]
+            if facts is not None and facts.error is not None:
+                for i in chosen:
+                    rows[i]["error"] = printable(facts.error)
+                self.summary.n_errors += len(chosen)
+                continue
             self._fit([batch[i] for i in chosen], [rows[i] for i in chosen], facts)
         for image, row in zip(batch, rows):
             if image.error is not None:

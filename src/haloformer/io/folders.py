@@ -7,7 +7,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from haloformer.errors import InputError, exists_already
-from haloformer.io.writing import beside, check_parents, check_writable, held, mind_others
+from haloformer.io.writing import (
+    beside,
+    check_parents,
+    check_writable,
+    held,
+    kept_beside,
+    mind_others,
+)
 
 
 def refuse_existing(target: Path, overwrite: bool, files: Sequence[str], what: str) -> None:
@@ -52,7 +59,8 @@ def whole_folder(target: Path, check: Callable[[], object]) -> Iterator[Path]:
     """Yields an empty folder beside the target, which takes its place in the end.
 
     If the block fails (Ctrl-C and SIGTERM included), it is removed, and an older folder stays as it
-    was. What a killed process has left is told by a warning, and stays.
+    was. What a killed process has left is told by a warning, and stays. What is whole is never lost:
+    where the target may no longer be replaced, it stays beside it, under the next free name.
 
     Args:
         target: The folder. Those around it are made if missing.
@@ -60,7 +68,8 @@ def whole_folder(target: Path, check: Callable[[], object]) -> Iterator[Path]:
             process may have written it meanwhile.
 
     Raises:
-        InputError: It cannot be written.
+        InputError: It cannot be written, or was written meanwhile: the message says where the new one
+            is then.
     """
     if not target.name:
         raise InputError(f"{target}: give the name of a folder to write")
@@ -73,7 +82,10 @@ def whole_folder(target: Path, check: Callable[[], object]) -> Iterator[Path]:
             with held(_opened(part)):
                 mind_others(target, part, exclusive=False)
                 yield part
-                check()
+                try:
+                    check()
+                except InputError as error:
+                    raise kept_beside(part, target, error) from error
                 if target.exists():
                     os.replace(target, old)
                 os.replace(part, target)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from haloformer._version import code_version
 from haloformer.errors import InputError
 from haloformer.io.astropy_tables import astropy_unit, write_astropy
-from haloformer.io.writing import free_file, whole_file
+from haloformer.io.writing import free_file, kept_beside, whole_file
 
 if TYPE_CHECKING:
     from astropy.table import Table
@@ -87,7 +87,7 @@ def table(
         units: Of columns whose name does not say it (`column_unit`): name → unit as the package writes it.
 
     Raises:
-        InputError: The table cannot be written, or another process has written it meanwhile.
+        InputError: The table cannot be written, or another process has written it meanwhile: the message says where the new one is then.
     """
     suffix = path.suffix.lower()
     facts: dict[str, object] = {**made_by(), **(provenance or {})}
@@ -117,7 +117,10 @@ def table(
                 except BaseException as error:
                     callers = error
                     raise
-            checked_table_path(path, overwrite)  # another process may have written it meanwhile
+            try:
+                checked_table_path(path, overwrite)
+            except InputError as error:  # another process has written it meanwhile
+                raise kept_beside(part, path, error) from error
     except OSError as error:
         if error is callers:
             raise

@@ -109,6 +109,24 @@ def free_file(path: Path, overwrite: bool) -> Path:
     return path
 
 
+def kept_beside(part: Path, target: Path, error: InputError) -> InputError:
+    """Gives what is whole the next free name after its target's, as it may no longer take that.
+
+    Args:
+        part: What was written.
+        target: Where it was to be.
+        error: Why it may not: somebody has written there meanwhile.
+
+    Returns:
+        The error, which says where it is.
+    """
+    number = 2
+    while os.path.lexists(free := target.with_name(f"{target.stem}-{number}{target.suffix}")):
+        number += 1
+    os.replace(part, free)
+    return InputError(f"{error}. It was not there in the beginning; the new one is {free}")
+
+
 def check_target(path: Path) -> None:
     """Refuses a path that no file can take: a folder, a device, a name of the system's own.
 
