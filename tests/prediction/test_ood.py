@@ -51,6 +51,22 @@ def test_as_many_images_of_the_trainings_kind_are_flagged_as_promised(predictor)
     assert [bool(reason) for reason in verdict.reasons] == verdict.flag.tolist()
 
 
+@pytest.mark.parametrize("n", [20, 30, 60, 198, 400])
+def test_of_few_images_as_many_are_flagged_as_is_told(n):
+    generator = torch.Generator().manual_seed(n)
+
+    def draw(count):
+        sizes = {"image": 8, "fit": 1, "features": 24}
+        return {k: torch.randn(count, size, generator=generator) for k, size in sizes.items()}
+
+    labels, flagged = torch.arange(n) % 3, []
+    for _ in range(100):
+        detector = OodDetector.fit(draw(n), labels)
+        flagged.append(float(detector.verdict(draw(400)).flag.double().mean()))
+    assert detector.alarm_rate == max(0.01, 1 / (n // 2 + 1))
+    assert np.mean(flagged) == pytest.approx(detector.alarm_rate, rel=0.5)
+
+
 STRANGE = {
     "blank": torch.zeros_like,
     "constant": torch.ones_like,

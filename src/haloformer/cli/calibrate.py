@@ -18,7 +18,7 @@ def present(result: Mapping[str, Any]) -> None:
     if (detector := result["ood"]) is not None:
         say(
             f"out-of-distribution images are detected by {', '.join(detector['thresholds'])}; "
-            f"{100 * detector['alarm_rate']:g} % of images like these are flagged, too"
+            f"{100 * detector['alarm_rate']:.2g} % of images like these are flagged, too"
         )
     say(f"wrote {result['out']}")
 

@@ -29,7 +29,10 @@ ALARM_RATE = 0.01
 """Share of images of the training's own kind that are flagged."""
 
 MIN_IMAGES = 20
-"""Validation images below which nothing is said of what is usual; below 200, less than `ALARM_RATE` cannot be told, and the farthest counts."""
+"""Validation images below which nothing is said of what is usual; below 200, `ALARM_RATE` is less than they can tell, and the farthest counts."""
+
+_FEW, _COMMON = 5, 0.25
+"""Images, and largest share of all, that lie beyond what is rare in each part before the parts are put together."""
 
 SCORE_BOUND = 1e6
 
@@ -238,7 +241,7 @@ class OodDetector:
     Attributes:
         clouds: Part → where its features lie.
         thresholds: Part → distance beyond which an image is unusual.
-        alarm_rate: Share of usual images that are beyond one of them.
+        alarm_rate: Share of usual images that are beyond one of them: `ALARM_RATE`, or of few validation images the least that they can tell.
         n: Validation images that it was made of.
     """
 
@@ -263,15 +266,14 @@ class OodDetector:
             for part, values in features.items()
         }
         distances = {part: cloud.distance(features[part][other]) for part, cloud in clouds.items()}
-        # Equally rare in every part first, then all parts together as rare as is wished
-        separate = {
-            part: max(_upper(values, alarm_rate), 1e-6) for part, values in distances.items()
-        }
+        # Equally rare in every part first, then all parts together as rare as is wished. What is rare is seen of a few images at least: were it
+        # the farthest one of each part, new ones would lie beyond any of them far more often.
+        first = max(alarm_rate, min(_COMMON, _FEW / len(other)))
+        separate = {part: max(_upper(values, first), 1e-6) for part, values in distances.items()}
         worst = torch.stack([values / separate[part] for part, values in distances.items()]).amax(0)
         together = max(_upper(worst, alarm_rate), 1e-6)
-        return cls(
-            clouds, {part: value * together for part, value in separate.items()}, alarm_rate, n
-        )
+        thresholds = {part: value * together for part, value in separate.items()}
+        return cls(clouds, thresholds, max(alarm_rate, 1 / (len(other) + 1)), n)
 
     def verdict(self, features: Mapping[str, Tensor]) -> OodVerdict:
         """Returns what the features (B, D) of B images say."""
