@@ -43,6 +43,7 @@ def test_trainings_with_a_fit_take_such_a_file(folder, tmp_path, capsys):
     assert json.loads(capsys.readouterr().out)["good_fits"] == {
         "n": 36,
         "of": 36,
+        "usual": 36,
         "survey": "model_ii",
     }
     arguments = ["--physics", "detail", "--model", "resnet_nano", "--epochs", "1"]

@@ -20,7 +20,8 @@ def present(summary: Mapping[str, Any]) -> None:
     say(f"wrote {summary['n']} images of {shape} ({counts}) to {summary['path']}")
     if "good_fits" in summary:
         found = summary["good_fits"]
-        say(f"{found['n']} of {found['of']} images are as lenses of {found['survey']} are: physics can be used")  # fmt: skip
+        own = f", of which {found['usual']} would be" if found["usual"] < found["of"] else ""
+        say(f"{found['n']} of {found['of']} images are as lenses of {found['survey']} are{own}: physics can be used")  # fmt: skip
     print_notes(summary["notes"])
 
 
@@ -111,14 +112,17 @@ def _try_fits(done: dict[str, Any], survey: str, noise: str) -> None:
     dataset = LensDataset(done["path"])
     some = dataset.images_at(range(0, len(dataset), max(1, len(dataset) // _TRIED)))[:_TRIED]
     try:
-        good = count_good_fits(some, survey, noise)
+        good, usual = count_good_fits(some, survey, noise)
     except InputError:
         return
-    if good >= _FEW * len(some):
-        done["good_fits"] = {"n": good, "of": len(some), "survey": survey}
+    by_chance = 2 * math.sqrt(usual * (1 - usual / len(some)))
+    if good >= _FEW * usual - by_chance:
+        facts = {"n": good, "of": len(some), "usual": round(usual), "survey": survey}
+        done["good_fits"] = facts
         return
     done["notes"].append(
-        f"only {good} of {len(some)} images are as lenses of {survey} with its {noise} noise are: are they of another survey, noise or unit? Fits (physics) would mislead"
+        f"only {good} of {len(some)} images are as lenses of {survey} with its {noise} noise are, of which {usual:.0f} would be: "
+        "are they of another survey, noise or unit? Fits (physics) would mislead"
     )
 
 

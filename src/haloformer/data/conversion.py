@@ -21,7 +21,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.dataset_writer import DatasetWriter
 from haloformer.data.deeplense import LabelledImage, LabelledSource, class_order
 from haloformer.data.left_out import LeftOut
-from haloformer.data.pairs import PAIRED, TABLE
+from haloformer.data.own_table import PAIRED, TABLE
 from haloformer.data.stated import StatedSurvey
 from haloformer.errors import InputError, InputWarning, reason_of
 from haloformer.files import check_regular, printable
@@ -270,6 +270,7 @@ def _convert_source(
                 progress(writer.written, source.n)
         writer.drop_absent_classes()
         _note(writer, source.left_out)
+        _note_table(writer, source, files, {} if stated is None else stated.units)
         _note_pairs(writer, source, files)
     return _summary(out, source.left_out)
 
@@ -290,11 +291,22 @@ def _note(writer: DatasetWriter, left_out: LeftOut) -> None:
         writer.attributes["left_out"] = {"n": left_out.n, "reasons": left_out.reasons}
 
 
+def _note_table(
+    writer: DatasetWriter, source: LabelledSource, files: Sequence[str], units: Mapping[str, str]
+) -> None:
+    """Keeps in the file the parameters that a table of haloformer's gives."""
+    parameters = source.table.parameters(files)
+    for name, values in parameters.items():
+        writer.replace_parameter(name, values, units.get(name) or writer.units.get(name, ""))
+    if parameters and "log10_m_axion" not in parameters and not writer.has_numbers("log10_m_axion"):
+        writer.replace_parameter("log10_m_axion", None)  # another one is its survey's
+
+
 def _note_pairs(writer: DatasetWriter, source: LabelledSource, files: Sequence[str]) -> None:
-    """Keeps in the file which images are of one lens, those of one ``index``, so that trainings do not part them."""
-    if not source.pairs.lenses:
+    """Keeps in the file that images of one ``index`` are of one lens, so that trainings do not part them."""
+    if not source.table.lenses:
         return
-    numbers = source.pairs.numbers(files)
+    numbers = source.table.numbers(files)
     if numbers is not None:
         writer.replace_parameter("index", numbers)
         writer.attributes[PAIRED] = True

@@ -237,12 +237,31 @@ class DatasetWriter:
             self._file["labels"][:] = np.searchsorted(present, labels)
         self.class_names = tuple(self.class_names[label] for label in present)
 
-    def replace_parameter(self, name: str, values: np.ndarray) -> None:
-        """Writes a parameter (N,) of all images anew, where it is known only at the end."""
+    def has_numbers(self, name: str) -> bool:
+        """Returns whether a parameter is a number for any of the images that were written."""
         assert self._file is not None
         with self._writing():
             self._flush_rows()
-            self._file[f"parameters/{name}"][:] = values
+            return bool(np.isfinite(self._file[f"parameters/{name}"][:]).any())
+
+    def replace_parameter(self, name: str, values: np.ndarray | None, units: str = "") -> None:
+        """Writes a parameter of all images that is known only at the end.
+
+        Args:
+            name: Its name; what was written under it goes.
+            values: (N,) or (N, n_max); None: there is no such parameter.
+            units: Its unit.
+        """
+        assert self._file is not None
+        with self._writing():
+            self._flush_rows()
+            place = f"parameters/{name}"
+            if place in self._file:
+                del self._file[place]
+            if values is not None:
+                more = {} if self.compression is None else {"compression": self.compression, "shuffle": True}  # fmt: skip
+                dataset = self._file.create_dataset(place, data=values, **more)
+                dataset.attrs["units"] = units
 
     def _create(self) -> None:
         assert self._file is not None

@@ -19,7 +19,7 @@ import numpy as np
 from haloformer.data.dataset_writer import Batch, check_free_space
 from haloformer.data.empty_folders import empty_class_folders, tell_of_empty_folders
 from haloformer.data.left_out import LeftOut
-from haloformer.data.pairs import PAIRED, TABLE, Pairs
+from haloformer.data.own_table import PAIRED, TABLE, OwnTable
 from haloformer.errors import InputError, InputWarning, exists_already
 from haloformer.files import printable
 from haloformer.io.folders import whole_folder
@@ -113,7 +113,7 @@ class LabelledSource:
         self._skip_bad = skip_bad
         self.left_out = LeftOut()
         self._subsets_seen: set[str] = set()
-        self.pairs = Pairs()
+        self.table = OwnTable()
         self._files: list[tuple[Path, _Place]] = []
         self._archives: list[Path] = []
         if not self.src.exists():
@@ -195,7 +195,7 @@ class LabelledSource:
                 folders=folders,
             ):
                 if PurePosixPath(member).name == TABLE:
-                    self.pairs.read(data, PurePosixPath(member).parent)
+                    self.table.read(data, PurePosixPath(member).parent)
                     continue
                 inside = self._place(PurePosixPath(member), archive)
                 assert inside is not None
@@ -263,7 +263,7 @@ class LabelledSource:
         for path in paths:
             if path.name == TABLE and path.is_file() and path.stat().st_size <= self._max_bytes:
                 folder = PurePosixPath(path.parent.relative_to(self.src).as_posix())
-                self.pairs.read(path.read_bytes(), folder)
+                self.table.read(path.read_bytes(), folder)
         self._archives = [path for path in paths if is_archive_name(path.name)]
         for path in filter(is_image_path, paths):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)

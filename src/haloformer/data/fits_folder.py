@@ -12,7 +12,7 @@ import numpy as np
 
 from haloformer.data.dataset_writer import Batch
 from haloformer.data.deeplense import refuse_existing_folder, write_class_folders
-from haloformer.data.pairs import PAIRED
+from haloformer.data.own_table import PAIRED
 from haloformer.io.astropy_tables import ascii_of
 from haloformer.io.folders import whole_folder
 

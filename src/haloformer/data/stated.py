@@ -40,6 +40,12 @@ class StatedSurvey:
         self._shape = (max(1, len(simulator.bands)), side, side)
         self._class_names = simulator.class_names
 
+    @property
+    def units(self) -> Mapping[str, str]:
+        """Units of its parameters by name."""
+        units: Mapping[str, str] = self._attributes.get("units", {})
+        return units
+
     def check(self, image_shape: Sequence[int], class_names: Sequence[str]) -> None:
         """Raises InputError for images (C, H, W) or classes that are not the survey's."""
         if tuple(image_shape) != self._shape:

@@ -214,13 +214,21 @@ def usual_chi2(
         fitter: Of the survey and the noise.
         noise: The images' noise.
     """
+    return _usual(survey, fitter, noise)[0]
+
+
+def _usual(
+    survey: AnySurvey, fitter: SmoothFitter | ComposedFitter, noise: str
+) -> tuple[tuple[float, float], float]:
+    """Returns what :func:`usual_chi2` does, and the share of the survey's own images whose fits converge."""
     lenses = Simulator(survey, seed=_USUAL_SEED, noise=noise).batch(range(N_USUAL))
-    chi2 = fitter(lenses.images).chi2
-    return float(chi2.min()) / _MARGIN, float(chi2.max()) * _MARGIN
+    found = fitter(lenses.images)
+    chi2 = float(found.chi2.min()) / _MARGIN, float(found.chi2.max()) * _MARGIN
+    return chi2, float(found.converged.double().mean())
 
 
-def count_good_fits(images: Tensor, survey: str, noise: str) -> int:
-    """Returns how many images are described by a lens of a survey as well as its own images are.
+def count_good_fits(images: Tensor, survey: str, noise: str) -> tuple[int, float]:
+    """Returns how many images are described by a lens of a survey as well as its own images are, and how many of its own were.
 
     Args:
         images: (B, 1, H, W), as large as the survey's.
@@ -232,9 +240,10 @@ def count_good_fits(images: Tensor, survey: str, noise: str) -> int:
     """
     recipe = get_any_survey(survey)
     fitter = smooth_fitter(recipe, noise=noise)
-    low, high = usual_chi2(recipe, fitter, noise)
+    (low, high), share = _usual(recipe, fitter, noise)
     found = fitter(images)
-    return int((found.converged & (found.chi2 >= low) & (found.chi2 <= high)).sum())
+    good = int((found.converged & (found.chi2 >= low) & (found.chi2 <= high)).sum())
+    return good, share * len(images)
 
 
 @dataclass(frozen=True)
