@@ -244,25 +244,28 @@ def unpictured(unsaved, monkeypatch):
 
 @pytest.fixture(scope="session")
 def write_untrained_run():
-    """A function that writes a run folder with the artefact of a small untrained transformer."""
+    """A function that writes a run folder with the artefact of a small untrained network, by default a transformer."""
     import torch
     from safetensors.torch import save_file
 
     from haloformer.models import create_model
 
-    def write(run: Path, depth: int, normalization: dict, noise: str) -> Path:
+    def write(
+        run: Path, depth: int, normalization: dict, noise: str, model: str = "vit_nano"
+    ) -> Path:
         (run / "artefact").mkdir(parents=True)
         torch.manual_seed(0)
-        model = create_model("vit_nano", img_size=64, depth=depth)
-        save_file(model.state_dict(), run / "artefact" / "weights.safetensors")
+        kwargs = {"depth": depth} if model == "vit_nano" else {}
+        network = create_model(model, img_size=64, **kwargs)
+        save_file(network.state_dict(), run / "artefact" / "weights.safetensors")
         artefact = {
             "format": 1,
             "model": {
-                "name": "vit_nano",
+                "name": model,
                 "img_size": 64,
                 "in_chans": 1,
                 "num_classes": 3,
-                "kwargs": {"depth": depth},
+                "kwargs": kwargs,
             },
             "class_names": ["axion", "cdm", "no_sub"],
             "normalization": normalization,

@@ -411,6 +411,21 @@ def explained(run, save_png, tmp_path_factory):
     return folder / "why", arguments
 
 
+def test_methods_of_which_none_explains_the_model_are_refused(
+    tmp_path, write_untrained_run, capsys
+):
+    normalization = {"kind": "image_max", "statistics": {}}
+    run = write_untrained_run(tmp_path / "x", 2, normalization, "none", model="resnet_nano")
+    image, out = tmp_path / "a.npy", tmp_path / "why"
+    np.save(image, simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy())
+    arguments = ["explain", str(run), str(image), "--out", str(out), "--methods"]
+    assert main([*arguments, "rollout,attention"]) == 2
+    assert "none of the methods rollout, attention explains this model" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert not out.exists()
+
+
 def test_the_folder_holds_pictures_scores_and_a_page_that_needs_nothing_else(explained):
     folder, _ = explained
     told = json.loads((folder / "explanation.json").read_text())
@@ -484,7 +499,7 @@ def test_an_image_that_cannot_be_read_does_not_end_the_others(
     options = ["--methods", "attention", "--out"]
     assert main(["explain", str(run), *files, *options, str(tmp_path / "why")]) == 1
     told = capsys.readouterr()
-    assert "explained 1 images, 3 errors" in " ".join(told.out.split())
+    assert "explained 1 image, 3 errors" in " ".join(told.out.split())
     for name, why in (("b", ""), ("d", "extreme"), ("e", "does not exist")):
         assert re.search(rf"warning: .*{name}\.npy.* {why}", told.err)
     found = json.loads((tmp_path / "why/explanation.json").read_text())

@@ -312,6 +312,10 @@ def test_the_command_exports_checks_and_fails_in_one_line(run, tmp_path, capsys)
     shown = capsys.readouterr().out
     assert "largest |Δp|" in shown
     assert "macro AUC" in shown
+    assert main([*arguments, "--check", "1", "--overwrite"]) == 0
+    assert "checked on 1 " in capsys.readouterr().out
+    assert main([*arguments, "--seed", "3", "--overwrite"]) == 2
+    assert "give check" in capsys.readouterr().err
     assert main(arguments) == 2
     assert main([*arguments[:3], "tflite", *arguments[4:]]) == 2
     assert all(len(line) > 20 for line in capsys.readouterr().err.splitlines())

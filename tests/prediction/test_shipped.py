@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 
 import haloformer
 from haloformer.artefact.read import artefact_folder, shipped_models
+from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import classification_metrics
-from haloformer.simulation import simulate
+from haloformer.simulation import describe_survey, get_survey, simulate
 
 
 @pytest.mark.parametrize("name", shipped_models())
@@ -29,6 +31,24 @@ def test_a_shipped_model_is_as_good_as_it_says(name, monkeypatch, tmp_path):
     )["macro_auc"]
     # An image that ranks behind all others costs the AUC of its class 1/80, and of the other two less.
     assert auc.value > measured["macro_auc"]["value"] - 2 / 240
+
+
+def test_images_without_noise_that_were_resampled_are_flagged_from_files_and_memory(tmp_path):
+    description = describe_survey(get_survey("model_ii")) | {"name": "mine"}
+    description["instrument"] |= {"pixel_scale": 0.105}
+    survey = tmp_path / "mine.yaml"
+    survey.write_text(yaml.safe_dump(description))
+    lenses = simulate(str(survey), 6, seed=11)
+    path = tmp_path / "mine.h5"
+    write_dataset(
+        path, lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes
+    )
+    own = haloformer.predict("model_ii", simulate("model_ii", 6, seed=11))
+    assert not any("resampled" in row["ood_reason"] for row in own.rows)
+    for images in (lenses, str(path)):
+        found = haloformer.predict("model_ii", images)
+        assert {row["class"] for row in found.rows} == {"unknown"}
+        assert all("resampled from pixels of 0.105 to 0.101" in r["ood_reason"] for r in found.rows)
 
 
 def test_the_description_holds_no_path_and_says_how_it_was_measured():

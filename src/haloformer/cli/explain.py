@@ -16,8 +16,9 @@ def present(result: Mapping[str, Any]) -> int:
     for what, why in result["left_out"].items():
         say(f"left out: {what}: {why}")
     print_warnings(result["warnings"])
-    errors = f", {result['n_errors']} errors" if result["n_errors"] else ""
-    say(f"explained {len(result['images'])} images{errors}: {result['page']}")
+    n, wrong = len(result["images"]), result["n_errors"]
+    errors = f", {wrong} error{'s' * (wrong != 1)}" if wrong else ""
+    say(f"explained {n} image{'s' * (n != 1)}{errors}: {result['page']}")
     return 1 if result["n_errors"] else 0
 
 

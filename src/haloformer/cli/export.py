@@ -89,6 +89,8 @@ def export(
 
     if check < 0:
         raise InputError(f"check is {check}: a number of images, or 0 for none")
+    if seed is not None and not check:
+        raise InputError("seed is of the images of a check: give check, how many")
     if check:
         from haloformer.evaluation.exported import check_has_survey
 

@@ -489,7 +489,8 @@ def _of_dataset(
     source: InputFile, name: str, batch_size: int, grid: PixelGrid | None, reading: Reading
 ) -> Iterator[ReadImage]:
     with LensDataset(source.path) as dataset:
-        scales = _given_scales(reading)
+        scale = scale_of_dataset(dataset, reading)
+        scales = None if scale is None else (scale, scale)
         shape = (dataset.image_shape[0] if reading.band is None else 1, *dataset.image_shape[1:])
         if wrong := _misfit(name, shape, grid, scales):
             if source.start == 0:  # one row for all of it, however it is cut
@@ -518,6 +519,16 @@ def _of_dataset(
                 except InputError as error:
                     each.error = brief(error)
                 yield each
+
+
+def scale_of_dataset(dataset: LensDataset, reading: Reading) -> float | None:
+    """Returns the side of a dataset's pixels in arcsec: as given, else as the file says; None where it says none that can be."""
+    if reading.pixel_scale is not None:
+        return reading.pixel_scale
+    said = dataset.attributes.get("pixel_scale")
+    if isinstance(said, bool) or not isinstance(said, int | float | np.integer | np.floating):
+        return None
+    return float(said) if 0 < said < math.inf else None
 
 
 def _misfit(

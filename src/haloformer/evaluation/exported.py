@@ -70,9 +70,10 @@ def check_export(
     labels, before, after = [], [], []
     with progress_bar("check", n, progress) as advance:
         for images, numbers, _ in source.batches(_BATCH):
-            there = order[numbers] != LEFT_OUT
+            named = np.atleast_1d(order[numbers])
+            there = named != LEFT_OUT
             images = images[torch.from_numpy(there)]
-            labels.append(order[numbers][there])
+            labels.append(named[there])
             if len(images):
                 ours = (
                     predictor.probabilities(images)
@@ -81,7 +82,7 @@ def check_export(
                 )
                 before.append(ours.double().numpy())
                 after.append(answer(images).astype(np.float64))
-            advance(len(numbers))
+            advance(len(named))
     known, mine, theirs = np.concatenate(labels), np.concatenate(before), np.concatenate(after)
     aucs: list[Interval | None] = [None, None]
     if predictor.class_names:

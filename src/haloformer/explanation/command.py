@@ -26,7 +26,7 @@ def explain(
 ) -> dict[str, Any]:
     """Explains predictions of a trained network, and measures whether the explanations point to substructure.
 
-    The folder ``out`` gets ``index.html`` (one self-contained page), ``explanation.json``, and ``figures/`` (PNG and SVG) with
+    The folder ``out`` gets ``index.html`` (one self-contained page), ``explanation.json``, and ``figures/`` (PNG, SVG and PDF) with
     two pictures for each image: each method's map over it, and the layers one by one. With a survey also ``scores.csv`` and
     ``scores.json``: how much of each map falls where substructure changes the image. All maps are compared with those of
     the same network with random weights. The folder appears only when all of it is written.

@@ -104,6 +104,9 @@ def run_explanation(
             simulated = _Simulated(survey, n_simulated, seed, noise)
             protocol |= _explain_simulated(explainer, simulated, batch_size, advance)
         explainer.unread.refuse_if_all(explainer.n_explained)
+        if {*chosen} <= {*explainer.left_out}:
+            why = "; ".join(f"{name}: {reason}" for name, reason in explainer.left_out.items())
+            raise InputError(f"none of the methods {', '.join(chosen)} explains this model: {why}")
         explainer.warnings += explainer.unread.notes
         if explainer.n_flagged:
             explainer.warnings.append(

@@ -118,6 +118,11 @@ class Residual:
         """The survey's camera."""
         return self._fitter.survey.instrument
 
+    @property
+    def is_noise_free(self) -> bool:
+        """Whether the images have no noise, so that the least mistake of a pixel stands out of what the fit leaves."""
+        return not self._fitter.survey.has_noise(self.noise)
+
     def output_shape(self, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
         """Returns (2 or 3, H, W) for raw images of this shape, or says why they cannot be fitted."""
         channels, height, width = image_shape

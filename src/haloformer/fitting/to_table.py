@@ -24,6 +24,7 @@ from haloformer.data.reader import (
     location_columns,
     printable,
     read_images,
+    scale_of_dataset,
     stacked,
 )
 from haloformer.errors import InputError, exists_already
@@ -293,7 +294,7 @@ class _OwnFacts:
         with LensDataset(path) as dataset:
             camera = OwnCamera()
             # Of images that are resampled, neither noise nor blur is what their camera's was.
-            if grid.is_that_of(dataset.image_shape, reading.pixel_scale):
+            if grid.is_that_of(dataset.image_shape, scale_of_dataset(dataset, reading)):
                 definition = dataset.attributes.get("survey_definition")
                 camera = other_camera(fitter.survey.instrument, dataset.calibration, definition)
             seconds = None

@@ -12,7 +12,14 @@ from haloformer.data.camera import ImageCamera
 from haloformer.data.dataset import LensDataset
 from haloformer.data.finding import fits_inputs
 from haloformer.data.grids import PixelGrid, to_grid
-from haloformer.data.reader import InputFile, ReadImage, Reading, find_inputs, read_images
+from haloformer.data.reader import (
+    InputFile,
+    ReadImage,
+    Reading,
+    find_inputs,
+    read_images,
+    scale_of_dataset,
+)
 from haloformer.errors import InputError, brief
 from haloformer.fitting.channels import own_camera
 from haloformer.io.quantities import noise_factor
@@ -330,7 +337,7 @@ def _of_dataset(predictor: "Predictor", source: InputFile, reading: Reading) -> 
     """Returns the camera that a dataset says, where it is another than the survey's; None of images that are resampled, whose noise and blur are not what it has."""
     assert predictor.residual is not None
     with LensDataset(source.path) as dataset:
-        if not predictor.grid.is_that_of(dataset.image_shape, reading.pixel_scale):
+        if not predictor.grid.is_that_of(dataset.image_shape, scale_of_dataset(dataset, reading)):
             return None
         definition = dataset.attributes.get("survey_definition")
         found: dict[str, Any] = dict(

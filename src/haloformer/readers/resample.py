@@ -76,6 +76,12 @@ def resample(
         return new.astype(np.float32)
 
 
+def mixes_pixels(step: tuple[float, float], size: tuple[int, int]) -> bool:
+    """Returns whether :func:`resample`, whose arguments these are, makes new pixels of parts of old ones, and not of one or whole ones."""
+    parts = ((abs(side - max(1, round(side))), count) for side, count in zip(step, size, strict=True))  # fmt: skip
+    return any(part * count / 2 >= _SAME for part, count in parts)
+
+
 def _side(step: float, count: int) -> float:
     """A new pixel's side in old pixels, 1 where the grids are the same but for less than matters."""
     return 1.0 if abs(step - 1) * count / 2 < _SAME else step
