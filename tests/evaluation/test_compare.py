@@ -140,7 +140,9 @@ def test_command_simulates_images_that_no_model_has_seen(
     assert main([*map(str, arguments), "--device", "cpu"]) == 0
     stored = json.loads((out / "comparison.json").read_text())
     assert (stored["protocol"]["seed"], stored["n_images"]) == (32, 30)
-    assert stored["warnings"] == []
+    # Networks that were never trained: nothing else speaks against the images.
+    said = [text.split(": ", 1)[1] for text in stored["warnings"]]
+    assert all(text.startswith(("This model is of no use", "It answers ")) for text in said)
     printed = capsys.readouterr().out
     assert "differences to x" in printed
     assert str(out / "report.html") in printed
@@ -298,6 +300,18 @@ def test_what_speaks_against_the_images_is_said_as_by_evaluate(
     for name in ("x", "y"):
         said = [text for text in warnings if text.startswith(f"{name}: 2 of {n} images occur")]
         assert len(said) == 1
+    for model in ("x", "y"):
+        alone = evaluate(
+            str(place / "runs" / model),
+            data=options["data"],
+            out=str(tmp_path / model),
+            device="cpu",
+        )
+        for text in alone["warnings"]:
+            assert f"{model}: {text}" in warnings
+    assert any("guessing" in text for text in warnings)
+    finished = compare([str(tmp_path / "x"), str(tmp_path / "y")], out=str(tmp_path / "again"))
+    assert len(finished["warnings"]) == len(set(finished["warnings"]))
 
 
 def test_models_that_see_a_fit_share_it_and_the_images(monkeypatch):

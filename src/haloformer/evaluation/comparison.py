@@ -28,7 +28,7 @@ from haloformer.evaluation.predictions import (
     check_measurable,
     predictions_of_all,
 )
-from haloformer.evaluation.result import plain, unlike_training
+from haloformer.evaluation.result import answers_in_words, plain, unlike_training
 from haloformer.evaluation.testset import (
     TestImages,
     class_order,
@@ -383,6 +383,7 @@ def _result(entries: list[Entry]) -> dict[str, Any]:
     first, classes = entries[0], entries[0].class_names
     present = [k for k in range(len(classes)) if 0 < np.sum(first.labels == k) < len(first.labels)]
     class_measures = {f"auc_{classes[k]}": f"AUC of {classes[k]}" for k in present}
+    models = [_model_metrics(entry, first.labels) for entry in entries]
     return {
         "format": RESULT_FORMAT,
         "class_names": list(classes),
@@ -390,11 +391,15 @@ def _result(entries: list[Entry]) -> dict[str, Any]:
         "confidence": CONFIDENCE,
         "reference": first.name,
         "measures": {"macro_auc": "Macro AUC", **class_measures, "accuracy": "Accuracy"},
-        "models": [_model_metrics(entry, first.labels) for entry in entries],
+        "models": models,
         "differences": _corrected(
             {entry.name: _differences(entry, first, present) for entry in entries[1:]}
         ),
-        "warnings": [f"{entry.name}: {text}" for entry in entries for text in entry.warnings],
+        "warnings": [
+            f"{entry.name}: {text}"
+            for entry, model in zip(entries, models, strict=True)
+            for text in dict.fromkeys([*entry.warnings, *answers_in_words(model)])
+        ],
         "protocol": {
             **{key: first.protocol[key] for key in _SAME},
             "n_images": len(first.labels),

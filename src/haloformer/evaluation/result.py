@@ -94,8 +94,7 @@ def result_of(
             *seen,
             *doubles,
             *unlike_training(predictions.n_flagged, len(predictions.index)),
-            *_exchanged_labels(classes),
-            *_useless(classes),
+            *answers_in_words(classes),
             *_other_warnings(predictor, images, classes, estimated),
         ],
         "protocol": {
@@ -167,6 +166,11 @@ def unlike_training(n_flagged: int | None, n: int) -> list[str]:
         f"{most} ({n_flagged:,} of {n:,}) are unlike those that the model was trained on: `haloformer predict` gives "
         "them no class, and the results say little about the model."
     ]
+
+
+def answers_in_words(classes: dict[str, Any]) -> list[str]:
+    """Returns warnings of answers that are none, or the wrong way round, of what :func:`classification_metrics` measured, as for JSON."""
+    return [*_exchanged_labels(classes), *_useless(classes)]
 
 
 def _exchanged_labels(classes: dict[str, Any]) -> list[str]:
