@@ -7,11 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from haloformer.data import LensDataset
+from haloformer.data import LensDataset, deeplense
 from haloformer.data.conversion import convert
 from haloformer.data.deeplense import write_deeplense_folder
 from haloformer.data.fits_folder import write_fits_folder
 from haloformer.data.own_table import OwnTable
+from haloformer.errors import InputWarning
 from haloformer.simulation import Simulator
 
 
@@ -101,3 +102,12 @@ def test_what_would_be_too_large_is_left_out():
     found = own.parameters([f"cdm/{k}.npy" for k in range(3000)])
     assert list(found) == ["index"]
     assert found["index"].tolist() == list(range(3000))
+
+
+def test_a_table_that_is_too_large_is_told(tmp_path, monkeypatch):
+    batch = Simulator("model_i", noise="none", seed=3).batch(range(3))
+    write(batch, tmp_path / "made", "npy")
+    monkeypatch.setattr(deeplense, "_MOST_TABLE", 100)
+    with pytest.warns(InputWarning, match=r"parameters\.csv: is larger than"):
+        done = convert(tmp_path / "made", tmp_path / "x.h5")
+    assert done["parameters"] == ["index", "log10_m_axion"]

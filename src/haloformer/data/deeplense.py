@@ -45,6 +45,10 @@ from haloformer.vocabulary import (
     unknown_class,
 )
 
+_MOST_TABLE = (
+    2**30
+)  # bytes of a table of parameters: that of 100,000 images with halos has some hundred MiB
+
 Save = Callable[[Path, np.ndarray, str, dict[str, np.ndarray], int], None]
 """Writes an image (C, H, W): its file, pixels, class, the parameters of the batch, and its row among them."""
 
@@ -261,9 +265,13 @@ class LabelledSource:
     def _scan(self) -> None:
         paths, folders = walk(self.src)
         for path in paths:
-            if path.name == TABLE and path.is_file() and path.stat().st_size <= self._max_bytes:
+            if path.name == TABLE and path.is_file():
                 folder = PurePosixPath(path.parent.relative_to(self.src).as_posix())
-                self.table.read(path.read_bytes(), folder)
+                if path.stat().st_size <= _MOST_TABLE:
+                    self.table.read(read_bytes(path, max_bytes=_MOST_TABLE), folder)
+                else:
+                    text = f"{path}: is larger than {_MOST_TABLE / 2**30:g} GiB, and is not read: parameters of its images are not known"
+                    warnings.warn(text, InputWarning, stacklevel=2)
         self._archives = [path for path in paths if is_archive_name(path.name)]
         for path in filter(is_image_path, paths):
             place = self._place(PurePosixPath(path.relative_to(self.src).as_posix()), self.src)

@@ -1,7 +1,6 @@
 """What ``parameters.csv`` beside class folders says of the images, where haloformer wrote it: parameters, and which images are of one lens."""
 
 import csv
-import io
 import math
 import re
 from collections.abc import Sequence
@@ -20,11 +19,6 @@ _NAME = re.compile(r"[A-Za-z]\w{0,99}", re.ASCII)
 _WHOLE = re.compile(r"-?\d{1,18}", re.ASCII)
 _MOST_COLUMNS, _MOST_VALUES = 1000, 2**26
 
-_Cell = tuple[float, ...]
-"""Numbers of one image: none, one (an int where it is a whole number without a point), or a list."""
-
-_Row = dict[str, _Cell]
-
 
 class OwnTable:
     """Rows by file, relative to the source; empty where no table says anything.
@@ -35,7 +29,9 @@ class OwnTable:
 
     def __init__(self) -> None:
         self.lenses: dict[str, int] = {}
-        self._rows: dict[str, _Row] = {}
+        self._rows: dict[
+            str, tuple[tuple[str, ...], str]
+        ] = {}  # header and line: lists of halos are long as numbers
 
     def read(self, table: bytes, folder: PurePosixPath) -> None:
         """Reads a table; one that is none of haloformer's is passed over.
@@ -44,18 +40,18 @@ class OwnTable:
             table: Its contents.
             folder: In which it lies, relative to the source.
         """
-        reader = csv.reader(io.StringIO(table.decode("utf-8", "replace")))
-        rows: dict[str, _Row] = {}
+        rows: dict[str, tuple[tuple[str, ...], str]] = {}
         lenses: dict[str, int] = {}
         try:
-            header = next(reader, [])
-            names = tuple(name for name in header if name not in _NO_PARAMETERS)
+            lines = table.decode("utf-8", "replace").splitlines()
+            header = _cells(lines[0]) if lines else ()
+            names = [name for name in header if name not in _NO_PARAMETERS]
             if not {"file", "class", "index"} <= set(header) or not _are_parameters(names):
                 return
-            for cells in filter(None, reader):
-                row = dict(zip(header, cells, strict=True))
+            for line in filter(None, lines[1:]):
+                row = dict(zip(header, _cells(line), strict=True))
                 where = (folder / row["file"]).as_posix()
-                rows[where] = {name: _cell(row[name]) for name in names}
+                rows[where] = header, line
                 if row.get(PAIRED) == "True":
                     lenses[where] = int(row["index"])
         except (csv.Error, ValueError):
@@ -69,39 +65,59 @@ class OwnTable:
         return None if None in found or not found else np.array(found, dtype=np.int64)
 
     def parameters(self, files: Sequence[str]) -> dict[str, np.ndarray]:
-        """Returns parameters of N files, (N,) or (N, n_max), by name; empty where no file is known.
+        """Returns parameters of N files, (N,) or (N, n_max), by name; empty where no file is known, or a table holds no numbers.
 
         Of files that are not known, and where a parameter does not apply, they are NaN; whole numbers are left out where one is not known.
         """
-        rows = [self._rows.get(file, {}) for file in files]
-        found = {}
-        for name in dict.fromkeys(name for row in rows for name in row):
-            if (values := _column([row.get(name, ()) for row in rows])) is not None:
-                found[name] = values
-        return found
+        columns: dict[str, _Column] = {}
+        try:
+            for number, file in enumerate(files):
+                header, line = self._rows.get(file, ((), ""))
+                for name, text in zip(header, _cells(line) if line else (), strict=True):
+                    if name not in _NO_PARAMETERS:
+                        columns.setdefault(name, _Column()).add(number, text)
+        except ValueError:
+            return {}
+        found = {name: column.values(len(files)) for name, column in columns.items()}
+        return {name: values for name, values in found.items() if values is not None}
+
+
+class _Column:
+    """A parameter of those images that have it: whole numbers, numbers, or lists of them."""
+
+    def __init__(self) -> None:
+        self.whole: dict[int, int] = {}
+        self.numbers: dict[int, float] = {}
+        self.lists: dict[int, np.ndarray] = {}
+
+    def add(self, number: int, text: str) -> None:
+        """Takes a cell of the table; raises ValueError for one that is no number."""
+        if _WHOLE.fullmatch(text):
+            self.whole[number] = int(text)
+        elif ";" in text:
+            self.lists[number] = np.array(text.split(";"), dtype=float)
+        elif text:
+            self.numbers[number] = float(text)
+
+    def values(self, n: int) -> np.ndarray | None:
+        """Returns values (n,) or (n, n_max), NaN where there are none; None for whole numbers of which one lacks, and for too many values."""
+        if self.whole and not self.numbers and not self.lists:
+            return np.array([self.whole[k] for k in range(n)]) if len(self.whole) == n else None
+        most = max(map(len, self.lists.values()), default=1)
+        if n * most > _MOST_VALUES:
+            return None
+        values = np.full((n, most), math.nan)
+        for number, value in (self.numbers | self.whole).items():
+            values[number, 0] = value
+        for number, several in self.lists.items():
+            values[number, : len(several)] = several
+        return values[:, 0] if most == 1 else values
+
+
+def _cells(line: str) -> tuple[str, ...]:
+    return tuple(next(csv.reader([line]), ()))
 
 
 def _are_parameters(names: Sequence[str]) -> bool:
     """Returns whether names may be those of parameters, each once."""
     return len({*names}) == len(names) <= _MOST_COLUMNS and all(map(_NAME.fullmatch, names))
-
-
-def _cell(text: str) -> _Cell:
-    if _WHOLE.fullmatch(text):
-        return (int(text),)
-    return tuple(map(float, text.split(";"))) if text else ()
-
-
-def _column(cells: Sequence[_Cell]) -> np.ndarray | None:
-    """Returns values (N,) or (N, n_max), NaN where there are none; None for whole numbers of which one lacks, and for too many values."""
-    known = [cell for cell in cells if cell]
-    if known and all(len(cell) == 1 and isinstance(cell[0], int) for cell in known):
-        whole = len(known) == len(cells)
-        return np.array([cell[0] for cell in cells], dtype=np.int64) if whole else None
-    most = max(1, *map(len, cells))
-    if len(cells) * most > _MOST_VALUES:
-        return None
-    values = np.full((len(cells), most), math.nan)
-    for row, cell in zip(values, cells, strict=True):
-        row[: len(cell)] = cell
-    return values[:, 0] if most == 1 else values
