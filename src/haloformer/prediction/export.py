@@ -381,7 +381,8 @@ def _checked_target(path: Path, format: str, overwrite: bool) -> Path:
     if path.suffix.lower() != suffix:
         other = next((name for name, end in _SUFFIX.items() if end == path.suffix.lower()), None)
         hint = f"; --format {other} writes {path.suffix}" if other else ""
-        raise InputError(
-            f"{path}: the format {format} is written as {suffix}, not '{path.suffix}'{hint}"
-        )
+        if not path.suffix:
+            hint = f": give the name of a file, {path}{suffix}; --format hub writes a folder"
+        ending = f", not '{path.suffix}'" if path.suffix else ""
+        raise InputError(f"{path}: the format {format} is written as {suffix}{ending}{hint}")
     return free_file(path, overwrite)
