@@ -95,6 +95,17 @@ def test_tables_of_others_are_passed_over(table):
     assert own.parameters(["cdm/a.npy"]) == {}
 
 
+def test_long_lists_and_names_with_commas_are_read():
+    own, many = OwnTable(), [float(k) for k in range(60_000)]  # more than csv takes in a cell
+    row = ";".join(map(repr, many))
+    table = f'file,class,index,a\r\ncdm/0.npy,cdm,0,{row}\r\n"a, b/1.npy","a, b",1,2.5\r\n'
+    own.read(table.encode(), PurePosixPath("."))
+    found = own.parameters(["cdm/0.npy", "a, b/1.npy"])
+    np.testing.assert_array_equal(found["a"][0], many)
+    assert found["a"][1, 0] == 2.5
+    assert found["index"].tolist() == [0, 1]
+
+
 def test_what_would_be_too_large_is_left_out():
     own, wide = OwnTable(), ";".join(["1"] * 40_000)
     rows = [f"cdm/{k}.npy,cdm,{k},{wide if k == 0 else 1}" for k in range(3000)]

@@ -8,6 +8,7 @@ import torch
 import yaml
 
 import haloformer
+from haloformer.app.answers import classify
 from haloformer.artefact.read import artefact_folder, shipped_models
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
@@ -49,6 +50,12 @@ def test_images_without_noise_that_were_resampled_are_flagged_from_files_and_mem
         found = haloformer.predict("model_ii", images)
         assert {row["class"] for row in found.rows} == {"unknown"}
         assert all("resampled from pixels of 0.105 to 0.101" in r["ood_reason"] for r in found.rows)
+    predictor = haloformer.load("model_ii", device="cpu")
+    assert set(predictor.answers(lenses).classes) == {"unknown"}
+    shown = classify(predictor, path, number=0, attention=False)
+    assert "resampled" in shown.warning
+    explained = haloformer.explain(predictor, str(path), methods="gradcam", limit=1)
+    assert "resampled" in explained.unusual[0]
 
 
 def test_the_description_holds_no_path_and_says_how_it_was_measured():

@@ -26,6 +26,7 @@ from haloformer.errors import InputError
 from haloformer.explanation import attention_overlay
 from haloformer.outputs.out_of_distribution import OodVerdict
 from haloformer.prediction.predictor import Predictor
+from haloformer.prediction.resampled import Scales, also_resampled
 from haloformer.readers.images import SUFFIXES, image_suffix
 from haloformer.readers.unpacked import check_unpacked
 from haloformer.simulation import list_surveys
@@ -102,14 +103,23 @@ def classify(
         scale = _scale_in_words(read.scales, predictor.grid, pixel_scale)
     except InputError as error:
         raise InputError(on_the_page(without_folders(error))) from error
-    return dataclasses.replace(seen(predictor, image, name, attention=attention), scale=scale)
+    found = seen(predictor, image, name, attention=attention, scales=read.scales)
+    return dataclasses.replace(found, scale=scale)
 
 
-def seen(predictor: Predictor, image: np.ndarray, name: str, *, attention: bool = True) -> Answer:
-    """Returns what a model says of a raw image (C, H, W), with what it sees in it."""
+def seen(
+    predictor: Predictor,
+    image: np.ndarray,
+    name: str,
+    *,
+    attention: bool = True,
+    scales: Scales = None,
+) -> Answer:
+    """Returns what a model says of a raw image (C, H, W), with what it sees in it; of one that was resampled, ``scales`` are those before."""
     batch = torch.tensor(image)[None]  # a copy: what was read may be read-only
     look = None if predictor.residual is None else predictor.look(batch)
     numbers, verdict = predictor.numbers_and_ood(batch, look=look)
+    verdict = also_resampled(verdict, predictor, [scales])
     found = _in_words(predictor, numbers, verdict, name)
     layers, maps = _attention(predictor, image) if attention else ([], None)
     return dataclasses.replace(

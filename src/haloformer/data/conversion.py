@@ -304,11 +304,10 @@ def _note_table(
 
 def _note_pairs(writer: DatasetWriter, source: LabelledSource, files: Sequence[str]) -> None:
     """Keeps in the file that images of one ``index`` are of one lens, so that trainings do not part them."""
-    if not source.table.lenses:
+    paired = source.table.paired
+    if not paired:
         return
-    numbers = source.table.numbers(files)
-    if numbers is not None:
-        writer.replace_parameter("index", numbers)
+    if paired.issuperset(files):
         writer.attributes[PAIRED] = True
     else:
         warnings.warn(

@@ -80,6 +80,14 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
             return result
 
     @property
+    def pixel_scale(self) -> float | None:
+        """Side of the pixels in arcsec, as the attribute ``pixel_scale`` says; None where it is no positive number."""
+        said = self.attributes.get("pixel_scale")
+        if isinstance(said, bool) or not isinstance(said, int | float | np.number):
+            return None
+        return float(said) if np.isfinite(said) and said > 0 else None
+
+    @property
     def calibration(self) -> dict[str, np.ndarray]:
         """What belongs to the camera of simulated images; none in other files.
 

@@ -120,14 +120,6 @@ def _parameter_row(dataset: LensDataset, name: str) -> dict[str, Any]:
     }
 
 
-def _positive(value: Any) -> float | None:
-    return (
-        float(value)
-        if isinstance(value, int | float) and np.isfinite(value) and value > 0
-        else None
-    )
-
-
 def figure(
     path: str | Path | LensDataset,
     out: str | Path,
@@ -221,7 +213,7 @@ def _sample(
         return _Sample(
             rows,
             panels,
-            pixel_scale=_positive(dataset.attributes.get("pixel_scale")),
+            pixel_scale=dataset.pixel_scale,
             title=survey + (f", noise: {noise}" if noise else ""),
             unit=str(dataset.attributes.get("image_unit") or "pixel value"),
         )

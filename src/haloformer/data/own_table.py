@@ -24,11 +24,11 @@ class OwnTable:
     """Rows by file, relative to the source; empty where no table says anything.
 
     Attributes:
-        lenses: File → number of its lens, of images that are paired.
+        paired: Files of images of which those of one ``index`` are of one lens.
     """
 
     def __init__(self) -> None:
-        self.lenses: dict[str, int] = {}
+        self.paired: set[str] = set()
         self._rows: dict[
             str, tuple[tuple[str, ...], str]
         ] = {}  # header and line: lists of halos are long as numbers
@@ -41,10 +41,10 @@ class OwnTable:
             folder: In which it lies, relative to the source.
         """
         rows: dict[str, tuple[tuple[str, ...], str]] = {}
-        lenses: dict[str, int] = {}
+        paired = set()
         try:
-            lines = table.decode("utf-8", "replace").splitlines()
-            header = _cells(lines[0]) if lines else ()
+            lines = table.decode("utf-8", "replace").replace("\r\n", "\n").split("\n")
+            header = _cells(lines[0])
             names = [name for name in header if name not in _NO_PARAMETERS]
             if not {"file", "class", "index"} <= set(header) or not _are_parameters(names):
                 return
@@ -53,16 +53,11 @@ class OwnTable:
                 where = (folder / row["file"]).as_posix()
                 rows[where] = header, line
                 if row.get(PAIRED) == "True":
-                    lenses[where] = int(row["index"])
+                    paired.add(where)
         except (csv.Error, ValueError):
             return
         self._rows |= rows
-        self.lenses |= lenses
-
-    def numbers(self, files: Sequence[str]) -> np.ndarray | None:
-        """Returns the number of the lens of each file; None where one is not known."""
-        found = [self.lenses.get(file) for file in files]
-        return None if None in found or not found else np.array(found, dtype=np.int64)
+        self.paired |= paired
 
     def parameters(self, files: Sequence[str]) -> dict[str, np.ndarray]:
         """Returns parameters of N files, (N,) or (N, n_max), by name; empty where no file is known, or a table holds no numbers.
@@ -115,7 +110,8 @@ class _Column:
 
 
 def _cells(line: str) -> tuple[str, ...]:
-    return tuple(next(csv.reader([line]), ()))
+    """Returns the cells of a line; csv takes no longer ones than 128 KiB, and lists of halos may be."""
+    return tuple(next(csv.reader([line]), ()) if '"' in line else line.split(","))
 
 
 def _are_parameters(names: Sequence[str]) -> bool:

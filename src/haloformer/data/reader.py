@@ -523,12 +523,7 @@ def _of_dataset(
 
 def scale_of_dataset(dataset: LensDataset, reading: Reading) -> float | None:
     """Returns the side of a dataset's pixels in arcsec: as given, else as the file says; None where it says none that can be."""
-    if reading.pixel_scale is not None:
-        return reading.pixel_scale
-    said = dataset.attributes.get("pixel_scale")
-    if isinstance(said, bool) or not isinstance(said, int | float | np.integer | np.floating):
-        return None
-    return float(said) if 0 < said < math.inf else None
+    return dataset.pixel_scale if reading.pixel_scale is None else reading.pixel_scale
 
 
 def _misfit(

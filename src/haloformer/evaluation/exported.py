@@ -70,7 +70,7 @@ def check_export(
     labels, before, after = [], [], []
     with progress_bar("check", n, progress) as advance:
         for images, numbers, _ in source.batches(_BATCH):
-            named = np.atleast_1d(order[numbers])
+            named = order[numbers.numpy()]
             there = named != LEFT_OUT
             images = images[torch.from_numpy(there)]
             labels.append(named[there])

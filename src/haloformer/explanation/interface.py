@@ -15,6 +15,7 @@ from haloformer.io.progress import progress_bar
 from haloformer.prediction.answering import paths_of
 from haloformer.prediction.in_memory import read_in_memory
 from haloformer.prediction.predictor import A_MODEL, Predictor, load
+from haloformer.prediction.resampled import also_resampled
 
 if TYPE_CHECKING:
     from haloformer.explanation.explained import Explained
@@ -110,7 +111,7 @@ def explain(
         batch = stacked(found)
         explained = explain_images(predictor, batch, methods=chosen, target=target)
         advance(len(batch))
-    verdict = predictor.ood(batch)
+    verdict = also_resampled(predictor.ood(batch), predictor, [each.scales for each in found])
     if verdict is not None:
         flags = verdict.flag.tolist()
         explained.unusual = [why if flag else "" for why, flag in zip(verdict.reasons, flags)]

@@ -39,6 +39,7 @@ from haloformer.io.strict_json import to_json
 from haloformer.io.tables import write_csv
 from haloformer.outputs.decision import Answers
 from haloformer.prediction.predictor import Predictor, load
+from haloformer.prediction.resampled import Scales, also_resampled
 from haloformer.reporting import interval, style
 
 _FILES = ("explanation.json", "index.html")  # files that mark a folder as an explanation
@@ -191,7 +192,8 @@ def _explain_some(explainer: "_Explainer", items: Sequence[ReadImage]) -> None:
         Path(item.file).stem + ("" if item.index is None else f" {item.index}") for item in items
     ]
     try:
-        explainer.explain(stacked(items), names, [item.label for item in items])
+        labels = [item.label for item in items]
+        explainer.explain(stacked(items), names, labels, scales=[item.scales for item in items])
     except InputError as error:
         if len(items) == 1:
             explainer.unread.add(f"{items[0].name}: {error}")
@@ -261,10 +263,12 @@ class _Explainer:
         labels: Sequence[str | None],
         difference: Tensor | None = None,
         sanity: bool = True,
+        scales: Sequence[Scales] | None = None,
     ) -> None:
         """Explains a batch (B, C, H, W), draws the images that have a name, and scores it if the difference (B, H, W) is known."""
         found = explain_images(self.predictor, images, methods=self.methods, target=self.target)
-        verdict = self.predictor.ood(images)
+        scales = [None] * len(images) if scales is None else scales
+        verdict = also_resampled(self.predictor.ood(images), self.predictor, scales)
         answers = self.predictor.answers_of(found.numbers, verdict)
         self.n_explained += len(images)
         self.n_flagged += int(answers.flagged.sum())

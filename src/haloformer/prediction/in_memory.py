@@ -19,6 +19,7 @@ from haloformer.data.reader import (
     with_channels,
 )
 from haloformer.errors import InputError, reason_of
+from haloformer.prediction.resampled import Scales
 from haloformer.readers.pixels import in_single_precision, known_pixels
 from haloformer.readers.sky import check_header, is_surface_brightness
 from haloformer.simulation.batch import LensBatch
@@ -97,7 +98,12 @@ def _as_array(images: Any, name: str) -> np.ndarray:
 
 
 def as_batch(images: Any, grid: PixelGrid) -> Tensor:
-    """Returns images in memory as (B, C, H, W) on a grid; a pixel scale that comes with them counts.
+    """Returns what :func:`on_grid` does, without the scales."""
+    return on_grid(images, grid)[0]
+
+
+def on_grid(images: Any, grid: PixelGrid) -> tuple[Tensor, list[Scales]]:
+    """Returns images in memory as (B, C, H, W) on a grid; a pixel scale that comes with them counts, and is returned for each.
 
     Args:
         images: As `haloformer.predict` takes them.
@@ -107,11 +113,13 @@ def as_batch(images: Any, grid: PixelGrid) -> Tensor:
         InputError: They are no images of this grid.
     """
     if isinstance(images, LensBatch) or _has_header(images) or _are_apart(images):
-        return stacked(read_in_memory(images, grid, Reading(nan="mask")))
+        read = read_in_memory(images, grid, Reading(nan="mask"))
+        return stacked(read), [each.scales for each in read]
     found = as_tensor(images)
     if not found.numel():
         raise InputError(f"images have the shape {tuple(found.shape)}: there are none")
-    return images_in_memory(found, grid)
+    batch = images_in_memory(found, grid)
+    return batch, [None] * len(batch)
 
 
 def read_in_memory(images: Any, grid: PixelGrid, reading: Reading) -> list[ReadImage]:

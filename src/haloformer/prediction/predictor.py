@@ -36,7 +36,8 @@ from haloformer.outputs.losses import predictions
 from haloformer.outputs.out_of_distribution import OodDetector, OodVerdict, ood_features
 from haloformer.outputs.temperature import temperature_of
 from haloformer.prediction.geometry import why_withdrawn
-from haloformer.prediction.in_memory import as_batch
+from haloformer.prediction.in_memory import as_batch, on_grid
+from haloformer.prediction.resampled import also_resampled
 from haloformer.prediction.scaled import why_scaled
 
 if TYPE_CHECKING:
@@ -216,7 +217,8 @@ class Predictor:
     ) -> tuple[Tensor, OodVerdict]:
         """Returns the numbers, finite or not, and what is said of the images."""
         assert self.detector is not None  # by the caller
-        raw = self.checked(images, masked=masked)
+        batch, scales = on_grid(images, self.grid)
+        raw = self.checked(batch, masked=masked)
         look = self._look(raw, masked) if look is None else look
         numbers, features = self._numbers_and_features(look.channels)
         verdict = self.detector.verdict(features)
@@ -224,6 +226,7 @@ class Predictor:
             logits = self.outputs.split(numbers)[0]
             assert logits is not None  # a model with a geometry check has classes
             verdict = verdict.also(why_withdrawn(self, raw, look, logits.argmax(1)))
+        verdict = also_resampled(verdict, self, scales)
         return numbers, verdict.because(why_scaled(self.artefact, raw))
 
     def ood(self, images: "Images") -> OodVerdict | None:

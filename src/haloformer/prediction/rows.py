@@ -20,7 +20,7 @@ from haloformer.data.reader import (
 from haloformer.errors import InputError
 from haloformer.outputs.decision import Answers
 from haloformer.prediction.cameras import CameraFiles, read_with_cameras
-from haloformer.prediction.resampled import why_resampled
+from haloformer.prediction.resampled import also_resampled
 
 if TYPE_CHECKING:
     from haloformer.fitting.channels import Look
@@ -255,8 +255,7 @@ def _answer(
         for i in good:
             errors |= _answer(predictor, items, rows, [i], raw)
         return errors
-    if verdict is not None:
-        verdict = verdict.also(why_resampled(predictor, [items[i] for i in good]))
+    verdict = also_resampled(verdict, predictor, [items[i].scales for i in good])
     answers = predictor.answers_of(numbers, verdict, raw=raw)
     _put_classes(predictor.class_names, answers, rows, good)
     _put_estimates(predictor.outputs.targets, answers, rows, good)

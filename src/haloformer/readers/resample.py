@@ -78,8 +78,10 @@ def resample(
 
 def mixes_pixels(step: tuple[float, float], size: tuple[int, int]) -> bool:
     """Returns whether :func:`resample`, whose arguments these are, makes new pixels of parts of old ones, and not of one or whole ones."""
-    parts = ((abs(side - max(1, round(side))), count) for side, count in zip(step, size, strict=True))  # fmt: skip
-    return any(part * count / 2 >= _SAME for part, count in parts)
+    return any(
+        abs(side - max(1, round(side))) * count / 2 >= _SAME
+        for side, count in zip(step, size, strict=True)
+    )
 
 
 def _side(step: float, count: int) -> float:
