@@ -1,6 +1,7 @@
 """`haloformer fit`: one row per image, the picture, and what is refused."""
 
 import csv
+import json
 
 import h5py
 import numpy as np
@@ -232,3 +233,34 @@ def test_a_dataset_whose_noise_map_cannot_be_leaves_the_others_their_fits(tmp_pa
     for row in rows(tmp_path / "a.csv"):
         of_bad = "bad.h5" in row["file"]
         assert bool(row["error"]) == of_bad == (not row["chi2"])
+
+
+def test_what_a_dataset_says_otherwise_than_is_fitted_is_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(to_table, "N_USUAL", 6)
+    description = describe_survey(small()) | {"name": "own"}
+    survey = tmp_path / "own.yaml"
+    survey.write_text(yaml.safe_dump(description))
+    assert main(["simulate", str(survey), "--n", "6", "--out", str(tmp_path / "own.h5")]) == 0
+
+    def warnings(**changes: object) -> list[str]:
+        copied = tmp_path / "copied.h5"
+        copied.write_bytes((tmp_path / "own.h5").read_bytes())
+        with h5py.File(copied, "a") as file:
+            file.attrs.update(changes)
+        capsys.readouterr()
+        arguments = ["--survey", str(survey), "--out", str(tmp_path / "a.csv"), "--overwrite"]
+        assert main(["fit", str(copied), *arguments]) == 0
+        lines = " ".join(capsys.readouterr().err.split()).split("warning: ")
+        return [line for line in lines if "copied.h5" in line or "resampled" in line]
+
+    assert warnings() == []
+    (told,) = warnings(survey="other")
+    assert "says that its images are of survey other, and is fitted as own" in told
+    (told,) = warnings(noise="none")
+    assert "says that its images have noise none, and is fitted with noise original" in told
+    noisy = description | {"instrument": description["instrument"] | {"read_noise": 9.5}}
+    (told,) = warnings(survey_definition=json.dumps(noisy))
+    assert "its camera has read_noise 9.5 instead of 0.0: fitted as own has it" in told
+    (told,) = warnings(pixel_scale=1.1 * description["instrument"]["pixel_scale"])
+    assert "6 of 6 images were resampled to the survey's pixels" in told
+    assert warnings(survey_definition="[1]") == []

@@ -42,17 +42,28 @@ def _present_table(summary: "FitSummary") -> int:
     )
     for note in summary.notes:
         say(note)
-    if poor := summary.n_rows - summary.n_errors - summary.n_good:
-        low, high = summary.usual
-        print_warnings(
-            [
-                f"{poor} of {summary.n_rows} images are not described by a lens of the survey (chi2 from {low:.3g} to "
-                f"{high:.3g}): their parameters have no errors"
-            ]
-        )
+    print_warnings(_warnings(summary))
     if summary.figure is not None:
         say(f"drew {summary.figure}")
     return 1 if summary.n_errors else 0
+
+
+def _warnings(summary: "FitSummary") -> list[str]:
+    found = list(summary.warnings)
+    n, n_resampled = summary.n_rows - summary.n_errors, summary.n_resampled
+    if n_resampled:
+        found.append(
+            f"{n_resampled} of {n} images were resampled to the survey's pixels, which ties the noise of neighbouring pixels to each "
+            "other: chi2 is no longer 1 for a smooth lens"
+        )
+    if poor := n - summary.n_good:
+        low, high = summary.usual
+        own = f" (so are {1 - summary.usual_share:.0%} of its own)" if summary.usual_share < 0.995 else ""  # fmt: skip
+        found.append(
+            f"{poor} of {n} images are not described by a lens of the survey{own}, with chi2 from {low:.3g} to {high:.3g}: their "
+            "parameters have no errors"
+        )
+    return found
 
 
 COMMAND = Command(

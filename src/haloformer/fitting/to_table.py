@@ -10,10 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import (
     InputFile,
     PixelGrid,
@@ -24,19 +22,18 @@ from haloformer.data.reader import (
     location_columns,
     printable,
     read_images,
-    scale_of_dataset,
     stacked,
 )
 from haloformer.errors import InputError, exists_already
-from haloformer.fitting.channels import OwnCamera, camera_number, other_camera
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.figures import DRAWN, draw_fits
-from haloformer.fitting.parametric import SmoothFitter, composed_fitter, fit_facts, smooth_fitter
-from haloformer.fitting.problem import are_exposures
+from haloformer.fitting.own_facts import OwnFacts
+from haloformer.fitting.parametric import SmoothFitter, fit_facts, smooth_fitter
 from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
 from haloformer.io.writing import figure_bytes, whole_file
+from haloformer.readers.resample import mixes_pixels
 from haloformer.simulation import Simulator
 from haloformer.simulation.surveys import AnySurvey, get_any_survey
 
@@ -52,7 +49,6 @@ _ABOUT = {
     "index": "number of the image, from 0",
     "label": "true class, where the images say so",
 }
-_SAME_SECONDS = 0.01
 _MARGIN = 3.0
 """χ² beyond this many times the largest, or below the smallest divided by it, is of no lens of the survey."""
 
@@ -68,8 +64,11 @@ class FitSummary:
         n_errors: How many of them are errors.
         n_unsettled: How many fits did not converge.
         n_good: How many did, with a χ² that lenses of the survey have.
+        n_resampled: How many images were resampled to the survey's pixels, each of parts of others.
         notes: What datasets say of their images that was taken instead of the survey's.
+        warnings: Where datasets say otherwise than what is fitted.
         usual: The least and the largest χ² of a good fit.
+        usual_share: Of the survey's own images, the share whose fits converge.
         chi2: The median χ²; NaN without a fit.
     """
 
@@ -79,8 +78,11 @@ class FitSummary:
     n_errors: int = 0
     n_unsettled: int = 0
     n_good: int = 0
+    n_resampled: int = 0
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     usual: tuple[float, float] = (0.0, float("inf"))
+    usual_share: float = 1.0
     chi2: float = float("nan")
 
 
@@ -176,7 +178,7 @@ def fit_to_table(
     about = {f"{name}_error": f"error of {name}" for name in fitter.names} | _ABOUT
     made_of = {"SURVEY": facts["survey"], "NOISE": noise, "PIXSCALE": facts["pixel_scale"]}
     files = {
-        each.name: _OwnFacts.of(fitter, each.path, grid, reading, on_error == "row")
+        each.name: OwnFacts.of(fitter, each.path, grid, reading, noise, on_error == "row")
         for each in inputs
         if each.is_dataset and each.error is None
     }
@@ -184,8 +186,12 @@ def fit_to_table(
     notes = tuple(
         f"{name}: fitted with its own {facts.said}" for name, facts in own.items() if facts.said
     )
-    usual = usual_chi2(recipe, fitter, noise)
-    fits = _Fits(fitter, FitSummary(target, picture, usual=usual, notes=notes), own)
+    warnings = [f"{name} {each}" for name, facts in files.items() for each in facts.warnings]
+    usual, share = _usual(recipe, fitter, noise)
+    summary = FitSummary(
+        target, picture, notes=notes, warnings=tuple(warnings), usual=usual, usual_share=share
+    )
+    fits = _Fits(fitter, summary, grid, own)
     with (
         table(target, columns, overwrite, made_of, about, units) as write,
         progress_bar("fit", asked.n, progress) as advance,
@@ -247,90 +253,14 @@ def count_good_fits(images: Tensor, survey: str, noise: str) -> tuple[int, float
     return good, share * len(images)
 
 
-@dataclass(frozen=True)
-class _OwnFacts:
-    """What a dataset says of its images that the fit would else take from the survey.
-
-    Attributes:
-        camera: Its point-spread function and noise map, where they are others.
-        seconds: (n,) exposure times, of as many exposures as the survey has; None where they are fitted, or the survey's.
-        error: Why its images cannot be fitted with them; None: they can.
-    """
-
-    camera: OwnCamera
-    seconds: Tensor | None
-    error: str | None = None
-
-    @classmethod
-    def of(
-        cls,
-        fitter: SmoothFitter | ComposedFitter,
-        path: Path,
-        grid: PixelGrid,
-        reading: Reading,
-        keep_errors: bool,
-    ) -> "_OwnFacts":
-        """Reads them from a dataset, whose images are fitted on a grid, and tries them on one of its images.
-
-        Raises:
-            InputError: They cannot be used, and ``keep_errors`` does not keep that as the error of its images.
-        """
-        try:
-            found = cls._read(fitter, path, grid, reading)
-            if found.said:
-                found.fit(fitter, torch.zeros(1, 1, fitter.size, fitter.size), [0], False)
-        except InputError as error:
-            if not keep_errors:
-                raise
-            return cls({}, None, str(error))
-        return found
-
-    @classmethod
-    def _read(
-        cls, fitter: SmoothFitter | ComposedFitter, path: Path, grid: PixelGrid, reading: Reading
-    ) -> "_OwnFacts":
-        if not isinstance(fitter, ComposedFitter):
-            return cls({}, None)
-        with LensDataset(path) as dataset:
-            camera = OwnCamera()
-            # Of images that are resampled, neither noise nor blur is what their camera's was.
-            if grid.is_that_of(dataset.image_shape, scale_of_dataset(dataset, reading)):
-                definition = dataset.attributes.get("survey_definition")
-                camera = other_camera(fitter.survey.instrument, dataset.calibration, definition)
-            seconds = None
-            if "exposure_time" in dataset.parameter_names and "exposure_time" not in fitter.names:
-                seconds = torch.from_numpy(dataset.parameters("exposure_time").astype(float))
-            number = camera_number(dataset.attributes.get("survey_definition"), "num_exposures")
-        if seconds is None or not are_exposures(seconds):
-            return cls(camera, None)
-        problem = fitter.problem
-        seconds *= (number or problem.exposures) / problem.exposures
-        same = bool((seconds * problem.exposures - problem.seconds).abs().max() < _SAME_SECONDS)
-        return cls(camera, None if same else seconds)
-
-    @property
-    def said(self) -> str:
-        """What is another, in words; empty if nothing is."""
-        words = [("psf", "point-spread function"), ("noise_map", "noise map")]
-        found = [word for name, word in words if name in self.camera]
-        found += ["exposure times"] if self.seconds is not None else []
-        return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
-
-    def fit(
-        self, fitter: SmoothFitter | ComposedFitter, images: Tensor, rows: list[int], detail: bool
-    ) -> SmoothFit:
-        """Fits images (B, 1, H, W), those of the dataset's ``rows``."""
-        seconds = None if self.seconds is None else self.seconds[rows]
-        return composed_fitter(fitter)(images, seconds, detail=detail, **self.camera)
-
-
 @dataclass
 class _Fits:
     """Fits batch after batch, and keeps what the summary and the picture need."""
 
     fitter: SmoothFitter | ComposedFitter
     summary: FitSummary
-    own: dict[str, _OwnFacts] = field(default_factory=dict)
+    grid: PixelGrid
+    own: dict[str, OwnFacts] = field(default_factory=dict)
     chi2: list[float] = field(default_factory=list)
     drawn: list[tuple[str, np.ndarray, SmoothFit]] = field(default_factory=list)
     good_drawn: list[bool] = field(default_factory=list)
@@ -360,7 +290,7 @@ class _Fits:
         self,
         images: Sequence[ReadImage],
         rows: Sequence[dict[str, Any]],
-        own: _OwnFacts | None,
+        own: OwnFacts | None,
     ) -> None:
         """Fits images, all of which could be read, and completes their rows.
 
@@ -386,12 +316,17 @@ class _Fits:
             if not fine:  # an error is that of a model which describes the image
                 row |= {f"{name}_error": None for name in self.fitter.names}
         self.summary.n_good += sum(good)
+        self.summary.n_resampled += sum(self._is_resampled(image) for image in images)
         self.chi2 += found.chi2.tolist()
         self.summary.n_unsettled += int((~found.converged).sum())
         for k, image in enumerate(images[: max(0, to_draw)]):
             name = image.label or Path(image.file).name
             self.drawn.append((name, batch[k, 0].numpy(), found.one(k)))
             self.good_drawn.append(good[k])
+
+    def _is_resampled(self, image: ReadImage) -> bool:
+        step = self.grid.step(image.scales)
+        return step is not None and mixes_pixels(step, self.grid.shape[1:])
 
 
 def _checked_figure(path: Path, overwrite: bool) -> Path:
