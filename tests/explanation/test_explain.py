@@ -20,6 +20,7 @@ from haloformer.data.normalization import Normalization
 from haloformer.errors import InputError, InputWarning
 from haloformer.evaluation import calibrate
 from haloformer.explanation import attention_overlay, explain, explain_images, page, pictures
+from haloformer.explanation import run as explanation_run
 from haloformer.explanation.layers import find_stages
 from haloformer.explanation.scores import (
     Scores,
@@ -411,15 +412,24 @@ def explained(run, save_png, tmp_path_factory):
     return folder / "why", arguments
 
 
-def test_methods_of_which_none_explains_the_model_are_refused(
-    tmp_path, write_untrained_run, capsys
+def test_methods_of_which_none_explains_the_model_are_refused_after_the_first_images(
+    tmp_path, write_untrained_run, capsys, monkeypatch
 ):
+    batches = []
+
+    def explained_images(*arguments, **options):
+        batches.append(arguments)
+        return explain_images(*arguments, **options)
+
+    monkeypatch.setattr(explanation_run, "explain_images", explained_images)
     normalization = {"kind": "image_max", "statistics": {}}
     run = write_untrained_run(tmp_path / "x", 2, normalization, "none", model="resnet_nano")
     image, out = tmp_path / "a.npy", tmp_path / "why"
     np.save(image, simulate("model_ii", 1, seed=2, noise="none").images[0, 0].numpy())
-    arguments = ["explain", str(run), str(image), "--out", str(out), "--methods"]
+    images = [str(image)] * 3
+    arguments = ["explain", str(run), *images, "--batch_size", "1", "--out", str(out), "--methods"]
     assert main([*arguments, "rollout,attention"]) == 2
+    assert len(batches) == 2  # of one image, by the network and by an untrained one
     assert "none of the methods rollout, attention explains this model" in " ".join(
         capsys.readouterr().err.split()
     )

@@ -105,9 +105,6 @@ def run_explanation(
             simulated = _Simulated(survey, n_simulated, seed, noise)
             protocol |= _explain_simulated(explainer, simulated, batch_size, advance)
         explainer.unread.refuse_if_all(explainer.n_explained)
-        if {*chosen} <= {*explainer.left_out}:
-            why = "; ".join(f"{name}: {reason}" for name, reason in explainer.left_out.items())
-            raise InputError(f"none of the methods {', '.join(chosen)} explains this model: {why}")
         explainer.warnings += explainer.unread.notes
         if explainer.n_flagged:
             explainer.warnings.append(
@@ -180,6 +177,7 @@ def _explain_files(
             if item.error is not None:
                 explainer.unread.add(item.error)
         _explain_some(explainer, good)
+        explainer.refuse_if_useless()
         left -= len(items)
         advance(len(items))
 
@@ -293,6 +291,14 @@ class _Explainer:
                 changed = None if difference is None else difference[k].numpy()
                 self._draw(found, k, name, labels[k], changed, answers)
 
+    def refuse_if_useless(self) -> None:
+        """Raises InputError if none of the methods explains this model, which the first batch tells."""
+        if {*self.methods} <= {*self.left_out}:
+            why = "; ".join(f"{name}: {reason}" for name, reason in self.left_out.items())
+            raise InputError(
+                f"none of the methods {', '.join(self.methods)} explains this model: {why}"
+            )
+
     def _draw(
         self,
         found: Explained,
@@ -404,6 +410,7 @@ def _explain_simulated(
         ]
         difference = substructure_difference(simulator, numbers)
         explainer.explain(batch.images, names, labels, difference, sanity=start < _N_SANITY)
+        explainer.refuse_if_useless()
         advance(len(numbers))
     return {
         "survey": simulator.survey.name,
