@@ -189,7 +189,7 @@ LAYERS = {
     "models": (),
     "data": ("io", "readers", "simulation"),
     "fitting": ("io", "readers", "reporting", "simulation", "data"),
-    "outputs": ("io",),
+    "outputs": ("io", "simulation"),
     "artefact": ("io", "readers", "data", "fitting", "models", "outputs"),
     "training": (
         "io",
@@ -296,7 +296,7 @@ LAYERS = {
 }
 # The only parts of `fitting` that know of more than simulation.
 READS_FILES = {
-    *("fitting/command.py", "fitting/to_table.py"),
+    *("fitting/command.py", "fitting/own_facts.py", "fitting/to_table.py"),
     *("fitting/reallens/files.py", "fitting/reallens/region_mask.py"),
 }
 

@@ -37,6 +37,7 @@ from haloformer.readers.walking import (
     walk,
     warn_of_passed_over,
 )
+from haloformer.simulation.dark_matter import axion_mass
 from haloformer.vocabulary import (
     CLASS_ALIASES,
     CLASS_NAMES,
@@ -452,12 +453,22 @@ def _save(
     path: Path, image: np.ndarray, name: str, parameters: dict[str, np.ndarray], row: int
 ) -> None:
     pixels = image[0] if len(image) == 1 else np.moveaxis(image, 0, -1)
-    if name == "axion" and "log10_m_axion" in parameters:
+    mass = _axion_mass(parameters, row) if name == "axion" else None
+    if mass is not None:
         pair = np.empty(2, dtype=object)  # numpy no longer makes this of [image, mass] by itself
-        pair[0], pair[1] = pixels, float(10.0 ** parameters["log10_m_axion"][row])
+        pair[0], pair[1] = pixels, 10.0**mass
         np.save(path, pair, allow_pickle=True)
     else:
         np.save(path, np.ascontiguousarray(pixels))
+
+
+def _axion_mass(parameters: Mapping[str, np.ndarray], row: int) -> float | None:
+    """Returns log10 of the axion's mass in eV in the image of a row; None where no mass goes with its vortex or granules."""
+    try:
+        mass = float(axion_mass({key: values[row : row + 1] for key, values in parameters.items()})[0])  # fmt: skip
+    except KeyError:
+        return None
+    return mass if np.isfinite(mass) else None
 
 
 def _cell(value: Any) -> str:

@@ -14,6 +14,7 @@ import torch
 from haloformer.evaluation.metrics import by_bins
 from haloformer.evaluation.testset import TestImages
 from haloformer.outputs.targets import TARGETS
+from haloformer.simulation.dark_matter import subhalo_masses
 from haloformer.vocabulary import CLASS_ALIASES
 
 Parameters = Mapping[str, np.ndarray]
@@ -45,8 +46,7 @@ def _log10(values: np.ndarray) -> np.ndarray:
 
 
 def _heaviest(parameters: Parameters) -> np.ndarray:
-    masses = np.asarray(parameters["subhalo_mass"], np.float64)  # (N, n_max), NaN: no such subhalo
-    return _log10(np.nan_to_num(masses).max(axis=-1, initial=0.0))
+    return _log10(np.nan_to_num(subhalo_masses(parameters)).max(axis=-1, initial=0.0))
 
 
 def _source_offset(parameters: Parameters) -> np.ndarray:

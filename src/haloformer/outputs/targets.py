@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
+from haloformer.simulation.dark_matter import axion_mass, subhalo_masses
 from haloformer.vocabulary import unknown_name
 
 
@@ -36,9 +37,7 @@ class Target:
 
 
 def _log10_total_mass(parameters: Mapping[str, np.ndarray]) -> np.ndarray:
-    total = np.nansum(
-        np.asarray(parameters["subhalo_mass"], np.float64), axis=-1
-    )  # (B, n_max), NaN: no such subhalo
+    total = np.nansum(subhalo_masses(parameters), axis=-1)
     result: np.ndarray = np.log10(total, out=np.full(total.shape, np.nan), where=total > 0)
     return result
 
@@ -50,9 +49,9 @@ TARGETS: dict[str, Target] = {
             name="log10_m_axion",
             unit="dex of eV",
             label="log₁₀ (axion mass / eV)",
-            description="mass of the axion, which sets the length of the vortex",
+            description="mass of the axion, which sets the length of vortices and the size of granules",
             class_name="axion",
-            from_parameters=lambda parameters: np.asarray(parameters["log10_m_axion"], np.float64),
+            from_parameters=axion_mass,
         ),
         Target(
             name="log10_m_subhalos",
@@ -136,7 +135,7 @@ class Scaling:
             raise InputError(
                 f"regression target '{name}': no training image has it"
                 + (
-                    f"; are there images of class {TARGETS[name].class_name}?"
+                    f": those of class {TARGETS[name].class_name} have it, where their survey draws it"
                     if name in TARGETS
                     else ""
                 )

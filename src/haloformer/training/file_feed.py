@@ -21,7 +21,7 @@ from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual, own_camera
 from haloformer.io.strict_json import parse_json
 from haloformer.io.writing import same_content
-from haloformer.outputs.targets import target_values
+from haloformer.simulation.dark_matter import told_by
 from haloformer.training.batches import (
     FIT_IMAGES,
     VALIDATION_BATCH,
@@ -144,9 +144,10 @@ class FileExamples(Dataset[Examples]):
         self.targets, self.exposure_time = torch.zeros(n, 0), torch.full((n,), torch.nan)
         known = dataset.parameter_names
         if labelling.targets:
-            names = [name for name in ("log10_m_axion", "subhalo_mass") if name in known]
-            parameters: dict[str, np.ndarray] = {name: dataset.parameters(name) for name in names}
-            self.targets = target_values(labelling.targets, parameters, str(dataset.path))
+            parameters = {name: dataset.parameters(name) for name in told_by(known)}
+            self.targets = labelling.target_values(
+                parameters, torch.from_numpy(dataset.labels), str(dataset.path)
+            )
         definition = dataset.attributes.get("survey_definition")
         self._own_camera = (
             {} if residual is None else own_camera(residual, dataset.calibration, definition)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from haloformer.data.grouping import LEFT_OUT, group_classes
 from haloformer.errors import InputError
@@ -24,11 +25,13 @@ class Labelling:
         class_names: Classes of the task, in the order of its labels.
         labels: (K,) int64: label of the data → label of the task, or ``LEFT_OUT``.
         targets: Names of the regression's targets; empty for a classification.
+        owners: (T,) label of the data of the class that has each target; −1 where they lack it.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray
     targets: tuple[str, ...]
+    owners: tuple[int, ...]
 
     @classmethod
     def of(cls, experiment: Experiment, class_names: tuple[str, ...]) -> "Labelling":
@@ -52,14 +55,41 @@ class Labelling:
             )
         else:
             names, labels = group_classes(class_names, experiment.data.classes)
-        return cls(names, labels, targets)
+        numbers = {name: number for number, name in enumerate(class_names)}
+        owners = tuple(
+            numbers.get(TARGETS[name].class_name if name in TARGETS else "", LEFT_OUT)
+            for name in targets
+        )
+        return cls(names, labels, targets, owners)
+
+    def target_values(
+        self, parameters: Mapping[str, np.ndarray], labels: Tensor, where: str = "the data"
+    ) -> Tensor:
+        """Returns the true values (B, T) of the targets, NaN where an image is not of their class.
+
+        Other classes may have what a target is computed from, too, such as the subhalos of axions
+        in surveys where these suppress them.
+
+        Args:
+            parameters: Those that travel with the B images.
+            labels: (B,) of the data.
+            where: What they come from, for errors.
+
+        Raises:
+            InputError: See :func:`haloformer.outputs.targets.target_values`.
+        """
+        found = target_values(self.targets, parameters, where)
+        for t, owner in enumerate(self.owners):
+            if owner != LEFT_OUT:
+                found[:, t] = found[:, t].masked_fill(labels != owner, torch.nan)
+        return found
 
     def examples(self, batch: LensBatch) -> Examples:
         """Returns a simulated batch as training examples, where its images are."""
         n = len(batch.labels)
-        targets = (
-            target_values(self.targets, batch.parameters) if self.targets else torch.zeros(n, 0)
-        )
+        targets = torch.zeros(n, 0)
+        if self.targets:
+            targets = self.target_values(batch.parameters, batch.labels.cpu())
         seconds = torch.from_numpy(batch.parameters["exposure_time"].astype(np.float32))
         labels = torch.from_numpy(self.labels[batch.labels.numpy()])
         others = (labels, targets, seconds)

@@ -15,7 +15,7 @@ from haloformer.devices import process_device, resolve_device
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
 from haloformer.fitting.fitted import FittedSimulator
-from haloformer.outputs.targets import TARGETS
+from haloformer.outputs.targets import TARGETS, Scaling, target_values
 from haloformer.simulation import BatchMaker, Simulator, batches_ahead
 from haloformer.simulation.surveys import digest_of_own
 from haloformer.training.batches import (
@@ -34,6 +34,8 @@ from haloformer.training.labels import Labelling, check_calibration, residual_of
 
 STREAM_EPOCH = 6000
 """Images per epoch of an endless stream, unless epoch_size says otherwise."""
+
+_TRIED = 64  # images whose parameters tell what a survey has
 
 
 Maker = FittedSimulator | PreparedImages
@@ -137,6 +139,7 @@ def open_survey_feed(experiment: Experiment) -> Feed:
     survey, labelling, plan = makers.survey, makers.labelling, makers.plan
     train, held_out = makers.train, makers.held_out
     residual, model, device = makers.residual, makers.noise_model, makers.device
+    _check_targets(survey, labelling)
     batches = _training_batches(plan, train, labelling, device)
     if data.val_data is None:
         validation, n_val = _simulated_validation(held_out, labelling, data.val_size, device)
@@ -173,6 +176,13 @@ def open_survey_feed(experiment: Experiment) -> Feed:
             "digest": digest_of_own(survey.survey),
         },
     )
+
+
+def _check_targets(survey: Simulator, labelling: Labelling) -> None:
+    """Raises InputError for a target that the survey's images do not have, before any is made."""
+    if labelling.targets:
+        some = survey.parameters(range(_TRIED))
+        Scaling.fit(target_values(labelling.targets, some, survey.survey.name), labelling.targets)
 
 
 def spare_images(val_size: int) -> np.ndarray:

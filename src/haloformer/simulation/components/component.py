@@ -75,6 +75,7 @@ class MassComponent(abc.ABC):
         UNITS: The parameters that travel with an image, without that prefix, with their units. All that :meth:`deflection` needs is
             among them, so that an image can be rendered from what its file says.
         IN_LENS: It may be one of the components of ``lens``, which every image has; else it belongs to ``substructure`` alone.
+        ARE_SUBHALOS: Its ``mass`` is that of subhalos, one or many in an image.
         IN_LENS_PLANE: It lies where the lens is. What does not needs :meth:`beside`, as its effect depends on all that does.
     """
 
@@ -82,6 +83,7 @@ class MassComponent(abc.ABC):
     PREFIX: ClassVar[str | None] = None
     UNITS: ClassVar[Mapping[str, str]]
     IN_LENS: ClassVar[bool] = True
+    ARE_SUBHALOS: ClassVar[bool] = False
     IN_LENS_PLANE: ClassVar[bool] = True
 
     @abc.abstractmethod

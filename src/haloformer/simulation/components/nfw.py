@@ -57,6 +57,7 @@ class NFW(MassComponent):
     concentration_factor: Quantity = 1.0
     concentration_scatter: Annotated[Number, Field(ge=0)] = 0.16
 
+    ARE_SUBHALOS: ClassVar[bool] = True
     UNITS: ClassVar[Mapping[str, str]] = {
         "mass": "M_sun",
         "concentration": "",

@@ -50,6 +50,7 @@ class PointMasses(MassComponent):
     mass: Quantity = PowerLaw(1e6, 1e10, -0.9)
     radius: Quantity = Uniform(0.25, 2.0)
 
+    ARE_SUBHALOS: ClassVar[bool] = True
     UNITS: ClassVar[Mapping[str, str]] = {
         "mass": "M_sun",
         "theta_E": "arcsec",

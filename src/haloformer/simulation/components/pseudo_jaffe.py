@@ -49,6 +49,7 @@ class PseudoJaffe(MassComponent):
     x: Quantity = 0.0
     y: Quantity = 0.0
 
+    ARE_SUBHALOS: ClassVar[bool] = True
     UNITS: ClassVar[Mapping[str, str]] = {
         "mass": "M_sun",
         "theta_E": "arcsec",

@@ -102,6 +102,7 @@ class TNFW(MassComponent):
     n_max: Annotated[WholeNumber, Field(ge=1)] | None = None
 
     IN_LENS: ClassVar[bool] = False
+    ARE_SUBHALOS: ClassVar[bool] = True
     UNITS: ClassVar[Mapping[str, str]] = {
         "Sigma_sub": "1/kpc^2",
         "log10_m_hm": "log10(M_sun)",
