@@ -7,8 +7,18 @@ import types
 import numpy as np
 import pytest
 import torch
+import yaml
 
-from haloformer.audit import audit, audited, noise, out_of_distribution, report, shortcut, symmetry
+from haloformer.audit import (
+    audit,
+    audited,
+    geometry,
+    noise,
+    out_of_distribution,
+    report,
+    shortcut,
+    symmetry,
+)
 from haloformer.audit.audited import Condition, at_camera, audited_model, brightness_of
 from haloformer.audit.part import Inputs
 from haloformer.audit.parts import PARTS
@@ -18,7 +28,8 @@ from haloformer.cli import main
 from haloformer.data.augment import transform
 from haloformer.errors import InputError
 from haloformer.prediction import load
-from haloformer.simulation import Simulator, draw_scenes, get_survey, simulate
+from haloformer.simulation import Simulator, draw_scenes, get_any_survey, get_survey, simulate
+from small_survey import SMALL, small
 
 N = 30
 
@@ -310,3 +321,66 @@ def test_names_from_outside_are_text_on_the_page(finished):
     page = report.to_html(result, {})
     assert "<script" not in page
     assert page.count("&lt;script&gt;alert(1)&lt;/script&gt; {{ 7*7 }}") >= 6
+
+
+@pytest.fixture(scope="module")
+def composed(tmp_path_factory):
+    """A survey of components whose images are as large as the run's, as a file."""
+    camera = {**SMALL["instrument"], "num_pix": 64, "pixel_scale": 0.08}
+    path = tmp_path_factory.mktemp("composed") / "own.yaml"
+    path.write_text(yaml.safe_dump({**SMALL, "name": "own", "instrument": camera}))
+    return path
+
+
+def test_a_model_of_a_composed_survey_is_audited_but_for_masses_and_exposures(
+    run, composed, tmp_path, save_png, monkeypatch
+):
+    monkeypatch.setattr("haloformer.reporting.style.save", save_png)
+    options = {"survey": str(composed), "n": N, "progress": False, "device": "cpu"}
+    found = audit(run, out=str(tmp_path / "a"), **options)
+    assert list(found["parts"]) == ["geometry", "shift", "symmetry", "ood"]
+    tried = [row["name"] for row in found["parts"]["geometry"]["rows"]]
+    assert "moved by 2, 1 pixels" in tried
+    assert "moved by 0.25, 0.25 pixels" not in tried
+    foreign = [row["name"] for row in found["parts"]["ood"]["sets"]]
+    assert {"sky without a source", "lenses of model_ii"} <= set(foreign)
+    assert "Audit of" in (tmp_path / "a/audit.html").read_text()
+    with pytest.raises(InputError, match=r"part noise: .* says haloformer audit --survey own"):
+        audit(run, out=str(tmp_path / "b"), parts="noise", **options)
+    assert not (tmp_path / "b").exists()
+
+
+def test_lenses_of_a_composed_survey_are_moved_by_pixels_and_sources_taken_away(
+    predictor, composed
+):
+    survey = get_any_survey(str(composed))
+    model = prepared(predictor, n=3, survey=survey, noise="none")
+    conditions = geometry.conditions(model)
+
+    def images(condition):
+        return torch.cat([batch for batch, _, _ in model.images(condition)])
+
+    usual = images(dataclasses.replace(model.plain, n=3))
+    moved = images(conditions["moved by 2, 1 pixels"])
+    # More of the arcs is within the larger image, by which their signal to noise is counted.
+    few = 0.01 * float(usual.amax())
+    assert float((moved[..., 1:, 2:] - usual[..., :-1, :-2]).abs().amax()) < few
+    assert float((moved - usual).abs().amax()) > 10 * few
+    dark = images(Condition(out_of_distribution.without_source(survey), "none", n=3))
+    assert float(dark.amax()) < 1e-4 * float(usual.amax())
+
+
+def test_a_composed_survey_looks_alike_from_all_sides_if_all_of_it_is_drawn_so():
+    even = {"normal": [0, 0.05]}
+    lens, shear = SMALL["lens"]
+    turned = [{**lens, "e2": {"normal": [0, 0.1]}}, {**shear, "gamma1": even, "gamma2": even}]
+    assert all(keeps_survey(small(lens=turned), code) for code in range(8))
+    assert not keeps_survey(small(), 1)  # its shear has a direction
+    for light in (
+        {"kind": "sersic", "e1": 0.3},
+        {"kind": "sersic", "q": 0.5, "angle": {"uniform": [0, 1]}},
+    ):
+        source = {**SMALL["source"], "light": [light]}
+        assert not keeps_survey(small(lens=turned, source=source), 1)
+    assert keeps_survey(get_any_survey("hst"), 5)
+    assert not keeps_survey(get_any_survey("common_task"), 5)

@@ -32,7 +32,8 @@ from haloformer.evaluation.testset import (
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import Interval
-from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_survey
+from haloformer.simulation import Scenes, Simulator, Survey, draw_scenes, get_any_survey
+from haloformer.simulation.surveys import AnySurvey
 
 _QUANTILE = 0.99  # of the pixels: a brightness that neither a hot pixel nor the empty sky decides
 
@@ -50,12 +51,12 @@ class Condition:
     Attributes:
         survey: Survey of the scenes.
         noise: Noise mode of the simulator.
-        change: Applied to the scenes before they are rendered.
+        change: Applied to the scenes before they are rendered; of a composed survey nothing is.
         prepare: Applied to the images (B, C, H, W) before the model gets them.
         n: Number of images; that of the audit if None.
     """
 
-    survey: Survey
+    survey: AnySurvey
     noise: str
     change: Callable[[Scenes], Scenes] | None = None
     prepare: Callable[[Tensor], Tensor] | None = None
@@ -106,7 +107,7 @@ class AuditedModel:
     """
 
     predictor: Predictor
-    survey: Survey
+    survey: AnySurvey
     noise: str
     seed: int
     n: int
@@ -115,8 +116,8 @@ class AuditedModel:
 
     def images(
         self, condition: Condition, seed: int | None = None
-    ) -> Iterator[tuple[Tensor, np.ndarray, Scenes]]:
-        """Yields images (B, 1, H, W), labels (B,) in the model's classes, and scenes."""
+    ) -> Iterator[tuple[Tensor, np.ndarray, Scenes | None]]:
+        """Yields images (B, C, H, W), labels (B,) in the model's classes, and scenes; None of a composed survey."""
         names = tuple(classes_of_use(condition.survey.class_names, self.predictor))
         if not names:
             raise InputError(f"survey {condition.survey.name} has none of the model's classes")
@@ -135,9 +136,14 @@ class AuditedModel:
         for start in range(0, n, self.batch_size):
             numbers = np.arange(start, min(start + self.batch_size, n))
             labels, index = numbers % len(names), numbers // len(names)
-            scenes = draw_scenes(condition.survey, labels, index, simulator.seed, names)
-            scenes = condition.change(scenes) if condition.change else scenes
-            images = simulator.images(scenes)[:, None]
+            scenes = None
+            if isinstance(condition.survey, Survey):
+                scenes = draw_scenes(condition.survey, labels, index, simulator.seed, names)
+                scenes = condition.change(scenes) if condition.change else scenes
+                images = simulator.images(scenes)[:, None]
+            else:
+                assert condition.change is None
+                images = simulator.batch(numbers).images
             yield condition.prepare(images) if condition.prepare else images, order[labels], scenes
 
     def predictions(
@@ -158,11 +164,11 @@ class AuditedModel:
         return found
 
     def logits(self, images: Tensor) -> np.ndarray:
-        """Returns float64 (B, K) for images (B, 1, H, W)."""
+        """Returns float64 (B, K) for images (B, C, H, W)."""
         return self.predictor.predict_logits(self.channels(images)).double().numpy()
 
     def channels(self, images: Tensor) -> Tensor:
-        """Returns images (B, 1, H, W) with as many channels as the model takes."""
+        """Returns images (B, C, H, W) with as many channels as the model takes."""
         return images.expand(-1, self.predictor.image_shape[0], -1, -1)
 
     @property
@@ -182,7 +188,7 @@ class AuditedModel:
 
     @cached_property
     def reference(self) -> Tensor:
-        """The first M images as for training, (M, 1, H, W)."""
+        """The first M images as for training, (M, C, H, W)."""
         n = min(self.n, _REFERENCE)
         return torch.cat(
             [images for images, _, _ in self.images(dataclasses.replace(self.plain, n=n))]
@@ -207,6 +213,11 @@ class AuditedModel:
     def noise_mode(self) -> str:
         """Noise mode of the simulator, with ``"original"`` replaced by the mode of this survey."""
         return self.survey.noise_kind(self.noise)
+
+    @property
+    def is_composed(self) -> bool:
+        """Whether the survey is one of components."""
+        return not isinstance(self.survey, Survey)
 
 
 def audited_model(
@@ -238,12 +249,12 @@ def audited_model(
             f"{run}: estimates {', '.join(predictor.outputs.targets)} and knows no classes: no AUC to audit"
         )
     if survey is not None:
-        recipe = get_survey(survey)
+        recipe = get_any_survey(survey)
     elif predictor.residual is not None:  # which carries the definition
-        recipe = get_survey(json.loads(predictor.residual.survey))
+        recipe = get_any_survey(json.loads(predictor.residual.survey))
     else:
         wanted = "name it (--survey; in Python survey)"
-        recipe = get_survey(own_survey(predictor, run, wanted))
+        recipe = get_any_survey(own_survey(predictor, run, wanted))
     side = recipe.instrument.num_pix
     if predictor.image_shape[-2:] != (side, side):
         height, width = predictor.image_shape[-2:]
@@ -261,7 +272,7 @@ def audited_model(
     )
 
 
-def at_camera(audited: AuditedModel, survey: Survey, mode: str) -> Callable[[Tensor], Tensor]:
+def at_camera(audited: AuditedModel, survey: AnySurvey, mode: str) -> Callable[[Tensor], Tensor]:
     """Returns a function that brings another survey's images to the model's pixel scale, size and typical brightness."""
 
     def to_camera(images: Tensor) -> Tensor:

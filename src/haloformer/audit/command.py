@@ -25,7 +25,9 @@ def audit(
 
     shortcut: AUCs of a few moments of the image, and of the model where all classes have the same mass. noise: longer and
     shorter exposures of the same lenses. shift: another PSF, pixel scale or survey. symmetry: rotated and mirrored images.
-    ood: predictions for images that are no lenses of its survey, and which of them it flags.
+    ood: predictions for images that are no lenses of its survey, and which of them it flags. geometry: lenses a little elsewhere,
+    pixels a little larger, mirrored images. Of models of composed surveys, whose lenses vary, shortcut and noise are not measured:
+    the survey's own audit says whether its classes have other masses.
 
     The folder ``out`` gets ``audit.html`` (one self-contained page), ``audit.md``, ``audit.json``, ``figures/`` and
     ``parts/``. Each part is kept when it is done: the same call resumes an interrupted audit, and a call for other parts
@@ -39,7 +41,7 @@ def audit(
     Args:
         run: Run folder or artefact folder of a trained classifier, or the name of a shipped model.
         out: Folder to write.
-        parts: Of shortcut, noise, geometry, shift, symmetry, ood, such as noise,shift; all by default.
+        parts: Of shortcut, noise, geometry, shift, symmetry, ood, such as noise,shift; by default all that the model's survey allows.
         survey: Survey that the model was trained on, as a YAML file, if it is none of the shipped ones; or, without a run, the name
             or the file of the survey that is tested.
         compare: More run folders, for the table of models against surveys in the part shift.

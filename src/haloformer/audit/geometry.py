@@ -17,6 +17,7 @@ from haloformer.reporting.interval import Interval, percent_interval, wilson
 from haloformer.reporting.style import INK, new_figure, styled
 from haloformer.simulation import Scenes, Survey
 from haloformer.simulation.instruments import background_rms
+from haloformer.simulation.surveys import AnySurvey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,31 +49,40 @@ def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
 def conditions(audited: AuditedModel) -> dict[str, Condition]:
     """Returns what is tried, by its name."""
     survey, n = audited.survey, audited.fewer
+    camera = survey.instrument
 
     def condition(
-        changed: Survey = survey,
-        change: Callable[[Scenes], Scenes] | None = None,
+        changed: AnySurvey = survey,
         prepare: Callable[[Tensor], Tensor] | None = None,
+        change: Callable[[Scenes], Scenes] | None = None,
     ) -> Condition:
         return Condition(changed, audited.noise, change, prepare, n)
 
-    camera = survey.instrument
     found = {"as the survey": condition()}
     for x, y in MOVES:
-        found[f"moved by {x:g}, {y:g} pixels"] = condition(change=_moved(survey, x, y))
-    found["one pixel more, the lens on the middle one"] = condition(
-        survey.with_camera(num_pix=camera.num_pix + 1),
-        prepare=lambda images: images[..., :-1, :-1],
-    )
+        name = f"moved by {x:g}, {y:g} pixels"
+        if isinstance(survey, Survey):
+            found[name] = condition(change=_moved(survey, x, y))
+        elif x == round(x) and y == round(y) and camera.noise_map is None:
+            found[name] = condition(*_cut_elsewhere(survey, int(x), int(y)))
+    if camera.noise_map is None:
+        found["one pixel more, the lens on the middle one"] = condition(
+            survey.with_camera(num_pix=camera.num_pix + 1),
+            prepare=lambda images: images[..., :-1, :-1],
+        )
     for factor in PIXEL_SCALES:
         scale = camera.pixel_scale * factor
         found[f"pixels × {factor:g}"] = condition(survey.with_camera(pixel_scale=scale))
-    if camera.psf_fwhm > 0:
+    if camera.psf_fwhm > 0 and camera.psf_file is None:
         for factor in PSF_WIDTHS:
             found[f"PSF × {factor:g}"] = condition(
                 survey.with_camera(psf_fwhm=camera.psf_fwhm * factor)
             )
-    if audited.noise_mode != "none" and (rms := background_rms(camera)) > 0:
+    if (
+        audited.noise_mode != "none"
+        and camera.noise_map is None
+        and (rms := background_rms(camera)) > 0
+    ):
         for factor in BACKGROUNDS:
             found[f"background noise × {factor:g}"] = condition(
                 survey.with_camera(background_rms=rms * factor)
@@ -125,6 +135,19 @@ def _moved(survey: Survey, x: float, y: float) -> Callable[[Scenes], Scenes]:
         return dataclasses.replace(scenes, **moved)
 
     return change
+
+
+def _cut_elsewhere(
+    survey: AnySurvey, x: int, y: int
+) -> tuple[AnySurvey, Callable[[Tensor], Tensor]]:
+    """Returns a larger survey, and what cuts images from it in which the lens is moved by whole pixels."""
+    margin, side = max(abs(x), abs(y)), survey.instrument.num_pix
+    top, left = margin - y, margin - x
+
+    def cut(images: Tensor) -> Tensor:
+        return images[..., top : top + side, left : left + side]
+
+    return survey.with_camera(num_pix=side + 2 * margin), cut
 
 
 def sentences(measured: Measured) -> str:

@@ -59,6 +59,7 @@ def _conditions(
 ) -> dict[str, Condition]:
     """Returns the conditions by exposure; images in counts also brought back to the usual brightness."""
     conditions = {}
+    assert isinstance(audited.survey, Survey)
     for factor in EXPOSURES:
         survey = _exposed(audited.survey, factor)
         conditions[f"{factor:g}"] = Condition(survey, mode, prepare=times(unit))
@@ -96,6 +97,7 @@ def _peak_snr(audited: AuditedModel, condition: Condition) -> float:
     rms = background_rms(condition.survey.instrument)
     ratios = []
     for images, _, scenes in audited.images(clean):
+        assert scenes is not None
         peak = images.flatten(1).amax(1).double().numpy()
         seconds = scenes.exposure_time * condition.survey.instrument.num_exposures
         ratios.append(peak / np.sqrt(rms**2 + twice * peak / seconds))
@@ -176,6 +178,7 @@ def draw(measured: Measured) -> "Figure":
 
 PART = Part(
     name="noise",
+    of_composed=False,
     title="Noise",
     measure=measure,
     describe=lambda measured, n: (

@@ -32,6 +32,7 @@ from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import percent_interval, wilson
 from haloformer.reporting.style import FAINT, literal, new_figure, styled
 from haloformer.simulation import Scenes, get_survey, list_surveys
+from haloformer.simulation.composed import ComposedSurvey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -138,10 +139,7 @@ def _foreign_sets(audited: AuditedModel, inputs: Inputs) -> dict[str, Iterator[T
     sets = {
         # all n: the 1 % quantile of fewer images would rest on a handful
         "as trained": simulated(dataclasses.replace(audited.plain, n=audited.n)),
-        "galaxies without a lens, simulated": simulated(
-            dataclasses.replace(audited.plain, change=_unlensed)
-        ),
-        "sky without a source": simulated(dataclasses.replace(audited.plain, change=_dark)),
+        **{name: simulated(condition) for name, condition in _lensless(audited).items()},
         "white noise": iter(white.clamp(min=float(reference.min())).split(audited.batch_size)),
         "blank": iter([blank]),
     }
@@ -160,6 +158,18 @@ def _foreign_sets(audited: AuditedModel, inputs: Inputs) -> dict[str, Iterator[T
     return sets
 
 
+def _lensless(audited: AuditedModel) -> dict[str, Condition]:
+    """Returns images of the survey without its lenses, or without what they lens."""
+    plain, survey, dark = audited.plain, audited.survey, "sky without a source"
+    if isinstance(survey, ComposedSurvey):
+        faint = without_source(survey)
+        return {} if faint is None else {dark: dataclasses.replace(plain, survey=faint)}
+    return {
+        "galaxies without a lens, simulated": dataclasses.replace(plain, change=_unlensed),
+        dark: dataclasses.replace(plain, change=_dark),
+    }
+
+
 def _unlensed(scenes: Scenes) -> Scenes:
     """The sources as they are without anything in front of them."""
     return dataclasses.replace(
@@ -175,6 +185,18 @@ def _unlensed(scenes: Scenes) -> Scenes:
         },
         subhalo_theta_E=np.zeros_like(scenes.subhalo_theta_E),
     )
+
+
+_NO_LIGHT = {"snr": 1e-6, "flux": 1e-9, "amp": 1e-9, "magnitude": 60.0}
+
+
+def without_source(survey: ComposedSurvey) -> ComposedSurvey | None:
+    """Returns the survey with sources too faint to be seen; None where each band has a brightness of its own."""
+    source: Any = survey.source
+    faint = {name: value for name, value in _NO_LIGHT.items() if getattr(source, name) is not None}
+    if not faint or any(band.source_magnitude is not None for band in survey.bands.values()):
+        return None
+    return dataclasses.replace(survey, source=dataclasses.replace(source, **faint))
 
 
 def _dark(scenes: Scenes) -> Scenes:

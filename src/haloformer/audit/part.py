@@ -52,6 +52,7 @@ class Part:
         tables: Returns the tables, from what was measured and the names of the classes.
         figures: Draws the figures, by name.
         captions: Their captions, by name, in the order of the report.
+        of_composed: Whether it measures models of composed surveys, too.
         settings: What decides the result beside the model, survey, noise, seed and n: a part that was measured with
             other settings is not reused.
     """
@@ -64,4 +65,5 @@ class Part:
     tables: Callable[[Measured, Sequence[str]], list[Table]]
     figures: Callable[[Measured], "dict[str, Figure]"]
     captions: Mapping[str, str]
+    of_composed: bool = True
     settings: Callable[[AuditedModel, Inputs], dict[str, object]] = _no_settings

@@ -77,7 +77,7 @@ def asked_for(
     progress: bool | None,
 ) -> Asked:
     """Checks the arguments of :func:`haloformer.audit.audit`; raises InputError."""
-    wanted = _listed(parts) or list(PARTS)
+    wanted = _listed(parts)
     _check_options(wanted, n, batch_size)
     files = [_listed(real), _listed(galaxies)]
     for paths in files:
@@ -97,6 +97,15 @@ def asked_for(
         )
 
     audited = prepared(run, survey, seed)
+    wanted = wanted or [
+        name for name, part in PARTS.items() if part.of_composed or not audited.is_composed
+    ]
+    for name in wanted:
+        if audited.is_composed and not PARTS[name].of_composed:
+            raise InputError(
+                f"part {name}: changes the masses and exposures of surveys of one lens, and {audited.survey.name} is none: "
+                f"whether anything but detail tells its classes says haloformer audit --survey {audited.survey.name}"
+            )
     others = {name: prepared(name, None, audited.seed) for name in _listed(compare)}
     inputs, protocol = Inputs(others, *files), _protocol(audited, run)
     shared = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}

@@ -12,7 +12,8 @@ from haloformer.audit.words import auc_cells, change_cell, signed, with_ci
 from haloformer.evaluation.testset import order_of
 from haloformer.reporting.interval import format_value
 from haloformer.reporting.style import FAINT, INK, literal, new_figure, styled
-from haloformer.simulation import Survey, get_survey, list_surveys
+from haloformer.simulation import get_survey, list_surveys
+from haloformer.simulation.surveys import AnySurvey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,7 +28,8 @@ PIXEL_SCALES = (0.9, 0.95, 1.0, 1.05, 1.1)
 def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
     """Measures AUCs with another PSF or pixel scale, and on other surveys."""
     instrument = audited.survey.instrument
-    values = {"psf": PSF_WIDTHS if instrument.psf_fwhm > 0 else (), "pixel_scale": PIXEL_SCALES}
+    has_width = instrument.psf_fwhm > 0 and instrument.psf_file is None
+    values = {"psf": PSF_WIDTHS if has_width else (), "pixel_scale": PIXEL_SCALES}
     field = {"psf": "psf_fwhm", "pixel_scale": "pixel_scale"}
     conditions = {
         f"{kind} {factor:g}": Condition(
@@ -61,7 +63,7 @@ def _survey_name(audited: AuditedModel) -> str:
 
 def _matrix(models: Mapping[str, AuditedModel]) -> dict[str, Any]:
     """Returns the AUCs of all models on each one's survey, and on the shipped surveys with the noise of their cameras."""
-    tests: dict[str, tuple[Survey, str]] = {
+    tests: dict[str, tuple[AnySurvey, str]] = {
         _survey_name(audited): (audited.survey, audited.noise) for audited in models.values()
     }
     known = {survey.name for survey, _ in tests.values()}
@@ -78,7 +80,7 @@ def _matrix(models: Mapping[str, AuditedModel]) -> dict[str, Any]:
 
 
 def _matrix_cell(
-    audited: AuditedModel, name: str, survey: Survey, mode: str
+    audited: AuditedModel, name: str, survey: AnySurvey, mode: str
 ) -> dict[str, Any] | None:
     """Returns the AUCs of a model on a survey; None where that has other classes."""
     if name == _survey_name(audited):

@@ -18,7 +18,7 @@ from haloformer.evaluation.testset import order_of
 from haloformer.io.progress import progress_bar
 from haloformer.reporting.interval import percent_interval, wilson
 from haloformer.reporting.style import new_figure, styled
-from haloformer.simulation import Scenes
+from haloformer.simulation import Scenes, Survey
 from haloformer.simulation.matching import add_mass, match_mass
 
 if TYPE_CHECKING:
@@ -61,12 +61,14 @@ def image_moments(images: Tensor) -> np.ndarray:
 
 def measure(audited: AuditedModel, inputs: Inputs) -> Measured:
     """Measures AUCs of moment classifiers and of the model, on the survey as it is and with matched masses."""
+    survey = audited.survey
+    assert isinstance(survey, Survey)
 
     def match(scenes: Scenes) -> Scenes:
-        return match_mass(scenes, audited.survey)
+        return match_mass(scenes, survey)
 
     def make_heavier(scenes: Scenes) -> Scenes:
-        return add_mass(scenes, audited.survey)
+        return add_mass(scenes, survey)
 
     original, names = audited.plain, audited.names
     matched = dataclasses.replace(original, change=match)
@@ -253,6 +255,7 @@ def draw(measured: Measured) -> "Figure":
 
 PART = Part(
     name="shortcut",
+    of_composed=False,
     title="Shortcuts",
     measure=measure,
     describe=lambda measured, n: (

@@ -1,6 +1,8 @@
 """Part `symmetry`: rotated and mirrored images."""
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
@@ -19,7 +21,9 @@ from haloformer.io.progress import progress_bar
 from haloformer.reporting.interval import percent_interval, wilson
 from haloformer.reporting.style import FAINT, new_figure, styled
 from haloformer.simulation import Survey
+from haloformer.simulation.composed import ComposedSurvey
 from haloformer.simulation.distributions import Normal, Quantity, Uniform
+from haloformer.simulation.surveys import AnySurvey
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -108,13 +112,15 @@ def _elements(
     return rows
 
 
-def keeps_survey(survey: Survey, code: int) -> bool:
+def keeps_survey(survey: AnySurvey, code: int) -> bool:
     """Returns whether rotated images are as likely as others in this survey: its lens, shear and source are drawn alike then.
 
     Ellipticities and shear are spin 2: a quarter turn changes the sign of both components, a mirror at an axis that of the second.
     """
     if code == 0:
         return True
+    if not isinstance(survey, Survey):
+        return is_isotropic(survey)
     lens, source = survey.deflector, survey.source
     for x, y in ((lens.x, lens.y), (source.x, source.y)):
         if x != y or not _is_even(x):
@@ -126,6 +132,36 @@ def keeps_survey(survey: Survey, code: int) -> bool:
         (_is_even(first) or not flips_first) and (_is_even(second) or not flips_second)
         for first, second in shapes
     )
+
+
+_PAIRS = {"e1": "e2", "gamma1": "gamma2", "x": "y"}
+
+
+def is_isotropic(survey: ComposedSurvey) -> bool:
+    """Returns whether the symmetries of the square change nothing of how ellipticities, shears, places and angles are drawn."""
+    groups = (*survey.substructure.values(), *survey.lens_of_class.values())
+    parts: list[Any] = [
+        *survey.lens,
+        survey.source,
+        *survey.source.light,
+        *itertools.chain(*groups),
+    ]
+    for part in parts:
+        given = {each.name: getattr(part, each.name) for each in dataclasses.fields(part)}
+        for first, second in _PAIRS.items():
+            one, other = given.get(first), given.get(second)
+            if one != other or not (one is None or _is_even(one)):
+                return False
+        angle = given.get("angle")
+        if angle is not None and not (isinstance(angle, Uniform) and _is_round(angle)):
+            return False
+    return True
+
+
+def _is_round(angle: Uniform) -> bool:
+    """Returns whether what looks the same after half a turn points everywhere alike."""
+    turns = (angle.high - angle.low) / math.pi
+    return turns > 0.5 and abs(turns - round(turns)) < 1e-3
 
 
 def _is_even(quantity: Quantity) -> bool:
