@@ -267,6 +267,8 @@ def test_pixels_of_endless_noise_are_unknown_ones(survey, smooth, large):
     sigma = np.full((40, 40), 0.05)
     sigma[:30] = large  # most of the map
     masked = fit_smooth(images, survey, noise_map=sigma)
+    array = np.ma.masked_array(np.full_like(sigma, 0.05), mask=sigma == large)
+    assert torch.equal(fit_smooth(images, survey, noise_map=array).values, masked.values)
     images[:, :, :30] = torch.nan
     unknown = fit_smooth(images, survey, noise_map=0.05)
     assert torch.allclose(masked.chi2, unknown.chi2, atol=1e-3)
