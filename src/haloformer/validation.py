@@ -318,6 +318,31 @@ def check_one_of(where: str, **given: Any) -> None:
         raise InputError(f"{where} takes one of {', '.join(given)}: {which}")
 
 
+LARGEST_KEYWORD = 10_000
+"""Of a network's numbers: no width, depth or patch of an image model is near it."""
+
+_DEEPEST = 3  # of lists inside lists
+
+
+def plain_keyword(value: Any, depth: int = 0) -> Any:
+    """Returns a keyword of a network as it may stand in a file, of NumPy's numbers Python's.
+
+    Raises:
+        ValueError: It is no text, truth value or number up to :data:`LARGEST_KEYWORD`, no list of such, and not None.
+    """
+    if isinstance(value, list | tuple) and depth < _DEEPEST:
+        return type(value)([plain_keyword(item, depth + 1) for item in value])
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        fits = abs(value) <= LARGEST_KEYWORD  # which NaN is not
+    else:
+        fits = value is None or isinstance(value, bool | str)
+    if not fits:
+        raise ValueError(f"must hold numbers up to {LARGEST_KEYWORD:,}, texts, and lists of them")
+    return value
+
+
 def whole_number(value: Any, what: str, least: int = 0) -> int:
     """Returns a whole number of any integer type; raises InputError for what is none, or below ``least``.
 

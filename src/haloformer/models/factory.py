@@ -92,9 +92,7 @@ def build_model(
     options = {**info.kwargs, **kw}
     head_norm = options.pop("head_norm", "none")
     try:
-        model = build_at_native_size(
-            info.timm_name, size, in_chans, num_classes, called=name, **options
-        )
+        model = build_at_native_size(info.timm_name, size, in_chans, num_classes, name, **options)
     except Exception as error:
         _mind_old_timm(name, error)
         raise

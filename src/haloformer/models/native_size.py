@@ -89,8 +89,8 @@ def build_at_native_size(
     img_size: tuple[int, int],
     in_chans: int,
     num_classes: int,
-    *,
     called: str | None = None,
+    /,  # the model's keywords may have any name
     **kwargs: Any,
 ) -> nn.Module:
     """Builds a timm model for images of exactly ``img_size``, padded only where it must be.
@@ -182,6 +182,7 @@ def _build(
     size: tuple[int, int],
     in_chans: int,
     num_classes: int,
+    /,
     **kwargs: Any,
 ) -> nn.Module:
     """Builds with ``img_size`` where the model takes it.
@@ -205,7 +206,7 @@ def _build(
         ) from error
 
 
-def _timm_model(timm_name: str, **options: Any) -> nn.Module:
+def _timm_model(timm_name: str, /, **options: Any) -> nn.Module:
     model: nn.Module = timm.create_model(timm_name, **options)
     return model
 
