@@ -20,8 +20,9 @@ from haloformer.errors import InputError
 class PaddedInput(nn.Module):
     """A model that sees its images padded with zeros to the size it was built for.
 
-    Images of another size are refused: of these the model might drop pixels. It answers to timm's protocol; what it does not define itself is the inner model's. Feature maps
-    (and those of ``forward_intermediates``) are of the padded image.
+    Images of another size are refused: of these the model might drop pixels. It answers to timm's
+    protocol; what it does not define itself is the inner model's. Feature maps (and those of
+    ``forward_intermediates``) are of the padded image.
 
     Attributes:
         model: The model inside.
