@@ -6,10 +6,11 @@ does the same for dataclasses, which are also built and changed in Python.
 """
 
 import dataclasses
+import operator
 import re
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import pydantic.dataclasses
 from pydantic import (
@@ -25,6 +26,9 @@ from pydantic_core import ErrorDetails, PydanticKnownError
 from haloformer.errors import InputError, reason_of
 from haloformer.files import with_home
 from haloformer.vocabulary import did_you_mean, unknown_name
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class Strict(BaseModel):
@@ -312,6 +316,78 @@ def check_one_of(where: str, **given: Any) -> None:
     if len(there) != 1:
         which = "none of them is given" if not there else f"{' and '.join(there)} are given"
         raise InputError(f"{where} takes one of {', '.join(given)}: {which}")
+
+
+LARGEST_KEYWORD = 10_000
+"""Of a network's numbers: no width, depth or patch of an image model is near it."""
+
+_DEEPEST = 3  # of lists inside lists
+
+
+def plain_keyword(value: Any, depth: int = 0) -> Any:
+    """Returns a keyword of a network as it may stand in a file, of NumPy's numbers Python's.
+
+    Raises:
+        ValueError: It is no text, truth value or number up to :data:`LARGEST_KEYWORD`, no list of such, and not None.
+    """
+    if isinstance(value, list | tuple) and depth < _DEEPEST:
+        return type(value)([plain_keyword(item, depth + 1) for item in value])
+    if hasattr(value, "item") and not hasattr(value, "__len__"):
+        value = value.item()
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        fits = abs(value) <= LARGEST_KEYWORD  # which NaN is not
+    else:
+        fits = value is None or isinstance(value, bool | str)
+    if not fits:
+        raise ValueError(f"must hold numbers up to {LARGEST_KEYWORD:,}, texts, and lists of them")
+    return value
+
+
+def whole_number(value: Any, what: str, least: int = 0) -> int:
+    """Returns a whole number of any integer type; raises InputError for what is none, or below ``least``.
+
+    Args:
+        value: What was given. True and False are no numbers here.
+        what: What it is called in the message.
+        least: The smallest that can be.
+    """
+    try:
+        found = operator.index(value)
+    except TypeError:
+        found = None
+    if found is None or isinstance(value, bool):
+        raise InputError(f"{what} must be a whole number, not {value!r}")
+    if found < least:
+        raise InputError(f"{what} must be at least {least}, not {found}")
+    return found
+
+
+def whole_numbers(values: Any, what: str) -> "np.ndarray":
+    """Returns whole numbers as int64 of any shape; raises InputError for all else.
+
+    NumPy would make numbers of a mask, and round down those with a fraction.
+
+    Args:
+        values: A number, list, array or tensor.
+        what: What they are called in the message.
+    """
+    import numpy as np  # on first use: the help of no command needs it
+
+    try:
+        found = np.asarray(values)
+    except (TypeError, ValueError, RuntimeError):  # lists of several lengths, a GPU's tensor
+        found = np.array(None)
+    if found.dtype.kind == "b":
+        raise InputError(
+            f"{what} must be whole numbers, not a mask: numpy.flatnonzero(mask) gives them"
+        )
+    fits = found.dtype.kind == "i" or (found.dtype.kind == "u" and (found < 2**63).all())
+    if found.size and not fits:
+        raise InputError(
+            f"{what} must be whole numbers, not {type(values).__name__} of {found.dtype}"
+        )
+    whole: np.ndarray = found.astype(np.int64)
+    return whole
 
 
 def check_name(what: str, name: str) -> None:

@@ -124,15 +124,15 @@ def unknown_class(where: object, what: str, name: str, known: Iterable[str]) -> 
     )
 
 
-def unknown_name(what: str, name: str, known: Iterable[str]) -> InputError:
+def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
     """Returns the error for an unknown name: it suggests the nearest known one and lists them all.
 
     Args:
         what: What kind of thing was named, such as ``"survey"``.
-        name: The name that was not found.
+        name: The name that was not found; of something else, which is none, how it looks.
         known: The names that exist.
     """
     names = sorted(known)
-    hint = did_you_mean(name, names)
+    hint = did_you_mean(str(name), names)
     listed = ", ".join(names) if len(names) <= 12 else ", ".join(names[:12]) + ", …"
     return InputError(f"unknown {what} '{name}': {hint}{' ' if hint else ''}known are {listed}")

@@ -155,3 +155,15 @@ def test_training_images_with_nan_cannot_be_fitted_on():
         Normalization("standard").fit(torch.full((3, 1, 4, 4), torch.nan))
     with pytest.raises(InputError, match="without images"):
         Normalization("standard").fit([])
+
+
+@pytest.mark.parametrize("kind", NORMALIZATIONS)
+def test_images_without_a_channel_are_not_taken_for_channels_of_one(kind):
+    images = torch.rand(4, 1, 8, 8)
+    fitted = Normalization(kind).fit(images)
+    for wrong in (images[:, 0], images.numpy()):
+        with pytest.raises(InputError, match=r"images must be a tensor \(B, C, H, W\), not "):
+            fitted(wrong)
+        if kind in ("standard", "sqrt", "asinh", "asinh_faint"):
+            with pytest.raises(InputError, match=r"a normalization is fitted on "):
+                Normalization(kind).fit(wrong)

@@ -74,3 +74,9 @@ def test_a_part_without_a_class_is_refused():
     lenses, labels = np.arange(6) // 3, np.array([0, 0, 0, 1, 1, 1])
     with pytest.raises(InputError, match="too few lenses"):
         split_of_groups(lenses, labels, {"train": 0.5, "val": 0.5}, seed=1)
+
+
+@pytest.mark.parametrize("labels", [[0.2, 0.7] * 10, ["a", "b"] * 10, [True, False] * 10])
+def test_labels_are_whole_numbers(labels):
+    with pytest.raises(InputError, match=r"^labels must be whole numbers, not "):
+        stratified_split(np.array(labels), {"train": 0.5, "val": 0.5}, seed=1)

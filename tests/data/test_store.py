@@ -424,3 +424,110 @@ def test_channels_last_are_told_from_channels_first(tmp_path):
         file.attrs["class_names"] = ["a", "b"]
     with pytest.raises(InputError, match="with channels last"):
         LensDataset(tmp_path / "last.h5")
+
+
+NO_INDICES = (
+    ([True] + [False] * 11, "not a mask: numpy.flatnonzero(mask) gives them"),
+    (np.arange(12) > 5, "not a mask"),
+    ([0.4, 1.9], "not list of float64"),
+    (["1"], "not list of <U1"),
+    (slice(0, 3), "not slice of object"),
+    ([[0, 1], [2]], "not list of object"),
+    ([np.nan], "not list of float64"),
+)
+
+
+@pytest.mark.parametrize(("indices", "said"), NO_INDICES)
+def test_what_is_no_index_reads_no_other_image(tmp_path, lenses, indices, said):
+    with writer(tmp_path / "x.h5", lenses) as out:
+        out.write(batch(lenses))
+    dataset = LensDataset(tmp_path / "x.h5")
+    for read in (dataset.images_at, dataset.__getitems__):
+        with pytest.raises(
+            InputError, match=r"^indices of images must be whole numbers, "
+        ) as error:
+            read(indices)
+        assert said in str(error.value)
+
+
+def test_indices_may_be_of_any_kind_of_whole_numbers(tmp_path, lenses):
+    with writer(tmp_path / "x.h5", lenses) as out:
+        out.write(batch(lenses))
+    dataset = LensDataset(tmp_path / "x.h5")
+    wanted = torch.from_numpy(lenses["images"][[3, 11]])
+    for indices in ([3, -1], (3, 11), np.array([3, 11], np.uint8), torch.tensor([3, -1])):
+        assert torch.equal(dataset.images_at(indices), wanted)
+        images, labels = zip(*dataset.__getitems__(indices))
+        assert torch.equal(torch.stack(images), wanted)
+        assert labels == tuple(lenses["labels"][[3, 11]])
+    assert dataset.images_at([]).shape == (0, 1, 8, 8)
+    for index in (3, np.int64(3), torch.tensor(3), -9):
+        assert torch.equal(dataset[index][0], wanted[0])
+
+
+def test_an_image_has_a_whole_number_and_a_batch_a_size(tmp_path, lenses):
+    with writer(tmp_path / "x.h5", lenses) as out:
+        out.write(batch(lenses))
+    dataset = LensDataset(tmp_path / "x.h5")
+    for index in (slice(0, 3), [1, 2], 1.7, None, "1"):
+        with pytest.raises(InputError, match=r"^an image has a whole number, not .*images_at"):
+            dataset[index]
+    for size in (0, -1, 2.5, "a"):
+        with pytest.raises(InputError, match=r"^size of a batch must be "):
+            next(dataset.batches(size))
+    with pytest.raises(InputError, match=r"^unknown parameter in .* '3'"):
+        dataset.parameters(3)
+
+
+def written(path, images, labels, class_names=("a", "b")):
+    write_dataset(path, images, labels, {}, class_names)
+    return LensDataset(path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([0.5, 1.0, 0, 1], "labels must be whole numbers, not ndarray of float64"),
+        (["a", "b", "a", "b"], "labels must be whole numbers, not ndarray of <U1"),
+        ([0, 1, 2, 1], "labels 0…2 do not index ('a', 'b')"),
+    ],
+)
+def test_labels_that_index_no_class_are_refused(tmp_path, labels, said):
+    with pytest.raises(InputError) as error:
+        written(tmp_path / "x.h5", np.zeros((4, 1, 8, 8)), labels)
+    assert str(error.value).endswith(said)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("images", "said"),
+    [
+        (np.zeros((4, 1, 8, 8), complex), "images are ndarray of complex128, not real numbers"),
+        (np.full((4, 1, 8, 8), "a"), "images are ndarray of <U1, not real numbers"),
+        ([[[[0.0]], [[0.0, 1.0]]]], "images cannot be read as one array"),
+        (np.zeros((4, 8, 8, 3)), "cannot store images of shape (8, 8, 3), with channels last"),
+    ],
+)
+def test_what_are_no_images_are_not_written(tmp_path, images, said):
+    with pytest.raises(InputError) as error:
+        written(tmp_path / "x.h5", images, [0, 1, 0, 1])
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("names", ["ab", [1, 2]])
+def test_class_names_are_a_list_of_texts(tmp_path, names):
+    with pytest.raises(InputError, match=r"^class.names must be "):
+        written(tmp_path / "x.h5", np.zeros((4, 1, 8, 8)), [0, 1, 0, 1], names)
+
+
+def test_images_of_any_kind_are_written_as_they_are(tmp_path):
+    images = np.arange(4 * 64, dtype=np.float64).reshape(4, 1, 8, 8)
+    masked = np.ma.masked_array(images, mask=images == 5)
+    for k, kind in enumerate(
+        (images.tolist(), torch.from_numpy(images).bfloat16(), images.astype(">i2"), masked)
+    ):
+        dataset = written(tmp_path / f"{k}.h5", kind, [True, False, True, False])
+        found = dataset.images_at(range(4)).numpy()
+        assert np.array_equal(np.isnan(found), (images == 5) & (k == 3))
+        assert np.array_equal(found[images != 5], images[images != 5].astype(np.float32))
+        assert dataset.labels.tolist() == [1, 0, 1, 0]

@@ -14,6 +14,7 @@ from haloformer.data.stream import (
     simulate_set,
     validation_seed,
 )
+from haloformer.errors import InputError
 from haloformer.simulation import Simulator, simulate
 
 
@@ -115,3 +116,39 @@ def test_workers_share_the_endless_stream_without_an_image_twice():
     loader = iter(DataLoader(EndlessStream(simulator, 8), batch_size=None, num_workers=2))
     images = torch.cat([next(loader)[0] for _ in range(6)])
     assert torch.equal(images, expected)
+
+
+def test_workers_share_the_batches_of_an_epoch():
+    stream = EpochStream(Simulator("model_ii", seed=5), 1, 50, 12)
+    images, labels = _collect(stream)
+    loader = DataLoader(stream, batch_size=None, num_workers=2)
+    shared, theirs = _collect(loader)
+    assert torch.equal(shared, images)
+    assert torch.equal(theirs, labels)
+
+
+def test_more_workers_than_batches_leave_some_without_work():
+    stream = EpochStream(Simulator("model_ii", seed=5), 0, 12, 12)
+    assert len(_collect(DataLoader(stream, batch_size=None, num_workers=2))[1]) == 12
+
+
+@pytest.mark.parametrize(
+    ("sizes", "said"),
+    [
+        ((0, 24, 0), "batch_size must be at least 1, not 0"),
+        ((0, 24, 1.5), "batch_size must be a whole number, not 1.5"),
+        ((-1, 24, 8), "epoch must be at least 0, not -1"),
+        ((0, "24", 8), "epoch_size must be a whole number, not '24'"),
+        ((0, 4, 8), "epoch_size 4 is less than batch_size 8: there would be no batch"),
+    ],
+)
+def test_an_epoch_that_cannot_be_is_refused(sizes, said):
+    with pytest.raises(InputError) as error:
+        EpochStream(Simulator("model_ii"), *sizes)
+    assert str(error.value) == said
+
+
+@pytest.mark.parametrize("sizes", [(0,), (-1,), (2.5,), ("a",), (True,), (4, -1), (4, 0.5)])
+def test_an_endless_stream_of_nothing_is_refused(sizes):
+    with pytest.raises(InputError, match=r"^(batch_size|start) must be "):
+        EndlessStream(Simulator("model_ii"), *sizes)

@@ -416,3 +416,33 @@ def test_exposure_factors_are_log_uniform_and_their_own_for_each_image():
     assert stats.kstest(factors, stats.uniform(np.log(0.25), np.log(16)).cdf).pvalue > 1e-3
     assert torch.equal(drawn, draw_exposures(seconds, 0.25, 4, _rng(14)))
     assert torch.equal(draw_exposures(seconds, 1, 1, _rng()), seconds)
+
+
+@pytest.mark.parametrize(
+    ("images", "rng", "said"),
+    [
+        (np.zeros((2, 1, 8, 8)), np.random.default_rng(0), "not ndarray of float64 (2, 1, 8, 8)"),
+        (torch.zeros(2, 8, 8), np.random.default_rng(0), "not Tensor of torch.float32 (2, 8, 8)"),
+        (torch.zeros(2, 1, 8, 8).int(), np.random.default_rng(0), "not Tensor of torch.int32"),
+        (torch.zeros(2, 1, 8, 8), 0, "rng must be a generator of NumPy"),
+        (torch.zeros(2, 1, 8, 8), torch.Generator(), "rng must be a generator of NumPy"),
+    ],
+)
+def test_what_is_augmented_is_told_where_it_is_something_else(images, rng, said):
+    with pytest.raises(InputError) as error:
+        augment_images(images, Augmentation(rotation=10), rng)
+    assert said in str(error.value)
+
+
+def test_no_images_have_no_views():
+    nothing = torch.zeros(0, 1, 8, 8)
+    spec = Augmentation(rotation=10, erasing=1.0)
+    assert augment_images(nothing, spec, np.random.default_rng(0)).shape == nothing.shape
+
+
+@pytest.mark.parametrize("seconds", [torch.ones(3, 1), torch.ones(1), torch.tensor(1.0)])
+def test_noise_is_drawn_with_one_exposure_for_each_image(seconds):
+    with pytest.raises(InputError, match=r"^images .* and exposure times .* do not go together"):
+        draw_noise(
+            torch.ones(3, 1, 8, 8), seconds, noise_model("model_i", "original"), torch.Generator()
+        )

@@ -146,3 +146,41 @@ def test_what_cannot_be_learned_from_is_refused_in_one_line(lenses, fitted):
     for ask in (small().predict, small().predict_proba, small().unusual):
         with pytest.raises(NotFittedError):
             ask(X)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"options": {"data": "model_ii"}}, "data cannot be 'model_ii' here: X and y are"),
+        ({"options": {"data.source": "model_ii"}}, "data cannot be 'model_ii' here"),
+        ({"options": {"data": {"source": "model_ii"}}}, "data cannot be 'model_ii' here"),
+        ({"options": {"out": "elsewhere"}}, "out cannot be 'elsewhere' here"),
+        ({"options": {"classes": "substructure"}}, "classes cannot be 'substructure' here"),
+        ({"options": {"task": "both"}}, "task cannot be 'both' here"),
+        ({"preset": "mass"}, "task cannot be 'regression' here"),
+        ({"options": 3}, "options must be a mapping"),
+        ({"options": {"preset": "quick"}}, "options cannot hold preset"),
+        ({"batch_size": "a"}, "batch_size must be a whole number, not 'a'"),
+        ({"out": "tests"}, "out: tests is not empty, and each fit needs a new folder"),
+    ],
+)
+def test_no_other_training_is_done_than_of_the_images_given(lenses, options, said):
+    with pytest.raises(InputError) as error:
+        haloformer.LensClassifier("vit_nano", **{"epochs": 1, **options}).fit(*lenses)
+    assert str(error.value).startswith(said)
+
+
+def test_options_may_be_said_in_groups(lenses, tmp_path):
+    options = {"data": {"batch_size": 8}, "model": "cct_nano", "schedule.epochs": 2}
+    out = tmp_path / "run"
+    haloformer.LensClassifier("vit_nano", epochs=1, options=options, out=out).fit(*lenses)
+    config = (out / "config.yaml").read_text(encoding="utf-8")
+    for said in ("batch_size: 8\n", "name: cct_nano\n", "epochs: 2\n"):
+        assert said in config
+
+
+@pytest.mark.parametrize("shape", [3, "64", (64,), (1, 1, 64, 64), (-64, -64), (64.0, 64)])
+def test_the_shape_of_flattened_images_is_one(lenses, shape):
+    X, y = lenses
+    with pytest.raises(InputError, match=r"^image_shape must be "):
+        small(image_shape=shape).fit(X.reshape(60, -1), y)

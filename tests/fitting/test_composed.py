@@ -21,7 +21,7 @@ from haloformer.fitting.composed.tensors import BY_TENSORS, TensorCamera
 from haloformer.fitting.fitted import FittedSimulator
 from haloformer.prediction.export import export_model
 from haloformer.simulation import Simulator, describe_survey, get_any_survey
-from haloformer.simulation.components import EPL, Multipoles, Sersic, Shear
+from haloformer.simulation.components import EPL, Multipoles, PseudoJaffe, Sersic, Shear
 from haloformer.simulation.components.ray_kernels import observe, trace_back
 from haloformer.simulation.psf import psf_kernel
 from haloformer.training import train
@@ -267,6 +267,8 @@ def test_pixels_of_endless_noise_are_unknown_ones(survey, smooth, large):
     sigma = np.full((40, 40), 0.05)
     sigma[:30] = large  # most of the map
     masked = fit_smooth(images, survey, noise_map=sigma)
+    array = np.ma.masked_array(np.full_like(sigma, 0.05), mask=sigma == large)
+    assert torch.equal(fit_smooth(images, survey, noise_map=array).values, masked.values)
     images[:, :, :30] = torch.nan
     unknown = fit_smooth(images, survey, noise_map=0.05)
     assert torch.allclose(masked.chi2, unknown.chi2, atol=1e-3)
@@ -572,3 +574,15 @@ def test_the_camera_for_derivatives_shows_a_point_as_the_whole_one_does(name):
         assert (quick * axis).sum() / quick.sum() == pytest.approx(
             (whole * axis).sum() / whole.sum(), abs=0.1
         )
+
+
+def test_surveys_with_components_of_ones_own_are_fitted(survey, smooth):
+    @dataclasses.dataclass(frozen=True)
+    class Own(PseudoJaffe):
+        kind: str = dataclasses.field(default="own", kw_only=True)
+
+    own = dataclasses.replace(survey, substructure={"cdm": (Own(mass=1e9),), "no_sub": ()})
+    found = fit_smooth(smooth.images[:2], own)
+    wanted = fit_smooth(smooth.images[:2], survey)
+    assert torch.equal(found.values, wanted.values)
+    assert found.to_table().meta["survey"] == survey.name

@@ -92,6 +92,45 @@ def test_images_and_exposures_may_be_arrays_lists_and_numbers():
         fit_smooth("lens.fits", "model_i")
 
 
+def test_masked_pixels_are_left_out_as_those_that_are_nan():
+    images = simulate("model_i", 2, seed=2).images.numpy()
+    hidden = np.zeros(images.shape, bool)
+    hidden[0, :, 60:90, 40:110] = True
+    masked = fit_smooth(np.ma.masked_array(images, mask=hidden), "model_i")
+    wanted = fit_smooth(np.where(hidden, np.nan, images), "model_i")
+    assert torch.equal(masked.values, wanted.values)
+    assert not masked.residual[torch.from_numpy(hidden)].any()
+    assert not torch.equal(masked.values[0], fit_smooth(images, "model_i").values[0])
+
+
+def test_simulated_lenses_are_images():
+    lenses = simulate("model_i", 2, seed=2)
+    assert torch.equal(
+        fit_smooth(lenses, "model_i").values, fit_smooth(lenses.images, "model_i").values
+    )
+    with pytest.raises(InputError, match=r"images must be real numbers, not torch\.complex64"):
+        fit_smooth(lenses.images.to(torch.complex64), "model_i")
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"steps": 0}, "steps must be a whole number of at least 1, not 0"),
+        ({"steps": 1.5}, "steps must be a whole number of at least 1, not 1.5"),
+        ({"batch_size": "a"}, "batch_size must be a whole number of at least 1, not 'a'"),
+        ({"batch_size": True}, "batch_size must be a whole number of at least 1, not True"),
+        ({"place": (1, 2)}, "place must be three numbers, place_x, place_y, place_scale, or"),
+        ({"place": (np.nan, 0, 0)}, "place must be three numbers"),
+        ({"place": np.zeros((3, 3))}, "place must be three numbers"),
+        ({"place": "a"}, "place must be real numbers, not str"),
+    ],
+)
+def test_what_is_no_option_of_a_fit_is_told(options, said):
+    with pytest.raises(InputError) as error:
+        fit_smooth(simulate("model_i", 2, seed=2).images, "model_i", **options)
+    assert str(error.value).startswith(said)
+
+
 def test_moments_are_those_of_the_noise():
     base = torch.linspace(
         0, 0.1, 8, dtype=torch.float64

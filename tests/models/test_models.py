@@ -3,9 +3,13 @@
 import copy
 import importlib.metadata
 import json
+import warnings
 
+import numpy as np
 import pytest
+import timm
 import torch
+from torch import nn
 
 from haloformer.errors import InputError
 from haloformer.models import create_model, factory, find_model, list_models
@@ -171,6 +175,16 @@ def test_keywords_reach_the_model_and_win_over_the_registry():
         (("resnet18", 64, 0), {}, "in_chans must be"),
         (("resnet18", 64, 1, 0), {}, "num_classes must be"),
         (("crossvit_18_240", 64), {}, "cannot be built for 64×64"),
+        (("vit_nano", 64), {"size": 3}, "model 'vit_nano'.*'size'"),
+        (("vit_nano", 64), {"called": "x"}, "model 'vit_nano'.*'called'"),
+        (("vit_nano", 64), {"timm_name": "x"}, "model 'vit_nano'.*'timm_name'"),
+        ((None, 64), {}, "a model is named by a text such as 'vit_nano', not None"),
+        (("vit_nano", 64), {"drop_path_rate": 2}, "drop_path_rate must be a number from 0 to 1"),
+        (("cct_nano", 64), {"attn_drop_rate": -0.1}, "attn_drop_rate must be a number from 0"),
+        (("vit_nano", 64), {"checkpoint_path": "x.pth"}, "pretrained='path/to/file' loads"),
+        (("vit_nano", 64), {"global_pool": ""}, r"gives a tensor \(1, 65, 3\) .* \(1, 3\) is"),
+        (("vit_nano", 64), {"features_only": True}, "gives a list for one image"),
+        (("resnet10t", 64), {"features_only": True}, "gives a list for one image"),
     ],
 )
 def test_what_cannot_be_built_is_refused_in_one_line(arguments, options, message):
@@ -178,6 +192,48 @@ def test_what_cannot_be_built_is_refused_in_one_line(arguments, options, message
         create_model(*arguments, **options)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 400
+
+
+def test_sizes_may_be_whole_numbers_of_any_kind():
+    model = create_model("vit_nano", np.int64(64), np.int16(2), np.uint8(5)).eval()
+    assert model(torch.zeros(1, 2, 64, 64)).shape == (1, 5)
+    assert model.num_classes == 5
+    assert create_model("vit_nano", (np.int64(64), 48)).patch_embed.grid_size == (8, 6)
+
+
+@pytest.mark.parametrize("name", ["vit_nano", "cpvt_nano", "pvt_v2_nano"])
+def test_a_padded_model_takes_images_of_its_own_size_alone(name):
+    model = create_model(name, (50, 62)).eval()
+    assert isinstance(model, PaddedInput)
+    with pytest.raises(InputError, match=r"built for images of 50×62 pixels, not 40×40"):
+        model(torch.zeros(1, 1, 40, 40))
+
+
+def test_an_architecture_of_ones_own_is_looked_at_whenever_it_is_registered():
+    """A network of any number of classes, and then one of the same name whose patches drop pixels."""
+
+    def thirty_classes(pretrained=False, **more):
+        return timm.create_model("resnet10t", in_chans=1, num_classes=30)
+
+    def patches(pretrained=False, num_classes=3, in_chans=1, **more):
+        return nn.Sequential(
+            nn.Conv2d(in_chans, num_classes, 48, 48), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+        )
+
+    def whole(pretrained=False, num_classes=3, in_chans=1, **more):
+        return timm.create_model("resnet10t", in_chans=in_chans, num_classes=num_classes)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the name is taken, timm says
+        for entry in (thirty_classes, whole, patches):
+            entry.__name__, entry.__module__ = "an_own_net", __name__
+            timm.models.register_model(entry)
+            if entry is thirty_classes:
+                with pytest.raises(InputError, match=r"gives a tensor \(1, 30\)"):
+                    create_model("an_own_net", 64)
+            else:
+                padded = isinstance(create_model("an_own_net", 64), PaddedInput)
+                assert padded == (entry is patches)
 
 
 def test_registry_entries_say_what_a_reader_needs():

@@ -122,7 +122,10 @@ def test_as_many_channels_and_classes_load_unchanged(tmp_path, weights):
 
 
 @pytest.mark.parametrize(("before", "after"), [(3, 1), (3, 2), (3, 5), (1, 3), (2, 1), (5, 1)])
-@pytest.mark.parametrize("name", ["resnet18", "hybrid_nano", "vit_nano"])
+@pytest.mark.parametrize(
+    "name",
+    ["resnet18", "hybrid_nano", "vit_nano", "haloformer_c8_nano", "equivariant_c8_nano"],
+)
 def test_other_channels_are_summed_or_repeated_as_timm_does(
     tmp_path, zero_weights, name, before, after
 ):
@@ -279,6 +282,11 @@ def test_a_padded_model_takes_and_gives_the_weights_of_one_without_padding(tmp_p
     padded = small_vit(tmp_path / "plain.pth", 62)
     assert padded.padding == (1, 1, 1, 1)
     assert torch.equal(padded.model.pos_embed, weights["pos_embed"])
+    trained = {f"model.{name}": tensor for name, tensor in padded.state_dict().items()}
+    torch.save({"state_dict": trained}, tmp_path / "trainer.pth")
+    for img_size in (62, 64):
+        again = small_vit(tmp_path / "trainer.pth", img_size)
+        assert torch.equal(getattr(again, "model", again).pos_embed, weights["pos_embed"])
     save_file(padded.state_dict(), tmp_path / "padded.safetensors")
     plain = small_vit(tmp_path / "padded.safetensors").state_dict()
     assert all(torch.equal(plain[name], tensor) for name, tensor in weights.items())

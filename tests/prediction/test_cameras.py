@@ -135,6 +135,23 @@ def test_python_takes_the_same_files(model, folder, camera, lenses):
         haloformer.predict(model, lenses.images, noise_map="noise.fits", device="cpu")
 
 
+def test_noise_that_is_not_known_in_memory_leaves_its_pixels_out(model, folder, camera, lenses):
+    maps = camera[1].copy()
+    maps[:, 5:9, 20] = 0
+    for k, sigma in enumerate(maps):
+        fits.PrimaryHDU(sigma).writeto(f"noises/{k}.fits", overwrite=True)
+    how = {"nan": "mask", "device": "cpu", "raw": True}
+    wanted = haloformer.predict(model, "images", psf="psf.fits", noise_map="noises", **how)
+    hidden = np.ma.masked_array(camera[1], mask=maps == 0)
+    for given in (maps, hidden, np.where(maps == 0, np.nan, maps)):
+        found = haloformer.predict(model, lenses.images, psf=camera[0], noise_map=given, **how)
+        assert np.allclose(found.probabilities, wanted.probabilities, atol=1e-5)
+    one = haloformer.predict(model, lenses.images[0], psf=camera[0], noise_map=hidden[0], **how)
+    assert np.allclose(one.probabilities, wanted.probabilities[:1], atol=1e-5)
+    with pytest.raises(InputError, match="noise_map holds values that are not positive numbers"):
+        haloformer.predict(model, lenses.images, psf=camera[0], noise_map=hidden, device="cpu")
+
+
 def test_a_dataset_brings_its_own(model, folder, lenses, camera):
     psf, maps = camera
     write_dataset("own.h5", lenses.images, lenses.labels, lenses.parameters, lenses.class_names, lenses.attributes)  # fmt: skip

@@ -265,3 +265,37 @@ def test_lenses_do_not_repel(scale):
 def test_a_survey_by_its_name_alone_is_told_how_to_be_had(name):
     with pytest.raises(InputError, match=rf"simulation\.get_any_survey\('{name}'\) returns"):
         Survey(name)
+
+
+@pytest.mark.parametrize(
+    "numbers", [[0.5, 1.7], [True, False], np.array([0, 1], bool), ["1"], [[0, 1]], [2**64], 3]
+)
+def test_what_are_no_image_numbers_are_no_other_image(numbers):
+    for ask in (Simulator("model_ii").batch, Simulator("model_ii").parameters):
+        with pytest.raises(InputError, match="image numbers must be a list of whole numbers"):
+            ask(numbers)
+
+
+@pytest.mark.parametrize("side", [0, -1, 10.5, "5", True])
+def test_a_side_is_a_number_of_pixels(side):
+    with pytest.raises(InputError, match=r"^side must be "):
+        Simulator("model_ii").batch([0], side=side)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"noise": None}, "unknown noise mode 'None'"),
+        ({"noise": 3}, "unknown noise mode '3'"),
+        ({"backend": 1}, "unknown backend '1'"),
+        ({"classes": [1]}, "unknown class of survey model_ii '1'"),
+        ({"classes": 3}, "classes must be names of classes, not 3"),
+        ({"threads": -1}, "threads must be at least 1, not -1"),
+        ({"threads": "2"}, "threads must be a whole number, not '2'"),
+        ({"threads": 1.5}, "threads must be a whole number, not 1.5"),
+    ],
+)
+def test_options_of_another_type_are_told(options, said):
+    with pytest.raises(InputError) as error:
+        Simulator("model_ii", **options)
+    assert str(error.value).startswith(said)

@@ -5,6 +5,7 @@ import re
 import warnings
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -40,6 +41,7 @@ from haloformer.training.idle import warn_of_idle
         ({"model_args": {"depths": (2, 2)}}, "model_args", {"depths": [2, 2]}),
         ({"model_args": {"depth": 6}, "model_args.width": 9}, "model_args", {"depth": 6, "width": 9}),
         ({"model.model_args.depth": 6}, "model_args", {"depth": 6}),
+        ({"model_args": {"depth": np.int64(6)}}, "model_args", {"depth": 6}),
         ({"img_size": None}, "img_size", None),
     ],
 )  # fmt: skip
@@ -62,6 +64,12 @@ def test_each_spelling_of_a_value_is_read(options, field, value):
         ({"pretrained": 3}, "pretrained must be true or false or a text, not 3"),
         ({"data": 5}, "data must be a text, not 5"),
         ({"model_args": 3}, "model_args must be a mapping, not 3"),
+        ({"model_args": {"norm_layer": dict}}, "model_args: must hold numbers up to 10,000, texts"),
+        ({"model_args": {"init_values": 2e4}}, "model_args: must hold numbers up to 10,000, texts"),
+        ({"model_args": {"a": [{"b": 1}]}}, "model_args: must hold numbers up to 10,000, texts"),
+        ({"model_args.img_size": 128}, "must not hold 'img_size': it is a field of its own"),
+        ({"model_args": {"num_classes": 5}}, "must not hold 'num_classes': it follows from"),
+        ({"model_args.checkpoint_path": "x"}, "pretrained: path/to/file starts from weights"),
         ({"optimizer": "adamm"}, "optimizer must be one of 'adamw', 'adam'"),
         ({"targets": ["mass"]}, "targets[0] must be one of 'log10_m_axion'"),
         ({"targets": []}, "targets must be of at least 1 item"),

@@ -12,7 +12,7 @@ from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
 from haloformer.outputs.conformal import Conformal
 from haloformer.outputs.layout import Outputs
-from haloformer.validation import Strict, validated
+from haloformer.validation import Strict, plain_keyword, validated
 from haloformer.vocabulary import ARTEFACT_FORMAT
 
 ARTEFACT_FILES = ("artefact.json", "weights.safetensors")
@@ -21,8 +21,6 @@ HUB_FILES = ("config.json", "model.safetensors")
 """What the two files of an artefact are called in a hub's folder."""
 
 _MAX_SIZE, _MAX_CHANNELS, _MAX_CLASSES = 4096, 64, 1000
-_MAX_NUMBER = 10_000  # no width, depth or patch of an image model is near it
-_MAX_DEPTH = 3  # of lists inside lists
 _FORBIDDEN_KWARGS = {
     "name",
     "img_size",
@@ -77,8 +75,8 @@ class ModelFields(Strict, extra="ignore"):
     @field_validator("kwargs")
     @classmethod
     def _plain_values(cls, kwargs: dict[str, Any]) -> dict[str, Any]:
-        if not all(_plain(value) for value in kwargs.values()):
-            raise ValueError(f"must hold numbers up to {_MAX_NUMBER:,}, texts, and lists of them")
+        for value in kwargs.values():
+            plain_keyword(value)
         if refused := sorted(_FORBIDDEN_KWARGS & kwargs.keys()):
             raise ValueError(f"must not hold '{refused[0]}', which the artefact itself decides")
         return kwargs
@@ -176,11 +174,3 @@ def checked_fields(artefact: dict[str, Any], where: Path) -> ArtefactFields:
             f"{where}: format is {artefact.get('format')!r}, this version of haloformer reads {ARTEFACT_FORMAT}"
         )
     return validated(ArtefactFields, artefact, str(where))
-
-
-def _plain(value: object, depth: int = 0) -> bool:
-    if isinstance(value, list):
-        return depth < _MAX_DEPTH and all(_plain(item, depth + 1) for item in value)
-    if isinstance(value, int | float):  # NaN fails the comparison
-        return isinstance(value, bool) or abs(value) <= _MAX_NUMBER
-    return value is None or isinstance(value, str)

@@ -1,6 +1,7 @@
 """Reading datasets, as `dataset_writer` writes them, quickly in random batches."""
 
 import logging
+import operator
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -25,6 +26,7 @@ from haloformer.readers.hdf5_checks import (
     survives_hdf5,
 )
 from haloformer.readers.unpacked import check_chunks
+from haloformer.validation import whole_number, whole_numbers
 from haloformer.vocabulary import unknown_name
 
 _log = logging.getLogger(__name__)
@@ -108,8 +110,12 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
         Returns:
             (B, C, H, W) float32, in the order asked for.
+
+        Raises:
+            InputError: They are no whole numbers, but a mask, a slice, or numbers with a fraction.
+            IndexError: The file has not so many images.
         """
-        wanted = np.asarray(indices, dtype=np.int64).reshape(-1)
+        wanted = whole_numbers(indices, "indices of images").reshape(-1)
         n = len(self)
         if wanted.size and (wanted.min() < -n or wanted.max() >= n):
             raise IndexError(
@@ -137,6 +143,7 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
 
     def batches(self, size: int = 256) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yields (images (B, C, H, W), labels (B,)) in file order, ``size`` at a time."""
+        size = whole_number(size, "size of a batch", least=1)
         for start in range(0, len(self), size):
             stop = min(start + size, len(self))
             yield self.images_at(np.arange(start, stop)), torch.from_numpy(self.labels[start:stop])
@@ -145,11 +152,19 @@ class LensDataset(torch.utils.data.Dataset[tuple[torch.Tensor, int]]):
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[torch.Tensor, int]:
+        try:
+            index = operator.index(index)
+        except TypeError:
+            raise InputError(
+                f"an image has a whole number, not {index!r}: images_at reads several, and "
+                "torch.utils.data.Subset is a part of a dataset"
+            ) from None
         return self.images_at([index])[0], int(self.labels[index])
 
     def __getitems__(self, indices: list[int]) -> list[tuple[torch.Tensor, int]]:
         """A whole batch at once: what PyTorch's DataLoader calls when it is there."""
-        return list(zip(self.images_at(indices), self.labels[indices].tolist(), strict=True))
+        images = self.images_at(indices)
+        return list(zip(images, self.labels[np.asarray(indices, int)].tolist(), strict=True))
 
     def close(self) -> None:
         """Closes the file in this process; reading opens it again."""

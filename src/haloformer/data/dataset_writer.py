@@ -28,8 +28,9 @@ from numpy.typing import ArrayLike
 from haloformer.data.hdf5_sink import Sink, interrupts_deferred
 from haloformer.errors import InputError, exists_already, reason_of
 from haloformer.io.writing import check_target, whole_file
-from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES
+from haloformer.readers.hdf5_checks import MAX_IMAGE_VALUES, channels_are_last
 from haloformer.readers.pixels import in_single_precision
+from haloformer.validation import whole_numbers
 from haloformer.vocabulary import unknown_name
 
 FORMAT = "haloformer-dataset"
@@ -91,6 +92,8 @@ class DatasetWriter:
         self.path = Path(path)
         self.n = n
         self.image_shape = tuple(int(size) for size in image_shape)
+        if isinstance(class_names, str):
+            raise InputError(f"class_names must be a list of names, not {class_names!r}")
         self.class_names = tuple(class_names)
         self.attributes = dict(attributes or {})
         units = self.attributes.pop("units", None)
@@ -120,6 +123,12 @@ class DatasetWriter:
         if not self.class_names or len(set(self.class_names)) != len(self.class_names):
             raise InputError(
                 f"class names must be given and differ from each other, not {list(self.class_names)}"
+            )
+        if not all(isinstance(name, str) for name in self.class_names):
+            raise InputError(f"class names must be texts, not {list(self.class_names)}")
+        if channels_are_last(self.image_shape):
+            raise InputError(
+                f"cannot store images of shape {self.image_shape}, with channels last: (channels, height, width) is needed"
             )
         if n is not None and n < 1:
             raise InputError(f"a dataset needs at least one image, not {n}")
@@ -177,8 +186,10 @@ class DatasetWriter:
         """
         if self._file is None:
             raise RuntimeError("DatasetWriter.write is called inside the with-block only")
-        images = self._stored(_to_numpy(batch.images))
+        images = self._stored(_real(batch.images, f"{self.path}: images"))
         labels = _to_numpy(batch.labels)
+        if labels.dtype.kind != "b":  # of two classes, a question's answers will do
+            labels = whole_numbers(labels, f"{self.path}: labels")
         size = len(labels)
         if images.shape != (size, *self.image_shape):
             raise InputError(
@@ -398,6 +409,7 @@ def write_dataset(
         compression: None, ``"gzip"`` or ``"lzf"``.
         overwrite: Replace an existing file.
     """
+    images = _real(images, "images")
     batch = _ArrayBatch(images, labels, parameters)
     with DatasetWriter(
         path,
@@ -439,7 +451,25 @@ def _parameter_column(name: str, values: ArrayLike, size: int) -> np.ndarray:
 
 
 def _to_numpy(values: torch.Tensor | ArrayLike) -> np.ndarray:
-    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+    """Returns an array of any kind as NumPy's; what is masked is NaN."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    if isinstance(values, np.ma.MaskedArray):
+        known: np.ndarray = values.data
+        return np.where(np.ma.getmaskarray(values), np.nan, known) if values.mask.any() else known
+    return np.asarray(values)
+
+
+def _real(values: torch.Tensor | ArrayLike, what: str) -> np.ndarray:
+    """Returns an array of real numbers; raises InputError for all else."""
+    try:
+        found = _to_numpy(values)
+    except (TypeError, ValueError) as error:  # lists of several lengths
+        raise InputError(f"{what} cannot be read as one array: {reason_of(error)}") from error
+    if found.dtype.kind not in "biuf":
+        raise InputError(f"{what} are {type(values).__name__} of {found.dtype}, not real numbers")
+    return found
 
 
 def _write_attributes(file: h5py.File, attributes: Mapping[str, object]) -> None:

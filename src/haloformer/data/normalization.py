@@ -90,7 +90,16 @@ class Normalization:
 
         Returns:
             (B, C, H, W) on the same device; float64 for float64, otherwise float32.
+
+        Raises:
+            InputError: They are no tensor of this form: of (B, H, W) the images would be taken for
+                the channels of one.
         """
+        if not isinstance(images, Tensor) or images.ndim != 4:
+            shape = tuple(getattr(images, "shape", ()))
+            raise InputError(
+                f"images must be a tensor (B, C, H, W), not {type(images).__name__} {shape}"
+            )
         if not self.is_fitted:
             raise RuntimeError(
                 f"normalization '{self.kind}' must be fitted on training images before it is applied"
@@ -225,6 +234,12 @@ def _sample(images: Tensor | Iterable[Tensor]) -> Tensor:
     batches: list[Tensor] = []
     count = 0
     for batch in images:
+        if not isinstance(batch, Tensor) or batch.ndim != 4:
+            shape = tuple(getattr(batch, "shape", ()))
+            raise InputError(
+                "a normalization is fitted on a tensor (N, C, H, W), or several, not on "
+                f"{type(batch).__name__} {shape}"
+            )
         batches.append(batch[: _sample_size(batch) - count].float())
         count += len(batches[-1])
         if count >= _sample_size(batch):

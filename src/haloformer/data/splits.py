@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from haloformer.errors import InputError
+from haloformer.validation import whole_numbers
 
 
 def stratified_split(
@@ -28,7 +29,7 @@ def stratified_split(
     Raises:
         InputError: Shares that do not add up to 1, or a class with too few images to be in every part.
     """
-    labels = np.asarray(labels)
+    labels = whole_numbers(labels, "labels")
     if labels.ndim != 1 or not len(labels):
         raise InputError(f"a split needs one label per image, not labels of shape {labels.shape}")
     if not fractions or any(not 0 < share <= 1 for share in fractions.values()):

@@ -14,7 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
+from haloformer.errors import InputError
 from haloformer.simulation import BatchMaker, LensBatch, Simulator, batches_ahead, collect
+from haloformer.validation import whole_number
 
 VALIDATION_SEED_OFFSET = 2**40
 """Added to a training seed to get its validation seed; seeds that users type are below 2³², so none can collide."""
@@ -78,7 +80,10 @@ def _rows(batch: LensBatch, rows: slice) -> LensBatch:
 
 
 class EpochStream(IterableDataset[tuple[Tensor, Tensor]]):
-    """One epoch of the stream as batches, for ``DataLoader(stream, batch_size=None)``."""
+    """One epoch of the stream as batches, for ``DataLoader(stream, batch_size=None, num_workers=…)``.
+
+    Several workers share the batches among them, which come in the same order.
+    """
 
     def __init__(self, simulator: Simulator, epoch: int, epoch_size: int, batch_size: int) -> None:
         """Prepares an epoch.
@@ -88,22 +93,30 @@ class EpochStream(IterableDataset[tuple[Tensor, Tensor]]):
             epoch: Which epoch, from 0.
             epoch_size: Images per epoch; a last batch that would be incomplete is left out.
             batch_size: Images per batch.
+
+        Raises:
+            InputError: They are no such numbers, or an epoch is smaller than a batch.
         """
         super().__init__()
-        self.simulator, self.epoch, self.epoch_size, self.batch_size = (
-            simulator,
-            epoch,
-            epoch_size,
-            batch_size,
-        )
+        self.simulator = simulator
+        self.epoch = whole_number(epoch, "epoch")
+        self.batch_size = whole_number(batch_size, "batch_size", 1)
+        self.epoch_size = whole_number(epoch_size, "epoch_size", 1)
+        if self.epoch_size < self.batch_size:
+            raise InputError(
+                f"epoch_size {epoch_size} is less than batch_size {batch_size}: there would be no batch"
+            )
 
     def __len__(self) -> int:
         return self.epoch_size // self.batch_size
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (images (B, C, H, W), labels (B,))."""
-        numbers = np.arange(self.epoch * self.epoch_size, (self.epoch + 1) * self.epoch_size)
-        for batch in stream_batches(self.simulator, numbers, self.batch_size):
+        worker = get_worker_info()
+        first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
+        whole = self.epoch * self.epoch_size + np.arange(len(self) * self.batch_size)
+        mine = whole.reshape(-1, self.batch_size)[first::step].reshape(-1)
+        for batch in stream_batches(self.simulator, mine, self.batch_size):
             yield batch.images, batch.labels
 
 
@@ -123,9 +136,14 @@ class EndlessStream(IterableDataset[tuple[Tensor, Tensor]]):
             simulator: Gives the images by number.
             batch_size: Images per batch.
             start: Number of the first batch, to go on where an earlier stream ended.
+
+        Raises:
+            InputError: They are no such numbers.
         """
         super().__init__()
-        self.simulator, self.batch_size, self.start = simulator, batch_size, start
+        self.simulator = simulator
+        self.batch_size = whole_number(batch_size, "batch_size", 1)
+        self.start = whole_number(start, "start")
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields (images (B, C, H, W), labels (B,)) and never ends."""

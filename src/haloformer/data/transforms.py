@@ -96,11 +96,21 @@ def augment_images(images: Tensor, spec: Augmentation, rng: np.random.Generator)
     Returns:
         (B, C, H, W); ``images`` itself where nothing is to be done.
 
+    Raises:
+        InputError: Images or random numbers of another kind, or views that such images do not have.
+
     Examples:
         >>> spec = Augmentation(rotation=180, shift=2)
         >>> views = augment_images(images, spec, np.random.default_rng(0))
     """
+    if not isinstance(images, Tensor) or images.ndim != 4 or not images.is_floating_point():
+        found = f"{type(images).__name__} of {getattr(images, 'dtype', 'no type')}"
+        shape = tuple(getattr(images, "shape", ()))
+        raise InputError(f"images must be a float tensor (B, C, H, W), not {found} {shape}")
+    _check_generator(rng)
     check_augmentation(spec.augment, tuple(images.shape[1:]))
+    if not len(images):
+        return images
     if not spec.shift < min(images.shape[-2:]) / 2:
         raise InputError(
             f"augmentation.shift of {spec.shift} pixels is half of an image of {tuple(images.shape[-2:])}"
@@ -111,6 +121,13 @@ def augment_images(images: Tensor, spec: Augmentation, rng: np.random.Generator)
     if spec.interpolates:
         images = _resample(images, spec, view)
     return _erase(images, spec.erasing, patch) if spec.erasing else images
+
+
+def _check_generator(rng: object) -> None:
+    if not isinstance(rng, np.random.Generator):
+        raise InputError(
+            f"rng must be a generator of NumPy, such as numpy.random.default_rng(0), not {rng!r}"
+        )
 
 
 @dataclass(frozen=True)
@@ -200,9 +217,17 @@ def draw_noise(
 
     Returns:
         (B, C, H, W) in the unit of that noise (see :class:`NoiseModel`), same type and device.
+
+    Raises:
+        InputError: Exposure times that are not positive, or not one for each image.
     """
     if model.kind == "doubled":
         return images * 2
+    if images.ndim != 4 or seconds.shape != (len(images),):
+        raise InputError(
+            f"images {tuple(images.shape)} and exposure times {tuple(seconds.shape)} do not go "
+            "together: (B, C, H, W) and (B,) are needed"
+        )
     if not bool((seconds > 0).all()):
         raise InputError("exposure_time must be positive in every image that noise is drawn for")
     seconds = seconds.to(images)[:, None, None, None]
@@ -229,6 +254,7 @@ def draw_exposures(seconds: Tensor, low: float, high: float, rng: np.random.Gene
     Returns:
         (B,) exposure times, same type and device.
     """
+    _check_generator(rng)
     if not 0 < low <= high < math.inf:
         raise InputError(
             f"exposure takes two factors with 0 < low ≤ high, such as [0.5, 2], not [{low}, {high}]"

@@ -1,7 +1,8 @@
 """`LensClassifier`: arrays and labels in, a trained network out, as scikit-learn's tools expect it."""
 
+import os
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from haloformer.prediction.in_memory import as_tensor
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.readers.pixels import IN_TRAINING, bands_are_last, known_pixels
 from haloformer.training import train
-from haloformer.validation import check_name
+from haloformer.training.config import GROUPS, compose, short_name
+from haloformer.validation import check_name, whole_number
 
 _BATCH = 256  # images answered at once
 _LEAST = 10  # images of each class: one of them validates
@@ -41,11 +43,12 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
         normalization: How pixel values become the network's input (`DataConfig`).
         preset: Recipe to start from (``haloformer presets``); the arguments above go before it.
         options: More fields of an experiment by their short names, such as ``{"ema": 0.99}``; they
-            go before all others.
+            go before all others. Images, classes and task are those of `fit`.
         image_shape: (H, W) or (C, H, W) of flattened images (N, F); None: images have axes.
         random_state: Of initial weights, order and split: a whole number, or what scikit-learn takes.
         device: ``"auto"`` takes a GPU if there is one.
-        out: Run folder to keep; None keeps the trained network in memory alone.
+        out: Run folder to keep, a new one for each `fit`; None keeps the trained network in memory
+            alone.
         verbose: Show the progress of the training.
 
     Attributes:
@@ -83,7 +86,7 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
         image_shape: Sequence[int] | None = None,
         random_state: Any = 0,
         device: str = "auto",
-        out: str | None = None,
+        out: str | os.PathLike[str] | None = None,
         verbose: bool = False,
     ) -> None:
         self.model = model
@@ -111,7 +114,8 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
             The estimator itself.
 
         Raises:
-            InputError: Images and labels do not fit, or are too few.
+            InputError: Images and labels do not fit, or are too few; or an argument of the
+                estimator cannot be.
         """
         images, labels = self._images(X), _labels(y)
         known_pixels(images.numpy(), "error", "X", IN_TRAINING)
@@ -134,12 +138,13 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
             )
         names = _names(self.classes_)
         with tempfile.TemporaryDirectory(prefix="haloformer-") as folder:
-            path, out = Path(folder) / "train.h5", self.out or str(Path(folder) / "run")
+            path, out = Path(folder) / "train.h5", os.fspath(self.out or Path(folder) / "run")
+            options = self._experiment(path, out, len(images))
             write_dataset(path, images, numbers, {}, names)
-            result = train(preset=self.preset, **self._experiment(path, out, len(images)))
+            result = train(preset=self.preset, **options)
             self.predictor_ = load(out, self.device)
         self.metrics_ = dict(result.metrics)
-        self.predictor_.name = self.out or f"LensClassifier({self.model})"
+        self.predictor_.name = os.fspath(self.out) if self.out else f"LensClassifier({self.model})"
         self._columns = [self.predictor_.class_names.index(name) for name in names]
         self.n_features_in_ = int(images[0].numel())
         return self
@@ -188,7 +193,7 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
         images = as_tensor(X, "X").to("cpu", torch.float32)
         shape = tuple(images.shape)
         if images.ndim == 2 and self.image_shape is not None:
-            wanted = tuple(self.image_shape)
+            wanted = _image_shape(self.image_shape)
             if np.prod(wanted) != shape[1]:
                 raise InputError(f"X has {shape[1]} numbers per image, image_shape {wanted} others")
             images = images.reshape(-1, *((1, *wanted) if len(wanted) == 2 else wanted))
@@ -206,16 +211,25 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
         return images.contiguous()
 
     def _experiment(self, path: Path, out: str, n: int) -> dict[str, Any]:
-        """Returns the options of the training."""
+        """Returns the options of the training; raises InputError if it would not be one of these images."""
+        if not isinstance(self.options or {}, Mapping):
+            raise InputError(
+                f"options must be a mapping such as {{'ema': 0.99}}, not {self.options!r}"
+            )
+        if self.out is not None and Path(self.out).is_dir() and any(Path(self.out).iterdir()):
+            raise InputError(f"out: {self.out} is not empty, and each fit needs a new folder")
         seed = self.random_state
         if isinstance(seed, bool) or not isinstance(seed, int | np.integer):
             seed = check_random_state(seed).randint(2**31)
-        return {
+        batch_size = self.batch_size  # of another type it is told by its name
+        if isinstance(batch_size, int | np.integer):
+            batch_size = min(batch_size, max(2, n // 4))
+        fields = {
             "data": str(path),
             "model": self.model,
             "out": out,
             "epochs": self.epochs,
-            "batch_size": min(self.batch_size, max(2, n // 4)),
+            "batch_size": batch_size,
             "lr": self.lr,
             "augment": self.augment,
             "normalization": self.normalization,
@@ -223,14 +237,45 @@ class LensClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc]  # i
             "device": self.device,
             "loggers": (),
             "progress": self.verbose,
-            **(self.options or {}),
+            **_short(self.options or {}),
         }
+        said = compose(self.preset, fields)
+        for field, found, wanted, why in (
+            ("data", said.data.source, str(path), "X and y are what is learned from"),
+            ("out", said.trainer.out, out, "give it as an argument"),
+            ("classes", said.data.classes, "all", "the labels of y are the classes"),
+            ("task", said.task.name, "classification", "haloformer.train has the others"),
+        ):
+            if found != wanted:
+                raise InputError(f"{field} cannot be {found!r} here: {why}")
+        return fields
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.two_d_array = self.image_shape is not None
         tags.input_tags.three_d_array = True
         return tags
+
+
+def _short(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns options of any spelling by their short names."""
+    found: dict[str, Any] = {}
+    for key, value in options.items():
+        if key == "preset":
+            raise InputError("options cannot hold preset: give it as an argument")
+        if key in GROUPS and isinstance(value, Mapping):
+            found |= {short_name(f"{key}.{name}"): inner for name, inner in value.items()}
+        else:
+            found[short_name(str(key))] = value
+    return found
+
+
+def _image_shape(given: Any) -> tuple[int, ...]:
+    """Returns (H, W) or (C, H, W); raises InputError if it is neither."""
+    found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else ()
+    if len(found) not in (2, 3):
+        raise InputError(f"image_shape must be (H, W) or (C, H, W), not {given!r}")
+    return tuple(whole_number(each, "image_shape", 1) for each in found)
 
 
 def _labels(y: Any) -> np.ndarray:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.fitting.composed.fitter import ComposedFitter
-from haloformer.fitting.given import given_array
+from haloformer.fitting.given import given_noise_map
 from haloformer.fitting.parametric import SmoothFitter, composed_fitter, smooth_fitter
 from haloformer.fitting.problem import PLACE
 from haloformer.fitting.result import SmoothFit
@@ -229,7 +229,8 @@ class Residual:
         """Returns what :meth:`look` does, for images with a camera of their own."""
         fitter, maps = composed_fitter(self._fitter), None
         if noise_map is not None:
-            given = torch.from_numpy(given_array(noise_map, "noise_map"))
+            shape = (images.shape[2], images.shape[3])
+            given = torch.from_numpy(given_noise_map(noise_map, shape))
             if tuple(given.shape) not in (
                 tuple(images.shape[2:]),
                 (len(images), *images.shape[2:]),

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from haloformer.errors import InputError
+from haloformer.simulation.batch import LensBatch
 
 Values = Tensor | np.ndarray | Sequence[float] | float
 """A number, or numbers in a list, an array or a tensor."""
@@ -18,7 +19,7 @@ _LARGEST = 1e15  # whose square is a number in single precision, too
 
 
 def given_array(values: object, name: str) -> np.ndarray:
-    """Returns real numbers as a new float64 array; raises InputError for anything else.
+    """Returns real numbers as a new float64 array, NaN where they are masked; raises InputError for anything else.
 
     Args:
         values: A number, list, array or tensor.
@@ -33,12 +34,19 @@ def given_array(values: object, name: str) -> np.ndarray:
         array = np.array(None)
     if array.dtype.kind not in "biuf":
         raise InputError(f"{name} must be real numbers, not {type(values).__name__}")
-    return np.array(array, dtype=np.float64)
+    found = np.array(array, dtype=np.float64)
+    if isinstance(values, np.ma.MaskedArray):
+        found[np.ma.getmaskarray(values)] = np.nan
+    return found
 
 
-def given_images(images: Tensor | np.ndarray) -> Tensor:
-    """Returns images as a tensor; those that are one stay as they are."""
+def given_images(images: Tensor | np.ndarray | LensBatch) -> Tensor:
+    """Returns images as a tensor, NaN where they are masked; those that are one stay as they are."""
+    if isinstance(images, LensBatch):
+        images = images.images
     if isinstance(images, Tensor):
+        if images.is_complex():
+            raise InputError(f"images must be real numbers, not {images.dtype}")
         return images
     with np.errstate(over="ignore"):
         return torch.from_numpy(given_array(images, "images").astype(np.float32))
@@ -53,10 +61,12 @@ def given_seconds(exposure_time: Values | None, n: int) -> Tensor | None:
 
 
 def given_noise_map(noise_map: Values | None, shape: tuple[int, int]) -> np.ndarray | None:
-    """Returns a noise map as a new array, of which one number is that of all pixels (H, W)."""
+    """Returns a noise map as a new array, of which one number is that of all pixels (H, W); infinite where it is masked."""
     if noise_map is None:
         return None
     sigma = given_array(noise_map, "noise_map")
+    if isinstance(noise_map, np.ma.MaskedArray):
+        sigma[np.ma.getmaskarray(noise_map)] = np.inf
     return np.full(shape, sigma) if sigma.ndim == 0 else sigma
 
 

@@ -24,6 +24,7 @@ from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.detail import residual_detail
 from haloformer.fitting.given import (
     Values,
+    given_array,
     given_images,
     given_noise_map,
     given_seconds,
@@ -34,6 +35,7 @@ from haloformer.fitting.problem import PLACE, FitProblem, check_exposures
 from haloformer.fitting.result import SmoothFit
 from haloformer.fitting.start import StartingPoints
 from haloformer.fitting.steps import FitState, fit_by_tensors
+from haloformer.simulation.batch import LensBatch
 from haloformer.simulation.composed import ComposedSurvey, parameter_units
 from haloformer.simulation.scenes import UNITS
 from haloformer.simulation.surveys import AnySurvey, Survey, get_any_survey
@@ -52,7 +54,7 @@ _SIGNIFICANT = 5.0  # standard deviations that the fitted light must have
 
 
 def fit_smooth(
-    images: Tensor | np.ndarray,
+    images: Tensor | np.ndarray | LensBatch,
     survey: str | AnySurvey,
     *,
     noise: str = "original",
@@ -68,8 +70,8 @@ def fit_smooth(
     """Fits the smooth lens of a survey to images by maximum (quasi-)likelihood: weighted least squares, each pixel's weight its expected noise.
 
     Args:
-        images: (B, 1, H, W), as the survey has them; or their central part, smaller by an even number of pixels. Pixels that are not
-            finite are left out.
+        images: (B, 1, H, W), as the survey has them; or their central part, smaller by an even number of pixels. Pixels that are masked or
+            not finite are left out. Or what `simulate` returns.
         survey: The survey that they are of, or its name.
         noise: The images' noise, ``"original"``, ``"instrument"`` or ``"none"``; with it goes their unit. Of noise-free images the
             residual is in units of the noise that the instrument would have.
@@ -84,7 +86,7 @@ def fit_smooth(
         batch_size: Images fitted at once; changes nothing else.
         psf: (odd, odd) the images' own point-spread function on pixels as large as theirs, of composed surveys; the survey's if None.
         noise_map: (H, W) or (B, H, W) standard deviation of the images' own noise in their unit, or one number for all, of composed surveys.
-            Pixels where it is infinite, or more than 1000 times that of the quietest twentieth of them, are left out.
+            Pixels where it is masked or infinite, or more than 1000 times that of the quietest twentieth of them, are left out.
 
     Returns:
         The fit. Images without a lens are no error: see :attr:`SmoothFit.converged`.
@@ -104,8 +106,10 @@ def fit_smooth(
     if images.ndim != 4 or images.shape[1] != 1:
         raise InputError(f"fit_smooth takes images (B, 1, H, W), not {tuple(images.shape)}")
     batch_size = 64 if batch_size is None else batch_size
-    if batch_size < 1 or (steps is not None and steps < 1):
-        raise InputError(f"batch_size and steps must be at least 1, not {batch_size} and {steps}")
+    for what, number in (("batch_size", batch_size), ("steps", steps)):
+        whole = isinstance(number, int | np.integer) and not isinstance(number, bool)
+        if number is not None and not (whole and number >= 1):
+            raise InputError(f"{what} must be a whole number of at least 1, not {number!r}")
     exposures = given_seconds(exposure_time, len(images))
     if exposures is not None:
         check_exposures(exposures, len(images))
@@ -328,8 +332,7 @@ class SmoothFitter:
         fit = fit_by_kernel if self._compiled(data.device) else fit_by_tensors
         model, places = self._model, None
         if place is not None:
-            given = torch.as_tensor(place, dtype=torch.float64, device=data.device)
-            places = given.expand(len(data), -1)
+            places = _given_places(place, len(data)).to(data.device)
             model = model.at(places)
         start = self._start(data, known)
         u, state = fit(model, start, data, known, seconds, steps)
@@ -367,6 +370,22 @@ class SmoothFitter:
 
     def _compiled(self, device: torch.device) -> bool:
         return can_be_compiled(self.problem, device)
+
+
+def _given_places(place: tuple[float, float, float] | Tensor, n: int) -> Tensor:
+    """Returns where the lenses of n images lie (n, 3); raises InputError for what are no places."""
+    given = (
+        place.detach()
+        if isinstance(place, Tensor)
+        else torch.from_numpy(given_array(place, "place"))
+    )
+    # A GPU is not waited for.
+    known = given.device.type != "cpu" or bool(torch.isfinite(given).all())
+    if given.shape not in ((3,), (n, 3)) or not known:
+        raise InputError(
+            f"place must be three numbers, {', '.join(PLACE)}, or as many for each image; not {place!r}"
+        )
+    return given.double().expand(n, -1)
 
 
 def _result(

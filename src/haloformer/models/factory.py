@@ -1,5 +1,6 @@
 """Builds a model by name, for images of any size."""
 
+import operator
 import os
 from typing import Any
 
@@ -79,9 +80,9 @@ def build_model(
             f"pixels, such as create_model('{name}', img_size=64)"
         )
     size = _checked_size(img_size)
-    for what, value in (("in_chans", in_chans), ("num_classes", num_classes)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise InputError(f"{what} must be a whole number of at least 1, not {value!r}")
+    in_chans = _checked_number("in_chans", in_chans)
+    num_classes = _checked_number("num_classes", num_classes)
+    _check_keywords(kw)
     weights = _file_weights(pretrained)
     if pretrained is True and not info.pretrained:
         raise InputError(
@@ -91,9 +92,7 @@ def build_model(
     options = {**info.kwargs, **kw}
     head_norm = options.pop("head_norm", "none")
     try:
-        model = build_at_native_size(
-            info.timm_name, size, in_chans, num_classes, called=name, **options
-        )
+        model = build_at_native_size(info.timm_name, size, in_chans, num_classes, name, **options)
     except Exception as error:
         _mind_old_timm(name, error)
         raise
@@ -128,11 +127,39 @@ def _file_weights(pretrained: bool | str | os.PathLike[str]) -> StateDict | None
 
 
 def _checked_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
-    sides = tuple(img_size) if isinstance(img_size, tuple | list) else (img_size, img_size)
-    if len(sides) != 2 or any(
-        isinstance(s, bool) or not isinstance(s, int) or not 8 <= s <= 4096 for s in sides
-    ):
+    given = tuple(img_size) if isinstance(img_size, tuple | list) else (img_size, img_size)
+    sides = [_whole(side) for side in given]
+    if len(sides) != 2 or any(side is None or not 8 <= side <= 4096 for side in sides):
         raise InputError(
             f"img_size must be one or two whole numbers of pixels from 8 to 4096, not {img_size!r}"
         )
-    return sides[0], sides[1]
+    height, width = (int(side) for side in sides if side is not None)
+    return height, width
+
+
+def _checked_number(what: str, value: int) -> int:
+    found = _whole(value)
+    if found is None or found < 1:
+        raise InputError(f"{what} must be a whole number of at least 1, not {value!r}")
+    return found
+
+
+def _whole(value: object) -> int | None:
+    """Returns a whole number of any integer type, also NumPy's; None for all else."""
+    try:
+        return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+TIMMS_OWN = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Keywords by which timm would look for weights: here ``pretrained`` says where they are."""
+
+
+def _check_keywords(kw: dict[str, Any]) -> None:
+    """Raises InputError for keywords that no network takes, or that fail only when it is trained."""
+    for name, value in kw.items():
+        if name in TIMMS_OWN:
+            raise InputError(f"{name} is no keyword here: pretrained='path/to/file' loads weights")
+        if name.endswith("_rate") and isinstance(value, int | float) and not 0 <= value <= 1:
+            raise InputError(f"{name} must be a number from 0 to 1, not {value!r}")

@@ -20,12 +20,14 @@ from haloformer.errors import InputError
 class PaddedInput(nn.Module):
     """A model that sees its images padded with zeros to the size it was built for.
 
-    It answers to timm's protocol; what it does not define itself is the inner model's. Feature maps
-    (and those of ``forward_intermediates``) are of the padded image.
+    Images of another size are refused: of these the model might drop pixels. It answers to timm's
+    protocol; what it does not define itself is the inner model's. Feature maps (and those of
+    ``forward_intermediates``) are of the padded image.
 
     Attributes:
         model: The model inside.
         padding: Pixels added on the left, right, top and bottom.
+        img_size: Height and width of the images.
     """
 
     def __init__(
@@ -33,11 +35,18 @@ class PaddedInput(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
+        self.img_size = img_size
         extra_h, extra_w = padded_size[0] - img_size[0], padded_size[1] - img_size[1]
         self.padding = (extra_w // 2, extra_w - extra_w // 2, extra_h // 2, extra_h - extra_h // 2)
 
     def pad(self, images: Tensor) -> Tensor:
-        """Pads (B, C, H, W) to the inner model's size."""
+        """Pads (B, C, H, W) to the inner model's size; raises InputError if they are not of the size that it was built for."""
+        tracing = torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+        if not tracing and tuple(images.shape[-2:]) != self.img_size:  # a trace cannot ask
+            height, width = images.shape[-2:]
+            raise InputError(
+                f"the model was built for images of {self.img_size[0]}×{self.img_size[1]} pixels, not {height}×{width}"
+            )
         return F.pad(images, self.padding)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -81,8 +90,8 @@ def build_at_native_size(
     img_size: tuple[int, int],
     in_chans: int,
     num_classes: int,
-    *,
     called: str | None = None,
+    /,  # the model's keywords may have any name
     **kwargs: Any,
 ) -> nn.Module:
     """Builds a timm model for images of exactly ``img_size``, padded only where it must be.
@@ -96,7 +105,7 @@ def build_at_native_size(
         **kwargs: What else the entry is given.
 
     Raises:
-        InputError: The model cannot run at this size.
+        InputError: The model cannot run at this size, or gives something else than so many numbers.
     """
     called = called or timm_name
     reasons: list[str] = []
@@ -114,8 +123,12 @@ def build_at_native_size(
             rounded = (_round_up(size[0], multiple[0]), _round_up(size[1], multiple[1]))
             model = _build(timm_name, called, rounded, in_chans, num_classes, **kwargs)
             size = rounded
-        built = repr((timm_name, size, sorted(kwargs.items())))
-        failure = None if built in _RUNNING else _dry_run(model, in_chans, size)
+        # The function, too: an own architecture may be registered anew.
+        described = repr((timm_name, size, num_classes, sorted(kwargs.items())))
+        built = (timm.models.model_entrypoint(timm_name), described)
+        failure = (
+            None if built in _RUNNING else _dry_run(model, in_chans, size, num_classes, called)
+        )
         if failure is None:
             _RUNNING.add(built)
             return model if size == img_size else PaddedInput(model, img_size, size)
@@ -125,10 +138,10 @@ def build_at_native_size(
     )
 
 
-_RUNNING: set[str] = set()
+_RUNNING: set[tuple[Any, str]] = set()
 """What was built before in this process and did run: a second dry run would find the same.
 
-Neither the number of channels nor that of classes changes the size of any map.
+The number of channels does not change the size of any map.
 """
 
 # What timm and torch raise when a size does not fit an architecture.
@@ -170,6 +183,7 @@ def _build(
     size: tuple[int, int],
     in_chans: int,
     num_classes: int,
+    /,
     **kwargs: Any,
 ) -> nn.Module:
     """Builds with ``img_size`` where the model takes it.
@@ -193,16 +207,21 @@ def _build(
         ) from error
 
 
-def _timm_model(timm_name: str, **options: Any) -> nn.Module:
+def _timm_model(timm_name: str, /, **options: Any) -> nn.Module:
     model: nn.Module = timm.create_model(timm_name, **options)
     return model
 
 
-def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | None:
+def _dry_run(
+    model: nn.Module, in_chans: int, size: tuple[int, int], num_classes: int, called: str
+) -> str | None:
     """Returns why the model does not suit the size, or None.
 
     It sees a blank image in evaluation mode: no random numbers are drawn and no batch statistics
     change.
+
+    Raises:
+        InputError: It gives something else than ``num_classes`` numbers.
     """
     dropping: list[str] = []
 
@@ -222,7 +241,7 @@ def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | No
     model.eval()
     try:
         with torch.no_grad():
-            model(torch.zeros(1, in_chans, *size))
+            numbers = model(torch.zeros(1, in_chans, *size))
     except MemoryError:
         raise
     except Exception as error:  # a size, or a keyword that only shows when the model runs
@@ -231,7 +250,20 @@ def _dry_run(model: nn.Module, in_chans: int, size: tuple[int, int]) -> str | No
         model.train(was_training)
         for hook in hooks:
             hook.remove()
+    _check_numbers(numbers, num_classes, called)
     return dropping[0] if dropping else None
+
+
+def _check_numbers(numbers: object, num_classes: int, called: str) -> None:
+    """Raises InputError unless a model gave (1, num_classes) numbers for one image."""
+    is_tensor = isinstance(numbers, Tensor)
+    shape = tuple(numbers.shape) if isinstance(numbers, Tensor) else None
+    if shape != (1, num_classes):
+        found = f"a tensor {shape}" if is_tensor else f"a {type(numbers).__name__}"
+        raise InputError(
+            f"model '{called}' gives {found} for one image, where (1, {num_classes}) is needed: is "
+            "there a keyword, such as features_only or global_pool, that takes its classifier away?"
+        )
 
 
 _STRIDED = (nn.Conv2d, nn.MaxPool2d, nn.AvgPool2d, nn.Unfold)

@@ -117,10 +117,12 @@ def find_model(name: str) -> ModelInfo:
         name: Such as ``hybrid_nano``, ``resnet18``, ``timm:convnext_atto`` or ``convnext_atto``.
 
     Raises:
-        InputError: Neither haloformer nor timm has it.
+        InputError: Neither haloformer nor timm has it, or it is no text.
     """
     import timm
 
+    if not isinstance(name, str):
+        raise InputError(f"a model is named by a text such as 'vit_nano', not {name!r}")
     if name in _BY_NAME:
         return _BY_NAME[name]
     if name in EARLIER_NAMES:

@@ -244,12 +244,13 @@ def _unwrapped(content: Any) -> StateDict:
 
 
 def _without_prefix(weights: StateDict, wanted: StateDict) -> StateDict:
-    """Takes off ``model.``, which a padded model and many trainers put before every name."""
-    if all(name.startswith("model.") for name in weights) and not any(
-        name.startswith("model.") for name in wanted
-    ):
-        return {name.removeprefix("model."): tensor for name, tensor in weights.items()}
-    return dict(weights)
+    """Takes off ``model.``, which a padded model and many trainers put before every name, or both do."""
+    found = dict(weights)
+    if any(name.startswith("model.") for name in wanted):
+        return found
+    while found and all(name.startswith("model.") for name in found):
+        found = {name.removeprefix("model."): tensor for name, tensor in found.items()}
+    return found
 
 
 def _converted(
@@ -289,12 +290,16 @@ def _first_convs(model: nn.Module, in_chans: int) -> tuple[str, ...]:
     named: Any = (getattr(model, "pretrained_cfg", None) or {}).get("first_conv")
     if named:
         return (named,) if isinstance(named, str) else tuple(named)
-    convs = (
-        n
-        for n, m in model.named_modules()
-        if isinstance(m, nn.Conv2d) and m.in_channels == in_chans
-    )
+    convs = (name for name, module in model.named_modules() if _sees(module, in_chans))
     return tuple(convs)[:1]
+
+
+def _sees(module: nn.Module, in_chans: int) -> bool:
+    """Whether a layer is a convolution, of a group of rotations, too, of so many channels."""
+    if isinstance(module, nn.Conv2d):
+        return module.in_channels == in_chans
+    weight = getattr(module, "weight", None)
+    return isinstance(weight, Tensor) and weight.ndim == 4 and weight.shape[1] == in_chans
 
 
 def _adapted(weight: Tensor, wanted: Tensor, in_chans: int) -> Tensor:

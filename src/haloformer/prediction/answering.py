@@ -17,6 +17,7 @@ from haloformer.data.reader import (
     location_columns,
 )
 from haloformer.errors import InputError
+from haloformer.fitting.given import given_array
 from haloformer.io.progress import progress_bar
 from haloformer.prediction.cameras import CameraFiles, read_with_cameras
 from haloformer.prediction.in_memory import read_in_memory
@@ -54,7 +55,9 @@ def answer_images(
     reading.check()
     columns = answer_columns(predictor)
     if paths is None:
-        found = _with_cameras(read_in_memory(images, predictor.grid, reading), psf, noise_map)
+        found = _with_cameras(
+            read_in_memory(images, predictor.grid, reading), psf, noise_map, reading
+        )
         names = ["index", *columns, *_location(found)]
         total, batches = len(found), _in_batches(found, batch_size)
     else:
@@ -120,22 +123,36 @@ def camera_files(
     return CameraFiles(*given)
 
 
-def _with_cameras(found: list[ReadImage], psf: Any, noise_map: Any) -> list[ReadImage]:
-    """Returns images in memory with their camera."""
+def _with_cameras(
+    found: list[ReadImage], psf: Any, noise_map: Any, reading: Reading
+) -> list[ReadImage]:
+    """Returns images in memory with their camera; pixels whose noise is not known with it are not, if the reading says so."""
     if psf is None and noise_map is None:
         return found
     for name, value in (("psf", psf), ("noise_map", noise_map)):
         if isinstance(value, str | os.PathLike):
             raise InputError(f"{name} is a file, and the images are in memory: read it first")
     each: Sequence[Any] = [noise_map] * len(found)
-    if noise_map is not None and np.ndim(noise_map) == 3:
-        each = list(np.asarray(noise_map))
+    if noise_map is not None and np.ndim(noise_map) in (2, 3):
+        given = given_array(noise_map, "noise_map")
+        each = list(given) if given.ndim == 3 else [given] * len(found)
         if len(each) != len(found):
             raise InputError(
                 f"noise_map holds {len(each)} maps for {len(found)} images: one for each, or (H, W)"
             )
     psf = None if psf is None else np.asarray(psf)  # one array: images of it are fitted together
-    return [replace(image, camera=ImageCamera(psf, one)) for image, one in zip(found, each)]
+    if reading.nan != "mask":
+        return [replace(image, camera=ImageCamera(psf, one)) for image, one in zip(found, each)]
+    return [_where_known(image, psf, one) for image, one in zip(found, each)]
+
+
+def _where_known(image: ReadImage, psf: Any, noise: Any) -> ReadImage:
+    """Returns an image with its camera, NaN where its noise map (H, W) is not positive."""
+    if noise is None or image.image is None or np.shape(noise) != image.image.shape[1:]:
+        return replace(image, camera=ImageCamera(psf, noise))
+    known = noise > 0
+    pixels = np.where(known, image.image, np.nan).astype(np.float32)
+    return replace(image, image=pixels, camera=ImageCamera(psf, np.where(known, noise, 1.0)))
 
 
 def _location(found: Sequence[ReadImage]) -> list[str]:

@@ -211,6 +211,11 @@ def checked_class_names(path: Path, file: h5py.File) -> tuple[str, ...]:
     return known if len(set(known)) == len(known) else names
 
 
+def channels_are_last(shape: tuple[int, ...]) -> bool:
+    """Tells whether the shape of an image can only be (H, W, C): square, of one, three or four channels."""
+    return len(shape) == 3 and shape[2] in (1, 3, 4) and shape[0] == shape[1] > 1
+
+
 def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
     """Returns the shape (C, H, W) of an image; raises InputError for what is no array of images."""
     images = plain_dataset(path, file, "images")
@@ -219,8 +224,7 @@ def checked_images(path: Path, file: h5py.File) -> tuple[int, int, int]:
             f"{path}: /images has shape {images.shape}; (N, channels, height, width) is needed"
             " (`haloformer convert` makes it so)"
         )
-    _, channels, height, width = images.shape
-    if width in (1, 3, 4) and channels == height:
+    if channels_are_last(images.shape[1:]):
         raise InputError(
             f"{path}: /images has shape {images.shape}, with channels last; (N, channels, height, width) is needed (`haloformer convert` makes it so)"
         )

@@ -35,7 +35,9 @@ def batches_ahead(
     ranges = iter(numbers)
     lane = _lane(device)
     with ThreadPoolExecutor(1, thread_name_prefix="haloformer-ahead") as background:
-        ahead = background.submit(lane.make, simulator, next(ranges))
+        if (first := next(ranges, None)) is None:
+            return
+        ahead = background.submit(lane.make, simulator, first)
         for following in ranges:
             batch = ahead.result()
             ahead = background.submit(lane.make, simulator, following)

@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,7 @@ from haloformer.simulation.scenes import UNITS, Scenes, draw_scenes
 from haloformer.simulation.sources import SERSIC_R_MIN
 from haloformer.simulation.surveys import AnySurvey, Survey, describe_survey, get_any_survey
 from haloformer.simulation.visible import check_visible
+from haloformer.validation import whole_number, whole_numbers
 from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
 _SCALED_UNITS = {
@@ -144,7 +145,9 @@ class Simulator:
             if isinstance(self.survey, ComposedSurvey)
             else None
         )
-        self.threads = threads or torch.get_num_threads()
+        self.threads = (
+            torch.get_num_threads() if threads is None else whole_number(threads, "threads", 1)
+        )
         bands = self.survey.band_names if isinstance(self.survey, ComposedSurvey) else ()
         side = self.survey.instrument.num_pix
         self.image_shape = (max(1, len(bands)), side, side)
@@ -197,7 +200,11 @@ class Simulator:
 
         Returns:
             The batch; its images are (B, C, H, W) on the simulator's device, with a channel for each of the survey's bands.
+
+        Raises:
+            InputError: These are no image numbers, or no side.
         """
+        side = None if side is None else whole_number(side, "side", 1)
         if self._renderer is not None:
             return self._composed_batch(self._renderer, numbers, side)
         scenes = self.scenes(numbers)
@@ -403,8 +410,8 @@ class Simulator:
         """Returns the labels (B,) of images, and their numbers within their class."""
         classes = len(self.class_names)
         try:
-            found = np.asarray(numbers, dtype=np.int64)
-        except (OverflowError, TypeError, ValueError):
+            found = whole_numbers(numbers, "image numbers")
+        except InputError:
             found = np.array([-1])
         if found.ndim != 1 or (len(found) and (found.min() < 0 or found.max() // classes >= 2**32)):
             raise InputError(
@@ -571,11 +578,8 @@ def iterate(
     Raises:
         InputError: ``n`` or ``batch_size`` is not positive, or ``start`` is negative.
     """
-    for name, value, least in (("n", n, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | np.integer):
-            raise InputError(f"{name} must be a whole number, not {value!r}")
-        if value < least:
-            raise InputError(f"{name} must be at least {least}, not {value}")
+    n, batch_size = whole_number(n, "n", 1), whole_number(batch_size, "batch_size", 1)
+    start = whole_number(start, "start")
     stop = start + n
     yield from batches_ahead(
         simulator,
@@ -600,10 +604,12 @@ def scaled_images(images: Tensor, how: str) -> Tensor:
 def _choose_classes(survey: AnySurvey, classes: Sequence[str] | None) -> tuple[str, ...]:
     if classes is None:
         return survey.class_names
-    names = [classes] if isinstance(classes, str) else list(classes)
+    names = [classes] if isinstance(classes, str) else classes
+    if not isinstance(names, Iterable):
+        raise InputError(f"classes must be names of classes, not {classes!r}")
     chosen = set()
     for name in names:
-        canonical = name if name in survey.class_names else CLASS_ALIASES.get(name, name)
+        canonical = name if name in survey.class_names else CLASS_ALIASES.get(str(name), name)
         if canonical not in survey.class_names:
             raise unknown_name(f"class of survey {survey.name}", name, survey.class_names)
         if canonical in chosen:

@@ -17,6 +17,7 @@ from pydantic import (
     Field,
     StrictBool,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -28,7 +29,14 @@ from haloformer.training.presets import (
     preset_text,
     read_options,
 )
-from haloformer.validation import Number, Strict, WholeNumber, field_path, input_error
+from haloformer.validation import (
+    Number,
+    Strict,
+    WholeNumber,
+    field_path,
+    input_error,
+    plain_keyword,
+)
 from haloformer.vocabulary import unknown_name
 
 __all__ = [
@@ -130,6 +138,20 @@ class DataConfig(Strict):
     num_workers: WholeNumber = Field(default=2, ge=0)
 
 
+_NO_KEYWORDS = {
+    "name": "model names the network",
+    "img_size": "it is a field of its own, of the data",
+    "in_chans": "it follows from the data; channels: 3 repeats those of the images",
+    "num_classes": "it follows from the data and the task",
+    "pretrained": "it is a field of its own",
+    **dict.fromkeys(
+        ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"),
+        "pretrained: path/to/file starts from weights",
+    ),
+}
+"""What is no keyword of the network here, and why."""
+
+
 class ModelConfig(Strict):
     """The network.
 
@@ -140,6 +162,15 @@ class ModelConfig(Strict):
 
     name: Text = "hybrid_nano"
     model_args: dict[str, Any] = Field(default_factory=dict)
+
+    @field_validator("model_args")
+    @classmethod
+    def _check_keywords(cls, keywords: dict[str, Any]) -> dict[str, Any]:
+        """What an artefact could not hold would be told only when the network is trained."""
+        for name, why in _NO_KEYWORDS.items():
+            if name in keywords:
+                raise ValueError(f"must not hold '{name}': {why}")
+        return {name: plain_keyword(value) for name, value in keywords.items()}
 
 
 class OptimizerConfig(Strict):

@@ -14,6 +14,7 @@ import haloformer
 from haloformer.errors import InputError, InputWarning
 from haloformer.fitting.reallens import checked_observation, run
 from haloformer.fitting.reallens.given import check_not_skewed
+from haloformer.fitting.reallens.masses import Prior
 
 RNG = np.random.default_rng(4)
 IMAGE = RNG.normal(size=(40, 40))
@@ -175,3 +176,34 @@ def test_a_psf_off_its_middle_is_told_by_how_much():
     assert any("off its middle: places" in note for note in told)
     told = observed(IMAGE, psf=np.exp(-np.hypot(fine[0] - 2, fine[1]))).notes
     assert any("-0.00, -2.00 pixels" in note or "+0.00, -2.00 pixels" in note for note in told)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"supersampling": "a"}, "supersampling must be a whole number, not 'a'"),
+        ({"supersampling": 1.5}, "supersampling must be a whole number, not 1.5"),
+        ({"live": "a", "sample": "nested"}, "live must be a whole number, not 'a'"),
+        ({"multipoles": "yes"}, "multipoles must be true or false, not 'yes'"),
+        ({"r_trunc": "a", "perturber": "point"}, "r_trunc must be a number, not 'a'"),
+        ({"z_lens": "a", "z_source": 1}, "z_lens must be a number, not 'a'"),
+        ({"source_step": float("nan")}, "source_step must be a number, not nan"),
+        ({"start": 3}, "start must map names to numbers, not 3"),
+        ({"start": {"thetaE": 1.2}}, "unknown parameter in start 'thetaE': did you mean 'theta_E'"),
+        ({"start": {"x": "a"}}, "start: x must be a number, not 'a'"),
+        ({"priors": 3}, "priors must map names to Prior(mean, sd), not 3"),
+        ({"priors": {"thetaE": Prior(1, 1)}}, "unknown parameter in priors 'thetaE': did you mean"),
+        ({"priors": {"theta_E": 3}}, "priors: theta_E must be a Prior(mean, sd), not 3"),
+    ],
+)
+def test_options_that_would_change_nothing_or_break_the_fit_are_told(options, said):
+    image = np.random.default_rng(0).normal(0, 1, (40, 40))
+    with pytest.raises(InputError) as error:
+        haloformer.fit(image, psf=PSF, pixel_scale=0.05, **options)
+    assert str(error.value).startswith(said)
+
+
+@pytest.mark.parametrize("numbers", [(np.nan, 1), (1, 0), (1, -1), (1, 1, 3, 2), ("a", 1)])
+def test_what_is_no_distribution_is_no_prior(numbers):
+    with pytest.raises(InputError, match="a prior needs a mean, a standard deviation above 0"):
+        Prior(*numbers)

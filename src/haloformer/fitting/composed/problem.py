@@ -101,7 +101,9 @@ class ComposedProblem:
         if noise not in NOISE_MODES:
             raise unknown_name("noise mode", noise, NOISE_MODES)
         _check(survey, noise)
-        drawn = _draws(json.dumps(describe_survey(survey)))
+        # Without substructure, which may be of components that no file can name.
+        smooth = dataclasses.replace(survey, substructure={"no_sub": ()})
+        drawn = _draws(json.dumps(describe_survey(smooth)))
         kind = survey.noise_kind(noise)
         counts = kind == "double_poisson"
         values = {name: drawn[name] for name in NAMES}
@@ -211,9 +213,8 @@ def _draws(description: str) -> dict[str, np.ndarray]:
     """Draws (n,) of ``NAMES`` and of the noise's ``correlation`` from a survey without substructure."""
     survey = get_any_survey(json.loads(description))
     assert isinstance(survey, ComposedSurvey)
-    smooth = dataclasses.replace(survey, substructure={"no_sub": ()})
     zeros, index = np.zeros(DRAWS, np.int64), np.arange(DRAWS)
-    drawn = draw_scenes(smooth, zeros, index, _SEED, ("no_sub",)).parameters
+    drawn = draw_scenes(survey, zeros, index, _SEED, ("no_sub",)).parameters
     found = as_named(survey, drawn)
     if not has_sersic(survey):
         found |= _structured(found)

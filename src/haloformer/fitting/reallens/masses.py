@@ -50,6 +50,14 @@ class Prior:
     low: float = -np.inf
     high: float = np.inf
 
+    def __post_init__(self) -> None:
+        numbers = (self.mean, self.sd, self.low, self.high)
+        real = all(isinstance(n, int | float | np.integer | np.floating) for n in numbers)
+        if not real or not (np.isfinite(self.mean) and self.sd > 0 and self.low < self.high):
+            raise InputError(
+                f"a prior needs a mean, a standard deviation above 0, and low below high, not {numbers}"
+            )
+
 
 # As in the simulation's surveys of SLACS-like lenses, a little wider: the slopes of Auger et al. (2010), multipoles of isophotes.
 PRIORS: Mapping[str, Prior] = {

@@ -83,6 +83,7 @@ class Options:
     source_prior: str = "falling"
 
     def __post_init__(self) -> None:
+        self._check_types()
         if self.perturber not in (None, *PROFILES):
             raise InputError(f"perturber is '{self.perturber}': known are {', '.join(PROFILES)}")
         if self.source_prior not in SOURCE_PRIORS:
@@ -112,6 +113,44 @@ class Options:
         if self.perturber == "tnfw" and self.z_lens is None:
             raise InputError("a tnfw perturber needs z_lens and z_source")
 
+    def _check_types(self) -> None:
+        """Raises InputError for what is of another type than its field."""
+        for name in ("lens_light", "multipoles"):
+            if not isinstance(getattr(self, name), bool | np.bool_):
+                raise InputError(f"{name} must be true or false, not {getattr(self, name)!r}")
+        for name in ("supersampling", "live"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | np.integer):
+                raise InputError(f"{name} must be a whole number, not {value!r}")
+        for name in ("r_trunc", "z_lens", "z_source", "source_step"):
+            if (value := getattr(self, name)) is not None and not _is_number(value):
+                raise InputError(f"{name} must be a number, not {value!r}")
+        if self.start is None:
+            return
+        if not isinstance(self.start, Mapping):
+            raise InputError(f"start must map names to numbers, not {self.start!r}")
+        for name, value in self.start.items():
+            if name not in PRIORS:
+                raise unknown_name("parameter in start", name, PRIORS)
+            if not _is_number(value):
+                raise InputError(f"start: {name} must be a number, not {value!r}")
+
+
+def _is_number(value: object) -> bool:
+    is_real = isinstance(value, int | float | np.integer | np.floating)
+    return is_real and not isinstance(value, bool) and bool(np.isfinite(value))  # type: ignore[call-overload]
+
+
+def _check_priors(priors: Mapping[str, Prior] | None) -> None:
+    """Raises InputError for priors of parameters that do not exist: they would change nothing."""
+    if not isinstance(priors or {}, Mapping):
+        raise InputError(f"priors must map names to Prior(mean, sd), not {priors!r}")
+    for name, prior in (priors or {}).items():
+        if name not in PRIORS:
+            raise unknown_name("parameter in priors", name, PRIORS)
+        if not isinstance(prior, Prior):
+            raise InputError(f"priors: {name} must be a Prior(mean, sd), not {prior!r}")
+
 
 def fit_observation(
     seen: Observation,
@@ -130,8 +169,9 @@ def fit_observation(
         report: Called with what is being done and the evidence, after each step.
 
     Raises:
-        InputError: There are no arcs in the image.
+        InputError: There are no arcs in the image, or no parameters of these names.
     """
+    _check_priors(priors)
     with one_thread() as threads:
         return _fit_observation(seen, options, priors, stages, report, threads)
 
