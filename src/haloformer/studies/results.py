@@ -297,7 +297,7 @@ def _difference(folder: Path, pairs: list[tuple[Record, Record]]) -> Row:
         for run, other in pairs
     ]
     by_images = _difference_by_images(folder, *pairs[0]) if len(pairs) == 1 else None
-    interval = by_images or over_seeds(values)
+    interval = by_images or over_seeds(values, -1.0, 1.0)
     found: Row = {
         "difference": interval.value,
         "difference_low": interval.low,
