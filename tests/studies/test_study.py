@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from scipy.stats import ttest_rel
 
 import haloformer.training
@@ -17,6 +18,7 @@ from haloformer.cli.study import present
 from haloformer.data import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
+from haloformer.io.locks import one_process_only
 from haloformer.prediction import Predictor
 from haloformer.simulation import Simulator
 from haloformer.studies import runs as module
@@ -117,6 +119,67 @@ def test_runs_of_a_survey_that_has_changed_are_not_taken_for_those_of_the_presen
     survey.write_text(short.replace("300", "3000"))
     with pytest.raises(InputError, match=r"was run before .*mine\.yaml changed"):
         study(name, **options)
+
+
+def test_answers_for_what_a_file_held_before_are_not_taken(tmp_path, unpictured):
+    train, test = tmp_path / "train.h5", tmp_path / "test.h5"
+    rng = np.random.default_rng(0)
+
+    def store(path, n):
+        path.unlink(missing_ok=True)
+        images = rng.random((n, 1, 64, 64), np.float32)
+        write_dataset(path, images, np.arange(n) % 3, {}, ("axion", "cdm", "no_sub"))
+
+    store(train, 120)
+    base = {key: value for key, value in BASE.items() if key not in ("epoch_size", "val_size")}
+    base |= {"data": str(train), "val_fraction": 0.5}
+    name = write(
+        tmp_path / "s.yaml", base=base, test={"data": str(test)}, variants={"a": {}}, seeds=1
+    )
+    logits = []
+    for _ in range(2):
+        store(test, 30)
+        study(name, out=str(tmp_path / "out"), progress=False)
+        with np.load(tmp_path / "out/logits/a-seed0.npz") as kept:
+            logits.append(kept["logits"])
+        (tmp_path / "out/results.jsonl").unlink()
+    assert not np.array_equal(*logits)
+    # As after a kill before the result was written, with weights that were trained again.
+    weights = tmp_path / "out/runs/a-seed0/artefact/weights.safetensors"
+    tensors = load_file(weights)
+    save_file({key: 2 * value for key, value in tensors.items()}, weights)
+    study(name, out=str(tmp_path / "out"), progress=False)
+    with np.load(tmp_path / "out/logits/a-seed0.npz") as kept:
+        assert not np.array_equal(kept["logits"], logits[-1])
+
+
+def test_the_table_is_of_the_seeds_that_are_asked_for_and_other_runs_are_kept(
+    finished, monkeypatch, unpictured
+):
+    result, _, _, name = finished
+    monkeypatch.setattr(haloformer.training, "train", None)
+    folder, options = str(result.out), {"only": "plain,turned", "progress": False}
+    whole = (result.out / "results.jsonl").read_bytes()
+    one = study(name, out=folder, seeds=1, **options)
+    assert one.n_runs == 2
+    for row in one.rows[:2]:
+        assert (row["seeds"], row["interval"]) == ([0], "over test images")
+    page = (result.out / "table.md").read_text()
+    assert "| seeds | 0: each draws" in page
+    assert (result.out / "results.jsonl").read_bytes() == whole
+    both = study(name, out=folder, **options)
+    assert [row["seeds"] for row in both.rows[:2]] == [[0, 1], [0, 1]]
+
+
+def test_a_second_process_is_kept_off_a_study(finished):
+    result, _, _, name = finished
+    described = (result.out / "study.yaml").read_bytes()
+    with (
+        one_process_only(result.out, "busy"),
+        pytest.raises(InputError, match="another process is at this study"),
+    ):
+        study(name, out=str(result.out), seeds=1, only="plain", progress=False)
+    assert (result.out / "study.yaml").read_bytes() == described
 
 
 def test_a_failed_run_is_in_the_table_with_its_message_and_the_others_are_done(finished):

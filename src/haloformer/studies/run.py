@@ -14,6 +14,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.data.stream import validation_seed
 from haloformer.errors import InputError
+from haloformer.io.locks import one_process_only
 from haloformer.io.writing import same_content
 from haloformer.studies.jobs import in_words, run_records
 from haloformer.studies.plan import PRETRAINED, Study, Variant, read_study
@@ -69,19 +70,23 @@ def carry_out(
     check_test_images(runs)
     warn_of_idle_options(plan, runs, options)
     usable_results(folder, plan)  # refuses results of other settings before anything is written
-    write_description(folder, plan, command)
-    pretraining = [run for run in runs if run.variant == PRETRAINED]
-    try:
-        for stage in (pretraining, [run for run in runs if run.variant != PRETRAINED]):
-            _all_runs(folder, plan, stage, workers, progress)
-    except KeyboardInterrupt:
-        if progress:
-            print(
-                f"interrupted; finished runs are kept. The same command goes on in {folder}",
-                flush=True,
-            )
-        raise
-    return report(folder, plan, command)
+    write_description(folder, plan, command, keep=True)
+    with one_process_only(
+        folder, "another process is at this study; use workers for several runs at a time"
+    ):
+        write_description(folder, plan, command)
+        pretraining = [run for run in runs if run.variant == PRETRAINED]
+        try:
+            for stage in (pretraining, [run for run in runs if run.variant != PRETRAINED]):
+                _all_runs(folder, plan, stage, workers, progress)
+        except KeyboardInterrupt:
+            if progress:
+                print(
+                    f"interrupted; finished runs are kept. The same command goes on in {folder}",
+                    flush=True,
+                )
+            raise
+        return report(folder, plan, command)
 
 
 def chosen(plan: Study, only: str | list[str] | None) -> list[Variant]:
@@ -140,10 +145,17 @@ def _training_images(runs: Iterable[Run]) -> dict[object, str]:
     return used
 
 
-def write_description(folder: Path, plan: Study, command: str) -> None:
-    """Makes the folder and writes down the study as it is carried out, in a form that can be read again."""
+def write_description(folder: Path, plan: Study, command: str, *, keep: bool = False) -> None:
+    """Makes the folder and writes down the study as it is carried out, in a form that can be read again.
+
+    Args:
+        folder: Of the study.
+        plan: The study.
+        command: The command line that does the same.
+        keep: Leave a description that is already there as it is.
+    """
     content = {**plan.raw, "base": plan.base, "seeds": list(plan.seeds)}
-    prepare_folder(folder / "study.yaml", "study", described(content, command))
+    prepare_folder(folder / "study.yaml", "study", described(content, command), keep=keep)
 
 
 def _all_runs(folder: Path, plan: Study, runs: list[Run], workers: int, progress: bool) -> None:
