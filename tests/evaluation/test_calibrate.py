@@ -15,6 +15,7 @@ from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import calibrate, evaluate
+from haloformer.evaluation.testset import known_by_seed, unused_seed
 from haloformer.prediction import load
 from haloformer.simulation import simulate
 
@@ -163,3 +164,11 @@ def test_of_a_model_whose_fit_finds_the_lens_it_measures_what_other_pixel_scales
         name: names - {name} for name in names
     }
     assert haloformer.load(tmp_path / "run", "cpu").geometry is not None
+
+
+def test_images_that_calibrated_a_model_do_not_test_it(run):
+    usual = unused_seed(load(run))
+    calibrate(str(run), n=60, seed=usual, device="cpu")
+    predictor = load(run)
+    assert "calibrated the model" in known_by_seed(predictor, "model_ii", usual)
+    assert known_by_seed(predictor, "model_ii", unused_seed(predictor)) is None

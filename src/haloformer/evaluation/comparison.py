@@ -35,7 +35,6 @@ from haloformer.evaluation.testset import (
     contamination,
     mismatches,
     open_test_images,
-    training_of,
     unused_seed,
 )
 from haloformer.io.folders import new_folder, refuse_existing
@@ -193,7 +192,7 @@ def _same_images(
     """Opens the same images for each model; simulated ones are new to all of them, with the first model's noise."""
     first = open_test_images(data, predictors[0], n=n, seed=seed, noise=noise)
     if first.path is None:
-        seed = unused_seed(*map(training_of, predictors)) if seed is None else seed
+        seed = unused_seed(*predictors) if seed is None else seed
         n, noise = first.n, first.attributes["noise"]
     return [
         open_test_images(data, predictor, n=n, seed=seed, noise=noise) for predictor in predictors

@@ -119,7 +119,7 @@ def open_test_images(
                     f"'{option}' is for images simulated from a survey; '{data}' is a file"
                 )
         return _from_file(Path(data), predictor, skip_bad)
-    seed = unused_seed(training_of(predictor)) if seed is None else seed
+    seed = unused_seed(predictor) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:
         raise InputError(f"n is {n}: at least one image is needed")
@@ -330,15 +330,16 @@ def _canonical(class_name: str) -> str:
 
 def contamination(predictor: Predictor, images: TestImages) -> list[str]:
     """Returns a warning if the model is known to have been trained, selected or calibrated on these images, else nothing."""
-    found = _known_by_seed(predictor, images) or _known_by_file(predictor, images)
+    survey, seed = (images.attributes.get(key) for key in ("survey", "seed"))
+    found = known_by_seed(predictor, survey, seed) or _known_by_file(predictor, images)
     if found is None:
         return []
     return [f"{found} The results do not hold for new images; test on another seed."]
 
 
-def _known_by_seed(predictor: Predictor, images: TestImages) -> str | None:
+def known_by_seed(predictor: Predictor, survey: object, seed: object) -> str | None:
+    """Returns what a model is known to have done with images of a survey and a seed; None if nothing is."""
     training = training_of(predictor)
-    survey, seed = images.attributes.get("survey"), images.attributes.get("seed")
     if survey is None or seed is None:
         return None
     # Noise and number of images do not matter: the same seed gives the same lenses.
@@ -399,8 +400,9 @@ def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
     return found
 
 
-def unused_seed(*trainings: dict[str, Any]) -> int:
-    """Returns the first seed after those of the trainings, and of their pretrainings, whose images none of them used to train or to select."""
+def unused_seed(*predictors: Predictor) -> int:
+    """Returns the first seed after those of the models' trainings, and their pretrainings, whose images none used to train, to select or to calibrate."""
+    trainings = [training_of(predictor) for predictor in predictors]
     all_of_them = [
         *trainings,
         *(each for training in trainings for each in _pretrainings(training)),
@@ -408,6 +410,7 @@ def unused_seed(*trainings: dict[str, Any]) -> int:
     used = [
         training.get(key) for training in all_of_them for key in ("seed", "train_seed", "val_seed")
     ]
+    used += [seed for predictor in predictors for _, seed in _calibrated_on(predictor)]
     starts = [
         start for training in all_of_them if isinstance(start := training.get("train_seed"), int)
     ]
