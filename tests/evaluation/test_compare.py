@@ -168,6 +168,17 @@ def test_another_order_and_spelling_of_classes_makes_no_difference(
     assert found["differences"][0]["differences"] == expected["differences"][0]["differences"]
 
 
+def test_rows_of_predictions_may_come_in_any_order(place, tmp_path, undrawn_comparison):
+    shutil.copytree(evaluations(place, "y")[0], tmp_path / "y")
+    path = tmp_path / "y" / "predictions.csv"
+    head, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, *rows[::-1]]))
+    x = evaluations(place, "x")[0]
+    sorted_by_others = compare([x, str(tmp_path / "y")], out=str(tmp_path / "c"))
+    usual = compare(evaluations(place, "x", "y"), out=str(tmp_path / "d"))
+    assert sorted_by_others["differences"] == usual["differences"]
+
+
 def test_other_images_are_refused(place, tmp_path, undrawn):
     x = evaluations(place, "x")[0]
     fewer = evaluate(

@@ -95,6 +95,7 @@ def test_one_image_has_values_without_intervals():
         for name in ("mae", "rmse", "bias"):
             assert np.isfinite(part[name]["value"])
             assert np.isnan([part[name]["low"], part[name]["high"]]).all()
+    assert np.isnan(of_one["pull_std"]["value"])
     few = regression.regression_metrics(*(x[:9] for x in example()), bins=[-24, -23.9, -22])
     assert few["mae"]["low"] < few["mae"]["value"] < few["mae"]["high"]
     assert signed_interval(Interval(**of_one["mae"])) == f"{of_one['mae']['value']:.3f}"

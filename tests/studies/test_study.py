@@ -253,6 +253,16 @@ def test_the_table_can_be_written_anew_without_training(finished, monkeypatch):
     assert (result.out / "table.md").read_bytes() == page
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"seeds": 1}, "seeds"), ({"only": "a"}, "only"), ({"options": {"lr": 1}}, "lr")],
+)
+def test_a_report_alone_refuses_what_it_would_not_do(finished, options, said):
+    result, *_ = finished
+    with pytest.raises(InputError, match=rf"^{said} is for runs: report_only .*study\.yaml"):
+        study("two", out=str(result.out), report_only=True, progress=False, **options)
+
+
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(finished):
     result, _, _, name = finished
     described = (result.out / "study.yaml").read_text()

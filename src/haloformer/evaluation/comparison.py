@@ -308,7 +308,7 @@ def _temperature(calibration: object, where: Path) -> float:
 
 
 def _read_predictions(path: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads ``predictions.csv``: numbers of the images (N,), labels (N,) and logits (N, K)."""
+    """Reads ``predictions.csv``, its rows in any order: numbers of the images (N,), ascending, labels (N,) and logits (N, K)."""
     index, labels, logits = [], [], []
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -332,7 +332,8 @@ def _read_predictions(path: Path, classes: list[str]) -> tuple[np.ndarray, np.nd
         raise InputError(f"{path}: holds NaN or infinite logits")
     if len(set(labels)) < 2:
         raise InputError(f"{path}: holds images of fewer than two classes; an AUC needs two")
-    return np.array(index), np.array(labels), values
+    order = np.argsort(index, kind="stable")
+    return np.array(index)[order], np.array(labels)[order], values[order]
 
 
 def _aligned(entries: list[Entry]) -> list[Entry]:

@@ -203,6 +203,8 @@ def _estimates(
         estimates = {name: Interval(np.nan, np.nan, np.nan) for name in names}
     else:
         values = _statistics(terms.mean(axis=0)[None])[0]
+        if n == 1:
+            values[names.index("pull_std")] = np.nan  # one pull has no scatter
         resampled = _statistics(bootstrap_means(terms, n_bootstrap, rng))
         tail = (1 - confidence) / 2
         ends = np.quantile(resampled, [tail, 1 - tail], axis=0)
