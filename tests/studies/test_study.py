@@ -153,6 +153,33 @@ def test_answers_for_what_a_file_held_before_are_not_taken(tmp_path, unpictured)
         assert not np.array_equal(kept["logits"], logits[-1])
 
 
+def test_test_images_of_one_class_are_refused_and_a_missing_class_is_told(tmp_path, unpictured):
+    rng = np.random.default_rng(0)
+
+    def stored(name, labels):
+        images = rng.random((len(labels), 1, 64, 64), np.float32)
+        write_dataset(tmp_path / name, images, np.array(labels), {}, ("axion", "cdm", "no_sub"))
+        return str(tmp_path / name)
+
+    base = {key: value for key, value in BASE.items() if key not in ("epoch_size", "val_size")}
+    base |= {"data": stored("train.h5", [0, 1, 2] * 40), "val_fraction": 0.5}
+    options = {"base": base, "seeds": 1, "variants": {"a": {}}}
+    out, one = str(tmp_path / "out"), stored("one.h5", [1] * 20)
+    with pytest.raises(InputError, match=r"one\.h5: all images are of class 'cdm'"):
+        study(write(tmp_path / "s.yaml", **options, test={"data": one}), out=out)
+    assert not (tmp_path / "out").exists()
+    two = stored("two.h5", [0, 2] * 10)
+    study(write(tmp_path / "s.yaml", **options, test={"data": two}), out=out, progress=False)
+    told = (tmp_path / "out" / "table.md").read_text()
+    assert "| without test images | cdm: without an AUC, and left out of the macro AUC |" in told
+
+    # Of those that a grouping leaves.
+    options["base"] = {**base, "classes": "axion_cdm"}
+    name = write(tmp_path / "s.yaml", **options, test={"data": two})
+    with pytest.raises(InputError, match=r"two\.h5: all images are of class 'axion'"):
+        study(name, out=str(tmp_path / "grouped"), progress=False)
+
+
 def test_the_table_is_of_the_seeds_that_are_asked_for_and_other_runs_are_kept(
     finished, monkeypatch, unpictured
 ):

@@ -22,7 +22,12 @@ from haloformer.data.prepared import PreparedImages
 from haloformer.data.reader import not_answered
 from haloformer.errors import InputError, kind_and_reason
 from haloformer.evaluation.metrics import classification_metrics
-from haloformer.evaluation.testset import class_order, contamination, open_test_images
+from haloformer.evaluation.testset import (
+    TestImages,
+    class_order,
+    contamination,
+    open_test_images,
+)
 from haloformer.fitting.fitted import FittedSimulator
 from haloformer.io import jobs
 from haloformer.io.writing import file_sha256, whole_file, write_text
@@ -169,15 +174,15 @@ def _answers(
     if images.simulator is not None and settings.prepared is not None:
         answered = _of_prepared(predictor, images.simulator, images.n, settings)
     else:
-        answered = (
-            (predictor.predict_logits(batch), numbers)
-            for batch, numbers, _ in images.batches(_BATCH)
-        )
+        answered = _of_batches(predictor, images)
     for found_logits, numbers in answered:
         logits.append(found_logits.numpy())
         labels.append(order[numbers.numpy()])
     found = np.concatenate(labels)
     kept_rows = found >= 0  # a grouping of classes may leave some out
+    if len(present := np.unique(found[kept_rows])) < 2:
+        of = f"of class '{predictor.class_names[present[0]]}'" if len(present) else "of no class"
+        raise InputError(f"{images.name}: all images are {of}; an AUC needs two")
     answers = found[kept_rows], np.concatenate(logits)[kept_rows]
     path.parent.mkdir(parents=True, exist_ok=True)
     kept_as: dict[str, Any] = {name: np.array(mark) for name, mark in marks.items()}
@@ -186,6 +191,20 @@ def _answers(
     with whole_file(path) as part, part.open("wb") as file:
         np.savez_compressed(file, **kept_as)
     return *answers, predictor.class_names
+
+
+def _of_batches(
+    predictor: Predictor, images: TestImages
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields logits (B, K) and the data's labels (B,) of test images."""
+    first = 0
+    for batch, numbers, _ in images.batches(_BATCH):
+        try:
+            logits = predictor.predict_logits(batch)
+        except InputError as error:
+            raise InputError(f"{images.name}: images from {first} on: {error}") from error
+        yield logits, numbers
+        first += len(batch)
 
 
 def _of_prepared(

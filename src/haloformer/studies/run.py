@@ -10,6 +10,8 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.data.stream import validation_seed
@@ -114,6 +116,8 @@ def check_test_images(runs: Iterable[Run]) -> None:
             continue
         path = Path(str(run.test["data"]))
         is_file = path.suffix.lower() in DATASET_SUFFIXES
+        if is_file:
+            _check_classes(path)
         marks: list[object] = (
             [path.resolve(), LensDataset(path).attributes.get("seed")]
             if is_file
@@ -127,6 +131,16 @@ def check_test_images(runs: Iterable[Run]) -> None:
                 raise InputError(
                     f"test: {what} is {used[mark]}, too: test on images of another seed"
                 )
+
+
+def _check_classes(path: Path) -> None:
+    """Raises InputError for a file of test images that are all of one class."""
+    with LensDataset(path) as dataset:
+        present = np.unique(dataset.labels)
+        if len(present) < 2:
+            raise InputError(
+                f"test: {path}: all images are of class '{dataset.class_names[present[0]]}'; an AUC needs two"
+            )
 
 
 def _training_images(runs: Iterable[Run]) -> dict[object, str]:
