@@ -14,7 +14,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
-from haloformer.io.writing import same_content
+from haloformer.io.writing import file_sha256, same_content
 from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import NOISE_MODES, Simulator, batches_ahead, list_surveys
@@ -372,6 +372,10 @@ def _known_by_file(predictor: Predictor, images: TestImages) -> str | None:
             continue
         if same_content(images.path, file):
             return f"These images were {what}: {images.name} is the file that training read, or a copy of it."
+    if images.path is not None and images.path.is_file():
+        files = {item.get("file") for item in _calibrations(predictor)} - {None}
+        if files and file_sha256(images.path) in files:
+            return f"These images calibrated the model: {images.name} is the file that was read, or a copy of it."
     return None
 
 
@@ -384,8 +388,13 @@ def _pretrainings(training: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _calibrated_on(predictor: Predictor) -> list[tuple[Any, Any]]:
     """Returns survey and seed of the images that ``haloformer calibrate`` used, if the artefact names them."""
+    return [(item.get("survey"), item.get("seed")) for item in _calibrations(predictor)]
+
+
+def _calibrations(predictor: Predictor) -> list[dict[str, Any]]:
+    """Returns what the artefact says of its calibration and its detector."""
     used = (predictor.artefact.get(key) for key in ("calibration", "ood"))
-    return [(item.get("survey"), item.get("seed")) for item in used if isinstance(item, dict)]
+    return [item for item in used if isinstance(item, dict)]
 
 
 def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
