@@ -17,7 +17,6 @@ import numpy as np
 import torch
 
 from haloformer._version import code_version
-from haloformer.artefact.read import artefact_files
 from haloformer.data.prepared import PreparedImages
 from haloformer.data.reader import not_answered
 from haloformer.errors import InputError, kind_and_reason
@@ -97,7 +96,7 @@ def _train_and_test(folder: Path, run: Run) -> Record:
             # Answers of other weights, or for what a file held before, are none of this run.
             made = {
                 "test_images": {**run.test, **contents({}, run.test["data"])},
-                "weights": file_sha256(artefact_files(place)[1]),
+                "weights": file_sha256(place / "artefact" / "weights.safetensors"),
             }
             trainer = compose(None, options).trainer
             answers = _answers(kept, made, predictor, run.test, trainer)
