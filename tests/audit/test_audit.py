@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import types
 
 import numpy as np
@@ -22,11 +23,13 @@ from haloformer.audit import (
 from haloformer.audit.audited import Condition, at_camera, audited_model, brightness_of
 from haloformer.audit.part import Inputs
 from haloformer.audit.parts import PARTS
+from haloformer.audit.run import asked_for
 from haloformer.audit.shortcut import image_moments
 from haloformer.audit.symmetry import keeps_survey
 from haloformer.cli import main
 from haloformer.data.augment import transform
 from haloformer.errors import InputError
+from haloformer.evaluation import calibrate
 from haloformer.prediction import load
 from haloformer.simulation import Simulator, draw_scenes, get_any_survey, get_survey, simulate
 from small_survey import SMALL, small
@@ -150,6 +153,75 @@ def test_what_was_measured_of_a_survey_that_has_changed_is_not_taken(
     capsys.readouterr()
     assert main(arguments) == 2
     assert "with another model or other options" in capsys.readouterr().err
+
+
+def keys_of(run, tmp_path, **options):
+    """What decides each part's result."""
+    given = {"parts": None, "survey": None, "compare": None, "real": None, "galaxies": None}
+    given |= {"n": N, "seed": None, "batch_size": 64, "device": "cpu", "overwrite": False}
+    return asked_for(str(run), out=str(tmp_path / "a"), progress=False, **given | options).keys
+
+
+def test_what_was_measured_of_a_model_before_it_was_calibrated_is_not_taken(run, tmp_path):
+    mine = tmp_path / "mine"
+    shutil.copytree(run, mine)
+    before = keys_of(mine, tmp_path)
+    calibrate(str(mine), data="model_ii", seed=9, n=60, progress=False, device="cpu")
+    after = keys_of(mine, tmp_path, seed=before["noise"]["seed"])
+    # Probabilities, flags and limits are of the calibration; AUCs are not.
+    assert {name for name in PARTS if before[name] != after[name]} == {"geometry", "ood"}
+
+
+def test_what_was_measured_beside_other_weights_or_images_is_not_taken(
+    run, write_untrained_run, tmp_path
+):
+    other, real = tmp_path / "other", tmp_path / "real" / "deeper"
+    real.mkdir(parents=True)
+
+    def keys(seed):
+        shutil.rmtree(other, ignore_errors=True)
+        write_untrained_run(other, seed, {"kind": "image_max", "statistics": {}}, "original")
+        np.save(real / "one.npy", np.full((64, 64), float(seed)))
+        return keys_of(run, tmp_path, compare=str(other), real=str(tmp_path / "real"), seed=7)
+
+    first, second = keys(2), keys(3)
+    assert {name for name in PARTS if first[name] != second[name]} == {"shift", "ood"}
+    assert keys(3) == second
+
+
+def test_scenes_are_new_to_all_models_and_it_is_said_where_they_are_not(
+    write_untrained_run, tmp_path, monkeypatch
+):
+    runs = []
+    for name, seed in (("one", 0), ("two", 1)):
+        run = write_untrained_run(
+            tmp_path / name, seed, {"kind": "image_max", "statistics": {}}, "original"
+        )
+        path = next(tmp_path.glob(f"{name}/**/artefact.json"))
+        described = json.loads(path.read_text())
+        described["training"] = {"seed": seed, "train_seed": seed, "val_seed": 2**40 + seed}
+        path.write_text(json.dumps(described))
+        runs.append(str(run))
+    assert keys_of(runs[0], tmp_path)["noise"]["seed"] == 1
+    assert keys_of(runs[0], tmp_path, compare=runs[1])["noise"]["seed"] == 2
+    monkeypatch.setattr("haloformer.audit.report.draw", lambda result: {})
+    part = dataclasses.replace(
+        PARTS["noise"], measure=lambda *_: {}, sentences=lambda _: "", tables=lambda *_: []
+    )
+    monkeypatch.setitem(PARTS, "noise", part)
+    told = audit(
+        runs[0],
+        out=str(tmp_path / "told"),
+        parts="noise",
+        compare=runs[1],
+        seed=1,
+        n=N,
+        progress=False,
+        device="cpu",
+    )
+    assert told["protocol"]["compared_seen_in_training"] == [runs[1]]
+    assert not told["protocol"]["seen_in_training"]
+    assert f"on these very scenes: {runs[1]}" in told["verdict"]
 
 
 @pytest.mark.parametrize(

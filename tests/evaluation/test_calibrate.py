@@ -15,6 +15,7 @@ from haloformer.cli import main
 from haloformer.data.dataset_writer import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation import calibrate, evaluate
+from haloformer.evaluation.testset import known_by_seed, unused_seed
 from haloformer.prediction import load
 from haloformer.simulation import simulate
 
@@ -163,3 +164,26 @@ def test_of_a_model_whose_fit_finds_the_lens_it_measures_what_other_pixel_scales
         name: names - {name} for name in names
     }
     assert haloformer.load(tmp_path / "run", "cpu").geometry is not None
+
+
+def test_images_that_calibrated_a_model_do_not_test_it(run):
+    usual = unused_seed(load(run))
+    calibrate(str(run), n=60, seed=usual, device="cpu")
+    predictor = load(run)
+    assert "calibrated the model" in known_by_seed(predictor, "model_ii", usual)
+    assert known_by_seed(predictor, "model_ii", unused_seed(predictor)) is None
+
+
+def test_the_file_that_calibrated_a_model_is_known_without_a_seed(run, tmp_path, undrawn):
+    lenses = simulate("model_ii", 60, seed=5, noise="instrument")
+    names = ("axion", "cdm", "no_sub")
+    for name, n in (("cal.h5", 60), ("other.h5", 45)):
+        write_dataset(tmp_path / name, lenses.images[-n:], lenses.labels[-n:], {}, names)
+    calibrate(str(run), data=str(tmp_path / "cal.h5"), device="cpu")
+    shutil.copy(tmp_path / "cal.h5", tmp_path / "copy.h5")
+    for name, known in (("cal", True), ("copy", True), ("other", False)):
+        tested = evaluate(
+            str(run), str(tmp_path / f"{name}.h5"), out=str(tmp_path / name), device="cpu"
+        )
+        assert tested["contaminated"] is known
+        assert any("calibrated the model" in text for text in tested["warnings"]) is known

@@ -168,6 +168,17 @@ def test_another_order_and_spelling_of_classes_makes_no_difference(
     assert found["differences"][0]["differences"] == expected["differences"][0]["differences"]
 
 
+def test_rows_of_predictions_may_come_in_any_order(place, tmp_path, undrawn_comparison):
+    shutil.copytree(evaluations(place, "y")[0], tmp_path / "y")
+    path = tmp_path / "y" / "predictions.csv"
+    head, *rows = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([head, *rows[::-1]]))
+    x = evaluations(place, "x")[0]
+    sorted_by_others = compare([x, str(tmp_path / "y")], out=str(tmp_path / "c"))
+    usual = compare(evaluations(place, "x", "y"), out=str(tmp_path / "d"))
+    assert sorted_by_others["differences"] == usual["differences"]
+
+
 def test_other_images_are_refused(place, tmp_path, undrawn):
     x = evaluations(place, "x")[0]
     fewer = evaluate(
@@ -342,3 +353,27 @@ def test_models_that_see_a_fit_share_it_and_the_images(monkeypatch):
     predictions_of_all([without, first], images, [order, order], 8, False)
     assert fitted == [(8, True), (4, True)]
     assert torch.equal(seen[0].channels, first.residual.look(images.images_at(np.arange(8))).channels[:, :2])  # fmt: skip
+
+
+def test_a_difference_without_variance_is_a_dash_in_words(
+    place, tmp_path, undrawn_comparison, capsys
+):
+    folders = []
+    for name, factor in (("knows", 5.0), ("opposite", -5.0)):
+        folder = tmp_path / name
+        shutil.copytree(evaluations(place, "x")[0], folder)
+        table = folder / "predictions.csv"
+        with table.open(newline="") as stream:
+            rows = list(csv.DictReader(stream))
+        for row in rows:
+            row |= {f"logit_{k}": factor * (k == row["label"]) for k in ("axion", "cdm", "no_sub")}
+        with table.open("w", newline="") as stream:
+            writer = csv.DictWriter(stream, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        folders.append(str(folder))
+    assert main(["compare", *folders, "--out", str(tmp_path / "c")]) == 0
+    said, told = capsys.readouterr().out, (tmp_path / "c" / "report.md").read_text()
+    assert "nan" not in said
+    assert "| opposite | Macro AUC | −1.0000 | – | – |" in told
+    assert "| opposite | AUC of cdm | −1.0000 | – | – |" in told

@@ -309,6 +309,31 @@ def test_paired_p_values_are_uniform_without_a_difference_and_small_with_one():
     assert metrics.paired_difference(*two_models(rng, 200, gain=0.7)).p < 1e-3
 
 
+@pytest.mark.parametrize("k", [None, 0, 1, 2])
+@pytest.mark.parametrize("n", [21, 240])
+def test_a_difference_without_variance_has_no_p_value_whatever_rounding_leaves_of_it(k, n):
+    labels = np.arange(n) % 3
+    perfect = 5.0 * np.eye(3)[labels]
+    for other, apart in ((0 * perfect, -0.5), (-perfect, -1.0)):
+        found = metrics.paired_difference(labels, other, perfect, k)
+        assert found.value == pytest.approx(apart)
+        assert np.isnan([found.low, found.high, found.p]).all()
+    same = metrics.paired_difference(labels, 10 * perfect, perfect, k)
+    assert (same.value, same.low, same.high, same.p) == (0, 0, 0, 1)
+
+
+def test_intervals_of_differences_end_where_differences_do():
+    labels = np.arange(9) % 3
+    perfect, opposite = 5.0 * np.eye(3)[labels], -5.0 * np.eye(3)[labels]
+    opposite[0] = perfect[0]
+    for k in (None, 0):
+        found = metrics.paired_difference(labels, opposite, perfect, k)
+        assert -1 <= found.low < found.value < found.high <= 1
+    nobody, all_of_them = np.zeros(40, bool), np.ones(40, bool)
+    assert metrics.paired_accuracy(nobody, all_of_them).low == -1
+    assert metrics.paired_accuracy(all_of_them, nobody).high == 1
+
+
 def test_mcnemar_is_the_exact_binomial_test_of_discordant_images():
     rng = np.random.default_rng(0)
     right, other = rng.random(200) < 0.9, rng.random(200) < 0.8

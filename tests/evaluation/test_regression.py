@@ -10,7 +10,7 @@ from sklearn.metrics import mean_absolute_error, r2_score, root_mean_squared_err
 from haloformer.errors import InputError
 from haloformer.evaluation import regression
 from haloformer.io.strict_json import to_json
-from haloformer.reporting.interval import Interval, wilson
+from haloformer.reporting.interval import Interval, signed_interval, wilson
 from haloformer.reporting.style import inline_svg
 from haloformer.simulation.substructure import vortex_half_length
 from haloformer.simulation.surveys import get_survey
@@ -87,6 +87,18 @@ def test_empty_bins_and_single_images_give_nan_and_not_an_error():
     assert np.isnan(found["r2"]["value"])
     assert found["by_bin"][0]["n"] == 0
     assert np.isnan(found["by_bin"][0]["mae"]["value"])
+
+
+def test_one_image_has_values_without_intervals():
+    of_one = regression.regression_metrics(*(x[:1] for x in example()), bins=1)
+    for part in (of_one, of_one["by_bin"][0]):
+        for name in ("mae", "rmse", "bias"):
+            assert np.isfinite(part[name]["value"])
+            assert np.isnan([part[name]["low"], part[name]["high"]]).all()
+    assert np.isnan(of_one["pull_std"]["value"])
+    few = regression.regression_metrics(*(x[:9] for x in example()), bins=[-24, -23.9, -22])
+    assert few["mae"]["low"] < few["mae"]["value"] < few["mae"]["high"]
+    assert signed_interval(Interval(**of_one["mae"])) == f"{of_one['mae']['value']:.3f}"
 
 
 @pytest.mark.parametrize("bins", [0, [-22, -24], [[-24, -22]]])

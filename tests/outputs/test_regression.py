@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import beta
 
 from haloformer.errors import InputError
 from haloformer.outputs import targets
@@ -260,6 +261,19 @@ def test_too_few_calibration_images_are_refused_and_just_enough_are_not():
     truth[0] = torch.nan
     with pytest.raises(InputError, match=r"at least 9 calibration images.*there are 8"):
         Conformal.fit(**found, truth=truth, coverage=0.9, loss="beta_nll")
+
+
+@pytest.mark.parametrize(
+    ("n", "coverage", "rank"), [(9, 0.9, 9), (74, 0.68, 51), (349, 0.68, 238), (20, 0.9, 19)]
+)
+def test_the_coverage_that_chance_gives_is_that_of_the_score_that_was_taken(n, coverage, rank):
+    scores = torch.arange(1.0, n + 1)[:, None]
+    zero = torch.zeros_like(scores)
+    found = Conformal.fit(zero, zero, zero, zero, scores, coverage, "mse")
+    assert found.factors == (rank,)
+    assert found.coverage_by_chance() == pytest.approx(
+        beta.ppf([0.025, 0.975], rank, n + 1 - rank).tolist()
+    )
 
 
 def test_each_target_is_calibrated_by_its_own_images():

@@ -9,7 +9,7 @@ from haloformer.cli import main
 from haloformer.errors import InputError
 from haloformer.evaluation.published import best_published, published_aucs
 from haloformer.simulation.surveys import list_surveys
-from haloformer.studies import benchmark
+from haloformer.studies import benchmark, leaderboard, leaderboard_figures, ranking
 from haloformer.studies.leaderboard import board
 
 pytestmark = pytest.mark.usefixtures("opened_at_once")
@@ -158,6 +158,54 @@ def test_a_composed_survey_can_be_benchmarked():
     assert found.data == {"common_task": {"data": "common_task", "noise": "original"}}
     theirs = best_published("C8 CNN", "alexander_2020_b")
     assert theirs.macro == pytest.approx(0.9937, abs=1e-4)
+
+
+def test_surveys_of_ones_own_may_lie_in_other_folders(tmp_path):
+    files = [tmp_path / folder / "mine.yaml" for folder in ("a", "b")]
+    for file in files:
+        file.parent.mkdir()
+        file.write_text("base: model_ii\n")
+    images = ranking.images_of([str(files[0]), "hst"], "survey", 90, None, None, tmp_path)
+    plan = ranking.plan_of("resnet_nano", images, 1, 96, None, SMALL)
+    assert [variant.name for variant in plan.variants] == ["resnet_nano-mine", "resnet_nano-hst"]
+    assert plan.variants[0].changes["data"] == str(files[0])
+    with pytest.raises(InputError, match="have the same name"):
+        ranking.images_of([*map(str, files)], "survey", 90, None, None, tmp_path)
+
+
+def entry(model, survey, n_seeds=2):
+    return {"model": model, "survey": survey, "n_seeds": n_seeds, "macro_auc": 0.9, "macs": 1e6}
+
+
+def test_figures_of_a_survey_are_not_shown_with_one_whose_name_ends_alike():
+    drawn = {f"cost_{name}": None for name in ("mine", "not_mine")} | {"roc_mine": None}
+    captions = leaderboard._captions(drawn, [entry("resnet_nano", "mine")], "mine")
+    assert list(captions) == ["cost_mine", "roc_mine"]
+    assert "of the first seed of each" in captions["roc_mine"]
+
+
+def test_the_confusion_is_of_the_best_network_whichever_of_its_seeds_succeeded(tmp_path):
+    (tmp_path / "logits").mkdir()
+    labels = np.arange(30) % 3
+
+    def answer(model, seed, right):
+        logits = np.eye(3)[labels if right else (labels + 1) % 3]
+        np.savez(
+            tmp_path / "logits" / f"{model}-x-seed{seed}.npz",
+            **{"labels": labels, "logits": logits, "class_names": np.array(list("abc"))},
+        )
+
+    answer("vit_nano", 0, right=False)
+    answer("resnet_nano", 1, right=True)
+    entries = [entry("resnet_nano", "x"), entry("vit_nano", "x")]
+    seeds = {"resnet_nano": 1, "vit_nano": 0}
+    drawn = leaderboard_figures.answer_figures(tmp_path, entries, seeds, "x")
+    words = [text.get_text() for text in drawn["confusion_x"].axes[0].texts]
+    assert sum(word.startswith("10") for word in words) == 3
+    assert words[0].startswith("10")  # right in the first place of the diagonal
+    (tmp_path / "logits" / "resnet_nano-x-seed1.npz").unlink()
+    drawn = leaderboard_figures.answer_figures(tmp_path, entries, seeds, "x")
+    assert list(drawn) == ["roc_x"]
 
 
 def test_a_mistake_is_told_with_the_commands_name_once(capsys):

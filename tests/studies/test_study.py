@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 from scipy.stats import ttest_rel
 
 import haloformer.training
@@ -17,6 +18,7 @@ from haloformer.cli.study import present
 from haloformer.data import write_dataset
 from haloformer.errors import InputError
 from haloformer.evaluation.metrics import log_odds, macro_auc, paired_difference
+from haloformer.io.locks import one_process_only
 from haloformer.prediction import Predictor
 from haloformer.simulation import Simulator
 from haloformer.studies import runs as module
@@ -119,6 +121,94 @@ def test_runs_of_a_survey_that_has_changed_are_not_taken_for_those_of_the_presen
         study(name, **options)
 
 
+def test_answers_for_what_a_file_held_before_are_not_taken(tmp_path, unpictured):
+    train, test = tmp_path / "train.h5", tmp_path / "test.h5"
+    rng = np.random.default_rng(0)
+
+    def store(path, n):
+        path.unlink(missing_ok=True)
+        images = rng.random((n, 1, 64, 64), np.float32)
+        write_dataset(path, images, np.arange(n) % 3, {}, ("axion", "cdm", "no_sub"))
+
+    store(train, 120)
+    base = {key: value for key, value in BASE.items() if key not in ("epoch_size", "val_size")}
+    base |= {"data": str(train), "val_fraction": 0.5}
+    name = write(
+        tmp_path / "s.yaml", base=base, test={"data": str(test)}, variants={"a": {}}, seeds=1
+    )
+    logits = []
+    for _ in range(2):
+        store(test, 30)
+        study(name, out=str(tmp_path / "out"), progress=False)
+        with np.load(tmp_path / "out/logits/a-seed0.npz") as kept:
+            logits.append(kept["logits"])
+        (tmp_path / "out/results.jsonl").unlink()
+    assert not np.array_equal(*logits)
+    # As after a kill before the result was written, with weights that were trained again.
+    weights = tmp_path / "out/runs/a-seed0/artefact/weights.safetensors"
+    tensors = load_file(weights)
+    save_file({key: 2 * value for key, value in tensors.items()}, weights)
+    study(name, out=str(tmp_path / "out"), progress=False)
+    with np.load(tmp_path / "out/logits/a-seed0.npz") as kept:
+        assert not np.array_equal(kept["logits"], logits[-1])
+
+
+def test_test_images_of_one_class_are_refused_and_a_missing_class_is_told(tmp_path, unpictured):
+    rng = np.random.default_rng(0)
+
+    def stored(name, labels):
+        images = rng.random((len(labels), 1, 64, 64), np.float32)
+        write_dataset(tmp_path / name, images, np.array(labels), {}, ("axion", "cdm", "no_sub"))
+        return str(tmp_path / name)
+
+    base = {key: value for key, value in BASE.items() if key not in ("epoch_size", "val_size")}
+    base |= {"data": stored("train.h5", [0, 1, 2] * 40), "val_fraction": 0.5}
+    options = {"base": base, "seeds": 1, "variants": {"a": {}}}
+    out, one = str(tmp_path / "out"), stored("one.h5", [1] * 20)
+    with pytest.raises(InputError, match=r"one\.h5: all images are of class 'cdm'"):
+        study(write(tmp_path / "s.yaml", **options, test={"data": one}), out=out)
+    assert not (tmp_path / "out").exists()
+    two = stored("two.h5", [0, 2] * 10)
+    study(write(tmp_path / "s.yaml", **options, test={"data": two}), out=out, progress=False)
+    told = (tmp_path / "out" / "table.md").read_text()
+    assert "| without test images | cdm: without an AUC, and left out of the macro AUC |" in told
+
+    # Of those that a grouping leaves.
+    options["base"] = {**base, "classes": "axion_cdm"}
+    name = write(tmp_path / "s.yaml", **options, test={"data": two})
+    with pytest.raises(InputError, match=r"two\.h5: all images are of class 'axion'"):
+        study(name, out=str(tmp_path / "grouped"), progress=False)
+
+
+def test_the_table_is_of_the_seeds_that_are_asked_for_and_other_runs_are_kept(
+    finished, monkeypatch, unpictured
+):
+    result, _, _, name = finished
+    monkeypatch.setattr(haloformer.training, "train", None)
+    folder, options = str(result.out), {"only": "plain,turned", "progress": False}
+    whole = (result.out / "results.jsonl").read_bytes()
+    one = study(name, out=folder, seeds=1, **options)
+    assert one.n_runs == 2
+    for row in one.rows[:2]:
+        assert (row["seeds"], row["interval"]) == ([0], "over test images")
+    page = (result.out / "table.md").read_text()
+    assert "| seeds | 0: each draws" in page
+    assert (result.out / "results.jsonl").read_bytes() == whole
+    both = study(name, out=folder, **options)
+    assert [row["seeds"] for row in both.rows[:2]] == [[0, 1], [0, 1]]
+
+
+def test_a_second_process_is_kept_off_a_study(finished):
+    result, _, _, name = finished
+    described = (result.out / "study.yaml").read_bytes()
+    with (
+        one_process_only(result.out, "busy"),
+        pytest.raises(InputError, match="another process is at this study"),
+    ):
+        study(name, out=str(result.out), seeds=1, only="plain", progress=False)
+    assert (result.out / "study.yaml").read_bytes() == described
+
+
 def test_a_failed_run_is_in_the_table_with_its_message_and_the_others_are_done(finished):
     result, *_ = finished
     failed = [r for r in results(result.out) if r["status"] == "failed"]
@@ -188,6 +278,16 @@ def test_the_table_can_be_written_anew_without_training(finished, monkeypatch):
     monkeypatch.setattr(haloformer.training, "train", None)
     study("two", out=str(result.out), report_only=True, progress=False)
     assert (result.out / "table.md").read_bytes() == page
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"seeds": 1}, "seeds"), ({"only": "a"}, "only"), ({"options": {"lr": 1}}, "lr")],
+)
+def test_a_report_alone_refuses_what_it_would_not_do(finished, options, said):
+    result, *_ = finished
+    with pytest.raises(InputError, match=rf"^{said} is for runs: report_only .*study\.yaml"):
+        study("two", out=str(result.out), report_only=True, progress=False, **options)
 
 
 def test_other_settings_in_the_same_folder_are_refused_with_the_difference(finished):

@@ -26,7 +26,6 @@ from haloformer.evaluation.testset import (
     order_of,
     own_survey,
     training_noise,
-    training_of,
     unused_seed,
 )
 from haloformer.io.progress import progress_bar
@@ -265,7 +264,7 @@ def audited_model(
         predictor,
         recipe,
         training_noise(predictor),
-        unused_seed(training_of(predictor)) if seed is None else seed,
+        unused_seed(predictor) if seed is None else seed,
         n,
         batch_size,
         progress,

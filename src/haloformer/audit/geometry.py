@@ -9,7 +9,7 @@ import numpy as np
 from torch import Tensor
 
 from haloformer.audit.audited import AuditedModel, Condition, times
-from haloformer.audit.part import Inputs, Measured, Part, Table
+from haloformer.audit.part import Inputs, Measured, Part, Table, statistics_of
 from haloformer.audit.symmetry import ELEMENTS, rotated
 from haloformer.evaluation.calibration import PIXEL_SCALES, SURE
 from haloformer.io.progress import progress_bar
@@ -215,5 +215,6 @@ PART = Part(
     sentences=sentences,
     tables=tables,
     figures=lambda measured: {"geometry": draw(measured)},
+    settings=lambda audited, inputs: statistics_of(audited, "calibration", "ood", "geometry"),
     captions={"geometry": "Wrong answers with p > 0.9 that are not flagged; dotted: two per cent."},
 )

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -21,13 +20,14 @@ from haloformer.audit.audited import (
     interval,
 )
 from haloformer.audit.figures import draw_points
-from haloformer.audit.part import Inputs, Measured, Part, Table
+from haloformer.audit.part import Inputs, Measured, Part, Table, statistics_of
 from haloformer.audit.words import listed
 from haloformer.data.framing import Framing
 from haloformer.data.reader import ReadImage, Reading, find_inputs, read_images
 from haloformer.errors import InputError
 from haloformer.evaluation.calibration import SURE
 from haloformer.evaluation.testset import classes_of_use
+from haloformer.io.writing import file_sha256
 from haloformer.prediction.predictor import Predictor
 from haloformer.reporting.interval import percent_interval, wilson
 from haloformer.reporting.style import FAINT, literal, new_figure, styled
@@ -300,13 +300,20 @@ def draw(measured: Measured) -> "Figure":
     return figure
 
 
+def _content(given: Sequence[str]) -> str:
+    """Returns a digest of what the files hold that are found at these places."""
+    found = find_inputs(given, keep_errors=False, channels=None)
+    paths = dict.fromkeys(each.path for each in found if each.path.is_file())
+    return hashlib.sha256("".join(map(file_sha256, paths)).encode()).hexdigest()[:16]
+
+
 def _settings(audited: AuditedModel, inputs: Inputs) -> dict[str, object]:
-    artefact = audited.predictor.artefact
-    statistics = json.dumps([artefact.get(name) for name in ("calibration", "ood")])
+    files = {"real": inputs.real, "galaxies": inputs.galaxies}
     return {
-        "real": list(inputs.real),
-        "galaxies": list(inputs.galaxies),
-        "statistics": hashlib.sha256(statistics.encode()).hexdigest()[:16],
+        **{name: list(given) for name, given in files.items()},
+        # Folders of the same name may hold other images by now.
+        **{f"{name}_content": _content(given) for name, given in files.items() if given},
+        **statistics_of(audited, "calibration", "ood"),
     }
 
 

@@ -1,10 +1,15 @@
 """What each part of an audit provides; :mod:`haloformer.audit.parts` lists them."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from haloformer.artefact.read import artefact_files
 from haloformer.audit.audited import AuditedModel
+from haloformer.io.writing import file_sha256
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,6 +42,17 @@ class Inputs:
 
 def _no_settings(audited: AuditedModel, inputs: Inputs) -> dict[str, object]:
     return {}
+
+
+def weights_digest(run: str) -> str:
+    """Returns what tells a model's weights from others, given its run, its artefact or the name of a shipped one."""
+    return file_sha256(artefact_files(Path(run))[1])[:16]
+
+
+def statistics_of(audited: AuditedModel, *names: str) -> dict[str, object]:
+    """Returns settings that tell how a model was calibrated: what its artefact holds under these names."""
+    held = json.dumps([audited.predictor.artefact.get(name) for name in names])
+    return {"statistics": hashlib.sha256(held.encode()).hexdigest()[:16]}
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,11 @@ def _paragraphs(result: dict[str, Any]) -> list[str]:
             0,
             "The model was trained or selected on these very scenes, so all results below are too favourable.",
         )
+    if seen := result["protocol"].get("compared_seen_in_training"):
+        found.insert(
+            0,
+            f"Trained or selected on these very scenes: {', '.join(seen)}, of which results are too favourable.",
+        )
     return found
 
 

@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from haloformer._version import code_version
-from haloformer.artefact.read import artefact_files
 from haloformer.audit import report
 from haloformer.audit.audited import AuditedModel, audited_model
-from haloformer.audit.part import Inputs
+from haloformer.audit.part import Inputs, weights_digest
 from haloformer.audit.parts import PARTS
 from haloformer.data.reader import find_inputs
 from haloformer.errors import InputError
-from haloformer.evaluation.testset import training_of
+from haloformer.evaluation.testset import known_by_seed, unused_seed
 from haloformer.io.strict_json import read_any_json, to_json
-from haloformer.io.writing import check_parents, file_sha256, write_text
+from haloformer.io.writing import check_parents, write_text
 from haloformer.prediction.predictor import load
 from haloformer.reporting import style
 from haloformer.simulation.surveys import digest_of_own
@@ -85,18 +84,22 @@ def asked_for(
             # Fail fast: before anything is measured.
             find_inputs(paths, keep_errors=False, channels=None)
 
-    def prepared(name: str, survey: str | None, seed: int | None) -> AuditedModel:
+    models = {name: load(name, device) for name in (run, *_listed(compare))}
+    # Scenes that are new to all of them.
+    scenes = unused_seed(*models.values()) if seed is None else seed
+
+    def prepared(name: str, survey: str | None) -> AuditedModel:
         return audited_model(
-            load(name, device),
+            models[name],
             name,
             survey=survey,
             n=n,
-            seed=seed,
+            seed=scenes,
             batch_size=batch_size,
             progress=progress,
         )
 
-    audited = prepared(run, survey, seed)
+    audited = prepared(run, survey)
     wanted = wanted or [
         name for name, part in PARTS.items() if part.of_composed or not audited.is_composed
     ]
@@ -106,8 +109,9 @@ def asked_for(
                 f"part {name}: changes the masses and exposures of surveys of one lens, and {audited.survey.name} is none: "
                 f"whether anything but detail tells its classes says haloformer audit --survey {audited.survey.name}"
             )
-    others = {name: prepared(name, None, audited.seed) for name in _listed(compare)}
+    others = {name: prepared(name, None) for name in _listed(compare)}
     inputs, protocol = Inputs(others, *files), _protocol(audited, run)
+    protocol["compared_seen_in_training"] = [name for name in others if _seen(others[name])]
     shared = {name: protocol[name] for name in ("weights", "survey", "noise", "seed", "n")}
     if own := digest_of_own(audited.survey):
         shared["survey_digest"] = own
@@ -200,17 +204,17 @@ def _read_part(path: Path) -> StoredPart:
 
 
 def _protocol(audited: AuditedModel, run: str) -> dict[str, object]:
-    training, artefact = training_of(audited.predictor), audited.predictor.artefact
+    artefact = audited.predictor.artefact
     return {
         "run": Path(run).resolve().name,
         "model": artefact["model"]["name"],
-        "weights": file_sha256(artefact_files(Path(run))[1])[:16],
+        "weights": weights_digest(run),
         "class_names": list(audited.names),
         "residual": audited.predictor.residual is not None,
         "survey": audited.survey.name,
         "noise": audited.noise,
         "seed": audited.seed,
-        "seen_in_training": audited.seed in (training.get("train_seed"), training.get("val_seed")),
+        "seen_in_training": _seen(audited),
         "n": audited.n,
         "n_fewer": audited.fewer,
         "device": str(audited.predictor.device),
@@ -218,6 +222,11 @@ def _protocol(audited: AuditedModel, run: str) -> dict[str, object]:
         "code_version": code_version(),
         "date": _today(),
     }
+
+
+def _seen(audited: AuditedModel) -> bool:
+    """Returns whether a model was trained, selected or calibrated on the scenes that it is tested on."""
+    return known_by_seed(audited.predictor, audited.survey.name, audited.seed) is not None
 
 
 def _today() -> str:

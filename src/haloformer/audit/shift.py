@@ -7,7 +7,7 @@ import numpy as np
 
 from haloformer.audit.audited import AuditedModel, Condition, at_camera, interval
 from haloformer.audit.figures import GOOD, POOR, draw_curve
-from haloformer.audit.part import Inputs, Measured, Part, Table
+from haloformer.audit.part import Inputs, Measured, Part, Table, weights_digest
 from haloformer.audit.words import auc_cells, change_cell, signed, with_ci
 from haloformer.evaluation.testset import order_of
 from haloformer.reporting.interval import format_value
@@ -214,6 +214,13 @@ def draw_matrix(matrix: dict[str, Any]) -> "Figure":
     return figure
 
 
+def _settings(audited: AuditedModel, inputs: Inputs) -> dict[str, object]:
+    found: dict[str, object] = {"compare": list(inputs.compare)}
+    if inputs.compare:  # a run of the same name may have been trained again
+        found["weights_compared"] = [weights_digest(name) for name in inputs.compare]
+    return found
+
+
 PART = Part(
     name="shift",
     title="Another camera, another survey",
@@ -234,5 +241,5 @@ PART = Part(
         "shift": "Macro AUC with another PSF and with another pixel scale.",
         "matrix": "Macro AUC of models (rows) on surveys (columns).",
     },
-    settings=lambda audited, inputs: {"compare": list(inputs.compare)},
+    settings=_settings,
 )

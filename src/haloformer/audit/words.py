@@ -1,5 +1,6 @@
 """Numbers and lists in sentences and in cells of tables."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,10 +19,10 @@ def with_ci(value: Interval) -> str:
 
 
 def signed(value: Interval) -> str:
-    """Returns ``−0.012 (−0.020 to −0.004)``."""
+    """Returns ``−0.012 (−0.020 to −0.004)``; the value alone where there is no interval."""
     numbers = (f"{x:+.3f}".replace("-", "−") for x in (value.value, value.low, value.high))
     first, low, high = numbers
-    return f"{first} ({low} to {high})"
+    return f"{first} ({low} to {high})" if math.isfinite(value.low) else first
 
 
 def auc_cells(row: dict[str, Any], names: Sequence[str]) -> list[str]:

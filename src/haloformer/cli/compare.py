@@ -1,5 +1,6 @@
 """``haloformer compare``."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,6 +10,8 @@ from haloformer.cli.registry import Command
 
 def present(result: Mapping[str, Any]) -> None:
     """Prints macro AUCs, their differences to the first model, warnings, and where the report is."""
+    from haloformer.reporting.interval import p_in_words
+
     rows = [[model["name"], *with_interval(model["macro_auc"])] for model in result["models"]]
     columns = ["model", "macro AUC", "95 % interval"]
     print_table(f"macro AUC on {result['n_images']} images", columns, rows)
@@ -22,8 +25,8 @@ def present(result: Mapping[str, Any]) -> None:
                     model["name"],
                     title,
                     f"{difference['value']:+.4f}",
-                    f"{low:+.4f} – {high:+.4f}",
-                    f"{difference['p_holm']:.2g}",
+                    f"{low:+.4f} – {high:+.4f}" if math.isfinite(low) else "–",
+                    p_in_words(difference["p_holm"]),
                 ]
             )
     columns = ["model", "measure", "difference", "95 % interval", "p, corrected"]

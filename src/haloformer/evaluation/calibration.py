@@ -25,6 +25,7 @@ from haloformer.evaluation.testset import (
 )
 from haloformer.io.progress import progress_bar
 from haloformer.io.strict_json import parse_json
+from haloformer.io.writing import file_sha256
 from haloformer.outputs.geometry import FORGONE_RATES, GeometryCheck
 from haloformer.outputs.out_of_distribution import MIN_IMAGES
 from haloformer.outputs.temperature import calibrated
@@ -65,10 +66,12 @@ def run_calibration(
     temperature, detector = calibrated(
         predictor.outputs, found.numbers, found.labels, found.features
     )
-    used = {
+    used: dict[str, Any] = {
         "data": images.name,
         **{key: images.attributes.get(key) for key in ("survey", "seed")},
     }
+    if images.path is not None and images.path.is_file():
+        used["file"] = file_sha256(images.path)  # by which it is known where it has no seed
     calibration = None if temperature is None else {**temperature.to_dict(), **used}
     ood = None if detector is None else ({**detector.to_dict(), **used}, detector.tensors())
     now = dataclasses.replace(

@@ -35,7 +35,6 @@ from haloformer.evaluation.testset import (
     contamination,
     mismatches,
     open_test_images,
-    training_of,
     unused_seed,
 )
 from haloformer.io.folders import new_folder, refuse_existing
@@ -193,7 +192,7 @@ def _same_images(
     """Opens the same images for each model; simulated ones are new to all of them, with the first model's noise."""
     first = open_test_images(data, predictors[0], n=n, seed=seed, noise=noise)
     if first.path is None:
-        seed = unused_seed(*map(training_of, predictors)) if seed is None else seed
+        seed = unused_seed(*predictors) if seed is None else seed
         n, noise = first.n, first.attributes["noise"]
     return [
         open_test_images(data, predictor, n=n, seed=seed, noise=noise) for predictor in predictors
@@ -309,7 +308,7 @@ def _temperature(calibration: object, where: Path) -> float:
 
 
 def _read_predictions(path: Path, classes: list[str]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Reads ``predictions.csv``: numbers of the images (N,), labels (N,) and logits (N, K)."""
+    """Reads ``predictions.csv``, its rows in any order: numbers of the images (N,), ascending, labels (N,) and logits (N, K)."""
     index, labels, logits = [], [], []
     try:
         with path.open(newline="", encoding="utf-8") as stream:
@@ -333,7 +332,8 @@ def _read_predictions(path: Path, classes: list[str]) -> tuple[np.ndarray, np.nd
         raise InputError(f"{path}: holds NaN or infinite logits")
     if len(set(labels)) < 2:
         raise InputError(f"{path}: holds images of fewer than two classes; an AUC needs two")
-    return np.array(index), np.array(labels), values
+    order = np.argsort(index, kind="stable")
+    return np.array(index)[order], np.array(labels)[order], values[order]
 
 
 def _aligned(entries: list[Entry]) -> list[Entry]:

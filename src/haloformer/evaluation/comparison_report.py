@@ -7,7 +7,7 @@ from markupsafe import Markup
 
 from haloformer.evaluation.report import PROTOCOL_NAMES, images_in_words
 from haloformer.reporting import html
-from haloformer.reporting.interval import Interval, format_interval
+from haloformer.reporting.interval import Interval, format_interval, p_in_words
 from haloformer.reporting.markdown import cell, markdown_table
 
 _METHODS = (
@@ -77,14 +77,10 @@ def _difference_table(result: dict[str, Any]) -> tuple[list[str], list[list[str]
                 else ""
             )
             text = f"{found['value']:+.{digits}f}{bounds}".replace("-", "−")
-            rows.append([row["name"], title, text, _p_text(found["p"]), _p_text(found["p_holm"])])
+            rows.append(
+                [row["name"], title, text, p_in_words(found["p"]), p_in_words(found["p_holm"])]
+            )
     return ["Model", "Measure", f"Difference to {result['reference']}", "p", "p, corrected"], rows
-
-
-def _p_text(p: float) -> str:
-    if not np.isfinite(p):
-        return "–"
-    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def _captions(result: dict[str, Any]) -> dict[str, str]:

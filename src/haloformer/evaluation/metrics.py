@@ -33,6 +33,9 @@ N_BINS = 15  # of the highest probability, for calibration
 _AT_ONCE = 2**20  # weights that are held in memory at a time
 
 
+_ROUNDING = 1e-12  # of what is compared
+
+
 def log_odds(logits: np.ndarray) -> np.ndarray:
     """Returns log(p_k / (1 − p_k)) of the softmax probabilities, (N, K).
 
@@ -394,7 +397,8 @@ def paired_difference(
 
     To first order an AUC is a sum of one term per image (`macro_auc`); the variance of the difference is that of the
     terms' differences, so that images which are hard for both models do not count against either. For a single class
-    it is the test of DeLong et al. 1988 for correlated ROC curves.
+    it is the test of DeLong et al. 1988 for correlated ROC curves. A difference without variance has neither interval nor
+    p-value, unless it is 0. Intervals end at -1 and 1, as differences do.
 
     Args:
         labels: (N,) int.
@@ -408,18 +412,21 @@ def paired_difference(
         _auc_terms(labels, log_odds(z), classes) for z in (logits, reference)
     )
     value = float(mine.mean() - theirs.mean())
-    error = np.sqrt(_stratified_variance(terms - others, strata))
-    if (
-        error == 0
-    ):  # both rank alike, or all images are placed differently by the same amount, so that there is no variance
+    apart = terms - others
+    error = np.sqrt(_stratified_variance(apart, strata))
+    # Both rank alike, or all images are placed differently by the same amount: without variance but for rounding.
+    if error <= _ROUNDING * np.linalg.norm(apart):
         return (
-            Difference(value, value, value, 1.0)
-            if value == 0
+            Difference(0.0, 0.0, 0.0, 1.0)
+            if abs(value) <= _ROUNDING
             else Difference(value, *[float("nan")] * 3)
         )
     half = norm.isf((1 - confidence) / 2) * error
     return Difference(
-        value, float(value - half), float(value + half), float(2 * norm.sf(abs(value) / error))
+        value,
+        float(np.maximum(value - half, -1)),
+        float(np.minimum(value + half, 1)),
+        float(2 * norm.sf(abs(value) / error)),
     )
 
 
@@ -445,7 +452,8 @@ def paired_accuracy(
         norm.isf((1 - confidence) / 2) * np.sqrt((more + less) / total - centre**2) / np.sqrt(total)
     )
     value = (gained - lost) / n
-    return Difference(value, min(value, float(centre - half)), max(value, float(centre + half)), p)
+    low, high = max(-1.0, float(centre - half)), min(1.0, float(centre + half))
+    return Difference(value, min(value, low), max(value, high), p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -146,7 +146,7 @@ def regression_metrics(
     Returns:
         ``n``; ``mae``, ``rmse``, ``bias`` (mean of predicted − true), ``r2``, ``pull_mean`` and ``pull_std`` (of (predicted
         − true)/sigma, 0 and 1 if sigma is right) and ``coverage`` (share of truths in their intervals, Wilson's interval),
-        each {value, low, high}; ``width``, the mean width of the intervals; ``truth_mean``, and ``mae_of_mean``, the MAE of
+        each {value, low, high}, low and high NaN where images do not vary, as of one; ``width``, the mean width of the intervals; ``truth_mean``, and ``mae_of_mean``, the MAE of
         always predicting that; and ``by_bin``: a list of {from, to, n, mae, rmse, bias, coverage}. A model that knows
         nothing predicts the middle, so its bias is positive in the low bins and negative in the high ones.
     """
@@ -203,11 +203,15 @@ def _estimates(
         estimates = {name: Interval(np.nan, np.nan, np.nan) for name in names}
     else:
         values = _statistics(terms.mean(axis=0)[None])[0]
+        if n == 1:
+            values[names.index("pull_std")] = np.nan  # one pull has no scatter
         resampled = _statistics(bootstrap_means(terms, n_bootstrap, rng))
         tail = (1 - confidence) / 2
         ends = np.quantile(resampled, [tail, 1 - tail], axis=0)
+        certain = np.ptp(resampled, axis=0) == 0  # as of one image, which tells nothing of others
         estimates = {
-            name: Interval(*map(float, row)) for name, row in zip(names, zip(values, *ends))
+            name: Interval(float(value), *(np.nan, np.nan) if alike else map(float, pair))
+            for name, value, pair, alike in zip(names, values, ends.T, certain)
         }
     if np.isnan(low).any() or np.isnan(high).any():
         coverage = Interval(np.nan, np.nan, np.nan)

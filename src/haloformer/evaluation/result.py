@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
-from scipy.stats import beta
 
 from haloformer._version import code_version
 from haloformer.errors import InputError
@@ -115,9 +114,7 @@ def _target_result(
     truth, mean, sigma = predictions.truth[:, t], values[0], values[1]
     calibration = None
     if conformal is not None:
-        # Which images calibrated it is chance, too: over them the coverage of new images is Beta-distributed (Vovk 2012).
-        k = np.ceil((conformal.n + 1) * conformal.coverage)
-        expected = beta.ppf([0.025, 0.975], k, conformal.n + 1 - k).tolist()
+        expected = list(conformal.coverage_by_chance())
         calibration = {"factor": conformal.factors[t], "n": conformal.n, "expected": expected}
     by_sigma = []
     if not np.isnan(sigma).any():

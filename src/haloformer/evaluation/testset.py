@@ -14,7 +14,7 @@ from haloformer.data.dataset import LensDataset
 from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
-from haloformer.io.writing import same_content
+from haloformer.io.writing import file_sha256, same_content
 from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
 from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import NOISE_MODES, Simulator, batches_ahead, list_surveys
@@ -119,7 +119,7 @@ def open_test_images(
                     f"'{option}' is for images simulated from a survey; '{data}' is a file"
                 )
         return _from_file(Path(data), predictor, skip_bad)
-    seed = unused_seed(training_of(predictor)) if seed is None else seed
+    seed = unused_seed(predictor) if seed is None else seed
     n = N_SIMULATED if n is None else n
     if n < 1:
         raise InputError(f"n is {n}: at least one image is needed")
@@ -330,15 +330,16 @@ def _canonical(class_name: str) -> str:
 
 def contamination(predictor: Predictor, images: TestImages) -> list[str]:
     """Returns a warning if the model is known to have been trained, selected or calibrated on these images, else nothing."""
-    found = _known_by_seed(predictor, images) or _known_by_file(predictor, images)
+    survey, seed = (images.attributes.get(key) for key in ("survey", "seed"))
+    found = known_by_seed(predictor, survey, seed) or _known_by_file(predictor, images)
     if found is None:
         return []
     return [f"{found} The results do not hold for new images; test on another seed."]
 
 
-def _known_by_seed(predictor: Predictor, images: TestImages) -> str | None:
+def known_by_seed(predictor: Predictor, survey: object, seed: object) -> str | None:
+    """Returns what a model is known to have done with images of a survey and a seed; None if nothing is."""
     training = training_of(predictor)
-    survey, seed = images.attributes.get("survey"), images.attributes.get("seed")
     if survey is None or seed is None:
         return None
     # Noise and number of images do not matter: the same seed gives the same lenses.
@@ -371,6 +372,10 @@ def _known_by_file(predictor: Predictor, images: TestImages) -> str | None:
             continue
         if same_content(images.path, file):
             return f"These images were {what}: {images.name} is the file that training read, or a copy of it."
+    if images.path is not None and images.path.is_file():
+        files = {item.get("file") for item in _calibrations(predictor)} - {None}
+        if files and file_sha256(images.path) in files:
+            return f"These images calibrated the model: {images.name} is the file that was read, or a copy of it."
     return None
 
 
@@ -383,8 +388,13 @@ def _pretrainings(training: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 def _calibrated_on(predictor: Predictor) -> list[tuple[Any, Any]]:
     """Returns survey and seed of the images that ``haloformer calibrate`` used, if the artefact names them."""
+    return [(item.get("survey"), item.get("seed")) for item in _calibrations(predictor)]
+
+
+def _calibrations(predictor: Predictor) -> list[dict[str, Any]]:
+    """Returns what the artefact says of its calibration and its detector."""
     used = (predictor.artefact.get(key) for key in ("calibration", "ood"))
-    return [(item.get("survey"), item.get("seed")) for item in used if isinstance(item, dict)]
+    return [item for item in used if isinstance(item, dict)]
 
 
 def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
@@ -399,8 +409,9 @@ def mismatches(predictor: Predictor, images: TestImages) -> list[str]:
     return found
 
 
-def unused_seed(*trainings: dict[str, Any]) -> int:
-    """Returns the first seed after those of the trainings, and of their pretrainings, whose images none of them used to train or to select."""
+def unused_seed(*predictors: Predictor) -> int:
+    """Returns the first seed after those of the models' trainings, and their pretrainings, whose images none used to train, to select or to calibrate."""
+    trainings = [training_of(predictor) for predictor in predictors]
     all_of_them = [
         *trainings,
         *(each for training in trainings for each in _pretrainings(training)),
@@ -408,6 +419,7 @@ def unused_seed(*trainings: dict[str, Any]) -> int:
     used = [
         training.get(key) for training in all_of_them for key in ("seed", "train_seed", "val_seed")
     ]
+    used += [seed for predictor in predictors for _, seed in _calibrated_on(predictor)]
     starts = [
         start for training in all_of_them if isinstance(start := training.get("train_seed"), int)
     ]

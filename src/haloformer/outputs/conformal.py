@@ -5,11 +5,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from scipy.stats import beta
 from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.outputs.losses import as_row, n_outputs
 from haloformer.outputs.targets import checked_mapping, checked_numbers, is_usable
+
+_ROUNDING = 1e-9
+"""10 · 0.9 must not become 9.000…1."""
 
 
 def check_enough(
@@ -29,11 +33,16 @@ def check_enough(
     Raises:
         InputError: With fewer, only an infinite interval would do.
     """
-    least = math.ceil(coverage / (1 - coverage) - 1e-9)  # 1e-9: 10 · 0.9 must not become 9.000…1
+    least = math.ceil(coverage / (1 - coverage) - _ROUNDING)
     if n < least:
         raise InputError(
             f"conformal intervals of coverage {coverage:g} need at least {least} calibration images with {what}, there are {n}: {instead}"
         )
+
+
+def _rank(n: int, coverage: float) -> int:
+    """Returns which of n sorted scores, counted from 1, a share ``coverage`` of new images does not exceed."""
+    return math.ceil((n + 1) * coverage - _ROUNDING)
 
 
 @dataclass(frozen=True)
@@ -125,7 +134,7 @@ class Conformal:
             known = scores[~torch.isnan(truth[:, k]), k]
             n = len(known)
             check_enough(n, coverage)
-            rank = math.ceil((n + 1) * coverage - 1e-9)  # at most n
+            rank = _rank(n, coverage)  # at most n
             if not torch.isfinite(known).all():
                 raise InputError(
                     "conformal intervals: the predictions for the calibration images are not finite"
@@ -144,6 +153,15 @@ class Conformal:
             return torch.minimum(low - factors, mean), torch.maximum(high + factors, mean)
         half = factors * sigma if self.loss == "beta_nll" else factors.expand_as(mean)
         return mean - half, mean + half
+
+    def coverage_by_chance(self, confidence: float = 0.95) -> tuple[float, float]:
+        """Returns between which shares the coverage of endless new images lies, for which images calibrated it is chance, too.
+
+        Over them it is Beta-distributed (Vovk 2012, arXiv:1209.2673).
+        """
+        rank = _rank(self.n, self.coverage)
+        low, high = beta.interval(confidence, rank, self.n + 1 - rank)
+        return float(low), float(high)
 
     def to_dict(self) -> dict[str, Any]:
         """Returns what `from_dict` takes, ready for JSON."""

@@ -60,11 +60,20 @@ def interval_text(interval: Interval, confidence: float, digits: int = 4) -> str
 
 
 def signed_interval(interval: Interval) -> str:
-    """Returns ``−0.012 (−0.020 to −0.004)``, with a real minus sign."""
+    """Returns ``−0.012 (−0.020 to −0.004)``, with a real minus sign; the value alone where there is no interval."""
     value, low, high = (
         format_value(x, 3).replace("-", "−") for x in (interval.value, interval.low, interval.high)
     )
+    if "–" in (low, high):
+        return value
     return f"{value} ({low} to {high})" if interval.low < 0 else f"{value} ({low}–{high})"
+
+
+def p_in_words(p: float) -> str:
+    """Returns a p-value as ``0.031`` or ``< 0.0001``, a dash where there is none."""
+    if not math.isfinite(p):
+        return "–"
+    return "< 0.0001" if p < 1e-4 else f"{p:.2g}"
 
 
 def percent_interval(interval: Interval) -> str:

@@ -34,7 +34,7 @@ def study(
         only: Run these variants only: names or patterns, such as ``d4,flips`` or ``*-1000``.
         seeds: How many seeds; by default as the study says.
         workers: Processes that train at the same time; the processor's cores are shared out among them.
-        report_only: Train nothing: write table and figure anew from the results that are there.
+        report_only: Train nothing: write table and figure anew from the results that are there, of the variants and seeds of the last call.
         progress: Say after each run how it went.
         options: Fields of the experiment, such as ``{"epochs": 5}``, that are put over the study's base and its presets. What a variant
             changes stays changed.
@@ -55,11 +55,16 @@ def study(
 
     folder = Path(out) if out is not None else Path("studies") / Path(name).stem
     if report_only:
+        given = {"preset": preset, "only": only, "seeds": seeds, **(options or {})}
+        if idle := [name for name, value in given.items() if value is not None and value != []]:
+            raise InputError(
+                f"{idle[0]} is for runs: report_only reports the study as {folder / 'study.yaml'} says it was run last"
+            )
         return report_again(folder, "study")[-1]
     plan = with_options(read_study(name), preset, options, seeds)
-    given: dict[str, object] = {"preset": preset, "only": only, "seeds": seeds, "out": out}
-    given["workers"] = workers if workers != 1 else None
-    command = command_line("study", [name], given, options)
+    said: dict[str, object] = {"preset": preset, "only": only, "seeds": seeds, "out": out}
+    said["workers"] = workers if workers != 1 else None
+    command = command_line("study", [name], said, options)
     return carry_out(plan, folder, command, only, workers, progress, options)
 
 

@@ -9,8 +9,9 @@ import platform
 import time
 import traceback
 import warnings
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,15 +21,20 @@ from haloformer.data.prepared import PreparedImages
 from haloformer.data.reader import not_answered
 from haloformer.errors import InputError, kind_and_reason
 from haloformer.evaluation.metrics import classification_metrics
-from haloformer.evaluation.testset import class_order, contamination, open_test_images
+from haloformer.evaluation.testset import (
+    TestImages,
+    class_order,
+    contamination,
+    open_test_images,
+)
 from haloformer.fitting.fitted import FittedSimulator
 from haloformer.io import jobs
-from haloformer.io.writing import whole_file, write_text
+from haloformer.io.writing import file_sha256, whole_file, write_text
 from haloformer.models.cost import count_macs, count_parameters
 from haloformer.prediction.predictor import Predictor, load
 from haloformer.reporting import interval
 from haloformer.simulation import Simulator, batches_ahead
-from haloformer.studies.contents import contents_of
+from haloformer.studies.contents import contents, contents_of
 from haloformer.studies.plan import PRETRAINED
 from haloformer.studies.results import Record
 from haloformer.studies.runs import HeldOut, Run
@@ -87,7 +93,13 @@ def _train_and_test(folder: Path, run: Run) -> Record:
         record |= _cost(predictor)
         if run.test is not None:
             kept = folder / "logits" / f"{run.key}.npz"
-            answers = _answers(kept, predictor, run.test, compose(None, options).trainer)
+            # Answers of other weights, or for what a file held before, are none of this run.
+            made = {
+                "test_images": {**run.test, **contents({}, run.test["data"])},
+                "weights": file_sha256(place / "artefact" / "weights.safetensors"),
+            }
+            trainer = compose(None, options).trainer
+            answers = _answers(kept, made, predictor, run.test, trainer)
             record["test"] = _test_metrics(*answers)
         record |= {"status": "ok", "hardware": _hardware(predictor.device)}
     except InputError as error:
@@ -133,13 +145,25 @@ def _cost(predictor: Predictor) -> dict[str, object]:
 
 
 def _answers(
-    path: Path, predictor: Predictor, test: HeldOut, settings: TrainerConfig
+    path: Path,
+    made: Mapping[str, object],
+    predictor: Predictor,
+    test: HeldOut,
+    settings: TrainerConfig,
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Returns labels (N,), logits (N, K) and class names; computed once, then read from ``path``."""
-    wanted = json.dumps(test, sort_keys=True)
+    """Returns labels (N,), logits (N, K) and class names; computed once, then read from ``path`` if it has the same.
+
+    Args:
+        path: Where they are kept.
+        made: What they are made of.
+        predictor: The network.
+        test: The test images.
+        settings: Of the run, for images that all runs share.
+    """
+    marks = {name: json.dumps(what, sort_keys=True) for name, what in made.items()}
     if path.exists():
         with np.load(path) as kept:
-            if str(kept["test_images"]) == wanted:
+            if all(name in kept and str(kept[name]) == mark for name, mark in marks.items()):
                 return kept["labels"], kept["logits"], tuple(kept["class_names"].tolist())
     images = open_test_images(predictor=predictor, **test)
     if seen := contamination(predictor, images):
@@ -149,27 +173,37 @@ def _answers(
     if images.simulator is not None and settings.prepared is not None:
         answered = _of_prepared(predictor, images.simulator, images.n, settings)
     else:
-        answered = (
-            (predictor.predict_logits(batch), numbers)
-            for batch, numbers, _ in images.batches(_BATCH)
-        )
+        answered = _of_batches(predictor, images)
     for found_logits, numbers in answered:
         logits.append(found_logits.numpy())
         labels.append(order[numbers.numpy()])
     found = np.concatenate(labels)
     kept_rows = found >= 0  # a grouping of classes may leave some out
+    if len(present := np.unique(found[kept_rows])) < 2:
+        of = f"of class '{predictor.class_names[present[0]]}'" if len(present) else "of no class"
+        raise InputError(f"{images.name}: all images are {of}; an AUC needs two")
     answers = found[kept_rows], np.concatenate(logits)[kept_rows]
     path.parent.mkdir(parents=True, exist_ok=True)
-    names = np.array(predictor.class_names)
+    kept_as: dict[str, Any] = {name: np.array(mark) for name, mark in marks.items()}
+    kept_as |= {"labels": answers[0], "logits": answers[1]}
+    kept_as["class_names"] = np.array(predictor.class_names)
     with whole_file(path) as part, part.open("wb") as file:
-        np.savez_compressed(
-            file,
-            labels=answers[0],
-            logits=answers[1],
-            class_names=names,
-            test_images=np.array(wanted),
-        )
+        np.savez_compressed(file, **kept_as)
     return *answers, predictor.class_names
+
+
+def _of_batches(
+    predictor: Predictor, images: TestImages
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Yields logits (B, K) and the data's labels (B,) of test images."""
+    first = 0
+    for batch, numbers, _ in images.batches(_BATCH):
+        try:
+            logits = predictor.predict_logits(batch)
+        except InputError as error:
+            raise InputError(f"{images.name}: images from {first} on: {error}") from error
+        yield logits, numbers
+        first += len(batch)
 
 
 def _of_prepared(

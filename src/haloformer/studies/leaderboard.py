@@ -102,7 +102,12 @@ def write_leaderboard(folder: Path, plan: Study, command: str, result: StudyResu
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
         own = [entry for entry in entries if entry["survey"] == survey]
         drawn[f"cost_{survey}"] = cost_figure(own, survey)
-        drawn |= answer_figures(folder, own, plan.seeds[0], survey)
+        seeds = {
+            row["model"]: row["seeds"][0]
+            for row in result.rows
+            if row["data"] == survey and row["seeds"]
+        }
+        drawn |= answer_figures(folder, own, seeds, survey)
     for name, figure in drawn.items():
         style.save(figure, folder / name)
     write_csv(folder / "leaderboard.csv", entries)
@@ -120,14 +125,22 @@ _HOW_TO_READ = (
 )
 
 
-def _captions(names: Sequence[str]) -> dict[str, str]:
+def _captions(
+    drawn: Mapping[str, Any], entries: Sequence[Mapping[str, Any]], survey: str
+) -> dict[str, str]:
+    """Returns the captions of a survey's figures by their names."""
+    several = max(entry["n_seeds"] for entry in entries) > 1
+    of_one = ", of the first seed of each" if several else ""
     said = {
         "cost": "Macro AUC against multiply-accumulate operations per image",
-        "roc": "ROC curves of the best",
-        "confusion": "Confusion matrix of the best",
+        "roc": f"ROC curves of the best{of_one}",
+        "confusion": f"Confusion matrix of the best{', of its first seed' if several else ''}",
     }
-    kinds = {name: name.partition("_") for name in names}
-    return {name: f"{said[kind]}, {survey}" for name, (kind, _, survey) in kinds.items()}
+    return {
+        f"{kind}_{survey}": f"{text}, {survey}"
+        for kind, text in said.items()
+        if f"{kind}_{survey}" in drawn
+    }
 
 
 def _markdown(
@@ -137,17 +150,13 @@ def _markdown(
     result: StudyResult,
 ) -> str:
     lines = ["# Leaderboard", "", _HOW_TO_READ]
-    captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
         own = [entry for entry in entries if entry["survey"] == survey]
         columns = _columns(classes := _classes(own[0]))
         lines += ["", f"## {survey}", "", f"| {' | '.join(columns)} |", f"|{'---|' * len(columns)}"]
         lines += [f"| {' | '.join(_cells(entry, classes))} |" for entry in own]
-        lines += [
-            f"\n![{text}]({name}.png)"
-            for name, text in captions.items()
-            if name.endswith(f"_{survey}")
-        ]
+        captions = _captions(drawn, own, survey)
+        lines += [f"\n![{text}]({name}.png)" for name, text in captions.items()]
     if failed := [row for row in result.rows if row["failed"]]:
         lines += ["", "## Failed", "", *(f"- {row['variant']}: {row['failed']}" for row in failed)]
     lines += ["", "## Protocol", "", "| | |", "|---|---|"]
@@ -163,15 +172,13 @@ def _page(
     drawn: Mapping[str, "Figure"],
 ) -> str:
     sections = []
-    captions = _captions(list(drawn))
     for survey in dict.fromkeys(entry["survey"] for entry in entries):
         own = [entry for entry in entries if entry["survey"] == survey]
         columns = _columns(classes := _classes(own[0]))
         rows = [_cells(entry, classes) for entry in own]
         shown = [
             html.figure(name, style.inline_svg(drawn[name], name), text)
-            for name, text in captions.items()
-            if name.endswith(f"_{survey}")
+            for name, text in _captions(drawn, own, survey).items()
         ]
         sections.append(html.section(survey, html.table(columns, rows, kind="numbers plain")))
         sections += html.figures_section(shown)

@@ -54,12 +54,19 @@ def cost_figure(entries: Sequence[Mapping[str, Any]], survey: str) -> "Figure":
 
 
 def answer_figures(
-    folder: Path, entries: Sequence[Mapping[str, Any]], seed: int, survey: str
+    folder: Path, entries: Sequence[Mapping[str, Any]], seeds: Mapping[str, int], survey: str
 ) -> dict[str, "Figure"]:
-    """Draws ROC curves of the best networks and the best one's confusion matrix, from the answers of the first seed."""
+    """Draws ROC curves of the best networks and the best one's confusion matrix.
+
+    Args:
+        folder: Of the study.
+        entries: Of the survey, the best first.
+        seeds: Network → the seed whose answers are drawn.
+        survey: Its name.
+    """
     answers = []
     for entry in entries[:N_ROC]:
-        file = folder / "logits" / f"{entry['model']}-{survey}-seed{seed}.npz"
+        file = folder / "logits" / f"{entry['model']}-{survey}-seed{seeds[entry['model']]}.npz"
         if file.exists():
             with np.load(file) as kept:
                 answers.append(
@@ -72,12 +79,12 @@ def answer_figures(
                 )
     if not answers:
         return {}
-    _, labels, logits, names = answers[0]
-    counts = confusion_matrix(labels, logits.argmax(axis=1), len(names))
-    return {
-        f"roc_{survey}": _roc_figure(answers),
-        f"confusion_{survey}": figures.confusion(counts, names),
-    }
+    drawn = {f"roc_{survey}": _roc_figure(answers)}
+    model, labels, logits, names = answers[0]
+    if model == entries[0]["model"]:  # of the best, or of none
+        counts = confusion_matrix(labels, logits.argmax(axis=1), len(names))
+        drawn[f"confusion_{survey}"] = figures.confusion(counts, names)
+    return drawn
 
 
 @style.styled

@@ -74,8 +74,11 @@ def _simulated_images(surveys: Sequence[str], noise: str, n_test: int) -> Benchm
     """
     for survey in surveys:
         get_any_survey(survey)
+    names = {survey: Path(survey).stem if "/" in survey else survey for survey in surveys}
+    if len({*names.values()}) < len(names):
+        raise InputError(f"surveys: two of {', '.join(names)} have the same name")
     data = {
-        name: {
+        names[name]: {
             "data": name,
             "noise": _SURVEY_NOISE.get(name, "original") if noise == "survey" else noise,
         }

@@ -143,6 +143,8 @@ def _protocol(
     yield "intervals", _interval_words(rows)
     if classes := _classes_words(tested):
         yield "classes", classes
+    if missing := _missing_words(tested):
+        yield "without test images", missing
     if reasons := [f"{row['variant']} ({row['not_compared']})" for row in rows if row.get("not_compared")]:  # fmt: skip
         yield "not compared", "; ".join(reasons)
     if plan.notes:
@@ -199,6 +201,13 @@ def _classes_words(tested: Sequence[Record]) -> str:
         return ""
     told = [f"{', '.join(names)}: {', '.join(variants)}" for names, variants in of.items()]
     return f"{'; '.join(told)}. Their AUCs answer different questions: one that is larger is not better"
+
+
+def _missing_words(tested: Sequence[Record]) -> str:
+    """Returns which classes have no AUC, as no test image is of them; nothing if all have one."""
+    aucs = [item for record in tested for item in record["test"]["auc"].items()]
+    names = dict.fromkeys(name for name, auc in aucs if auc["value"] is None)
+    return f"{', '.join(names)}: without an AUC, and left out of the macro AUC" if names else ""
 
 
 def _interval_words(rows: Sequence[Row]) -> str:

@@ -141,7 +141,9 @@ def _is_number(value: object) -> bool:
 
 
 def usable_results(folder: Path, plan: Study) -> list[Record]:
-    """Returns the results of this study's variants, as they are defined now, on its present test images.
+    """Returns the results of this study's variants and seeds, as they are defined now, on its present test images.
+
+    Other seeds that were run before stay in the file: a call that names them has them again.
 
     Raises:
         InputError: A finished run has other settings than the study gives it now.
@@ -169,7 +171,7 @@ def usable_results(folder: Path, plan: Study) -> list[Record]:
             )
         if not differing and record["status"] == "ok":
             _check_contents(folder, record, run)
-        if not differing and record["test_images"] == run.test:
+        if not differing and record["test_images"] == run.test and record["seed"] in plan.seeds:
             usable.append(record)
     return usable
 
@@ -297,7 +299,7 @@ def _difference(folder: Path, pairs: list[tuple[Record, Record]]) -> Row:
         for run, other in pairs
     ]
     by_images = _difference_by_images(folder, *pairs[0]) if len(pairs) == 1 else None
-    interval = by_images or over_seeds(values)
+    interval = by_images or over_seeds(values, -1.0, 1.0)
     found: Row = {
         "difference": interval.value,
         "difference_low": interval.low,

@@ -10,10 +10,13 @@ import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
+
 from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.data.stream import validation_seed
 from haloformer.errors import InputError
+from haloformer.io.locks import one_process_only
 from haloformer.io.writing import same_content
 from haloformer.studies.jobs import in_words, run_records
 from haloformer.studies.plan import PRETRAINED, Study, Variant, read_study
@@ -69,19 +72,23 @@ def carry_out(
     check_test_images(runs)
     warn_of_idle_options(plan, runs, options)
     usable_results(folder, plan)  # refuses results of other settings before anything is written
-    write_description(folder, plan, command)
-    pretraining = [run for run in runs if run.variant == PRETRAINED]
-    try:
-        for stage in (pretraining, [run for run in runs if run.variant != PRETRAINED]):
-            _all_runs(folder, plan, stage, workers, progress)
-    except KeyboardInterrupt:
-        if progress:
-            print(
-                f"interrupted; finished runs are kept. The same command goes on in {folder}",
-                flush=True,
-            )
-        raise
-    return report(folder, plan, command)
+    write_description(folder, plan, command, keep=True)
+    with one_process_only(
+        folder, "another process is at this study; use workers for several runs at a time"
+    ):
+        write_description(folder, plan, command)
+        pretraining = [run for run in runs if run.variant == PRETRAINED]
+        try:
+            for stage in (pretraining, [run for run in runs if run.variant != PRETRAINED]):
+                _all_runs(folder, plan, stage, workers, progress)
+        except KeyboardInterrupt:
+            if progress:
+                print(
+                    f"interrupted; finished runs are kept. The same command goes on in {folder}",
+                    flush=True,
+                )
+            raise
+        return report(folder, plan, command)
 
 
 def chosen(plan: Study, only: str | list[str] | None) -> list[Variant]:
@@ -109,6 +116,8 @@ def check_test_images(runs: Iterable[Run]) -> None:
             continue
         path = Path(str(run.test["data"]))
         is_file = path.suffix.lower() in DATASET_SUFFIXES
+        if is_file:
+            _check_classes(path)
         marks: list[object] = (
             [path.resolve(), LensDataset(path).attributes.get("seed")]
             if is_file
@@ -122,6 +131,16 @@ def check_test_images(runs: Iterable[Run]) -> None:
                 raise InputError(
                     f"test: {what} is {used[mark]}, too: test on images of another seed"
                 )
+
+
+def _check_classes(path: Path) -> None:
+    """Raises InputError for a file of test images that are all of one class."""
+    with LensDataset(path) as dataset:
+        present = np.unique(dataset.labels)
+        if len(present) < 2:
+            raise InputError(
+                f"test: {path}: all images are of class '{dataset.class_names[present[0]]}'; an AUC needs two"
+            )
 
 
 def _training_images(runs: Iterable[Run]) -> dict[object, str]:
@@ -140,10 +159,17 @@ def _training_images(runs: Iterable[Run]) -> dict[object, str]:
     return used
 
 
-def write_description(folder: Path, plan: Study, command: str) -> None:
-    """Makes the folder and writes down the study as it is carried out, in a form that can be read again."""
+def write_description(folder: Path, plan: Study, command: str, *, keep: bool = False) -> None:
+    """Makes the folder and writes down the study as it is carried out, in a form that can be read again.
+
+    Args:
+        folder: Of the study.
+        plan: The study.
+        command: The command line that does the same.
+        keep: Leave a description that is already there as it is.
+    """
     content = {**plan.raw, "base": plan.base, "seeds": list(plan.seeds)}
-    prepare_folder(folder / "study.yaml", "study", described(content, command))
+    prepare_folder(folder / "study.yaml", "study", described(content, command), keep=keep)
 
 
 def _all_runs(folder: Path, plan: Study, runs: list[Run], workers: int, progress: bool) -> None:
