@@ -3,12 +3,14 @@
 python examples/design_picture.py docs/images/haloformer.png
 """
 
+import io
 import sys
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
+from PIL import Image
 
 from haloformer import create_model
 from haloformer.fitting.channels import CLIP, Residual
@@ -109,7 +111,10 @@ def draw(path: str) -> None:
         ha="center",
         fontsize=7.5,
     )
-    figure.savefig(path, dpi=150, facecolor="white")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=150, facecolor="white")
+    colours = Image.open(drawn).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    colours.save(path, format="png", optimize=True)  # a third of the room of millions of colours
 
 
 if __name__ == "__main__":
