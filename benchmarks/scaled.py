@@ -38,6 +38,12 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "a point-spread function narrower by a quarter": {
         "instrument": {"base": "alexander_2020", "sky": 0.03, "psf_fwhm": 0.177}
     },
+    "a point-spread function wider by a tenth": {
+        "instrument": {"base": "alexander_2020", "sky": 0.03, "psf_fwhm": 0.259}
+    },
+    "pixels larger by 1.5 %": {
+        "instrument": {"base": "alexander_2020", "sky": 0.03, "pixel_scale": 0.05075}
+    },
     "heavier substructure, its mass taken from the lens": {
         "substructure": {
             "axion": [{"kind": "vortex", "n_masses": 25, "mass": {"uniform": [3.0e10, 5.5e10]}, "length": 1}],

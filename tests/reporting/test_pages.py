@@ -8,6 +8,7 @@ def test_names_from_outside_are_text_on_the_leaderboard():
     entry = {
         "survey": hostile,
         "rank": 1,
+        "n_seeds": 1,
         "model": hostile,
         "family": hostile,
         "macro_auc": 0.9,

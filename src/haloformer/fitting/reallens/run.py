@@ -123,7 +123,11 @@ class Options:
             if isinstance(value, bool) or not isinstance(value, int | np.integer):
                 raise InputError(f"{name} must be a whole number, not {value!r}")
         for name in ("r_trunc", "z_lens", "z_source", "source_step"):
-            if (value := getattr(self, name)) is not None and not _is_number(value):
+            value = getattr(self, name)  # of a step it is told below what it may be
+            wrong = value is not None and not (
+                _is_real(value) and (name == "source_step" or np.isfinite(value))
+            )
+            if wrong:
                 raise InputError(f"{name} must be a number, not {value!r}")
         if self.start is None:
             return
@@ -132,13 +136,13 @@ class Options:
         for name, value in self.start.items():
             if name not in PRIORS:
                 raise unknown_name("parameter in start", name, PRIORS)
-            if not _is_number(value):
+            if not (_is_real(value) and np.isfinite(value)):
                 raise InputError(f"start: {name} must be a number, not {value!r}")
 
 
-def _is_number(value: object) -> bool:
+def _is_real(value: object) -> bool:
     is_real = isinstance(value, int | float | np.integer | np.floating)
-    return is_real and not isinstance(value, bool) and bool(np.isfinite(value))  # type: ignore[call-overload]
+    return is_real and not isinstance(value, bool)
 
 
 def _check_priors(priors: Mapping[str, Prior] | None) -> None:
