@@ -124,6 +124,10 @@ def unknown_class(where: object, what: str, name: str, known: Iterable[str]) -> 
     )
 
 
+TIMMS_OWN = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
+"""Keywords by which timm would look for weights: here ``pretrained`` says where they are."""
+
+
 def unknown_name(what: str, name: object, known: Iterable[str]) -> InputError:
     """Returns the error for an unknown name: it suggests the nearest known one and lists them all.
 

@@ -13,7 +13,7 @@ from haloformer.fitting.channels import Residual
 from haloformer.outputs.conformal import Conformal
 from haloformer.outputs.layout import Outputs
 from haloformer.validation import Strict, plain_keyword, validated
-from haloformer.vocabulary import ARTEFACT_FORMAT
+from haloformer.vocabulary import ARTEFACT_FORMAT, TIMMS_OWN
 
 ARTEFACT_FILES = ("artefact.json", "weights.safetensors")
 
@@ -27,10 +27,7 @@ _FORBIDDEN_KWARGS = {
     "in_chans",
     "num_classes",
     "pretrained",
-    "pretrained_cfg",
-    "pretrained_cfg_overlay",
-    "checkpoint_path",
-    "cache_dir",
+    *TIMMS_OWN,
 }
 
 Name = Annotated[str, Field(min_length=1)]

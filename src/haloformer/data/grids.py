@@ -9,7 +9,7 @@ import numpy as np
 from haloformer.errors import InputError
 from haloformer.readers.pixels import known_pixels
 from haloformer.readers.reading import Reading
-from haloformer.readers.resample import resample
+from haloformer.readers.resample import mixes_pixels, resample
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class PixelGrid:
         if scales is None or self.pixel_scale is None:
             return None
         return self.pixel_scale / scales[0], self.pixel_scale / scales[1]
+
+    def mixes_pixels(self, scales: tuple[float, float] | None) -> bool:
+        """Tells whether an image is brought to this grid by making new pixels of parts of old ones (see `step`)."""
+        step = self.step(scales)
+        return step is not None and mixes_pixels(step, self.shape[1:])
 
     def field(self, scales: tuple[float, float] | None) -> tuple[float, float]:
         """Returns the height and width of the grid in pixels of an image (see `step`)."""

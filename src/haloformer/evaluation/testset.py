@@ -15,7 +15,12 @@ from haloformer.data.grouping import LEFT_OUT
 from haloformer.data.reader import DATASET_SUFFIXES
 from haloformer.errors import InputError
 from haloformer.io.writing import file_sha256, same_content
-from haloformer.outputs.targets import TARGETS, MissingParameterError, target_values
+from haloformer.outputs.targets import (
+    TARGETS,
+    MissingParameterError,
+    of_their_class,
+    target_values,
+)
 from haloformer.prediction.predictor import Predictor
 from haloformer.simulation import NOISE_MODES, Simulator, batches_ahead, list_surveys
 from haloformer.vocabulary import CLASS_ALIASES
@@ -232,22 +237,7 @@ def _truth(
             columns.append(torch.full((len(labels), 1), torch.nan))
     if not columns:
         return torch.zeros(len(labels), 0)
-    return _of_their_class(torch.cat(columns, dim=1), targets, class_names, labels)
-
-
-def _of_their_class(
-    truth: torch.Tensor,
-    targets: tuple[str, ...],
-    class_names: tuple[str, ...],
-    labels: torch.Tensor,
-) -> torch.Tensor:
-    """Keeps true values (B, T) of images of the target's class only, if the data have that class."""
-    names = [_canonical(name) for name in class_names]
-    for t, target in enumerate(targets):
-        if TARGETS[target].class_name in names:
-            other = labels != names.index(TARGETS[target].class_name)
-            truth[:, t] = truth[:, t].masked_fill(other, torch.nan)
-    return truth
+    return of_their_class(torch.cat(columns, dim=1), targets, class_names, labels)
 
 
 def class_order(images: TestImages, predictor: Predictor, *, some: bool = False) -> np.ndarray:

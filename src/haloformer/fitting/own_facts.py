@@ -11,7 +11,6 @@ from torch import Tensor
 
 from haloformer.data.dataset import LensDataset
 from haloformer.data.reader import PixelGrid, Reading, printable, scale_of_dataset
-from haloformer.errors import InputError
 from haloformer.fitting.channels import OwnCamera, camera_number, other_camera
 from haloformer.fitting.composed.fitter import ComposedFitter
 from haloformer.fitting.parametric import SmoothFitter, composed_fitter
@@ -47,9 +46,8 @@ class OwnFacts:
         grid: PixelGrid,
         reading: Reading,
         noise: str,
-        keep_errors: bool,
     ) -> "OwnFacts":
-        """Reads them from a dataset, and tries them on one of its images.
+        """Reads them from a dataset.
 
         Args:
             fitter: Of the survey and the noise.
@@ -57,30 +55,10 @@ class OwnFacts:
             grid: On which its images are fitted.
             reading: How they are read.
             noise: The noise that they are fitted with.
-            keep_errors: Whether what cannot be used is kept as the error of its images.
 
         Raises:
-            InputError: They cannot be used, and ``keep_errors`` is false.
+            InputError: The file cannot be read.
         """
-        try:
-            found = cls._read(fitter, path, grid, reading, noise)
-            if found.said:
-                found.fit(fitter, torch.zeros(1, 1, fitter.size, fitter.size), [0], False)
-        except InputError as error:
-            if not keep_errors:
-                raise
-            return cls(error=str(error))
-        return found
-
-    @classmethod
-    def _read(
-        cls,
-        fitter: SmoothFitter | ComposedFitter,
-        path: Path,
-        grid: PixelGrid,
-        reading: Reading,
-        noise: str,
-    ) -> "OwnFacts":
         with LensDataset(path) as dataset:
             # Of images that are resampled, neither noise nor blur is what their camera's was.
             as_they_are = grid.is_that_of(dataset.image_shape, scale_of_dataset(dataset, reading))
@@ -109,6 +87,11 @@ class OwnFacts:
         found = [word for name, word in words if name in self.camera]
         found += ["exposure times"] if self.seconds is not None else []
         return " and ".join([", ".join(found[:-1]), found[-1]] if len(found) > 1 else found)
+
+    def check(self, fitter: SmoothFitter | ComposedFitter) -> None:
+        """Raises InputError if images cannot be fitted with them, which an empty one tells."""
+        if self.said:
+            self.fit(fitter, torch.zeros(1, 1, fitter.size, fitter.size), [0], False)
 
     def fit(
         self, fitter: SmoothFitter | ComposedFitter, images: Tensor, rows: list[int], detail: bool

@@ -33,7 +33,6 @@ from haloformer.fitting.result import SmoothFit
 from haloformer.io.progress import progress_bar
 from haloformer.io.tables import checked_table_path, table
 from haloformer.io.writing import figure_bytes, whole_file
-from haloformer.readers.resample import mixes_pixels
 from haloformer.simulation import Simulator
 from haloformer.simulation.surveys import AnySurvey, get_any_survey
 
@@ -177,11 +176,16 @@ def fit_to_table(
     }
     about = {f"{name}_error": f"error of {name}" for name in fitter.names} | _ABOUT
     made_of = {"SURVEY": facts["survey"], "NOISE": noise, "PIXSCALE": facts["pixel_scale"]}
-    files = {
-        each.name: OwnFacts.of(fitter, each.path, grid, reading, noise, on_error == "row")
-        for each in inputs
-        if each.is_dataset and each.error is None
-    }
+    files = {}
+    for each in inputs:
+        if each.is_dataset and each.error is None:
+            try:
+                files[each.name] = OwnFacts.of(fitter, each.path, grid, reading, noise)
+                files[each.name].check(fitter)
+            except InputError as error:
+                if on_error == "stop":
+                    raise
+                files[each.name] = OwnFacts(error=str(error))
     own = {name: facts for name, facts in files.items() if facts.said or facts.error}
     notes = tuple(
         f"{name}: fitted with its own {facts.said}" for name, facts in own.items() if facts.said
@@ -316,17 +320,13 @@ class _Fits:
             if not fine:  # an error is that of a model which describes the image
                 row |= {f"{name}_error": None for name in self.fitter.names}
         self.summary.n_good += sum(good)
-        self.summary.n_resampled += sum(self._is_resampled(image) for image in images)
+        self.summary.n_resampled += sum(self.grid.mixes_pixels(image.scales) for image in images)
         self.chi2 += found.chi2.tolist()
         self.summary.n_unsettled += int((~found.converged).sum())
         for k, image in enumerate(images[: max(0, to_draw)]):
             name = image.label or Path(image.file).name
             self.drawn.append((name, batch[k, 0].numpy(), found.one(k)))
             self.good_drawn.append(good[k])
-
-    def _is_resampled(self, image: ReadImage) -> bool:
-        step = self.grid.step(image.scales)
-        return step is not None and mixes_pixels(step, self.grid.shape[1:])
 
 
 def _checked_figure(path: Path, overwrite: bool) -> Path:

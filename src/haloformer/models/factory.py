@@ -13,6 +13,7 @@ from haloformer.models.head import normalize_head
 from haloformer.models.native_size import PaddedInput, build_at_native_size
 from haloformer.models.registry import find_model
 from haloformer.models.weights import download_weights, load_into, read_weights
+from haloformer.vocabulary import TIMMS_OWN
 
 LEAST_TIMM = "1.0.31"
 """Older ones lack what some of the models are built with; those that they can build still serve."""
@@ -150,10 +151,6 @@ def _whole(value: object) -> int | None:
         return None if isinstance(value, bool) else operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         return None
-
-
-TIMMS_OWN = ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay")
-"""Keywords by which timm would look for weights: here ``pretrained`` says where they are."""
 
 
 def _check_keywords(kw: dict[str, Any]) -> None:

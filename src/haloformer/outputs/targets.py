@@ -11,7 +11,7 @@ from torch import Tensor
 
 from haloformer.errors import InputError
 from haloformer.simulation.dark_matter import axion_mass, subhalo_masses
-from haloformer.vocabulary import unknown_name
+from haloformer.vocabulary import CLASS_ALIASES, unknown_name
 
 
 @dataclass(frozen=True)
@@ -100,6 +100,27 @@ def target_values(
             )
         columns.append(column)
     return torch.from_numpy(np.stack(columns, axis=1).astype(np.float32))
+
+
+def of_their_class(
+    values: Tensor, targets: Sequence[str], class_names: Sequence[str], labels: Tensor
+) -> Tensor:
+    """Returns true values (B, T), NaN where an image is not of the target's class, if the data have that class.
+
+    Other classes may have what a target is computed from, too, such as the subhalos of axions in surveys where these suppress them.
+
+    Args:
+        values: (B, T).
+        targets: The T targets.
+        class_names: Of the data, by any of their names.
+        labels: (B,) indices into ``class_names``.
+    """
+    names = [CLASS_ALIASES.get(name.lower(), name) for name in class_names]
+    found = values.clone()
+    for t, target in enumerate(targets):
+        if (owner := TARGETS[target].class_name) in names:
+            found[labels != names.index(owner), t] = torch.nan
+    return found
 
 
 @dataclass(frozen=True)

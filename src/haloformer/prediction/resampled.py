@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, overload
 
+from haloformer.data.grids import PixelGrid
 from haloformer.outputs.out_of_distribution import OodVerdict
-from haloformer.readers.resample import mixes_pixels
 
 if TYPE_CHECKING:
     from haloformer.prediction.predictor import Predictor
@@ -35,10 +35,10 @@ def also_resampled(
     grid, residual = predictor.grid, predictor.residual
     if verdict is None or residual is None or not residual.is_noise_free:
         return verdict
-    return verdict.also([_why(scale, grid.step(scale), grid.shape[1:]) for scale in scales])
+    return verdict.also([_why(grid, scale) for scale in scales])
 
 
-def _why(scales: Scales, step: tuple[float, float] | None, size: tuple[int, int]) -> str:
-    if scales is None or step is None or not mixes_pixels(step, size):
+def _why(grid: PixelGrid, scales: Scales) -> str:
+    if scales is None or not grid.mixes_pixels(scales):
         return ""
-    return f"resampled from pixels of {scales[1]:.4g} to {step[1] * scales[1]:.4g} arcsec, which in images without noise looks like substructure"
+    return f"resampled from pixels of {scales[1]:.4g} to {grid.pixel_scale:.4g} arcsec, which in images without noise looks like substructure"

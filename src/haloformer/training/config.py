@@ -37,7 +37,7 @@ from haloformer.validation import (
     input_error,
     plain_keyword,
 )
-from haloformer.vocabulary import unknown_name
+from haloformer.vocabulary import TIMMS_OWN, unknown_name
 
 __all__ = [
     "GROUPS",
@@ -144,10 +144,7 @@ _NO_KEYWORDS = {
     "in_chans": "it follows from the data; channels: 3 repeats those of the images",
     "num_classes": "it follows from the data and the task",
     "pretrained": "it is a field of its own",
-    **dict.fromkeys(
-        ("cache_dir", "checkpoint_path", "pretrained_cfg", "pretrained_cfg_overlay"),
-        "pretrained: path/to/file starts from weights",
-    ),
+    **dict.fromkeys(TIMMS_OWN, "pretrained: path/to/file starts from weights"),
 }
 """What is no keyword of the network here, and why."""
 

@@ -11,7 +11,7 @@ from haloformer.data.grouping import LEFT_OUT, group_classes
 from haloformer.errors import InputError
 from haloformer.fitting.channels import Residual
 from haloformer.outputs.conformal import check_enough
-from haloformer.outputs.targets import TARGETS, target_values
+from haloformer.outputs.targets import TARGETS, of_their_class, target_values
 from haloformer.simulation import NOISE_MODES, LensBatch
 from haloformer.training.config import Experiment
 from haloformer.training.examples import Examples
@@ -25,13 +25,13 @@ class Labelling:
         class_names: Classes of the task, in the order of its labels.
         labels: (K,) int64: label of the data → label of the task, or ``LEFT_OUT``.
         targets: Names of the regression's targets; empty for a classification.
-        owners: (T,) label of the data of the class that has each target; −1 where they lack it.
+        data_classes: (K,) classes of the data.
     """
 
     class_names: tuple[str, ...]
     labels: np.ndarray
     targets: tuple[str, ...]
-    owners: tuple[int, ...]
+    data_classes: tuple[str, ...]
 
     @classmethod
     def of(cls, experiment: Experiment, class_names: tuple[str, ...]) -> "Labelling":
@@ -55,20 +55,12 @@ class Labelling:
             )
         else:
             names, labels = group_classes(class_names, experiment.data.classes)
-        numbers = {name: number for number, name in enumerate(class_names)}
-        owners = tuple(
-            numbers.get(TARGETS[name].class_name if name in TARGETS else "", LEFT_OUT)
-            for name in targets
-        )
-        return cls(names, labels, targets, owners)
+        return cls(names, labels, targets, class_names)
 
     def target_values(
         self, parameters: Mapping[str, np.ndarray], labels: Tensor, where: str = "the data"
     ) -> Tensor:
         """Returns the true values (B, T) of the targets, NaN where an image is not of their class.
-
-        Other classes may have what a target is computed from, too, such as the subhalos of axions
-        in surveys where these suppress them.
 
         Args:
             parameters: Those that travel with the B images.
@@ -78,11 +70,8 @@ class Labelling:
         Raises:
             InputError: See :func:`haloformer.outputs.targets.target_values`.
         """
-        found = target_values(self.targets, parameters, where)
-        for t, owner in enumerate(self.owners):
-            if owner != LEFT_OUT:
-                found[:, t] = found[:, t].masked_fill(labels != owner, torch.nan)
-        return found
+        values = target_values(self.targets, parameters, where)
+        return of_their_class(values, self.targets, self.data_classes, labels)
 
     def examples(self, batch: LensBatch) -> Examples:
         """Returns a simulated batch as training examples, where its images are."""
