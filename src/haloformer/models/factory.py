@@ -13,6 +13,7 @@ from haloformer.models.head import normalize_head
 from haloformer.models.native_size import PaddedInput, build_at_native_size
 from haloformer.models.registry import find_model
 from haloformer.models.weights import download_weights, load_into, read_weights
+from haloformer.validation import whole_number
 from haloformer.vocabulary import TIMMS_OWN
 
 LEAST_TIMM = "1.0.31"
@@ -81,8 +82,8 @@ def build_model(
             f"pixels, such as create_model('{name}', img_size=64)"
         )
     size = _checked_size(img_size)
-    in_chans = _checked_number("in_chans", in_chans)
-    num_classes = _checked_number("num_classes", num_classes)
+    in_chans = whole_number(in_chans, "in_chans", 1)
+    num_classes = whole_number(num_classes, "num_classes", 1)
     _check_keywords(kw)
     weights = _file_weights(pretrained)
     if pretrained is True and not info.pretrained:
@@ -136,13 +137,6 @@ def _checked_size(img_size: int | tuple[int, int]) -> tuple[int, int]:
         )
     height, width = (int(side) for side in sides if side is not None)
     return height, width
-
-
-def _checked_number(what: str, value: int) -> int:
-    found = _whole(value)
-    if found is None or found < 1:
-        raise InputError(f"{what} must be a whole number of at least 1, not {value!r}")
-    return found
 
 
 def _whole(value: object) -> int | None:
